@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the host tells the agent in the guest, and what the agent answers.
+//!
+//! The host leaves one [`Order`] as JSON in the guest's root. The agent answers with one
+//! [`Event`] a line on its standard output, each as soon as it is true, so that what a guest
+//! finished before it died is kept.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Raised when an old agent could not understand a new host or the reverse.
+pub const VERSION: u32 = 1;
+
+/// Where the order lies in the guest.
+pub const ORDER_PATH: &str = "/lab/order.json";
+/// Where the modules lie in the guest.
+pub const PROXY_MODULE_PATH: &str = "/lab/mutex_proxy.ko";
+/// See [`PROXY_MODULE_PATH`].
+pub const PROBE_MODULE_PATH: &str = "/lab/mutex_probe.ko";
+/// Every line of the agent's that is an event starts with this, since a guest's init and its
+/// programs may print, too.
+pub const EVENT_PREFIX: &str = "@mutexlab ";
+
+/// All that one boot has to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// [`VERSION`] of the host.
+    pub version: u32,
+    /// The work itself.
+    pub work: Work,
+}
+
+/// What a boot is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Nothing: coming up and going down again answers the question.
+    Boot,
+    /// Measure cells, in order.
+    Measure(Vec<GuestCell>),
+    /// Run the named functional tests, in order.
+    Test(Vec<String>),
+    /// Misbehave, to show that the host notices.
+    Fault(Fault),
+}
+
+/// A way to go wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// The kernel panics.
+    Panic,
+    /// The kernel prints a warning with a stack and goes on.
+    Warning,
+    /// The agent says nothing any more.
+    Silence,
+    /// The agent ends without finishing its order.
+    AgentExit,
+}
+
+/// One cell as the guest sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestCell {
+    /// Stable name of the cell, unique in the order.
+    pub id: String,
+    /// What is measured.
+    pub subject: Subject,
+    /// Parameters of the module; empty for other subjects.
+    pub parameters: BTreeMap<String, String>,
+    /// The packets.
+    pub traffic: Traffic,
+}
+
+/// The thing that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// Bare forwarding.
+    None,
+    /// The kernel's own destination NAT: conntrack and an nftables `dnat` rule.
+    NftDnat,
+    /// mutex_proxy.ko.
+    Module,
+}
+
+/// Where the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// In the client's namespace: its packets pass through the router.
+    Forward,
+    /// On the router itself.
+    Local,
+}
+
+/// IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Closed-loop traffic: each packet of the client is answered before the next one is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Where the client is.
+    pub way: Way,
+    /// IP version.
+    pub family: Family,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Payload of the transport protocol in bytes, at least 16 (flow, sequence, seed).
+    pub payload: u16,
+    /// Round trips that are measured.
+    pub round_trips: u32,
+    /// Round trips before them on the same flow, not measured.
+    pub warm_up: u32,
+}
+
+/// A line from the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// The agent is up.
+    Up {
+        /// [`VERSION`] of the agent.
+        version: u32,
+        /// `uname -r` of the guest.
+        kernel: String,
+        /// Number of CPUs online.
+        cpus: usize,
+        /// Frequency of the time-stamp counter in kHz against the guest's monotonic clock, so
+        /// that ticks can be told as time; 1,000,000 in virtual mode.
+        tsc_khz: u64,
+    },
+    /// A cell begins.
+    CellStarted {
+        /// The cell's id.
+        id: String,
+    },
+    /// A cell has ended.
+    CellEnded {
+        /// The cell's id.
+        id: String,
+        /// What was measured, or what went wrong.
+        outcome: Outcome,
+    },
+    /// A functional test begins.
+    TestStarted {
+        /// The test's name.
+        name: String,
+    },
+    /// A functional test has ended.
+    TestEnded {
+        /// The test's name.
+        name: String,
+        /// None if it passed, else what went wrong.
+        failure: Option<String>,
+    },
+    /// The order is done, and the guest goes down.
+    Done,
+}
+
+/// How a cell ended in the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything arrived as it should.
+    Ok(Measurement),
+    /// The subject did something wrong; what was counted until then is kept.
+    Failed {
+        /// What was wrong.
+        reason: String,
+        /// Delivery until then.
+        delivery: Delivery,
+    },
+    /// The agent could not do its part.
+    Infra {
+        /// What it could not do.
+        reason: String,
+    },
+}
+
+/// Numbers of one cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Where the packets went.
+    pub delivery: Delivery,
+    /// Packets from the client.
+    pub original: HookCost,
+    /// Packets to the client.
+    pub reply: HookCost,
+    /// The first packet from the client, which makes the flow: ticks over its hooks, the empty
+    /// pairs taken off.
+    pub first_packet: Option<u64>,
+    /// The whole loop, generator and receivers included.
+    pub path: PathCost,
+    /// The module's counters over the cell, by name; empty for other subjects.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Where the packets of a cell went, warm-up included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Packets that the client sent.
+    pub sent: u64,
+    /// Packets that arrived at the upstream.
+    pub at_upstream: u64,
+    /// Packets that arrived at the original destination.
+    pub at_original: u64,
+    /// Answers that the client received.
+    pub replies: u64,
+    /// Answers whose source was the original destination.
+    pub replies_from_original: u64,
+    /// Packets with another payload than was sent.
+    pub bad_payload: u64,
+    /// Packets with a wrong IP, TCP or UDP checksum.
+    pub bad_checksum: u64,
+}
+
+/// Ticks that the hooks of a packet's way took, one direction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HookCost {
+    /// Ticks of the empty pairs on the way, already taken off everywhere here.
+    pub overhead: u64,
+    /// Packets in the histogram.
+    pub packets: u64,
+    /// Packets left out because an interrupt fell into a span.
+    pub interrupted: u64,
+    /// Packets left out because their way was not followed to its end.
+    pub torn: u64,
+    /// The histogram: (lowest value of the bucket, packets).
+    pub histogram: Vec<(u64, u64)>,
+    /// Sum over the packets in the histogram.
+    pub sum: u64,
+    /// The cheapest packet.
+    pub min: u64,
+    /// The dearest packet, exact.
+    pub max: u64,
+    /// Mean by hook, in the order and with the names of the probe's interface.
+    pub by_hook: BTreeMap<String, f64>,
+}
+
+/// Time of the whole loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathCost {
+    /// Ticks from before the first packet to after the last answer.
+    pub ticks: u64,
+    /// Packets in both directions.
+    pub packets: u64,
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Log-linear histograms after HdrHistogram: exact below a power of two, of constant relative
+//! precision above, mergeable by adding buckets.
+//!
+//! With `P` bits of precision, values below `2^P` have a bucket each; every further power of two
+//! is split into `2^(P-1)` buckets, so that a bucket's width is at most `2^(1-P)` of its lowest
+//! value. Values of `2^R` and more share the last bucket.
+
+/// Where a value goes in a histogram of `P` bits of precision over `R` bits of range.
+pub struct Scale<const P: u32, const R: u32>;
+
+impl<const P: u32, const R: u32> Scale<P, R> {
+    const HALF: usize = 1 << (P - 1);
+
+    /// How many buckets there are.
+    pub const BUCKETS: usize = (1 << P) + (R - P) as usize * Self::HALF;
+
+    /// The bucket of `value`; always below [`Self::BUCKETS`].
+    #[inline]
+    pub const fn index(value: u64) -> usize {
+        let bits = u64::BITS - value.leading_zeros();
+        if bits <= P {
+            return value as usize;
+        }
+        if bits > R {
+            return Self::BUCKETS - 1;
+        }
+        let shift = bits - P;
+        // The value's top P bits, of which the first is set: between HALF and 2 * HALF.
+        shift as usize * Self::HALF + (value >> shift) as usize
+    }
+
+    /// The lowest value of bucket `index`.
+    pub const fn lowest(index: usize) -> u64 {
+        if index < 2 * Self::HALF {
+            return index as u64;
+        }
+        let shift = index / Self::HALF - 1;
+        ((index - shift * Self::HALF) as u64) << shift
+    }
+
+    /// The highest value of bucket `index`, as if the range had no end.
+    pub const fn highest(index: usize) -> u64 {
+        Self::lowest(index + 1) - 1
+    }
+}
+
+/// The value at or below which `percent` of the samples lie, by the nearest-rank definition:
+/// the smallest bucket such that at least `ceil(percent/100 * total)` samples are in it or below.
+///
+/// `buckets` are pairs of value and count, in ascending order of value. `None` if there is no
+/// sample. `per_mille_of_percent` is the percentile in thousandths: 99,900 for p99.9.
+pub fn percentile(
+    buckets: impl Iterator<Item = (u64, u64)> + Clone,
+    per_mille_of_percent: u32,
+) -> Option<u64> {
+    let total: u64 = buckets.clone().map(|(_, count)| count).sum();
+    let scaled = u128::from(total) * u128::from(per_mille_of_percent);
+    let rank = scaled.div_ceil(100_000).max(1);
+    let mut seen = 0_u128;
+    buckets
+        .into_iter()
+        .find(|&(_, count)| {
+            seen += u128::from(count);
+            seen >= rank
+        })
+        .map(|(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Probe = Scale<12, 32>;
+
+    #[test]
+    fn small_values_are_exact() {
+        for value in 0..4096 {
+            assert_eq!(Probe::lowest(Probe::index(value)), value);
+        }
+    }
+
+    #[test]
+    fn buckets_meet_without_gap_or_overlap() {
+        for index in 0..Probe::BUCKETS - 1 {
+            assert_eq!(Probe::index(Probe::lowest(index)), index);
+            assert_eq!(Probe::index(Probe::highest(index)), index);
+            assert_eq!(Probe::highest(index) + 1, Probe::lowest(index + 1));
+        }
+        assert_eq!(Probe::index(u64::MAX), Probe::BUCKETS - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn precision_holds(value in 0_u64..1 << 32) {
+            let index = Probe::index(value);
+            let (low, high) = (Probe::lowest(index), Probe::highest(index));
+            prop_assert!(low <= value && value <= high);
+            prop_assert!((high - low) * (1 << 11) <= low);
+        }
+
+        #[test]
+        fn percentile_agrees_with_a_sorted_list(
+            mut values in prop::collection::vec(0_u64..4096, 1..500),
+            percent in 1_u32..=100_000,
+        ) {
+            values.sort_unstable();
+            let rank = (values.len() as u64 * u64::from(percent)).div_ceil(100_000) as usize;
+            let buckets = values.iter().map(|&value| (value, 1));
+            prop_assert_eq!(percentile(buckets, percent), Some(values[rank - 1]));
+        }
+    }
+
+    #[test]
+    fn nothing_has_no_percentile() {
+        assert_eq!(percentile(core::iter::empty(), 50_000), None);
+    }
+}
