@@ -98,27 +98,14 @@ impl Boot<'_> {
         on_event: &mut dyn FnMut(&Event) -> Result<()>,
     ) -> Result<Booted> {
         let started = Instant::now();
-        let mut guest = Guest::start(self, virtme)?;
         let mut watch = Watch::new(self, started)?;
-        let ending = loop {
-            interrupt.check()?;
-            if let Some(ending) = watch.expired(Instant::now()) {
-                break ending;
-            }
-            let line = match guest.lines.recv_timeout(POLL) {
-                Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break watch.guest_is_gone(),
-            };
-            guest.note_qemu();
-            if let Some(event) = watch.take(&line)? {
-                on_event(&event)?;
-            }
-        };
+        let mut guest = Guest::start(self, virtme)?;
+        let ending = watch.guest(&mut guest, interrupt, on_event);
         let qemu = std::mem::take(&mut guest.qemu);
+        // Also when the watch was cut short: no guest survives this function.
         guest.stop()?;
         Ok(Booted {
-            ending,
+            ending: ending?,
             qemu,
             duration: started.elapsed(),
         })
@@ -283,6 +270,31 @@ impl Watch {
         })
     }
 
+    /// Follows the guest to its end.
+    fn guest(
+        &mut self,
+        guest: &mut Guest,
+        interrupt: &Interrupt,
+        on_event: &mut dyn FnMut(&Event) -> Result<()>,
+    ) -> Result<Ending> {
+        loop {
+            interrupt.check()?;
+            guest.note_qemu();
+            let ran = !guest.qemu.is_empty();
+            if let Some(ending) = self.expired(ran, Instant::now()) {
+                return Ok(ending);
+            }
+            let line = match guest.lines.recv_timeout(POLL) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.gone(ran)),
+            };
+            if let Some(event) = self.take(&line)? {
+                on_event(&event)?;
+            }
+        }
+    }
+
     /// Takes in a line; the event, if it is one.
     fn take(&mut self, line: &Line) -> Result<Option<Event>> {
         let text = match line {
@@ -334,7 +346,7 @@ impl Watch {
     }
 
     /// The ending, if it must end now.
-    fn expired(&self, now: Instant) -> Option<Ending> {
+    fn expired(&self, ran: bool, now: Instant) -> Option<Ending> {
         let seconds = |duration: Duration| duration.as_secs();
         if let Some(text) = &self.misunderstood {
             return Some(Ending::bad(Verdict::Infra, text.clone()));
@@ -351,7 +363,8 @@ impl Watch {
         }
         let deadlines = &self.deadlines;
         if !self.up && now > self.started + deadlines.up {
-            return Some(self.never_up(&format!("not up after {} s", seconds(deadlines.up))));
+            let reason = format!("not up after {} s", seconds(deadlines.up));
+            return Some(self.never_up(ran, &reason));
         }
         if now > self.started + deadlines.total {
             let reason = format!("not done after {} s", seconds(deadlines.total));
@@ -365,7 +378,7 @@ impl Watch {
     }
 
     /// The ending when all processes are gone.
-    fn guest_is_gone(&self) -> Ending {
+    fn gone(&self, ran: bool) -> Ending {
         if let Some(ending) = self.complaint() {
             return ending;
         }
@@ -379,7 +392,7 @@ impl Watch {
             let reason = format!("the agent ended before its order was done{}", self.quote());
             return Ending::bad(Verdict::Infra, reason);
         }
-        self.never_up("the guest ended before it was up")
+        self.never_up(ran, "the guest ended before it was up")
     }
 
     fn complaint(&self) -> Option<Ending> {
@@ -391,12 +404,17 @@ impl Watch {
         Some(Ending::bad(Verdict::Splat, reason))
     }
 
-    fn never_up(&self, what: &str) -> Ending {
+    /// The ending of a guest that did not come up; whose fault it is depends on whether QEMU ran.
+    fn never_up(&self, ran: bool, what: &str) -> Ending {
         if let Some(ending) = self.complaint() {
             return ending;
         }
-        let quote = self.quote();
-        Ending::bad(Verdict::Boot, format!("{what}{quote}"))
+        let verdict = if ran || self.scanner.booted() {
+            Verdict::Boot
+        } else {
+            Verdict::Infra
+        };
+        Ending::bad(verdict, format!("{what}{}", self.quote()))
     }
 
     fn quote(&self) -> String {

@@ -90,6 +90,18 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
     write(&inside(root, START_PATH), START_SCRIPT.as_bytes(), 0o755)
 }
 
+/// What `nft --version` says.
+///
+/// # Errors
+/// If it is not installed.
+pub fn nft_version() -> Result<String> {
+    let nft = find_program("nft", "nftables")?;
+    cmd!(&nft, "--version")
+        .read()
+        .map(|text| text.trim().to_owned())
+        .with_context(|| format!("cannot run {}", nft.display()))
+}
+
 fn install_busybox(root: &Path) -> Result<()> {
     let busybox = find_program("busybox", "busybox-static")?;
     if !shared_libraries(&busybox)?.is_empty() {

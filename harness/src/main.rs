@@ -2,4 +2,18 @@
 
 //! The command line of `mutexlab`.
 
-fn main() {}
+use clap::Parser;
+use mutexlab::cli::Cli;
+use mutexlab::interrupt::{self, Interrupted};
+
+fn main() {
+    let code = Cli::parse().run().unwrap_or_else(|error| {
+        eprintln!("mutexlab: {error:#}");
+        if error.is::<Interrupted>() {
+            interrupt::EXIT_CODE
+        } else {
+            2
+        }
+    });
+    std::process::exit(code);
+}

@@ -14,7 +14,7 @@ use crate::guard;
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The CPU of a virtual-mode guest, less what TCG cannot do and would warn about, and less the
 /// hardware random numbers. `max` would be another CPU in every version of QEMU.
-pub const CPU_MODEL: &str =
+const CPU_MODEL: &str =
     "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
 /// Seed of all random numbers that QEMU gives the guest.
 pub const SEED: u32 = 1;
@@ -34,12 +34,11 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// The name in results.
-    pub const fn name(self) -> &'static str {
+    /// The model of the guest's CPU.
+    pub const fn cpu_model(self) -> &'static str {
         match self {
-            Self::TcgIcount => "tcg-icount",
-            Self::Tcg => "tcg",
-            Self::Kvm => "kvm",
+            Self::TcgIcount | Self::Tcg => CPU_MODEL,
+            Self::Kvm => "host",
         }
     }
 
@@ -86,7 +85,9 @@ pub fn command_line_below(ancestor: u32) -> Option<Vec<String>> {
     guard::descendants(ancestor).into_iter().find_map(|pid| {
         let arguments = command_line(pid)?;
         let program = arguments.first()?.rsplit('/').next()?;
-        (program == PROGRAM).then_some(arguments)
+        // virtme-ng first runs it to ask for its version.
+        let boots = arguments.iter().any(|argument| argument == "-kernel");
+        (program == PROGRAM && boots).then_some(arguments)
     })
 }
 
