@@ -22,4 +22,5 @@ pub mod packet;
 pub mod rules;
 pub mod table;
 pub mod tcp;
+pub mod translate;
 pub mod tuple;

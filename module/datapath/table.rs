@@ -3,42 +3,47 @@
 //! The flows of a network namespace, found by the tuple of either side.
 
 use core::ops::Deref;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::flow::{Flow, Side};
 use super::hash::tuple_hash;
-use super::link::{Heap, Link, Node, Owned, ReadGuard, Retired, Writer};
+use super::link::{Chains, Editor, Heap, Link, Lock, Node, Owned, ReadGuard, Retired};
 use super::tuple::Tuple;
 
-/// A chained hash table. Readers follow chains under RCU; whoever holds the [`Writer`] changes
-/// them. `S` holds the heads of the chains, a power of two of them.
-pub struct Table<H, S> {
-    heads: S,
+/// A chained hash table, read under RCU and changed under a lock.
+pub struct Table<H, S, L> {
+    chains: Chains<Flow, H, S, L>,
     seed: u32,
-    marker: core::marker::PhantomData<H>,
+    // Changed under the lock only.
+    flows: AtomicUsize,
 }
 
-/// A head of a chain.
+/// Where a chain begins.
 pub type Head<H> = Link<Flow, H>;
 
-impl<H: Heap, S: Deref<Target = [Head<H>]>> Table<H, S> {
+impl<H: Heap, S: Deref<Target = [Head<H>]>, L: Lock> Table<H, S, L> {
     /// A table over `heads`, or `None` if their number is not a power of two.
-    pub fn new(heads: S, seed: u32) -> Option<Self> {
-        heads.len().is_power_of_two().then_some(Self {
-            heads,
+    pub fn new(heads: S, lock: L, seed: u32) -> Option<Self> {
+        Some(Self {
+            chains: Chains::new(heads, lock)?,
             seed,
-            marker: core::marker::PhantomData,
+            flows: AtomicUsize::new(0),
         })
     }
 
     /// How many chains there are.
     pub fn chains(&self) -> usize {
-        self.heads.len()
+        self.chains.count()
+    }
+
+    /// How many flows there are.
+    pub fn flows(&self) -> usize {
+        self.flows.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
-    fn head(&self, tuple: &Tuple) -> Option<&Head<H>> {
-        let index = tuple_hash(tuple, self.seed) as usize & self.heads.len().wrapping_sub(1);
-        self.heads.get(index)
+    fn chain(&self, tuple: &Tuple) -> usize {
+        tuple_hash(tuple, self.seed) as usize
     }
 
     /// The flow to which a packet of `tuple` belongs, and which of its sides it is.
@@ -48,7 +53,7 @@ impl<H: Heap, S: Deref<Target = [Head<H>]>> Table<H, S> {
         guard: &'g ReadGuard,
         tuple: &Tuple,
     ) -> Option<(&'g Node<Flow, H>, Side)> {
-        let mut target = self.head(tuple)?.load(guard)?;
+        let mut target = self.chains.first(guard, self.chain(tuple))?;
         loop {
             let side = Side::from_index(target.side);
             if target.node.tuple(side) == tuple {
@@ -58,60 +63,69 @@ impl<H: Heap, S: Deref<Target = [Head<H>]>> Table<H, S> {
         }
     }
 
-    fn heads_of(&self, flow: &Flow) -> Option<[&Head<H>; 2]> {
-        let original = self.head(flow.tuple(Side::Original))?;
-        let reply = self.head(flow.tuple(Side::Reply))?;
-        Some([original, reply])
+    fn chains_of(&self, flow: &Flow) -> [usize; 2] {
+        [Side::Original, Side::Reply].map(|side| self.chain(flow.tuple(side)))
     }
 
+    /// Changes the table while nobody else does.
+    pub fn edit<R>(&self, edit: impl FnOnce(&mut Edit<'_, '_, H, S, L>) -> R) -> R {
+        self.chains.edit(|editor| {
+            edit(&mut Edit {
+                table: self,
+                editor,
+            })
+        })
+    }
+}
+
+/// The right to change a table.
+pub struct Edit<'t, 'e, H, S, L> {
+    table: &'t Table<H, S, L>,
+    editor: &'t mut Editor<'e, Flow, H>,
+}
+
+impl<H: Heap, S: Deref<Target = [Head<H>]>, L: Lock> Edit<'_, '_, H, S, L> {
     /// Adds a flow, unless a packet of one of its sides already belongs to another; then that
     /// side is returned.
-    pub fn insert(
-        &self,
-        writer: &mut Writer,
-        guard: &ReadGuard,
-        flow: Owned<Flow, H>,
-    ) -> Result<(), Side> {
+    pub fn insert(&mut self, guard: &ReadGuard, flow: Owned<Flow, H>) -> Result<(), Side> {
         for side in [Side::Original, Side::Reply] {
-            if self.find(guard, flow.tuple(side)).is_some() {
+            if self.table.find(guard, flow.tuple(side)).is_some() {
                 return Err(side);
             }
         }
-        let heads = self.heads_of(&flow).ok_or(Side::Original)?;
-        writer.publish(flow, heads);
+        let chains = self.table.chains_of(&flow);
+        self.editor.publish(flow, chains);
+        self.table.flows.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes a flow out; `None` if it is not in the table.
-    pub fn remove(
-        &self,
-        writer: &mut Writer,
-        guard: &ReadGuard,
-        flow: &Node<Flow, H>,
-    ) -> Option<Retired<Flow, H>> {
-        writer.withdraw(guard, flow, self.heads_of(flow)?)
+    pub fn remove(&mut self, guard: &ReadGuard, flow: &Node<Flow, H>) -> Option<Retired<Flow, H>> {
+        let chains = self.table.chains_of(flow);
+        let retired = self.editor.withdraw(guard, flow, chains)?;
+        self.table.flows.fetch_sub(1, Ordering::Relaxed);
+        Some(retired)
     }
 
-    /// Takes out all flows of the chain `chain` for which `goes` says so, and hands them to
-    /// `retired`. A flow is on the chain of its original side.
+    /// Takes out all flows of a chain for which `goes` says so, and tells how many. A flow is
+    /// on the chain of its original side.
     pub fn sweep(
-        &self,
-        writer: &mut Writer,
+        &mut self,
         guard: &ReadGuard,
         chain: usize,
         mut goes: impl FnMut(&Flow) -> bool,
-        mut retired: impl FnMut(Retired<Flow, H>),
-    ) {
-        let mut next = self.heads.get(chain);
-        while let Some(target) = next.and_then(|link| link.load(guard)) {
+    ) -> usize {
+        let mut gone = 0;
+        let mut next = self.table.chains.first(guard, chain);
+        while let Some(target) = next {
             // A withdrawn node's own links stay as they were: the walk goes on from it.
-            next = Some(target.next());
-            if Side::from_index(target.side) == Side::Original && goes(target.node) {
-                self.remove(writer, guard, target.node)
-                    .into_iter()
-                    .for_each(&mut retired);
+            next = target.next().load(guard);
+            let original = Side::from_index(target.side) == Side::Original;
+            if original && goes(target.node) && self.remove(guard, target.node).is_some() {
+                gone += 1;
             }
         }
+        gone
     }
 }
 
@@ -124,12 +138,11 @@ mod tests {
     use super::super::tuple::v4;
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Mutex;
 
-    type TestTable = Table<TestHeap, Vec<Head<TestHeap>>>;
-
-    fn table(chains: usize) -> TestTable {
+    fn table(chains: usize) -> Table<TestHeap, Vec<Head<TestHeap>>, Mutex<()>> {
         let heads = (0..chains).map(|_| Head::null()).collect();
-        Table::new(heads, 1).unwrap()
+        Table::new(heads, Mutex::new(()), 1).unwrap()
     }
 
     fn upstream(original: Tuple, port: u16) -> Tuple {
@@ -158,8 +171,8 @@ mod tests {
             steps in prop::collection::vec(any_step(), 0..60),
         ) {
             let table = table(4);
-            // SAFETY: this test's table has no other writer, and nothing retired is freed.
-            let (guard, mut writer) = unsafe { (ReadGuard::new(), Writer::new()) };
+            // SAFETY: what is retired is never freed.
+            let guard = unsafe { ReadGuard::new() };
             // Tuple of a packet to the original tuple of its flow and its side.
             let mut model: HashMap<String, (String, Side)> = HashMap::new();
             let name = |tuple: &Tuple| format!("{tuple:?}");
@@ -173,7 +186,7 @@ mod tests {
                             .into_iter()
                             .find(|(tuple, _)| model.contains_key(&name(tuple)));
                         let flow = Owned::new(&TestHeap, flow).unwrap();
-                        match (table.insert(&mut writer, &guard, flow), taken) {
+                        match (table.edit(|edit| edit.insert(&guard, flow)), taken) {
                             (Ok(()), None) => {
                                 model.insert(name(&original), (name(&original), Side::Original));
                                 model.insert(name(&reply), (name(&original), Side::Reply));
@@ -184,8 +197,8 @@ mod tests {
                     }
                     Step::Remove(key) => {
                         if let Some((flow, Side::Original)) = table.find(&guard, &keys[key]) {
-                            prop_assert!(table.remove(&mut writer, &guard, flow).is_some());
-                            prop_assert!(table.remove(&mut writer, &guard, flow).is_none());
+                            prop_assert!(table.edit(|edit| edit.remove(&guard, flow)).is_some());
+                            prop_assert!(table.edit(|edit| edit.remove(&guard, flow)).is_none());
                             model.retain(|_, (original, _)| *original != name(&keys[key]));
                         }
                     }
@@ -195,7 +208,7 @@ mod tests {
                             gone.push(name(flow.tuple(Side::Original)));
                             true
                         };
-                        table.sweep(&mut writer, &guard, chain, every, drop);
+                        table.edit(|edit| edit.sweep(&guard, chain, every));
                         model.retain(|_, (original, _)| !gone.contains(original));
                     }
                 }
@@ -208,17 +221,10 @@ mod tests {
             }
             let mut left = 0;
             for chain in 0..table.chains() {
-                table.sweep(&mut writer, &guard, chain, |_| true, |_| left += 1);
+                left += table.edit(|edit| edit.sweep(&guard, chain, |_| true));
             }
             prop_assert_eq!(left * 2, model.len());
-        }
-    }
-
-    #[test]
-    fn only_powers_of_two_are_taken() {
-        for chains in [0, 3, 12] {
-            let heads: Vec<Head<TestHeap>> = (0..chains).map(|_| Head::null()).collect();
-            assert!(Table::new(heads, 0).is_none(), "{chains}");
+            prop_assert_eq!(table.flows(), 0);
         }
     }
 }

@@ -95,7 +95,7 @@ impl<T, H: Heap> Deref for Owned<T, H> {
 
 impl<T, H: Heap> Drop for Owned<T, H> {
     fn drop(&mut self) {
-        // SAFETY: the node was never published, or `Writer::publish` would have forgotten `self`.
+        // SAFETY: the node was never published, or `Editor::publish` would have forgotten `self`.
         unsafe { H::free(self.0) }
     }
 }
@@ -105,7 +105,7 @@ pub struct Retired<T, H: Heap>(NonNull<Node<T, H>>);
 
 impl<T, H: Heap> Drop for Retired<T, H> {
     fn drop(&mut self) {
-        // SAFETY: `Writer::withdraw` took both links to the node away before it made `self`, and
+        // SAFETY: `Editor::withdraw` took both links to the node away before it made `self`, and
         // a node is found in both its chains only once.
         unsafe { H::free_later(self.0) }
     }
@@ -145,7 +145,7 @@ impl<T, H> Link<T, H> {
     /// Follows the link.
     #[inline(always)]
     pub fn load<'g>(&self, _guard: &'g ReadGuard) -> Option<Target<'g, T, H>> {
-        // Acquire pairs with the Release in `lead_to`: what was written before is seen.
+        // Acquire pairs with the Release in `publish`: what was written before is seen.
         let tagged = self.0.load(Ordering::Acquire);
         let node = NonNull::new(tagged.map_addr(|address| address & !1))?;
         Some(Target {
@@ -172,28 +172,72 @@ impl<'g, T, H> Target<'g, T, H> {
     }
 }
 
-/// Proof of being the only one who changes the links of a set of chains.
-pub struct Writer(PhantomData<*mut ()>);
+/// What keeps writers apart.
+///
+/// # Safety
+///
+/// `with` of one value never runs two functions at the same time.
+pub unsafe trait Lock {
+    /// Runs `function` while the lock is held.
+    fn with<R>(&self, function: impl FnOnce() -> R) -> R;
+}
 
-impl Writer {
-    /// Claims the proof.
-    ///
-    /// # Safety
-    ///
-    /// The chains with which the writer is used belong together, nodes are on two of them, and
-    /// nobody else changes them while it lives: the caller holds their lock.
-    pub unsafe fn new() -> Self {
-        Self(PhantomData)
+/// A power of two of chains, with the lock of those who change them.
+pub struct Chains<T, H, S, L> {
+    // Only [`Editor`] changes the links, under `lock`.
+    heads: S,
+    lock: L,
+    marker: PhantomData<Link<T, H>>,
+}
+
+impl<T, H: Heap, S: Deref<Target = [Link<T, H>]>, L: Lock> Chains<T, H, S, L> {
+    /// Chains from `heads`; `None` if their number is not a power of two.
+    pub fn new(heads: S, lock: L) -> Option<Self> {
+        heads.len().is_power_of_two().then_some(Self {
+            heads,
+            lock,
+            marker: PhantomData,
+        })
+    }
+
+    /// How many chains there are.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The first node of a chain; the number is taken modulo [`Self::count`].
+    #[inline(always)]
+    pub fn first<'g>(&self, guard: &'g ReadGuard, chain: usize) -> Option<Target<'g, T, H>> {
+        let mask = self.heads.len().wrapping_sub(1);
+        self.heads.get(chain & mask)?.load(guard)
+    }
+
+    /// Runs `edit` as the only one who changes the chains.
+    pub fn edit<R>(&self, edit: impl FnOnce(&mut Editor<'_, T, H>) -> R) -> R {
+        self.lock.with(|| edit(&mut Editor { heads: &self.heads }))
+    }
+}
+
+/// The right to change chains.
+pub struct Editor<'c, T, H> {
+    heads: &'c [Link<T, H>],
+}
+
+impl<T, H: Heap> Editor<'_, T, H> {
+    fn head(&self, chain: usize) -> Option<&Link<T, H>> {
+        self.heads.get(chain & self.heads.len().wrapping_sub(1))
     }
 
     /// Puts side 0 of the node at the front of the first chain, and side 1 of the second.
-    pub fn publish<T, H: Heap>(&mut self, node: Owned<T, H>, heads: [&Link<T, H>; 2]) {
+    pub fn publish(&mut self, node: Owned<T, H>, chains: [usize; 2]) {
         let pointer = ManuallyDrop::new(node).0;
-        for (side, head) in heads.into_iter().enumerate() {
+        for (side, chain) in chains.into_iter().enumerate() {
+            let Some(head) = self.head(chain) else { return };
             // SAFETY: valid by the contract of `Heap::allocate`, and not freed, since `drop` does
-            // not run any more and only this writer could withdraw the node.
+            // not run any more and only an editor could withdraw the node.
             let node = unsafe { pointer.as_ref() };
-            // Both heads may be the same: each step leaves a whole chain behind.
+            // Both may be the same chain: each step leaves it whole.
             node.next[side & 1].bypass(head);
             let tagged = pointer.as_ptr().map_addr(|address| address | side);
             head.0.store(tagged, Ordering::Release);
@@ -202,32 +246,32 @@ impl Writer {
 
     /// Takes the node from the two chains on which it is; `None`, and nothing changed, if it is
     /// not on both.
-    pub fn withdraw<T, H: Heap>(
+    pub fn withdraw(
         &mut self,
         guard: &ReadGuard,
         node: &Node<T, H>,
-        heads: [&Link<T, H>; 2],
+        chains: [usize; 2],
     ) -> Option<Retired<T, H>> {
-        let [first, second] = heads;
-        Self::link_to(guard, first, node, 0)?;
-        let link = Self::link_to(guard, second, node, 1)?;
-        link.bypass(&node.next[1]);
+        let [first, second] = chains;
+        self.link_to(guard, first, node, 0)?;
+        self.link_to(guard, second, node, 1)?.bypass(&node.next[1]);
         // Looked for again, since on a shared chain the link may have been the other side's.
-        let link = Self::link_to(guard, first, node, 0)?;
+        let link = self.link_to(guard, first, node, 0)?;
         // Side 0: the pointer has no bit set.
         let pointer = NonNull::new(link.0.load(Ordering::Relaxed))?;
         link.bypass(&node.next[0]);
         Some(Retired(pointer))
     }
 
-    // The link on the chain from `head` that leads to `side` of `node`.
-    fn link_to<'g, T, H>(
+    // The link on `chain` that leads to `side` of `node`.
+    fn link_to<'g>(
+        &'g self,
         guard: &'g ReadGuard,
-        head: &'g Link<T, H>,
+        chain: usize,
         node: &Node<T, H>,
         side: usize,
     ) -> Option<&'g Link<T, H>> {
-        let mut link = head;
+        let mut link = self.head(chain)?;
         loop {
             let target = link.load(guard)?;
             if core::ptr::eq(target.node, node) && target.side == side {
@@ -241,7 +285,7 @@ impl Writer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     /// Boxes; what is retired is leaked, since a test cannot tell when its last reader is gone.
     pub(crate) struct TestHeap;
@@ -260,47 +304,96 @@ pub(crate) mod tests {
         unsafe fn free_later<T>(_object: NonNull<T>) {}
     }
 
-    type Chain = Link<u32, TestHeap>;
+    // SAFETY: a mutex.
+    unsafe impl Lock for Mutex<()> {
+        fn with<R>(&self, function: impl FnOnce() -> R) -> R {
+            let _held = self.lock().unwrap();
+            function()
+        }
+    }
 
-    fn values(guard: &ReadGuard, head: &Chain) -> Vec<(u32, usize)> {
+    pub(crate) type TestChains<T> = Chains<T, TestHeap, Vec<Link<T, TestHeap>>, Mutex<()>>;
+
+    pub(crate) fn chains<T>(count: usize) -> Option<TestChains<T>> {
+        Chains::new((0..count).map(|_| Link::null()).collect(), Mutex::new(()))
+    }
+
+    fn values<'g>(
+        mut at: Option<Target<'g, u32, TestHeap>>,
+        guard: &'g ReadGuard,
+    ) -> Vec<(u32, usize)> {
         let mut found = Vec::new();
-        let mut link = head;
-        while let Some(target) = link.load(guard) {
+        while let Some(target) = at {
             found.push((**target.node, target.side));
-            link = target.next();
+            at = target.next().load(guard);
         }
         found
     }
 
     #[test]
     fn a_node_is_on_both_chains_until_it_is_withdrawn() {
-        // SAFETY: one thread, and nothing retired is freed before the test ends.
-        let (guard, mut writer) = unsafe { (ReadGuard::new(), Writer::new()) };
-        let (a, b) = (Chain::null(), Chain::null());
-        for (value, heads) in [(1, [&a, &b]), (2, [&b, &a]), (3, [&a, &a])] {
-            writer.publish(Owned::new(&TestHeap, value).unwrap(), heads);
+        // SAFETY: what is retired is never freed.
+        let guard = unsafe { ReadGuard::new() };
+        let chains = chains::<u32>(2).unwrap();
+        let (a, b) = (0, 1);
+        for (value, on) in [(1, [a, b]), (2, [b, a]), (3, [a, a])] {
+            chains.edit(|editor| editor.publish(Owned::new(&TestHeap, value).unwrap(), on));
         }
-        assert_eq!(values(&guard, &a), [(3, 1), (3, 0), (2, 1), (1, 0)]);
-        assert_eq!(values(&guard, &b), [(2, 0), (1, 1)]);
+        let on = |chain| values(chains.first(&guard, chain), &guard);
+        assert_eq!(on(a), [(3, 1), (3, 0), (2, 1), (1, 0)]);
+        assert_eq!(on(b), [(2, 0), (1, 1)]);
 
-        let three = a.load(&guard).unwrap().node;
-        assert!(
-            writer.withdraw(&guard, three, [&b, &a]).is_none(),
-            "not on that chain"
-        );
-        assert!(writer.withdraw(&guard, three, [&a, &a]).is_some());
-        assert!(
-            writer.withdraw(&guard, three, [&a, &a]).is_none(),
-            "not twice"
-        );
-        let two = b.load(&guard).unwrap().node;
-        assert!(writer.withdraw(&guard, two, [&b, &a]).is_some());
-        assert_eq!(values(&guard, &a), [(1, 0)]);
-        assert_eq!(values(&guard, &b), [(1, 1)]);
+        let withdrawn = |node, on| {
+            chains
+                .edit(|editor| editor.withdraw(&guard, node, on))
+                .is_some()
+        };
+        let three = chains.first(&guard, a).unwrap().node;
+        assert!(!withdrawn(three, [b, a]), "not on that chain");
+        assert!(withdrawn(three, [a, a]));
+        assert!(!withdrawn(three, [a, a]), "not twice");
+        assert!(withdrawn(chains.first(&guard, b).unwrap().node, [b, a]));
+        assert_eq!(on(a), [(1, 0)]);
+        assert_eq!(on(b), [(1, 1)]);
         // A reader that found a node before still goes on from it.
-        assert_eq!(values(&guard, &three.next[0]), [(2, 1), (1, 0)]);
-        let one = a.load(&guard).unwrap().node;
-        drop(writer.withdraw(&guard, one, [&a, &b]));
+        assert_eq!(values(three.next[0].load(&guard), &guard), [(2, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn only_powers_of_two_are_taken() {
+        assert!([0, 3, 12]
+            .into_iter()
+            .all(|count| chains::<u32>(count).is_none()));
+    }
+
+    #[test]
+    fn readers_and_a_writer_at_once() {
+        let chains = Arc::new(chains::<u32>(1).unwrap());
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let chains = chains.clone();
+                std::thread::spawn(move || {
+                    for _ in 0..200 {
+                        // SAFETY: what is retired is never freed.
+                        let guard = unsafe { ReadGuard::new() };
+                        let seen = values(chains.first(&guard, 0), &guard);
+                        assert!(seen.len() <= 2 && seen.iter().all(|&(value, _)| value < 50));
+                    }
+                })
+            })
+            .collect();
+        for value in 0..50 {
+            // SAFETY: as above.
+            let guard = unsafe { ReadGuard::new() };
+            chains.edit(|editor| editor.publish(Owned::new(&TestHeap, value).unwrap(), [0, 0]));
+            let node = chains.first(&guard, 0).unwrap().node;
+            assert!(chains
+                .edit(|editor| editor.withdraw(&guard, node, [0, 0]))
+                .is_some());
+        }
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
     }
 
     #[test]
