@@ -3,16 +3,18 @@
 //! Which new connections are redirected, and where to.
 
 use core::ops::Deref;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::abi::proxy::{Family, Protocol, Rule};
 use super::tuple::{address_from_bytes, Address, Tuple};
 
 /// A rule, prepared for comparing with packets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Compiled {
     family: Family,
     protocol: Protocol,
-    hooks: u8,
+    // Zero when the rule is disabled.
+    hooks: AtomicU8,
     first_port: u16,
     last_port: u16,
     network: Address,
@@ -32,7 +34,7 @@ impl Compiled {
         Self {
             family: rule.family,
             protocol: rule.protocol,
-            hooks: rule.hooks,
+            hooks: AtomicU8::new(rule.hooks),
             first_port: rule.port_first,
             last_port: rule.port_last,
             network: and(network, mask),
@@ -45,7 +47,7 @@ impl Compiled {
 
     fn matches(&self, hook: u8, tuple: &Tuple) -> bool {
         let port = u16::from_be(tuple.ports().destination);
-        self.hooks & hook != 0
+        self.hooks.load(Ordering::Relaxed) & hook != 0
             && self.protocol == tuple.protocol()
             && self.family == tuple.family()
             && self.first_port <= port
@@ -89,6 +91,13 @@ impl<S: Deref<Target = [Compiled]>> Rules<S> {
         let rule = self.0.iter().find(|rule| rule.matches(hook, tuple))?;
         let redirected = rule.redirect(tuple);
         (redirected != *tuple).then_some((rule, redirected))
+    }
+
+    /// Makes the rules of `owner` match nothing any more, from now on and without any memory.
+    pub fn disable(&self, owner: u32) {
+        for rule in self.0.iter().filter(|rule| rule.owner == owner) {
+            rule.hooks.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -161,6 +170,22 @@ mod tests {
         let at = |to, port| port_at_upstream(&rules, HOOK_PRE_ROUTING, &packet(to, port));
         assert_eq!(at([10, 0, 0, 1], 8080), None);
         assert_eq!(at([10, 0, 0, 1], 8081), Some(8080));
+    }
+
+    #[test]
+    fn disabled_rules_match_nothing() {
+        let any = rule([0; 4], 0, (0, 65535), 1);
+        let rules = Rules(vec![Compiled::new(&any, 1), Compiled::new(&any, 2)]);
+        let owner = |rules: &Rules<Vec<Compiled>>| {
+            rules
+                .find(HOOK_PRE_ROUTING, &packet([8; 4], 1))
+                .map(|(rule, _)| rule.owner)
+        };
+        assert_eq!(owner(&rules), Some(1));
+        rules.disable(1);
+        assert_eq!(owner(&rules), Some(2));
+        rules.disable(2);
+        assert_eq!(owner(&rules), None);
     }
 
     #[test]

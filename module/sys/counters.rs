@@ -21,7 +21,7 @@ impl<const N: usize> Counters<N> {
     pub(crate) fn new() -> Result<Self> {
         const LINE: usize = 64;
         // SAFETY: has no preconditions; gives zeroed memory or null.
-        let base = unsafe { bindings::mutex_alloc_percpu(size_of::<[u64; N]>(), LINE) };
+        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<[u64; N]>(), LINE) };
         Ok(Self(NonNull::new(base.cast()).ok_or(ENOMEM)?))
     }
 
@@ -45,7 +45,7 @@ impl<const N: usize> Counters<N> {
     pub(crate) fn sum(&self, index: usize) -> u64 {
         let of = |cpu| {
             // SAFETY: the allocation is per-CPU and `cpu` possible.
-            let base = unsafe { bindings::mutex_per_cpu_ptr(self.0.as_ptr().cast(), cpu) };
+            let base = unsafe { bindings::mxp_per_cpu_ptr(self.0.as_ptr().cast(), cpu) };
             let counter = base.cast::<u64>().wrapping_add(if index < N { index } else { 0 });
             // SAFETY: an aligned word within the allocation; other CPUs write it whole.
             unsafe { core::ptr::read_volatile(counter) }
@@ -57,6 +57,6 @@ impl<const N: usize> Counters<N> {
 impl<const N: usize> Drop for Counters<N> {
     fn drop(&mut self) {
         // SAFETY: allocated in `new`; `&mut self` shows that nobody counts any more.
-        unsafe { bindings::mutex_free_percpu(self.0.as_ptr().cast()) };
+        unsafe { bindings::mxp_free_percpu(self.0.as_ptr().cast()) };
     }
 }

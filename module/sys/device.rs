@@ -140,7 +140,7 @@ fn to_user(buffer: *mut c_char, size: usize) -> impl FnMut(&[u8]) -> Result<usiz
         let size = size.min(bytes.len());
         // SAFETY: `bytes` has at least `size` bytes; the user's address is checked by the copy.
         match unsafe {
-            bindings::mutex_copy_to_user(buffer.cast(), bytes.as_ptr().cast(), size as c_ulong)
+            bindings::mxp_copy_to_user(buffer.cast(), bytes.as_ptr().cast(), size as c_ulong)
         } {
             0 => Ok(size),
             _ => Err(EFAULT),
@@ -192,7 +192,7 @@ unsafe extern "C" fn write<D: Device>(
     }
     // SAFETY: the vector has `size` bytes; the user's address is checked by the copy.
     if unsafe {
-        bindings::mutex_copy_from_user(bytes.as_mut_ptr().cast(), buffer.cast(), size as c_ulong)
+        bindings::mxp_copy_from_user(bytes.as_mut_ptr().cast(), buffer.cast(), size as c_ulong)
     } != 0
     {
         return errno(EFAULT);

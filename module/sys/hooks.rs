@@ -137,19 +137,19 @@ unsafe impl<T: Send + Sync> Sync for Registered<T> {}
 
 impl<T: Send + Sync> Registered<T> {
     /// Puts `hooks` on `target` into `net`, which the caller keeps alive as long as the result.
-    pub(crate) fn new<const N: usize>(
+    pub(crate) fn new(
         net: &Namespace,
         target: Arc<T>,
-        hooks: [Registration<T>; N],
+        hooks: impl IntoIterator<Item = Registration<T>>,
     ) -> Result<Self> {
-        let mut ops = KVec::with_capacity(N, GFP_KERNEL)?;
+        let mut ops = KVec::new();
         for mut hook in hooks {
             hook.ops.priv_ = core::ptr::from_ref::<T>(&target).cast_mut().cast();
             ops.push(hook.ops, GFP_KERNEL)?;
         }
         let net = NonNull::new(net.as_ptr()).ok_or(EINVAL)?;
         // SAFETY: the ops lie on the heap and stay there until they are unregistered.
-        let status = unsafe { bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), N as u32) };
+        let status = unsafe { bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), ops.len() as u32) };
         kernel::error::to_result(status)?;
         Ok(Self {
             ops,

@@ -4,120 +4,126 @@
  */
 #include <linux/kernel_stat.h>
 #include <linux/nsproxy.h>
+#include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/version.h>
 #include "kernel.h"
 
-void mutex_spin_init(struct mutex_spinlock *lock)
+void mxp_spin_init(struct mxp_spinlock *lock)
 {
 	spin_lock_init(&lock->lock);
 }
 
-void mutex_spin_lock_bh(struct mutex_spinlock *lock)
+void mxp_spin_lock_bh(struct mxp_spinlock *lock)
 {
 	spin_lock_bh(&lock->lock);
 }
 
-void mutex_spin_unlock_bh(struct mutex_spinlock *lock)
+void mxp_spin_unlock_bh(struct mxp_spinlock *lock)
 {
 	spin_unlock_bh(&lock->lock);
 }
 
-void mutex_rcu_read_lock(void)
+void mxp_rcu_read_lock(void)
 {
 	rcu_read_lock();
 }
 
-void mutex_rcu_read_unlock(void)
+void mxp_rcu_read_unlock(void)
 {
 	rcu_read_unlock();
 }
 
-void *mutex_alloc_percpu(size_t size, size_t align)
+void *mxp_alloc_percpu(size_t size, size_t align)
 {
 	return (__force void *)__alloc_percpu(size, align);
 }
 
-unsigned int mutex_cpus(void)
+unsigned int mxp_cpus(void)
 {
 	return nr_cpu_ids;
 }
 
-bool mutex_cpu_possible(unsigned int cpu)
+bool mxp_cpu_possible(unsigned int cpu)
 {
 	return cpu_possible(cpu);
 }
 
-void *mutex_per_cpu_ptr(void *base, unsigned int cpu)
+void *mxp_per_cpu_ptr(void *base, unsigned int cpu)
 {
 	return per_cpu_ptr((void __percpu *)base, cpu);
 }
 
-void *mutex_this_cpu_ptr(void *base)
+void *mxp_this_cpu_ptr(void *base)
 {
 	return raw_cpu_ptr((void __percpu *)base);
 }
 
-void mutex_free_percpu(void *base)
+void mxp_free_percpu(void *base)
 {
 	free_percpu((void __percpu *)base);
 }
 
-struct kmem_cache *mutex_cache_create(const char *name, unsigned int size, unsigned int align)
+struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigned int align)
 {
 	return kmem_cache_create(name, size, align, 0, NULL);
 }
 
-void *mutex_cache_alloc(struct kmem_cache *cache)
+void *mxp_cache_alloc(struct kmem_cache *cache)
 {
 	return kmem_cache_alloc(cache, GFP_ATOMIC | __GFP_NOWARN);
 }
 
-void mutex_work_init(struct mutex_work *work, void (*function)(struct work_struct *))
+void mxp_work_init(struct mxp_work *work, void (*function)(struct work_struct *))
 {
 	INIT_DELAYED_WORK(&work->work, function);
 }
 
-void mutex_work_queue(struct mutex_work *work, unsigned long delay)
+void mxp_work_queue(struct mxp_work *work, unsigned long delay)
 {
 	schedule_delayed_work(&work->work, delay);
 }
 
-struct net *mutex_current_net(void)
+struct net *mxp_current_net(void)
 {
 	return current->nsproxy->net_ns;
 }
 
-struct net *mutex_get_net(struct net *net)
+struct net *mxp_get_net(struct net *net)
 {
 	return get_net(net);
 }
 
-void mutex_put_net(struct net *net)
+void mxp_put_net(struct net *net)
 {
 	put_net(net);
 }
 
-bool mutex_net_admin(struct net *net)
+bool mxp_net_admin(struct net *net)
 {
 	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }
 
-unsigned long mutex_copy_from_user(void *to, const void __user *from, unsigned long size)
+unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size)
 {
 	return copy_from_user(to, from, size);
 }
 
-unsigned long mutex_copy_to_user(void __user *to, const void *from, unsigned long size)
+unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size)
 {
 	return copy_to_user(to, from, size);
+}
+
+u32 mxp_random(void)
+{
+	return get_random_u32();
 }
 
 /*
  * How many interrupts this CPU has taken: its timer's, other CPUs' and devices'. The caller only
  * compares: a count that wraps or is torn between CPUs still differs.
  */
-u64 mutex_interrupts(void)
+u64 mxp_interrupts(void)
 {
 	u64 sum = raw_cpu_read(kstat.irqs_sum);
 

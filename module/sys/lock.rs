@@ -11,7 +11,7 @@ use crate::datapath::link::Lock;
 
 /// A spinlock; softirqs are off while it is held.
 // In a box, since a lock must not move.
-pub(crate) struct SpinLock(KBox<UnsafeCell<bindings::mutex_spinlock>>);
+pub(crate) struct SpinLock(KBox<UnsafeCell<bindings::mxp_spinlock>>);
 
 // SAFETY: a lock may be taken from everywhere.
 unsafe impl Send for SpinLock {}
@@ -25,7 +25,7 @@ impl SpinLock {
         let zeroed = unsafe { core::mem::zeroed() };
         let lock = KBox::new(UnsafeCell::new(zeroed), GFP_KERNEL)?;
         // SAFETY: the memory is the lock's alone and stays where it is.
-        unsafe { bindings::mutex_spin_init(lock.get()) };
+        unsafe { bindings::mxp_spin_init(lock.get()) };
         Ok(Self(lock))
     }
 }
@@ -34,10 +34,10 @@ impl SpinLock {
 unsafe impl Lock for SpinLock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R {
         // SAFETY: initialised in `new`.
-        unsafe { bindings::mutex_spin_lock_bh(self.0.get()) };
+        unsafe { bindings::mxp_spin_lock_bh(self.0.get()) };
         let result = function();
         // SAFETY: taken above.
-        unsafe { bindings::mutex_spin_unlock_bh(self.0.get()) };
+        unsafe { bindings::mxp_spin_unlock_bh(self.0.get()) };
         result
     }
 }

@@ -5,6 +5,7 @@
 #[allow(
     clippy::all,
     dead_code,
+    improper_ctypes,
     missing_docs,
     non_camel_case_types,
     non_snake_case,
@@ -22,6 +23,7 @@ pub(crate) mod hooks;
 pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod percpu;
+pub(crate) mod random;
 pub(crate) mod rcu;
 pub(crate) mod skb;
 pub(crate) mod slab;

@@ -20,13 +20,13 @@ impl Namespace {
     /// The caller's namespace, if it has CAP_NET_ADMIN there, else EPERM.
     pub(crate) fn administered() -> Result<Self> {
         // SAFETY: called for a task in a system call, whose namespace lives.
-        let net = unsafe { bindings::mutex_current_net() };
+        let net = unsafe { bindings::mxp_current_net() };
         // SAFETY: as above.
-        if !unsafe { bindings::mutex_net_admin(net) } {
+        if !unsafe { bindings::mxp_net_admin(net) } {
             return Err(EPERM);
         }
         // SAFETY: as above; the reference is put in `drop`.
-        let net = unsafe { bindings::mutex_get_net(net) };
+        let net = unsafe { bindings::mxp_get_net(net) };
         Ok(Self(NonNull::new(net).ok_or(ENODEV)?))
     }
 
@@ -59,7 +59,7 @@ impl PartialEq for Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // SAFETY: got in `administered`.
-        unsafe { bindings::mutex_put_net(self.as_ptr()) };
+        unsafe { bindings::mxp_put_net(self.as_ptr()) };
     }
 }
 

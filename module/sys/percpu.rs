@@ -24,14 +24,14 @@ unsafe impl<T: Send + Sync> Sync for PerCpu<T> {}
 /// The numbers of the possible CPUs.
 pub(crate) fn cpus() -> impl Iterator<Item = u32> {
     // SAFETY: neither function has a precondition.
-    (0..unsafe { bindings::mutex_cpus() }).filter(|&cpu| unsafe { bindings::mutex_cpu_possible(cpu) })
+    (0..unsafe { bindings::mxp_cpus() }).filter(|&cpu| unsafe { bindings::mxp_cpu_possible(cpu) })
 }
 
 impl<T: Sync> PerCpu<T> {
     /// Makes a value for each CPU.
     pub(crate) fn new(mut make: impl FnMut() -> Result<T>) -> Result<Self> {
         // SAFETY: has no preconditions; gives zeroed memory or null.
-        let base = unsafe { bindings::mutex_alloc_percpu(size_of::<T>(), align_of::<T>()) };
+        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<T>(), align_of::<T>()) };
         let base = NonNull::new(base.cast::<u8>()).ok_or(ENOMEM)?;
         let allocated = Self {
             base,
@@ -56,14 +56,14 @@ impl<T: Sync> PerCpu<T> {
 
     fn at(&self, cpu: u32) -> *mut T {
         // SAFETY: `base` is a per-CPU allocation and `cpu` possible.
-        unsafe { bindings::mutex_per_cpu_ptr(self.base.as_ptr().cast(), cpu) }.cast()
+        unsafe { bindings::mxp_per_cpu_ptr(self.base.as_ptr().cast(), cpu) }.cast()
     }
 
     /// The value of the CPU on which this runs, or ran a moment ago.
     #[inline(always)]
     pub(crate) fn this(&self) -> &T {
         // SAFETY: `base` is a per-CPU allocation, initialised for every possible CPU.
-        unsafe { &*bindings::mutex_this_cpu_ptr(self.base.as_ptr().cast()).cast::<T>() }
+        unsafe { &*bindings::mxp_this_cpu_ptr(self.base.as_ptr().cast()).cast::<T>() }
     }
 
     /// The values of all CPUs.
@@ -80,7 +80,7 @@ impl<T: Sync> PerCpu<T> {
             unsafe { core::ptr::drop_in_place(this.at(cpu)) };
         }
         // SAFETY: the allocation is ours and not used any more.
-        unsafe { bindings::mutex_free_percpu(this.base.as_ptr().cast()) };
+        unsafe { bindings::mxp_free_percpu(this.base.as_ptr().cast()) };
     }
 }
 

@@ -12,11 +12,11 @@ use crate::datapath::link::ReadGuard;
 /// Runs `read` in a read-side critical section.
 pub(crate) fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
     // SAFETY: has no preconditions; it is unlocked below.
-    unsafe { bindings::mutex_rcu_read_lock() };
+    unsafe { bindings::mxp_rcu_read_lock() };
     // SAFETY: the section lasts until after `read`, which only borrows the guard.
     let result = read(unsafe { &ReadGuard::new() });
     // SAFETY: locked above, on this task.
-    unsafe { bindings::mutex_rcu_read_unlock() };
+    unsafe { bindings::mxp_rcu_read_unlock() };
     result
 }
 

@@ -95,7 +95,7 @@ impl Skb<'_> {
     #[inline(always)]
     pub(crate) fn offload(&self) -> Offload {
         // SAFETY: both variants of the union are the same fields (struct_group() in C).
-        let ip_summed = unsafe { self.skb().__bindgen_anon_4.headers.ip_summed() };
+        let ip_summed = unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() };
         match u32::from(ip_summed) {
             bindings::CHECKSUM_PARTIAL => Offload::Partial,
             bindings::CHECKSUM_COMPLETE => Offload::Complete,
@@ -105,7 +105,7 @@ impl Skb<'_> {
 
     /// Takes `change` off the sum that the device computed over the packet (CHECKSUM_COMPLETE).
     pub(crate) fn correct_sum(&mut self, change: Delta) {
-        let sum = self.as_ptr().wrapping_byte_add(bindings::MUTEX_SKB_CSUM as usize).cast::<u32>();
+        let sum = self.as_ptr().wrapping_byte_add(bindings::MXP_SKB_CSUM as usize).cast::<u32>();
         // SAFETY: `csum` is a 32-bit field at this offset of the buffer, which is ours.
         unsafe { sum.write(change.take_off(sum.read())) };
     }
@@ -114,7 +114,8 @@ impl Skb<'_> {
     pub(crate) fn forget_sum(&mut self) {
         // SAFETY: the buffer is ours; both variants of the union are the same fields.
         unsafe {
-            (*self.as_ptr()).__bindgen_anon_4.headers.set_ip_summed(bindings::CHECKSUM_NONE as u8);
+            let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
+            headers.set_ip_summed(bindings::CHECKSUM_NONE as u8);
         }
     }
 

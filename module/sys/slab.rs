@@ -31,7 +31,7 @@ impl<T> Slab<T> {
         let size = size_of::<Object<Node<T, Self>>>();
         const LINE: u32 = 64;
         // SAFETY: the name is a C string that lives as long as the module.
-        let cache = unsafe { bindings::mutex_cache_create(name.as_ptr().cast(), size as u32, LINE) };
+        let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size as u32, LINE) };
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, core::marker::PhantomData))
     }
 }
@@ -49,7 +49,7 @@ unsafe impl<T> Heap for Slab<T> {
             return Err(value);
         }
         // SAFETY: the cache lives as long as `self`; any context is allowed.
-        let object = unsafe { bindings::mutex_cache_alloc(self.0.as_ptr()) };
+        let object = unsafe { bindings::mxp_cache_alloc(self.0.as_ptr()) };
         let Some(object) = NonNull::new(object.cast::<Object<U>>()) else {
             return Err(value);
         };
@@ -62,7 +62,7 @@ unsafe impl<T> Heap for Slab<T> {
     unsafe fn free<U>(object: NonNull<U>) {
         // SAFETY: by the caller's promise the object is valid and not used again.
         unsafe { object.drop_in_place() };
-        // SAFETY: from `mutex_cache_alloc`; kfree() takes objects of any slab cache.
+        // SAFETY: from `mxp_cache_alloc`; kfree() takes objects of any slab cache.
         unsafe { bindings::kfree(object.as_ptr().cast()) };
     }
 
@@ -72,7 +72,7 @@ unsafe impl<T> Heap for Slab<T> {
             let object = head.cast::<u8>().wrapping_sub(offset_of!(Object<U>, head)).cast::<U>();
             // SAFETY: the grace period is over: nobody else uses the object.
             unsafe { object.drop_in_place() };
-            // SAFETY: from `mutex_cache_alloc`.
+            // SAFETY: from `mxp_cache_alloc`.
             unsafe { bindings::kfree(object.cast()) };
         }
         let object = object.as_ptr().cast::<Object<U>>();

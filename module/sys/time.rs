@@ -29,5 +29,5 @@ pub(crate) fn ticks() -> u64 {
 #[inline(always)]
 pub(crate) fn interrupts() -> u64 {
     // SAFETY: has no preconditions.
-    unsafe { bindings::mutex_interrupts() }
+    unsafe { bindings::mxp_interrupts() }
 }
