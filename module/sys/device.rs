@@ -177,7 +177,7 @@ unsafe extern "C" fn write<D: Device>(
     _: *mut bindings::loff_t,
 ) -> isize {
     if size > D::MAX_WRITE {
-        return errno(EMSGSIZE);
+        return errno(E2BIG);
     }
     // SAFETY: the file is open.
     let (device, context) = unsafe { opened::<D>(file) };
