@@ -80,7 +80,13 @@ impl Totals {
     }
 
     fn reset(&self) {
-        for counter in [&self.packets, &self.interrupted, &self.torn, &self.sum, &self.max] {
+        for counter in [
+            &self.packets,
+            &self.interrupted,
+            &self.torn,
+            &self.sum,
+            &self.max,
+        ] {
             counter.store(0, Relaxed);
         }
         self.min.store(u64::MAX, Relaxed);
@@ -100,8 +106,7 @@ impl Totals {
             }
             let span = span.load(Relaxed);
             sum += span;
-            if let (Some(total), Some(count)) =
-                (self.hook_sum.get(hook), self.hook_spans.get(hook))
+            if let (Some(total), Some(count)) = (self.hook_sum.get(hook), self.hook_spans.get(hook))
             {
                 add(total, span);
                 add(count, 1);
@@ -249,7 +254,9 @@ impl Meter {
             match parsed {
                 Parsed::Transport(found) => {
                     let tuple = &found.tuple;
-                    return self.filter.direction(family, tuple.protocol(), tuple.ports());
+                    return self
+                        .filter
+                        .direction(family, tuple.protocol(), tuple.ports());
                 }
                 Parsed::Short(needed) if packet.skb.pull(needed) => {}
                 _ => return None,
@@ -267,9 +274,15 @@ impl Meter {
     }
 
     fn append(&self, direction: Direction, bytes: &mut KVVec<u8>) -> Result {
-        let all = || self.lanes.iter().filter_map(|lane| lane.totals.get(direction as usize));
+        let all = || {
+            self.lanes
+                .iter()
+                .filter_map(|lane| lane.totals.get(direction as usize))
+        };
         let sum = |field: fn(&Totals) -> &AtomicU64| {
-            all().fold(0_u64, |sum, totals| sum.wrapping_add(field(totals).load(Relaxed)))
+            all().fold(0_u64, |sum, totals| {
+                sum.wrapping_add(field(totals).load(Relaxed))
+            })
         };
         let count = |bucket: usize| {
             all()
@@ -281,8 +294,14 @@ impl Meter {
             interrupted: sum(|totals| &totals.interrupted),
             torn: sum(|totals| &totals.torn),
             sum: sum(|totals| &totals.sum),
-            min: all().map(|totals| totals.min.load(Relaxed)).min().unwrap_or(0),
-            max: all().map(|totals| totals.max.load(Relaxed)).max().unwrap_or(0),
+            min: all()
+                .map(|totals| totals.min.load(Relaxed))
+                .min()
+                .unwrap_or(0),
+            max: all()
+                .map(|totals| totals.max.load(Relaxed))
+                .max()
+                .unwrap_or(0),
             ..Report::default()
         };
         if report.packets == 0 {

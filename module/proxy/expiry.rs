@@ -34,8 +34,7 @@ fn slice_interval() -> u32 {
 
 fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {
     let now = time::jiffies();
-    let expired =
-        |flow: &Flow| flow.idle(now) >= timeout(flow).saturating_mul(time::HZ);
+    let expired = |flow: &Flow| flow.idle(now) >= timeout(flow).saturating_mul(time::HZ);
     let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
     let chains = instance.flows.chains();
     let range = chains * slice / SLICES..chains * (slice + 1) / SLICES;

@@ -29,7 +29,11 @@ struct Redirect<const V6: bool, const LOCAL: bool>(PhantomData<()>);
 impl<const V6: bool, const LOCAL: bool> Hook for Redirect<V6, LOCAL> {
     type Target = Instance;
     const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
-    const PLACE: Place = if LOCAL { Place::LocalOut } else { Place::PreRouting };
+    const PLACE: Place = if LOCAL {
+        Place::LocalOut
+    } else {
+        Place::PreRouting
+    };
 
     #[inline(always)]
     fn run(instance: &Instance, guard: &ReadGuard, packet: &mut Packet<'_>) -> Verdict {
@@ -40,7 +44,13 @@ impl<const V6: bool, const LOCAL: bool> Hook for Redirect<V6, LOCAL> {
             Some((flow, side)) if !starts_again(flow, side, &headers) => {
                 pass(instance, packet, &headers, flow, side)
             }
-            found => begin::<LOCAL>(instance, guard, packet, &headers, found.map(|(flow, _)| flow)),
+            found => begin::<LOCAL>(
+                instance,
+                guard,
+                packet,
+                &headers,
+                found.map(|(flow, _)| flow),
+            ),
         }
     }
 }
@@ -86,11 +96,18 @@ fn begin<const LOCAL: bool>(
     if headers.tuple.protocol() == Protocol::Tcp && !headers.flags.opens() {
         return Verdict::Accept;
     }
-    let hook = if LOCAL { HOOK_LOCAL_OUT } else { HOOK_PRE_ROUTING };
+    let hook = if LOCAL {
+        HOOK_LOCAL_OUT
+    } else {
+        HOOK_PRE_ROUTING
+    };
     let Some((rule, upstream)) = instance.rules.load(guard).find(hook, &headers.tuple) else {
         return Verdict::Accept;
     };
-    match instance.flows.create(guard, &headers.tuple, &upstream, rule.owner) {
+    match instance
+        .flows
+        .create(guard, &headers.tuple, &upstream, rule.owner)
+    {
         Ok((flow, created)) => {
             if created {
                 instance.count(Counter::FlowsCreated);
@@ -143,10 +160,7 @@ fn pass(
     }
     // Packets that pass through find their way after this hook; the machine's own have a route to
     // the original destination by now.
-    if packet.place == Place::LocalOut
-        && side == Side::Original
-        && !packet.reroute(flow.family())
-    {
+    if packet.place == Place::LocalOut && side == Side::Original && !packet.reroute(flow.family()) {
         instance.count(Counter::DroppedNoRoute);
         return Verdict::Drop;
     }

@@ -49,11 +49,16 @@ impl Hosted {
     }
 
     fn has(&self, id: ContextId) -> bool {
-        self.contexts.iter().flatten().any(|context| context.id == id)
+        self.contexts
+            .iter()
+            .flatten()
+            .any(|context| context.id == id)
     }
 
     fn context(&mut self, id: ContextId) -> Option<&mut Option<ContextRules>> {
-        self.contexts.iter_mut().find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
+        self.contexts
+            .iter_mut()
+            .find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
     }
 
     // Gives hooks the rules of all contexts, in the order in which those were opened, but for
@@ -61,12 +66,18 @@ impl Hosted {
     fn publish(&self, id: ContextId, changed: &[Rule]) -> Result {
         let mut all = KVec::new();
         for context in self.contexts.iter().flatten() {
-            let rules = if context.id == id { changed } else { &context.rules };
+            let rules = if context.id == id {
+                changed
+            } else {
+                &context.rules
+            };
             for rule in rules {
                 all.push(Compiled::new(rule, context.id.0), GFP_KERNEL)?;
             }
         }
-        self.instance.rules.replace(KBox::new(Rules(all), GFP_KERNEL)?);
+        self.instance
+            .rules
+            .replace(KBox::new(Rules(all), GFP_KERNEL)?);
         Ok(())
     }
 }
@@ -102,7 +113,9 @@ fn place<T>(slots: &mut KVec<Option<T>>, value: T) -> Result {
 // Forgets empty slots and keeps the order, if there is memory for it.
 fn compact<T>(slots: &mut KVec<Option<T>>) {
     let full = slots.iter().flatten().count();
-    let Ok(mut kept) = KVec::with_capacity(full, GFP_KERNEL) else { return };
+    let Ok(mut kept) = KVec::with_capacity(full, GFP_KERNEL) else {
+        return;
+    };
     for slot in slots.iter_mut().filter(|slot| slot.is_some()) {
         // Within the capacity.
         let _ = kept.push(slot.take(), GFP_KERNEL);
@@ -132,7 +145,12 @@ impl Registry {
             id,
             rules: KVec::new(),
         };
-        if let Some(hosted) = inner.hosted.iter_mut().flatten().find(|hosted| *hosted.net == net) {
+        if let Some(hosted) = inner
+            .hosted
+            .iter_mut()
+            .flatten()
+            .find(|hosted| *hosted.net == net)
+        {
             // The last: rules are asked in the order in which their contexts were opened.
             hosted.contexts.push(Some(context), GFP_KERNEL)?;
         } else {
@@ -164,7 +182,9 @@ impl Registry {
     /// Removes the context, its rules and its flows; with a namespace's last one, the hooks.
     pub(crate) fn close(&self, id: ContextId) {
         let mut inner = self.inner.lock();
-        let Some(slot) = inner.host_of(id) else { return };
+        let Some(slot) = inner.host_of(id) else {
+            return;
+        };
         let Some(hosted) = slot else { return };
         if hosted.contexts.iter().flatten().count() == 1 {
             *slot = None;

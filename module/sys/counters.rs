@@ -28,7 +28,11 @@ impl<const N: usize> Counters<N> {
     /// Adds to a counter of this CPU: one instruction, which an interrupt cannot split.
     #[inline(always)]
     pub(crate) fn add(&self, index: usize, by: u64) {
-        let counter = self.0.as_ptr().cast::<u64>().wrapping_add(if index < N { index } else { 0 });
+        let counter = self
+            .0
+            .as_ptr()
+            .cast::<u64>()
+            .wrapping_add(if index < N { index } else { 0 });
         // SAFETY: a per-CPU pointer is an offset from the CPU's base in %gs, and the counter lies
         // in this allocation; `this_cpu_add()` of the kernel does the same.
         unsafe {
@@ -46,7 +50,9 @@ impl<const N: usize> Counters<N> {
         let of = |cpu| {
             // SAFETY: the allocation is per-CPU and `cpu` possible.
             let base = unsafe { bindings::mxp_per_cpu_ptr(self.0.as_ptr().cast(), cpu) };
-            let counter = base.cast::<u64>().wrapping_add(if index < N { index } else { 0 });
+            let counter = base
+                .cast::<u64>()
+                .wrapping_add(if index < N { index } else { 0 });
             // SAFETY: an aligned word within the allocation; other CPUs write it whole.
             unsafe { core::ptr::read_volatile(counter) }
         };

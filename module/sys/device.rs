@@ -121,7 +121,10 @@ unsafe extern "C" fn open<D: Device>(_: *mut bindings::inode, file: *mut binding
     }
 }
 
-unsafe extern "C" fn release<D: Device>(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+unsafe extern "C" fn release<D: Device>(
+    _: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
     // SAFETY: `open` left a box here, and nobody uses the file any more.
     drop(unsafe { KBox::from_raw((*file).private_data.cast::<Open<D>>()) });
     0

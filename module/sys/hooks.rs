@@ -149,7 +149,9 @@ impl<T: Send + Sync> Registered<T> {
         }
         let net = NonNull::new(net.as_ptr()).ok_or(EINVAL)?;
         // SAFETY: the ops lie on the heap and stay there until they are unregistered.
-        let status = unsafe { bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), ops.len() as u32) };
+        let status = unsafe {
+            bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), ops.len() as u32)
+        };
         kernel::error::to_result(status)?;
         Ok(Self {
             ops,

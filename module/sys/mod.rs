@@ -14,6 +14,8 @@
     unreachable_pub,
     unsafe_op_in_unsafe_fn
 )]
+// Made by the build: not there when the sources are formatted.
+#[rustfmt::skip]
 #[path = "bindings_generated.rs"]
 mod bindings;
 

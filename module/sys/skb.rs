@@ -14,7 +14,10 @@ use crate::datapath::translate::Offload;
 /// # Invariants
 ///
 /// The buffer is valid and the hook's for the lifetime `'a`, and `data` points to its IP header.
-pub(crate) struct Skb<'a>(NonNull<bindings::sk_buff>, PhantomData<&'a mut bindings::sk_buff>);
+pub(crate) struct Skb<'a>(
+    NonNull<bindings::sk_buff>,
+    PhantomData<&'a mut bindings::sk_buff>,
+);
 
 impl Skb<'_> {
     /// # Safety
@@ -105,7 +108,10 @@ impl Skb<'_> {
 
     /// Takes `change` off the sum that the device computed over the packet (CHECKSUM_COMPLETE).
     pub(crate) fn correct_sum(&mut self, change: Delta) {
-        let sum = self.as_ptr().wrapping_byte_add(bindings::MXP_SKB_CSUM as usize).cast::<u32>();
+        let sum = self
+            .as_ptr()
+            .wrapping_byte_add(bindings::MXP_SKB_CSUM as usize)
+            .cast::<u32>();
         // SAFETY: `csum` is a 32-bit field at this offset of the buffer, which is ours.
         unsafe { sum.write(change.take_off(sum.read())) };
     }

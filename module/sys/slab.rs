@@ -18,7 +18,10 @@ struct Object<T> {
 }
 
 /// Memory for nodes of `T`. Drop it after the last node.
-pub(crate) struct Slab<T>(NonNull<bindings::kmem_cache>, core::marker::PhantomData<fn(T)>);
+pub(crate) struct Slab<T>(
+    NonNull<bindings::kmem_cache>,
+    core::marker::PhantomData<fn(T)>,
+);
 
 // SAFETY: a slab cache may be used from everywhere.
 unsafe impl<T> Send for Slab<T> {}
@@ -32,7 +35,10 @@ impl<T> Slab<T> {
         const LINE: u32 = 64;
         // SAFETY: the name is a C string that lives as long as the module.
         let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size as u32, LINE) };
-        Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, core::marker::PhantomData))
+        Ok(Self(
+            NonNull::new(cache).ok_or(ENOMEM)?,
+            core::marker::PhantomData,
+        ))
     }
 }
 
@@ -69,7 +75,10 @@ unsafe impl<T> Heap for Slab<T> {
     unsafe fn free_later<U>(object: NonNull<U>) {
         unsafe extern "C" fn free<U>(head: *mut bindings::callback_head) {
             // `head` lies in an `Object<U>`, of which `value` is the first field.
-            let object = head.cast::<u8>().wrapping_sub(offset_of!(Object<U>, head)).cast::<U>();
+            let object = head
+                .cast::<u8>()
+                .wrapping_sub(offset_of!(Object<U>, head))
+                .cast::<U>();
             // SAFETY: the grace period is over: nobody else uses the object.
             unsafe { object.drop_in_place() };
             // SAFETY: from `mxp_cache_alloc`.
