@@ -125,16 +125,18 @@ pub fn parse_v6(packet: &[u8]) -> Parsed {
 fn skip_extensions(packet: &[u8], mut next: u8) -> Result<(u8, usize), Parsed> {
     let mut at = IPV6_HEADER;
     while let HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS = next {
-        let [following, length] = bytes(packet, at).ok_or(Parsed::Short(at + 2))?;
+        let [following, length] = bytes(packet, at).ok_or(Parsed::Short(at.wrapping_add(2)))?;
         // A packet with a routing header left to follow goes somewhere else than it says.
         if next == ROUTING {
-            let [segments_left] = bytes(packet, at + 3).ok_or(Parsed::Short(at + 4))?;
+            let [segments_left] =
+                bytes(packet, at.wrapping_add(3)).ok_or(Parsed::Short(at.wrapping_add(4)))?;
             if segments_left != 0 {
                 return Err(Parsed::Other);
             }
         }
         next = following;
-        at += (usize::from(length) + 1) * 8;
+        // Cannot wrap: at most MAX_HEADERS so far. The compiler does not see it.
+        at = at.wrapping_add((usize::from(length) + 1) * 8);
         if at > MAX_HEADERS {
             return Err(Parsed::Malformed);
         }
@@ -157,7 +159,7 @@ fn transport(
         Protocol::Udp => (UDP_HEADER, 0),
     };
     let Some(header) = packet.get(at..).filter(|rest| rest.len() >= needed) else {
-        return Parsed::Short(at + needed);
+        return Parsed::Short(at.wrapping_add(needed));
     };
     let port = |at: usize| bytes::<2>(header, at).map_or(0, u16::from_ne_bytes);
     let ports = Ports {

@@ -122,7 +122,7 @@ impl<H: Heap, S: Deref<Target = [Head<H>]>, L: Lock> Edit<'_, '_, H, S, L> {
             next = target.next().load(guard);
             let original = Side::from_index(target.side) == Side::Original;
             if original && goes(target.node) && self.remove(guard, target.node).is_some() {
-                gone += 1;
+                gone = usize::wrapping_add(gone, 1);
             }
         }
         gone

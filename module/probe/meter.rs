@@ -100,12 +100,12 @@ impl Totals {
 
     fn record(&self, spans: &[AtomicU64; HOOKS], passed: u32) {
         let mut sum = 0;
-        for (hook, span) in spans.iter().enumerate() {
-            if passed & 1 << hook == 0 {
+        for (hook, span) in Iterator::zip(0..HOOKS, spans) {
+            if passed & 1_u32.wrapping_shl(hook as u32) == 0 {
                 continue;
             }
             let span = span.load(Relaxed);
-            sum += span;
+            sum = u64::wrapping_add(sum, span);
             if let (Some(total), Some(count)) = (self.hook_sum.get(hook), self.hook_spans.get(hook))
             {
                 add(total, span);
@@ -322,7 +322,7 @@ impl Meter {
             if count != 0 {
                 bytes.extend_from_slice(&(bucket as u32).to_le_bytes(), GFP_KERNEL)?;
                 bytes.extend_from_slice(&count.to_le_bytes(), GFP_KERNEL)?;
-                report.buckets += 1;
+                report.buckets = report.buckets.wrapping_add(1);
             }
         }
         let header = bytes.get_mut(header..).ok_or(EINVAL)?;

@@ -35,9 +35,11 @@ fn slice_interval() -> u32 {
 fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {
     let now = time::jiffies();
     let expired = |flow: &Flow| flow.idle(now) >= timeout(flow).saturating_mul(time::HZ);
-    let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
     let chains = instance.flows.chains();
-    let range = chains * slice / SLICES..chains * (slice + 1) / SLICES;
+    let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
+    // At most 2^20 chains.
+    let start = |slice: usize| chains.wrapping_mul(slice) / SLICES;
+    let range = start(slice)..start(slice + 1);
     instance.flows.sweep(range, instance, expired);
     slice_interval()
 }

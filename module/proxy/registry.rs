@@ -112,8 +112,7 @@ fn place<T>(slots: &mut KVec<Option<T>>, value: T) -> Result {
 
 // Forgets empty slots and keeps the order, if there is memory for it.
 fn compact<T>(slots: &mut KVec<Option<T>>) {
-    let full = slots.iter().flatten().count();
-    let Ok(mut kept) = KVec::with_capacity(full, GFP_KERNEL) else {
+    let Ok(mut kept) = KVec::with_capacity(slots.len(), GFP_KERNEL) else {
         return;
     };
     for slot in slots.iter_mut().filter(|slot| slot.is_some()) {
@@ -186,7 +185,7 @@ impl Registry {
             return;
         };
         let Some(hosted) = slot else { return };
-        if hosted.contexts.iter().flatten().count() == 1 {
+        if hosted.contexts.iter().flatten().nth(1).is_none() {
             *slot = None;
             return;
         }

@@ -166,7 +166,7 @@ unsafe extern "C" fn read<D: Device>(
     match device.read(context, at, &mut to_user(buffer, size)) {
         Ok(count) => {
             // SAFETY: as above.
-            unsafe { *position += count as bindings::loff_t };
+            unsafe { *position = (*position).wrapping_add(count as bindings::loff_t) };
             count as isize
         }
         Err(error) => errno(error),

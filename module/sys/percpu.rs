@@ -43,7 +43,7 @@ impl<T: Sync> PerCpu<T> {
                 Ok(value) => {
                     // SAFETY: this CPU's memory is valid for a `T` and not used yet.
                     unsafe { allocated.at(cpu).write(value) };
-                    made += 1;
+                    made = usize::wrapping_add(made, 1);
                 }
                 Err(error) => {
                     allocated.free(made);
