@@ -4,3 +4,4 @@
 //! agent that it runs in the guest.
 
 pub mod guest;
+pub mod image;

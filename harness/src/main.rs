@@ -2,4 +2,31 @@
 
 //! The command line of `mutexlab`.
 
-fn main() {}
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use mutexlab::image::command::ImageCommand;
+
+/// Reproducible performance engineering for in-kernel networking
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The repository
+    #[arg(long, global = true, default_value = ".")]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Image(ImageCommand),
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Image(command) => command.run(&arguments.root),
+    }
+}
