@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::boot::{Boot, Booted, Deadlines};
 use crate::guest::protocol::{Delivery, Event, GuestCell, Order, Outcome, VERSION, Work};
+use crate::image::Flavour;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::{Kernel, NamedTree};
 use crate::plan::{Plan, PlannedBoot};
@@ -140,7 +141,10 @@ impl BenchCommand {
     fn kernels(&self, plan: &Plan, repository: &Path) -> Result<BTreeMap<String, Kernel>> {
         plan.kernels()
             .into_iter()
-            .map(|name| Ok((name.to_owned(), Kernel::prepare(name, &self.tree, repository)?)))
+            .map(|name| {
+                let kernel = Kernel::prepare(name, Flavour::Plain, &self.tree, repository)?;
+                Ok((name.to_owned(), kernel))
+            })
             .collect()
     }
 

@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
+use crate::image::command::ImageCommand;
+use crate::paths;
 use crate::self_test::TestCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
@@ -34,6 +36,7 @@ pub struct Cli {
 enum Command {
     Bench(BenchCommand),
     Test(TestCommand),
+    Image(ImageCommand),
     #[command(hide = true)]
     Agent(AgentCommand),
     #[command(hide = true)]
@@ -49,6 +52,7 @@ impl Cli {
         match self.command {
             Command::Bench(command) => command.run(),
             Command::Test(command) => command.run(),
+            Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }

@@ -9,6 +9,9 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 
 use crate::guest_root::ModuleFiles;
+use crate::image::{Cache, Catalog, Flavour, Image};
+use crate::kmod;
+use crate::results::closure;
 
 /// Where a build leaves the kernel, below the tree.
 const BZIMAGE: &str = "arch/x86/boot/bzImage";
@@ -57,14 +60,41 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel called `name`, ready to boot: the user's tree if there is one of that name.
+    /// The kernel called `name` in the flavour `flavour`, built if it was not: the user's tree if
+    /// there is one of that name, else the catalog's.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn prepare(name: &str, trees: &[NamedTree], _repository: &Path) -> Result<Self> {
-        match trees.iter().find(|tree| tree.name == name) {
-            Some(tree) => Self::in_tree(tree),
-            None => bail!("there is no kernel {name}"),
+    /// If there is none, or it does not build.
+    pub fn prepare(
+        name: &str,
+        flavour: Flavour,
+        trees: &[NamedTree],
+        repository: &Path,
+    ) -> Result<Self> {
+        let cache = Cache::new()?;
+        let mut kernel = if let Some(tree) = trees.iter().find(|tree| tree.name == name) {
+            Self::in_tree(tree)?
+        } else {
+            let catalog = Catalog::load(repository)?;
+            Self::of_image(name, &cache.ensure(catalog.find(name, flavour)?)?)
+        };
+        let key = closure::sha256(&kernel.config())? + &kernel.release;
+        let modules = kmod::build(repository, cache.directory(), &kernel.directory, &key)?;
+        kernel.modules = Some(ModuleFiles {
+            proxy: modules.proxy,
+            probe: modules.probe,
+        });
+        Ok(kernel)
+    }
+
+    fn of_image(name: &str, image: &Image) -> Self {
+        Self {
+            name: name.to_owned(),
+            release: image.metadata.release.clone(),
+            directory: image.directory.clone(),
+            source_sha256: Some(image.metadata.source_sha256.as_str().to_owned()),
+            debug: image.name.flavour == Flavour::Debug,
+            modules: None,
         }
     }
 

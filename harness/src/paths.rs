@@ -28,16 +28,3 @@ fn is_repository(directory: &Path) -> bool {
         .iter()
         .all(|name| directory.join(name).is_dir())
 }
-
-/// The cache: `$MUTEXLAB_CACHE`, else `mutexlab` in the user's cache directory.
-///
-/// # Errors
-/// If neither the variable nor a home directory is set.
-pub fn cache() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    variable("MUTEXLAB_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| variable("XDG_CACHE_HOME").map(|base| PathBuf::from(base).join("mutexlab")))
-        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache/mutexlab")))
-        .context("neither MUTEXLAB_CACHE nor HOME is set: set one to say where the cache is")
-}

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use duct::cmd;
 
 use crate::guest_root::START_PATH;
-use crate::paths;
+use crate::image::Cache;
 use crate::qemu::{Accelerator, MEMORY_MIB};
 
 /// An installation of virtme-ng.
@@ -25,7 +25,7 @@ impl Virtme {
     /// # Errors
     /// If it is in neither.
     pub fn find() -> Result<Self> {
-        let tools = paths::cache()?.join("tools/venv/bin");
+        let tools = Cache::new()?.directory().join("tools/venv/bin");
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::iter::once(tools.clone())
             .chain(std::env::split_paths(&path))

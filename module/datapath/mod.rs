@@ -1,8 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pure logic of the proxy: no kernel, no `unsafe`, no allocation, no panic.
+//! The pure logic of the proxy: no kernel, no allocation, no panic, and no `unsafe` but in
+//! [`link`], which for that reason lies with the rest of it in `sys/`.
 //!
 //! The kernel compiles these files into `mutex_proxy.ko` and `mutex_probe.ko`; the host compiles
 //! them as an ordinary crate, so that what is tested is what runs.
 
+// In the kernel these are modules of one crate, on the host two crates.
+#[cfg(MODULE)]
+use crate::abi;
+#[cfg(not(MODULE))]
+use mutex_abi as abi;
+
+pub mod checksum;
+pub mod flow;
+pub mod hash;
 pub mod histogram;
+#[path = "../sys/link.rs"]
+pub mod link;
+pub mod packet;
+pub mod rules;
+pub mod table;
+pub mod tcp;
+pub mod translate;
+pub mod tuple;

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Builds the kernel modules against a kernel's tree, and keeps what was built by its content.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{bail, Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::image::Lock;
+
+const PROXY: &str = "mutex_proxy.ko";
+const PROBE: &str = "mutex_probe.ko";
+const SENTINEL: &str = "modules.json";
+const LOG: &str = "build.log";
+
+/// What of `module/` the kernel's build reads.
+const SOURCES: [&str; 3] = ["rs", "c", "h"];
+
+/// The modules, built for one kernel.
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// The proxy.
+    pub proxy: PathBuf,
+    /// The probe.
+    pub probe: PathBuf,
+    /// What they were made of.
+    pub provenance: Provenance,
+}
+
+/// What a build of the modules was made of, and what it gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// SHA-256 over the names and contents of the sources.
+    pub source_sha256: String,
+    /// SHA-256 of `mutex_proxy.ko`.
+    pub proxy_sha256: String,
+    /// SHA-256 of `mutex_probe.ko`.
+    pub probe_sha256: String,
+}
+
+/// The modules of `repository`, built against the kernel tree `tree` unless they are in `cache`
+/// already. `tree_key` names the tree's content.
+///
+/// # Errors
+/// If the sources cannot be read, or if the build fails: the message has its first errors and
+/// names its log. A module that could panic in a hook counts as a failed build.
+pub fn build(repository: &Path, cache: &Path, tree: &Path, tree_key: &str) -> Result<Modules> {
+    let module = repository.join("module");
+    let sources = sources(&module)?;
+    let source_sha256 = digest_of(&module, &sources)?;
+    let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
+    let key = &key[..16];
+    let directory = cache.join("modules").join(key);
+    if let Some(modules) = finished(&directory, &source_sha256) {
+        return Ok(modules);
+    }
+    let lock = cache.join("locks").join(format!("modules-{key}"));
+    let _lock = Lock::acquire(&lock, "building the modules")?;
+    if let Some(modules) = finished(&directory, &source_sha256) {
+        return Ok(modules);
+    }
+    let partial = directory.with_extension("partial");
+    for stale in [&partial, &directory] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)
+                .with_context(|| format!("cannot remove {}", stale.display()))?;
+        }
+    }
+    for source in &sources {
+        let to = partial.join(source);
+        let parent = to.parent().unwrap_or(&partial);
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::copy(module.join(source), &to)
+            .with_context(|| format!("cannot copy {}", source.display()))?;
+    }
+    make(tree, &partial)?;
+    if !asserts(tree) {
+        cannot_panic(&partial)?;
+    }
+    keep_results(&partial)?;
+    let provenance = Provenance {
+        source_sha256: source_sha256.clone(),
+        proxy_sha256: file_digest(&partial.join(PROXY))?,
+        probe_sha256: file_digest(&partial.join(PROBE))?,
+    };
+    let sentinel = partial.join(SENTINEL);
+    fs::write(&sentinel, serde_json::to_vec_pretty(&provenance)?)
+        .with_context(|| format!("cannot write {}", sentinel.display()))?;
+    fs::rename(&partial, &directory)
+        .with_context(|| format!("cannot move {} to its place", partial.display()))?;
+    finished(&directory, &source_sha256)
+        .with_context(|| format!("{} changed while it was built", directory.display()))
+}
+
+// The modules in `directory`, if they were built to the end and are what they were then.
+fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
+    let sentinel = fs::read(directory.join(SENTINEL)).ok()?;
+    let provenance: Provenance = serde_json::from_slice(&sentinel).ok()?;
+    let modules = Modules {
+        proxy: directory.join(PROXY),
+        probe: directory.join(PROBE),
+        provenance,
+    };
+    let same = modules.provenance.source_sha256 == source_sha256
+        && file_digest(&modules.proxy).ok()? == modules.provenance.proxy_sha256
+        && file_digest(&modules.probe).ok()? == modules.provenance.probe_sha256;
+    same.then_some(modules)
+}
+
+fn make(tree: &Path, directory: &Path) -> Result<()> {
+    eprintln!("building the modules against {}", tree.display());
+    let log = directory.join(LOG);
+    let output = fs::File::create(&log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
+    let arguments = [
+        OsStr::new("LLVM=1"),
+        OsStr::new("-C"),
+        tree.as_os_str(),
+        &join("M=", directory),
+        OsStr::new("modules"),
+    ];
+    let status = duct::cmd("make", arguments)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(output)
+        .unchecked()
+        .run()
+        .context("cannot run make: `./just doctor` tells what is missing")?
+        .status;
+    if status.success() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    bail!("the modules do not build ({status}):\n{}\nthe whole log is in {}", errors(&text), log.display())
+}
+
+fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
+    let mut joined = std::ffi::OsString::from(prefix);
+    joined.push(path);
+    joined
+}
+
+// The first errors of a build's log with the lines around them, or its end if none is found.
+fn errors(log: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = log.lines().collect();
+    let start = lines
+        .iter()
+        .position(|line| line.contains("error"))
+        .unwrap_or(lines.len().saturating_sub(LINES));
+    let shown = lines.iter().skip(start).take(LINES);
+    shown.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+// In a kernel that checks Rust's debug assertions every unsafe block of core can panic, on purpose.
+fn asserts(tree: &Path) -> bool {
+    fs::read_to_string(tree.join(".config"))
+        .is_ok_and(|config| config.lines().any(|line| line == "CONFIG_RUST_DEBUG_ASSERTIONS=y"))
+}
+
+// Rust code that can panic refers to a function that does so. In a hook that would take the
+// machine down, so there must be none in the module.
+fn cannot_panic(directory: &Path) -> Result<()> {
+    for module in [PROXY, PROBE] {
+        let path = directory.join(module);
+        let symbols = duct::cmd!("llvm-nm", "--undefined-only", &path)
+            .read()
+            .with_context(|| format!("cannot list the symbols of {}", path.display()))?;
+        if let Some(symbol) = symbols.lines().find(|symbol| symbol.contains("panic")) {
+            bail!("{module} can panic: it refers to {}", symbol.trim());
+        }
+    }
+    Ok(())
+}
+
+// Removes what only the build needed.
+fn keep_results(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if [PROXY, PROBE, LOG].iter().any(|kept| entry.file_name() == *kept) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+// The sources below `module`, relative to it, in a fixed order.
+fn sources(module: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let path = module.join(&directory);
+        let entries =
+            fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let relative = directory.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                directories.push(relative);
+            } else if is_source(&relative) {
+                found.push(relative);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_source(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    path.file_name() == Some(OsStr::new("Kbuild"))
+        || extension.is_some_and(|extension| SOURCES.contains(&extension))
+}
+
+fn digest_of(module: &Path, sources: &[PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for source in sources {
+        let path = module.join(source);
+        let content =
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // Lengths keep a name and the content behind it apart.
+        hash.update(format!("{} {}\n", source.display(), content.len()));
+        hash.update(&content);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn file_digest(path: &Path) -> Result<String> {
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(&Sha256::digest(content)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        directory
+    }
+
+    fn digest(files: &[(&str, &str)]) -> String {
+        let tree = tree(files);
+        digest_of(tree.path(), &sources(tree.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_digest_sees_every_source_and_nothing_else() {
+        let base = digest(&[("Kbuild", "a"), ("sys/x.rs", "b")]);
+        assert_eq!(base, digest(&[("sys/x.rs", "b"), ("Kbuild", "a"), ("abi/Cargo.toml", "c")]));
+        for other in [
+            digest(&[("Kbuild", "A"), ("sys/x.rs", "b")]),
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "B")]),
+            digest(&[("Kbuild", "a"), ("sys/y.rs", "b")]),
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "b"), ("sys/y.h", "")]),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_damaged_module_is_built_again() {
+        let ko = "module";
+        let sha256 = hex(&Sha256::digest(ko));
+        let provenance = Provenance {
+            source_sha256: "s".into(),
+            proxy_sha256: sha256.clone(),
+            probe_sha256: sha256,
+        };
+        let sentinel = serde_json::to_string(&provenance).unwrap();
+        let whole = tree(&[(PROXY, ko), (PROBE, ko), (SENTINEL, &sentinel)]);
+        assert!(finished(whole.path(), "s").is_some());
+        assert!(finished(whole.path(), "other sources").is_none());
+        let damaged = tree(&[(PROXY, "modulf"), (PROBE, ko), (SENTINEL, &sentinel)]);
+        assert!(finished(damaged.path(), "s").is_none());
+        let unfinished = tree(&[(PROXY, ko), (PROBE, ko)]);
+        assert!(finished(unfinished.path(), "s").is_none());
+    }
+
+    #[test]
+    fn the_first_errors_of_a_log_are_shown() {
+        let log = format!("{}error[E1]: bad\n  here\n{}", "fine\n".repeat(50), "more\n".repeat(50));
+        let shown = errors(&log);
+        assert!(shown.starts_with("  error[E1]: bad\n    here\n"));
+        assert_eq!(shown.lines().count(), 20);
+        assert!(errors("no such word\n").contains("no such word"));
+    }
+}

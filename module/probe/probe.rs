@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mutex_probe.ko`: measures what the netfilter hooks on a packet's way cost, whoever's they are.
+
+use kernel::c_str;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+// What the two modules share, and the host has as crates: each module uses its own part of it.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../abi/mod.rs"]
+mod abi;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../datapath/mod.rs"]
+mod datapath;
+#[allow(dead_code)]
+#[path = "../sys/mod.rs"]
+mod sys;
+
+mod meter;
+mod spans;
+
+use abi::probe::Filter;
+use meter::Meter;
+use sys::device::{self, ToUser};
+use sys::net::Namespace;
+
+sys::version::kernel_module! {
+    { type: ProbeModule, name: "mutex_probe", }
+    { description: "Measures netfilter hooks over a packet's way", }
+}
+
+struct ProbeModule {
+    _device: device::Registered<ProbeDevice>,
+}
+
+impl kernel::Module for ProbeModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let device = device::Registered::new(module, c_str!("mutex_probe"), ProbeDevice)?;
+        Ok(Self { _device: device })
+    }
+}
+
+struct ProbeDevice;
+
+struct Context {
+    // Before the namespace, in which it is: fields are dropped in order.
+    _spans: spans::Registered,
+    meter: Arc<Meter>,
+    snapshot: Pin<KBox<Mutex<KVVec<u8>>>>,
+    _net: Namespace,
+}
+
+impl device::Device for ProbeDevice {
+    type Context = Context;
+
+    const MAX_WRITE: usize = Filter::SIZE;
+
+    fn open(&self) -> Result<Context> {
+        let net = Namespace::administered()?;
+        let meter = Arc::new(Meter::new()?, GFP_KERNEL)?;
+        Ok(Context {
+            _spans: spans::register(&net, meter.clone())?,
+            meter,
+            snapshot: KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL)?,
+            _net: net,
+        })
+    }
+
+    fn write(&self, context: &Context, bytes: &[u8]) -> Result {
+        context.meter.record(Filter::decode(bytes).ok_or(EINVAL)?);
+        Ok(())
+    }
+
+    fn read(&self, context: &Context, position: usize, to_user: ToUser<'_>) -> Result<usize> {
+        let mut snapshot = context.snapshot.lock();
+        if position == 0 {
+            *snapshot = context.meter.snapshot()?;
+        }
+        to_user(snapshot.get(position..).unwrap_or_default())
+    }
+
+    fn ioctl(&self, _: &Context, _: u32, _: ToUser<'_>) -> Result<usize> {
+        Err(ENOTTY)
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/mutex_proxy`: see `abi::proxy`.
+
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use crate::abi::proxy::{decode_config, ConfigHeader, Rule, IOC_STATS, MAX_RULES};
+use crate::registry::{ContextId, Registry};
+use crate::sys::device::{Device, ToUser};
+use crate::sys::net::Namespace;
+
+/// The device file.
+pub(crate) struct ControlDevice {
+    registry: Arc<Registry>,
+}
+
+impl ControlDevice {
+    /// A device without any context.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            registry: Arc::new(Registry::new()?, GFP_KERNEL)?,
+        })
+    }
+}
+
+/// What belongs to one open descriptor.
+pub(crate) struct Context {
+    registry: Arc<Registry>,
+    id: ContextId,
+    // The bytes that `read` returns.
+    config: Pin<KBox<Mutex<KVec<u8>>>>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.registry.close(self.id);
+    }
+}
+
+impl Device for ControlDevice {
+    type Context = Context;
+
+    const MAX_WRITE: usize = ConfigHeader::config_size(MAX_RULES);
+
+    fn open(&self) -> Result<Context> {
+        let mut empty = KVec::new();
+        empty.extend_from_slice(&ConfigHeader { rules: 0 }.encode(), GFP_KERNEL)?;
+        let config = KBox::pin_init(new_mutex!(empty), GFP_KERNEL)?;
+        Ok(Context {
+            registry: self.registry.clone(),
+            id: self.registry.open(Namespace::administered()?)?,
+            config,
+        })
+    }
+
+    fn write(&self, context: &Context, bytes: &[u8]) -> Result {
+        let mut rules: KVec<Rule> = KVec::new();
+        for rule in decode_config(bytes).map_err(|_| EINVAL)? {
+            rules.push(rule.map_err(|_| EINVAL)?, GFP_KERNEL)?;
+        }
+        let mut copy = KVec::new();
+        copy.extend_from_slice(bytes, GFP_KERNEL)?;
+        let mut config = context.config.lock();
+        self.registry.configure(context.id, rules)?;
+        *config = copy;
+        Ok(())
+    }
+
+    fn read(&self, context: &Context, position: usize, to_user: ToUser<'_>) -> Result<usize> {
+        to_user(context.config.lock().get(position..).unwrap_or_default())
+    }
+
+    fn ioctl(&self, context: &Context, command: u32, to_user: ToUser<'_>) -> Result<usize> {
+        match command {
+            IOC_STATS => to_user(&self.registry.stats(context.id)?.encode()),
+            _ => Err(ENOTTY),
+        }
+    }
+}

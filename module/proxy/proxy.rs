@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `mutex_proxy.ko`: redirects connections to upstream servers, transparently.
+
+use kernel::c_str;
+use kernel::prelude::*;
+
+// What the two modules share, and the host has as crates: each module uses its own part of it.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../abi/mod.rs"]
+mod abi;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../datapath/mod.rs"]
+mod datapath;
+#[allow(dead_code)]
+#[path = "../sys/parameters.rs"]
+mod parameters;
+#[allow(dead_code)]
+#[path = "../sys/mod.rs"]
+mod sys;
+
+mod control;
+mod expiry;
+mod flows;
+mod instance;
+mod redirect;
+mod registry;
+
+sys::version::kernel_module! {
+    { type: ProxyModule, name: "mutex_proxy", }
+    { description: "Transparent proxy", }
+}
+
+struct ProxyModule {
+    _device: sys::device::Registered<control::ControlDevice>,
+}
+
+impl kernel::Module for ProxyModule {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let control = control::ControlDevice::new()?;
+        Ok(Self {
+            _device: sys::device::Registered::new(module, c_str!("mutex_proxy"), control)?,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters that each CPU has for itself.
+
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+
+use super::{bindings, percpu};
+
+/// `N` counters for each CPU.
+pub(crate) struct Counters<const N: usize>(NonNull<[u64; N]>);
+
+// SAFETY: every access is to memory of one CPU, or a plain read of an aligned word.
+unsafe impl<const N: usize> Send for Counters<N> {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Sync for Counters<N> {}
+
+impl<const N: usize> Counters<N> {
+    /// Counters that start at zero.
+    pub(crate) fn new() -> Result<Self> {
+        const LINE: usize = 64;
+        // SAFETY: has no preconditions; gives zeroed memory or null.
+        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<[u64; N]>(), LINE) };
+        Ok(Self(NonNull::new(base.cast()).ok_or(ENOMEM)?))
+    }
+
+    /// Adds to a counter of this CPU: one instruction, which an interrupt cannot split.
+    #[inline(always)]
+    pub(crate) fn add(&self, index: usize, by: u64) {
+        let counter = self
+            .0
+            .as_ptr()
+            .cast::<u64>()
+            .wrapping_add(if index < N { index } else { 0 });
+        // SAFETY: a per-CPU pointer is an offset from the CPU's base in %gs, and the counter lies
+        // in this allocation; `this_cpu_add()` of the kernel does the same.
+        unsafe {
+            core::arch::asm!(
+                "add qword ptr gs:[{counter}], {by}",
+                counter = in(reg) counter,
+                by = in(reg) by,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The sum over all CPUs; counts that are made meanwhile may be in or not.
+    pub(crate) fn sum(&self, index: usize) -> u64 {
+        let of = |cpu| {
+            // SAFETY: the allocation is per-CPU and `cpu` possible.
+            let base = unsafe { bindings::mxp_per_cpu_ptr(self.0.as_ptr().cast(), cpu) };
+            let counter = base
+                .cast::<u64>()
+                .wrapping_add(if index < N { index } else { 0 });
+            // SAFETY: an aligned word within the allocation; other CPUs write it whole.
+            unsafe { core::ptr::read_volatile(counter) }
+        };
+        percpu::cpus().fold(0, |sum, cpu| sum.wrapping_add(of(cpu)))
+    }
+}
+
+impl<const N: usize> Drop for Counters<N> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`; `&mut self` shows that nobody counts any more.
+        unsafe { bindings::mxp_free_percpu(self.0.as_ptr().cast()) };
+    }
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Everything of the kernel that the modules use beyond the kernel crate. bindgen reads this file:
+ * types and exported functions are used from Rust as they are; mxp_*() in kernel.c stand for
+ * what is an inline function or a macro in C.
+ */
+#ifndef MXP_KERNEL_H
+#define MXP_KERNEL_H
+
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/jiffies.h>
+#include <linux/miscdevice.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+#include <net/net_namespace.h>
+#include <net/netfilter/ipv4/nf_defrag_ipv4.h>
+#include <net/netfilter/ipv6/nf_defrag_ipv6.h>
+
+/* Fields behind unions that bindgen gives no stable name. */
+enum {
+	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
+};
+
+/* A lock that softirqs take, too; its lockdep class is the module's. */
+struct mxp_spinlock {
+	spinlock_t lock;
+};
+
+struct mxp_work {
+	struct delayed_work work;
+};
+
+void mxp_spin_init(struct mxp_spinlock *lock);
+void mxp_spin_lock_bh(struct mxp_spinlock *lock);
+void mxp_spin_unlock_bh(struct mxp_spinlock *lock);
+
+void mxp_rcu_read_lock(void);
+void mxp_rcu_read_unlock(void);
+
+void *mxp_alloc_percpu(size_t size, size_t align);
+unsigned int mxp_cpus(void);
+bool mxp_cpu_possible(unsigned int cpu);
+void *mxp_per_cpu_ptr(void *base, unsigned int cpu);
+void *mxp_this_cpu_ptr(void *base);
+void mxp_free_percpu(void *base);
+
+struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigned int align);
+void *mxp_cache_alloc(struct kmem_cache *cache);
+
+void mxp_work_init(struct mxp_work *work, void (*function)(struct work_struct *));
+void mxp_work_queue(struct mxp_work *work, unsigned long delay);
+
+struct net *mxp_current_net(void);
+struct net *mxp_get_net(struct net *net);
+void mxp_put_net(struct net *net);
+bool mxp_net_admin(struct net *net);
+
+unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);
+unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);
+
+u64 mxp_interrupts(void);
+u32 mxp_random(void);
+
+#endif

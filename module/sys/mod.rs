@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers for what the kernel crate lacks. All `unsafe` of the modules is here.
+
+#[allow(
+    clippy::all,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    rustdoc::all,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+// Made by the build: not there when the sources are formatted.
+#[rustfmt::skip]
+#[path = "bindings_generated.rs"]
+mod bindings;
+
+pub(crate) mod counters;
+pub(crate) mod device;
+pub(crate) mod hooks;
+pub(crate) mod lock;
+pub(crate) mod net;
+pub(crate) mod percpu;
+pub(crate) mod random;
+pub(crate) mod rcu;
+pub(crate) mod skb;
+pub(crate) mod slab;
+pub(crate) mod time;
+pub(crate) mod version;
+pub(crate) mod work;

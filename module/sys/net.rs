@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Network namespaces.
+
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+
+use super::bindings;
+
+/// A network namespace that lives as long as this reference.
+pub(crate) struct Namespace(NonNull<bindings::net>);
+
+// SAFETY: a namespace may be used and put from any thread.
+unsafe impl Send for Namespace {}
+// SAFETY: as above.
+unsafe impl Sync for Namespace {}
+
+impl Namespace {
+    /// The caller's namespace, if it has CAP_NET_ADMIN there, else EPERM.
+    pub(crate) fn administered() -> Result<Self> {
+        // SAFETY: called for a task in a system call, whose namespace lives.
+        let net = unsafe { bindings::mxp_current_net() };
+        // SAFETY: as above.
+        if !unsafe { bindings::mxp_net_admin(net) } {
+            return Err(EPERM);
+        }
+        // SAFETY: as above; the reference is put in `drop`.
+        let net = unsafe { bindings::mxp_get_net(net) };
+        Ok(Self(NonNull::new(net).ok_or(ENODEV)?))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::net {
+        self.0.as_ptr()
+    }
+
+    /// Asks for fragments to be put together before hooks of a priority above -400 see them.
+    pub(crate) fn defragment(self) -> Result<Defragmented> {
+        // SAFETY: the namespace lives.
+        let v4 = unsafe { bindings::nf_defrag_ipv4_enable(self.as_ptr()) };
+        kernel::error::to_result(v4)?;
+        // SAFETY: the namespace lives.
+        let v6 = unsafe { bindings::nf_defrag_ipv6_enable(self.as_ptr()) };
+        if v6 < 0 {
+            // SAFETY: enabled above.
+            unsafe { bindings::nf_defrag_ipv4_disable(self.as_ptr()) };
+        }
+        kernel::error::to_result(v6)?;
+        Ok(Defragmented(self))
+    }
+}
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // SAFETY: got in `administered`.
+        unsafe { bindings::mxp_put_net(self.as_ptr()) };
+    }
+}
+
+/// A namespace in which fragments are put together.
+pub(crate) struct Defragmented(Namespace);
+
+impl core::ops::Deref for Defragmented {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.0
+    }
+}
+
+impl Drop for Defragmented {
+    fn drop(&mut self) {
+        // SAFETY: enabled in `Namespace::defragment`, and the namespace still lives.
+        unsafe {
+            bindings::nf_defrag_ipv4_disable(self.as_ptr());
+            bindings::nf_defrag_ipv6_disable(self.as_ptr());
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parameters of `mutex_proxy.ko`, as they are now; `proxy/parameters.c` defines them.
+
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident = $symbol:ident;)*) => {
+        mod symbols {
+            use core::sync::atomic::AtomicU32;
+
+            extern "C" {
+                $(pub(super) static $symbol: AtomicU32;)*
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            #[inline(always)]
+            pub(crate) fn $name() -> u32 {
+                // SAFETY: an `unsigned int` of C, aligned, which sysfs writes whole; AtomicU32 has
+                // its size and alignment.
+                unsafe { &symbols::$symbol }.load(core::sync::atomic::Ordering::Relaxed)
+            }
+        )*
+    };
+}
+
+parameters! {
+    /// Seconds until a TCP connection that was not answered is forgotten.
+    tcp_syn_timeout = mxp_tcp_syn_timeout;
+    /// Seconds until an idle TCP connection is forgotten.
+    tcp_established_timeout = mxp_tcp_established_timeout;
+    /// Seconds until a closing TCP connection is forgotten.
+    tcp_close_timeout = mxp_tcp_close_timeout;
+    /// Seconds until an idle UDP flow is forgotten.
+    udp_timeout = mxp_udp_timeout;
+    /// Seconds in which the whole table is searched for idle flows once.
+    gc_interval = mxp_gc_interval;
+    /// Flows in a network namespace.
+    max_flows = mxp_max_flows;
+    /// Chains of the flow table, not yet rounded up.
+    hash_buckets = mxp_hash_buckets;
+    /// Seed of the flow table's hash; zero asks for a random one.
+    hash_seed = mxp_hash_seed;
+}

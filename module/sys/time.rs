@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Clocks.
+
+use super::bindings;
+
+/// Jiffies a second.
+pub(crate) const HZ: u32 = bindings::HZ;
+
+/// The kernel's tick counter, as far as 32 bits go: idle times up to `2^31` ticks can be told,
+/// 248 days at 100 Hz.
+#[inline(always)]
+pub(crate) fn jiffies() -> u32 {
+    // SAFETY: an aligned word that only the timer interrupt writes; a volatile read, as in C.
+    unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) as u32 }
+}
+
+/// The time-stamp counter. The fence keeps what comes before out of what is measured.
+#[inline(always)]
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: both instructions are part of every x86-64.
+    unsafe {
+        core::arch::x86_64::_mm_lfence();
+        core::arch::x86_64::_rdtsc()
+    }
+}
+
+/// Changes whenever this CPU takes an interrupt.
+#[inline(always)]
+pub(crate) fn interrupts() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { bindings::mxp_interrupts() }
+}

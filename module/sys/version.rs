@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the kernel crate differs between versions. `Kbuild` sets the configuration; what C code
+//! has to choose is in `kernel.c`.
+
+/// `kernel::module!` with the same arguments for every version: 6.15 made an array of the author.
+#[cfg(kernel_authors)]
+macro_rules! kernel_module {
+    ({ $($name:tt)* } { $($description:tt)* }) => {
+        kernel::prelude::module! {
+            $($name)*
+            authors: ["The mutexlab authors"],
+            $($description)*
+            license: "GPL",
+        }
+    };
+}
+
+/// `kernel::module!` with the same arguments for every version: 6.15 made an array of the author.
+#[cfg(not(kernel_authors))]
+macro_rules! kernel_module {
+    ({ $($name:tt)* } { $($description:tt)* }) => {
+        kernel::prelude::module! {
+            $($name)*
+            author: "The mutexlab authors",
+            $($description)*
+            license: "GPL",
+        }
+    };
+}
+
+pub(crate) use kernel_module;
