@@ -2,4 +2,19 @@
 
 //! The command line of `mutexlab`.
 
-fn main() {}
+use anyhow::Result;
+use clap::Parser;
+use mutexlab::guest::command::AgentCommand;
+
+/// Reproducible performance engineering for in-kernel networking.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    Agent(AgentCommand),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Agent(command) => command.run(),
+    }
+}
