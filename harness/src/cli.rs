@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::bench::BenchCommand;
+use crate::boot_command::BootCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::image::command::ImageCommand;
@@ -36,6 +37,7 @@ pub struct Cli {
 enum Command {
     Bench(BenchCommand),
     Test(TestCommand),
+    Boot(BootCommand),
     Image(ImageCommand),
     #[command(hide = true)]
     Agent(AgentCommand),
@@ -52,6 +54,7 @@ impl Cli {
         match self.command {
             Command::Bench(command) => command.run(),
             Command::Test(command) => command.run(),
+            Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),

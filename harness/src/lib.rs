@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod boot_command;
 pub mod cli;
 pub mod console;
 pub mod guard;
@@ -14,6 +15,7 @@ pub mod image;
 pub mod interrupt;
 pub mod kernel;
 pub mod kmod;
+pub mod kvm;
 pub mod paths;
 pub mod plan;
 pub mod qemu;

@@ -62,8 +62,8 @@ impl Accelerator {
             // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
             // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
             // guest needs a timer.
-            Self::TcgIcount | Self::Tcg => &["nolapic_timer", "no_timer_check"],
-            Self::Kvm => &[],
+            Self::TcgIcount => &["nolapic_timer", "no_timer_check"],
+            Self::Tcg | Self::Kvm => &[],
         }
     }
 }
