@@ -37,8 +37,8 @@ pub fn text(results: &Results) -> String {
         say(&percentiles(&group).to_string());
     }
     say(&delivery(results));
-    for cell in bad_cells(results) {
-        say(&complaint(results, cell));
+    for line in complaints(results) {
+        say(&line);
     }
     text
 }
@@ -229,13 +229,21 @@ fn whole(count: u64) -> String {
     number(count as f64)
 }
 
-fn complaint(results: &Results, cell: &CellRecord) -> String {
-    let boot = results.boots.iter().find(|boot| boot.id == cell.boot);
-    format!(
-        "  {} {}: {}\n         console: {}",
-        Style::Bad.paint(cell.verdict.name()),
-        cell.id,
-        cell.reason.as_deref().unwrap_or("no reason given"),
-        boot.map_or("none", |boot| &boot.console_log),
-    )
+/// What went wrong, once for all cells that it befell.
+fn complaints(results: &Results) -> Vec<String> {
+    let mut befallen: BTreeMap<(&str, Verdict, &str), Vec<&str>> = BTreeMap::new();
+    for cell in bad_cells(results) {
+        let reason = cell.reason.as_deref().unwrap_or("no reason given");
+        befallen.entry((&cell.boot, cell.verdict, reason)).or_default().push(&cell.id);
+    }
+    let describe = |((boot, verdict, reason), cells): ((&str, Verdict, &str), Vec<&str>)| {
+        let record = results.boots.iter().find(|record| record.id == boot);
+        format!(
+            "  {} {}\n    {reason}\n    console: {}",
+            Style::Bad.paint(verdict.name()),
+            cells.join(", "),
+            record.map_or("none", |record| &record.console_log),
+        )
+    };
+    befallen.into_iter().map(describe).collect()
 }

@@ -22,7 +22,7 @@ use crate::qemu::{self, Accelerator};
 use crate::verdict::{Ending, Verdict};
 
 /// When to give up on a guest that never comes up; short, since it is meant not to.
-const UP_DEADLINE: Duration = Duration::from_secs(20);
+const UP_DEADLINE: Duration = Duration::from_secs(15);
 /// When to give up on one that falls silent.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long processes may outlive a killed harness.

@@ -103,8 +103,9 @@ impl TestCommand {
                 Some(plainest)
             };
             // With --kernel there may be no debug kernel among those that were asked for.
-            if let Some(kernel) = kernel {
-                end.run(&bench, kernel, &mut outcomes)?;
+            match kernel {
+                Some(kernel) => end.run(&bench, kernel, &mut outcomes)?,
+                None => eprintln!("not run: {} needs the debug kernel", end.name()),
             }
         }
         println!("\n{outcomes}");
