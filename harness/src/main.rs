@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use mutexlab::guest::command::AgentCommand;
 use mutexlab::image::command::ImageCommand;
 
 /// Reproducible performance engineering for in-kernel networking
@@ -22,11 +23,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Image(ImageCommand),
+    Agent(AgentCommand),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Image(command) => command.run(&arguments.root),
+        Command::Agent(command) => command.run(),
     }
 }

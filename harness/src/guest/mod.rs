@@ -2,4 +2,28 @@
 
 //! The guest's side: the agent, and what it says to the host.
 
+pub mod command;
 pub mod protocol;
+pub mod tests;
+
+mod agent;
+mod channel;
+mod client;
+mod fault;
+mod kmod;
+mod layout;
+mod measure;
+mod namespace;
+mod netlink;
+mod offload;
+mod payload;
+mod probe;
+mod proxy;
+mod responder;
+mod stack_client;
+mod subject;
+mod tcp;
+mod traffic;
+mod tsc;
+mod wire;
+mod wire_client;

@@ -181,7 +181,7 @@ pub enum Event {
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Everything arrived as it should.
-    Ok(Measurement),
+    Ok(Box<Measurement>),
     /// The subject did something wrong; what was counted until then is kept.
     Failed {
         /// What was wrong.
@@ -214,7 +214,8 @@ pub struct Measurement {
     pub counters: BTreeMap<String, u64>,
 }
 
-/// Where the packets of a cell went, warm-up included.
+/// Where the packets of a cell that carry payload went, warm-up included. Of those that carry
+/// none (SYN, ACK, FIN) only such count as came to the wrong place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Packets that the client sent.

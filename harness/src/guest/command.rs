@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mutexlab agent`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::protocol::ORDER_PATH;
+use super::{agent, tests};
+
+/// Does a guest's work; the other commands start it there.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    mutexlab agent --list-tests   What `mutexlab test` can run in a guest.\n  \
+    mutexlab agent                In a guest: carry out the order, then power off.")]
+pub struct AgentCommand {
+    /// What to do, as JSON.
+    #[arg(long, value_name = "FILE", default_value = ORDER_PATH)]
+    order: PathBuf,
+    /// Print the functional tests' names with a line about each, and exit.
+    #[arg(long)]
+    list_tests: bool,
+}
+
+impl AgentCommand {
+    /// Runs the command. In a guest it does not return unless powering off fails.
+    pub fn run(self) -> Result<()> {
+        if self.list_tests {
+            for test in tests::ALL {
+                println!("{:<32} {}", test.name, test.about);
+            }
+            return Ok(());
+        }
+        match agent::run(&self.order)? {}
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Network namespaces.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::panic;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context, Result};
+use nix::sched::{self, CloneFlags};
+
+/// A network namespace, which lives as long as this value or anything opened in it.
+pub struct Namespace {
+    name: &'static str,
+    descriptor: File,
+}
+
+impl Namespace {
+    /// Makes an empty namespace. `name` is for messages only.
+    pub fn new(name: &'static str) -> Result<Self> {
+        let descriptor = on_a_thread(|| {
+            sched::unshare(CloneFlags::CLONE_NEWNET)
+                .with_context(|| format!("cannot make the network namespace {name}"))?;
+            // Not /proc/self: that is the main thread's, which stays where it is.
+            File::open("/proc/thread-self/ns/net")
+                .with_context(|| format!("cannot open the network namespace {name}"))
+        })?;
+        Ok(Self { name, descriptor })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Runs `work` in the namespace. Sockets and devices opened by it stay in the namespace.
+    ///
+    /// The work has a thread of its own, so that no failure can leave the caller in the wrong
+    /// namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on_a_thread(|| {
+            sched::setns(self.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)
+                .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
+            work()
+        })
+    }
+
+    /// Sets a variable below /proc/sys/net.
+    pub fn set_sysctl(&self, variable: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys/net").join(variable);
+        self.run(|| {
+            fs::write(&path, value).with_context(|| {
+                format!("cannot write {value} to {} ({})", path.display(), self.name)
+            })
+        })
+    }
+
+    /// Reads a variable below /proc/sys/net; None if this kernel does not have it.
+    pub fn sysctl(&self, variable: &str) -> Result<Option<String>> {
+        let path = Path::new("/proc/sys/net").join(variable);
+        self.run(|| match fs::read_to_string(&path) {
+            Ok(value) => Ok(Some(value.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot read {} ({})", path.display(), self.name)),
+        })
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(payload) => panic::resume_unwind(payload),
+    })
+}

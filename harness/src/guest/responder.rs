@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The server on the wire: it is both upstream and original destination, checks whatever arrives
+//! at either, and answers what it was asked.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use pnet::packet::tcp::TcpFlags;
+
+use super::channel::Channel;
+use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use super::payload::{self, Kind, Label};
+use super::protocol::{Delivery, Family, Traffic};
+use super::tcp::Connection;
+use super::traffic::{Stop, Target, FLOW};
+use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
+
+/// What a frame was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The first segment of a connection; its answer is sent.
+    Opened,
+    /// A segment with nothing to answer.
+    Acknowledged,
+    /// A request; its answer is sent.
+    Answered,
+    /// The last segment of a connection; its acknowledgement is sent.
+    Closed,
+}
+
+/// Answers one client.
+pub struct Responder {
+    channel: Channel,
+    family: Family,
+    target: Target,
+    client: SocketAddr,
+    requests: u32,
+    connection: Option<Connection>,
+    frames: u64,
+    answer: Vec<u8>,
+}
+
+impl Responder {
+    /// Starts to listen for the client of `traffic`, whose packets must arrive at `target`.
+    pub fn new(layout: &Layout, traffic: &Traffic, target: Target) -> Result<Self> {
+        Ok(Self {
+            channel: Channel::open(&layout.server, &SERVER_LINK, traffic.family)?,
+            family: traffic.family,
+            target,
+            client: traffic.client(),
+            requests: 0,
+            connection: None,
+            frames: 0,
+            answer: vec![0; FRAME_MAX],
+        })
+    }
+
+    /// Frames received and sent until now.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Waits for one frame and does what it asks for.
+    pub fn serve(&mut self, delivery: &mut Delivery) -> Result<Served, Stop> {
+        let macs = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
+        let Some(frame) = self.channel.receive(&macs)? else {
+            return Err(Stop::lost(&format!(
+                "the packet with request {}",
+                self.requests
+            )));
+        };
+        self.frames += 1;
+        let packet = wire::parse(frame).map_err(|malformed| {
+            if matches!(malformed, Malformed::Checksum(_)) {
+                delivery.bad_checksum += 1;
+            }
+            Stop::Subject(format!("at the server: {malformed}"))
+        })?;
+        let (header, length) = (packet.header, packet.payload.len());
+        let carries = !packet.payload.is_empty();
+        let at = [Target::Upstream, Target::Original]
+            .into_iter()
+            .find(|target| target.socket(self.family) == header.destination);
+        // A packet without payload counts only where it should not be.
+        match at {
+            Some(Target::Upstream) if carries || self.target != Target::Upstream => {
+                delivery.at_upstream += 1;
+            }
+            Some(Target::Original) if carries || self.target != Target::Original => {
+                delivery.at_original += 1;
+            }
+            _ => {}
+        }
+        if at != Some(self.target) || header.source != self.client {
+            return Err(Stop::Subject(format!(
+                "a packet came from {} to {} instead of from {} to {}",
+                header.source,
+                header.destination,
+                self.client,
+                self.target.socket(self.family)
+            )));
+        }
+        if carries {
+            let label = Label {
+                flow: FLOW,
+                sequence: self.requests,
+            };
+            if !payload::is_intact(packet.payload, Kind::Request, label) {
+                delivery.bad_payload += 1;
+                return Err(Stop::Subject(format!(
+                    "request {} has other bytes than were sent: {:?}",
+                    self.requests,
+                    Label::of(packet.payload)
+                )));
+            }
+            payload::fill(&mut self.answer[..length], Kind::Answer, label);
+            self.requests += 1;
+        }
+        self.react(&header, length)
+    }
+
+    fn react(&mut self, request: &Header, length: usize) -> Result<Served, Stop> {
+        let Transport::Tcp(segment) = request.transport else {
+            self.send(
+                &Header {
+                    source: request.destination,
+                    destination: request.source,
+                    transport: Transport::Udp,
+                },
+                length,
+            )?;
+            return Ok(Served::Answered);
+        };
+        if segment.flags == TcpFlags::SYN {
+            let mut connection = Connection::new(
+                request.destination,
+                request.source,
+                segment.sequence ^ 0x5555_5555,
+            );
+            connection.synchronize(&segment);
+            let header = connection.send(TcpFlags::SYN | TcpFlags::ACK, 0);
+            self.connection = Some(connection);
+            self.send(&header, 0)?;
+            return Ok(Served::Opened);
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(Stop::Subject(format!(
+                "a segment without connection: {segment:?}"
+            )));
+        };
+        connection
+            .receive(segment, length)
+            .map_err(|error| Stop::Subject(format!("at the server: {error}")))?;
+        if segment.has(TcpFlags::FIN) {
+            let header = connection.send(TcpFlags::ACK, 0);
+            self.connection = None;
+            self.send(&header, 0)?;
+            return Ok(Served::Closed);
+        }
+        if length == 0 {
+            return Ok(Served::Acknowledged);
+        }
+        let header = connection.send(TcpFlags::PSH | TcpFlags::ACK, length);
+        self.send(&header, length)?;
+        Ok(Served::Answered)
+    }
+
+    /// Serves frames until one of them was `wanted`.
+    pub fn serve_until(&mut self, wanted: Served, delivery: &mut Delivery) -> Result<(), Stop> {
+        while self.serve(delivery)? != wanted {}
+        Ok(())
+    }
+
+    /// Closes the connection from this end first, so that the client's stack keeps nothing in
+    /// TIME_WAIT. Does nothing if there is no connection.
+    pub fn finish(&mut self) -> Result<(), Stop> {
+        if let Some(connection) = &mut self.connection {
+            let header = connection.send(TcpFlags::FIN | TcpFlags::ACK, 0);
+            self.send(&header, 0)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, header: &Header, length: usize) -> Result<()> {
+        let hop = Hop {
+            source: self.target.host().mac,
+            destination: ROUTER_SERVER_SIDE.mac,
+        };
+        self.channel.send(hop, header, &self.answer[..length])?;
+        self.frames += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What is measured: put up in the router's namespace, and taken down again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{bail, Context as _, Result};
+use mutex_abi::proxy::Stats;
+
+use super::kmod::{LoadedModule, Parameters};
+use super::namespace::Namespace;
+use super::protocol::{Family, Protocol, Subject, Traffic, PROXY_MODULE_PATH};
+use super::proxy::{self, Context};
+use super::traffic::Target;
+
+/// Name of the nftables table.
+const TABLE: &str = "mutexlab";
+
+/// A subject that is up. Dropping it takes it down without a report; [`Self::down`] does it with
+/// one.
+pub enum Installed {
+    /// There is nothing to take down.
+    None,
+    /// A table of nftables, which goes with the namespace.
+    NftDnat {
+        /// IP version of the table.
+        family: Family,
+    },
+    /// The module and its context. The order matters: the context holds the module.
+    Module {
+        /// The rules' owner.
+        context: Context,
+        /// The module.
+        module: LoadedModule,
+    },
+}
+
+impl Installed {
+    /// Puts `subject` up so that it redirects `traffic`, which [`Subject::None`] does not.
+    pub fn up(
+        subject: Subject,
+        parameters: &Parameters,
+        traffic: &Traffic,
+        router: &Namespace,
+    ) -> Result<Self> {
+        let original = Target::Original.socket(traffic.family);
+        let upstream = Target::Upstream.socket(traffic.family);
+        match subject {
+            Subject::None => Ok(Self::None),
+            Subject::NftDnat => {
+                let family = traffic.family;
+                nft(router, &ruleset(traffic.protocol, original, upstream))?;
+                Ok(Self::NftDnat { family })
+            }
+            Subject::Module => {
+                let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
+                let context = Context::open(router)?;
+                context
+                    .configure(&[proxy::redirect(traffic.protocol, original, upstream)])
+                    .context("the module refuses the rule")?;
+                Ok(Self::Module { context, module })
+            }
+        }
+    }
+
+    /// The subject's own counters, by name; empty if it has none.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
+        let Self::Module { context, .. } = self else {
+            return Ok(BTreeMap::new());
+        };
+        let stats = context.stats()?;
+        let names = Stats::NAMES.iter().map(|name| (*name).to_owned());
+        Ok(names.zip(stats.values()).collect())
+    }
+
+    /// Takes the subject down.
+    pub fn down(self, router: &Namespace) -> Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::NftDnat { family } => nft(
+                router,
+                &format!("delete table {} {TABLE}\n", nft_family(family)),
+            ),
+            Self::Module { context, module } => {
+                drop(context);
+                module.unload()
+            }
+        }
+    }
+}
+
+/// Where packets arrive while `subject` is up.
+pub fn target(subject: Subject) -> Target {
+    match subject {
+        Subject::None => Target::Original,
+        Subject::NftDnat | Subject::Module => Target::Upstream,
+    }
+}
+
+/// Fails if connection tracking is at work in `router`: nothing but nftables needs it here, and
+/// it would be paid for by whatever is measured.
+pub fn ensure_no_conntrack(router: &Namespace) -> Result<()> {
+    // Absent if the kernel has no connection tracking at all.
+    let count = router.sysctl("netfilter/nf_conntrack_count")?;
+    match count.as_deref() {
+        None | Some("0") => Ok(()),
+        Some(count) => bail!("connection tracking is at work: it knows {count} connections"),
+    }
+}
+
+fn nft_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+// The same rule where packets come in and where the machine's own start, as the module has it.
+fn ruleset(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) -> String {
+    let family = match original {
+        SocketAddr::V4(_) => Family::V4,
+        SocketAddr::V6(_) => Family::V6,
+    };
+    let family = nft_family(family);
+    let protocol = match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    let (address, port) = (original.ip(), original.port());
+    let rule = format!("{family} daddr {address} {protocol} dport {port} dnat to {upstream}");
+    format!(
+        "table {family} {TABLE} {{\n\
+         \tchain prerouting {{\n\
+         \t\ttype nat hook prerouting priority -100;\n\
+         \t\t{rule}\n\
+         \t}}\n\
+         \tchain output {{\n\
+         \t\ttype nat hook output priority -100;\n\
+         \t\t{rule}\n\
+         \t}}\n\
+         }}\n"
+    )
+}
+
+fn nft(router: &Namespace, script: &str) -> Result<()> {
+    // The child is made by this thread, and so is in its namespace.
+    let output = router.run(|| {
+        duct::cmd!("nft", "-f", "-")
+            .stdin_bytes(script)
+            .stderr_to_stdout()
+            .stdout_capture()
+            .unchecked()
+            .run()
+            .context("cannot run nft; the guest's root must have it and its libraries")
+    })?;
+    if !output.status.success() {
+        bail!(
+            "nft refuses the rules ({}):\n{}{script}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_name_the_right_addresses() {
+        let rules = ruleset(
+            Protocol::Tcp,
+            Target::Original.socket(Family::V6),
+            Target::Upstream.socket(Family::V6),
+        );
+        let rule = "ip6 daddr 2001:db8:2::c8 tcp dport 7 dnat to [2001:db8:2::64]:7007\n";
+        assert_eq!(rules.matches(rule).count(), 2, "{rules}");
+        let rules = ruleset(
+            Protocol::Udp,
+            Target::Original.socket(Family::V4),
+            Target::Upstream.socket(Family::V4),
+        );
+        let rule = "ip daddr 198.51.100.200 udp dport 7 dnat to 198.51.100.100:7007\n";
+        assert_eq!(rules.matches(rule).count(), 2, "{rules}");
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where the traffic of a cell starts and ends, and what stops it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{bail, Result};
+
+use super::layout::{
+    Host, CLIENT_PORT, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
+    WIRE_ORIGINAL, WIRE_UPSTREAM,
+};
+use super::payload;
+use super::protocol::{Family, Traffic, Way};
+use super::wire;
+
+/// How long an answer may take until it is given up for lost. The longest round trip in a slow
+/// guest takes a few milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Number of the flow of a cell.
+pub const FLOW: u32 = 1;
+
+impl Traffic {
+    /// Where the client sends from.
+    pub fn client(&self) -> SocketAddr {
+        let host = match self.way {
+            Way::Forward => WIRE_CLIENT,
+            Way::Local => ROUTER_SERVER_SIDE,
+        };
+        host.socket(self.family, CLIENT_PORT)
+    }
+
+    /// Refuses a payload that cannot be labelled or does not fit into a packet.
+    pub fn check(&self) -> Result<()> {
+        let length = usize::from(self.payload);
+        let max = wire::payload_max(self.family, self.protocol);
+        if !(payload::MIN..=max).contains(&length) {
+            bail!(
+                "a payload of {length} bytes is not between {} and {max}",
+                payload::MIN
+            );
+        }
+        Ok(())
+    }
+}
+
+/// One of the two places on the server's net where packets can arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Where the client sends them.
+    Original,
+    /// Where they are redirected.
+    Upstream,
+}
+
+impl Target {
+    /// The machine on the wire.
+    pub const fn host(self) -> Host {
+        match self {
+            Self::Original => WIRE_ORIGINAL,
+            Self::Upstream => WIRE_UPSTREAM,
+        }
+    }
+
+    /// Its address and port.
+    pub fn socket(self, family: Family) -> SocketAddr {
+        let port = match self {
+            Self::Original => ORIGINAL_PORT,
+            Self::Upstream => UPSTREAM_PORT,
+        };
+        self.host().socket(family, port)
+    }
+}
+
+/// Whose fault it is that traffic stopped before its time.
+#[derive(Debug)]
+pub enum Stop {
+    /// The subject's: something arrived wrong or not at all.
+    Subject(String),
+    /// The agent's or the machine's.
+    Infra(anyhow::Error),
+}
+
+impl Stop {
+    /// Something did not arrive.
+    pub fn lost(what: &str) -> Self {
+        Self::Subject(format!("{what} did not come within {PATIENCE:?}"))
+    }
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Infra(error)
+    }
+}
