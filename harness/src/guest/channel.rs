@@ -81,11 +81,12 @@ impl Channel {
     /// Sends one packet.
     pub fn send(&mut self, hop: Hop, header: &Header, payload: &[u8]) -> Result<()> {
         let frame = wire::build(&mut self.buffer[..], hop, header, payload)?;
-        match self.sender.send_to(frame, None) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(error).context("cannot send a frame"),
-            None => bail!("pnet has no room for a frame"),
-        }
+        transmit(&mut *self.sender, frame)
+    }
+
+    /// Sends a frame as it is, right or wrong.
+    pub fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
+        transmit(&mut *self.sender, frame)
     }
 
     /// The next frame for one of `hosts`; None if none comes within [`PATIENCE`].
@@ -109,5 +110,13 @@ impl Channel {
                 return Ok(Some(copy));
             }
         }
+    }
+}
+
+fn transmit(sender: &mut dyn DataLinkSender, frame: &[u8]) -> Result<()> {
+    match sender.send_to(frame, None) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => Err(error).context("cannot send a frame"),
+        None => bail!("pnet has no room for a frame"),
     }
 }

@@ -28,7 +28,7 @@ impl AgentCommand {
     /// Runs the command. In a guest it does not return unless powering off fails.
     pub fn run(self) -> Result<()> {
         if self.list_tests {
-            for test in tests::ALL {
+            for test in tests::all() {
                 println!("{:<32} {}", test.name, test.about);
             }
             return Ok(());

@@ -1,27 +1,122 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
-//! itself.
+//! itself. Each test brings the module up and down by itself.
+
+mod context;
+mod lifecycle;
+mod redirect;
+mod setup;
+mod sockets;
+mod untouched;
 
 use anyhow::{Context, Result};
 
 /// One functional test.
 pub struct GuestTest {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// A line about what it shows.
-    pub about: &'static str,
-    run: fn() -> Result<()>,
+    pub about: String,
+    run: Box<dyn Fn() -> Result<()>>,
 }
 
-/// All functional tests, in the order in which they run by default.
-pub const ALL: &[GuestTest] = &[];
+impl GuestTest {
+    fn new(name: String, about: String, run: impl Fn() -> Result<()> + 'static) -> Self {
+        Self {
+            name,
+            about,
+            run: Box::new(run),
+        }
+    }
+
+    fn single(name: &str, about: &str, run: fn() -> Result<()>) -> Self {
+        Self::new(name.to_owned(), about.to_owned(), run)
+    }
+}
+
+/// All functional tests, in the order in which they should run.
+pub fn all() -> Vec<GuestTest> {
+    let mut tests: Vec<GuestTest> = redirect::tests().collect();
+    tests.extend([
+        GuestTest::single(
+            "one-port-two-targets",
+            "connections of one port to two destinations are told apart at the upstream",
+            redirect::one_port_two_targets,
+        ),
+        GuestTest::single(
+            "unmatched-pass",
+            "packets that no rule matches, or that are malformed, pass byte for byte",
+            untouched::unmatched_pass,
+        ),
+        GuestTest::single(
+            "bad-rules-refused",
+            "rules without a meaning are refused as a whole and change nothing",
+            context::bad_rules_are_refused,
+        ),
+        GuestTest::single(
+            "rules-replaced",
+            "rules are read back as written, and new ones replace the old",
+            context::rules_are_replaced,
+        ),
+        GuestTest::single(
+            "capability-needed",
+            "opening the device without CAP_NET_ADMIN fails with EPERM",
+            context::capability_is_needed,
+        ),
+        GuestTest::single(
+            "two-contexts",
+            "two contexts work side by side, and closing one leaves the other alone",
+            context::two_contexts,
+        ),
+        GuestTest::single(
+            "close-removes-flows",
+            "closing a context removes its rules and flows",
+            context::close_removes_flows,
+        ),
+        GuestTest::single(
+            "flows-time-out",
+            "idle flows are collected, and the next packet makes a new one",
+            context::flows_time_out,
+        ),
+        GuestTest::single(
+            "load-unload",
+            "the module loads and unloads ten times",
+            lifecycle::load_and_unload,
+        ),
+        GuestTest::single(
+            "unload-under-traffic",
+            "the module unloads three times while both protocols are busy",
+            lifecycle::unload_under_traffic,
+        ),
+        GuestTest::single(
+            "no-leaks",
+            "kmemleak finds nothing after the other tests (needs a debug image)",
+            lifecycle::no_leaks,
+        ),
+    ]);
+    tests
+}
 
 /// Runs the test called `name`.
 pub fn run(name: &str) -> Result<()> {
-    let test = ALL
-        .iter()
+    let test = all()
+        .into_iter()
         .find(|test| test.name == name)
         .with_context(|| format!("there is no test {name}; see `mutexlab agent --list-tests`"))?;
     (test.run)()
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<String> = all().into_iter().map(|test| test.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
 }

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `/dev/mutex_proxy`: who may open it, what it takes, and what closing it undoes.
+
+use std::io;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use mutex_abi::proxy::{ConfigHeader, Rule, Stats, MAX_RULES};
+use nix::libc;
+
+use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
+use super::sockets::{self, udp};
+use crate::guest::payload::Label;
+use crate::guest::protocol::{Family, Protocol, Way};
+use crate::guest::proxy::{self, Context};
+
+const FAMILY: Family = Family::V4;
+const LENGTH: usize = 64;
+
+/// A client, and both places where its datagrams can arrive.
+struct Peers {
+    client: UdpSocket,
+    original: UdpSocket,
+    upstream: UdpSocket,
+    sequence: u32,
+}
+
+impl Peers {
+    fn new(setup: &Setup) -> Result<Self> {
+        let server = &setup.layout.server;
+        Ok(Self {
+            client: udp(
+                setup.client(Way::Forward),
+                client_address(Way::Forward, FAMILY),
+            )?,
+            original: udp(server, original(FAMILY))?,
+            upstream: udp(server, upstream(FAMILY))?,
+            sequence: 0,
+        })
+    }
+
+    /// One round trip, which must be redirected or must not.
+    fn ensure_redirected(&mut self, redirected: bool) -> Result<()> {
+        let label = Label {
+            flow: 1,
+            sequence: self.sequence,
+        };
+        self.sequence += 1;
+        let server = if redirected {
+            &self.upstream
+        } else {
+            &self.original
+        };
+        let to = original(FAMILY);
+        let seen = sockets::send(&self.client, to, server, label, LENGTH)?;
+        sockets::answer(server, seen, &self.client, to, label, LENGTH)
+    }
+}
+
+/// Configurations that make no sense are refused and change nothing.
+pub fn bad_rules_are_refused() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
+    let before = context
+        .read()
+        .context("cannot read the configuration back")?;
+    let mut peers = Peers::new(&setup)?;
+    peers.ensure_redirected(true)?;
+    for (what, bytes) in bad_configurations() {
+        match context.write(&bytes) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            other => bail!("{what}: expected EINVAL, got {other:?}"),
+        }
+        ensure!(
+            context.read()? == before,
+            "{what}: was refused, yet the configuration is another one"
+        );
+    }
+    peers.ensure_redirected(true)?;
+    drop(context);
+    setup.finish()
+}
+
+fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
+    let good = rule(Protocol::Udp, FAMILY);
+    let configuration = |rules: &[Rule]| {
+        let mut bytes = ConfigHeader {
+            rules: rules.len() as u16,
+        }
+        .encode()
+        .to_vec();
+        rules.iter().for_each(|rule| bytes.extend(rule.encode()));
+        bytes
+    };
+    let with = |at: usize, value: u8| {
+        let mut bytes = configuration(&[good]);
+        bytes[at] = value;
+        bytes
+    };
+    let in_rule = |at: usize| ConfigHeader::SIZE + at;
+    let mut short = configuration(&[good]);
+    short.pop();
+    let mut long = configuration(&[good]);
+    long.push(0);
+    vec![
+        ("one byte", vec![0]),
+        ("a byte too few", short),
+        ("a byte too many", long),
+        ("wrong magic", with(0, 0)),
+        ("unknown version", with(4, 0xff)),
+        ("too many rules", configuration(&vec![good; MAX_RULES + 1])),
+        ("unknown IP version", with(in_rule(0), 5)),
+        ("unknown protocol", with(in_rule(1), 1)),
+        ("no hook", with(in_rule(2), 0)),
+        ("unknown hook", with(in_rule(2), 0x80)),
+        ("prefix too long", with(in_rule(3), 33)),
+        ("reserved bytes set", with(in_rule(10), 1)),
+        (
+            "ports in the wrong order",
+            configuration(&[Rule {
+                port_first: 2,
+                port_last: 1,
+                ..good
+            }]),
+        ),
+        (
+            "no upstream",
+            configuration(&[Rule {
+                upstream: [0; 16],
+                ..good
+            }]),
+        ),
+        (
+            "a bad rule after a good one",
+            configuration(&[good, Rule { hooks: 0, ..good }]),
+        ),
+    ]
+}
+
+/// What is written is read back, and replaces what was there.
+pub fn rules_are_replaced() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&all_rules())?;
+    let mut peers = Peers::new(&setup)?;
+    for rules in [all_rules(), vec![rule(Protocol::Tcp, FAMILY)], Vec::new()] {
+        context.configure(&rules).context("good rules")?;
+        let mut expected = ConfigHeader {
+            rules: rules.len() as u16,
+        }
+        .encode()
+        .to_vec();
+        rules.iter().for_each(|rule| expected.extend(rule.encode()));
+        let read = context.read()?;
+        ensure!(
+            read == expected,
+            "expected to read back the {} bytes written, got {} others",
+            expected.len(),
+            read.len()
+        );
+    }
+    // No rule speaks of UDP any more.
+    peers.ensure_redirected(false)?;
+    drop(context);
+    setup.finish()
+}
+
+/// Root without CAP_NET_ADMIN may not open the device.
+pub fn capability_is_needed() -> Result<()> {
+    let setup = Setup::new()?;
+    let result = setup.layout.router.run(|| {
+        drop_net_admin().context("cannot drop CAP_NET_ADMIN")?;
+        Ok(Context::open_here().map(drop))
+    })?;
+    let error = match result {
+        Ok(()) => bail!("expected EPERM without CAP_NET_ADMIN, but the device opened"),
+        Err(error) => error,
+    };
+    let cause = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error);
+    ensure!(
+        cause == Some(libc::EPERM),
+        "expected EPERM without CAP_NET_ADMIN, got {error:#}"
+    );
+    setup.finish()
+}
+
+/// Drops the capability of the calling thread, which is about to end.
+fn drop_net_admin() -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_NET_ADMIN: u32 = 12;
+    // struct __user_cap_header_struct: version, pid (0: the caller).
+    let header = [VERSION_3, 0];
+    // Two of struct __user_cap_data_struct: effective, permitted, inheritable.
+    let mut data = [0_u32; 6];
+    // SAFETY: Both arrays have the size and layout that version 3 of the call demands.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    data[0] &= !(1 << CAP_NET_ADMIN);
+    // SAFETY: As above.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Two contexts have rules of their own, and closing one leaves the other's.
+pub fn two_contexts() -> Result<()> {
+    let setup = Setup::new()?;
+    let mut peers = Peers::new(&setup)?;
+    let mut elsewhere = original(FAMILY);
+    elsewhere.set_port(9);
+    let first = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
+    let second = setup.context(&[proxy::redirect(Protocol::Udp, elsewhere, upstream(FAMILY))])?;
+    peers.ensure_redirected(true)?;
+    let label = Label {
+        flow: 2,
+        sequence: 0,
+    };
+    let second_works = || {
+        let seen = sockets::send(&peers.client, elsewhere, &peers.upstream, label, LENGTH)?;
+        sockets::answer(
+            &peers.upstream,
+            seen,
+            &peers.client,
+            elsewhere,
+            label,
+            LENGTH,
+        )
+    };
+    second_works().context("second context")?;
+    drop(first);
+    second_works().context("second context after the first has closed")?;
+    peers
+        .ensure_redirected(false)
+        .context("rule of the first context after it has closed")?;
+    drop(second);
+    setup.finish()
+}
+
+/// Closing a context takes its rules and the flows that they made with it.
+pub fn close_removes_flows() -> Result<()> {
+    let setup = Setup::new()?;
+    let observer = setup.context(&[])?;
+    let mut peers = Peers::new(&setup)?;
+    let context = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
+    peers.ensure_redirected(true)?;
+    ensure_flows(&observer.stats()?, 1, 0)?;
+    drop(context);
+    wait_for_flows(&observer, 0)?;
+    ensure_flows(&observer.stats()?, 1, 1)?;
+    peers.ensure_redirected(false)?;
+    drop(observer);
+    setup.finish()
+}
+
+/// A flow that is idle is collected; the next packet makes a new one.
+pub fn flows_time_out() -> Result<()> {
+    let setup = Setup::with_parameters(&[("udp_timeout", "1"), ("gc_interval", "1")])?;
+    let mut peers = Peers::new(&setup)?;
+    let context = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
+    for flows in 0..2 {
+        peers.ensure_redirected(true)?;
+        ensure_flows(&context.stats()?, flows + 1, flows)?;
+        wait_for_flows(&context, 0)?;
+    }
+    drop(context);
+    setup.finish()
+}
+
+fn ensure_flows(stats: &Stats, created: u64, removed: u64) -> Result<()> {
+    ensure!(
+        (stats.flows_created, stats.flows_removed) == (created, removed)
+            && stats.flows_current == created - removed,
+        "expected {created} flows created and {removed} removed, got {stats:?}"
+    );
+    Ok(())
+}
+
+fn wait_for_flows(context: &Context, expected: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let stats = context.stats()?;
+        if stats.flows_current == expected {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "expected {expected} flows in the end, got {stats:?}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}

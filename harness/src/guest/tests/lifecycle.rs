@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The module comes and goes without a trace.
+
+use std::fs;
+use std::net::{TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure, Context as _, Result};
+
+use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
+use super::sockets::{accept, connect, listen, udp};
+use crate::guest::fault::{mount_debugfs, DEBUGFS};
+use crate::guest::kmod::{LoadedModule, Parameters};
+use crate::guest::protocol::{Way, PROXY_MODULE_PATH};
+use crate::guest::proxy::Context;
+
+/// Loads and unloads, with and without a context in between.
+pub fn load_and_unload() -> Result<()> {
+    for turn in 0..10 {
+        let setup = Setup::new().with_context(|| format!("turn {turn}"))?;
+        if turn % 2 == 0 {
+            drop(setup.context(&all_rules())?);
+        }
+        setup.finish().with_context(|| format!("turn {turn}"))?;
+    }
+    Ok(())
+}
+
+/// Closes the context and unloads the module in the middle of traffic of both protocols.
+pub fn unload_under_traffic() -> Result<()> {
+    let setup = Setup::new()?;
+    let layout = &setup.layout;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        // Whatever happens, the traffic must end, or the scope never does.
+        let _stop = StopOnDrop(&stop);
+        for family in FAMILIES {
+            let from = client_address(Way::Forward, family);
+            let client = udp(&layout.client, from)?;
+            client.connect(original(family)).context("cannot connect")?;
+            let servers = [original(family), upstream(family)]
+                .into_iter()
+                .map(|address| udp(&layout.server, address))
+                .collect::<Result<Vec<_>>>()?;
+            let stop = &stop;
+            scope.spawn(move || ping(&client, &servers, stop));
+        }
+        let family = FAMILIES[0];
+        let listeners = [
+            listen(&layout.server, upstream(family))?,
+            listen(&layout.server, original(family))?,
+        ];
+        let mut module = None;
+        for turn in 0..3 {
+            // The first turn has the setup's module.
+            if turn > 0 {
+                module = Some(LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?);
+            }
+            let context = Context::open(&layout.router)?;
+            context.configure(&all_rules()).context("good rules")?;
+            let from = client_address(Way::Forward, family);
+            let client = connect(&layout.client, from, original(family))?;
+            let (accepted, _) = accept(&listeners[0])?;
+            let stop = &stop;
+            scope.spawn(move || flood(&client, &accepted, stop));
+            thread::sleep(Duration::from_millis(300));
+            let redirected = context.stats()?.packets_original;
+            ensure!(redirected > 0, "turn {turn}: no packet was redirected");
+            drop(context);
+            if let Some(module) = module.take() {
+                module.unload().with_context(|| format!("turn {turn}"))?;
+            }
+        }
+        // Without the module, connections arrive where they were meant to.
+        let from = client_address(Way::Forward, family);
+        let _client = connect(&layout.client, from, original(family))?;
+        accept(&listeners[1]).map(drop)
+    })?;
+    setup.finish()
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sends datagrams and answers those that arrive, wherever they do; losses are expected.
+fn ping(client: &UdpSocket, servers: &[UdpSocket], stop: &AtomicBool) {
+    let mut buffer = [0; 256];
+    for server in servers.iter().chain([client]) {
+        let _ = server.set_nonblocking(true);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        let _ = client.send(&[0; 100]);
+        for server in servers {
+            while let Ok((length, from)) = server.recv_from(&mut buffer) {
+                let _ = server.send_to(&buffer[..length], from);
+            }
+        }
+        while client.recv(&mut buffer).is_ok() {}
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Keeps a connection busy until it breaks, which it does when the module goes.
+fn flood(client: &TcpStream, server: &TcpStream, stop: &AtomicBool) {
+    use std::io::{Read, Write};
+    let mut buffer = [0; 8192];
+    for stream in [client, server] {
+        let _ = stream.set_nonblocking(true);
+    }
+    let (mut client, mut server) = (client, server);
+    while !stop.load(Ordering::Relaxed) {
+        let _ = client.write(&buffer);
+        let _ = server.read(&mut buffer);
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Two scans find no memory that nobody refers to.
+pub fn no_leaks() -> Result<()> {
+    mount_debugfs()?;
+    let path = Path::new(DEBUGFS).join("kmemleak");
+    let scan = || {
+        fs::write(&path, "scan").with_context(|| {
+            format!(
+                "cannot scan by {}; the kernel needs CONFIG_DEBUG_KMEMLEAK",
+                path.display()
+            )
+        })
+    };
+    scan()?;
+    // A block is not reported until it is five seconds old and two scans agree.
+    thread::sleep(Duration::from_secs(6));
+    scan()?;
+    let report =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if report.trim().is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("the kernel leaks memory:\n{report}"))
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What every test starts from: the network, the module in its router, and where packets go.
+
+use std::net::SocketAddr;
+
+use anyhow::{ensure, Context as _, Result};
+use mutex_abi::proxy::{Rule, Stats};
+
+use crate::guest::kmod::{LoadedModule, Parameters};
+use crate::guest::layout::{
+    Layout, CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT,
+};
+use crate::guest::namespace::Namespace;
+use crate::guest::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
+use crate::guest::proxy::{self, Context};
+
+/// Both IP versions.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+/// Both transport protocols.
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+/// Both places of the client.
+pub const WAYS: [Way; 2] = [Way::Forward, Way::Local];
+
+/// The network with the module loaded and no context open. It is torn down when dropped; only
+/// [`Self::finish`] makes sure that this works.
+pub struct Setup {
+    module: LoadedModule,
+    /// The network.
+    pub layout: Layout,
+}
+
+impl Setup {
+    /// Lays out the network and loads the module.
+    pub fn new() -> Result<Self> {
+        Self::with_parameters(&[])
+    }
+
+    /// The same with parameters for the module.
+    pub fn with_parameters(parameters: &[(&str, &str)]) -> Result<Self> {
+        let parameters: Parameters = parameters
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Ok(Self {
+            layout: Layout::new()?,
+            module: LoadedModule::load(PROXY_MODULE_PATH, &parameters)?,
+        })
+    }
+
+    /// Opens a context in the router.
+    pub fn context(&self, rules: &[Rule]) -> Result<Context> {
+        let context = Context::open(&self.layout.router)?;
+        context
+            .configure(rules)
+            .context("the module refuses good rules")?;
+        Ok(context)
+    }
+
+    /// The namespace of the client.
+    pub fn client(&self, way: Way) -> &Namespace {
+        match way {
+            Way::Forward => &self.layout.client,
+            Way::Local => &self.layout.router,
+        }
+    }
+
+    /// Unloads the module and tears the network down. All contexts must be closed.
+    pub fn finish(self) -> Result<()> {
+        self.module.unload()?;
+        self.layout.tear_down()
+    }
+}
+
+/// Address of the client's stack, with any port.
+pub fn client_address(way: Way, family: Family) -> SocketAddr {
+    match way {
+        Way::Forward => CLIENT.socket(family, 0),
+        Way::Local => ROUTER_SERVER_SIDE.socket(family, 0),
+    }
+}
+
+/// Where clients send to.
+pub fn original(family: Family) -> SocketAddr {
+    ORIGINAL.socket(family, ORIGINAL_PORT)
+}
+
+/// Where redirected packets go.
+pub fn upstream(family: Family) -> SocketAddr {
+    UPSTREAM.socket(family, UPSTREAM_PORT)
+}
+
+/// The rule from [`original`] to [`upstream`].
+pub fn rule(protocol: Protocol, family: Family) -> Rule {
+    proxy::redirect(protocol, original(family), upstream(family))
+}
+
+/// The rules of both protocols and both IP versions.
+pub fn all_rules() -> Vec<Rule> {
+    PROTOCOLS
+        .into_iter()
+        .flat_map(|protocol| FAMILIES.map(|family| rule(protocol, family)))
+        .collect()
+}
+
+/// Fails if the module dropped a packet or could not read one.
+pub fn ensure_no_loss(stats: &Stats) -> Result<()> {
+    let losses = [
+        stats.dropped_no_memory,
+        stats.dropped_table_full,
+        stats.dropped_no_port,
+        stats.dropped_no_route,
+        stats.malformed,
+    ];
+    ensure!(
+        losses.iter().all(|&count| count == 0),
+        "the module lost packets: {stats:?}"
+    );
+    Ok(())
+}
