@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use mutexlab::doctor::DoctorCommand;
 use mutexlab::guest::command::AgentCommand;
 use mutexlab::image::command::ImageCommand;
 
@@ -22,6 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Doctor(DoctorCommand),
     Image(ImageCommand),
     Agent(AgentCommand),
 }
@@ -29,6 +31,7 @@ enum Command {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
+        Command::Doctor(command) => command.run(&arguments.root),
         Command::Image(command) => command.run(&arguments.root),
         Command::Agent(command) => command.run(),
     }
