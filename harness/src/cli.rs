@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::boot_command::BootCommand;
+use crate::doctor::DoctorCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::image::command::ImageCommand;
@@ -39,6 +40,7 @@ enum Command {
     Test(TestCommand),
     Boot(BootCommand),
     Image(ImageCommand),
+    Doctor(DoctorCommand),
     #[command(hide = true)]
     Agent(AgentCommand),
     #[command(hide = true)]
@@ -56,6 +58,7 @@ impl Cli {
             Command::Test(command) => command.run(),
             Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }

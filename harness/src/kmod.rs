@@ -116,8 +116,8 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
 fn make(tree: &Path, directory: &Path) -> Result<()> {
     eprintln!("building the modules against {}", tree.display());
     let log = directory.join(LOG);
-    let output = fs::File::create(&log)
-        .with_context(|| format!("cannot write {}", log.display()))?;
+    let output =
+        fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let arguments = [
         OsStr::new("LLVM=1"),
         OsStr::new("-C"),
@@ -137,7 +137,11 @@ fn make(tree: &Path, directory: &Path) -> Result<()> {
         return Ok(());
     }
     let text = fs::read_to_string(&log).unwrap_or_default();
-    bail!("the modules do not build ({status}):\n{}\nthe whole log is in {}", errors(&text), log.display())
+    bail!(
+        "the modules do not build ({status}):\n{}\nthe whole log is in {}",
+        errors(&text),
+        log.display()
+    )
 }
 
 fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
@@ -155,13 +159,19 @@ fn errors(log: &str) -> String {
         .position(|line| line.contains("error"))
         .unwrap_or(lines.len().saturating_sub(LINES));
     let shown = lines.iter().skip(start).take(LINES);
-    shown.map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    shown
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 // In a kernel that checks Rust's debug assertions every unsafe block of core can panic, on purpose.
 fn asserts(tree: &Path) -> bool {
-    fs::read_to_string(tree.join(".config"))
-        .is_ok_and(|config| config.lines().any(|line| line == "CONFIG_RUST_DEBUG_ASSERTIONS=y"))
+    fs::read_to_string(tree.join(".config")).is_ok_and(|config| {
+        config
+            .lines()
+            .any(|line| line == "CONFIG_RUST_DEBUG_ASSERTIONS=y")
+    })
 }
 
 // Rust code that can panic refers to a function that does so. In a hook that would take the
@@ -184,7 +194,10 @@ fn keep_results(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
-        if [PROXY, PROBE, LOG].iter().any(|kept| entry.file_name() == *kept) {
+        if [PROXY, PROBE, LOG]
+            .iter()
+            .any(|kept| entry.file_name() == *kept)
+        {
             continue;
         }
         let removed = if entry.file_type()?.is_dir() {
@@ -229,8 +242,7 @@ fn digest_of(module: &Path, sources: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     for source in sources {
         let path = module.join(source);
-        let content =
-            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // Lengths keep a name and the content behind it apart.
         hash.update(format!("{} {}\n", source.display(), content.len()));
         hash.update(&content);
@@ -269,7 +281,10 @@ mod tests {
     #[test]
     fn the_digest_sees_every_source_and_nothing_else() {
         let base = digest(&[("Kbuild", "a"), ("sys/x.rs", "b")]);
-        assert_eq!(base, digest(&[("sys/x.rs", "b"), ("Kbuild", "a"), ("abi/Cargo.toml", "c")]));
+        assert_eq!(
+            base,
+            digest(&[("sys/x.rs", "b"), ("Kbuild", "a"), ("abi/Cargo.toml", "c")])
+        );
         for other in [
             digest(&[("Kbuild", "A"), ("sys/x.rs", "b")]),
             digest(&[("Kbuild", "a"), ("sys/x.rs", "B")]),
@@ -301,7 +316,11 @@ mod tests {
 
     #[test]
     fn the_first_errors_of_a_log_are_shown() {
-        let log = format!("{}error[E1]: bad\n  here\n{}", "fine\n".repeat(50), "more\n".repeat(50));
+        let log = format!(
+            "{}error[E1]: bad\n  here\n{}",
+            "fine\n".repeat(50),
+            "more\n".repeat(50)
+        );
         let shown = errors(&log);
         assert!(shown.starts_with("  error[E1]: bad\n    here\n"));
         assert_eq!(shown.lines().count(), 20);

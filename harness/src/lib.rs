@@ -8,6 +8,7 @@ pub mod boot;
 pub mod boot_command;
 pub mod cli;
 pub mod console;
+pub mod doctor;
 pub mod guard;
 pub mod guest;
 pub mod guest_root;

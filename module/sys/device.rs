@@ -64,6 +64,8 @@ impl<D: Device> Registered<D> {
             release: Some(release::<D>),
             read: Some(read::<D>),
             write: Some(write::<D>),
+            // So that a snapshot can be read again from its start.
+            llseek: Some(bindings::default_llseek),
             unlocked_ioctl: Some(ioctl::<D>),
             // The records look the same to 32-bit programs.
             compat_ioctl: Some(ioctl::<D>),

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 
 use super::{
     cache::Cache,
@@ -59,7 +59,11 @@ pub fn build(
     let release_path = objects.join("include/config/kernel.release");
     let release = fs::read_to_string(&release_path)
         .with_context(|| format!("cannot read {}", release_path.display()))?;
-    Ok(Built { release: release.trim().to_owned(), config, steps })
+    Ok(Built {
+        release: release.trim().to_owned(),
+        config,
+        steps,
+    })
 }
 
 fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result<String> {
@@ -76,7 +80,10 @@ fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result
         .run()
         .context("cannot run make")?;
     fs::write(log, &output.stdout).with_context(|| format!("cannot write {}", log.display()))?;
-    ensure!(output.status.success(), failure(&format!("{} cannot be configured", kernel.name), log));
+    ensure!(
+        output.status.success(),
+        failure(&format!("{} cannot be configured", kernel.name), log)
+    );
     let config_path = objects.join(".config");
     let config = fs::read_to_string(&config_path)
         .with_context(|| format!("cannot read {}", config_path.display()))?;
@@ -99,11 +106,20 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
         .reader()
         .context("cannot run make")?;
     let cannot_write = || format!("cannot write the log {}", log.display());
-    let mut file = BufWriter::new(File::options().append(true).open(log).with_context(cannot_write)?);
+    let mut file = BufWriter::new(
+        File::options()
+            .append(true)
+            .open(log)
+            .with_context(cannot_write)?,
+    );
     let mut lines = BufReader::new(&reader);
     let mut line = Vec::new();
     let mut count = 0;
-    while lines.read_until(b'\n', &mut line).context("cannot read what make prints")? > 0 {
+    while lines
+        .read_until(b'\n', &mut line)
+        .context("cannot read what make prints")?
+        > 0
+    {
         file.write_all(&line).with_context(cannot_write)?;
         count += 1;
         progress.set(count);
@@ -113,10 +129,16 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
         line.clear();
     }
     file.flush().with_context(cannot_write)?;
-    let status = reader.try_wait().context("make")?.map(|output| output.status);
+    let status = reader
+        .try_wait()
+        .context("make")?
+        .map(|output| output.status);
     if !status.is_some_and(|status| status.success()) {
         drop(progress);
-        bail!(failure(&format!("{} does not build in {}", kernel.name, objects.display()), log));
+        bail!(failure(
+            &format!("{} does not build in {}", kernel.name, objects.display()),
+            log
+        ));
     }
     progress.done();
     Ok(count)
@@ -137,7 +159,11 @@ fn end_with_parent(command: &mut std::process::Command) {
 fn failure(what: &str, log: &Path) -> anyhow::Error {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    anyhow!("{what}; the log is {}:\n  {}", log.display(), error_lines(&text).join("\n  "))
+    anyhow!(
+        "{what}; the log is {}:\n  {}",
+        log.display(),
+        error_lines(&text).join("\n  ")
+    )
 }
 
 /// The first lines that report an error, or else the last lines of all.
@@ -160,7 +186,12 @@ fn error_lines(log: &str) -> Vec<&str> {
 
 /// Removes what neither booting nor building modules needs, half of what was built.
 pub fn trim(objects: &Path) -> Result<()> {
-    for name in ["vmlinux.unstripped", ".tmp_vmlinux1", ".tmp_vmlinux2", "merged.config"] {
+    for name in [
+        "vmlinux.unstripped",
+        ".tmp_vmlinux1",
+        ".tmp_vmlinux2",
+        "merged.config",
+    ] {
         fs::remove_file(objects.join(name)).ok();
     }
     fs::remove_dir_all(objects.join("rust/host")).ok();
@@ -180,7 +211,10 @@ pub fn trim(objects: &Path) -> Result<()> {
             }
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if [".o", ".a", ".cmd", ".o.d"].iter().any(|suffix| name.ends_with(suffix)) {
+            if [".o", ".a", ".cmd", ".o.d"]
+                .iter()
+                .any(|suffix| name.ends_with(suffix))
+            {
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
@@ -195,8 +229,12 @@ mod tests {
 
     #[test]
     fn errors_are_picked_from_a_log() {
-        let log = "  CC      a.o\na.c:1:2: error: nonsense\n  CC      b.o\nmake: *** [a.o] Error 1\n";
-        assert_eq!(error_lines(log), ["a.c:1:2: error: nonsense", "make: *** [a.o] Error 1"]);
+        let log =
+            "  CC      a.o\na.c:1:2: error: nonsense\n  CC      b.o\nmake: *** [a.o] Error 1\n";
+        assert_eq!(
+            error_lines(log),
+            ["a.c:1:2: error: nonsense", "make: *** [a.o] Error 1"]
+        );
         assert_eq!(error_lines("one\ntwo\n"), ["one", "two"]);
         assert_eq!(
             error_lines("ld.lld: write: No space left on device\n"),
@@ -207,8 +245,18 @@ mod tests {
     #[test]
     fn trimming_keeps_what_modules_are_built_with() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = ["scripts/mod/modpost.o", "vmlinux", "rust/libcore.rmeta", "include/a.h"];
-        let removed = ["net/core/dev.o", "net/.dev.o.cmd", "built-in.a", "vmlinux.unstripped"];
+        let kept = [
+            "scripts/mod/modpost.o",
+            "vmlinux",
+            "rust/libcore.rmeta",
+            "include/a.h",
+        ];
+        let removed = [
+            "net/core/dev.o",
+            "net/.dev.o.cmd",
+            "built-in.a",
+            "vmlinux.unstripped",
+        ];
         for path in kept.iter().chain(&removed) {
             let path = directory.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -216,6 +264,8 @@ mod tests {
         }
         trim(directory.path()).unwrap();
         assert!(kept.iter().all(|path| directory.path().join(path).exists()));
-        assert!(!removed.iter().any(|path| directory.path().join(path).exists()));
+        assert!(!removed
+            .iter()
+            .any(|path| directory.path().join(path).exists()));
     }
 }

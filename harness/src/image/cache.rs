@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -90,7 +90,11 @@ impl Cache {
     /// The cache of this user: `$MUTEXLAB_CACHE`, else `mutexlab` under `$XDG_CACHE_HOME`, else
     /// under `~/.cache`. An error if none of them is known.
     pub fn new() -> Result<Cache> {
-        let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let directory = variable(CACHE_VARIABLE)
             .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("mutexlab")))
             .or_else(|| variable("HOME").map(|path| path.join(".cache/mutexlab")))
@@ -116,7 +120,9 @@ impl Cache {
         let toolchain = Toolchain::detect(self)?;
         for source in &kernel.sources {
             // A place that cannot be read has no image.
-            let Ok(identity) = source::identity(source) else { continue };
+            let Ok(identity) = source::identity(source) else {
+                continue;
+            };
             let key = key(kernel, &identity, &toolchain)?;
             if let Some(image) = self.read(kernel, &key)? {
                 return Ok(Some(image));
@@ -168,8 +174,10 @@ impl Cache {
         let identity = source::identity(place)?;
         let key = key(kernel, &identity, toolchain)?;
         let directory = self.image_directory(kernel, &key);
-        let _lock =
-            Lock::acquire(&beside(&directory, "lock"), &format!("building {}", kernel.name))?;
+        let _lock = Lock::acquire(
+            &beside(&directory, "lock"),
+            &format!("building {}", kernel.name),
+        )?;
         if let Some(image) = self.read(kernel, &key)? {
             return Ok(image);
         }
@@ -180,7 +188,11 @@ impl Cache {
                     .with_context(|| format!("cannot remove {}", leftover.display()))?;
             }
         }
-        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = directory
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let log = self.directory.join("logs").join(format!("{name}.log"));
         let built = build::build(self, kernel, tree, &partial, &log, self.steps(kernel))?;
         build::trim(&partial)?;
@@ -195,14 +207,20 @@ impl Cache {
             toolchain: toolchain.clone(),
             build_seconds: started.elapsed().as_secs_f64(),
             steps: built.steps,
-            built_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            built_at: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |t| t.as_secs()),
         };
         relocate(&partial, &directory)?;
         let path = partial.join(METADATA_FILE);
         fs::write(&path, serde_json::to_string_pretty(&metadata)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         fs::rename(&partial, &directory).with_context(|| {
-            format!("cannot rename {} to {}", partial.display(), directory.display())
+            format!(
+                "cannot rename {} to {}",
+                partial.display(),
+                directory.display()
+            )
         })?;
         self.read(kernel, &key)?
             .with_context(|| format!("the image {} has vanished", directory.display()))
@@ -210,18 +228,26 @@ impl Cache {
 
     fn image_directory(&self, kernel: &Kernel, key: &Sha256) -> PathBuf {
         let KernelName { kernel, flavour } = &kernel.name;
-        self.directory.join("images").join(format!("{kernel}-{flavour}-{}", key.short()))
+        self.directory
+            .join("images")
+            .join(format!("{kernel}-{flavour}-{}", key.short()))
     }
 
     /// The image with this key, if it is complete.
     fn read(&self, kernel: &Kernel, key: &Sha256) -> Result<Option<Image>> {
         let directory = self.image_directory(kernel, key);
-        let Some(metadata) = read_metadata(&directory)? else { return Ok(None) };
+        let Some(metadata) = read_metadata(&directory)? else {
+            return Ok(None);
+        };
         // Modules need the source as well: without it the image must be made again.
         if !metadata.source.join("Makefile").exists() {
             return Ok(None);
         }
-        Ok(Some(Image { name: kernel.name.clone(), directory, metadata }))
+        Ok(Some(Image {
+            name: kernel.name.clone(),
+            directory,
+            metadata,
+        }))
     }
 
     /// How many lines make will print, by the newest image of the same name.
@@ -248,9 +274,15 @@ fn beside(directory: &Path, suffix: &str) -> PathBuf {
 
 fn read_metadata(directory: &Path) -> Result<Option<Metadata>> {
     let path = directory.join(METADATA_FILE);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(None);
+    };
     let metadata = serde_json::from_str(&text).with_context(|| {
-        format!("{} is damaged; remove {}", path.display(), directory.display())
+        format!(
+            "{} is damaged; remove {}",
+            path.display(),
+            directory.display()
+        )
     })?;
     Ok(Some(metadata))
 }
@@ -259,8 +291,21 @@ fn read_metadata(directory: &Path) -> Result<Option<Metadata>> {
 fn key(kernel: &Kernel, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256> {
     let mut hash = sha2::Sha256::new();
     let merged = config::merge(&kernel.fragments, kernel.version)?;
-    let Toolchain { rustc, clang, lld, bindgen } = toolchain;
-    for part in [&RECIPE.to_string(), source.as_str(), &merged, rustc, clang, lld, bindgen] {
+    let Toolchain {
+        rustc,
+        clang,
+        lld,
+        bindgen,
+    } = toolchain;
+    for part in [
+        &RECIPE.to_string(),
+        source.as_str(),
+        &merged,
+        rustc,
+        clang,
+        lld,
+        bindgen,
+    ] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -271,8 +316,8 @@ fn key(kernel: &Kernel, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256
 /// place only, the Makefile that stands in for the source's.
 fn relocate(from: &Path, to: &Path) -> Result<()> {
     let path = from.join("Makefile");
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let line = |directory: &Path| format!("export KBUILD_OUTPUT = {}\n", directory.display());
     ensure!(
         text.contains(&line(from)),
@@ -281,4 +326,146 @@ fn relocate(from: &Path, to: &Path) -> Result<()> {
     );
     fs::write(&path, text.replace(&line(from), &line(to)))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Catalog;
+
+    fn kernel(fragment: &str, version: &str) -> (tempfile::TempDir, Kernel) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("images/config")).unwrap();
+        fs::write(root.path().join("images/config/a.config"), fragment).unwrap();
+        fs::create_dir(root.path().join("tree")).unwrap();
+        let catalog = format!(
+            "default = \"k\"\n[flavours]\nplain = [\"a\"]\n[[kernel]]\nname = \"k\"\n\
+             version = \"{version}\"\nsource = [{{ tree = \"../tree\" }}]\n"
+        );
+        fs::write(root.path().join("images/kernels.toml"), catalog).unwrap();
+        let catalog = Catalog::load(root.path()).unwrap();
+        let kernel = catalog.kernels()[0].clone();
+        (root, kernel)
+    }
+
+    fn toolchain() -> Toolchain {
+        let text = |text: &str| text.to_owned();
+        Toolchain {
+            rustc: text("r"),
+            clang: text("c"),
+            lld: text("l"),
+            bindgen: text("b"),
+        }
+    }
+
+    fn hash(byte: u8) -> Sha256 {
+        Sha256::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn the_key_changes_with_every_input() {
+        let fragment = "CONFIG_A=y\n[since 7.0] CONFIG_B=y\n";
+        let (_root, base) = kernel(fragment, "7.3");
+        let reference = key(&base, &hash(1), &toolchain()).unwrap();
+        assert_eq!(key(&base, &hash(1), &toolchain()).unwrap(), reference);
+        assert_ne!(key(&base, &hash(2), &toolchain()).unwrap(), reference);
+        for change in [
+            Toolchain {
+                rustc: "x".into(),
+                ..toolchain()
+            },
+            Toolchain {
+                clang: "x".into(),
+                ..toolchain()
+            },
+            Toolchain {
+                lld: "x".into(),
+                ..toolchain()
+            },
+            Toolchain {
+                bindgen: "x".into(),
+                ..toolchain()
+            },
+            // What moves from one part to the next is a change, too.
+            Toolchain {
+                rustc: "rc".into(),
+                clang: "".into(),
+                ..toolchain()
+            },
+        ] {
+            assert_ne!(
+                key(&base, &hash(1), &change).unwrap(),
+                reference,
+                "{change:?}"
+            );
+        }
+        let (_root, other) = kernel("CONFIG_A=y\n# CONFIG_B is not set\n", "7.3");
+        assert_ne!(key(&other, &hash(1), &toolchain()).unwrap(), reference);
+        let (_root, older) = kernel(fragment, "6.12");
+        assert_ne!(key(&older, &hash(1), &toolchain()).unwrap(), reference);
+        // A comment is none.
+        let (_root, commented) = kernel(&format!("# why\n{fragment}"), "7.3");
+        assert_eq!(key(&commented, &hash(1), &toolchain()).unwrap(), reference);
+    }
+
+    #[test]
+    fn an_image_is_valid_by_its_metadata_and_its_source() {
+        let (root, kernel) = kernel("", "7.3");
+        let cache = Cache::at(&root.path().join("cache"));
+        let directory = cache.image_directory(&kernel, &hash(1));
+        fs::create_dir_all(&directory).unwrap();
+        assert!(cache.read(&kernel, &hash(1)).unwrap().is_none());
+        let metadata = Metadata {
+            name: kernel.name.to_string(),
+            release: "7.3.0".to_owned(),
+            source_sha256: hash(2),
+            source: root.path().join("tree"),
+            config_sha256: hash(3),
+            toolchain: toolchain(),
+            build_seconds: 1.0,
+            steps: 7,
+            built_at: 0,
+        };
+        fs::write(
+            directory.join(METADATA_FILE),
+            serde_json::to_string(&metadata).unwrap(),
+        )
+        .unwrap();
+        assert!(
+            cache.read(&kernel, &hash(1)).unwrap().is_none(),
+            "its source is gone"
+        );
+        fs::write(root.path().join("tree/Makefile"), "").unwrap();
+        assert_eq!(
+            cache.read(&kernel, &hash(1)).unwrap().unwrap().metadata,
+            metadata
+        );
+        assert_eq!(cache.steps(&kernel), 7);
+        fs::write(directory.join(METADATA_FILE), "{").unwrap();
+        let error = cache.read(&kernel, &hash(1)).unwrap_err().to_string();
+        assert!(error.contains("image.json"), "{error}");
+    }
+
+    #[test]
+    fn a_build_is_moved_with_the_place_it_knows() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (
+            directory.path().join("a.partial"),
+            directory.path().join("a"),
+        );
+        fs::create_dir(&from).unwrap();
+        let makefile = |place: &Path| {
+            format!(
+                "# x\nexport KBUILD_OUTPUT = {}\ninclude /s/Makefile\n",
+                place.display()
+            )
+        };
+        fs::write(from.join("Makefile"), makefile(&from)).unwrap();
+        relocate(&from, &to).unwrap();
+        assert_eq!(
+            fs::read_to_string(from.join("Makefile")).unwrap(),
+            makefile(&to)
+        );
+        assert!(relocate(&from, &to).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::config::{Fragment, Version};
@@ -69,8 +69,14 @@ impl FromStr for KernelName {
                     .with_context(|| format!("flavour '{flavour}' is none of plain, debug"))?,
             ),
         };
-        ensure!(!kernel.is_empty(), "'{text}' names no kernel; write it as 7.3 or 7.3:debug");
-        Ok(KernelName { kernel: kernel.to_owned(), flavour })
+        ensure!(
+            !kernel.is_empty(),
+            "'{text}' names no kernel; write it as 7.3 or 7.3:debug"
+        );
+        Ok(KernelName {
+            kernel: kernel.to_owned(),
+            flavour,
+        })
     }
 }
 
@@ -198,7 +204,12 @@ impl TryFrom<RawSource> for Source {
                 bytes: Some(bytes),
                 file: None,
                 tree: None,
-            } if path.starts_with("pool/") => Ok(Source::Pool { path, archive, sha256, bytes }),
+            } if path.starts_with("pool/") => Ok(Source::Pool {
+                path,
+                archive,
+                sha256,
+                bytes,
+            }),
             RawSource { pool: Some(_), .. } => Err(
                 "a source with 'pool' (a path that starts with pool/) takes 'archive', 'sha256' \
                  and 'bytes', and nothing else",
@@ -214,9 +225,13 @@ impl TryFrom<RawSource> for Source {
             RawSource { file: Some(_), .. } => {
                 Err("a source with 'file' takes 'sha256', and nothing else")
             }
-            RawSource { tree: Some(path), sha256: None, archive: None, bytes: None, .. } => {
-                Ok(Source::Tree { path })
-            }
+            RawSource {
+                tree: Some(path),
+                sha256: None,
+                archive: None,
+                bytes: None,
+                ..
+            } => Ok(Source::Tree { path }),
             RawSource { tree: Some(_), .. } => Err("a source with 'tree' takes nothing else"),
             _ => Err("a source needs one of 'pool', 'file', 'tree'"),
         }
@@ -288,26 +303,39 @@ impl Catalog {
             let name = &kernel.name;
             ensure!(
                 !name.is_empty()
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
+                    && name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
                 "kernel name '{name}' has characters other than letters, digits, '.', '_', '-'"
             );
             ensure!(!kernel.source.is_empty(), "kernel {name} has no source");
             if kernels.iter().any(|other| other.name.kernel == *name) {
                 bail!("kernel {name} is there twice");
             }
-            let sources: Vec<Source> =
-                kernel.source.into_iter().map(|source| source.relative_to(directory)).collect();
+            let sources: Vec<Source> = kernel
+                .source
+                .into_iter()
+                .map(|source| source.relative_to(directory))
+                .collect();
             for (flavour, fragments) in &flavours {
                 kernels.push(Kernel {
-                    name: KernelName { kernel: name.clone(), flavour: *flavour },
+                    name: KernelName {
+                        kernel: name.clone(),
+                        flavour: *flavour,
+                    },
                     version: kernel.version,
                     sources: sources.clone(),
                     fragments: fragments.clone(),
                 });
             }
         }
-        let catalog = Catalog { default: raw.default, kernels };
-        catalog.find(&catalog.default, Flavour::Plain).context("the default kernel")?;
+        let catalog = Catalog {
+            default: raw.default,
+            kernels,
+        };
+        catalog
+            .find(&catalog.default, Flavour::Plain)
+            .context("the default kernel")?;
         Ok(catalog)
     }
 
@@ -328,7 +356,10 @@ impl Catalog {
             .find(|k| k.name.kernel == kernel && k.name.flavour == flavour)
             .with_context(|| {
                 let known: Vec<_> = self.kernels.iter().map(|k| k.name.to_string()).collect();
-                format!("no kernel {kernel}:{flavour}; there are {}", known.join(", "))
+                format!(
+                    "no kernel {kernel}:{flavour}; there are {}",
+                    known.join(", ")
+                )
             })
     }
 }
@@ -337,8 +368,13 @@ impl Source {
     fn relative_to(self, directory: &Path) -> Source {
         match self {
             Source::Pool { .. } => self,
-            Source::File { path, sha256 } => Source::File { path: directory.join(path), sha256 },
-            Source::Tree { path } => Source::Tree { path: directory.join(path) },
+            Source::File { path, sha256 } => Source::File {
+                path: directory.join(path),
+                sha256,
+            },
+            Source::Tree { path } => Source::Tree {
+                path: directory.join(path),
+            },
         }
     }
 }
@@ -354,26 +390,39 @@ mod tests {
     }
 
     fn parse_kernel(body: &str) -> Result<Catalog> {
-        let text = format!(
-            "default = \"a\"\n[flavours]\nplain = []\n[[kernel]]\nname = \"a\"\n{body}\n"
-        );
+        let text =
+            format!("default = \"a\"\n[flavours]\nplain = []\n[[kernel]]\nname = \"a\"\n{body}\n");
         Catalog::parse(&text, Path::new("/images"))
     }
 
     #[test]
     fn the_repository_has_its_kernels() {
         let catalog = Catalog::load(&repository()).unwrap();
-        let default = catalog.find(catalog.default_kernel(), Flavour::Debug).unwrap();
-        let Source::Pool { archive, .. } = &default.sources[0] else { panic!() };
+        let default = catalog
+            .find(catalog.default_kernel(), Flavour::Debug)
+            .unwrap();
+        let Source::Pool { archive, .. } = &default.sources[0] else {
+            panic!()
+        };
         assert_eq!(*archive, Archive::Debian);
-        assert_eq!(catalog.find("6.12", Flavour::Plain).unwrap().version.to_string(), "6.12.117");
+        assert_eq!(
+            catalog
+                .find("6.12", Flavour::Plain)
+                .unwrap()
+                .version
+                .to_string(),
+            "6.12.117"
+        );
     }
 
     #[test]
     fn an_unknown_kernel_names_the_known_ones() {
         let catalog = Catalog::load(&repository()).unwrap();
         let error = catalog.find("2.6", Flavour::Plain).unwrap_err().to_string();
-        assert!(error.contains("2.6:plain") && error.contains("6.12:debug"), "{error}");
+        assert!(
+            error.contains("2.6:plain") && error.contains("6.12:debug"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -382,16 +431,23 @@ mod tests {
         assert!(error.contains("line 6, column"), "{error}");
         assert!(error.contains("7.x"), "{error}");
         let error = format!("{:#}", parse_kernel("verison = \"7.3\"").unwrap_err());
-        assert!(error.contains("line 6") && error.contains("verison"), "{error}");
+        assert!(
+            error.contains("line 6") && error.contains("verison"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_source_is_one_of_three() {
         let file = |extra: &str| {
-            parse_kernel(&format!("version = \"7.3\"\n[[kernel.source]]\nfile = \"x.deb\"\n{extra}"))
+            parse_kernel(&format!(
+                "version = \"7.3\"\n[[kernel.source]]\nfile = \"x.deb\"\n{extra}"
+            ))
         };
         let kernel = file(&format!("sha256 = \"{HASH}\"")).unwrap().kernels[0].clone();
-        let Source::File { path, .. } = &kernel.sources[0] else { panic!() };
+        let Source::File { path, .. } = &kernel.sources[0] else {
+            panic!()
+        };
         assert_eq!(path, Path::new("/images/x.deb"));
         assert!(file("").is_err());
         assert!(file(&format!("sha256 = \"{HASH}\"\ntree = \"y\"")).is_err());
@@ -401,8 +457,14 @@ mod tests {
 
     #[test]
     fn a_name_has_a_flavour() {
-        assert_eq!("7.3".parse::<KernelName>().unwrap().to_string(), "7.3:plain");
-        assert_eq!("7.3:debug".parse::<KernelName>().unwrap().flavour, Flavour::Debug);
+        assert_eq!(
+            "7.3".parse::<KernelName>().unwrap().to_string(),
+            "7.3:plain"
+        );
+        assert_eq!(
+            "7.3:debug".parse::<KernelName>().unwrap().flavour,
+            Flavour::Debug
+        );
         assert!("7.3:fast".parse::<KernelName>().is_err());
         assert!(":debug".parse::<KernelName>().is_err());
     }

@@ -57,7 +57,12 @@ impl ImageCommand {
                     None => catalog.find(catalog.default_kernel(), Flavour::Plain)?,
                 };
                 let image = cache.ensure(kernel)?;
-                println!("{} ({}) is in {}", image.name, image.metadata.release, image.directory.display());
+                println!(
+                    "{} ({}) is in {}",
+                    image.name,
+                    image.metadata.release,
+                    image.directory.display()
+                );
                 Ok(())
             }
             Action::Path { name } => {
@@ -97,8 +102,9 @@ fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
         .iter()
         .map(|kernel| Ok((kernel, cache.find(kernel)?)))
         .collect::<Result<Vec<(&Kernel, Option<Image>)>>>()?;
-    let is_default =
-        |name: &KernelName| name.kernel == catalog.default_kernel() && name.flavour == Flavour::Plain;
+    let is_default = |name: &KernelName| {
+        name.kernel == catalog.default_kernel() && name.flavour == Flavour::Plain
+    };
     if json {
         let listed: Vec<_> = images
             .into_iter()
@@ -107,14 +113,25 @@ fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
                 flavour: kernel.name.flavour,
                 version: kernel.version.to_string(),
                 default: is_default(&kernel.name),
-                image: image
-                    .map(|Image { directory, metadata, .. }| ListedImage { directory, metadata }),
+                image: image.map(
+                    |Image {
+                         directory,
+                         metadata,
+                         ..
+                     }| ListedImage {
+                        directory,
+                        metadata,
+                    },
+                ),
             })
             .collect();
         println!("{}", serde_json::to_string_pretty(&listed)?);
         return Ok(());
     }
-    println!("{:<14} {:<10} {:>8}  DIRECTORY", "KERNEL", "VERSION", "BUILT IN");
+    println!(
+        "{:<14} {:<10} {:>8}  DIRECTORY",
+        "KERNEL", "VERSION", "BUILT IN"
+    );
     for (kernel, image) in images {
         let star = if is_default(&kernel.name) { " *" } else { "" };
         let (seconds, directory) = match &image {
@@ -125,7 +142,10 @@ fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
             None => ("-".to_owned(), "not built".to_owned()),
         };
         let name = format!("{}{star}", kernel.name);
-        println!("{name:<14} {:<10} {seconds:>8}  {directory}", kernel.version.to_string());
+        println!(
+            "{name:<14} {:<10} {seconds:>8}  {directory}",
+            kernel.version.to_string()
+        );
     }
     println!("* the default");
     Ok(())

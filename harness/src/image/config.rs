@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, str::FromStr};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// A kernel's version, as far as a decision may depend on it.
@@ -26,8 +26,16 @@ impl FromStr for Version {
             .collect::<Result<_, _>>()
             .with_context(|| format!("'{text}' is not a version like 7.3 or 7.3.4"))?;
         match numbers[..] {
-            [major, minor] => Ok(Version { major, minor, patch: None }),
-            [major, minor, patch] => Ok(Version { major, minor, patch: Some(patch) }),
+            [major, minor] => Ok(Version {
+                major,
+                minor,
+                patch: None,
+            }),
+            [major, minor, patch] => Ok(Version {
+                major,
+                minor,
+                patch: Some(patch),
+            }),
             _ => bail!("'{text}' is not a version like 7.3 or 7.3.4"),
         }
     }
@@ -38,7 +46,8 @@ impl TryFrom<String> for Version {
 
     fn try_from(text: String) -> Result<Self> {
         // toml shows only the outermost message.
-        text.parse().map_err(|error: anyhow::Error| anyhow::anyhow!("{error}"))
+        text.parse()
+            .map_err(|error: anyhow::Error| anyhow::anyhow!("{error}"))
     }
 }
 
@@ -106,7 +115,11 @@ impl Fragment {
     pub fn load(path: &Path) -> Result<Fragment> {
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the fragment {}", path.display()))?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Self::parse(name, &text).with_context(|| format!("in {}", path.display()))
     }
 
@@ -140,19 +153,27 @@ fn parse_line(line: &str) -> Result<Option<(Condition, String, Setting)>> {
             (condition, line.trim())
         }
     };
-    if let Some(option) = line.strip_prefix("# ").and_then(|l| l.strip_suffix(" is not set")) {
-        if is_option(option) {
-            return Ok(Some((condition, option.to_owned(), Setting::Off)));
-        }
+    let off = line
+        .strip_prefix("# ")
+        .and_then(|rest| rest.strip_suffix(" is not set"));
+    if let Some(option) = off.filter(|option| is_option(option)) {
+        return Ok(Some((condition, option.to_owned(), Setting::Off)));
     }
     if line.is_empty() || line.starts_with('#') {
-        ensure!(condition == Condition::Always, "a condition before a comment");
+        ensure!(
+            condition == Condition::Always,
+            "a condition before a comment"
+        );
         return Ok(None);
     }
     match line.split_once('=') {
         Some((option, value)) if is_option(option) && !value.is_empty() => {
             ensure!(value != "n", "write '# {option} is not set' for {option}=n");
-            Ok(Some((condition, option.to_owned(), Setting::Value(value.to_owned()))))
+            Ok(Some((
+                condition,
+                option.to_owned(),
+                Setting::Value(value.to_owned()),
+            )))
         }
         _ => bail!("'{line}' is neither CONFIG_X=… nor '# CONFIG_X is not set'"),
     }
@@ -251,7 +272,10 @@ mod tests {
         let fragments = [fragment(
             "# A comment\n[before 7.0] CONFIG_A=y\n[since 7.0] # CONFIG_A is not set\nCONFIG_B=\"x\"",
         )];
-        assert_eq!(merge(&fragments, version("6.12.117")).unwrap(), "CONFIG_A=y\nCONFIG_B=\"x\"\n");
+        assert_eq!(
+            merge(&fragments, version("6.12.117")).unwrap(),
+            "CONFIG_A=y\nCONFIG_B=\"x\"\n"
+        );
         assert_eq!(
             merge(&fragments, version("7.0.1")).unwrap(),
             "# CONFIG_A is not set\nCONFIG_B=\"x\"\n"
@@ -268,15 +292,27 @@ mod tests {
 
     #[test]
     fn a_lost_option_is_found() {
-        let fragments = [fragment("CONFIG_A=y\n\nCONFIG_B=\"-x\"\n# CONFIG_C is not set\n")];
+        let fragments = [fragment(
+            "CONFIG_A=y\n\nCONFIG_B=\"-x\"\n# CONFIG_C is not set\n",
+        )];
         let check = |config: &str| check(&fragments, version("7.3"), config);
         check("CONFIG_A=y\nCONFIG_B=\"-x\"\n# CONFIG_C is not set\nCONFIG_D=y\n").unwrap();
         check("CONFIG_A=y\nCONFIG_B=\"-x\"\n").unwrap();
-        let error = check("# CONFIG_A is not set\nCONFIG_B=\"-x\"\n").unwrap_err().to_string();
-        assert!(error.contains("CONFIG_A is not set, but test.config, line 1"), "{error}");
+        let error = check("# CONFIG_A is not set\nCONFIG_B=\"-x\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("CONFIG_A is not set, but test.config, line 1"),
+            "{error}"
+        );
         assert!(check("CONFIG_A=m\nCONFIG_B=\"-x\"\n").is_err());
-        let error = check("CONFIG_A=y\nCONFIG_B=\"-x\"\nCONFIG_C=y\n").unwrap_err().to_string();
-        assert!(error.contains("CONFIG_C is y, but test.config, line 4"), "{error}");
+        let error = check("CONFIG_A=y\nCONFIG_B=\"-x\"\nCONFIG_C=y\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("CONFIG_C is y, but test.config, line 4"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -289,10 +325,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_with_its_line() {
-        for text in ["CONFIG_A", "A=y", "CONFIG_A=n", "[since] CONFIG_A=y", "[since 7] CONFIG_A=y",
-            "[since 7.0]", "[since 7.0] # words", "CONFIG_A B=y"]
-        {
-            let error = format!("{:#}", Fragment::parse("t".into(), &format!("\n{text}")).unwrap_err());
+        for text in [
+            "CONFIG_A",
+            "A=y",
+            "CONFIG_A=n",
+            "[since] CONFIG_A=y",
+            "[since 7] CONFIG_A=y",
+            "[since 7.0]",
+            "[since 7.0] # words",
+            "CONFIG_A B=y",
+        ] {
+            let error = format!(
+                "{:#}",
+                Fragment::parse("t".into(), &format!("\n{text}")).unwrap_err()
+            );
             assert!(error.contains("line 2"), "{text}: {error}");
         }
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{ensure, Context, Result};
 
 const GIB: u64 = 1 << 30;
 
@@ -38,6 +38,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         require(directory.path(), 1).unwrap();
         let error = require(directory.path(), u64::MAX).unwrap_err().to_string();
-        assert!(error.contains(&directory.path().display().to_string()), "{error}");
+        assert!(
+            error.contains(&directory.path().display().to_string()),
+            "{error}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{bail, ensure, Context, Result};
 use sha2::Digest;
 
 use super::{catalog::Sha256, progress::Progress};
@@ -25,11 +25,15 @@ pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: u64) -> Resul
     let partial = partial_path(path);
     let mut failures = Vec::new();
     for url in urls {
-        if fs::metadata(&partial).map_or(0, |m| m.len()) < bytes {
-            if let Err(error) = transfer(url, &partial, bytes) {
-                failures.push(format!("{error:#}"));
-                continue;
-            }
+        let present = fs::metadata(&partial).map_or(0, |m| m.len());
+        let transferred = if present < bytes {
+            transfer(url, &partial, bytes)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = transferred {
+            failures.push(format!("{error:#}"));
+            continue;
         }
         if let Err(error) = verify(&partial, sha256) {
             // It would be wrong again if it were resumed.
@@ -57,9 +61,24 @@ fn partial_path(path: &Path) -> PathBuf {
 fn transfer(url: &str, partial: &Path, bytes: u64) -> Result<()> {
     let progress = Progress::bytes(&format!("downloading {url}"), bytes);
     let curl = duct::cmd!(
-        "curl", "--fail", "--location", "--silent", "--show-error", "--retry", "3",
-        "--connect-timeout", "20", "--speed-limit", "1000", "--speed-time", "60",
-        "--continue-at", "-", "--output", partial, url
+        "curl",
+        "--fail",
+        "--location",
+        "--silent",
+        "--show-error",
+        "--retry",
+        "3",
+        "--connect-timeout",
+        "20",
+        "--speed-limit",
+        "1000",
+        "--speed-time",
+        "60",
+        "--continue-at",
+        "-",
+        "--output",
+        partial,
+        url
     )
     .stderr_to_stdout()
     .stdout_capture()
@@ -67,7 +86,10 @@ fn transfer(url: &str, partial: &Path, bytes: u64) -> Result<()> {
     .start()
     .context("cannot run curl")?;
     let output = loop {
-        if let Some(output) = curl.wait_timeout(Duration::from_millis(200)).context("curl")? {
+        if let Some(output) = curl
+            .wait_timeout(Duration::from_millis(200))
+            .context("curl")?
+        {
             break output;
         }
         progress.set(fs::metadata(partial).map_or(0, |m| m.len()));
@@ -161,7 +183,11 @@ mod tests {
         fs::write(&from, "evil").unwrap();
         let error = fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap_err();
         let message = format!("{error:#}");
-        for part in ["to.partial", hash_of("text").as_str(), hash_of("evil").as_str()] {
+        for part in [
+            "to.partial",
+            hash_of("text").as_str(),
+            hash_of("evil").as_str(),
+        ] {
             assert!(message.contains(part), "{message}");
         }
         assert!(!to.exists() && !partial_path(&to).exists());

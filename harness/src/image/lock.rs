@@ -38,14 +38,19 @@ impl Lock {
         };
         let lock = match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
             Err((file, Errno::EWOULDBLOCK)) => {
-                eprintln!("waiting for another process that is {what} (lock {})", path.display());
+                eprintln!(
+                    "waiting for another process that is {what} (lock {})",
+                    path.display()
+                );
                 Flock::lock(file, FlockArg::LockExclusive)
             }
             other => other,
         };
         match lock {
             Ok(file) => Ok(Lock { _file: file }),
-            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+            Err((_, errno)) => {
+                Err(errno).with_context(|| format!("cannot lock {}", path.display()))
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{env, fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{ensure, Result};
 
 use super::catalog::Archive;
 
@@ -74,7 +74,10 @@ fn parse_list(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        let Some(rest) = line.strip_prefix("deb").filter(|r| r.starts_with([' ', '\t', '['])) else {
+        let Some(rest) = line
+            .strip_prefix("deb")
+            .filter(|r| r.starts_with([' ', '\t', '[']))
+        else {
             continue;
         };
         let rest = rest.trim_start();
@@ -118,7 +121,9 @@ fn parse_deb822(text: &str) -> Vec<Entry> {
             }
             words
         };
-        let disabled = words("Enabled").first().is_some_and(|v| v.eq_ignore_ascii_case("no"));
+        let disabled = words("Enabled")
+            .first()
+            .is_some_and(|v| v.eq_ignore_ascii_case("no"));
         if disabled || !words("Types").contains(&"deb") {
             continue;
         }
@@ -159,7 +164,10 @@ fn find(entries: &[Entry], codename: &str, archive: Archive) -> Vec<String> {
         } else {
             continue;
         };
-        if !["http://", "https://", "file:"].iter().any(|scheme| entry.url.starts_with(scheme)) {
+        if !["http://", "https://", "file:"]
+            .iter()
+            .any(|scheme| entry.url.starts_with(scheme))
+        {
             continue;
         }
         if of_archive == archive {
@@ -207,7 +215,10 @@ deb http://a.example/debian-security bookworm-security main
             find_in(LIST, "", Archive::Debian)[..2],
             ["http://a.example/debian", "https://vendor.example/apt"]
         );
-        assert_eq!(find_in(LIST, "", Archive::DebianSecurity)[0], "http://a.example/debian-security");
+        assert_eq!(
+            find_in(LIST, "", Archive::DebianSecurity)[0],
+            "http://a.example/debian-security"
+        );
     }
 
     const SOURCES: &str = "Types: deb deb-src
@@ -232,7 +243,10 @@ Components: main
 
     #[test]
     fn the_format_of_stanzas() {
-        assert_eq!(find_in("", SOURCES, Archive::Debian), ["http://b.example/debian"]);
+        assert_eq!(
+            find_in("", SOURCES, Archive::Debian),
+            ["http://b.example/debian"]
+        );
     }
 
     #[test]
@@ -245,17 +259,28 @@ Components: main
             sibling("https://m.example/mirror/debian/", Archive::DebianSecurity),
             "https://m.example/mirror/debian-security"
         );
-        assert_eq!(sibling("https://m.example/x", Archive::Debian), "https://m.example/x");
+        assert_eq!(
+            sibling("https://m.example/x", Archive::Debian),
+            "https://m.example/x"
+        );
     }
 
     #[test]
     fn nothing_is_found_in_nothing() {
         assert!(find_in("deb cdrom:[Debian] bookworm main", "", Archive::Debian).is_empty());
-        assert!(find_in("deb http://a.example/debian trixie main", "", Archive::Debian).is_empty());
+        assert!(find_in(
+            "deb http://a.example/debian trixie main",
+            "",
+            Archive::Debian
+        )
+        .is_empty());
     }
 
     #[test]
     fn the_release_has_a_name() {
-        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n"), "bookworm");
+        assert_eq!(
+            codename("ID=debian\nVERSION_CODENAME=bookworm\n"),
+            "bookworm"
+        );
     }
 }

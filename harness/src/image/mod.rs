@@ -20,7 +20,7 @@ pub mod command;
 mod config;
 mod disk;
 mod download;
-mod lock;
+pub mod lock;
 mod mirror;
 mod progress;
 mod source;

@@ -26,7 +26,11 @@ pub struct Progress {
 impl Progress {
     /// A task that is counted in steps.
     pub fn steps(title: &str, total: u64) -> Progress {
-        Self::new(title, total, "{spinner} {prefix} {wide_bar} {pos}/{len}  {elapsed} {msg:30!}")
+        Self::new(
+            title,
+            total,
+            "{spinner} {prefix} {wide_bar} {pos}/{len}  {elapsed} {msg:30!}",
+        )
     }
 
     /// A task that is counted in bytes.
@@ -42,7 +46,9 @@ impl Progress {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(title.to_owned());
+            let bar = ProgressBar::new(total)
+                .with_style(style)
+                .with_prefix(title.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -71,7 +77,11 @@ impl Progress {
             None if self.last_line.get().elapsed() >= LINE_EVERY => {
                 self.last_line.set(Instant::now());
                 let percent = (100 * position / self.total.max(1)).min(99);
-                eprintln!("{} … {percent} %, {} s", self.title, self.started.elapsed().as_secs());
+                eprintln!(
+                    "{} … {percent} %, {} s",
+                    self.title,
+                    self.started.elapsed().as_secs()
+                );
             }
             None => {}
         }
@@ -89,7 +99,11 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{}: done in {} s", self.title, self.started.elapsed().as_secs());
+        eprintln!(
+            "{}: done in {} s",
+            self.title,
+            self.started.elapsed().as_secs()
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use sha2::Digest;
 
 use super::{
@@ -79,7 +79,11 @@ fn hash_tree(directory: &Path, hash: &mut sha2::Sha256) -> Result<()> {
             hash_tree(&entry.path(), hash)?;
             hash.update([1]);
         } else {
-            for number in [metadata.len() as i64, metadata.mtime(), metadata.mtime_nsec()] {
+            for number in [
+                metadata.len() as i64,
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+            ] {
                 hash.update(number.to_le_bytes());
             }
         }
@@ -105,13 +109,20 @@ pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<PathBuf>
     }
     disk::require(cache, TREE_BYTES)?;
     let file = match source {
-        Source::Pool { path, archive, sha256, bytes } => {
+        Source::Pool {
+            path,
+            archive,
+            sha256,
+            bytes,
+        } => {
             let downloads = cache.join("downloads");
             fs::create_dir_all(&downloads)
                 .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
             let file = downloads.join(path.rsplit('/').next().unwrap_or(path));
-            let urls: Vec<_> =
-                mirror::urls(*archive)?.iter().map(|mirror| format!("{mirror}/{path}")).collect();
+            let urls: Vec<_> = mirror::urls(*archive)?
+                .iter()
+                .map(|mirror| format!("{mirror}/{path}"))
+                .collect();
             download::fetch(&urls, &file, sha256, *bytes)?;
             file
         }
@@ -136,7 +147,11 @@ pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<PathBuf>
 
 /// Unpacks a Debian `linux-source` package, or a tarball, without its topmost directory.
 fn unpack(file: &Path, directory: &Path) -> Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = file
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let progress = Progress::steps(&format!("unpacking {name}"), 0);
     let tarball = match file.extension().and_then(|e| e.to_str()) {
         Some("deb") => {
@@ -150,14 +165,22 @@ fn unpack(file: &Path, directory: &Path) -> Result<()> {
             duct::cmd!("ar", "p", file, data)
                 .pipe(decompressor(data)?)
                 .pipe(duct::cmd!(
-                    "tar", "--extract", "--to-stdout", "--wildcards", "*/usr/src/linux-source-*.tar.xz"
+                    "tar",
+                    "--extract",
+                    "--to-stdout",
+                    "--wildcards",
+                    "*/usr/src/linux-source-*.tar.xz"
                 ))
                 .pipe(decompressor("x.xz")?)
         }
         _ => decompressor(&name)?.stdin_path(file),
     };
     let mut arguments = vec!["--extract".into(), "--strip-components=1".into()];
-    arguments.extend(LEFT_OUT.iter().map(|pattern| format!("--exclude={pattern}").into()));
+    arguments.extend(
+        LEFT_OUT
+            .iter()
+            .map(|pattern| format!("--exclude={pattern}").into()),
+    );
     arguments.extend(["--directory".into(), directory.as_os_str().to_owned()]);
     let output = tarball
         .pipe(duct::cmd("tar", arguments))
@@ -171,7 +194,10 @@ fn unpack(file: &Path, directory: &Path) -> Result<()> {
             "cannot unpack {} to {}: {}",
             file.display(),
             directory.display(),
-            String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("tar failed")
+            String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .next()
+                .unwrap_or("tar failed")
         );
     }
     progress.done();
@@ -197,13 +223,20 @@ mod tests {
     fn a_tarball_loses_its_top_directory_and_what_is_never_compiled() {
         let directory = tempfile::tempdir().unwrap();
         let top = directory.path().join("linux-7.3");
-        for path in ["Kconfig", "drivers/gpu/drm/Kconfig", "drivers/gpu/drm/a.c", "mm/slub.c"] {
+        for path in [
+            "Kconfig",
+            "drivers/gpu/drm/Kconfig",
+            "drivers/gpu/drm/a.c",
+            "mm/slub.c",
+        ] {
             let path = top.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "text").unwrap();
         }
         let tarball = directory.path().join("linux.tar.gz");
-        duct::cmd!("tar", "-czf", &tarball, "-C", directory.path(), "linux-7.3").run().unwrap();
+        duct::cmd!("tar", "-czf", &tarball, "-C", directory.path(), "linux-7.3")
+            .run()
+            .unwrap();
         let tree = directory.path().join("tree");
         fs::create_dir(&tree).unwrap();
         unpack(&tarball, &tree).unwrap();
@@ -225,7 +258,9 @@ mod tests {
     #[test]
     fn a_tree_is_known_by_its_files() {
         let directory = tempfile::tempdir().unwrap();
-        let source = Source::Tree { path: directory.path().to_owned() };
+        let source = Source::Tree {
+            path: directory.path().to_owned(),
+        };
         let file = directory.path().join("a.c");
         fs::write(&file, "1").unwrap();
         let first = identity(&source).unwrap();

@@ -4,7 +4,7 @@
 
 use std::{env, ffi::OsString, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
@@ -35,7 +35,9 @@ impl Toolchain {
                 .stderr_capture()
                 .read()
                 .with_context(|| {
-                    format!("cannot run '{program} --version'; './just doctor' shows what is missing")
+                    format!(
+                        "cannot run '{program} --version'; './just doctor' shows what is missing"
+                    )
                 })?;
             Ok(output.lines().next().unwrap_or_default().trim().to_owned())
         };
@@ -82,7 +84,11 @@ pub struct Make {
 impl Make {
     /// The command for these targets and options.
     pub fn command(&self, targets: &[&str]) -> duct::Expression {
-        let arguments = self.arguments.iter().cloned().chain(targets.iter().map(Into::into));
+        let arguments = self
+            .arguments
+            .iter()
+            .cloned()
+            .chain(targets.iter().map(Into::into));
         // The same image on every machine, and on every day.
         duct::cmd("make", arguments)
             .env("PATH", &self.path)
