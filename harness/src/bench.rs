@@ -256,6 +256,7 @@ impl Run<'_> {
             id: planned.id.clone(),
             verdict: booted.ending.verdict,
             reason: (!booted.ending.is_ok()).then(|| booted.ending.reason.clone()),
+            reports: booted.reports.clone(),
             seconds: booted.duration.as_secs_f64(),
             qemu: booted.qemu.clone(),
             console_log: self.relative(&console_log),

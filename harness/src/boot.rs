@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use duct::Handle;
 
-use crate::console::Scanner;
+use crate::console::{Report, Scanner};
 use crate::guest::protocol::{EVENT_PREFIX, Event, Order, VERSION};
 use crate::guest_root::{self, ModuleFiles};
 use crate::interrupt::Interrupt;
@@ -78,6 +78,8 @@ pub struct Boot<'a> {
 pub struct Booted {
     /// How it ended.
     pub ending: Ending,
+    /// What the kernel complained of.
+    pub reports: Vec<Report>,
     /// Command line of QEMU; empty if it never ran.
     pub qemu: Vec<String>,
     /// How long it took, in time of the host.
@@ -106,6 +108,7 @@ impl Boot<'_> {
         guest.stop()?;
         Ok(Booted {
             ending: ending?,
+            reports: watch.scanner.into_reports(),
             qemu,
             duration: started.elapsed(),
         })

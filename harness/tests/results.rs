@@ -8,6 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jsonschema::Validator;
+use mutexlab::console::{Kind, Report};
 use mutexlab::guest::protocol::{
     Delivery, Family, HookCost, Measurement, PathCost, Protocol, Subject, Traffic, Way,
 };
@@ -133,6 +134,12 @@ fn boot(verdict: Verdict) -> BootRecord {
         id: "7.3/1cpu/boot1".into(),
         verdict,
         reason: None,
+        reports: vec![Report {
+            kind: Kind::Warning,
+            title: "WARNING: at a.c:1".into(),
+            text: vec!["WARNING: at a.c:1".into()],
+            at: Some(1.5),
+        }],
         seconds: 4.5,
         qemu: vec!["qemu-system-x86_64".into()],
         console_log: "results/logs/x/y.console.log".into(),

@@ -70,6 +70,9 @@ pub fn run(
     if matches!(ending.verdict, Verdict::Splat | Verdict::Panic) {
         // Console and events are not in step: it may have been the last test that ended.
         outcomes.spoil_last(&ending);
+        for report in &booted.reports {
+            eprintln!("{}", report.text.join("\n"));
+        }
     } else if ending.is_ok() {
         for name in left {
             outcomes.add(&name, kernel, Ending::bad(Verdict::Infra, "the agent left it out"), None);
