@@ -241,7 +241,10 @@ mod tests {
     fn time_and_caller_are_taken_off() {
         assert_eq!(split_time("[    1.5] hello"), (Some(1.5), "hello"));
         assert_eq!(split_time("[    1.5][   T77] hello"), (Some(1.5), "hello"));
-        assert_eq!(split_time("[    1.5] [ BUG: x ]"), (Some(1.5), "[ BUG: x ]"));
+        assert_eq!(
+            split_time("[    1.5] [ BUG: x ]"),
+            (Some(1.5), "[ BUG: x ]")
+        );
         assert_eq!(split_time("[ok] hello"), (None, "[ok] hello"));
         assert_eq!(split_time(""), (None, ""));
     }

@@ -40,7 +40,12 @@ fn consoles_give_the_expected_reports() {
         if std::env::var_os("BLESS").is_some() {
             fs::write(&expected, &found).unwrap();
         }
-        assert_eq!(found, fs::read_to_string(&expected).unwrap(), "{}", path.display());
+        assert_eq!(
+            found,
+            fs::read_to_string(&expected).unwrap(),
+            "{}",
+            path.display()
+        );
         seen += 1;
     }
     assert!(seen >= 7, "only {seen} consoles");

@@ -24,12 +24,18 @@ wait
 
 fn guard(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mutexlab"));
-    command.arg("guard").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("guard")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     command
 }
 
 fn start_chain(arguments: &[&str]) -> (Child, Vec<u32>) {
-    let mut child = guard(&[arguments, &["--", "sh", "-c", CHAIN]].concat()).spawn().unwrap();
+    let mut child = guard(&[arguments, &["--", "sh", "-c", CHAIN]].concat())
+        .spawn()
+        .unwrap();
     let mut pids: Vec<u32> = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .take(3)
@@ -70,7 +76,11 @@ fn the_end_of_standard_input_ends_the_whole_chain() {
 fn the_chain_ends_with_its_first_process() {
     let (mut child, pids) = start_chain(&[]);
     // The shell that was started first is the oldest.
-    assert!(Command::new("kill").args(["-9", &pids[0].to_string()]).status().unwrap().success());
+    assert!(Command::new("kill")
+        .args(["-9", &pids[0].to_string()])
+        .status()
+        .unwrap()
+        .success());
     assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
     assert!(gone_within(&pids, 1), "still alive");
 }
@@ -104,7 +114,10 @@ fn the_command_does_not_read_the_guard_s_standard_input() {
 
 #[test]
 fn a_command_that_does_not_exist_is_named() {
-    let output = guard(&["--", "no-such-command"]).stderr(Stdio::piped()).spawn().unwrap();
+    let output = guard(&["--", "no-such-command"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let output = output.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));

@@ -19,7 +19,7 @@ use mutexlab::results::metrics;
 use mutexlab::results::record::{BootRecord, CellRecord, Directions};
 use mutexlab::scenario::{Mode, ScenarioFile};
 use mutexlab::verdict::Verdict;
-use serde_json::{Value, json};
+use serde_json::{json, Value};
 
 fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -120,7 +120,11 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         verdict,
         reason: (!ok).then(|| "because".to_owned()),
         delivery: ok.then_some(measurement.delivery),
-        metrics: if ok { metrics::of(&measurement, Mode::Virtual) } else { Vec::new() },
+        metrics: if ok {
+            metrics::of(&measurement, Mode::Virtual)
+        } else {
+            Vec::new()
+        },
         hook_cost: ok.then(|| Directions {
             original: measurement.original.clone(),
             reply: measurement.reply.clone(),
@@ -172,7 +176,10 @@ fn every_state_of_a_file_is_as_the_schema_says() {
     let directory = tempfile::tempdir().unwrap();
     let schema = schema();
     let check = |file: &ResultsFile| {
-        let errors: Vec<_> = schema.iter_errors(&on_disk(file)).map(|e| e.to_string()).collect();
+        let errors: Vec<_> = schema
+            .iter_errors(&on_disk(file))
+            .map(|e| e.to_string())
+            .collect();
         assert!(errors.is_empty(), "{errors:#?}");
     };
     let mut file = create(directory.path());
@@ -189,7 +196,8 @@ fn every_state_of_a_file_is_as_the_schema_says() {
 fn the_schema_refuses_what_is_not_so() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 60)).unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+        .unwrap();
     let (schema, good) = (schema(), on_disk(&file));
     assert!(schema.is_valid(&good));
     for (pointer, value) in [
@@ -208,7 +216,13 @@ fn the_schema_refuses_what_is_not_so() {
         *bad.pointer_mut(pointer).unwrap() = value;
         assert!(!schema.is_valid(&bad), "{pointer}");
     }
-    for pointer in ["", "/closure", "/closure/host", "/cells/0", "/cells/0/metrics/0"] {
+    for pointer in [
+        "",
+        "/closure",
+        "/closure/host",
+        "/cells/0",
+        "/cells/0/metrics/0",
+    ] {
         let mut bad = good.clone();
         let object = bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
         object.insert("extra".into(), json!(1));
@@ -222,7 +236,10 @@ fn the_name_tells_time_commit_and_scenario() {
     let file = create(directory.path());
     let name = file.path().file_name().unwrap().to_str().unwrap();
     assert_eq!(name, "20261123T101500Z-0123456789-quick.json");
-    assert_eq!(ResultsFile::newest(directory.path(), "quick").unwrap(), file.path());
+    assert_eq!(
+        ResultsFile::newest(directory.path(), "quick").unwrap(),
+        file.path()
+    );
     assert!(ResultsFile::newest(directory.path(), "other").is_err());
 }
 
@@ -251,9 +268,11 @@ fn a_file_of_another_schema_is_refused() {
 fn the_path_over_none_is_known_as_soon_as_none_is() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::NftDnat, Verdict::Ok, 600)).unwrap();
+    file.put_cell(cell(Subject::NftDnat, Verdict::Ok, 600))
+        .unwrap();
     file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 90)).unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 90))
+        .unwrap();
     let over = |index: usize| file.results().cells[index].metric(metrics::PATH_OVER_NONE);
     assert_eq!([over(0), over(1), over(2)], [None, None, Some(5.0)]);
 }
@@ -262,8 +281,10 @@ fn the_path_over_none_is_known_as_soon_as_none_is() {
 fn a_cell_that_is_measured_again_takes_the_old_one_s_place() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::Module, Verdict::Infra, 60)).unwrap();
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 60)).unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Infra, 60))
+        .unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+        .unwrap();
     assert_eq!(file.results().cells.len(), 1);
     assert_eq!(file.results().cells[0].verdict, Verdict::Ok);
 }
