@@ -12,7 +12,7 @@ use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::image::lock::Lock;
+use crate::image::Lock;
 
 const PROXY: &str = "mutex_proxy.ko";
 const PROBE: &str = "mutex_probe.ko";

@@ -3,7 +3,27 @@
 //! Reproducible performance engineering for in-kernel networking: the host's program, and the
 //! agent that it runs in the guest.
 
+pub mod bench;
+pub mod boot;
+pub mod boot_command;
+pub mod cli;
+pub mod console;
 pub mod doctor;
+pub mod guard;
 pub mod guest;
+pub mod guest_root;
 pub mod image;
+pub mod interrupt;
+pub mod kernel;
 pub mod kmod;
+pub mod kvm;
+pub mod paths;
+pub mod plan;
+pub mod qemu;
+pub mod results;
+pub mod scenario;
+pub mod self_test;
+pub mod summary;
+pub mod table;
+pub mod verdict;
+pub mod virtme;

@@ -2,37 +2,18 @@
 
 //! The command line of `mutexlab`.
 
-use std::path::PathBuf;
+use clap::Parser;
+use mutexlab::cli::Cli;
+use mutexlab::interrupt::{self, Interrupted};
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
-use mutexlab::doctor::DoctorCommand;
-use mutexlab::guest::command::AgentCommand;
-use mutexlab::image::command::ImageCommand;
-
-/// Reproducible performance engineering for in-kernel networking
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// The repository
-    #[arg(long, global = true, default_value = ".")]
-    root: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Doctor(DoctorCommand),
-    Image(ImageCommand),
-    Agent(AgentCommand),
-}
-
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    match arguments.command {
-        Command::Doctor(command) => command.run(&arguments.root),
-        Command::Image(command) => command.run(&arguments.root),
-        Command::Agent(command) => command.run(),
-    }
+fn main() {
+    let code = Cli::parse().run().unwrap_or_else(|error| {
+        eprintln!("mutexlab: {error:#}");
+        if error.is::<Interrupted>() {
+            interrupt::EXIT_CODE
+        } else {
+            2
+        }
+    });
+    std::process::exit(code);
 }

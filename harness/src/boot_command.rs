@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mutexlab boot`: one boot by hand.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::boot::{Boot, Deadlines};
+use crate::guest::protocol::{EVENT_PREFIX, Order, VERSION, Work};
+use crate::interrupt::Interrupt;
+use crate::qemu::Accelerator;
+use crate::virtme::Virtme;
+
+/// Boot a kernel, have the agent do one piece of work, and tell how it ended
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    mutexlab boot linux/arch/x86/boot/bzImage\n  \
+    mutexlab boot --work '{\"fault\": \"panic\"}' linux/arch/x86/boot/bzImage\n\n\
+Exit codes: 0 if the guest ended well, 1 if not.")]
+pub struct BootCommand {
+    /// The kernel
+    #[arg(value_name = "BZIMAGE")]
+    kernel: PathBuf,
+    /// The work, as JSON
+    #[arg(long, value_name = "JSON", default_value = "\"boot\"")]
+    work: String,
+    /// Number of CPUs
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    cpus: u32,
+    /// Where the console goes
+    #[arg(long, value_name = "FILE", default_value = "console.log")]
+    log: PathBuf,
+    /// Count instructions instead of time
+    #[arg(long)]
+    icount: bool,
+}
+
+impl BootCommand {
+    /// Runs the command and returns the exit code.
+    ///
+    /// # Errors
+    /// If the work is not understood, the guest cannot be started, or the user interrupts.
+    pub fn run(&self) -> Result<i32> {
+        let work: Work = serde_json::from_str(&self.work)
+            .with_context(|| format!("{} is no work", self.work))?;
+        let order = Order {
+            version: VERSION,
+            work,
+        };
+        let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
+        let boot = Boot {
+            kernel: &kernel,
+            cpus: self.cpus,
+            accelerator: if self.icount { Accelerator::TcgIcount } else { Accelerator::Tcg },
+            order: &order,
+            modules: None,
+            deadlines: Deadlines::PLAIN,
+            console_log: &self.log,
+        };
+        let booted = boot.run(&Virtme::find()?, &Interrupt::install()?, &mut |event| {
+            let event = serde_json::to_string(event).context("cannot write JSON")?;
+            println!("{EVENT_PREFIX}{event}");
+            Ok(())
+        })?;
+        println!(
+            "{} after {:.1} s {}",
+            booted.ending.verdict,
+            booted.duration.as_secs_f64(),
+            booted.ending.reason
+        );
+        Ok(i32::from(!booted.ending.is_ok()))
+    }
+}

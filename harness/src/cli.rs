@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The command line: every command there is.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::bench::BenchCommand;
+use crate::boot_command::BootCommand;
+use crate::doctor::DoctorCommand;
+use crate::guard::GuardCommand;
+use crate::guest::command::AgentCommand;
+use crate::image::command::ImageCommand;
+use crate::paths;
+use crate::self_test::TestCommand;
+
+/// Reproducible performance engineering for in-kernel networking.
+///
+/// Boots real kernels, loads mutex_proxy.ko, drives traffic through it, and tells what a packet
+/// costs, beside no module and beside the kernel's own NAT.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mutexlab",
+    version,
+    after_help = "Examples:\n  \
+        mutexlab bench              Answer the question of scenarios/quick.toml\n  \
+        mutexlab bench --plan       Only say what would be measured\n  \
+        mutexlab test               Run all tests that need a guest\n  \
+        mutexlab image list         The kernels, and which are built\n  \
+        mutexlab doctor             What this machine lacks, and how to mend it"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Bench(BenchCommand),
+    Test(TestCommand),
+    Boot(BootCommand),
+    Image(ImageCommand),
+    Doctor(DoctorCommand),
+    #[command(hide = true)]
+    Agent(AgentCommand),
+    #[command(hide = true)]
+    Guard(GuardCommand),
+}
+
+impl Cli {
+    /// Runs the command and returns the exit code.
+    ///
+    /// # Errors
+    /// Whatever kept the command from doing its work; a bad verdict is no error but an exit code.
+    pub fn run(self) -> Result<i32> {
+        match self.command {
+            Command::Bench(command) => command.run(),
+            Command::Test(command) => command.run(),
+            Command::Boot(command) => command.run(),
+            Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Agent(command) => command.run().map(|()| 0),
+            Command::Guard(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A kernel that can be booted, wherever it comes from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest_root::ModuleFiles;
+use crate::image::{Cache, Catalog, Flavour, Image};
+use crate::kmod;
+use crate::results::closure;
+
+/// Where a build leaves the kernel, below the tree.
+const BZIMAGE: &str = "arch/x86/boot/bzImage";
+
+/// Options that make a kernel several times as slow.
+const DEBUG_OPTIONS: [&str; 2] = ["CONFIG_KASAN=y", "CONFIG_PROVE_LOCKING=y"];
+
+/// A kernel's name and the tree that it was built in: `7.3=/path/to/linux`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTree {
+    /// The name, as scenarios use it.
+    pub name: String,
+    /// The built tree.
+    pub directory: PathBuf,
+}
+
+impl FromStr for NamedTree {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((name, directory)) = text.split_once('=') else {
+            bail!("a tree is given as NAME=DIRECTORY, such as 7.3=../linux");
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            directory: PathBuf::from(directory),
+        })
+    }
+}
+
+/// A built kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The name, as scenarios use it.
+    pub name: String,
+    /// What `uname -r` says.
+    pub release: String,
+    /// The tree that it was built in.
+    pub directory: PathBuf,
+    /// Hash of its source archive, if it is one of the catalog's.
+    pub source_sha256: Option<String>,
+    /// Whether it has sanitizers and validators.
+    pub debug: bool,
+    /// Modules built against it.
+    pub modules: Option<ModuleFiles>,
+}
+
+impl Kernel {
+    /// The kernel called `name` in the flavour `flavour`, built if it was not: the user's tree if
+    /// there is one of that name, else the catalog's.
+    ///
+    /// # Errors
+    /// If there is none, or it does not build.
+    pub fn prepare(
+        name: &str,
+        flavour: Flavour,
+        trees: &[NamedTree],
+        repository: &Path,
+    ) -> Result<Self> {
+        let cache = Cache::new()?;
+        let mut kernel = if let Some(tree) = trees.iter().find(|tree| tree.name == name) {
+            Self::in_tree(tree)?
+        } else {
+            let catalog = Catalog::load(repository)?;
+            Self::of_image(name, &cache.ensure(catalog.find(name, flavour)?)?)
+        };
+        let key = closure::sha256(&kernel.config())? + &kernel.release;
+        let modules = kmod::build(repository, cache.directory(), &kernel.directory, &key)?;
+        kernel.modules = Some(ModuleFiles {
+            proxy: modules.proxy,
+            probe: modules.probe,
+        });
+        Ok(kernel)
+    }
+
+    fn of_image(name: &str, image: &Image) -> Self {
+        Self {
+            name: name.to_owned(),
+            release: image.metadata.release.clone(),
+            directory: image.directory.clone(),
+            source_sha256: Some(image.metadata.source_sha256.as_str().to_owned()),
+            debug: image.name.flavour == Flavour::Debug,
+            modules: None,
+        }
+    }
+
+    /// A kernel that someone has built in `tree`.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn in_tree(tree: &NamedTree) -> Result<Self> {
+        let directory = fs::canonicalize(&tree.directory)
+            .with_context(|| format!("cannot find {}", tree.directory.display()))?;
+        let kernel = Self {
+            name: tree.name.clone(),
+            release: read(&directory.join("include/config/kernel.release"))?
+                .trim()
+                .to_owned(),
+            debug: false,
+            directory,
+            source_sha256: None,
+            modules: None,
+        };
+        if !kernel.bzimage().is_file() {
+            bail!("{} is missing: build the kernel first", kernel.bzimage().display());
+        }
+        let config = read(&kernel.config())?;
+        let debug = config.lines().any(|line| DEBUG_OPTIONS.contains(&line));
+        Ok(Self { debug, ..kernel })
+    }
+
+    /// The image to boot.
+    pub fn bzimage(&self) -> PathBuf {
+        self.directory.join(BZIMAGE)
+    }
+
+    /// The configuration that it was built with.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join(".config")
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Whether KVM really works here. A device that opens is no proof: nested virtualization may let
+//! a machine be made and then never run it.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::utsname::uname;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::boot::{Boot, Deadlines};
+use crate::guest::protocol::{Order, VERSION, Work};
+use crate::interrupt::Interrupt;
+use crate::kernel::Kernel;
+use crate::qemu::{self, Accelerator};
+use crate::results::closure;
+use crate::virtme::Virtme;
+
+const DEVICE: &str = "/dev/kvm";
+/// A guest under working KVM is up within a fraction of this.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Whether a guest came up under KVM.
+    pub works: bool,
+    /// How that was found out, for a person.
+    pub reason: String,
+}
+
+impl Probe {
+    /// What is to be used.
+    pub const fn accelerator(&self) -> Accelerator {
+        if self.works { Accelerator::Kvm } else { Accelerator::Tcg }
+    }
+}
+
+/// Boots `kernel` under KVM against a deadline, unless the cache remembers how that went with this
+/// kernel, this QEMU and this host.
+///
+/// # Errors
+/// If the cache cannot be written, a guest cannot be started at all, or the user interrupts.
+pub fn probe(
+    kernel: &Kernel,
+    virtme: &Virtme,
+    cache: &Path,
+    interrupt: &Interrupt,
+) -> Result<Probe> {
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(DEVICE) {
+        return Ok(Probe {
+            works: false,
+            reason: format!("{DEVICE} cannot be opened: {error}"),
+        });
+    }
+    let file = remembered(kernel, cache)?;
+    if let Some(probe) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+        return Ok(probe);
+    }
+    eprintln!("trying whether KVM really works, for {} s at most", DEADLINE.as_secs());
+    let order = Order {
+        version: VERSION,
+        work: Work::Boot,
+    };
+    let boot = Boot {
+        kernel: &kernel.bzimage(),
+        cpus: 1,
+        accelerator: Accelerator::Kvm,
+        order: &order,
+        modules: None,
+        deadlines: Deadlines {
+            up: DEADLINE,
+            silence: DEADLINE,
+            total: 2 * DEADLINE,
+        },
+        console_log: &file.with_extension("console.log"),
+    };
+    let ending = boot.run(virtme, interrupt, &mut |_| Ok(()))?.ending;
+    let probe = Probe {
+        works: ending.is_ok(),
+        reason: if ending.is_ok() {
+            format!("Linux {} came up under KVM", kernel.release)
+        } else {
+            format!("Linux {} under KVM ended as {}: {}", kernel.release, ending.verdict, ending.reason)
+        },
+    };
+    let text = serde_json::to_vec_pretty(&probe).context("cannot write JSON")?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(probe)
+}
+
+/// Where the cache remembers a probe.
+fn remembered(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
+    let host = uname().context("cannot ask for the kernel's release")?;
+    let mut hash = Sha256::new();
+    for part in [
+        host.release().to_string_lossy().as_ref(),
+        host.version().to_string_lossy().as_ref(),
+        &qemu::version()?,
+        &closure::sha256(&kernel.bzimage())?,
+    ] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let directory = cache.join("kvm");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory.join(format!("{key}.json")))
+}

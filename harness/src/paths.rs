@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where things lie: the repository and the cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The root of the repository that the current directory is in.
+///
+/// # Errors
+/// If it is in none.
+pub fn repository() -> Result<PathBuf> {
+    let here = std::env::current_dir().context("cannot find the current directory")?;
+    here.ancestors()
+        .find(|directory| is_repository(directory))
+        .map(Path::to_owned)
+        .with_context(|| {
+            format!(
+                "{} is not inside the mutexlab repository: change into it",
+                here.display()
+            )
+        })
+}
+
+fn is_repository(directory: &Path) -> bool {
+    ["module", "harness", "scenarios"]
+        .iter()
+        .all(|name| directory.join(name).is_dir())
+}

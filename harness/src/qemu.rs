@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The virtual machine: what QEMU is told beyond what virtme-ng tells it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use duct::cmd;
+use serde::{Deserialize, Serialize};
+
+use crate::guard;
+
+/// The program that virtme-ng starts.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The CPU of a virtual-mode guest, less what TCG cannot do and would warn about, and less the
+/// hardware random numbers. `max` would be another CPU in every version of QEMU.
+const CPU_MODEL: &str =
+    "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
+/// Seed of all random numbers that QEMU gives the guest.
+pub const SEED: u32 = 1;
+/// Memory of a guest in MiB.
+pub const MEMORY_MIB: u32 = 1024;
+
+/// How the guest's instructions are executed, and what its clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// Emulated, one instruction a nanosecond: exact and the same everywhere, on one host thread.
+    TcgIcount,
+    /// Emulated, in real time, one host thread a CPU.
+    Tcg,
+    /// Executed by the host's CPU.
+    Kvm,
+}
+
+impl Accelerator {
+    /// The model of the guest's CPU.
+    pub const fn cpu_model(self) -> &'static str {
+        match self {
+            Self::TcgIcount | Self::Tcg => CPU_MODEL,
+            Self::Kvm => "host",
+        }
+    }
+
+    /// Arguments to QEMU behind virtme-ng's own.
+    pub fn qemu_arguments(self) -> String {
+        match self {
+            // sleep=off lets an idle guest's clock jump to its next timer.
+            Self::TcgIcount => format!(
+                "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {SEED}"
+            ),
+            Self::Tcg => format!("-cpu {CPU_MODEL} -seed {SEED}"),
+            // virtme-ng picks KVM and `-cpu host` by itself.
+            Self::Kvm => String::new(),
+        }
+    }
+
+    /// Arguments to the kernel behind virtme-ng's own.
+    pub const fn kernel_arguments(self) -> &'static [&'static str] {
+        match self {
+            // Without ACPI the kernel calibrates the local APIC's timer, and checks the timer's
+            // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
+            // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
+            // guest needs a timer.
+            Self::TcgIcount => &["nolapic_timer", "no_timer_check"],
+            Self::Tcg | Self::Kvm => &[],
+        }
+    }
+}
+
+/// The first line of `qemu-system-x86_64 --version`.
+///
+/// # Errors
+/// If QEMU is not installed.
+pub fn version() -> Result<String> {
+    let output = cmd!(PROGRAM, "--version").read().with_context(|| {
+        format!("cannot run {PROGRAM}: install it, on Debian with `apt-get install qemu-system-x86`")
+    })?;
+    Ok(output.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The command line of the QEMU that runs somewhere below process `ancestor`; `None` if there is
+/// none yet.
+pub fn command_line_below(ancestor: u32) -> Option<Vec<String>> {
+    guard::descendants(ancestor).into_iter().find_map(|pid| {
+        let arguments = command_line(pid)?;
+        let program = arguments.first()?.rsplit('/').next()?;
+        // virtme-ng first runs it to ask for its version.
+        let boots = arguments.iter().any(|argument| argument == "-kernel");
+        (program == PROGRAM && boots).then_some(arguments)
+    })
+}
+
+fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Everything that a number depends on, so that whoever doubts it can make it again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::sys::utsname::uname;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::guest_root;
+use crate::kernel::Kernel;
+use crate::qemu::{self, Accelerator};
+use crate::virtme::Virtme;
+
+/// The closure of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Closure {
+    /// The commit, in full.
+    pub commit: String,
+    /// Whether files differed from it.
+    pub dirty: bool,
+    /// Hash of the program that was agent and host, which covers what the commit does not if
+    /// files differed.
+    pub harness_sha256: String,
+    /// By name in the scenario.
+    pub kernels: BTreeMap<String, KernelClosure>,
+    /// What virtme-ng says of its version.
+    pub virtme_ng: String,
+    /// What nft says of its version.
+    pub nft: String,
+    /// The virtual machine.
+    pub qemu: QemuClosure,
+    /// The machine underneath.
+    pub host: Host,
+    /// Seeds of random numbers, by what they are for.
+    pub seeds: BTreeMap<String, u32>,
+    /// The scenario's file.
+    pub scenario_text: String,
+}
+
+/// A kernel and the modules built against it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelClosure {
+    /// What `uname -r` says.
+    pub release: String,
+    /// Hash of the source archive; null for a tree of the user's.
+    pub source_sha256: Option<String>,
+    /// Hash of `.config`.
+    pub config_sha256: String,
+    /// Hash of the bzImage.
+    pub image_sha256: String,
+    /// The C compiler, as `.config` has it.
+    pub compiler: Option<String>,
+    /// The Rust compiler, as `.config` has it.
+    pub rustc: Option<String>,
+    /// bindgen, as `.config` has it.
+    pub bindgen: Option<String>,
+    /// Hashes of the modules by name.
+    pub modules: BTreeMap<String, String>,
+}
+
+/// The virtual machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QemuClosure {
+    /// The first line of `--version`.
+    pub version: String,
+    /// How instructions are executed.
+    pub accelerator: Accelerator,
+    /// The CPU model with its features.
+    pub cpu_model: String,
+    /// Arguments beyond virtme-ng's; each boot's record has the whole command line.
+    pub arguments: String,
+}
+
+/// The machine underneath. In virtual mode it must not matter; whether it does can be found out
+/// only if it is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Release of its kernel.
+    pub kernel: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Model of its CPU.
+    pub cpu: String,
+    /// How many CPUs this program may use.
+    pub cpus: usize,
+}
+
+impl Closure {
+    /// Finds everything out.
+    ///
+    /// # Errors
+    /// If something cannot be found out: a number of unknown origin is worth nothing.
+    pub fn collect<'a>(
+        repository: &Path,
+        kernels: impl Iterator<Item = &'a Kernel>,
+        virtme: &Virtme,
+        accelerator: Accelerator,
+        scenario_text: &str,
+    ) -> Result<Self> {
+        let harness = std::env::current_exe().context("cannot find the running program's file")?;
+        let git = |arguments: &[&str]| {
+            duct::cmd("git", arguments)
+                .dir(repository)
+                .stderr_null()
+                .read()
+                .with_context(|| format!("git {} fails in {}", arguments.join(" "), repository.display()))
+        };
+        Ok(Self {
+            commit: git(&["rev-parse", "HEAD"])?,
+            dirty: !git(&["status", "--porcelain"])?.is_empty(),
+            harness_sha256: sha256(&harness)?,
+            kernels: kernels
+                .map(|kernel| Ok((kernel.name.clone(), KernelClosure::of(kernel)?)))
+                .collect::<Result<_>>()?,
+            virtme_ng: virtme.version()?,
+            nft: guest_root::nft_version()?,
+            qemu: QemuClosure {
+                version: qemu::version()?,
+                accelerator,
+                cpu_model: accelerator.cpu_model().to_owned(),
+                arguments: accelerator.qemu_arguments(),
+            },
+            host: Host::of_this_machine()?,
+            seeds: [("qemu".to_owned(), qemu::SEED)].into(),
+            scenario_text: scenario_text.to_owned(),
+        })
+    }
+
+    /// The commit as file names have it: short, and with `-dirty` if files differed.
+    pub fn short_commit(&self) -> String {
+        let short: String = self.commit.chars().take(10).collect();
+        if self.dirty { short + "-dirty" } else { short }
+    }
+
+    /// What differs from `other`, a line each; empty if nothing does.
+    ///
+    /// # Errors
+    /// If one cannot be written as JSON.
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+        let ours = serde_json::to_value(self).context("cannot write the closure as JSON")?;
+        let theirs = serde_json::to_value(other).context("cannot write the closure as JSON")?;
+        let mut found = Vec::new();
+        compare("", &ours, &theirs, &mut found);
+        Ok(found)
+    }
+}
+
+/// Adds a line for each leaf that differs.
+fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
+    if ours == theirs {
+        return;
+    }
+    let (Value::Object(ours), Value::Object(theirs)) = (ours, theirs) else {
+        found.push(format!("{path}: {theirs} then, {ours} now"));
+        return;
+    };
+    let mut keys: Vec<_> = ours.keys().chain(theirs.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let get = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
+        compare(&path, &get(ours), &get(theirs), found);
+    }
+}
+
+impl KernelClosure {
+    fn of(kernel: &Kernel) -> Result<Self> {
+        let path = kernel.config();
+        let config = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let option = |name: &str| config_text(&config, name);
+        let mut modules = BTreeMap::new();
+        if let Some(files) = &kernel.modules {
+            for file in [&files.proxy, &files.probe] {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                modules.insert(name, sha256(file)?);
+            }
+        }
+        Ok(Self {
+            release: kernel.release.clone(),
+            source_sha256: kernel.source_sha256.clone(),
+            config_sha256: sha256(&path)?,
+            image_sha256: sha256(&kernel.bzimage())?,
+            compiler: option("CONFIG_CC_VERSION_TEXT"),
+            rustc: option("CONFIG_RUSTC_VERSION_TEXT"),
+            bindgen: option("CONFIG_BINDGEN_VERSION_TEXT"),
+            modules,
+        })
+    }
+}
+
+/// The value of `name="value"` in a kernel's configuration.
+fn config_text(config: &str, name: &str) -> Option<String> {
+    config
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+        .map(str::to_owned)
+}
+
+impl Host {
+    fn of_this_machine() -> Result<Self> {
+        let name = uname().context("cannot ask for the kernel's release")?;
+        let path = "/proc/cpuinfo";
+        let cpus = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        let cpu = cpus
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+            .map_or("unknown", |(_, model)| model);
+        Ok(Self {
+            kernel: name.release().to_string_lossy().into_owned(),
+            architecture: name.machine().to_string_lossy().into_owned(),
+            cpu: cpu.to_owned(),
+            cpus: std::thread::available_parallelism()
+                .context("cannot count the CPUs")?
+                .get(),
+        })
+    }
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let digest = || -> io::Result<_> {
+        let mut file = File::open(path)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hash.finalize()),
+                length => hash.update(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+    };
+    let hash = digest().with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_options_are_found() {
+        let config = "# CONFIG_A is not set\nCONFIG_CC_VERSION_TEXT=\"clang 22\"\nCONFIG_B=y\n";
+        assert_eq!(config_text(config, "CONFIG_CC_VERSION_TEXT").as_deref(), Some("clang 22"));
+        assert_eq!(config_text(config, "CONFIG_CC"), None);
+        assert_eq!(config_text(config, "CONFIG_B"), None);
+    }
+
+    #[test]
+    fn differences_name_the_leaf() {
+        let ours = serde_json::json!({"a": {"b": 1, "c": 2}, "d": [1], "e": 0});
+        let theirs = serde_json::json!({"a": {"b": 1, "c": 3}, "d": [2], "f": 0});
+        let mut found = Vec::new();
+        compare("", &ours, &theirs, &mut found);
+        assert_eq!(
+            found,
+            [
+                "a.c: 3 then, 2 now",
+                "d: [2] then, [1] now",
+                "e: null then, 0 now",
+                "f: 0 then, null now"
+            ]
+        );
+        found.clear();
+        compare("", &ours, &ours, &mut found);
+        assert!(found.is_empty());
+    }
+
+    #[test]
+    fn hash_is_sha256() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "abc").unwrap();
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(file.path()).unwrap(), expected);
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A results file: complete JSON at every moment, whatever happens to this program.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use super::closure::Closure;
+use super::metrics::{self, PATH_MEAN};
+use super::record::{BootRecord, CellRecord, Results, SCHEMA};
+use crate::guest::protocol::Subject;
+use crate::scenario::ScenarioFile;
+
+/// A results file that is being written.
+#[derive(Debug)]
+pub struct ResultsFile {
+    path: PathBuf,
+    results: Results,
+}
+
+impl ResultsFile {
+    /// Begins a new file in `directory`, named after the time, the commit and the scenario.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn create(
+        directory: &Path,
+        file: &ScenarioFile,
+        filter: Option<&str>,
+        closure: Closure,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let name = format!(
+            "{}-{}-{}.json",
+            now.strftime("%Y%m%dT%H%M%SZ"),
+            closure.short_commit(),
+            file.name
+        );
+        let created = Self {
+            path: directory.join(name),
+            results: Results {
+                schema: SCHEMA,
+                scenario: file.name.clone(),
+                question: file.scenario.question.clone(),
+                mode: file.scenario.mode,
+                started: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                filter: filter.map(str::to_owned),
+                closure,
+                boots: Vec::new(),
+                cells: Vec::new(),
+            },
+        };
+        created.save()?;
+        Ok(created)
+    }
+
+    /// Opens a file to go on with it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of another version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no JSON", path.display()))?;
+        if value.get("schema") != Some(&SCHEMA.into()) {
+            bail!(
+                "{} is of schema {}, but this program writes {SCHEMA}",
+                path.display(),
+                value.get("schema").unwrap_or(&serde_json::Value::Null)
+            );
+        }
+        let results = serde_json::from_value(value)
+            .with_context(|| format!("{} is no results file", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            results,
+        })
+    }
+
+    /// The newest results of a scenario in `directory`: names begin with the time.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or holds none.
+    pub fn newest(directory: &Path, scenario: &str) -> Result<PathBuf> {
+        let end = format!("-{scenario}.json");
+        fs::read_dir(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(|first: char| first.is_ascii_digit()) && name.ends_with(&end)
+            })
+            .max()
+            .with_context(|| {
+                format!("{} holds no results of {scenario} to resume", directory.display())
+            })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in it.
+    pub fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// The directory of the run's console logs.
+    pub fn log_directory(&self) -> PathBuf {
+        let stem = self.path.file_stem().unwrap_or_default();
+        self.path.with_file_name("logs").join(stem)
+    }
+
+    /// Adds a cell, in the place of what was known of it, and writes the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put_cell(&mut self, mut record: CellRecord) -> Result<()> {
+        let none = self.none_of(&record).and_then(|none| none.metric(PATH_MEAN));
+        if let (Some(path), Some(none), true) =
+            (record.metric(PATH_MEAN), none, record.subject != Subject::None)
+        {
+            let metric = metrics::path_over_none(path, none, self.results.mode);
+            record.metrics.push(metric);
+        }
+        let cells = &mut self.results.cells;
+        cells.retain(|cell| (&cell.id, cell.repetition) != (&record.id, record.repetition));
+        cells.push(record);
+        self.save()
+    }
+
+    /// The cell of the same boot and traffic without a subject.
+    fn none_of(&self, record: &CellRecord) -> Option<&CellRecord> {
+        self.results.cells.iter().find(|cell| {
+            cell.subject == Subject::None && cell.boot == record.boot && cell.traffic == record.traffic
+        })
+    }
+
+    /// Adds a boot, in the place of what was known of it, and writes the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put_boot(&mut self, record: BootRecord) -> Result<()> {
+        self.results.boots.retain(|boot| boot.id != record.id);
+        self.results.boots.push(record);
+        self.save()
+    }
+
+    /// Writes everything to a file beside, to the disk, and then puts that in the old one's place.
+    fn save(&self) -> Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let beside = directory.join(format!(".{name}.tmp"));
+        let write = || -> Result<()> {
+            fs::create_dir_all(directory)?;
+            let mut text = serde_json::to_vec_pretty(&self.results)?;
+            text.push(b'\n');
+            let mut file = File::create(&beside)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&beside, &self.path)?;
+            File::open(directory)?.sync_all()?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}

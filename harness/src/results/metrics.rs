@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Numbers that say what they are: from a measurement to named metrics with units.
+
+use std::collections::BTreeMap;
+
+use mutex_datapath::histogram::percentile;
+use serde::{Deserialize, Serialize};
+
+use crate::guest::protocol::{HookCost, Measurement};
+use crate::scenario::Mode;
+
+/// Mean cost of a whole way in the hooks, both directions.
+pub const HOOK_MEAN: &str = "hook.mean";
+/// Mean time of a packet's whole path.
+pub const PATH_MEAN: &str = "path.mean";
+/// [`PATH_MEAN`] less that of `none`.
+pub const PATH_OVER_NONE: &str = "path.over_none";
+/// Percentiles by name, in thousandths of a percent.
+pub const PERCENTILES: [(&str, u32); 4] = [
+    ("p50", 50_000),
+    ("p90", 90_000),
+    ("p99", 99_000),
+    ("p99.9", 99_900),
+];
+
+/// A number and what it means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Its name: span, direction where it is of one, and statistic.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// Which direction is better.
+    pub better: Better,
+    /// Whether a repetition must give the same number.
+    pub kind: Kind,
+    /// The number.
+    pub value: f64,
+}
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Executed instructions, of one packet.
+    #[serde(rename = "instructions/packet")]
+    InstructionsPerPacket,
+}
+
+impl Unit {
+    /// The unit of time a packet takes.
+    pub const fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Virtual => Self::InstructionsPerPacket,
+        }
+    }
+}
+
+/// Which direction is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Better {
+    /// Less of it.
+    Lower,
+}
+
+/// Whether a repetition must give the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// It must, to the instruction.
+    Exact,
+    /// It varies.
+    Sampled,
+}
+
+/// All metrics of a measurement but [`PATH_OVER_NONE`], which needs another cell.
+pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
+    let unit = Unit::of(mode);
+    let mut metrics = Vec::new();
+    let mut add = |name: String, kind: Kind, value: Option<f64>| {
+        metrics.extend(value.map(|value| Metric {
+            name,
+            unit,
+            better: Better::Lower,
+            kind,
+            value,
+        }));
+    };
+    let both = merge(&measurement.original, &measurement.reply);
+    for (span, cost) in [
+        ("hook", &both),
+        ("hook.original", &measurement.original),
+        ("hook.reply", &measurement.reply),
+    ] {
+        for (name, thousandths) in PERCENTILES {
+            let value = percentile(cost.histogram.iter().copied(), thousandths);
+            add(format!("{span}.{name}"), Kind::Exact, value.map(to_float));
+        }
+        let any = cost.packets > 0;
+        add(format!("{span}.max"), Kind::Sampled, any.then_some(to_float(cost.max)));
+        add(format!("{span}.mean"), Kind::Sampled, ratio(cost.sum, cost.packets));
+    }
+    let first = measurement.first_packet.map(to_float);
+    add("hook.first_packet".to_owned(), Kind::Sampled, first);
+    for (direction, cost) in [("original", &measurement.original), ("reply", &measurement.reply)] {
+        for (hook, &mean) in &cost.by_hook {
+            add(format!("hook.{direction}.{hook}.mean"), Kind::Sampled, Some(mean));
+        }
+    }
+    let path = ratio(measurement.path.ticks, measurement.path.packets);
+    add(PATH_MEAN.to_owned(), Kind::Sampled, path);
+    metrics
+}
+
+/// [`PATH_OVER_NONE`] from the paths of a subject and of `none`.
+pub fn path_over_none(path: f64, none: f64, mode: Mode) -> Metric {
+    Metric {
+        name: PATH_OVER_NONE.to_owned(),
+        unit: Unit::of(mode),
+        better: Better::Lower,
+        kind: Kind::Sampled,
+        value: path - none,
+    }
+}
+
+/// The histogram of both directions' packets.
+fn merge(a: &HookCost, b: &HookCost) -> HookCost {
+    let mut buckets: BTreeMap<u64, u64> = BTreeMap::new();
+    for &(value, packets) in a.histogram.iter().chain(&b.histogram) {
+        *buckets.entry(value).or_default() += packets;
+    }
+    HookCost {
+        packets: a.packets + b.packets,
+        histogram: buckets.into_iter().collect(),
+        sum: a.sum + b.sum,
+        max: a.max.max(b.max),
+        ..HookCost::default()
+    }
+}
+
+fn ratio(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| to_float(sum) / to_float(count))
+}
+
+/// Counts of instructions stay far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
+fn to_float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::protocol::{Delivery, PathCost};
+
+    fn cost(histogram: &[(u64, u64)]) -> HookCost {
+        HookCost {
+            packets: histogram.iter().map(|&(_, packets)| packets).sum(),
+            sum: histogram.iter().map(|&(value, packets)| value * packets).sum(),
+            max: histogram.last().map_or(0, |&(value, _)| value),
+            histogram: histogram.to_vec(),
+            by_hook: [("pre_routing".to_owned(), 7.0)].into(),
+            ..HookCost::default()
+        }
+    }
+
+    fn measurement() -> Measurement {
+        Measurement {
+            delivery: Delivery::default(),
+            original: cost(&[(100, 999), (5000, 1)]),
+            reply: cost(&[(40, 500), (100, 500)]),
+            first_packet: Some(6000),
+            path: PathCost {
+                ticks: 20_000_000,
+                packets: 2000,
+            },
+            counters: BTreeMap::new(),
+        }
+    }
+
+    fn value(metrics: &[Metric], name: &str) -> Option<f64> {
+        metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+    }
+
+    #[test]
+    fn percentiles_and_means_are_those_of_the_histograms() {
+        let metrics = of(&measurement(), Mode::Virtual);
+        for (name, expected) in [
+            ("hook.original.p50", 100.0),
+            ("hook.original.p99.9", 100.0),
+            ("hook.original.max", 5000.0),
+            ("hook.original.mean", 104.9),
+            ("hook.reply.p50", 40.0),
+            ("hook.reply.p90", 100.0),
+            ("hook.p50", 100.0),
+            ("hook.mean", 87.45),
+            ("hook.first_packet", 6000.0),
+            ("hook.reply.pre_routing.mean", 7.0),
+            ("path.mean", 10_000.0),
+        ] {
+            assert_eq!(value(&metrics, name), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let metrics = of(&measurement(), Mode::Virtual);
+        for (index, metric) in metrics.iter().enumerate() {
+            assert!(!metrics[..index].iter().any(|other| other.name == metric.name));
+        }
+    }
+
+    #[test]
+    fn no_packets_give_no_numbers() {
+        let nothing = Measurement {
+            original: HookCost::default(),
+            reply: HookCost::default(),
+            first_packet: None,
+            path: PathCost::default(),
+            ..measurement()
+        };
+        assert_eq!(of(&nothing, Mode::Virtual), []);
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Results: what is written to `results/*.json`, and how. `results/schema.json` describes the
+//! format for other programs.
+
+pub mod closure;
+pub mod file;
+pub mod metrics;
+pub mod record;

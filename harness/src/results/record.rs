@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The records of a results file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::closure::Closure;
+use super::metrics::Metric;
+use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
+use crate::scenario::Mode;
+use crate::verdict::Verdict;
+
+/// Version of the format; raised whenever a reader of the old one would misread the new one.
+pub const SCHEMA: u32 = 1;
+
+/// All of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The scenario's name.
+    pub scenario: String,
+    /// Its question.
+    pub question: String,
+    /// What time is counted in.
+    pub mode: Mode,
+    /// When the run began, RFC 3339, UTC.
+    pub started: String,
+    /// Which cells were chosen of the scenario's: a part of their ids. Null if all were.
+    pub filter: Option<String>,
+    /// Everything that the numbers depend on.
+    pub closure: Closure,
+    /// The boots, in order.
+    pub boots: Vec<BootRecord>,
+    /// The cells, in the order in which they ended.
+    pub cells: Vec<CellRecord>,
+}
+
+/// One boot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootRecord {
+    /// Its name in the plan.
+    pub id: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Why, unless it is ok.
+    pub reason: Option<String>,
+    /// How long it took, in seconds of the host's time.
+    pub seconds: f64,
+    /// QEMU's command line, with `$RUN` for the run's temporary directory; empty if QEMU never ran.
+    pub qemu: Vec<String>,
+    /// Where its console went, relative to the repository.
+    pub console_log: String,
+}
+
+/// One cell of one boot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// Its name in the plan; the same in every repetition.
+    pub id: String,
+    /// The boot's name.
+    pub boot: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Which repetition it is, from 1.
+    pub repetition: u32,
+    /// What was measured.
+    pub subject: Subject,
+    /// The module's parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// The packets.
+    pub traffic: Traffic,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Why, unless it is ok.
+    pub reason: Option<String>,
+    /// Where the packets went; null if that was not heard.
+    pub delivery: Option<Delivery>,
+    /// What came out; empty unless it is ok.
+    pub metrics: Vec<Metric>,
+    /// What the percentiles were taken from; null unless it is ok.
+    pub hook_cost: Option<Directions>,
+    /// The module's counters over the cell.
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl CellRecord {
+    /// The value of the metric called `name`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics
+            .iter()
+            .find(|metric| metric.name == name)
+            .map(|metric| metric.value)
+    }
+}
+
+/// Histograms by direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Directions {
+    /// Packets from the client.
+    pub original: HookCost,
+    /// Packets to the client.
+    pub reply: HookCost,
+}

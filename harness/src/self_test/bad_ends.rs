@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Guests that go wrong on purpose: each must end as the right verdict, in time, and leave
+//! nothing running.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::Bench;
+use super::outcome::Outcomes;
+use crate::boot::{Boot, Deadlines};
+use crate::guard;
+use crate::guest::protocol::{EVENT_PREFIX, Fault, Order, VERSION, Work};
+use crate::kernel::Kernel;
+use crate::qemu::{self, Accelerator};
+use crate::verdict::{Ending, Verdict};
+
+/// When to give up on a guest that never comes up; short, since it is meant not to.
+const UP_DEADLINE: Duration = Duration::from_secs(20);
+/// When to give up on one that falls silent.
+const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long processes may outlive a killed harness.
+const KILLED_DEADLINE: Duration = Duration::from_secs(5);
+/// How much of a kernel is overwritten to make it one that does not boot.
+const HOLE: usize = 1 << 16;
+
+/// A way to end badly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadEnd {
+    /// The agent commits a fault, and the boot must end as the verdict.
+    Fault(&'static str, Fault, Verdict),
+    /// The kernel is damaged.
+    NeverBoots,
+    /// The harness is killed.
+    HarnessKilled,
+}
+
+/// All of them.
+pub const ALL: [BadEnd; 6] = [
+    BadEnd::Fault("warning-is-splat", Fault::Warning, Verdict::Splat),
+    BadEnd::Fault("panic-is-panic", Fault::Panic, Verdict::Panic),
+    BadEnd::Fault("silence-is-hang", Fault::Silence, Verdict::Hang),
+    BadEnd::Fault("agent-exit-is-infra", Fault::AgentExit, Verdict::Infra),
+    BadEnd::NeverBoots,
+    BadEnd::HarnessKilled,
+];
+
+impl BadEnd {
+    /// Its name as a test.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fault(name, ..) => name,
+            Self::NeverBoots => "damaged-kernel-is-boot",
+            Self::HarnessKilled => "killed-harness-leaves-no-guest",
+        }
+    }
+
+    /// Whether only a kernel with its checkers can go wrong this way.
+    pub fn needs_debug(self) -> bool {
+        matches!(self, Self::Fault(_, Fault::Warning, _))
+    }
+
+    /// Has it happen on `kernel`.
+    pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &mut Outcomes) -> Result<()> {
+        let started = Instant::now();
+        let ending = match self {
+            Self::Fault(name, fault, expected) => {
+                let bzimage = kernel.bzimage();
+                expect(bench, name, kernel, &bzimage, Work::Fault(fault), expected)?
+            }
+            Self::NeverBoots => {
+                let damaged = damage(&kernel.bzimage(), &bench.logs)?;
+                expect(bench, self.name(), kernel, &damaged, Work::Boot, Verdict::Boot)?
+            }
+            Self::HarnessKilled => kill_harness(bench, &kernel.bzimage())?,
+        };
+        outcomes.add(self.name(), kernel, ending, Some(started.elapsed()));
+        Ok(())
+    }
+}
+
+/// Boots and compares the verdict.
+fn expect(
+    bench: &Bench<'_>,
+    name: &str,
+    kernel: &Kernel,
+    bzimage: &Path,
+    work: Work,
+    expected: Verdict,
+) -> Result<Ending> {
+    let order = Order {
+        version: VERSION,
+        work,
+    };
+    let usual = if kernel.debug { Deadlines::DEBUG } else { Deadlines::PLAIN };
+    let boot = Boot {
+        kernel: bzimage,
+        cpus: 1,
+        accelerator: Accelerator::TcgIcount,
+        order: &order,
+        modules: None,
+        deadlines: Deadlines {
+            up: if expected == Verdict::Boot { UP_DEADLINE } else { usual.up },
+            silence: SILENCE_DEADLINE,
+            ..usual
+        },
+        console_log: &bench.logs.join(format!("{name}.console.log")),
+    };
+    let ending = boot.run(bench.virtme, bench.interrupt, &mut |_| Ok(()))?.ending;
+    Ok(if ending.verdict == expected {
+        Ending::ok()
+    } else {
+        let reason = format!("ended as {}, not as {expected}: {}", ending.verdict, ending.reason);
+        Ending::bad(Verdict::Failed, reason)
+    })
+}
+
+/// A copy of a kernel whose compressed part has a hole: its first code runs, finds it broken, and
+/// stops, as a kernel does that hangs before it can print.
+fn damage(bzimage: &Path, directory: &Path) -> Result<PathBuf> {
+    let mut bytes =
+        fs::read(bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
+    let middle = bytes.len() / 2;
+    bytes.iter_mut().skip(middle).take(HOLE).for_each(|byte| *byte = 0);
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let damaged = directory.join("damaged-bzImage");
+    fs::write(&damaged, bytes).with_context(|| format!("cannot write {}", damaged.display()))?;
+    Ok(damaged)
+}
+
+/// Kills another harness in the middle of a boot, and looks whether something of it survives.
+fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
+    let harness = std::env::current_exe().context("cannot find the running program's file")?;
+    fs::create_dir_all(&bench.logs)
+        .with_context(|| format!("cannot create {}", bench.logs.display()))?;
+    let mut child = Command::new(&harness)
+        .args(["boot", "--work", r#"{"fault":"silence"}"#, "--log"])
+        .arg(bench.logs.join("killed-harness.console.log"))
+        .arg(bzimage)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", harness.display()))?;
+    let up = wait_until_up(&mut child);
+    let descendants = guard::descendants(child.id());
+    let guest_ran = qemu::command_line_below(child.id()).is_some();
+    child.kill().context("cannot kill the other harness")?;
+    child.wait().context("cannot wait for the other harness")?;
+    if !up || !guest_ran {
+        return Ok(Ending::bad(Verdict::Infra, "the other harness's guest did not come up"));
+    }
+    let deadline = Instant::now() + KILLED_DEADLINE;
+    loop {
+        let alive: Vec<_> = descendants.iter().filter(|&&pid| is_alive(pid)).collect();
+        if alive.is_empty() {
+            return Ok(Ending::ok());
+        }
+        if Instant::now() > deadline {
+            let reason = format!(
+                "{} s after the harness was killed, processes {alive:?} are still there",
+                KILLED_DEADLINE.as_secs()
+            );
+            return Ok(Ending::bad(Verdict::Failed, reason));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Reads the other harness's output until its guest is up; false if it ends before.
+fn wait_until_up(child: &mut Child) -> bool {
+    let Some(output) = child.stdout.take() else {
+        return false;
+    };
+    BufReader::new(output)
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.starts_with(EVENT_PREFIX))
+}
+
+/// A zombie waits only for its parent to look, and uses nothing.
+fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        !state.is_some_and(|rest| rest.starts_with('Z'))
+    })
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The agent's functional tests, all in one boot of a kernel.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Bench;
+use super::outcome::{Outcomes, label};
+use crate::boot::{Boot, Deadlines};
+use crate::guest::protocol::{Event, Order, VERSION, Work};
+use crate::kernel::Kernel;
+use crate::qemu::Accelerator;
+use crate::verdict::{Ending, Verdict};
+
+/// Two, so that what runs at the same time on different CPUs does.
+const CPUS: u32 = 2;
+/// Tests that only a kernel with its checkers can run.
+const NEED_DEBUG: [&str; 1] = ["no-leaks"];
+
+/// Runs the tests called `names` on `kernel`; each has an outcome afterwards.
+pub fn run(
+    bench: &Bench<'_>,
+    kernel: &Kernel,
+    accelerator: Accelerator,
+    names: &[String],
+    outcomes: &mut Outcomes,
+) -> Result<()> {
+    let mut left: Vec<String> = names
+        .iter()
+        .filter(|name| kernel.debug || !NEED_DEBUG.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let order = Order {
+        version: VERSION,
+        work: Work::Test(left.clone()),
+    };
+    let log = format!("{}-functional.console.log", label(kernel).replace(':', "-"));
+    let boot = Boot {
+        kernel: &kernel.bzimage(),
+        cpus: CPUS,
+        accelerator,
+        order: &order,
+        modules: kernel.modules.as_ref(),
+        deadlines: if kernel.debug { Deadlines::DEBUG } else { Deadlines::PLAIN },
+        console_log: &bench.logs.join(log),
+    };
+    eprintln!("booting {} with {CPUS} CPUs for {} tests", label(kernel), left.len());
+    let mut started = Instant::now();
+    let booted = boot.run(bench.virtme, bench.interrupt, &mut |event| {
+        match event {
+            Event::TestStarted { .. } => started = Instant::now(),
+            Event::TestEnded { name, failure } => {
+                left.retain(|other| other != name);
+                let ending = match failure {
+                    None => Ending::ok(),
+                    Some(reason) => Ending::bad(Verdict::Failed, reason),
+                };
+                outcomes.add(name, kernel, ending, Some(started.elapsed()));
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let ending = booted.ending;
+    if matches!(ending.verdict, Verdict::Splat | Verdict::Panic) {
+        // Console and events are not in step: it may have been the last test that ended.
+        outcomes.spoil_last(&ending);
+    } else if ending.is_ok() {
+        for name in left {
+            outcomes.add(&name, kernel, Ending::bad(Verdict::Infra, "the agent left it out"), None);
+        }
+        return Ok(());
+    }
+    if left.is_empty() {
+        outcomes.add("going-down", kernel, ending.clone(), None);
+    }
+    let mut reason = ending.reason;
+    for name in left {
+        outcomes.add(&name, kernel, Ending::bad(ending.verdict, reason), None);
+        reason = "not run after that".to_owned();
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The command line of virtme-ng.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use duct::cmd;
+
+use crate::guest_root::START_PATH;
+use crate::image::Cache;
+use crate::qemu::{Accelerator, MEMORY_MIB};
+
+/// An installation of virtme-ng.
+#[derive(Clone, Debug)]
+pub struct Virtme {
+    /// The directory of `vng` and `virtme-run`.
+    directory: PathBuf,
+}
+
+impl Virtme {
+    /// Looks in the tools' virtual environment in the cache, then in PATH.
+    ///
+    /// # Errors
+    /// If it is in neither.
+    pub fn find() -> Result<Self> {
+        let tools = Cache::new()?.directory().join("tools/venv/bin");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::iter::once(tools.clone())
+            .chain(std::env::split_paths(&path))
+            .find(|directory| directory.join("vng").is_file())
+            .map(|directory| Self { directory })
+            .with_context(|| {
+                format!(
+                    "cannot find vng (virtme-ng) in {} nor in PATH: `./just doctor` says how to get it",
+                    tools.display()
+                )
+            })
+    }
+
+    /// What `vng --version` says.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn version(&self) -> Result<String> {
+        let vng = self.vng();
+        cmd!(&vng, "--version")
+            .read()
+            .map(|text| text.trim().to_owned())
+            .with_context(|| format!("cannot run {}", vng.display()))
+    }
+
+    /// PATH with this installation first, since `vng` looks for `virtme-run` there.
+    pub fn search_path(&self) -> OsString {
+        let mut path = self.directory.clone().into_os_string();
+        if let Some(rest) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(rest);
+        }
+        path
+    }
+
+    /// The command that boots `kernel` (a bzImage) on `root` and runs what is at [`START_PATH`].
+    ///
+    /// # Errors
+    /// If a path cannot go through the shell that `vng` puts its command line through.
+    pub fn command(
+        &self,
+        kernel: &Path,
+        root: &Path,
+        cpus: u32,
+        accelerator: Accelerator,
+    ) -> Result<Vec<OsString>> {
+        for path in [kernel, root] {
+            let text = path.to_string_lossy();
+            if !text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+@%".contains(char)) {
+                bail!("virtme-ng cannot take the path {text:?}: use one without blanks and signs");
+            }
+        }
+        let mut command = vec![self.vng().into_os_string()];
+        let mut add = |arguments: &[&str]| command.extend(arguments.iter().map(OsString::from));
+        add(&["--run", &kernel.to_string_lossy()]);
+        add(&["--root", &root.to_string_lossy()]);
+        add(&["--cpus", &cpus.to_string()]);
+        add(&["--memory", &format!("{MEMORY_MIB}M")]);
+        // virtio-fs would want a daemon; its threads would be one more thing that differs.
+        add(&["--force-9p", "--user", "root", "--verbose"]);
+        if accelerator != Accelerator::Kvm {
+            add(&["--disable-kvm"]);
+        }
+        // Without CONFIG_BLOCK the kernel does not find a 9p root by itself.
+        add(&["--append", "root=/dev/root"]);
+        for argument in accelerator.kernel_arguments() {
+            add(&["--append", argument]);
+        }
+        let qemu = accelerator.qemu_arguments();
+        if !qemu.is_empty() {
+            add(&[&format!("--qemu-opts={qemu}")]);
+        }
+        add(&["--exec", START_PATH]);
+        Ok(command)
+    }
+
+    fn vng(&self) -> PathBuf {
+        self.directory.join("vng")
+    }
+}
