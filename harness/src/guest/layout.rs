@@ -25,6 +25,8 @@ use super::protocol::Family;
 
 /// Port that the client uses; no subject changes it, so the probe knows its packets by it.
 pub const CLIENT_PORT: u16 = 40_000;
+/// Port of a client that the probe does not look at.
+pub const UNMEASURED_PORT: u16 = 40_001;
 /// Port that the client addresses: echo, RFC 862.
 pub const ORIGINAL_PORT: u16 = 7;
 /// Port that a redirected packet goes to.

@@ -2,13 +2,14 @@
 
 //! One cell: what its packets cost, and whether they arrived.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
 
 use super::client::Client;
-use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::layout::{Layout, CLIENT_PORT, ROUTER_SERVER_LINK, UNMEASURED_PORT};
 use super::offload::{self, Offload};
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
@@ -23,6 +24,9 @@ use super::wire_client::WireClient;
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
+
+/// Round trips of the flow that goes before the one that is measured.
+const REHEARSAL: u32 = 8;
 
 /// How long the kernel is left alone after a change, so that what it puts off (multicast
 /// reports, RCU, what a process leaves behind) does not fall into the measurement.
@@ -61,15 +65,12 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
 
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout.router)
         .map_err(|error| blame(cell.subject, error))?;
+    let target = subject::target(cell.subject);
+    rehearse(&layout, traffic, target)?;
     thread::sleep(QUIET);
-    let measured = exchange(
-        &layout,
-        &probe,
-        traffic,
-        subject::target(cell.subject),
-        delivery,
-    )?;
-    let counters = installed.counters()?;
+    let before = installed.counters()?;
+    let measured = exchange(&layout, &probe, traffic, target, delivery)?;
+    let counters = since(&before, installed.counters()?);
     if cell.subject != Subject::NftDnat {
         subject::ensure_no_conntrack(&layout.router)?;
     }
@@ -111,6 +112,17 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
     .context("cannot take the probe's own cost: traffic fails without any subject")
 }
 
+/// Sends a short flow of its own through the subject, so that what the kernel does once only, on
+/// a packet or soon after (keys of hashes, the first slab of a cache), is behind it.
+fn rehearse(layout: &Layout, traffic: &Traffic, target: Target) -> Result<(), Stop> {
+    let mut delivery = Delivery::default();
+    let mut closed_loop = ClosedLoop::new(layout, traffic, UNMEASURED_PORT, target)?;
+    closed_loop.client.open(&mut delivery)?;
+    closed_loop.establish(&mut delivery)?;
+    closed_loop.round_trips(REHEARSAL, &mut delivery)?;
+    closed_loop.close(&mut delivery)
+}
+
 /// What one exchange of packets showed.
 struct Exchanged {
     /// Ticks of the first packet, the probe's included; None if an interrupt fell into it.
@@ -128,7 +140,7 @@ fn exchange(
     target: Target,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
-    let mut closed_loop = ClosedLoop::new(layout, traffic, target)?;
+    let mut closed_loop = ClosedLoop::new(layout, traffic, CLIENT_PORT, target)?;
     probe.reset(traffic.family, traffic.protocol)?;
     closed_loop.client.open(delivery)?;
     let first = probe.snapshot()?.original.median();
@@ -159,14 +171,14 @@ struct ClosedLoop {
 }
 
 impl ClosedLoop {
-    fn new(layout: &Layout, traffic: &Traffic, target: Target) -> Result<Self> {
+    fn new(layout: &Layout, traffic: &Traffic, port: u16, target: Target) -> Result<Self> {
         Ok(Self {
             protocol: traffic.protocol,
             client: match traffic.way {
-                Way::Forward => Box::new(WireClient::new(layout, traffic)?),
-                Way::Local => Box::new(StackClient::new(layout, traffic)?),
+                Way::Forward => Box::new(WireClient::new(layout, traffic, port)?),
+                Way::Local => Box::new(StackClient::new(layout, traffic, port)?),
             },
-            responder: Responder::new(layout, traffic, target)?,
+            responder: Responder::new(layout, traffic, port, target)?,
         })
     }
 
@@ -218,6 +230,17 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// What counters rose by since `before`.
+fn since(
+    before: &BTreeMap<String, u64>,
+    mut counters: BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    for (name, count) in &mut counters {
+        *count = count.saturating_sub(before.get(name).copied().unwrap_or_default());
+    }
+    counters
 }
 
 /// Fails unless every packet arrived where it should and every answer came back from where the

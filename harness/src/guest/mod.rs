@@ -9,6 +9,7 @@ pub mod tests;
 mod agent;
 mod channel;
 mod client;
+mod device;
 mod fault;
 mod kmod;
 mod layout;

@@ -3,14 +3,15 @@
 //! The other end of `/dev/mutex_probe`, and what its numbers become.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::Write;
 
 use anyhow::{bail, Context, Result};
 use mutex_abi::bytes::Reader;
 use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
 use mutex_datapath::histogram::{percentile, Scale};
 
+use super::device;
 use super::layout::CLIENT_PORT;
 use super::namespace::Namespace;
 use super::protocol::{Family, HookCost, Protocol};
@@ -46,14 +47,7 @@ impl Probe {
     /// at equal priority, netfilter calls last what came first, and there the probe has to be
     /// last.
     pub fn open(namespace: &Namespace) -> Result<Self> {
-        let path = format!("/dev/{DEVICE}");
-        let file = namespace.run(|| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(&path)
-                .with_context(|| format!("cannot open {path}"))
-        })?;
+        let file = namespace.run(|| device::open(DEVICE))?;
         Ok(Self { file })
     }
 
@@ -72,11 +66,7 @@ impl Probe {
 
     /// What was recorded since the last reset.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        let mut bytes = Vec::new();
-        (&self.file)
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| (&self.file).read_to_end(&mut bytes))
-            .with_context(|| format!("cannot read {DEVICE}"))?;
+        let bytes = device::read(&self.file).with_context(|| format!("cannot read {DEVICE}"))?;
         let mut reader = Reader::new(&bytes);
         let snapshot = Snapshot {
             original: Samples::read(&mut reader)?,

@@ -2,8 +2,8 @@
 
 //! The other end of `/dev/mutex_proxy`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use mutex_abi::proxy::{self, ConfigHeader, Rule, Stats, DEVICE, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use nix::libc;
 
+use super::device;
 use super::namespace::Namespace;
 use super::protocol::{Family, Protocol};
 
@@ -27,12 +28,7 @@ impl Context {
 
     /// Opens a context for the namespace of the calling thread.
     pub fn open_here() -> Result<Self> {
-        let path = format!("/dev/{DEVICE}");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("cannot open {path}"))?;
+        let file = device::open(DEVICE)?;
         Ok(Self { file })
     }
 
@@ -60,10 +56,7 @@ impl Context {
 
     /// Reads the configuration back.
     pub fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        (&self.file).seek(SeekFrom::Start(0))?;
-        (&self.file).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        device::read(&self.file)
     }
 
     /// The namespace's counters.

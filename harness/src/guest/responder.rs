@@ -42,13 +42,14 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Starts to listen for the client of `traffic`, whose packets must arrive at `target`.
-    pub fn new(layout: &Layout, traffic: &Traffic, target: Target) -> Result<Self> {
+    /// Starts to listen for the client of `traffic` with the given port, whose packets must arrive
+    /// at `target`.
+    pub fn new(layout: &Layout, traffic: &Traffic, port: u16, target: Target) -> Result<Self> {
         Ok(Self {
             channel: Channel::open(&layout.server, &SERVER_LINK, traffic.family)?,
             family: traffic.family,
             target,
-            client: traffic.client(),
+            client: traffic.client(port),
             requests: 0,
             connection: None,
             frames: 0,

@@ -37,8 +37,8 @@ enum Socket {
 
 impl StackClient {
     /// Opens and binds the client's socket; nothing is sent yet.
-    pub fn new(layout: &Layout, traffic: &Traffic) -> Result<Self> {
-        let local = traffic.client();
+    pub fn new(layout: &Layout, traffic: &Traffic, port: u16) -> Result<Self> {
+        let local = traffic.client(port);
         let socket = layout
             .router
             .run(|| match traffic.protocol {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{bail, Result};
 
 use super::layout::{
-    Host, CLIENT_PORT, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
-    WIRE_ORIGINAL, WIRE_UPSTREAM,
+    Host, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL,
+    WIRE_UPSTREAM,
 };
 use super::payload;
 use super::protocol::{Family, Traffic, Way};
@@ -23,13 +23,13 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 pub const FLOW: u32 = 1;
 
 impl Traffic {
-    /// Where the client sends from.
-    pub fn client(&self) -> SocketAddr {
+    /// Where the client with the given port sends from.
+    pub fn client(&self, port: u16) -> SocketAddr {
         let host = match self.way {
             Way::Forward => WIRE_CLIENT,
             Way::Local => ROUTER_SERVER_SIDE,
         };
-        host.socket(self.family, CLIENT_PORT)
+        host.socket(self.family, port)
     }
 
     /// Refuses a payload that cannot be labelled or does not fit into a packet.

@@ -33,8 +33,8 @@ pub struct WireClient {
 
 impl WireClient {
     /// Opens the client's channel; nothing is sent yet.
-    pub fn new(layout: &Layout, traffic: &Traffic) -> Result<Self> {
-        let local = traffic.client();
+    pub fn new(layout: &Layout, traffic: &Traffic, port: u16) -> Result<Self> {
+        let local = traffic.client(port);
         let dialogue = Dialogue::new(traffic);
         Ok(Self {
             channel: Channel::open(&layout.client, &CLIENT_LINK, traffic.family)?,

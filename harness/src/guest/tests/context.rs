@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use mutex_abi::proxy::{ConfigHeader, Rule, Stats, MAX_RULES};
+use nix::errno::Errno;
 use nix::libc;
 
 use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
@@ -70,9 +71,14 @@ pub fn bad_rules_are_refused() -> Result<()> {
     let mut peers = Peers::new(&setup)?;
     peers.ensure_redirected(true)?;
     for (what, bytes) in bad_configurations() {
+        let expected = if bytes.len() > ConfigHeader::config_size(MAX_RULES) {
+            Errno::E2BIG
+        } else {
+            Errno::EINVAL
+        };
         match context.write(&bytes) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            other => bail!("{what}: expected EINVAL, got {other:?}"),
+            Err(error) if error.raw_os_error() == Some(expected as i32) => {}
+            other => bail!("{what}: expected {expected}, got {other:?}"),
         }
         ensure!(
             context.read()? == before,
@@ -182,7 +188,7 @@ pub fn capability_is_needed() -> Result<()> {
         .downcast_ref::<io::Error>()
         .and_then(io::Error::raw_os_error);
     ensure!(
-        cause == Some(libc::EPERM),
+        cause == Some(Errno::EPERM as i32),
         "expected EPERM without CAP_NET_ADMIN, got {error:#}"
     );
     setup.finish()

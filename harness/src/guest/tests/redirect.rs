@@ -45,11 +45,13 @@ pub fn tests() -> impl Iterator<Item = GuestTest> {
                         way,
                         offloads,
                     };
-                    let (protocol, family) = match (protocol, family) {
-                        (Protocol::Tcp, Family::V4) => ("tcp", "v4"),
-                        (Protocol::Tcp, Family::V6) => ("tcp", "v6"),
-                        (Protocol::Udp, Family::V4) => ("udp", "v4"),
-                        (Protocol::Udp, Family::V6) => ("udp", "v6"),
+                    let protocol = match protocol {
+                        Protocol::Tcp => "TCP",
+                        Protocol::Udp => "UDP",
+                    };
+                    let version = match family {
+                        Family::V4 => "v4",
+                        Family::V6 => "v6",
                     };
                     let (way, of) = match way {
                         Way::Forward => ("forward", "passing through"),
@@ -60,9 +62,10 @@ pub fn tests() -> impl Iterator<Item = GuestTest> {
                     } else {
                         ("-no-offload", ", checksums and segments by software")
                     };
+                    let short = protocol.to_lowercase();
                     GuestTest::new(
-                        format!("redirect-{protocol}-{family}-{way}{suffix}"),
-                        format!("{protocol} over IP{family} {of} reaches the upstream{with}"),
+                        format!("redirect-{short}-{version}-{way}{suffix}"),
+                        format!("{protocol} over IP{version} {of} reaches the upstream{with}"),
                         move || run(case),
                     )
                 })

@@ -64,6 +64,12 @@ pub fn unmatched_pass() -> Result<()> {
         stats.flows_created == 0 && stats.packets_original == 0 && stats.packets_reply == 0,
         "expected no flow and no packet redirected, got {stats:?}"
     );
+    let cut_short = 2 * FAMILIES.len() as u64;
+    ensure!(
+        stats.malformed == cut_short,
+        "expected {cut_short} packets counted as malformed, got {}",
+        stats.malformed
+    );
     drop(context);
     setup.finish()
 }
