@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::guest::protocol::{Delivery, Subject, Traffic};
 use crate::plan;
-use crate::results::metrics::{HOOK_MEAN, PATH_MEAN, PERCENTILES};
+use crate::results::metrics::{HOOK_MEAN, PATH_MEAN, PATH_OVER_NONE, PERCENTILES};
 use crate::results::record::{CellRecord, Results};
 use crate::table::{number, Align, Field, Style, Table};
 use crate::verdict::Verdict;
@@ -86,16 +86,16 @@ fn traffics(group: &Group<'_>) -> Vec<Traffic> {
         .collect()
 }
 
-fn traffic_fields(traffic: &Traffic) -> [Field; 3] {
+fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
     [
         plan::way_name(traffic.way).into(),
         format!(
-            "{} {}",
+            "{} {} {}",
             plan::family_name(traffic.family),
-            plan::protocol_name(traffic.protocol)
+            plan::protocol_name(traffic.protocol),
+            traffic.payload
         )
         .into(),
-        traffic.payload.to_string().into(),
     ]
 }
 
@@ -105,7 +105,6 @@ fn costs(group: &Group<'_>) -> Table {
     let mut table = Table::new(&[
         ("way", Align::Left),
         ("traffic", Align::Left),
-        ("bytes", Align::Right),
         ("none", Align::Right),
         ("nft-dnat", Align::Right),
         ("module", Align::Right),
@@ -157,7 +156,6 @@ fn percentiles(group: &Group<'_>) -> Table {
     let mut head = vec![
         ("way", Align::Left),
         ("traffic", Align::Left),
-        ("bytes", Align::Right),
         ("subject", Align::Left),
     ];
     head.extend(PERCENTILES.map(|(name, _)| (name, Align::Right)));
@@ -165,19 +163,21 @@ fn percentiles(group: &Group<'_>) -> Table {
         ("max", Align::Right),
         ("mean", Align::Right),
         ("path", Align::Right),
+        ("over none", Align::Right),
     ]);
     let mut table = Table::new(&head);
     for traffic in traffics(group) {
+        let mut name = traffic_fields(&traffic);
         for cell in group.iter().filter(|cell| cell.traffic == traffic) {
-            let mut fields = traffic_fields(&traffic).to_vec();
+            let mut fields = name.to_vec();
+            // Once for all subjects.
+            name = ["".into(), "".into()];
             fields.push(plan::variant(cell.subject, &cell.parameters).into());
             if cell.verdict == Verdict::Ok {
-                let statistics = PERCENTILES
-                    .iter()
-                    .map(|(name, _)| *name)
-                    .chain(["max", "mean"]);
+                let names = PERCENTILES.map(|(name, _)| name);
+                let statistics = names.iter().copied().chain(["max", "mean"]);
                 fields.extend(statistics.map(|name| both_directions(cell, name)));
-                fields.push(value(Some(cell), PATH_MEAN));
+                fields.extend([PATH_MEAN, PATH_OVER_NONE].map(|name| value(Some(cell), name)));
             } else {
                 fields.push(Field::styled(cell.verdict.name(), Style::Bad));
             }

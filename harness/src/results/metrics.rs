@@ -2,12 +2,10 @@
 
 //! Numbers that say what they are: from a measurement to named metrics with units.
 
-use std::collections::BTreeMap;
-
 use mutex_datapath::histogram::percentile;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::protocol::{HookCost, Measurement};
+use crate::guest::protocol::Measurement;
 use crate::scenario::Mode;
 
 /// Mean cost of a whole way in the hooks, both directions.
@@ -87,9 +85,7 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
             value,
         }));
     };
-    let both = merge(&measurement.original, &measurement.reply);
     for (span, cost) in [
-        ("hook", &both),
         ("hook.original", &measurement.original),
         ("hook.reply", &measurement.reply),
     ] {
@@ -98,17 +94,16 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
             add(format!("{span}.{name}"), Kind::Exact, value.map(to_float));
         }
         let any = cost.packets > 0;
-        add(
-            format!("{span}.max"),
-            Kind::Sampled,
-            any.then_some(to_float(cost.max)),
-        );
-        add(
-            format!("{span}.mean"),
-            Kind::Sampled,
-            ratio(cost.sum, cost.packets),
-        );
+        let max = any.then_some(to_float(cost.max));
+        add(format!("{span}.max"), Kind::Sampled, max);
+        let mean = ratio(cost.sum, cost.packets);
+        add(format!("{span}.mean"), Kind::Sampled, mean);
     }
+    // No percentiles of both directions together: a median of two halves lies where they meet,
+    // and a single packet more in one of them moves it from one to the other.
+    let (original, reply) = (&measurement.original, &measurement.reply);
+    let mean = ratio(original.sum + reply.sum, original.packets + reply.packets);
+    add(HOOK_MEAN.to_owned(), Kind::Sampled, mean);
     let first = measurement.first_packet.map(to_float);
     add("hook.first_packet".to_owned(), Kind::Sampled, first);
     for (direction, cost) in [
@@ -139,21 +134,6 @@ pub fn path_over_none(path: f64, none: f64, mode: Mode) -> Metric {
     }
 }
 
-/// The histogram of both directions' packets.
-fn merge(a: &HookCost, b: &HookCost) -> HookCost {
-    let mut buckets: BTreeMap<u64, u64> = BTreeMap::new();
-    for &(value, packets) in a.histogram.iter().chain(&b.histogram) {
-        *buckets.entry(value).or_default() += packets;
-    }
-    HookCost {
-        packets: a.packets + b.packets,
-        histogram: buckets.into_iter().collect(),
-        sum: a.sum + b.sum,
-        max: a.max.max(b.max),
-        ..HookCost::default()
-    }
-}
-
 fn ratio(sum: u64, count: u64) -> Option<f64> {
     (count > 0).then(|| to_float(sum) / to_float(count))
 }
@@ -166,8 +146,10 @@ fn to_float(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::guest::protocol::{Delivery, PathCost};
+    use crate::guest::protocol::{Delivery, HookCost, PathCost};
 
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {
@@ -214,7 +196,6 @@ mod tests {
             ("hook.original.mean", 104.9),
             ("hook.reply.p50", 40.0),
             ("hook.reply.p90", 100.0),
-            ("hook.p50", 100.0),
             ("hook.mean", 87.45),
             ("hook.first_packet", 6000.0),
             ("hook.reply.pre_routing.mean", 7.0),
