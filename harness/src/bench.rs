@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
-use crate::boot::{Boot, Booted, Deadlines};
-use crate::guest::protocol::{Delivery, Event, GuestCell, Order, Outcome, VERSION, Work};
+use crate::boot::{Boot, Deadlines};
+use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use crate::image::Flavour;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::{Kernel, NamedTree};
@@ -71,7 +71,10 @@ impl BenchCommand {
         if let Some(part) = &self.filter {
             plan.retain(|_, cell| cell.id.contains(part));
             if plan.boots.is_empty() {
-                bail!("no cell of {} has {part:?} in its name: see --plan", scenario.name);
+                bail!(
+                    "no cell of {} has {part:?} in its name: see --plan",
+                    scenario.name
+                );
             }
         }
         if self.plan {
@@ -101,6 +104,7 @@ impl BenchCommand {
             mode: scenario.scenario.mode,
             progress: progress(plan.cells()),
             results: &mut results,
+            well: true,
         };
         for boot in &plan.boots {
             let kernel = kernels
@@ -118,12 +122,19 @@ impl BenchCommand {
             }
         }
         run.progress.finish_and_clear();
-        self.report(&results)
+        let well = run.well;
+        self.report(&results)?;
+        let cells = &results.results().cells;
+        let well = well && cells.iter().all(|cell| cell.verdict == Verdict::Ok);
+        Ok(i32::from(!well))
     }
 
     fn print_plan(&self, plan: &Plan) -> Result<i32> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(plan).context("cannot write JSON")?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(plan).context("cannot write JSON")?
+            );
             return Ok(0);
         }
         let mut table = Table::new(&[("boot", Align::Left), ("cell", Align::Left)]);
@@ -176,17 +187,15 @@ impl BenchCommand {
         Ok(results)
     }
 
-    fn report(&self, results: &ResultsFile) -> Result<i32> {
-        let all = results.results();
+    fn report(&self, results: &ResultsFile) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(all).context("cannot write JSON")?);
+            let json = serde_json::to_string_pretty(results.results());
+            println!("{}", json.context("cannot write JSON")?);
         } else {
-            print!("{}", summary::text(all));
+            print!("{}", summary::text(results.results()));
             println!("{}", results.path().display());
         }
-        let well = all.cells.iter().all(|cell| cell.verdict == Verdict::Ok)
-            && all.boots.iter().all(|boot| boot.verdict == Verdict::Ok);
-        Ok(i32::from(!well))
+        Ok(())
     }
 }
 
@@ -195,7 +204,10 @@ impl BenchCommand {
 fn skip_finished(plan: &mut Plan, results: &ResultsFile) {
     let results = results.results();
     plan.retain(|boot, cell| {
-        let wanted = results.filter.as_ref().is_none_or(|part| cell.id.contains(part));
+        let wanted = results
+            .filter
+            .as_ref()
+            .is_none_or(|part| cell.id.contains(part));
         let finished = results.cells.iter().any(|record| {
             record.id == cell.id
                 && record.repetition == boot.repetition
@@ -228,13 +240,27 @@ struct Run<'a> {
     mode: Mode,
     progress: ProgressBar,
     results: &'a mut ResultsFile,
+    /// Whether all boots ended well.
+    well: bool,
 }
 
 impl Run<'_> {
     /// Measures the cells of one boot; each has a record afterwards.
     fn boot(&mut self, planned: &PlannedBoot, kernel: &Kernel) -> Result<()> {
-        let log_name = format!("{}.console.log", planned.id.replace('/', "-"));
+        let id = self.results.boot_id(&planned.id);
+        let log_name = format!("{}.console.log", id.replace('/', "-"));
         let console_log = self.results.log_directory().join(log_name);
+        // Stands if this program is killed before it can tell better.
+        let mut record = BootRecord {
+            id: id.clone(),
+            verdict: Verdict::Infra,
+            reason: Some("the harness ended before the boot did".to_owned()),
+            reports: Vec::new(),
+            seconds: 0.0,
+            qemu: Vec::new(),
+            console_log: self.relative(&console_log),
+        };
+        self.results.put_boot(record.clone())?;
         let order = Order {
             version: VERSION,
             work: Work::Measure(planned.cells.clone()),
@@ -248,19 +274,20 @@ impl Run<'_> {
             deadlines: Deadlines::PLAIN,
             console_log: &console_log,
         };
-        self.announce(&format!("booting {}", planned.id));
-        let mut progress = Progress::new(planned);
+        self.announce(&format!("booting {id}"));
+        let mut progress = Progress::new(planned, id);
         let (virtme, interrupt) = (self.virtme, self.interrupt);
-        let booted = boot.run(virtme, interrupt, &mut |event| self.take(&mut progress, event))?;
-        self.results.put_boot(BootRecord {
-            id: planned.id.clone(),
-            verdict: booted.ending.verdict,
-            reason: (!booted.ending.is_ok()).then(|| booted.ending.reason.clone()),
-            seconds: booted.duration.as_secs_f64(),
-            qemu: booted.qemu.clone(),
-            console_log: self.relative(&console_log),
+        let booted = boot.run(virtme, interrupt, &mut |event| {
+            self.take(&mut progress, event)
         })?;
-        self.settle(progress, &booted)
+        record.verdict = booted.ending.verdict;
+        record.reason = (!booted.ending.is_ok()).then(|| booted.ending.reason.clone());
+        record.reports = booted.reports;
+        record.seconds = booted.duration.as_secs_f64();
+        record.qemu = booted.qemu;
+        self.results.put_boot(record)?;
+        self.well &= booted.ending.is_ok();
+        self.settle(progress, &booted.ending)
     }
 
     fn take(&mut self, progress: &mut Progress<'_>, event: &Event) -> Result<()> {
@@ -273,7 +300,7 @@ impl Run<'_> {
                 let Some(cell) = progress.end(id) else {
                     bail!("the agent measured {id:?}, which it was not asked for");
                 };
-                let record = record(progress.planned, cell, outcome, self.mode);
+                let record = record(progress, cell, outcome, self.mode);
                 self.put(record, Some(progress.started.elapsed()))?;
             }
             _ => {}
@@ -283,8 +310,8 @@ impl Run<'_> {
 
     /// Gives the cells that the boot's bad end kept from ending that verdict. A splat also spoils
     /// the last cell that ended: console and events are not in step.
-    fn settle(&mut self, progress: Progress<'_>, booted: &Booted) -> Result<()> {
-        let ending = match (&booted.ending, progress.left.is_empty()) {
+    fn settle(&mut self, progress: Progress<'_>, ending: &Ending) -> Result<()> {
+        let ending = match (ending, progress.left.is_empty()) {
             (ending, true) if ending.is_ok() => return Ok(()),
             (ending, false) if ending.is_ok() => {
                 Ending::bad(Verdict::Infra, "the agent left the cell out")
@@ -293,14 +320,16 @@ impl Run<'_> {
         };
         let spoilt = matches!(ending.verdict, Verdict::Splat | Verdict::Panic);
         let last = progress.last.filter(|_| spoilt);
-        for cell in last.into_iter().chain(progress.left) {
-            self.put(unmeasured(progress.planned, cell, &ending), None)?;
+        for cell in last.into_iter().chain(progress.left.iter().copied()) {
+            self.put(empty(&progress, cell, &ending), None)?;
         }
         Ok(())
     }
 
     fn put(&mut self, record: CellRecord, took: Option<Duration>) -> Result<()> {
-        let took = took.map_or(String::new(), |took| format!(" ({:.1} s)", took.as_secs_f64()));
+        let took = took.map_or(String::new(), |took| {
+            format!(" ({:.1} s)", took.as_secs_f64())
+        });
         self.announce(&format!("{:<6} {}{took}", record.verdict, record.id));
         self.results.put_cell(record)?;
         self.progress.inc(1);
@@ -325,15 +354,17 @@ impl Run<'_> {
 /// How far a boot has come with its cells.
 struct Progress<'a> {
     planned: &'a PlannedBoot,
+    boot_id: String,
     left: Vec<&'a GuestCell>,
     last: Option<&'a GuestCell>,
     started: Instant,
 }
 
 impl<'a> Progress<'a> {
-    fn new(planned: &'a PlannedBoot) -> Self {
+    fn new(planned: &'a PlannedBoot, boot_id: String) -> Self {
         Self {
             planned,
+            boot_id,
             left: planned.cells.iter().collect(),
             last: None,
             started: Instant::now(),
@@ -349,7 +380,7 @@ impl<'a> Progress<'a> {
 }
 
 /// The record of a cell that the agent ended.
-fn record(planned: &PlannedBoot, cell: &GuestCell, outcome: &Outcome, mode: Mode) -> CellRecord {
+fn record(progress: &Progress<'_>, cell: &GuestCell, outcome: &Outcome, mode: Mode) -> CellRecord {
     match outcome {
         Outcome::Ok(measurement) => CellRecord {
             delivery: Some(measurement.delivery),
@@ -359,32 +390,22 @@ fn record(planned: &PlannedBoot, cell: &GuestCell, outcome: &Outcome, mode: Mode
                 reply: measurement.reply.clone(),
             }),
             counters: measurement.counters.clone(),
-            ..empty(planned, cell, &Ending::ok(), None)
+            ..empty(progress, cell, &Ending::ok())
         },
-        Outcome::Failed { reason, delivery } => {
-            let ending = Ending::bad(Verdict::Failed, reason);
-            empty(planned, cell, &ending, Some(*delivery))
-        }
-        Outcome::Infra { reason } => {
-            empty(planned, cell, &Ending::bad(Verdict::Infra, reason), None)
-        }
+        Outcome::Failed { reason, delivery } => CellRecord {
+            delivery: Some(*delivery),
+            ..empty(progress, cell, &Ending::bad(Verdict::Failed, reason))
+        },
+        Outcome::Infra { reason } => empty(progress, cell, &Ending::bad(Verdict::Infra, reason)),
     }
 }
 
-/// The record of a cell that its boot's end kept from ending.
-fn unmeasured(planned: &PlannedBoot, cell: &GuestCell, ending: &Ending) -> CellRecord {
-    empty(planned, cell, ending, None)
-}
-
-fn empty(
-    planned: &PlannedBoot,
-    cell: &GuestCell,
-    ending: &Ending,
-    delivery: Option<Delivery>,
-) -> CellRecord {
+/// The record of a cell without numbers.
+fn empty(progress: &Progress<'_>, cell: &GuestCell, ending: &Ending) -> CellRecord {
+    let planned = progress.planned;
     CellRecord {
         id: cell.id.clone(),
-        boot: planned.id.clone(),
+        boot: progress.boot_id.clone(),
         kernel: planned.kernel.clone(),
         cpus: planned.cpus,
         repetition: planned.repetition,
@@ -393,7 +414,7 @@ fn empty(
         traffic: cell.traffic,
         verdict: ending.verdict,
         reason: (!ending.is_ok()).then(|| ending.reason.clone()),
-        delivery,
+        delivery: None,
         metrics: Vec::new(),
         hook_cost: None,
         counters: BTreeMap::new(),

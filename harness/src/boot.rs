@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use duct::Handle;
 
-use crate::console::Scanner;
-use crate::guest::protocol::{EVENT_PREFIX, Event, Order, VERSION};
+use crate::console::{Report, Scanner};
+use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
 use crate::guest_root::{self, ModuleFiles};
 use crate::interrupt::Interrupt;
+use crate::paths;
 use crate::qemu::{self, Accelerator};
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
@@ -27,6 +28,9 @@ const POLL: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_secs(3);
 /// A killed guest may take this long to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Stands in QEMU's command line for the boot's temporary directory, whose name is random.
+const RUN_VARIABLE: &str = "$RUN";
 
 /// How long a guest may take, in time of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub struct Boot<'a> {
 pub struct Booted {
     /// How it ended.
     pub ending: Ending,
+    /// What the kernel complained of.
+    pub reports: Vec<Report>,
     /// Command line of QEMU; empty if it never ran.
     pub qemu: Vec<String>,
     /// How long it took, in time of the host.
@@ -106,6 +112,7 @@ impl Boot<'_> {
         guest.stop()?;
         Ok(Booted {
             ending: ending?,
+            reports: watch.scanner.into_reports(),
             qemu,
             duration: started.elapsed(),
         })
@@ -147,7 +154,7 @@ impl Guest {
         let (leash_end, leash) = pipe()?;
         let (output, output_end) = pipe()?;
         let (console, console_end) = pipe()?;
-        let harness = std::env::current_exe().context("cannot find the running program's file")?;
+        let harness = paths::this_program();
         let mut command = vec![
             "guard".into(),
             "--remove".into(),
@@ -181,12 +188,17 @@ impl Guest {
     /// Notes QEMU's command line once it runs.
     fn note_qemu(&mut self) {
         if self.qemu.is_empty() {
-            self.qemu = self
+            let arguments = self
                 .handle
                 .pids()
                 .into_iter()
-                .find_map(qemu::command_line_below)
-                .unwrap_or_default();
+                .find_map(qemu::command_line_below);
+            let directory = self.directory.path().to_string_lossy();
+            self.qemu = arguments
+                .unwrap_or_default()
+                .iter()
+                .map(|argument| argument.replace(&*directory, RUN_VARIABLE))
+                .collect();
         }
     }
 
@@ -194,7 +206,12 @@ impl Guest {
     fn stop(mut self) -> Result<()> {
         self.leash = None;
         let deadline = Instant::now() + KILL_DEADLINE;
-        while self.handle.try_wait().context("cannot wait for the guard")?.is_none() {
+        while self
+            .handle
+            .try_wait()
+            .context("cannot wait for the guard")?
+            .is_none()
+        {
             if Instant::now() > deadline {
                 anyhow::bail!(
                     "the guard (process {:?}) does not end: look at it with `ps f`",
@@ -358,7 +375,10 @@ impl Watch {
         }
         if let Some(at) = self.done {
             return (now > at + GRACE).then(|| {
-                Ending::bad(Verdict::Hang, "the order is done, but the guest does not go down")
+                Ending::bad(
+                    Verdict::Hang,
+                    "the order is done, but the guest does not go down",
+                )
             });
         }
         let deadlines = &self.deadlines;
@@ -421,6 +441,9 @@ impl Watch {
         if self.last_lines.is_empty() {
             return "; the console is empty".to_owned();
         }
-        format!("; the console's last lines: {}", self.last_lines.join(" | "))
+        format!(
+            "; the console's last lines: {}",
+            self.last_lines.join(" | ")
+        )
     }
 }

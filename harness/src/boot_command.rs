@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{EVENT_PREFIX, Order, VERSION, Work};
+use crate::guest::protocol::{Order, Work, EVENT_PREFIX, VERSION};
 use crate::interrupt::Interrupt;
 use crate::qemu::Accelerator;
 use crate::virtme::Virtme;
@@ -53,7 +53,11 @@ impl BootCommand {
         let boot = Boot {
             kernel: &kernel,
             cpus: self.cpus,
-            accelerator: if self.icount { Accelerator::TcgIcount } else { Accelerator::Tcg },
+            accelerator: if self.icount {
+                Accelerator::TcgIcount
+            } else {
+                Accelerator::Tcg
+            },
             order: &order,
             modules: None,
             deadlines: Deadlines::PLAIN,

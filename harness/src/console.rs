@@ -4,8 +4,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of complaint a report is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The kernel gave up.
     Panic,
@@ -111,7 +114,7 @@ const MAX_LINES: usize = 150;
 const MAX_SECONDS: f64 = 1.0;
 
 /// One complaint of the kernel's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// What kind it is.
     pub kind: Kind,
@@ -119,7 +122,8 @@ pub struct Report {
     pub title: String,
     /// The whole report, a line each, without time stamps.
     pub text: Vec<String>,
-    at: Option<f64>,
+    /// When, in seconds of the guest's time; null if the console did not say.
+    pub at: Option<f64>,
 }
 
 /// Reads a console line by line and collects the reports in it.
@@ -180,6 +184,11 @@ impl Scanner {
         &self.reports
     }
 
+    /// The reports found in all.
+    pub fn into_reports(self) -> Vec<Report> {
+        self.reports
+    }
+
     /// The panic, if there was one.
     pub fn panic(&self) -> Option<&Report> {
         self.reports
@@ -232,7 +241,10 @@ mod tests {
     fn time_and_caller_are_taken_off() {
         assert_eq!(split_time("[    1.5] hello"), (Some(1.5), "hello"));
         assert_eq!(split_time("[    1.5][   T77] hello"), (Some(1.5), "hello"));
-        assert_eq!(split_time("[    1.5] [ BUG: x ]"), (Some(1.5), "[ BUG: x ]"));
+        assert_eq!(
+            split_time("[    1.5] [ BUG: x ]"),
+            (Some(1.5), "[ BUG: x ]")
+        );
         assert_eq!(split_time("[ok] hello"), (None, "[ok] hello"));
         assert_eq!(split_time(""), (None, ""));
     }

@@ -19,13 +19,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use clap::Args;
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, setsid};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::{setsid, Pid};
 
 /// How long processes that were sent SIGKILL may take to go.
 const REAP_DEADLINE: Duration = Duration::from_secs(5);
@@ -133,7 +133,9 @@ fn kill_descendants() -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("processes {alive:?} survive SIGKILL; look at them with ps -o pid,stat,wchan,args");
+            bail!(
+                "processes {alive:?} survive SIGKILL; look at them with ps -o pid,stat,wchan,args"
+            );
         }
         for pid in alive {
             // It may have gone since; the next round tells.
@@ -148,7 +150,11 @@ fn kill_descendants() -> Result<()> {
 pub fn descendants(ancestor: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{ORDER_PATH, Order, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
+use crate::guest::protocol::{Order, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
+use crate::paths;
 
 /// What the guest starts; see [`START_SCRIPT`].
 pub const START_PATH: &str = "/lab/start";
@@ -22,8 +23,8 @@ const AGENT_PATH: &str = "/lab/mutexlab";
 
 /// Directories that exist empty, to be mounted on or written to in memory.
 const DIRECTORIES: &[&str] = &[
-    "bin", "dev", "etc", "home", "lab", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "tmp",
-    "usr/bin", "usr/lib", "usr/sbin", "var/log", "var/tmp",
+    "bin", "dev", "etc", "home", "lab", "lib", "lib64", "proc", "root", "run", "sbin", "sys",
+    "tmp", "usr/bin", "usr/lib", "usr/sbin", "var/log", "var/tmp",
 ];
 
 /// Files of `/etc` that virtme-ng's init reads or mounts over.
@@ -37,7 +38,9 @@ const ETC: &[(&str, &str)] = &[
 ];
 
 /// Programs of busybox's that virtme-ng's init and [`START_SCRIPT`] call.
-const APPLETS: &[&str] = &["sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount"];
+const APPLETS: &[&str] = &[
+    "sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount",
+];
 
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,
 /// apart from the console, on which the kernel writes in the middle of others' lines. virtme-ng
@@ -77,7 +80,7 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
         write(&root.join("etc").join(name), text.as_bytes(), 0o644)?;
     }
     install_busybox(root)?;
-    let agent = std::env::current_exe().context("cannot find the running program's file")?;
+    let agent = paths::this_program();
     install_program(root, &agent, AGENT_PATH)?;
     let nft = find_program("nft", "nftables")?;
     install_program(root, &nft, "/usr/sbin/nft")?;
@@ -173,8 +176,7 @@ fn inside(root: &Path, path: &str) -> PathBuf {
 }
 
 fn create_directory(directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
 }
 
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<()> {
@@ -196,7 +198,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{VERSION, Work};
+    use crate::guest::protocol::{Work, VERSION};
 
     #[test]
     fn root_holds_the_agent_its_libraries_and_the_order() {
@@ -209,18 +211,23 @@ mod tests {
         build(root, &order, None).unwrap();
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
-        let program = std::env::current_exe().unwrap();
+        let program = paths::this_program();
         for library in shared_libraries(&program).unwrap() {
             assert!(inside(root, &library.to_string_lossy()).is_file());
         }
-        let mode = fs::metadata(root.join("lab/start")).unwrap().permissions().mode();
+        let mode = fs::metadata(root.join("lab/start"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o111, 0o111);
     }
 
     #[test]
     fn libraries_of_a_dynamic_program_are_found() {
-        let libraries = shared_libraries(&std::env::current_exe().unwrap()).unwrap();
-        assert!(libraries.iter().any(|library| library.to_string_lossy().contains("libc.so")));
+        let libraries = shared_libraries(&paths::this_program()).unwrap();
+        assert!(libraries
+            .iter()
+            .any(|library| library.to_string_lossy().contains("libc.so")));
         assert!(libraries.iter().all(|library| library.is_file()));
     }
 }

@@ -2,8 +2,8 @@
 
 //! Ctrl-C and its kin, as a flag that long work looks at.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -42,7 +42,11 @@ impl Interrupt {
     /// # Errors
     /// [`Interrupted`], and nothing else.
     pub fn check(&self) -> Result<(), Interrupted> {
-        if self.raised() { Err(Interrupted) } else { Ok(()) }
+        if self.raised() {
+            Err(Interrupted)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 
 use crate::guest_root::ModuleFiles;
 use crate::image::{Cache, Catalog, Flavour, Image};
@@ -116,7 +116,10 @@ impl Kernel {
             modules: None,
         };
         if !kernel.bzimage().is_file() {
-            bail!("{} is missing: build the kernel first", kernel.bzimage().display());
+            bail!(
+                "{} is missing: build the kernel first",
+                kernel.bzimage().display()
+            );
         }
         let config = read(&kernel.config())?;
         let debug = config.lines().any(|line| DEBUG_OPTIONS.contains(&line));

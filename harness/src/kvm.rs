@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{Order, VERSION, Work};
+use crate::guest::protocol::{Order, Work, VERSION};
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
 use crate::qemu::{self, Accelerator};
@@ -36,7 +36,11 @@ pub struct Probe {
 impl Probe {
     /// What is to be used.
     pub const fn accelerator(&self) -> Accelerator {
-        if self.works { Accelerator::Kvm } else { Accelerator::Tcg }
+        if self.works {
+            Accelerator::Kvm
+        } else {
+            Accelerator::Tcg
+        }
     }
 }
 
@@ -58,10 +62,16 @@ pub fn probe(
         });
     }
     let file = remembered(kernel, cache)?;
-    if let Some(probe) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+    if let Some(probe) = fs::read(&file)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+    {
         return Ok(probe);
     }
-    eprintln!("trying whether KVM really works, for {} s at most", DEADLINE.as_secs());
+    eprintln!(
+        "trying whether KVM really works, for {} s at most",
+        DEADLINE.as_secs()
+    );
     let order = Order {
         version: VERSION,
         work: Work::Boot,
@@ -85,7 +95,10 @@ pub fn probe(
         reason: if ending.is_ok() {
             format!("Linux {} came up under KVM", kernel.release)
         } else {
-            format!("Linux {} under KVM ended as {}: {}", kernel.release, ending.verdict, ending.reason)
+            format!(
+                "Linux {} under KVM ended as {}: {}",
+                kernel.release, ending.verdict, ending.reason
+            )
         },
     };
     let text = serde_json::to_vec_pretty(&probe).context("cannot write JSON")?;
@@ -106,7 +119,12 @@ fn remembered(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
         hash.update(part);
         hash.update([0]);
     }
-    let key: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let key: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let directory = cache.join("kvm");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;

@@ -28,3 +28,9 @@ fn is_repository(directory: &Path) -> bool {
         .iter()
         .all(|name| directory.join(name).is_dir())
 }
+
+/// The running program's file, even if another one has taken its name since: whoever rebuilds
+/// the harness while it measures must not change what measures.
+pub fn this_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}

@@ -208,7 +208,11 @@ mod tests {
             cpus: vec![1, 2],
             boots: 3,
             subjects: vec![Subject::None, Subject::NftDnat, Subject::Module],
-            parameters: [("a".into(), values(&[0, 1])), ("b".into(), values(&[0, 1, 2]))].into(),
+            parameters: [
+                ("a".into(), values(&[0, 1])),
+                ("b".into(), values(&[0, 1, 2])),
+            ]
+            .into(),
             traffic: TrafficMatrix {
                 ways: vec![Way::Forward, Way::Local],
                 families: vec![Family::V4, Family::V6],

@@ -74,7 +74,9 @@ impl Accelerator {
 /// If QEMU is not installed.
 pub fn version() -> Result<String> {
     let output = cmd!(PROGRAM, "--version").read().with_context(|| {
-        format!("cannot run {PROGRAM}: install it, on Debian with `apt-get install qemu-system-x86`")
+        format!(
+            "cannot run {PROGRAM}: install it, on Debian with `apt-get install qemu-system-x86`"
+        )
     })?;
     Ok(output.lines().next().unwrap_or_default().to_owned())
 }
@@ -94,5 +96,10 @@ pub fn command_line_below(ancestor: u32) -> Option<Vec<String>> {
 fn command_line(pid: u32) -> Option<Vec<String>> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
+    Some(
+        text.trim_end_matches('\0')
+            .split('\0')
+            .map(str::to_owned)
+            .collect(),
+    )
 }

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{anyhow, bail, Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::guest::protocol::{Family, Protocol, Subject, Way};
@@ -129,8 +129,7 @@ impl ScenarioFile {
 
 /// Parses a scenario's text; `file` names it in errors.
 fn parse(text: &str, file: &str) -> Result<Scenario> {
-    let scenario: Scenario =
-        toml::from_str(text).map_err(|error| explain(&error, text, file))?;
+    let scenario: Scenario = toml::from_str(text).map_err(|error| explain(&error, text, file))?;
     scenario.check().with_context(|| file.to_owned())?;
     Ok(scenario)
 }
@@ -189,7 +188,12 @@ fn explain(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
     };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|&char| char != '\n').count() + 1;
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|&char| char != '\n')
+        .count()
+        + 1;
     anyhow!("{file}:{line}:{column}: {message}{hint}")
 }
 
@@ -247,7 +251,10 @@ warm-up = 1
     #[test]
     fn a_misspelt_key_is_found_and_put_right() {
         let text = error("payloads", "payload");
-        assert!(text.starts_with("a.toml:13:1: unknown field `payload`"), "{text}");
+        assert!(
+            text.starts_with("a.toml:13:1: unknown field `payload`"),
+            "{text}"
+        );
         assert!(text.ends_with("did you mean `payloads`?"), "{text}");
         let text = error("\nkernels", "\nkernel");
         assert!(text.starts_with("a.toml:4:1:"), "{text}");

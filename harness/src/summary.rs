@@ -9,10 +9,10 @@ use crate::guest::protocol::{Delivery, Subject, Traffic};
 use crate::plan;
 use crate::results::metrics::{HOOK_MEAN, PATH_MEAN, PERCENTILES};
 use crate::results::record::{CellRecord, Results};
-use crate::table::{Align, Field, Style, Table, number};
+use crate::table::{number, Align, Field, Style, Table};
 use crate::verdict::Verdict;
 
-/// Cells that are shown together: one kernel, one number of CPUs, one boot.
+/// Cells that are shown together: one kernel, one number of CPUs, one repetition.
 type Group<'a> = Vec<&'a CellRecord>;
 
 /// The tables of a run, and what is to be said about them.
@@ -37,21 +37,25 @@ pub fn text(results: &Results) -> String {
         say(&percentiles(&group).to_string());
     }
     say(&delivery(results));
-    for cell in bad_cells(results) {
-        say(&complaint(results, cell));
+    for line in complaints(results) {
+        say(&line);
     }
     text
 }
 
 /// Cells that are no pass.
 fn bad_cells(results: &Results) -> impl Iterator<Item = &CellRecord> {
-    results.cells.iter().filter(|cell| cell.verdict != Verdict::Ok)
+    results
+        .cells
+        .iter()
+        .filter(|cell| cell.verdict != Verdict::Ok)
 }
 
 fn groups(results: &Results) -> Vec<Group<'_>> {
-    let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+    let mut groups: BTreeMap<_, Group<'_>> = BTreeMap::new();
     for cell in &results.cells {
-        groups.entry(&cell.boot).or_default().push(cell);
+        let key = (&cell.kernel, cell.cpus, cell.repetition);
+        groups.entry(key).or_default().push(cell);
     }
     groups.into_values().collect()
 }
@@ -127,10 +131,10 @@ fn costs(group: &Group<'_>) -> Table {
 fn value(cell: Option<&CellRecord>, name: &str) -> Field {
     match cell {
         None => Field::styled("–", Style::Dim),
-        Some(cell) if cell.verdict != Verdict::Ok => {
-            Field::styled(cell.verdict.name(), Style::Bad)
-        }
-        Some(cell) => cell.metric(name).map_or("–".into(), |value| number(value).into()),
+        Some(cell) if cell.verdict != Verdict::Ok => Field::styled(cell.verdict.name(), Style::Bad),
+        Some(cell) => cell
+            .metric(name)
+            .map_or("–".into(), |value| number(value).into()),
     }
 }
 
@@ -138,7 +142,11 @@ fn ratio(ours: Option<&CellRecord>, theirs: Option<&CellRecord>) -> Field {
     let mean = |cell: Option<&CellRecord>| cell?.metric(HOOK_MEAN);
     match (mean(ours), mean(theirs)) {
         (Some(ours), Some(theirs)) if theirs > 0.0 => {
-            let style = if ours < theirs { Style::Good } else { Style::Bad };
+            let style = if ours < theirs {
+                Style::Good
+            } else {
+                Style::Bad
+            };
             Field::styled(format!("{:.2}", ours / theirs), style)
         }
         _ => Field::styled("–", Style::Dim),
@@ -153,14 +161,21 @@ fn percentiles(group: &Group<'_>) -> Table {
         ("subject", Align::Left),
     ];
     head.extend(PERCENTILES.map(|(name, _)| (name, Align::Right)));
-    head.extend([("max", Align::Right), ("mean", Align::Right), ("path", Align::Right)]);
+    head.extend([
+        ("max", Align::Right),
+        ("mean", Align::Right),
+        ("path", Align::Right),
+    ]);
     let mut table = Table::new(&head);
     for traffic in traffics(group) {
         for cell in group.iter().filter(|cell| cell.traffic == traffic) {
             let mut fields = traffic_fields(&traffic).to_vec();
             fields.push(plan::variant(cell.subject, &cell.parameters).into());
             if cell.verdict == Verdict::Ok {
-                let statistics = PERCENTILES.iter().map(|(name, _)| *name).chain(["max", "mean"]);
+                let statistics = PERCENTILES
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .chain(["max", "mean"]);
                 fields.extend(statistics.map(|name| both_directions(cell, name)));
                 fields.push(value(Some(cell), PATH_MEAN));
             } else {
@@ -194,7 +209,11 @@ fn delivery(results: &Results) -> String {
             .filter(|cell| cell.subject == subject)
             .collect();
         let sum = |field: fn(&Delivery) -> u64| -> u64 {
-            cells.iter().filter_map(|cell| cell.delivery.as_ref()).map(field).sum()
+            cells
+                .iter()
+                .filter_map(|cell| cell.delivery.as_ref())
+                .map(field)
+                .sum()
         };
         let sent = sum(|delivery| delivery.sent);
         if sent == 0 {
@@ -203,8 +222,16 @@ fn delivery(results: &Results) -> String {
         let (upstream, original) = (sum(|d| d.at_upstream), sum(|d| d.at_original));
         let (replies, from_original) = (sum(|d| d.replies), sum(|d| d.replies_from_original));
         let damaged = sum(|d| d.bad_payload + d.bad_checksum);
-        let (expected, other) = if redirects { (upstream, original) } else { (original, upstream) };
-        let well = expected == sent && other == 0 && from_original == sent && replies == sent && damaged == 0;
+        let (expected, other) = if redirects {
+            (upstream, original)
+        } else {
+            (original, upstream)
+        };
+        let well = expected == sent
+            && other == 0
+            && from_original == sent
+            && replies == sent
+            && damaged == 0;
         let line = format!(
             "  {:<9} {} sent: {} arrived at the redirected server, {} at the original address; {} \
              replies, {} from the original address; {} damaged",
@@ -229,13 +256,35 @@ fn whole(count: u64) -> String {
     number(count as f64)
 }
 
-fn complaint(results: &Results, cell: &CellRecord) -> String {
-    let boot = results.boots.iter().find(|boot| boot.id == cell.boot);
-    format!(
-        "  {} {}: {}\n         console: {}",
-        Style::Bad.paint(cell.verdict.name()),
-        cell.id,
-        cell.reason.as_deref().unwrap_or("no reason given"),
-        boot.map_or("none", |boot| &boot.console_log),
-    )
+/// What went wrong, once for all cells that it befell.
+fn complaints(results: &Results) -> Vec<String> {
+    let mut befallen: BTreeMap<(&str, Verdict, &str), Vec<&str>> = BTreeMap::new();
+    for cell in bad_cells(results) {
+        let reason = cell.reason.as_deref().unwrap_or("no reason given");
+        befallen
+            .entry((&cell.boot, cell.verdict, reason))
+            .or_default()
+            .push(&cell.id);
+    }
+    let describe = |((boot, verdict, reason), cells): ((&str, Verdict, &str), Vec<&str>)| {
+        let record = results.boots.iter().find(|record| record.id == boot);
+        format!(
+            "  {} {}\n    {reason}\n    console: {}",
+            Style::Bad.paint(verdict.name()),
+            cells.join(", "),
+            record.map_or("none", |record| &record.console_log),
+        )
+    };
+    let boots = results
+        .boots
+        .iter()
+        .filter(|boot| boot.verdict != Verdict::Ok);
+    for boot in boots {
+        let reason = boot.reason.as_deref().unwrap_or("no reason given");
+        befallen
+            .entry((&boot.id, boot.verdict, reason))
+            .or_default()
+            .push(&boot.id);
+    }
+    befallen.into_iter().map(describe).collect()
 }

@@ -101,7 +101,10 @@ impl Table {
     }
 
     fn width(&self, column: usize) -> usize {
-        let head = self.head.get(column).map_or(0, |(text, _)| text.chars().count());
+        let head = self
+            .head
+            .get(column)
+            .map_or(0, |(text, _)| text.chars().count());
         self.rows
             .iter()
             .filter_map(|row| row.get(column))
@@ -142,10 +145,16 @@ impl fmt::Display for Table {
 
 /// A number for people: thousands apart, and a decimal only where it says something.
 pub fn number(value: f64) -> String {
-    let digits = if value.abs() < 100.0 && value.fract().abs() > 0.05 { 1 } else { 0 };
+    let digits = if value.abs() < 100.0 && value.fract().abs() > 0.05 {
+        1
+    } else {
+        0
+    };
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |rest| ("-", rest));
+    let (sign, whole) = whole
+        .strip_prefix('-')
+        .map_or(("", whole), |rest| ("-", rest));
     let mut grouped = String::new();
     for (index, digit) in whole.chars().enumerate() {
         if index > 0 && (whole.len() - index).is_multiple_of(3) {

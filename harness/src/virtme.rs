@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use duct::cmd;
 
 use crate::guest_root::START_PATH;
@@ -74,7 +74,10 @@ impl Virtme {
     ) -> Result<Vec<OsString>> {
         for path in [kernel, root] {
             let text = path.to_string_lossy();
-            if !text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+@%".contains(char)) {
+            if !text
+                .chars()
+                .all(|char| char.is_ascii_alphanumeric() || "/._-+@%".contains(char))
+            {
                 bail!("virtme-ng cannot take the path {text:?}: use one without blanks and signs");
             }
         }

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::guest_root;
 use crate::kernel::Kernel;
+use crate::paths;
 use crate::qemu::{self, Accelerator};
 use crate::virtme::Virtme;
 
@@ -104,13 +105,19 @@ impl Closure {
         accelerator: Accelerator,
         scenario_text: &str,
     ) -> Result<Self> {
-        let harness = std::env::current_exe().context("cannot find the running program's file")?;
+        let harness = paths::this_program();
         let git = |arguments: &[&str]| {
             duct::cmd("git", arguments)
                 .dir(repository)
                 .stderr_null()
                 .read()
-                .with_context(|| format!("git {} fails in {}", arguments.join(" "), repository.display()))
+                .with_context(|| {
+                    format!(
+                        "git {} fails in {}",
+                        arguments.join(" "),
+                        repository.display()
+                    )
+                })
         };
         Ok(Self {
             commit: git(&["rev-parse", "HEAD"])?,
@@ -136,7 +143,11 @@ impl Closure {
     /// The commit as file names have it: short, and with `-dirty` if files differed.
     pub fn short_commit(&self) -> String {
         let short: String = self.commit.chars().take(10).collect();
-        if self.dirty { short + "-dirty" } else { short }
+        if self.dirty {
+            short + "-dirty"
+        } else {
+            short
+        }
     }
 
     /// What differs from `other`, a line each; empty if nothing does.
@@ -165,8 +176,13 @@ fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
     keys.sort();
     keys.dedup();
     for key in keys {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let get = |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let get =
+            |side: &serde_json::Map<String, Value>| side.get(key).cloned().unwrap_or(Value::Null);
         compare(&path, &get(ours), &get(theirs), found);
     }
 }
@@ -174,13 +190,17 @@ fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
 impl KernelClosure {
     fn of(kernel: &Kernel) -> Result<Self> {
         let path = kernel.config();
-        let config = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let config =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let option = |name: &str| config_text(&config, name);
         let mut modules = BTreeMap::new();
         if let Some(files) = &kernel.modules {
             for file in [&files.proxy, &files.probe] {
-                let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let name = file
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 modules.insert(name, sha256(file)?);
             }
         }
@@ -201,7 +221,11 @@ impl KernelClosure {
 fn config_text(config: &str, name: &str) -> Option<String> {
     config
         .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix("=\"")?
+                .strip_suffix('"')
+        })
         .map(str::to_owned)
 }
 
@@ -252,7 +276,10 @@ mod tests {
     #[test]
     fn text_options_are_found() {
         let config = "# CONFIG_A is not set\nCONFIG_CC_VERSION_TEXT=\"clang 22\"\nCONFIG_B=y\n";
-        assert_eq!(config_text(config, "CONFIG_CC_VERSION_TEXT").as_deref(), Some("clang 22"));
+        assert_eq!(
+            config_text(config, "CONFIG_CC_VERSION_TEXT").as_deref(),
+            Some("clang 22")
+        );
         assert_eq!(config_text(config, "CONFIG_CC"), None);
         assert_eq!(config_text(config, "CONFIG_B"), None);
     }

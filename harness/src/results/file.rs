@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{bail, Context, Result};
 use jiff::Timestamp;
 
 use super::closure::Closure;
@@ -97,7 +97,10 @@ impl ResultsFile {
             })
             .max()
             .with_context(|| {
-                format!("{} holds no results of {scenario} to resume", directory.display())
+                format!(
+                    "{} holds no results of {scenario} to resume",
+                    directory.display()
+                )
             })
     }
 
@@ -122,10 +125,14 @@ impl ResultsFile {
     /// # Errors
     /// If it cannot be written.
     pub fn put_cell(&mut self, mut record: CellRecord) -> Result<()> {
-        let none = self.none_of(&record).and_then(|none| none.metric(PATH_MEAN));
-        if let (Some(path), Some(none), true) =
-            (record.metric(PATH_MEAN), none, record.subject != Subject::None)
-        {
+        let none = self
+            .none_of(&record)
+            .and_then(|none| none.metric(PATH_MEAN));
+        if let (Some(path), Some(none), true) = (
+            record.metric(PATH_MEAN),
+            none,
+            record.subject != Subject::None,
+        ) {
             let metric = metrics::path_over_none(path, none, self.results.mode);
             record.metrics.push(metric);
         }
@@ -135,11 +142,37 @@ impl ResultsFile {
         self.save()
     }
 
-    /// The cell of the same boot and traffic without a subject.
+    /// The cell of the same kernel, CPUs, repetition and traffic without a subject.
     fn none_of(&self, record: &CellRecord) -> Option<&CellRecord> {
-        self.results.cells.iter().find(|cell| {
-            cell.subject == Subject::None && cell.boot == record.boot && cell.traffic == record.traffic
-        })
+        let key = |cell: &CellRecord| {
+            (
+                cell.kernel.clone(),
+                cell.cpus,
+                cell.repetition,
+                cell.traffic,
+            )
+        };
+        self.results
+            .cells
+            .iter()
+            .find(|cell| cell.subject == Subject::None && key(cell) == key(record))
+    }
+
+    /// A name for a boot: the planned one, or one behind it if a run that was cut short has used
+    /// that.
+    pub fn boot_id(&self, planned: &str) -> String {
+        let used = |id: &str| self.results.boots.iter().any(|boot| boot.id == id);
+        if !used(planned) {
+            return planned.to_owned();
+        }
+        let mut number = 2;
+        loop {
+            let id = format!("{planned}.{number}");
+            if !used(&id) {
+                return id;
+            }
+            number += 1;
+        }
     }
 
     /// Adds a boot, in the place of what was known of it, and writes the file.

@@ -98,14 +98,29 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
             add(format!("{span}.{name}"), Kind::Exact, value.map(to_float));
         }
         let any = cost.packets > 0;
-        add(format!("{span}.max"), Kind::Sampled, any.then_some(to_float(cost.max)));
-        add(format!("{span}.mean"), Kind::Sampled, ratio(cost.sum, cost.packets));
+        add(
+            format!("{span}.max"),
+            Kind::Sampled,
+            any.then_some(to_float(cost.max)),
+        );
+        add(
+            format!("{span}.mean"),
+            Kind::Sampled,
+            ratio(cost.sum, cost.packets),
+        );
     }
     let first = measurement.first_packet.map(to_float);
     add("hook.first_packet".to_owned(), Kind::Sampled, first);
-    for (direction, cost) in [("original", &measurement.original), ("reply", &measurement.reply)] {
+    for (direction, cost) in [
+        ("original", &measurement.original),
+        ("reply", &measurement.reply),
+    ] {
         for (hook, &mean) in &cost.by_hook {
-            add(format!("hook.{direction}.{hook}.mean"), Kind::Sampled, Some(mean));
+            add(
+                format!("hook.{direction}.{hook}.mean"),
+                Kind::Sampled,
+                Some(mean),
+            );
         }
     }
     let path = ratio(measurement.path.ticks, measurement.path.packets);
@@ -157,7 +172,10 @@ mod tests {
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {
             packets: histogram.iter().map(|&(_, packets)| packets).sum(),
-            sum: histogram.iter().map(|&(value, packets)| value * packets).sum(),
+            sum: histogram
+                .iter()
+                .map(|&(value, packets)| value * packets)
+                .sum(),
             max: histogram.last().map_or(0, |&(value, _)| value),
             histogram: histogram.to_vec(),
             by_hook: [("pre_routing".to_owned(), 7.0)].into(),
@@ -180,7 +198,10 @@ mod tests {
     }
 
     fn value(metrics: &[Metric], name: &str) -> Option<f64> {
-        metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+        metrics
+            .iter()
+            .find(|metric| metric.name == name)
+            .map(|metric| metric.value)
     }
 
     #[test]
@@ -207,7 +228,9 @@ mod tests {
     fn names_are_unique() {
         let metrics = of(&measurement(), Mode::Virtual);
         for (index, metric) in metrics.iter().enumerate() {
-            assert!(!metrics[..index].iter().any(|other| other.name == metric.name));
+            assert!(!metrics[..index]
+                .iter()
+                .any(|other| other.name == metric.name));
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::closure::Closure;
 use super::metrics::Metric;
+use crate::console::Report;
 use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
@@ -47,6 +48,8 @@ pub struct BootRecord {
     pub verdict: Verdict,
     /// Why, unless it is ok.
     pub reason: Option<String>,
+    /// What the kernel complained of.
+    pub reports: Vec<Report>,
     /// How long it took, in seconds of the host's time.
     pub seconds: f64,
     /// QEMU's command line, with `$RUN` for the run's temporary directory; empty if QEMU never ran.

@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::Bench;
 use super::outcome::Outcomes;
+use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
-use crate::guest::protocol::{EVENT_PREFIX, Fault, Order, VERSION, Work};
+use crate::guest::protocol::{Fault, Order, Work, EVENT_PREFIX, VERSION};
 use crate::kernel::Kernel;
+use crate::paths;
 use crate::qemu::{self, Accelerator};
 use crate::verdict::{Ending, Verdict};
 
 /// When to give up on a guest that never comes up; short, since it is meant not to.
-const UP_DEADLINE: Duration = Duration::from_secs(20);
+const UP_DEADLINE: Duration = Duration::from_secs(15);
 /// When to give up on one that falls silent.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long processes may outlive a killed harness.
@@ -76,7 +77,14 @@ impl BadEnd {
             }
             Self::NeverBoots => {
                 let damaged = damage(&kernel.bzimage(), &bench.logs)?;
-                expect(bench, self.name(), kernel, &damaged, Work::Boot, Verdict::Boot)?
+                expect(
+                    bench,
+                    self.name(),
+                    kernel,
+                    &damaged,
+                    Work::Boot,
+                    Verdict::Boot,
+                )?
             }
             Self::HarnessKilled => kill_harness(bench, &kernel.bzimage())?,
         };
@@ -98,7 +106,11 @@ fn expect(
         version: VERSION,
         work,
     };
-    let usual = if kernel.debug { Deadlines::DEBUG } else { Deadlines::PLAIN };
+    let usual = if kernel.debug {
+        Deadlines::DEBUG
+    } else {
+        Deadlines::PLAIN
+    };
     let boot = Boot {
         kernel: bzimage,
         cpus: 1,
@@ -106,17 +118,26 @@ fn expect(
         order: &order,
         modules: None,
         deadlines: Deadlines {
-            up: if expected == Verdict::Boot { UP_DEADLINE } else { usual.up },
+            up: if expected == Verdict::Boot {
+                UP_DEADLINE
+            } else {
+                usual.up
+            },
             silence: SILENCE_DEADLINE,
             ..usual
         },
         console_log: &bench.logs.join(format!("{name}.console.log")),
     };
-    let ending = boot.run(bench.virtme, bench.interrupt, &mut |_| Ok(()))?.ending;
+    let ending = boot
+        .run(bench.virtme, bench.interrupt, &mut |_| Ok(()))?
+        .ending;
     Ok(if ending.verdict == expected {
         Ending::ok()
     } else {
-        let reason = format!("ended as {}, not as {expected}: {}", ending.verdict, ending.reason);
+        let reason = format!(
+            "ended as {}, not as {expected}: {}",
+            ending.verdict, ending.reason
+        );
         Ending::bad(Verdict::Failed, reason)
     })
 }
@@ -127,7 +148,11 @@ fn damage(bzimage: &Path, directory: &Path) -> Result<PathBuf> {
     let mut bytes =
         fs::read(bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
     let middle = bytes.len() / 2;
-    bytes.iter_mut().skip(middle).take(HOLE).for_each(|byte| *byte = 0);
+    bytes
+        .iter_mut()
+        .skip(middle)
+        .take(HOLE)
+        .for_each(|byte| *byte = 0);
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
     let damaged = directory.join("damaged-bzImage");
@@ -137,7 +162,7 @@ fn damage(bzimage: &Path, directory: &Path) -> Result<PathBuf> {
 
 /// Kills another harness in the middle of a boot, and looks whether something of it survives.
 fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
-    let harness = std::env::current_exe().context("cannot find the running program's file")?;
+    let harness = paths::this_program();
     fs::create_dir_all(&bench.logs)
         .with_context(|| format!("cannot create {}", bench.logs.display()))?;
     let mut child = Command::new(&harness)
@@ -154,7 +179,10 @@ fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
     child.kill().context("cannot kill the other harness")?;
     child.wait().context("cannot wait for the other harness")?;
     if !up || !guest_ran {
-        return Ok(Ending::bad(Verdict::Infra, "the other harness's guest did not come up"));
+        return Ok(Ending::bad(
+            Verdict::Infra,
+            "the other harness's guest did not come up",
+        ));
     }
     let deadline = Instant::now() + KILLED_DEADLINE;
     loop {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::outcome::{label, Outcomes};
 use super::Bench;
-use super::outcome::{Outcomes, label};
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{Event, Order, VERSION, Work};
+use crate::guest::protocol::{Event, Order, Work, VERSION};
 use crate::kernel::Kernel;
 use crate::qemu::Accelerator;
 use crate::verdict::{Ending, Verdict};
@@ -46,10 +46,18 @@ pub fn run(
         accelerator,
         order: &order,
         modules: kernel.modules.as_ref(),
-        deadlines: if kernel.debug { Deadlines::DEBUG } else { Deadlines::PLAIN },
+        deadlines: if kernel.debug {
+            Deadlines::DEBUG
+        } else {
+            Deadlines::PLAIN
+        },
         console_log: &bench.logs.join(log),
     };
-    eprintln!("booting {} with {CPUS} CPUs for {} tests", label(kernel), left.len());
+    eprintln!(
+        "booting {} with {CPUS} CPUs for {} tests",
+        label(kernel),
+        left.len()
+    );
     let mut started = Instant::now();
     let booted = boot.run(bench.virtme, bench.interrupt, &mut |event| {
         match event {
@@ -70,9 +78,17 @@ pub fn run(
     if matches!(ending.verdict, Verdict::Splat | Verdict::Panic) {
         // Console and events are not in step: it may have been the last test that ended.
         outcomes.spoil_last(&ending);
+        for report in &booted.reports {
+            eprintln!("{}", report.text.join("\n"));
+        }
     } else if ending.is_ok() {
         for name in left {
-            outcomes.add(&name, kernel, Ending::bad(Verdict::Infra, "the agent left it out"), None);
+            outcomes.add(
+                &name,
+                kernel,
+                Ending::bad(Verdict::Infra, "the agent left it out"),
+                None,
+            );
         }
         return Ok(());
     }

@@ -11,7 +11,7 @@ mod outcome;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{bail, Result};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -61,9 +61,15 @@ impl TestCommand {
     /// # Errors
     /// If something is missing on this machine, an image does not build, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let names: Vec<String> = guest::tests::all().into_iter().map(|test| test.name).collect();
+        let names: Vec<String> = guest::tests::all()
+            .into_iter()
+            .map(|test| test.name)
+            .collect();
         let names: Vec<_> = names.into_iter().filter(|name| self.wants(name)).collect();
-        let bad_ends: Vec<_> = bad_ends::ALL.iter().filter(|end| self.wants(end.name())).collect();
+        let bad_ends: Vec<_> = bad_ends::ALL
+            .iter()
+            .filter(|end| self.wants(end.name()))
+            .collect();
         if names.is_empty() && bad_ends.is_empty() {
             bail!("no test has {:?} in its name: see --list", self.filter);
         }
@@ -90,7 +96,15 @@ impl TestCommand {
             bail!("no kernel to test with");
         };
         let probe = kvm::probe(plainest, &virtme, Cache::new()?.directory(), &interrupt)?;
-        eprintln!("{}: {}", if probe.works { "using KVM" } else { "emulating" }, probe.reason);
+        eprintln!(
+            "{}: {}",
+            if probe.works {
+                "using KVM"
+            } else {
+                "emulating"
+            },
+            probe.reason
+        );
 
         let mut outcomes = Outcomes::new();
         for kernel in &kernels {
@@ -103,8 +117,9 @@ impl TestCommand {
                 Some(plainest)
             };
             // With --kernel there may be no debug kernel among those that were asked for.
-            if let Some(kernel) = kernel {
-                end.run(&bench, kernel, &mut outcomes)?;
+            match kernel {
+                Some(kernel) => end.run(&bench, kernel, &mut outcomes)?,
+                None => eprintln!("not run: {} needs the debug kernel", end.name()),
             }
         }
         println!("\n{outcomes}");
@@ -129,13 +144,19 @@ impl TestCommand {
             .kernels()
             .iter()
             .map(|kernel| kernel.name.kernel.as_str())
-            .filter(|&name| self.kernel.is_empty() || self.kernel.iter().any(|wanted| wanted == name))
+            .filter(|&name| {
+                self.kernel.is_empty() || self.kernel.iter().any(|wanted| wanted == name)
+            })
             .collect();
         names.dedup();
         Ok(names
             .into_iter()
             .map(|name| {
-                let flavour = if name == default { Flavour::Debug } else { Flavour::Plain };
+                let flavour = if name == default {
+                    Flavour::Debug
+                } else {
+                    Flavour::Plain
+                };
                 (name.to_owned(), flavour)
             })
             .collect())

@@ -32,7 +32,9 @@ impl Outcomes {
     /// Adds a test and tells of it.
     pub fn add(&mut self, test: &str, kernel: &Kernel, ending: Ending, took: Option<Duration>) {
         let kernel = label(kernel);
-        let took = took.map_or(String::new(), |took| format!(" ({:.1} s)", took.as_secs_f64()));
+        let took = took.map_or(String::new(), |took| {
+            format!(" ({:.1} s)", took.as_secs_f64())
+        });
         eprintln!("{:<6} {kernel} {test}{took}", ending.verdict);
         if !ending.is_ok() {
             eprintln!("       {}", ending.reason);
@@ -47,7 +49,10 @@ impl Outcomes {
     /// Takes back that the newest test passed, if it did.
     pub fn spoil_last(&mut self, ending: &Ending) {
         if let Some(last) = self.all.last_mut().filter(|last| last.ending.is_ok()) {
-            eprintln!("{:<6} {} {}: {}", ending.verdict, last.kernel, last.test, ending.reason);
+            eprintln!(
+                "{:<6} {} {}: {}",
+                ending.verdict, last.kernel, last.test, ending.reason
+            );
             last.ending = ending.clone();
         }
     }
@@ -59,7 +64,10 @@ impl Outcomes {
 
     /// How many did not, for whatever reason.
     pub fn failed(&self) -> usize {
-        self.all.iter().filter(|outcome| !outcome.ending.is_ok()).count()
+        self.all
+            .iter()
+            .filter(|outcome| !outcome.ending.is_ok())
+            .count()
     }
 }
 

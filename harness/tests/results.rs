@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What is written to `results/` is what `results/schema.json` says, and survives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use jiff::Timestamp;
+use jsonschema::Validator;
+use mutexlab::console::{Kind, Report};
+use mutexlab::guest::protocol::{
+    Delivery, Family, HookCost, Measurement, PathCost, Protocol, Subject, Traffic, Way,
+};
+use mutexlab::qemu::Accelerator;
+use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
+use mutexlab::results::file::ResultsFile;
+use mutexlab::results::metrics;
+use mutexlab::results::record::{BootRecord, CellRecord, Directions};
+use mutexlab::scenario::{Mode, ScenarioFile};
+use mutexlab::verdict::Verdict;
+use serde_json::{json, Value};
+
+fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn schema() -> Validator {
+    let text = fs::read(repository().join("results/schema.json")).unwrap();
+    jsonschema::validator_for(&serde_json::from_slice(&text).unwrap()).unwrap()
+}
+
+fn closure() -> Closure {
+    Closure {
+        commit: "0123456789abcdef0123456789abcdef01234567".into(),
+        dirty: false,
+        harness_sha256: "a".repeat(64),
+        kernels: [(
+            "7.3".to_owned(),
+            KernelClosure {
+                release: "7.3.4".into(),
+                source_sha256: Some("b".repeat(64)),
+                config_sha256: "c".repeat(64),
+                image_sha256: "d".repeat(64),
+                compiler: Some("clang".into()),
+                rustc: None,
+                bindgen: None,
+                modules: [("mutex_proxy".to_owned(), "e".repeat(64))].into(),
+            },
+        )]
+        .into(),
+        virtme_ng: "virtme-ng 1.42".into(),
+        nft: "nftables v1".into(),
+        qemu: QemuClosure {
+            version: "QEMU 7.2".into(),
+            accelerator: Accelerator::TcgIcount,
+            cpu_model: "Haswell-v4".into(),
+            arguments: "-icount shift=0".into(),
+        },
+        host: Host {
+            kernel: "6.1".into(),
+            architecture: "x86_64".into(),
+            cpu: "a CPU".into(),
+            cpus: 2,
+        },
+        seeds: [("qemu".to_owned(), 1)].into(),
+        scenario_text: "question = \"?\"".into(),
+    }
+}
+
+fn measurement(path_ticks: u64) -> Measurement {
+    let cost = HookCost {
+        overhead: 112,
+        packets: 3,
+        histogram: vec![(100, 2), (120, 1)],
+        sum: 320,
+        min: 100,
+        max: 120,
+        by_hook: [("pre_routing".to_owned(), 50.5)].into(),
+        ..HookCost::default()
+    };
+    Measurement {
+        delivery: Delivery {
+            sent: 4,
+            at_upstream: 4,
+            replies: 4,
+            replies_from_original: 4,
+            ..Delivery::default()
+        },
+        original: cost.clone(),
+        reply: cost,
+        first_packet: Some(6000),
+        path: PathCost {
+            ticks: path_ticks,
+            packets: 6,
+        },
+        counters: [("packets_original".to_owned(), 4)].into(),
+    }
+}
+
+fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
+    let measurement = measurement(path_ticks);
+    let ok = verdict == Verdict::Ok;
+    CellRecord {
+        id: format!("7.3/1cpu/{subject:?}/forward-v4-udp-64"),
+        boot: "7.3/1cpu/boot1".into(),
+        kernel: "7.3".into(),
+        cpus: 1,
+        repetition: 1,
+        subject,
+        parameters: BTreeMap::new(),
+        traffic: Traffic {
+            way: Way::Forward,
+            family: Family::V4,
+            protocol: Protocol::Udp,
+            payload: 64,
+            round_trips: 3,
+            warm_up: 1,
+        },
+        verdict,
+        reason: (!ok).then(|| "because".to_owned()),
+        delivery: ok.then_some(measurement.delivery),
+        metrics: if ok {
+            metrics::of(&measurement, Mode::Virtual)
+        } else {
+            Vec::new()
+        },
+        hook_cost: ok.then(|| Directions {
+            original: measurement.original.clone(),
+            reply: measurement.reply.clone(),
+        }),
+        counters: BTreeMap::new(),
+    }
+}
+
+fn boot(verdict: Verdict) -> BootRecord {
+    BootRecord {
+        id: "7.3/1cpu/boot1".into(),
+        verdict,
+        reason: None,
+        reports: vec![Report {
+            kind: Kind::Warning,
+            title: "WARNING: at a.c:1".into(),
+            text: vec!["WARNING: at a.c:1".into()],
+            at: Some(1.5),
+        }],
+        seconds: 4.5,
+        qemu: vec!["qemu-system-x86_64".into()],
+        console_log: "results/logs/x/y.console.log".into(),
+    }
+}
+
+fn create(directory: &Path) -> ResultsFile {
+    let scenario = ScenarioFile::load(&repository().join("scenarios/quick.toml")).unwrap();
+    let now: Timestamp = "2026-11-23T10:15:00Z".parse().unwrap();
+    ResultsFile::create(directory, &scenario, None, closure(), now).unwrap()
+}
+
+fn on_disk(file: &ResultsFile) -> Value {
+    serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap()
+}
+
+const VERDICTS: [Verdict; 8] = [
+    Verdict::Ok,
+    Verdict::Noisy,
+    Verdict::Failed,
+    Verdict::Splat,
+    Verdict::Panic,
+    Verdict::Hang,
+    Verdict::Boot,
+    Verdict::Infra,
+];
+
+#[test]
+fn every_state_of_a_file_is_as_the_schema_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = schema();
+    let check = |file: &ResultsFile| {
+        let errors: Vec<_> = schema
+            .iter_errors(&on_disk(file))
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    };
+    let mut file = create(directory.path());
+    check(&file);
+    for verdict in VERDICTS {
+        file.put_cell(cell(Subject::Module, verdict, 60)).unwrap();
+        check(&file);
+        file.put_boot(boot(verdict)).unwrap();
+        check(&file);
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_is_not_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = create(directory.path());
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+        .unwrap();
+    let (schema, good) = (schema(), on_disk(&file));
+    assert!(schema.is_valid(&good));
+    for (pointer, value) in [
+        ("/schema", json!(2)),
+        ("/mode", json!("wall")),
+        ("/started", json!("yesterday")),
+        ("/closure/commit", json!("main")),
+        ("/cells/0/verdict", json!("fine")),
+        ("/cells/0/metrics/0/unit", json!("seconds")),
+        ("/cells/0/metrics/0/value", json!("1")),
+        ("/cells/0/hook_cost/reply/histogram/0", json!([1])),
+        ("/cells/0/traffic/payload", json!(15)),
+        ("/cells/0/delivery/sent", json!(-1)),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = value;
+        assert!(!schema.is_valid(&bad), "{pointer}");
+    }
+    for pointer in [
+        "",
+        "/closure",
+        "/closure/host",
+        "/cells/0",
+        "/cells/0/metrics/0",
+    ] {
+        let mut bad = good.clone();
+        let object = bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+        object.insert("extra".into(), json!(1));
+        assert!(!schema.is_valid(&bad), "extra key at {pointer:?}");
+    }
+}
+
+#[test]
+fn the_name_tells_time_commit_and_scenario() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = create(directory.path());
+    let name = file.path().file_name().unwrap().to_str().unwrap();
+    assert_eq!(name, "20261123T101500Z-0123456789-quick.json");
+    assert_eq!(
+        ResultsFile::newest(directory.path(), "quick").unwrap(),
+        file.path()
+    );
+    assert!(ResultsFile::newest(directory.path(), "other").is_err());
+}
+
+#[test]
+fn a_file_is_read_back_as_it_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = create(directory.path());
+    file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
+    file.put_boot(boot(Verdict::Ok)).unwrap();
+    let read = ResultsFile::open(file.path()).unwrap();
+    assert_eq!(read.results(), file.results());
+}
+
+#[test]
+fn a_file_of_another_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = create(directory.path());
+    let mut value = on_disk(&file);
+    value["schema"] = json!(2);
+    fs::write(file.path(), value.to_string()).unwrap();
+    let error = format!("{:#}", ResultsFile::open(file.path()).unwrap_err());
+    assert!(error.contains("schema 2"), "{error}");
+}
+
+#[test]
+fn the_path_over_none_is_known_as_soon_as_none_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = create(directory.path());
+    file.put_cell(cell(Subject::NftDnat, Verdict::Ok, 600))
+        .unwrap();
+    file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 90))
+        .unwrap();
+    let over = |index: usize| file.results().cells[index].metric(metrics::PATH_OVER_NONE);
+    assert_eq!([over(0), over(1), over(2)], [None, None, Some(5.0)]);
+}
+
+#[test]
+fn a_cell_that_is_measured_again_takes_the_old_one_s_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = create(directory.path());
+    file.put_cell(cell(Subject::Module, Verdict::Infra, 60))
+        .unwrap();
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+        .unwrap();
+    assert_eq!(file.results().cells.len(), 1);
+    assert_eq!(file.results().cells[0].verdict, Verdict::Ok);
+}
