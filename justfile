@@ -7,26 +7,29 @@ export PATH := "/usr/lib/llvm-22/bin:" + cache / "tools/bin:" + env("PATH")
 
 mutexlab := "target/release/mutexlab"
 
+# So that "$@" below passes arguments on as they are.
+set positional-arguments
+
 # Show the recipes
 default:
-    @just --justfile {{quote(justfile())}} --list
+    @{{quote(just_executable())}} --justfile {{quote(justfile())}} --list
 
 # Build what is needed, run a scenario (scenarios/quick.toml) and print what a packet costs
 bench *args: build
-    {{mutexlab}} bench {{args}}
+    {{mutexlab}} bench "$@"
 
 # Run all tests: on the host, and in guests with the kernel's checkers on
 test *args: build
     cargo test --workspace
-    {{mutexlab}} test {{args}}
+    {{mutexlab}} test "$@"
 
 # List, build or find kernels: `./just image build 7.3:debug`
 image *args="list": build
-    {{mutexlab}} image {{args}}
+    {{mutexlab}} image "$@"
 
 # Show each prerequisite, whether it is there, and what to do if it is not
 doctor *args: build
-    {{mutexlab}} doctor {{args}}
+    {{mutexlab}} doctor "$@"
 
 # Check format, lints and documentation
 lint:

@@ -5,7 +5,9 @@
 //! It reads the same list, `images/tools.list`, that the script `just` installs from.
 
 use std::{
-    env, fmt, fs,
+    env,
+    ffi::OsStr,
+    fmt, fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
@@ -156,10 +158,13 @@ impl Tool {
 
     fn examine(&self, cache: &Cache) -> Result<Finding> {
         let tools = cache.directory().join("tools");
-        // A tool of ours must be of the version that the list pins.
+        // A tool of ours must be of the version that the list pins. Where nothing is installed,
+        // there are none of ours.
         let installed = match self.how {
-            How::Crate | How::Wheel => tools.join("installed").join(&self.name).exists(),
-            How::Package | How::Component => true,
+            How::Crate | How::Wheel if is_debian() => {
+                tools.join("installed").join(&self.name).exists()
+            }
+            _ => true,
         };
         let place = if installed {
             self.find(cache, &tools)?
@@ -182,7 +187,12 @@ impl Tool {
     fn find(&self, cache: &Cache, tools: &Path) -> Result<Option<PathBuf>> {
         let place = match &self.seen_by {
             SeenBy::File(path) => Some(path.clone()),
-            SeenBy::InTools(path) => Some(tools.join(path)),
+            SeenBy::InTools(path) if is_debian() => Some(tools.join(path)),
+            SeenBy::InTools(path) => path
+                .file_name()
+                .map(|name| find_command(name, cache))
+                .transpose()?
+                .flatten(),
             SeenBy::InSysroot(path) => duct::cmd!("rustc", "--print", "sysroot")
                 .stderr_null()
                 .read()
@@ -198,13 +208,7 @@ impl Tool {
                         .is_ok();
                 return Ok(found.then(|| module.into()));
             }
-            SeenBy::Command(command) => {
-                let path = search_path(cache)?;
-                env::split_paths(&path)
-                    .chain(["/usr/sbin".into(), "/sbin".into()])
-                    .map(|directory| directory.join(command))
-                    .find(|path| path.is_file())
-            }
+            SeenBy::Command(command) => find_command(command.as_ref(), cache)?,
         };
         Ok(place.filter(|place| place.exists()))
     }
@@ -239,11 +243,24 @@ impl Tool {
             How::Package if is_debian() => format!("apt-get install {name}"),
             How::Package => format!("install what Debian calls {name}"),
             How::Component => format!("rustup component add {name}"),
-            How::Crate | How::Wheel => "./just installs it".to_owned(),
+            How::Crate | How::Wheel if is_debian() => "./just installs it".to_owned(),
+            How::Crate => format!("cargo install --locked {name}"),
+            How::Wheel => format!("pip install {name}"),
         }
     }
 }
 
+/// Looks for a program where builds look, and where only root's PATH leads.
+fn find_command(name: &OsStr, cache: &Cache) -> Result<Option<PathBuf>> {
+    let path = search_path(cache)?;
+    let mut directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    Ok(directories.find_map(|directory| {
+        let program = directory.join(name);
+        program.is_file().then_some(program)
+    }))
+}
+
+/// Whether `./just` installs what is missing.
 fn is_debian() -> bool {
     fs::read_to_string("/etc/os-release")
         .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))

@@ -12,6 +12,7 @@ use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::call_graph::CallGraph;
 use crate::image::Lock;
 
 const PROXY: &str = "mutex_proxy.ko";
@@ -49,7 +50,7 @@ pub struct Provenance {
 ///
 /// # Errors
 /// If the sources cannot be read, or if the build fails: the message has its first errors and
-/// names its log. A module that could panic in a hook counts as a failed build.
+/// names its log. A module that could panic in a softirq counts as a failed build.
 pub fn build(repository: &Path, cache: &Path, tree: &Path, tree_key: &str) -> Result<Modules> {
     let module = repository.join("module");
     let sources = sources(&module)?;
@@ -174,16 +175,26 @@ fn asserts(tree: &Path) -> bool {
     })
 }
 
-// Rust code that can panic refers to a function that does so. In a hook that would take the
-// machine down, so there must be none in the module.
+/// What the kernel calls in softirqs, where a panic would take the machine down: netfilter's
+/// hooks and RCU's callbacks. A part of their mangled names.
+const IN_SOFTIRQ: [&str; 2] = ["5hooks10trampoline", "10free_later4free"];
+
+// Rust code that can panic refers to a function that does so. What runs in a softirq must not reach
+// one; what runs for a system call may, through the kernel crate's own containers.
 fn cannot_panic(directory: &Path) -> Result<()> {
     for module in [PROXY, PROBE] {
         let path = directory.join(module);
-        let symbols = duct::cmd!("llvm-nm", "--undefined-only", &path)
-            .read()
-            .with_context(|| format!("cannot list the symbols of {}", path.display()))?;
-        if let Some(symbol) = symbols.lines().find(|symbol| symbol.contains("panic")) {
-            bail!("{module} can panic: it refers to {}", symbol.trim());
+        let disassembly =
+            duct::cmd!("llvm-objdump", "--disassemble", "--reloc", "--no-show-raw-insn", &path)
+                .read()
+                .with_context(|| format!("cannot disassemble {}", path.display()))?;
+        let graph = CallGraph::parse(&disassembly);
+        let in_softirq = |name: &str| IN_SOFTIRQ.iter().any(|part| name.contains(part));
+        if !graph.functions().any(in_softirq) {
+            bail!("{module} has no hook by the names that are looked for: mend IN_SOFTIRQ");
+        }
+        if let Some(path) = graph.path(in_softirq, |name| name.contains("panicking")) {
+            bail!("{module} can panic in a softirq: {}", path.join(" calls "));
         }
     }
     Ok(())

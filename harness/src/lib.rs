@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod boot;
 pub mod boot_command;
+pub mod call_graph;
 pub mod cli;
 pub mod console;
 pub mod doctor;

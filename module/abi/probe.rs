@@ -97,7 +97,8 @@ pub enum Direction {
 pub struct Report {
     /// Packets in the histogram.
     pub packets: u64,
-    /// Packets left out because an interrupt fell into a span.
+    /// Packets left out because an interrupt fell into a span, or between the packet and the one
+    /// before it.
     pub interrupted: u64,
     /// Packets left out because their way was not followed to its end.
     pub torn: u64,

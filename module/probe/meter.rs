@@ -126,6 +126,8 @@ fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
+const UNKNOWN: u64 = u64::MAX;
+
 /// One CPU's share of the meter.
 struct Lane {
     // The packet whose way is followed; zero for none.
@@ -135,6 +137,8 @@ struct Lane {
     // The span that is open.
     started: AtomicU64,
     interrupts: AtomicU64,
+    // How many interrupts there had been when the last packet came; [`UNKNOWN`] for none.
+    interrupts_before: AtomicU64,
     // The spans of the packet so far, and a bit for each hook that it passed.
     spans: [AtomicU64; HOOKS],
     passed: AtomicU32,
@@ -149,6 +153,7 @@ impl Lane {
             interrupted: AtomicBool::new(false),
             started: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
+            interrupts_before: AtomicU64::new(UNKNOWN),
             spans: Default::default(),
             passed: AtomicU32::new(0),
             totals: [Totals::new()?, Totals::new()?],
@@ -191,6 +196,7 @@ impl Meter {
     pub(crate) fn record(&self, filter: Filter) {
         for lane in self.lanes.iter() {
             lane.packet.store(0, Relaxed);
+            lane.interrupts_before.store(UNKNOWN, Relaxed);
             lane.totals.iter().for_each(Totals::reset);
         }
         self.filter.set(filter);
@@ -207,7 +213,12 @@ impl Meter {
                 return;
             };
             lane.reply.store(direction == Direction::Reply, Relaxed);
-            lane.interrupted.store(false, Relaxed);
+            // The first packet after an interrupt of the timer's finds a new jiffy, which
+            // connection tracking, for one, writes down: that is the clock's cost, not its own.
+            let interrupts = time::interrupts();
+            let before = lane.interrupts_before.swap(interrupts, Relaxed);
+            let interrupted = before != UNKNOWN && before != interrupts;
+            lane.interrupted.store(interrupted, Relaxed);
             lane.passed.store(0, Relaxed);
             lane.packet.store(packet.skb.id(), Relaxed);
         } else if lane.packet.load(Relaxed) != packet.skb.id() {

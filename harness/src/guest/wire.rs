@@ -312,7 +312,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Body<'_>, Malformed> {
     if header < IPV4 {
         return Err(truncated);
     }
-    if ipv4::checksum(&ip) != ip.get_checksum() {
+    if !sums_agree(ipv4::checksum(&ip), ip.get_checksum()) {
         return Err(Malformed::Checksum(Layer::Network));
     }
     let more = ip.get_flags() & ipv4::Ipv4Flags::MoreFragments != 0;
@@ -321,6 +321,12 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Body<'_>, Malformed> {
     }
     let addresses = Addresses::V4(ip.get_source(), ip.get_destination());
     Ok((addresses, ip.get_next_level_protocol(), body))
+}
+
+// Ones' complement has two zeros, and a checksum that was changed incrementally (RFC 1624) may be the
+// one that a full computation does not give. UDP tells them apart (RFC 768), TCP and IPv4 do not.
+fn sums_agree(computed: u16, found: u16) -> bool {
+    computed % u16::MAX == found % u16::MAX
 }
 
 fn parse_ipv6(bytes: &[u8]) -> Result<Body<'_>, Malformed> {
@@ -362,7 +368,7 @@ fn parse_tcp<'a>(body: &'a [u8], addresses: &Addresses) -> Result<Parsed<'a>, Ma
     if header < TCP {
         return Err(truncated);
     }
-    if addresses.tcp_checksum(&tcp) != tcp.get_checksum() {
+    if !sums_agree(addresses.tcp_checksum(&tcp), tcp.get_checksum()) {
         return Err(Malformed::Checksum(Layer::Transport));
     }
     let ports = (tcp.get_source(), tcp.get_destination());
@@ -454,6 +460,30 @@ mod tests {
             destination,
             transport,
         })
+    }
+
+    #[test]
+    fn both_zeros_of_a_tcp_checksum_are_right() {
+        let header = Header {
+            source: (Ipv4Addr::new(192, 0, 2, 1), 1).into(),
+            destination: (Ipv4Addr::new(192, 0, 2, 2), 2).into(),
+            transport: Transport::Tcp(Segment { sequence: 1, acknowledgement: 0, flags: 2 }),
+        };
+        let at = ETHERNET + IPV4 + 16;
+        let mut buffer = [0; FRAME_MAX];
+        // Some payload of two bytes makes the sum zero.
+        let found = (0..=u16::MAX).any(|payload| {
+            let length = build(&mut buffer, HOP, &header, &payload.to_be_bytes()).unwrap().len();
+            let mut frame = buffer[..length].to_vec();
+            if frame[at..at + 2] != [0, 0] {
+                return false;
+            }
+            assert!(parse(&frame).is_ok());
+            frame[at..at + 2].fill(0xff);
+            assert!(parse(&frame).is_ok());
+            true
+        });
+        assert!(found);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, BufWriter, Write},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     thread,
 };
@@ -106,12 +106,11 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
         .reader()
         .context("cannot run make")?;
     let cannot_write = || format!("cannot write the log {}", log.display());
-    let mut file = BufWriter::new(
-        File::options()
-            .append(true)
-            .open(log)
-            .with_context(cannot_write)?,
-    );
+    // Not buffered: whoever wonders what takes so long reads it while it grows.
+    let mut file = File::options()
+        .append(true)
+        .open(log)
+        .with_context(cannot_write)?;
     let mut lines = BufReader::new(&reader);
     let mut line = Vec::new();
     let mut count = 0;
@@ -128,7 +127,6 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
         }
         line.clear();
     }
-    file.flush().with_context(cannot_write)?;
     let status = reader
         .try_wait()
         .context("make")?

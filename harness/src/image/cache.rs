@@ -117,13 +117,17 @@ impl Cache {
     /// The image of `kernel` if there is one that fits its sources, its configuration and this
     /// machine's toolchain.
     pub fn find(&self, kernel: &Kernel) -> Result<Option<Image>> {
-        let toolchain = Toolchain::detect(self)?;
+        self.find_for(kernel, &Toolchain::detect(self)?)
+    }
+
+    /// As [`Cache::find`], for a toolchain that is known.
+    pub(super) fn find_for(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Option<Image>> {
         for source in &kernel.sources {
             // A place that cannot be read has no image.
             let Ok(identity) = source::identity(source) else {
                 continue;
             };
-            let key = key(kernel, &identity, &toolchain)?;
+            let key = key(kernel, &identity, toolchain)?;
             if let Some(image) = self.read(kernel, &key)? {
                 return Ok(Some(image));
             }
@@ -136,12 +140,12 @@ impl Cache {
     ///
     /// An error names the file it is about: a download with the wrong hash, a log, a full disk.
     pub fn ensure(&self, kernel: &Kernel) -> Result<Image> {
-        if let Some(image) = self.find(kernel)? {
+        let toolchain = Toolchain::detect(self)?;
+        if let Some(image) = self.find_for(kernel, &toolchain)? {
             return Ok(image);
         }
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot make the cache {}", self.directory.display()))?;
-        let toolchain = Toolchain::detect(self)?;
         let (last, others) = kernel
             .sources
             .split_last()

@@ -2,13 +2,13 @@
 
 //! `mutexlab image`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Cache, Catalog, Flavour, Image, Kernel, KernelName};
+use super::{Cache, Catalog, Flavour, Image, Kernel, KernelName, Metadata, Toolchain};
 
 /// List, build and find the kernels of images/kernels.toml.
 #[derive(Debug, Args)]
@@ -91,16 +91,17 @@ struct Listed<'a> {
 
 #[derive(Serialize)]
 struct ListedImage {
-    directory: std::path::PathBuf,
+    directory: PathBuf,
     #[serde(flatten)]
-    metadata: super::Metadata,
+    metadata: Metadata,
 }
 
 fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
+    let toolchain = Toolchain::detect(cache)?;
     let images = catalog
         .kernels()
         .iter()
-        .map(|kernel| Ok((kernel, cache.find(kernel)?)))
+        .map(|kernel| Ok((kernel, cache.find_for(kernel, &toolchain)?)))
         .collect::<Result<Vec<(&Kernel, Option<Image>)>>>()?;
     let is_default = |name: &KernelName| {
         name.kernel == catalog.default_kernel() && name.flavour == Flavour::Plain

@@ -13,6 +13,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How long a log that nobody watches may be silent.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
+const STEPS: &str = "{spinner} {prefix} {wide_bar} {pos}/{len}  {elapsed} {msg:30!}";
+const BYTES: &str = "{spinner} {prefix} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}";
+
 /// A task with a known, or at least estimated, number of steps. Dropped before
 /// [`Progress::done`], it leaves nothing behind.
 pub struct Progress {
@@ -26,20 +29,12 @@ pub struct Progress {
 impl Progress {
     /// A task that is counted in steps.
     pub fn steps(title: &str, total: u64) -> Progress {
-        Self::new(
-            title,
-            total,
-            "{spinner} {prefix} {wide_bar} {pos}/{len}  {elapsed} {msg:30!}",
-        )
+        Self::new(title, total, STEPS)
     }
 
     /// A task that is counted in bytes.
     pub fn bytes(title: &str, total: u64) -> Progress {
-        Self::new(
-            title,
-            total,
-            "{spinner} {prefix} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}",
-        )
+        Self::new(title, total, BYTES)
     }
 
     fn new(title: &str, total: u64, template: &str) -> Progress {
@@ -111,6 +106,18 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_understood() {
+        for template in [STEPS, BYTES] {
+            ProgressStyle::with_template(template).unwrap();
         }
     }
 }

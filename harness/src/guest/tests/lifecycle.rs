@@ -15,7 +15,8 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, connect, listen, udp};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
-use crate::guest::protocol::{Way, PROXY_MODULE_PATH};
+use crate::guest::layout::Layout;
+use crate::guest::protocol::{Family, Way, PROXY_MODULE_PATH};
 use crate::guest::proxy::Context;
 
 /// Loads and unloads, with and without a context in between.
@@ -32,15 +33,13 @@ pub fn load_and_unload() -> Result<()> {
 
 /// Closes the context and unloads the module in the middle of traffic of both protocols.
 pub fn unload_under_traffic() -> Result<()> {
-    let setup = Setup::new()?;
-    let layout = &setup.layout;
+    let layout = Layout::new()?;
     let stop = AtomicBool::new(false);
-    thread::scope(|scope| -> Result<()> {
+    thread::scope(|scope| {
         // Whatever happens, the traffic must end, or the scope never does.
         let _stop = StopOnDrop(&stop);
         for family in FAMILIES {
-            let from = client_address(Way::Forward, family);
-            let client = udp(&layout.client, from)?;
+            let client = udp(&layout.client, client_address(Way::Forward, family))?;
             client.connect(original(family)).context("cannot connect")?;
             let servers = [original(family), upstream(family)]
                 .into_iter()
@@ -49,38 +48,32 @@ pub fn unload_under_traffic() -> Result<()> {
             let stop = &stop;
             scope.spawn(move || ping(&client, &servers, stop));
         }
-        let family = FAMILIES[0];
-        let listeners = [
-            listen(&layout.server, upstream(family))?,
-            listen(&layout.server, original(family))?,
-        ];
-        let mut module = None;
+        let family = Family::V4;
+        let from = client_address(Way::Forward, family);
+        let redirected = listen(&layout.server, upstream(family))?;
+        let direct = listen(&layout.server, original(family))?;
         for turn in 0..3 {
-            // The first turn has the setup's module.
-            if turn > 0 {
-                module = Some(LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?);
-            }
+            let module = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?;
             let context = Context::open(&layout.router)?;
             context.configure(&all_rules()).context("good rules")?;
-            let from = client_address(Way::Forward, family);
             let client = connect(&layout.client, from, original(family))?;
-            let (accepted, _) = accept(&listeners[0])?;
+            let (accepted, _) = accept(&redirected)?;
             let stop = &stop;
             scope.spawn(move || flood(&client, &accepted, stop));
             thread::sleep(Duration::from_millis(300));
-            let redirected = context.stats()?.packets_original;
-            ensure!(redirected > 0, "turn {turn}: no packet was redirected");
+            let stats = context.stats()?;
+            ensure!(
+                stats.packets_original > 100 && stats.flows_current >= 3,
+                "turn {turn}: expected at least three busy flows, got {stats:?}"
+            );
             drop(context);
-            if let Some(module) = module.take() {
-                module.unload().with_context(|| format!("turn {turn}"))?;
-            }
+            module.unload().with_context(|| format!("turn {turn}"))?;
         }
         // Without the module, connections arrive where they were meant to.
-        let from = client_address(Way::Forward, family);
         let _client = connect(&layout.client, from, original(family))?;
-        accept(&listeners[1]).map(drop)
+        accept(&direct).map(drop)
     })?;
-    setup.finish()
+    layout.tear_down()
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);
@@ -105,7 +98,8 @@ fn ping(client: &UdpSocket, servers: &[UdpSocket], stop: &AtomicBool) {
             }
         }
         while client.recv(&mut buffer).is_ok() {}
-        thread::sleep(Duration::from_micros(200));
+        // A sleep would last for a whole tick of the kernel's.
+        thread::yield_now();
     }
 }
 
@@ -120,7 +114,7 @@ fn flood(client: &TcpStream, server: &TcpStream, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let _ = client.write(&buffer);
         let _ = server.read(&mut buffer);
-        thread::sleep(Duration::from_micros(200));
+        thread::yield_now();
     }
 }
 
