@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use crate::abi::bytes::Writer;
 use crate::abi::probe::{Direction, Filter, Report, HOOKS, PRECISION_BITS, RANGE_BITS};
 use crate::abi::proxy::{Family, Protocol};
-use crate::datapath::histogram;
+use crate::abi::histogram;
 use crate::datapath::packet::{parse_v4, parse_v6, Parsed};
 use crate::datapath::tuple::Ports;
 use crate::sys::hooks::{Packet, Place};
