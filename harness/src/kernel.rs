@@ -79,7 +79,7 @@ impl Kernel {
             Self::of_image(name, &cache.ensure(catalog.find(name, flavour)?)?)
         };
         let key = closure::sha256(&kernel.config())? + &kernel.release;
-        let modules = kmod::build(repository, cache.directory(), &kernel.directory, &key)?;
+        let modules = kmod::build(repository, &cache, &kernel.directory, &key)?;
         kernel.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::call_graph::CallGraph;
-use crate::image::Lock;
+use crate::image::{search_path, Cache, Lock};
 
 const PROXY: &str = "mutex_proxy.ko";
 const PROBE: &str = "mutex_probe.ko";
@@ -51,17 +51,20 @@ pub struct Provenance {
 /// # Errors
 /// If the sources cannot be read, or if the build fails: the message has its first errors and
 /// names its log. A module that could panic in a softirq counts as a failed build.
-pub fn build(repository: &Path, cache: &Path, tree: &Path, tree_key: &str) -> Result<Modules> {
+pub fn build(repository: &Path, cache: &Cache, tree: &Path, tree_key: &str) -> Result<Modules> {
     let module = repository.join("module");
     let sources = sources(&module)?;
     let source_sha256 = digest_of(&module, &sources)?;
     let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
     let key = &key[..16];
-    let directory = cache.join("modules").join(key);
+    let directory = cache.directory().join("modules").join(key);
     if let Some(modules) = finished(&directory, &source_sha256) {
         return Ok(modules);
     }
-    let lock = cache.join("locks").join(format!("modules-{key}"));
+    let lock = cache
+        .directory()
+        .join("locks")
+        .join(format!("modules-{key}"));
     let _lock = Lock::acquire(&lock, "building the modules")?;
     if let Some(modules) = finished(&directory, &source_sha256) {
         return Ok(modules);
@@ -80,9 +83,10 @@ pub fn build(repository: &Path, cache: &Path, tree: &Path, tree_key: &str) -> Re
         fs::copy(module.join(source), &to)
             .with_context(|| format!("cannot copy {}", source.display()))?;
     }
-    make(tree, &partial)?;
+    let path = search_path(cache)?;
+    make(tree, &partial, &path)?;
     if !asserts(tree) {
-        cannot_panic(&partial)?;
+        cannot_panic(&partial, &path)?;
     }
     keep_results(&partial)?;
     let provenance = Provenance {
@@ -114,7 +118,7 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
     same.then_some(modules)
 }
 
-fn make(tree: &Path, directory: &Path) -> Result<()> {
+fn make(tree: &Path, directory: &Path, path: &OsStr) -> Result<()> {
     eprintln!("building the modules against {}", tree.display());
     let log = directory.join(LOG);
     let output =
@@ -127,6 +131,7 @@ fn make(tree: &Path, directory: &Path) -> Result<()> {
         OsStr::new("modules"),
     ];
     let status = duct::cmd("make", arguments)
+        .env("PATH", path)
         .stdin_null()
         .stderr_to_stdout()
         .stdout_file(output)
@@ -181,18 +186,19 @@ const IN_SOFTIRQ: [&str; 2] = ["5hooks10trampoline", "10free_later4free"];
 
 // Rust code that can panic refers to a function that does so. What runs in a softirq must not reach
 // one; what runs for a system call may, through the kernel crate's own containers.
-fn cannot_panic(directory: &Path) -> Result<()> {
+fn cannot_panic(directory: &Path, path: &OsStr) -> Result<()> {
     for module in [PROXY, PROBE] {
-        let path = directory.join(module);
+        let file = directory.join(module);
         let disassembly = duct::cmd!(
             "llvm-objdump",
             "--disassemble",
             "--reloc",
             "--no-show-raw-insn",
-            &path
+            &file
         )
+        .env("PATH", path)
         .read()
-        .with_context(|| format!("cannot disassemble {}", path.display()))?;
+        .with_context(|| format!("cannot disassemble {}", file.display()))?;
         let graph = CallGraph::parse(&disassembly);
         let in_softirq = |name: &str| IN_SOFTIRQ.iter().any(|part| name.contains(part));
         if !graph.functions().any(in_softirq) {

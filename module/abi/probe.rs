@@ -97,8 +97,7 @@ pub enum Direction {
 pub struct Report {
     /// Packets in the histogram.
     pub packets: u64,
-    /// Packets left out because an interrupt fell into a span, or between the packet and the one
-    /// before it, or the kernel's clock moved on there.
+    /// Packets left out because an interrupt fell into a span.
     pub interrupted: u64,
     /// Packets left out because their way was not followed to its end.
     pub torn: u64,

@@ -7,9 +7,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use kernel::prelude::*;
 
 use crate::abi::bytes::Writer;
+use crate::abi::histogram;
 use crate::abi::probe::{Direction, Filter, Report, HOOKS, PRECISION_BITS, RANGE_BITS};
 use crate::abi::proxy::{Family, Protocol};
-use crate::abi::histogram;
 use crate::datapath::packet::{parse_v4, parse_v6, Parsed};
 use crate::datapath::tuple::Ports;
 use crate::sys::hooks::{Packet, Place};
@@ -126,15 +126,6 @@ fn add(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
-const UNKNOWN: u64 = u64::MAX;
-
-/// Stays the same as long as this CPU takes no interrupt and no other one moves the clock on.
-#[inline(always)]
-fn moment() -> u64 {
-    // Only compared: it does no harm that the counts run into each other.
-    time::interrupts().wrapping_add(u64::from(time::jiffies()) << 32)
-}
-
 /// One CPU's share of the meter.
 struct Lane {
     // The packet whose way is followed; zero for none.
@@ -144,8 +135,6 @@ struct Lane {
     // The span that is open.
     started: AtomicU64,
     interrupts: AtomicU64,
-    // What [`moment`] was when the last packet came; [`UNKNOWN`] for none.
-    moment: AtomicU64,
     // The spans of the packet so far, and a bit for each hook that it passed.
     spans: [AtomicU64; HOOKS],
     passed: AtomicU32,
@@ -160,7 +149,6 @@ impl Lane {
             interrupted: AtomicBool::new(false),
             started: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
-            moment: AtomicU64::new(UNKNOWN),
             spans: Default::default(),
             passed: AtomicU32::new(0),
             totals: [Totals::new()?, Totals::new()?],
@@ -203,7 +191,6 @@ impl Meter {
     pub(crate) fn record(&self, filter: Filter) {
         for lane in self.lanes.iter() {
             lane.packet.store(0, Relaxed);
-            lane.moment.store(UNKNOWN, Relaxed);
             lane.totals.iter().for_each(Totals::reset);
         }
         self.filter.set(filter);
@@ -220,12 +207,7 @@ impl Meter {
                 return;
             };
             lane.reply.store(direction == Direction::Reply, Relaxed);
-            // The first packet in a new jiffy, whichever CPU's interrupt began it, has it written
-            // down by connection tracking, for one: that is the clock's cost, not its own.
-            let now = moment();
-            let before = lane.moment.swap(now, Relaxed);
-            let interrupted = before != UNKNOWN && before != now;
-            lane.interrupted.store(interrupted, Relaxed);
+            lane.interrupted.store(false, Relaxed);
             lane.passed.store(0, Relaxed);
             lane.packet.store(packet.skb.id(), Relaxed);
         } else if lane.packet.load(Relaxed) != packet.skb.id() {

@@ -8,8 +8,8 @@ use std::io::Write;
 
 use anyhow::{bail, Context, Result};
 use mutex_abi::bytes::Reader;
-use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
 use mutex_abi::histogram::{percentile, Scale};
+use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
 
 use super::device;
 use super::layout::CLIENT_PORT;

@@ -241,8 +241,7 @@ pub struct HookCost {
     pub overhead: u64,
     /// Packets in the histogram.
     pub packets: u64,
-    /// Packets left out because an interrupt fell into a span, or between the packet and the one
-    /// before it, or the kernel's clock moved on there.
+    /// Packets left out because an interrupt fell into a span.
     pub interrupted: u64,
     /// Packets left out because their way was not followed to its end.
     pub torn: u64,
