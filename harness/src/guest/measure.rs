@@ -71,7 +71,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout.router)
         .map_err(|error| blame(cell.subject, error))?;
     let target = subject::target(cell.subject);
-    rehearse(&layout, traffic, target)?;
+    rehearse(&layout, traffic, target, delivery)?;
+    *delivery = Delivery::default();
     thread::sleep(QUIET);
     let before = installed.counters()?;
     let measured = exchange(&layout, &probe, traffic, target, delivery)?;
@@ -119,13 +120,17 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
 
 /// Sends a short flow of its own through the subject, so that what the kernel does once only, on
 /// a packet or soon after (keys of hashes, the first slab of a cache), is behind it.
-fn rehearse(layout: &Layout, traffic: &Traffic, target: Target) -> Result<(), Stop> {
-    let mut delivery = Delivery::default();
+fn rehearse(
+    layout: &Layout,
+    traffic: &Traffic,
+    target: Target,
+    delivery: &mut Delivery,
+) -> Result<(), Stop> {
     let mut closed_loop = ClosedLoop::new(layout, traffic, UNMEASURED_PORT, target)?;
-    closed_loop.client.open(&mut delivery)?;
-    closed_loop.establish(&mut delivery)?;
-    closed_loop.round_trips(REHEARSAL, &mut delivery)?;
-    closed_loop.close(&mut delivery)
+    closed_loop.client.open(delivery)?;
+    closed_loop.establish(delivery)?;
+    closed_loop.round_trips(REHEARSAL, delivery)?;
+    closed_loop.close(delivery)
 }
 
 /// What one exchange of packets showed.

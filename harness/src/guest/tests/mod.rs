@@ -37,7 +37,7 @@ impl GuestTest {
 
 /// All functional tests, in the order in which they should run.
 pub fn all() -> Vec<GuestTest> {
-    let mut tests: Vec<GuestTest> = redirect::tests().collect();
+    let mut tests = redirect::tests();
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

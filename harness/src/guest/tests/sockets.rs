@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, sockopt, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use nix::sys::time::TimeVal;
@@ -21,14 +22,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing must happen before it counts as not happening.
 pub const SILENCE: Duration = Duration::from_millis(500);
 
-/// A UDP socket at `address`, whose receiving gives up after [`PATIENCE`].
+/// A UDP socket at `address`.
 pub fn udp(namespace: &Namespace, address: SocketAddr) -> Result<UdpSocket> {
     namespace
-        .run(|| {
-            let socket = UdpSocket::bind(address)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            Ok(socket)
-        })
+        .run(|| Ok(UdpSocket::bind(address)?))
         .with_context(|| format!("cannot open a UDP socket at {address}"))
 }
 
@@ -54,7 +51,11 @@ pub fn connect(namespace: &Namespace, local: SocketAddr, remote: SocketAddr) -> 
             socket::setsockopt(&socket, sockopt::SendTimeout, &patience)?;
             socket::setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
             socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
-            socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote))?;
+            match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)) {
+                // How a blocking connect says that its time is over.
+                Err(Errno::EINPROGRESS) => bail!("no answer within {PATIENCE:?}"),
+                result => result?,
+            }
             Ok(TcpStream::from(socket))
         })
         .with_context(|| format!("cannot connect to {remote}"))
@@ -133,9 +134,15 @@ fn pass(
     payload::fill(&mut datagram, kind, label);
     from.send_to(&datagram, to).context("cannot send")?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
+    let here = at
+        .local_addr()
+        .context("cannot ask for a socket's address")?;
+    if !is_readable(at, PATIENCE)? {
+        bail!("did not arrive at {here} within {PATIENCE:?}");
+    }
     let (received, source) = at
         .recv_from(&mut buffer)
-        .with_context(|| format!("did not arrive at {:?}", at.local_addr().ok()))?;
+        .with_context(|| format!("cannot receive at {here}"))?;
     ensure!(
         buffer[..received] == datagram,
         "arrived with other content: {:?} and {received} of {length} bytes",
