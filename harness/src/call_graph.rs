@@ -22,7 +22,10 @@ impl CallGraph {
                 current = Some(name);
             } else if let (Some(function), Some(target)) = (current, target(line)) {
                 if target != function {
-                    graph.entry(function.to_owned()).or_default().insert(target.to_owned());
+                    graph
+                        .entry(function.to_owned())
+                        .or_default()
+                        .insert(target.to_owned());
                 }
             }
         }
@@ -36,8 +39,12 @@ impl CallGraph {
         ends: impl Fn(&str) -> bool,
     ) -> Option<Vec<&str>> {
         let mut came_from = BTreeMap::new();
-        let mut queue: VecDeque<&str> =
-            self.0.keys().map(String::as_str).filter(|name| starts(name)).collect();
+        let mut queue: VecDeque<&str> = self
+            .0
+            .keys()
+            .map(String::as_str)
+            .filter(|name| starts(name))
+            .collect();
         let roots: BTreeSet<&str> = queue.iter().copied().collect();
         while let Some(function) = queue.pop_front() {
             if ends(function) {
@@ -77,7 +84,10 @@ fn target(line: &str) -> Option<&str> {
         Some((_, relocation)) => relocation.split_whitespace().nth(1)?,
         None => line.split_once('<')?.1.strip_suffix('>')?,
     };
-    let end = ["+0x", "-0x"].iter().filter_map(|sign| name.find(sign)).min();
+    let end = ["+0x", "-0x"]
+        .iter()
+        .filter_map(|sign| name.find(sign))
+        .min();
     Some(&name[..end.unwrap_or(name.len())])
 }
 
@@ -112,13 +122,22 @@ Disassembly of section .text:
             graph.path(|name| name == "hook", panics),
             Some(vec!["hook", "helper", "panic_bounds"])
         );
-        assert_eq!(graph.path(|name| name == "hook", |name| name == "panic_overflow"), None);
-        assert_eq!(graph.functions().collect::<Vec<_>>(), ["helper", "hook", "open"]);
+        assert_eq!(
+            graph.path(|name| name == "hook", |name| name == "panic_overflow"),
+            None
+        );
+        assert_eq!(
+            graph.functions().collect::<Vec<_>>(),
+            ["helper", "hook", "open"]
+        );
     }
 
     #[test]
     fn a_ring_of_calls_ends() {
         let ring = "0 <a>:\n 1: callq 0x2 <b>\n2 <b>:\n 3: callq 0x0 <a>\n";
-        assert_eq!(CallGraph::parse(ring).path(|name| name == "a", |name| name == "z"), None);
+        assert_eq!(
+            CallGraph::parse(ring).path(|name| name == "a", |name| name == "z"),
+            None
+        );
     }
 }

@@ -184,10 +184,15 @@ const IN_SOFTIRQ: [&str; 2] = ["5hooks10trampoline", "10free_later4free"];
 fn cannot_panic(directory: &Path) -> Result<()> {
     for module in [PROXY, PROBE] {
         let path = directory.join(module);
-        let disassembly =
-            duct::cmd!("llvm-objdump", "--disassemble", "--reloc", "--no-show-raw-insn", &path)
-                .read()
-                .with_context(|| format!("cannot disassemble {}", path.display()))?;
+        let disassembly = duct::cmd!(
+            "llvm-objdump",
+            "--disassemble",
+            "--reloc",
+            "--no-show-raw-insn",
+            &path
+        )
+        .read()
+        .with_context(|| format!("cannot disassemble {}", path.display()))?;
         let graph = CallGraph::parse(&disassembly);
         let in_softirq = |name: &str| IN_SOFTIRQ.iter().any(|part| name.contains(part));
         if !graph.functions().any(in_softirq) {

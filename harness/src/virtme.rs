@@ -97,10 +97,12 @@ impl Virtme {
         for argument in accelerator.kernel_arguments() {
             add(&["--append", argument]);
         }
+        // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
+        // only, and QEMU would put them all into one.
         let qemu = accelerator.qemu_arguments();
-        if !qemu.is_empty() {
-            add(&[&format!("--qemu-opts={qemu}")]);
-        }
+        add(&[&format!(
+            "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}"
+        )]);
         add(&["--exec", START_PATH]);
         Ok(command)
     }

@@ -9,5 +9,6 @@
 //! the first four of its sixteen bytes and leaves the rest zero.
 
 pub mod bytes;
+pub mod histogram;
 pub mod probe;
 pub mod proxy;

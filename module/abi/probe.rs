@@ -98,7 +98,7 @@ pub struct Report {
     /// Packets in the histogram.
     pub packets: u64,
     /// Packets left out because an interrupt fell into a span, or between the packet and the one
-    /// before it.
+    /// before it, or the kernel's clock moved on there.
     pub interrupted: u64,
     /// Packets left out because their way was not followed to its end.
     pub torn: u64,

@@ -15,7 +15,6 @@ use mutex_abi as abi;
 pub mod checksum;
 pub mod flow;
 pub mod hash;
-pub mod histogram;
 #[path = "../sys/link.rs"]
 pub mod link;
 pub mod packet;

@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use crate::abi::bytes::Writer;
 use crate::abi::probe::{Direction, Filter, Report, HOOKS, PRECISION_BITS, RANGE_BITS};
 use crate::abi::proxy::{Family, Protocol};
-use crate::datapath::histogram;
+use crate::abi::histogram;
 use crate::datapath::packet::{parse_v4, parse_v6, Parsed};
 use crate::datapath::tuple::Ports;
 use crate::sys::hooks::{Packet, Place};
@@ -128,6 +128,13 @@ fn add(counter: &AtomicU64, by: u64) {
 
 const UNKNOWN: u64 = u64::MAX;
 
+/// Stays the same as long as this CPU takes no interrupt and no other one moves the clock on.
+#[inline(always)]
+fn moment() -> u64 {
+    // Only compared: it does no harm that the counts run into each other.
+    time::interrupts().wrapping_add(u64::from(time::jiffies()) << 32)
+}
+
 /// One CPU's share of the meter.
 struct Lane {
     // The packet whose way is followed; zero for none.
@@ -137,8 +144,8 @@ struct Lane {
     // The span that is open.
     started: AtomicU64,
     interrupts: AtomicU64,
-    // How many interrupts there had been when the last packet came; [`UNKNOWN`] for none.
-    interrupts_before: AtomicU64,
+    // What [`moment`] was when the last packet came; [`UNKNOWN`] for none.
+    moment: AtomicU64,
     // The spans of the packet so far, and a bit for each hook that it passed.
     spans: [AtomicU64; HOOKS],
     passed: AtomicU32,
@@ -153,7 +160,7 @@ impl Lane {
             interrupted: AtomicBool::new(false),
             started: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
-            interrupts_before: AtomicU64::new(UNKNOWN),
+            moment: AtomicU64::new(UNKNOWN),
             spans: Default::default(),
             passed: AtomicU32::new(0),
             totals: [Totals::new()?, Totals::new()?],
@@ -196,7 +203,7 @@ impl Meter {
     pub(crate) fn record(&self, filter: Filter) {
         for lane in self.lanes.iter() {
             lane.packet.store(0, Relaxed);
-            lane.interrupts_before.store(UNKNOWN, Relaxed);
+            lane.moment.store(UNKNOWN, Relaxed);
             lane.totals.iter().for_each(Totals::reset);
         }
         self.filter.set(filter);
@@ -213,11 +220,11 @@ impl Meter {
                 return;
             };
             lane.reply.store(direction == Direction::Reply, Relaxed);
-            // The first packet after an interrupt of the timer's finds a new jiffy, which
-            // connection tracking, for one, writes down: that is the clock's cost, not its own.
-            let interrupts = time::interrupts();
-            let before = lane.interrupts_before.swap(interrupts, Relaxed);
-            let interrupted = before != UNKNOWN && before != interrupts;
+            // The first packet in a new jiffy, whichever CPU's interrupt began it, has it written
+            // down by connection tracking, for one: that is the clock's cost, not its own.
+            let now = moment();
+            let before = lane.moment.swap(now, Relaxed);
+            let interrupted = before != UNKNOWN && before != now;
             lane.interrupted.store(interrupted, Relaxed);
             lane.passed.store(0, Relaxed);
             lane.packet.store(packet.skb.id(), Relaxed);

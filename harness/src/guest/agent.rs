@@ -8,10 +8,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
+use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::utsname::uname;
-use nix::unistd::{sysconf, SysconfVar};
+use nix::unistd::{sysconf, Pid, SysconfVar};
 
 use super::kmod::{LoadedModule, Parameters};
 use super::protocol::{
@@ -86,6 +87,10 @@ fn carry_out(path: &Path) -> Result<()> {
 }
 
 fn measure_all(cells: &[GuestCell]) -> Result<()> {
+    // Client, responder and subject on one CPU: only so is each packet's way one piece.
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on CPU 0")?;
     // Loaded before anything that it measures, and kept, so that its hooks are outermost.
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new());
     for cell in cells {

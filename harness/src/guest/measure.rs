@@ -11,6 +11,7 @@ use anyhow::{anyhow, Context, Result};
 use super::client::Client;
 use super::layout::{Layout, CLIENT_PORT, ROUTER_SERVER_LINK, UNMEASURED_PORT};
 use super::offload::{self, Offload};
+use super::pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
     Delivery, GuestCell, Measurement, Outcome, PathCost, Protocol, Subject, Traffic, Way,
@@ -31,6 +32,10 @@ const REHEARSAL: u32 = 8;
 /// How long the kernel is left alone after a change, so that what it puts off (multicast
 /// reports, RCU, what a process leaves behind) does not fall into the measurement.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// How old a flow is when it is measured: conntrack takes UDP for a stream after two seconds
+/// (nf_conntrack_udp_packet()), and treats it otherwise from then on.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
 /// it. The probe's module must be loaded.
@@ -146,12 +151,13 @@ fn exchange(
     let first = probe.snapshot()?.original.median();
     closed_loop.establish(delivery)?;
     closed_loop.round_trips(traffic.warm_up, delivery)?;
+    thread::sleep(SETTLED);
+    closed_loop.paced_round_trips(REHEARSAL, delivery)?;
 
     probe.reset(traffic.family, traffic.protocol)?;
-    let (frames, ticks) = (closed_loop.responder.frames(), tsc::now());
-    closed_loop.round_trips(traffic.round_trips, delivery)?;
+    let frames = closed_loop.responder.frames();
     let path = PathCost {
-        ticks: tsc::now() - ticks,
+        ticks: closed_loop.paced_round_trips(traffic.round_trips, delivery)?,
         packets: closed_loop.responder.frames() - frames,
     };
     let snapshot = probe.snapshot()?;
@@ -197,12 +203,28 @@ impl ClosedLoop {
     }
 
     fn round_trips(&mut self, count: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        (0..count).try_for_each(|_| self.round_trip(delivery))
+    }
+
+    /// One round trip between two ticks of the kernel's clock, again and again; returns the time
+    /// of all round trips, without the time between them. What the kernel does once a tick only,
+    /// such as renewing a time-out, is then done by the first packet of every round trip, and not
+    /// by as many packets as ticks happen to fall into the run.
+    fn paced_round_trips(&mut self, count: u32, delivery: &mut Delivery) -> Result<u64, Stop> {
+        let mut ticks = 0;
         for _ in 0..count {
-            self.client.send(delivery)?;
-            self.responder.serve_until(Served::Answered, delivery)?;
-            self.client.receive(delivery)?;
+            pace::until_between_ticks()?;
+            let start = tsc::now();
+            self.round_trip(delivery)?;
+            ticks += tsc::now() - start;
         }
-        Ok(())
+        Ok(ticks)
+    }
+
+    fn round_trip(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.client.send(delivery)?;
+        self.responder.serve_until(Served::Answered, delivery)?;
+        self.client.receive(delivery)
     }
 
     fn close(mut self, delivery: &mut Delivery) -> Result<(), Stop> {

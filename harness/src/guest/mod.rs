@@ -17,6 +17,7 @@ mod measure;
 mod namespace;
 mod netlink;
 mod offload;
+mod pace;
 mod payload;
 mod probe;
 mod proxy;

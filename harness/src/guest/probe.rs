@@ -9,7 +9,7 @@ use std::io::Write;
 use anyhow::{bail, Context, Result};
 use mutex_abi::bytes::Reader;
 use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
-use mutex_datapath::histogram::{percentile, Scale};
+use mutex_abi::histogram::{percentile, Scale};
 
 use super::device;
 use super::layout::CLIENT_PORT;

@@ -467,13 +467,19 @@ mod tests {
         let header = Header {
             source: (Ipv4Addr::new(192, 0, 2, 1), 1).into(),
             destination: (Ipv4Addr::new(192, 0, 2, 2), 2).into(),
-            transport: Transport::Tcp(Segment { sequence: 1, acknowledgement: 0, flags: 2 }),
+            transport: Transport::Tcp(Segment {
+                sequence: 1,
+                acknowledgement: 0,
+                flags: 2,
+            }),
         };
         let at = ETHERNET + IPV4 + 16;
         let mut buffer = [0; FRAME_MAX];
         // Some payload of two bytes makes the sum zero.
         let found = (0..=u16::MAX).any(|payload| {
-            let length = build(&mut buffer, HOP, &header, &payload.to_be_bytes()).unwrap().len();
+            let length = build(&mut buffer, HOP, &header, &payload.to_be_bytes())
+                .unwrap()
+                .len();
             let mut frame = buffer[..length].to_vec();
             if frame[at..at + 2] != [0, 0] {
                 return false;

@@ -2,7 +2,7 @@
 
 //! Numbers that say what they are: from a measurement to named metrics with units.
 
-use mutex_datapath::histogram::percentile;
+use mutex_abi::histogram::percentile;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::protocol::{HookCost, Measurement};

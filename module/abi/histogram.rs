@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! Log-linear histograms after HdrHistogram: exact below a power of two, of constant relative
 //! precision above, mergeable by adding buckets.
