@@ -50,6 +50,8 @@ impl GuardCommand {
     /// # Errors
     /// If the command cannot be started, or descendants cannot be killed.
     pub fn run(&self) -> Result<i32> {
+        // It is started by way of /proc, which would make its name in ps "exe".
+        prctl::set_name(c"mutexlab-guard").context("cannot name the process")?;
         prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
         // A session of its own keeps the terminal's Ctrl-C away from the guest: the harness
         // decides. It fails only for a process group leader, who has its own group already.

@@ -3,7 +3,6 @@
 //! Results as a person reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use crate::guest::protocol::{Delivery, Subject, Traffic};
 use crate::plan;
@@ -30,7 +29,7 @@ pub fn text(results: &Results) -> String {
         say("");
         say(&costs(&group).to_string());
         say(&Style::Dim.paint(
-            "  Percentiles of the same packets, client to server › server to client; path is all that \
+            "  Percentiles of the same packets, client to server›server to client; path is all that \
              happens\n  from one packet to the next, generator and receivers included.",
         ));
         say("");
@@ -138,7 +137,10 @@ fn value(cell: Option<&CellRecord>, name: &str) -> Field {
 }
 
 fn ratio(ours: Option<&CellRecord>, theirs: Option<&CellRecord>) -> Field {
-    let mean = |cell: Option<&CellRecord>| cell?.metric(HOOK_MEAN);
+    let mean = |cell: Option<&CellRecord>| {
+        cell.filter(|cell| cell.verdict == Verdict::Ok)?
+            .metric(HOOK_MEAN)
+    };
     match (mean(ours), mean(theirs)) {
         (Some(ours), Some(theirs)) if theirs > 0.0 => {
             let style = if ours < theirs {
@@ -161,7 +163,6 @@ fn percentiles(group: &Group<'_>) -> Table {
     head.extend(PERCENTILES.map(|(name, _)| (name, Align::Right)));
     head.extend([
         ("max", Align::Right),
-        ("mean", Align::Right),
         ("path", Align::Right),
         ("over none", Align::Right),
     ]);
@@ -175,7 +176,7 @@ fn percentiles(group: &Group<'_>) -> Table {
             fields.push(plan::variant(cell.subject, &cell.parameters).into());
             if cell.verdict == Verdict::Ok {
                 let names = PERCENTILES.map(|(name, _)| name);
-                let statistics = names.iter().copied().chain(["max", "mean"]);
+                let statistics = names.iter().copied().chain(["max"]);
                 fields.extend(statistics.map(|name| both_directions(cell, name)));
                 fields.extend([PATH_MEAN, PATH_OVER_NONE].map(|name| value(Some(cell), name)));
             } else {
@@ -192,62 +193,77 @@ fn both_directions(cell: &CellRecord, statistic: &str) -> Field {
         cell.metric(&format!("hook.{direction}.{statistic}"))
             .map_or("–".to_owned(), number)
     };
-    format!("{} › {}", of("original"), of("reply")).into()
+    format!("{}›{}", of("original"), of("reply")).into()
 }
 
-/// Where the packets went, added up over the cells that redirect.
+/// Where the packets went, added up over a subject's cells, and whether that is as it should be.
 fn delivery(results: &Results) -> String {
-    let mut text = String::new();
-    for (subject, redirects) in [
-        (Subject::None, false),
-        (Subject::NftDnat, true),
-        (Subject::Module, true),
-    ] {
-        let cells: Vec<_> = results
-            .cells
-            .iter()
-            .filter(|cell| cell.subject == subject)
-            .collect();
-        let sum = |field: fn(&Delivery) -> u64| -> u64 {
-            cells
-                .iter()
-                .filter_map(|cell| cell.delivery.as_ref())
-                .map(field)
-                .sum()
-        };
-        let sent = sum(|delivery| delivery.sent);
-        if sent == 0 {
+    let mut table = Table::new(&[
+        ("packets", Align::Left),
+        ("sent", Align::Right),
+        ("at the redirected server", Align::Right),
+        ("at the original", Align::Right),
+        ("replies", Align::Right),
+        ("from the original", Align::Right),
+        ("damaged", Align::Right),
+    ]);
+    let (mut redirected, mut astray) = (Vec::new(), Vec::new());
+    for subject in [Subject::None, Subject::NftDnat, Subject::Module] {
+        let sum = delivered(results, subject);
+        if sum.sent == 0 {
             continue;
         }
-        let (upstream, original) = (sum(|d| d.at_upstream), sum(|d| d.at_original));
-        let (replies, from_original) = (sum(|d| d.replies), sum(|d| d.replies_from_original));
-        let damaged = sum(|d| d.bad_payload + d.bad_checksum);
-        let (expected, other) = if redirects {
-            (upstream, original)
-        } else {
-            (original, upstream)
+        let name = plan::subject_name(subject);
+        let damaged = sum.bad_payload + sum.bad_checksum;
+        let (there, elsewhere) = match subject {
+            Subject::None => (sum.at_original, sum.at_upstream),
+            Subject::NftDnat | Subject::Module => (sum.at_upstream, sum.at_original),
         };
-        let well = expected == sent
-            && other == 0
-            && from_original == sent
-            && replies == sent
-            && damaged == 0;
-        let line = format!(
-            "  {:<9} {} sent: {} arrived at the redirected server, {} at the original address; {} \
-             replies, {} from the original address; {} damaged",
-            plan::subject_name(subject),
-            whole(sent),
-            whole(upstream),
-            whole(original),
-            whole(replies),
-            whole(from_original),
-            whole(damaged),
-        );
-        let style = if well { Style::Plain } else { Style::Bad };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", style.paint(&line));
+        let all = [there, sum.replies, sum.replies_from_original];
+        if all != [sum.sent; 3] || elsewhere + damaged != 0 {
+            astray.push(name);
+        } else if subject != Subject::None {
+            redirected.push(name);
+        }
+        let counts = [
+            sum.sent,
+            sum.at_upstream,
+            sum.at_original,
+            sum.replies,
+            sum.replies_from_original,
+            damaged,
+        ];
+        table.row(std::iter::once(name.into()).chain(counts.map(|count| whole(count).into())));
+    }
+    let mut text = table.to_string();
+    if !redirected.is_empty() {
+        text.push_str(&format!(
+            "\n  With {}, every packet arrived at the redirected server and none at the original \
+             address,\n  and every reply carried the original address.\n",
+            redirected.join(" and ")
+        ));
+    }
+    if !astray.is_empty() {
+        let line = format!("With {}, packets went astray.", astray.join(" and "));
+        text.push_str(&format!("\n  {}\n", Style::Bad.paint(&line)));
     }
     text
+}
+
+/// The packets of all cells of a subject.
+fn delivered(results: &Results, subject: Subject) -> Delivery {
+    let cells = results.cells.iter().filter(|cell| cell.subject == subject);
+    let mut sum = Delivery::default();
+    for delivery in cells.filter_map(|cell| cell.delivery) {
+        sum.sent += delivery.sent;
+        sum.at_upstream += delivery.at_upstream;
+        sum.at_original += delivery.at_original;
+        sum.replies += delivery.replies;
+        sum.replies_from_original += delivery.replies_from_original;
+        sum.bad_payload += delivery.bad_payload;
+        sum.bad_checksum += delivery.bad_checksum;
+    }
+    sum
 }
 
 fn whole(count: u64) -> String {
@@ -287,4 +303,142 @@ fn complaints(results: &Results) -> Vec<String> {
             .push(&boot.id);
     }
     befallen.into_iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::protocol::{Family, Protocol, Way};
+    use crate::qemu::Accelerator;
+    use crate::results::closure::{Closure, Host, QemuClosure};
+    use crate::results::metrics::{Better, Kind, Metric, Unit};
+    use crate::results::record::SCHEMA;
+    use crate::scenario::Mode;
+
+    fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
+        let metric = |name: &str, value| Metric {
+            name: name.to_owned(),
+            unit: Unit::InstructionsPerPacket,
+            better: Better::Lower,
+            kind: Kind::Sampled,
+            value,
+        };
+        CellRecord {
+            id: format!("7.3/1cpu/{}/forward-v4-udp-64", plan::subject_name(subject)),
+            boot: "7.3/1cpu/boot1".into(),
+            kernel: "7.3".into(),
+            cpus: 1,
+            repetition: 1,
+            subject,
+            parameters: BTreeMap::new(),
+            traffic: Traffic {
+                way: Way::Forward,
+                family: Family::V4,
+                protocol: Protocol::Udp,
+                payload: 64,
+                round_trips: 10,
+                warm_up: 0,
+            },
+            verdict: Verdict::Ok,
+            reason: None,
+            delivery: Some(delivery),
+            metrics: vec![metric(HOOK_MEAN, mean), metric("hook.original.p50", mean)],
+            hook_cost: None,
+            counters: BTreeMap::new(),
+        }
+    }
+
+    fn redirected() -> Delivery {
+        Delivery {
+            sent: 10,
+            at_upstream: 10,
+            replies: 10,
+            replies_from_original: 10,
+            ..Delivery::default()
+        }
+    }
+
+    fn results(cells: Vec<CellRecord>) -> Results {
+        Results {
+            schema: SCHEMA,
+            scenario: "s".into(),
+            question: "What?".into(),
+            mode: Mode::Virtual,
+            started: String::new(),
+            filter: None,
+            closure: Closure {
+                commit: String::new(),
+                dirty: false,
+                harness_sha256: String::new(),
+                kernels: BTreeMap::new(),
+                virtme_ng: String::new(),
+                nft: String::new(),
+                qemu: QemuClosure {
+                    version: String::new(),
+                    accelerator: Accelerator::TcgIcount,
+                    cpu_model: String::new(),
+                    arguments: String::new(),
+                },
+                host: Host {
+                    kernel: String::new(),
+                    architecture: String::new(),
+                    cpu: String::new(),
+                    cpus: 1,
+                },
+                seeds: BTreeMap::new(),
+                scenario_text: String::new(),
+            },
+            boots: Vec::new(),
+            cells,
+        }
+    }
+
+    fn line<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
+        let line = text.lines().find(|line| line.contains(part)).unwrap();
+        line.split_whitespace().collect()
+    }
+
+    #[test]
+    fn subjects_stand_side_by_side_with_their_ratio() {
+        let straight = Delivery {
+            at_original: 10,
+            at_upstream: 0,
+            ..redirected()
+        };
+        let text = text(&results(vec![
+            cell(Subject::None, 0.0, straight),
+            cell(Subject::NftDnat, 1500.0, redirected()),
+            cell(Subject::Module, 300.0, redirected()),
+        ]));
+        let expected = ["forward", "v4", "udp", "64", "0", "1,500", "300", "0.20"];
+        assert_eq!(line(&text, "forward"), expected);
+        assert!(text.contains("With nft-dnat and module, every packet arrived"));
+        assert!(!text.contains("astray"));
+    }
+
+    #[test]
+    fn what_went_wrong_takes_the_number_s_place_and_is_told_once() {
+        let bad = |subject| CellRecord {
+            verdict: Verdict::Splat,
+            reason: Some("warning: at a.c:1".into()),
+            ..cell(subject, 1.0, Delivery::default())
+        };
+        let cells = vec![bad(Subject::Module), bad(Subject::NftDnat)];
+        let text = text(&results(cells));
+        let expected = ["forward", "v4", "udp", "64", "–", "splat", "splat", "–"];
+        assert_eq!(line(&text, "forward"), expected);
+        assert_eq!(text.matches("warning: at a.c:1").count(), 1);
+    }
+
+    #[test]
+    fn a_packet_that_went_astray_is_not_passed_over() {
+        let delivery = Delivery {
+            at_upstream: 9,
+            at_original: 1,
+            ..redirected()
+        };
+        let text = text(&results(vec![cell(Subject::Module, 1.0, delivery)]));
+        assert!(text.contains("With module, packets went astray."));
+        assert!(!text.contains("every packet arrived"));
+    }
 }

@@ -82,15 +82,18 @@ impl<T: Into<String>> From<T> for Field {
 /// A table with a head; rows may be shorter than the head.
 #[derive(Clone, Debug)]
 pub struct Table {
-    head: Vec<(&'static str, Align)>,
+    head: Vec<(String, Align)>,
     rows: Vec<Vec<Field>>,
 }
 
 impl Table {
     /// A table without rows.
-    pub fn new(head: &[(&'static str, Align)]) -> Self {
+    pub fn new(head: &[(&str, Align)]) -> Self {
         Self {
-            head: head.to_vec(),
+            head: head
+                .iter()
+                .map(|&(text, align)| (text.to_owned(), align))
+                .collect(),
             rows: Vec::new(),
         }
     }
@@ -133,7 +136,7 @@ impl fmt::Display for Table {
         let head: Vec<_> = self
             .head
             .iter()
-            .map(|&(text, _)| Field::styled(text, Style::Bold))
+            .map(|(text, _)| Field::styled(text.as_str(), Style::Bold))
             .collect();
         writeln!(formatter, "{}", self.line(&head))?;
         for row in &self.rows {

@@ -5,7 +5,7 @@
 use mutex_abi::histogram::percentile;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::protocol::Measurement;
+use crate::guest::protocol::{HookCost, Measurement};
 use crate::scenario::Mode;
 
 /// Mean cost of a whole way in the hooks, both directions.
@@ -101,8 +101,11 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
     }
     // No percentiles of both directions together: a median of two halves lies where they meet,
     // and a single packet more in one of them moves it from one to the other.
-    let (original, reply) = (&measurement.original, &measurement.reply);
-    let mean = ratio(original.sum + reply.sum, original.packets + reply.packets);
+    // The mean gives each direction the same weight, so that it does not depend on which packets
+    // an interrupt spoilt.
+    let mean = |cost: &HookCost| ratio(cost.sum, cost.packets);
+    let means = mean(&measurement.original).zip(mean(&measurement.reply));
+    let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), Kind::Sampled, mean);
     let first = measurement.first_packet.map(to_float);
     add("hook.first_packet".to_owned(), Kind::Sampled, first);
@@ -149,7 +152,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::guest::protocol::{Delivery, HookCost, PathCost};
+    use crate::guest::protocol::{Delivery, PathCost};
 
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {

@@ -71,7 +71,8 @@ impl TestCommand {
             .filter(|end| self.wants(end.name()))
             .collect();
         if names.is_empty() && bad_ends.is_empty() {
-            bail!("no test has {:?} in its name: see --list", self.filter);
+            let part = self.filter.as_deref().unwrap_or_default();
+            bail!("no test has {part:?} in its name: see --list");
         }
         if self.list {
             names.iter().for_each(|name| println!("{name}"));

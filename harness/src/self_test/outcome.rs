@@ -80,27 +80,57 @@ pub fn label(kernel: &Kernel) -> String {
     }
 }
 
+impl Outcomes {
+    /// What `of` gives, each once, in the order of running.
+    fn distinct<'a>(&'a self, of: impl Fn(&'a Outcome) -> &'a str) -> Vec<&'a str> {
+        let mut seen = Vec::new();
+        for outcome in &self.all {
+            if !seen.contains(&of(outcome)) {
+                seen.push(of(outcome));
+            }
+        }
+        seen
+    }
+}
+
+/// A table of tests and kernels, and the reasons of what failed.
 impl fmt::Display for Outcomes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(&[
-            ("test", Align::Left),
-            ("kernel", Align::Left),
-            ("verdict", Align::Left),
-            ("", Align::Left),
-        ]);
-        for outcome in &self.all {
-            let style = match outcome.ending.verdict {
-                Verdict::Ok => Style::Good,
-                _ => Style::Bad,
-            };
-            let first_line = outcome.ending.reason.lines().next().unwrap_or_default();
-            table.row([
-                outcome.test.as_str().into(),
-                outcome.kernel.as_str().into(),
-                Field::styled(outcome.ending.verdict.name(), style),
-                first_line.into(),
-            ]);
+        let kernels = self.distinct(|outcome| &outcome.kernel);
+        let mut head = vec![("test", Align::Left)];
+        head.extend(kernels.iter().map(|&kernel| (kernel, Align::Left)));
+        let mut table = Table::new(&head);
+        for test in self.distinct(|outcome| &outcome.test) {
+            let verdicts = kernels.iter().map(|&kernel| {
+                let outcome = self
+                    .all
+                    .iter()
+                    .find(|outcome| outcome.test == test && outcome.kernel == kernel);
+                outcome.map_or(Field::styled("–", Style::Dim), verdict)
+            });
+            table.row(std::iter::once(test.into()).chain(verdicts));
         }
-        table.fmt(formatter)
+        table.fmt(formatter)?;
+        for outcome in self.all.iter().filter(|outcome| !outcome.ending.is_ok()) {
+            let Ending { verdict, reason } = &outcome.ending;
+            let verdict = Style::Bad.paint(verdict.name());
+            writeln!(
+                formatter,
+                "\n  {verdict} {} on {}",
+                outcome.test, outcome.kernel
+            )?;
+            for line in reason.lines() {
+                writeln!(formatter, "    {line}")?;
+            }
+        }
+        Ok(())
     }
+}
+
+fn verdict(outcome: &Outcome) -> Field {
+    let style = match outcome.ending.verdict {
+        Verdict::Ok => Style::Good,
+        _ => Style::Bad,
+    };
+    Field::styled(outcome.ending.verdict.name(), style)
 }
