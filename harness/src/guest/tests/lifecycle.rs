@@ -7,7 +7,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Context as _, Result};
 
@@ -60,12 +60,7 @@ pub fn unload_under_traffic() -> Result<()> {
             let (accepted, _) = accept(&redirected)?;
             let stop = &stop;
             scope.spawn(move || flood(&client, &accepted, stop));
-            thread::sleep(Duration::from_millis(300));
-            let stats = context.stats()?;
-            ensure!(
-                stats.packets_original > 100 && stats.flows_current >= 3,
-                "turn {turn}: expected at least three busy flows, got {stats:?}"
-            );
+            wait_until_busy(&context).with_context(|| format!("turn {turn}"))?;
             drop(context);
             module.unload().with_context(|| format!("turn {turn}"))?;
         }
@@ -74,6 +69,22 @@ pub fn unload_under_traffic() -> Result<()> {
         accept(&direct).map(drop)
     })?;
     layout.tear_down()
+}
+
+/// Waits until flows of both protocols pass packets; how soon depends on the machine.
+fn wait_until_busy(context: &Context) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let stats = context.stats()?;
+        if stats.packets_original > 100 && stats.flows_current >= 3 {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "expected at least three busy flows, got {stats:?}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);
