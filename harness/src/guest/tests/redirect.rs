@@ -19,7 +19,7 @@ use crate::guest::payload::{self, Label};
 use crate::guest::protocol::{Family, Protocol, Way};
 
 /// Bytes over a TCP connection in each direction.
-const STREAM: usize = 3 << 20;
+const STREAM: usize = 1 << 20;
 /// Lengths of datagrams: shortest, odd, and the longest that need no fragments.
 const DATAGRAMS: [usize; 5] = [payload::MIN, 17, 63, 512, 1400];
 /// Times that each of them is sent.
