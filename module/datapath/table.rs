@@ -133,7 +133,7 @@ impl<H: Heap, S: Deref<Target = [Head<H>]>, L: Lock> Edit<'_, '_, H, S, L> {
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::link::tests::TestHeap;
+    use super::super::link::tests::{guard, TestHeap};
     use super::super::tuple::tests::any_tuple;
     use super::super::tuple::v4;
     use super::*;
@@ -171,8 +171,7 @@ mod tests {
             steps in prop::collection::vec(any_step(), 0..60),
         ) {
             let table = table(4);
-            // SAFETY: what is retired is never freed.
-            let guard = unsafe { ReadGuard::new() };
+            let guard = guard();
             // Tuple of a packet to the original tuple of its flow and its side.
             let mut model: HashMap<String, (String, Side)> = HashMap::new();
             let name = |tuple: &Tuple| format!("{tuple:?}");

@@ -47,13 +47,15 @@ impl Packet<'_> {
     /// there is none.
     pub(crate) fn reroute(&mut self, family: Family) -> bool {
         let (net, sk, skb) = (self.state.net, self.state.sk, self.skb.as_ptr());
-        // SAFETY: all three are what netfilter gave this hook.
-        0 == match family {
+        let status = match family {
+            // SAFETY: all three are what netfilter gave this hook.
             Family::V4 => unsafe {
                 bindings::ip_route_me_harder(net, sk, skb, bindings::RTN_UNSPEC as u32)
             },
+            // SAFETY: as above.
             Family::V6 => unsafe { bindings::ip6_route_me_harder(net, sk, skb) },
-        }
+        };
+        status == 0
     }
 }
 

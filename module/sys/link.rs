@@ -318,6 +318,12 @@ pub(crate) mod tests {
         Chains::new((0..count).map(|_| Link::null()).collect(), Mutex::new(()))
     }
 
+    /// A guard for tests, in which what is retired is never freed.
+    pub(crate) fn guard() -> ReadGuard {
+        // SAFETY: `TestHeap::free_later` frees nothing.
+        unsafe { ReadGuard::new() }
+    }
+
     fn values<'g>(
         mut at: Option<Target<'g, u32, TestHeap>>,
         guard: &'g ReadGuard,
@@ -332,8 +338,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_node_is_on_both_chains_until_it_is_withdrawn() {
-        // SAFETY: what is retired is never freed.
-        let guard = unsafe { ReadGuard::new() };
+        let guard = guard();
         let chains = chains::<u32>(2).unwrap();
         let (a, b) = (0, 1);
         for (value, on) in [(1, [a, b]), (2, [b, a]), (3, [a, a])] {
@@ -374,8 +379,7 @@ pub(crate) mod tests {
                 let chains = chains.clone();
                 std::thread::spawn(move || {
                     for _ in 0..200 {
-                        // SAFETY: what is retired is never freed.
-                        let guard = unsafe { ReadGuard::new() };
+                        let guard = guard();
                         let seen = values(chains.first(&guard, 0), &guard);
                         assert!(seen.len() <= 2 && seen.iter().all(|&(value, _)| value < 50));
                     }
@@ -383,8 +387,7 @@ pub(crate) mod tests {
             })
             .collect();
         for value in 0..50 {
-            // SAFETY: as above.
-            let guard = unsafe { ReadGuard::new() };
+            let guard = guard();
             chains.edit(|editor| editor.publish(Owned::new(&TestHeap, value).unwrap(), [0, 0]));
             let node = chains.first(&guard, 0).unwrap().node;
             assert!(chains
