@@ -316,20 +316,21 @@ fn key(kernel: &Kernel, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256
     Ok(digest(hash))
 }
 
-/// Makes a build in `from` one that lies in `to`. An output directory knows its own path in one
-/// place only, the Makefile that stands in for the source's.
+/// Makes a build in `from` one that lies in `to`. An output directory knows its own path in at
+/// most one place, the Makefile that stands in for the source's: newer kernels export it there,
+/// older ones take make's working directory.
 fn relocate(from: &Path, to: &Path) -> Result<()> {
     let path = from.join("Makefile");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let line = |directory: &Path| format!("export KBUILD_OUTPUT = {}\n", directory.display());
+    let moved = text.replace(&line(from), &line(to));
     ensure!(
-        text.contains(&line(from)),
-        "{} does not say where it lies, as other kernels' do",
+        !moved.contains(&from.display().to_string()),
+        "{} names its directory in a way that is not known, so the build cannot be moved",
         path.display()
     );
-    fs::write(&path, text.replace(&line(from), &line(to)))
-        .with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, moved).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -470,6 +471,12 @@ mod tests {
             fs::read_to_string(from.join("Makefile")).unwrap(),
             makefile(&to)
         );
+        // 6.12 does not say where it lies, so there is nothing to change.
+        let silent = "# x\ninclude /s/Makefile\n";
+        fs::write(from.join("Makefile"), silent).unwrap();
+        relocate(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(from.join("Makefile")).unwrap(), silent);
+        fs::write(from.join("Makefile"), format!("O := {}\n", from.display())).unwrap();
         assert!(relocate(&from, &to).is_err());
     }
 }
