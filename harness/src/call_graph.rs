@@ -20,13 +20,13 @@ impl CallGraph {
             if let Some(name) = heading(line) {
                 graph.entry(name.to_owned()).or_default();
                 current = Some(name);
-            } else if let (Some(function), Some(target)) = (current, target(line)) {
-                if target != function {
-                    graph
-                        .entry(function.to_owned())
-                        .or_default()
-                        .insert(target.to_owned());
-                }
+            } else if let (Some(function), Some(target)) = (current, target(line))
+                && target != function
+            {
+                graph
+                    .entry(function.to_owned())
+                    .or_default()
+                    .insert(target.to_owned());
             }
         }
         Self(graph)
