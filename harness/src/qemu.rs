@@ -62,7 +62,13 @@ impl Accelerator {
             // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
             // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
             // guest needs a timer.
-            Self::TcgIcount => &["nolapic_timer", "no_timer_check"],
+            // The counter runs at 1 GHz by definition. Programs lie at the same addresses each time.
+            Self::TcgIcount => &[
+                "nolapic_timer",
+                "no_timer_check",
+                "tsc_early_khz=1000000",
+                "norandmaps",
+            ],
             Self::Tcg | Self::Kvm => &[],
         }
     }
