@@ -85,12 +85,21 @@ fn the_chain_ends_with_its_first_process() {
     assert!(gone_within(&pids, 1), "still alive");
 }
 
+/// The exit code of a guard whose standard input stays open: `Child::wait` alone would close it,
+/// and the guard might see that before the command ends.
+fn exit_code(arguments: &[&str]) -> Option<i32> {
+    let mut child = guard(arguments).spawn().unwrap();
+    let _open = child.stdin.take();
+    child.wait().unwrap().code()
+}
+
 #[test]
 fn the_exit_code_is_the_command_s() {
-    let mut child = guard(&["--", "sh", "-c", "exit 7"]).spawn().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(7));
-    let mut child = guard(&["--", "sh", "-c", "kill -15 $$"]).spawn().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(exit_code(&["--", "sh", "-c", "exit 7"]), Some(7));
+    assert_eq!(
+        exit_code(&["--", "sh", "-c", "kill -15 $$"]),
+        Some(128 + 15)
+    );
 }
 
 #[test]
@@ -108,17 +117,17 @@ fn the_directory_is_removed_at_the_end() {
 
 #[test]
 fn the_command_does_not_read_the_guard_s_standard_input() {
-    let mut child = guard(&["--", "cat"]).spawn().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(exit_code(&["--", "cat"]), Some(0));
 }
 
 #[test]
 fn a_command_that_does_not_exist_is_named() {
-    let output = guard(&["--", "no-such-command"])
+    let mut child = guard(&["--", "no-such-command"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let output = output.wait_with_output().unwrap();
+    let _open = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
 }
