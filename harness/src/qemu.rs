@@ -27,7 +27,7 @@ pub const MEMORY_MIB: u32 = 1024;
 pub enum Accelerator {
     /// Emulated, one instruction a nanosecond: exact and the same everywhere, on one host thread.
     TcgIcount,
-    /// Emulated, in real time, one host thread a CPU.
+    /// Emulated, in real time, on one host thread.
     Tcg,
     /// Executed by the host's CPU.
     Kvm,
@@ -49,7 +49,10 @@ impl Accelerator {
             Self::TcgIcount => format!(
                 "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {SEED}"
             ),
-            Self::Tcg => format!("-cpu {CPU_MODEL} -seed {SEED}"),
+            // On one host thread. With one a CPU, kernels were seen to die of the breakpoint by which
+            // they patch their own code (text_poke), at a static key of netfilter's, when hooks were
+            // registered under traffic: presumably translated code that was stale by then.
+            Self::Tcg => format!("-accel tcg,thread=single -cpu {CPU_MODEL} -seed {SEED}"),
             // virtme-ng picks KVM and `-cpu host` by itself.
             Self::Kvm => String::new(),
         }
