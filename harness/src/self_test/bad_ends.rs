@@ -11,12 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 
 use super::outcome::Outcomes;
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
 use crate::guest::protocol::{Fault, Order, Work, EVENT_PREFIX, VERSION};
+use crate::interrupt;
 use crate::kernel::Kernel;
 use crate::paths;
 use crate::qemu::{self, Accelerator};
@@ -26,8 +29,8 @@ use crate::verdict::{Ending, Verdict};
 const UP_DEADLINE: Duration = Duration::from_secs(15);
 /// When to give up on one that falls silent.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long processes may outlive a killed harness.
-const KILLED_DEADLINE: Duration = Duration::from_secs(5);
+/// How long processes may outlive a stopped harness.
+const STOPPED_DEADLINE: Duration = Duration::from_secs(5);
 /// How much of a kernel is overwritten to make it one that does not boot.
 const HOLE: usize = 1 << 16;
 
@@ -38,27 +41,28 @@ pub enum BadEnd {
     Fault(&'static str, Fault, Verdict),
     /// The kernel is damaged.
     NeverBoots,
-    /// The harness is killed.
-    HarnessKilled,
+    /// The harness gets a signal.
+    HarnessStopped(&'static str, Signal),
 }
 
 /// All of them.
-pub const ALL: [BadEnd; 6] = [
+pub const ALL: [BadEnd; 8] = [
     BadEnd::Fault("warning-is-splat", Fault::Warning, Verdict::Splat),
     BadEnd::Fault("panic-is-panic", Fault::Panic, Verdict::Panic),
     BadEnd::Fault("silence-is-hang", Fault::Silence, Verdict::Hang),
     BadEnd::Fault("agent-exit-is-infra", Fault::AgentExit, Verdict::Infra),
     BadEnd::NeverBoots,
-    BadEnd::HarnessKilled,
+    BadEnd::HarnessStopped("killed-harness-leaves-no-guest", Signal::SIGKILL),
+    BadEnd::HarnessStopped("interrupted-harness-leaves-no-guest", Signal::SIGINT),
+    BadEnd::HarnessStopped("terminated-harness-leaves-no-guest", Signal::SIGTERM),
 ];
 
 impl BadEnd {
     /// Its name as a test.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Fault(name, ..) => name,
+            Self::Fault(name, ..) | Self::HarnessStopped(name, _) => name,
             Self::NeverBoots => "damaged-kernel-is-boot",
-            Self::HarnessKilled => "killed-harness-leaves-no-guest",
         }
     }
 
@@ -86,7 +90,9 @@ impl BadEnd {
                     Verdict::Boot,
                 )?
             }
-            Self::HarnessKilled => kill_harness(bench, &kernel.bzimage())?,
+            Self::HarnessStopped(name, signal) => {
+                stop_harness(bench, name, signal, &kernel.bzimage())?
+            }
         };
         outcomes.add(self.name(), kernel, ending, Some(started.elapsed()));
         Ok(())
@@ -160,14 +166,14 @@ fn damage(bzimage: &Path, directory: &Path) -> Result<PathBuf> {
     Ok(damaged)
 }
 
-/// Kills another harness in the middle of a boot, and looks whether something of it survives.
-fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
+/// Stops another harness in the middle of a boot, and looks whether something of it survives.
+fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -> Result<Ending> {
     let harness = paths::this_program();
     fs::create_dir_all(&bench.logs)
         .with_context(|| format!("cannot create {}", bench.logs.display()))?;
     let mut child = Command::new(&harness)
         .args(["boot", "--work", r#"{"fault":"silence"}"#, "--log"])
-        .arg(bench.logs.join("killed-harness.console.log"))
+        .arg(bench.logs.join(format!("{name}.console.log")))
         .arg(bzimage)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -176,15 +182,22 @@ fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
     let up = wait_until_up(&mut child);
     let descendants = guard::descendants(child.id());
     let guest_ran = qemu::command_line_below(child.id()).is_some();
-    child.kill().context("cannot kill the other harness")?;
-    child.wait().context("cannot wait for the other harness")?;
+    signal::kill(Pid::from_raw(child.id() as i32), signal)
+        .with_context(|| format!("cannot send {signal} to the other harness"))?;
+    let status = child.wait().context("cannot wait for the other harness")?;
     if !up || !guest_ran {
         return Ok(Ending::bad(
             Verdict::Infra,
             "the other harness's guest did not come up",
         ));
     }
-    let deadline = Instant::now() + KILLED_DEADLINE;
+    // SIGKILL leaves it no word; the others it takes as a request to clean up.
+    let expected = (signal != Signal::SIGKILL).then_some(interrupt::EXIT_CODE);
+    if status.code() != expected {
+        let reason = format!("the harness ended as {status}; expected exit code {expected:?}");
+        return Ok(Ending::bad(Verdict::Failed, reason));
+    }
+    let deadline = Instant::now() + STOPPED_DEADLINE;
     loop {
         let alive: Vec<_> = descendants.iter().filter(|&&pid| is_alive(pid)).collect();
         if alive.is_empty() {
@@ -192,8 +205,8 @@ fn kill_harness(bench: &Bench<'_>, bzimage: &Path) -> Result<Ending> {
         }
         if Instant::now() > deadline {
             let reason = format!(
-                "{} s after the harness was killed, processes {alive:?} are still there",
-                KILLED_DEADLINE.as_secs()
+                "{} s after {signal} for the harness, processes {alive:?} are still there",
+                STOPPED_DEADLINE.as_secs()
             );
             return Ok(Ending::bad(Verdict::Failed, reason));
         }
