@@ -17,11 +17,11 @@ impl Sum {
         Self(self.0 + word as u64)
     }
 
-    /// Adds the words of an address.
+    /// The sum of all words of both.
     #[inline]
     #[must_use]
-    pub const fn add_address(self, [a, b, c, d]: [u32; 4]) -> Self {
-        self.add(a).add(b).add(c).add(d)
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The sum as 16 bits.
@@ -87,11 +87,10 @@ impl Delta {
     }
 }
 
+// `sum` is one of two 16-bit numbers, at most 0x1fffe: adding its carry gives no other.
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // At most 0x1fffe + 1: one more carry.
-    (sum + (sum >> 16)) as u16
+    (sum.wrapping_add(sum >> 16)) as u16
 }
 
 #[cfg(test)]

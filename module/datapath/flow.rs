@@ -2,12 +2,12 @@
 
 //! A redirected connection.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
-use super::abi::proxy::Family;
-use super::checksum::{Delta, Sum};
-use super::tcp::{Fins, Flags, State};
-use super::tuple::Tuple;
+use super::abi::proxy::Protocol;
+use super::checksum::Delta;
+use super::tcp::{Progress, Segment};
+use super::tuple::{Address, Tuple};
 
 /// Which way a packet of a flow goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +19,51 @@ pub enum Side {
 }
 
 impl Side {
-    /// From the side of a link.
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Original, Self::Reply];
+
+    /// From the side of an entry in the table.
     #[inline(always)]
     pub const fn from_index(index: usize) -> Self {
         if index == 0 {
             Self::Original
         } else {
             Self::Reply
+        }
+    }
+
+    /// The other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
+
+/// Where a flow is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The client has sent, nobody has answered.
+    Opening = 0,
+    /// Both have sent.
+    Established = 1,
+    /// One side has sent its FIN.
+    Closing = 2,
+    /// Both have sent their FIN, or one a RST.
+    Closed = 3,
+}
+
+impl State {
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Opening,
+            1 => Self::Established,
+            2 => Self::Closing,
+            _ => Self::Closed,
         }
     }
 }
@@ -40,196 +78,452 @@ pub struct Change {
 }
 
 impl Change {
-    fn between(old: &Tuple, new: &Tuple) -> Self {
-        let addresses = |tuple: &Tuple| {
-            Sum::default()
-                .add_address(tuple.source())
-                .add_address(tuple.destination())
-        };
-        let ports = |tuple: &Tuple| {
-            let ports = tuple.ports();
-            Sum::default()
-                .add(ports.source.into())
-                .add(ports.destination.into())
-        };
-        let addresses = Delta::between(addresses(old), addresses(new));
-        let ports = Delta::between(ports(old), ports(new));
+    /// What changes when packets of `old` become packets of `new`.
+    pub fn between<A: Address>(old: &Tuple<A>, new: &Tuple<A>) -> Self {
+        let ((old, old_ports), (new, new_ports)) = (old.sums(), new.sums());
+        let addresses = Delta::between(old, new);
         Self {
             addresses,
-            transport: addresses.and(ports),
+            transport: addresses.and(Delta::between(old_ports, new_ports)),
         }
     }
 }
+
+/// What belongs to the packets of one side: 64 bytes, which only they write, so that two CPUs
+/// that each handle one direction share no line that is written.
+#[derive(Debug)]
+#[repr(C)]
+struct Half<R> {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    route: R,
+    progress: Progress,
+    last_seen: AtomicU32,
+    change: Change,
+    // The flow's state and the sides whose FIN was seen; the same in both halves.
+    life: AtomicU8,
+    upstream: u8,
+    owner: u32,
+}
+
+const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
+const FINS: u8 = FIN_OF[0] | FIN_OF[1];
 
 /// A connection from a client to an original destination, and from the same client, as the
-/// upstream sees it, to the upstream.
+/// upstream sees it, to the upstream. What its packets look like is the key of its node.
+///
+/// `R` is what the kernel keeps to send packets of one side on.
+#[derive(Debug)]
 #[repr(C)]
-pub struct Flow {
-    // What packets of each side look like on arrival.
-    tuples: [Tuple; 2],
-    changes: [Change; 2],
-    /// The context whose rule made the flow.
-    pub owner: u32,
-    last_seen: AtomicU32,
-    // State in the low bits, FINs seen above.
-    life: AtomicU8,
-    packets: [AtomicU64; 2],
-    bytes: [AtomicU64; 2],
+pub struct Flow<R> {
+    halves: [Half<R>; 2],
 }
 
-const FINS_SHIFT: u32 = 4;
-const STATE_MASK: u8 = (1 << FINS_SHIFT) - 1;
+/// Whose a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The context whose rule made it.
+    pub context: u32,
+    /// Which of the context's upstreams it goes to.
+    pub upstream: u8,
+}
 
-impl Flow {
+impl<R: Default> Flow<R> {
     /// A flow whose packets look like `original` when they come from the client, and like
-    /// `upstream` when they leave for the upstream.
-    pub fn new(original: Tuple, upstream: Tuple, owner: u32, now: u32) -> Self {
-        let reply = upstream.reverse();
-        Self {
-            tuples: [original, reply],
-            changes: [
-                Change::between(&original, &upstream),
-                Change::between(&reply, &original.reverse()),
-            ],
-            owner,
+    /// `upstream` when they leave for the upstream; with what packets of either side look like on
+    /// arrival.
+    pub fn new<A: Address>(
+        original: &Tuple<A>,
+        upstream: &Tuple<A>,
+        owner: Owner,
+        now: u32,
+    ) -> ([Tuple<A>; 2], Self) {
+        let keys = [*original, upstream.reverse()];
+        let half = |from: &Tuple<A>, to: &Tuple<A>| Half {
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            route: R::default(),
+            progress: Progress::default(),
             last_seen: AtomicU32::new(now),
+            change: Change::between(from, to),
             life: AtomicU8::new(State::Opening as u8),
-            packets: Default::default(),
-            bytes: Default::default(),
-        }
+            upstream: owner.upstream,
+            owner: owner.context,
+        };
+        let halves = [
+            half(original, upstream),
+            half(&upstream.reverse(), &original.reverse()),
+        ];
+        (keys, Self { halves })
     }
+}
 
-    /// What packets of `side` look like on arrival.
+impl<R> Flow<R> {
     #[inline(always)]
-    pub const fn tuple(&self, side: Side) -> &Tuple {
-        &self.tuples[side as usize]
-    }
-
-    /// What packets of `side` look like when they leave.
-    #[inline(always)]
-    pub const fn translated(&self, side: Side) -> Tuple {
-        match side {
-            Side::Original => self.tuples[Side::Reply as usize].reverse(),
-            Side::Reply => self.tuples[Side::Original as usize].reverse(),
-        }
+    fn half(&self, side: Side) -> &Half<R> {
+        &self.halves[side as usize]
     }
 
     /// How translating a packet of `side` changes its checksums.
     #[inline(always)]
-    pub const fn change(&self, side: Side) -> Change {
-        self.changes[side as usize]
+    pub fn change(&self, side: Side) -> Change {
+        self.half(side).change
     }
 
-    /// The IP version of both sides.
+    /// What the kernel keeps for packets of `side`.
     #[inline(always)]
-    pub const fn family(&self) -> Family {
-        self.tuples[0].family()
+    pub fn route(&self, side: Side) -> &R {
+        &self.half(side).route
     }
 
-    /// Takes note of a packet: of `length` bytes, at time `now`.
-    ///
-    /// Packets of one side are counted without a locked instruction: two CPUs that take packets of
-    /// one side at the same moment may count one of them.
-    #[inline(always)]
-    pub fn note(&self, side: Side, flags: Flags, length: u32, now: u32) {
-        let add = |counter: &AtomicU64, by: u64| {
-            counter.store(
-                counter.load(Ordering::Relaxed).wrapping_add(by),
-                Ordering::Relaxed,
-            );
-        };
-        add(&self.packets[side as usize], 1);
-        add(&self.bytes[side as usize], length.into());
-        self.last_seen.store(now, Ordering::Relaxed);
-        let life = self.life.load(Ordering::Relaxed);
-        if life != State::Established as u8 || !flags.is_plain() {
-            self.advance(life, side, flags);
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        let half = self.half(Side::Original);
+        Owner {
+            context: half.owner,
+            upstream: half.upstream,
         }
     }
 
+    /// Counts a packet: of `length` bytes, at time `now`.
+    ///
+    /// Without a locked instruction: of two packets of one side that two CPUs handle at the same
+    /// moment, one may be left out.
+    #[inline(always)]
+    pub fn count(&self, side: Side, length: u32, now: u32) {
+        let half = self.half(side);
+        let add = |counter: &AtomicU64, by: u64| {
+            counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+        };
+        add(&half.packets, 1);
+        add(&half.bytes, length.into());
+        half.last_seen.store(now, Relaxed);
+    }
+
+    /// Packets and bytes of `side`.
+    pub fn counted(&self, side: Side) -> (u64, u64) {
+        let half = self.half(side);
+        (half.packets.load(Relaxed), half.bytes.load(Relaxed))
+    }
+
+    /// Whether a packet of `side` needs no more than to be counted and translated: the flow is
+    /// established, and the packet, if it is of TCP, an ordinary one, which then is taken note of.
+    #[inline(always)]
+    pub fn is_plain(&self, side: Side, segment: Option<&Segment>) -> bool {
+        let half = self.half(side);
+        if half.life.load(Relaxed) != State::Established as u8 {
+            return false;
+        }
+        let Some(segment) = segment else {
+            return true;
+        };
+        if !segment.flags.is_plain() {
+            return false;
+        }
+        half.progress.note(segment);
+        true
+    }
+
+    /// Moves the flow on by a datagram of `side`.
     #[cold]
-    fn advance(&self, life: u8, side: Side, flags: Flags) {
-        let fins = Fins(life >> FINS_SHIFT).with(side, flags);
-        let state = State::from_number(life & STATE_MASK);
-        let state = state.after(self.tuples[0].protocol(), side, flags, fins);
-        // Two CPUs that advance a flow at once may lose one step; a retransmission or the time-out
-        // makes up for it.
-        self.life
-            .store(fins.0 << FINS_SHIFT | state as u8, Ordering::Relaxed);
+    pub fn advance_udp(&self, side: Side) {
+        if side == Side::Reply {
+            self.set_life(State::Established, 0);
+        }
+    }
+
+    /// Moves the flow on by a segment of `side` with TCP options `options`.
+    #[cold]
+    pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) {
+        let life = self.half(side).life.load(Relaxed);
+        let (state, fins) = (State::from_number(life & !FINS), life & FINS);
+        let mine = &self.half(side).progress;
+        let other = &self.half(side.other()).progress;
+        let flags = segment.flags;
+        if flags.rst() {
+            let real = match (state, side) {
+                (State::Opening, Side::Reply) => Progress::refuses(other, segment),
+                _ => mine.resets(other, segment),
+            };
+            if real {
+                self.set_life(State::Closed, fins);
+            }
+            return;
+        }
+        match (state, side, flags.syn()) {
+            (State::Opening, Side::Original, true) => mine.begin(segment, options),
+            (State::Opening, Side::Reply, true) if Progress::refuses(other, segment) => {
+                mine.answer(other, segment, options);
+                self.set_life(State::Established, fins);
+            }
+            (State::Opening, ..) | (_, _, true) => {}
+            (State::Established | State::Closing | State::Closed, ..) => {
+                if mine.takes(segment) && flags.fin() {
+                    let fins = fins | FIN_OF[side as usize];
+                    let closed = fins == FINS || state == State::Closed;
+                    let state = if closed {
+                        State::Closed
+                    } else {
+                        State::Closing
+                    };
+                    self.set_life(state, fins);
+                }
+            }
+        }
+    }
+
+    // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out
+    // makes up for it.
+    fn set_life(&self, state: State, fins: u8) {
+        for half in &self.halves {
+            half.life.store(fins | state as u8, Relaxed);
+        }
     }
 
     /// Where the flow is in its life.
     pub fn state(&self) -> State {
-        State::from_number(self.life.load(Ordering::Relaxed) & STATE_MASK)
+        State::from_number(self.half(Side::Original).life.load(Relaxed) & !FINS)
     }
 
     /// How long ago the last packet came, in the unit of `now`.
     pub fn idle(&self, now: u32) -> u32 {
-        // A packet may come between reading the clock and this: that is no idle time.
-        let idle = now.wrapping_sub(self.last_seen.load(Ordering::Relaxed));
-        if idle > u32::MAX / 2 {
-            0
-        } else {
-            idle
+        let idle = |half: &Half<R>| {
+            // A packet may come between reading the clock and this: that is no idle time.
+            let idle = now.wrapping_sub(half.last_seen.load(Relaxed));
+            if idle > u32::MAX / 2 {
+                0
+            } else {
+                idle
+            }
+        };
+        let [original, reply] = &self.halves;
+        idle(original).min(idle(reply))
+    }
+}
+
+/// How long a flow may be idle, in the unit of [`Flow::idle`].
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// UDP, before and after an answer.
+    pub udp: [u32; 2],
+    /// TCP: opening, established, after one FIN, after both or a RST.
+    pub tcp: [u32; 4],
+}
+
+impl Timeouts {
+    /// The one for a flow of `protocol` in `state`.
+    pub const fn of(&self, protocol: Protocol, state: State) -> u32 {
+        match (protocol, state) {
+            (Protocol::Udp, State::Opening) => self.udp[0],
+            (Protocol::Udp, _) => self.udp[1],
+            (Protocol::Tcp, State::Opening) => self.tcp[0],
+            (Protocol::Tcp, State::Established) => self.tcp[1],
+            (Protocol::Tcp, State::Closing) => self.tcp[2],
+            (Protocol::Tcp, State::Closed) => self.tcp[3],
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::abi::proxy::Protocol;
-    use super::super::tuple::tests::any_tuple;
-    use super::super::tuple::{v4, Ports};
+    use super::super::checksum::Sum;
+    use super::super::packet::TCP_HEADER;
+    use super::super::tuple::tests::{any_v4, any_v6, ip};
+    use super::super::tuple::{Ports, V4, V6};
     use super::*;
     use proptest::prelude::*;
+    use Side::{Original, Reply};
 
-    // Pseudo header and ports: all that translating changes under a transport checksum.
-    fn sum(tuple: &Tuple) -> Sum {
-        Sum::default()
-            .add_address(tuple.source())
-            .add_address(tuple.destination())
-            .add(tuple.ports().source.into())
-            .add(tuple.ports().destination.into())
+    const OWNER: Owner = Owner {
+        context: 1,
+        upstream: 0,
+    };
+
+    fn sum<A: Address>(tuple: &Tuple<A>) -> Sum {
+        let (addresses, ports) = tuple.sums();
+        addresses.and(ports)
+    }
+
+    fn there_and_back<A: Address>(original: Tuple<A>, upstream: Tuple<A>) {
+        let (keys, flow) = Flow::<()>::new(&original, &upstream, OWNER, 0);
+        for side in Side::ALL {
+            let before = keys[side as usize];
+            let after = keys[side.other() as usize].reverse();
+            let got = flow.change(side).transport.apply(!sum(&before).fold());
+            assert_eq!(!got % 0xffff, sum(&after).fold() % 0xffff);
+        }
     }
 
     proptest! {
         #[test]
-        fn there_and_back_is_the_identity(
-            original in any_tuple(), address in any::<[u32; 4]>(), ports in any::<[u16; 2]>(),
+        fn changes_are_those_of_the_checksums(
+            four in any_v4(), six in any_v6(), address in any::<[u64; 2]>(), ports in any::<u32>(),
         ) {
-            let address = match original.family() {
-                Family::V4 => v4(address[0]),
-                Family::V6 => address,
-            };
-            let upstream = original.to(address, ports[0]).from_port(ports[1]);
-            let flow = Flow::new(original, upstream, 0, 0);
-            prop_assert_eq!(flow.translated(Side::Original), upstream);
-            prop_assert_eq!(*flow.tuple(Side::Reply), upstream.reverse());
-            prop_assert_eq!(flow.translated(Side::Reply), original.reverse());
-            for side in [Side::Original, Side::Reply] {
-                let (before, after) = (*flow.tuple(side), flow.translated(side));
-                let got = flow.change(side).transport.apply(!sum(&before).fold());
-                prop_assert_eq!(!got % 0xffff, sum(&after).fold() % 0xffff);
+            let other = V4(address[0] as u32);
+            there_and_back(four, Tuple::new(four.protocol, other, other, Ports(ports)));
+            let other = V6(address);
+            there_and_back(six, Tuple::new(six.protocol, other, other, Ports(ports)));
+        }
+    }
+
+    fn flow(protocol: Protocol) -> Flow<()> {
+        let tuple = Tuple::new(protocol, ip([1; 4]), ip([2; 4]), Ports::new(1, 2));
+        Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, u32::MAX - 1).1
+    }
+
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+
+    struct Peer {
+        at: u32,
+        seen: u32,
+    }
+
+    // Two ends that speak correct TCP through a flow.
+    struct Talk {
+        flow: Flow<()>,
+        peers: [Peer; 2],
+    }
+
+    impl Talk {
+        fn new() -> Self {
+            let peer = |at| Peer { at, seen: 0 };
+            Self {
+                flow: flow(Protocol::Tcp),
+                // Over the wrap.
+                peers: [peer(u32::MAX - 5), peer(1 << 31)],
             }
+        }
+
+        fn send(&mut self, side: Side, flags: u8, length: u32) -> State {
+            let [mine, other] = [side as usize, side.other() as usize];
+            let ack = if flags & ACK != 0 {
+                self.peers[mine].seen
+            } else {
+                0
+            };
+            let state = self.inject(side, flags, self.peers[mine].at, length, ack);
+            let extra = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+            self.peers[mine].at = self.peers[mine].at.wrapping_add(length + extra);
+            self.peers[other].seen = self.peers[mine].at;
+            state
+        }
+
+        fn inject(&self, side: Side, flags: u8, seq: u32, length: u32, ack: u32) -> State {
+            let mut header = [0; TCP_HEADER];
+            header[4..8].copy_from_slice(&seq.to_be_bytes());
+            header[8..12].copy_from_slice(&ack.to_be_bytes());
+            header[12] = 5 << 4;
+            header[13] = flags;
+            let segment = Segment::read(&header, length + 20);
+            if !self.flow.is_plain(side, Some(&segment)) {
+                self.flow.advance_tcp(side, &segment, &[]);
+            }
+            self.flow.state()
+        }
+
+        fn open() -> Self {
+            let mut talk = Self::new();
+            assert_eq!(talk.send(Original, SYN, 0), State::Opening);
+            assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+            assert_eq!(talk.send(Original, ACK, 0), State::Established);
+            talk
         }
     }
 
     #[test]
-    fn idle_time_wraps_and_never_is_negative() {
-        let ports = Ports {
-            source: 1,
-            destination: 2,
-        };
-        let tuple = Tuple::new(Family::V4, Protocol::Udp, v4(1), v4(2), ports);
-        let flow = Flow::new(tuple, tuple.to(v4(3), 4), 0, u32::MAX - 1);
-        assert_eq!(flow.idle(u32::MAX), 1);
-        assert_eq!(flow.idle(3), 5);
-        assert_eq!(flow.idle(u32::MAX - 2), 0);
+    fn a_connection_opens_and_closes() {
+        let mut talk = Talk::open();
+        talk.send(Original, ACK, 1000);
+        talk.send(Reply, ACK, 60_000);
+        assert_eq!(talk.send(Reply, FIN | ACK, 10), State::Closing);
+        assert_eq!(talk.send(Original, ACK, 7), State::Closing);
+        assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
+        assert_eq!(talk.send(Reply, ACK, 0), State::Closed);
     }
 
     #[test]
-    fn a_flow_fits_in_four_cache_lines_with_its_links() {
-        // 16 bytes of links before it, 16 of a callback head behind it, two users of 256 bytes.
-        assert!(size_of::<Flow>() <= 256 - 32, "{}", size_of::<Flow>());
+    fn a_repeated_fin_closes_nothing_more() {
+        let mut talk = Talk::open();
+        let at = talk.peers[1].at;
+        talk.send(Reply, FIN | ACK, 0);
+        assert_eq!(
+            talk.inject(Reply, FIN | ACK, at, 0, talk.peers[1].seen),
+            State::Closing
+        );
+    }
+
+    #[test]
+    fn an_end_can_reset() {
+        for side in Side::ALL {
+            let mut talk = Talk::open();
+            talk.send(Original, ACK, 100);
+            talk.send(Reply, ACK, 100);
+            talk.send(side, ACK, 50);
+            assert_eq!(talk.send(side, RST | ACK, 0), State::Closed, "{side:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_can_refuse() {
+        let mut talk = Talk::new();
+        talk.send(Original, SYN, 0);
+        assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, 1), State::Opening);
+        let ack = talk.peers[1].seen;
+        assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
+    }
+
+    #[test]
+    fn nobody_who_guesses_closes_or_opens() {
+        let mut talk = Talk::open();
+        talk.send(Original, ACK, 100);
+        let (at, seen) = (talk.peers[0].at, talk.peers[0].seen);
+        for off in [1, 1000, 70_000, 1 << 20, 1 << 31, u32::MAX - 70_000] {
+            let seq = at.wrapping_add(off);
+            assert_eq!(talk.inject(Original, RST, seq, 0, 0), State::Established);
+            // Data that pretends to be next, far off or with an acknowledgement of nothing.
+            let ack = seen.wrapping_add(1 << 30);
+            talk.inject(Original, ACK, seq, 10, ack);
+            assert_eq!(
+                talk.inject(Original, FIN | ACK, seq, 0, ack),
+                State::Established
+            );
+            assert_eq!(talk.inject(Reply, SYN | ACK, seq, 0, 5), State::Established);
+        }
+        assert_eq!(talk.send(Original, RST, 0), State::Closed);
+        let waiting = Talk::new();
+        assert_eq!(waiting.inject(Reply, ACK, 5, 0, 5), State::Opening);
+        assert_eq!(waiting.inject(Reply, SYN | ACK, 5, 0, 5), State::Opening);
+    }
+
+    #[test]
+    fn udp_is_established_by_an_answer() {
+        let flow = flow(Protocol::Udp);
+        flow.advance_udp(Original);
+        assert_eq!(flow.state(), State::Opening);
+        assert!(!flow.is_plain(Original, None));
+        flow.advance_udp(Reply);
+        assert_eq!(flow.state(), State::Established);
+        assert!(flow.is_plain(Original, None) && flow.is_plain(Reply, None));
+    }
+
+    #[test]
+    fn idle_time_wraps_never_is_negative_and_counts_both_sides() {
+        let flow = flow(Protocol::Udp);
+        assert_eq!(flow.idle(u32::MAX), 1);
+        assert_eq!(flow.idle(3), 5);
+        assert_eq!(flow.idle(u32::MAX - 2), 0);
+        flow.count(Reply, 100, 2);
+        assert_eq!(flow.idle(3), 1);
+        assert_eq!(flow.counted(Reply), (1, 100));
+    }
+
+    #[test]
+    fn each_half_is_a_line_of_its_own() {
+        // What the kernel keeps for a route: a pointer and two words.
+        assert_eq!(size_of::<Half<[u64; 2]>>(), 64);
+        assert_eq!(size_of::<Flow<[u64; 2]>>(), 128);
     }
 }

@@ -13,6 +13,7 @@ use crate::abi;
 use mutex_abi as abi;
 
 pub mod checksum;
+pub mod filter;
 pub mod flow;
 pub mod hash;
 #[path = "../sys/link.rs"]

@@ -5,89 +5,73 @@
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::abi::proxy::{Family, Protocol, Rule};
-use super::tuple::{address_from_bytes, Address, Tuple};
+use super::abi::proxy::{Protocol, Rule};
+use super::tuple::{Address, Tuple};
 
-/// A rule, prepared for comparing with packets.
+/// A rule, prepared for comparing with packets of its IP version.
 #[derive(Debug)]
-pub struct Compiled {
-    family: Family,
+pub struct Compiled<A> {
     protocol: Protocol,
     // Zero when the rule is disabled.
     hooks: AtomicU8,
     first_port: u16,
     last_port: u16,
-    network: Address,
-    mask: Address,
-    upstream: Address,
+    network: A,
+    mask: A,
+    upstream: A,
     // Network byte order; zero keeps the port.
     upstream_port: u16,
     /// The context that set the rule.
     pub owner: u32,
 }
 
-impl Compiled {
-    /// Prepares `rule` of the context `owner`.
-    pub fn new(rule: &Rule, owner: u32) -> Self {
-        let mask = mask(rule.prefix);
-        let network = address_from_bytes(rule.destination);
-        Self {
-            family: rule.family,
+impl<A: Address> Compiled<A> {
+    /// Prepares `rule` of the context `owner`; `None` if it is of the other IP version.
+    pub fn new(rule: &Rule, owner: u32) -> Option<Self> {
+        if rule.family != A::FAMILY {
+            return None;
+        }
+        let mask = A::mask(rule.prefix);
+        Some(Self {
             protocol: rule.protocol,
             hooks: AtomicU8::new(rule.hooks),
             first_port: rule.port_first,
             last_port: rule.port_last,
-            network: and(network, mask),
+            network: A::from_bytes(rule.destination).and(mask),
             mask,
-            upstream: address_from_bytes(rule.upstream),
+            upstream: A::from_bytes(rule.upstream),
             upstream_port: rule.upstream_port.to_be(),
             owner,
-        }
+        })
     }
 
-    fn matches(&self, hook: u8, tuple: &Tuple) -> bool {
-        let port = u16::from_be(tuple.ports().destination);
+    fn matches(&self, hook: u8, tuple: &Tuple<A>) -> bool {
+        let port = u16::from_be(tuple.ports.destination());
         self.hooks.load(Ordering::Relaxed) & hook != 0
-            && self.protocol == tuple.protocol()
-            && self.family == tuple.family()
+            && self.protocol == tuple.protocol
             && self.first_port <= port
             && port <= self.last_port
-            && and(tuple.destination(), self.mask) == self.network
+            && tuple.destination().and(self.mask) == self.network
     }
 
     /// What packets of `tuple` look like when they leave for the upstream.
-    pub fn redirect(&self, tuple: &Tuple) -> Tuple {
+    pub fn redirect(&self, tuple: &Tuple<A>) -> Tuple<A> {
         let port = match self.upstream_port {
-            0 => tuple.ports().destination,
+            0 => tuple.ports.destination(),
             port => port,
         };
         tuple.to(self.upstream, port)
     }
 }
 
-fn and(left: Address, right: Address) -> Address {
-    let [a, b, c, d] = left;
-    let [e, f, g, h] = right;
-    [a & e, b & f, c & g, d & h]
-}
-
-fn mask(prefix: u8) -> Address {
-    let ones = match prefix {
-        0 => 0,
-        128.. => u128::MAX,
-        prefix => u128::MAX << (128 - prefix),
-    };
-    address_from_bytes(ones.to_be_bytes())
-}
-
-/// Rules in the order in which they are asked.
+/// Rules of one IP version in the order in which they are asked.
 pub struct Rules<S>(pub S);
 
-impl<S: Deref<Target = [Compiled]>> Rules<S> {
+impl<A: Address, S: Deref<Target = [Compiled<A>]>> Rules<S> {
     /// The rule for a new connection of `tuple` seen at `hook`, and what its packets look like
     /// when they leave. The first rule that matches decides; a packet that already goes where it
     /// would send it, the proxy's own way to its upstream, is left alone.
-    pub fn find(&self, hook: u8, tuple: &Tuple) -> Option<(&Compiled, Tuple)> {
+    pub fn find(&self, hook: u8, tuple: &Tuple<A>) -> Option<(&Compiled<A>, Tuple<A>)> {
         let rule = self.0.iter().find(|rule| rule.matches(hook, tuple))?;
         let redirected = rule.redirect(tuple);
         (redirected != *tuple).then_some((rule, redirected))
@@ -103,8 +87,9 @@ impl<S: Deref<Target = [Compiled]>> Rules<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::abi::proxy::{HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
-    use super::super::tuple::{v4, Ports};
+    use super::super::abi::proxy::{Family, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+    use super::super::tuple::tests::ip;
+    use super::super::tuple::{Ports, V4, V6};
     use super::*;
 
     fn rule(destination: [u8; 4], prefix: u8, ports: (u16, u16), upstream_port: u16) -> Rule {
@@ -122,22 +107,26 @@ mod tests {
         }
     }
 
-    fn packet(destination: [u8; 4], port: u16) -> Tuple {
-        let ports = Ports {
-            source: 1,
-            destination: port.to_be(),
-        };
-        let to = v4(u32::from_ne_bytes(destination));
-        Tuple::new(Family::V4, Protocol::Tcp, v4(7), to, ports)
+    fn packet(destination: [u8; 4], port: u16) -> Tuple<V4> {
+        let ports = Ports::new(1, port.to_be());
+        Tuple::new(Protocol::Tcp, V4(7), ip(destination), ports)
     }
 
-    fn port_at_upstream(rules: &[Rule], hook: u8, tuple: &Tuple) -> Option<u16> {
-        let compiled: Vec<Compiled> = rules.iter().map(|rule| Compiled::new(rule, 0)).collect();
-        let rules = Rules(compiled);
+    fn rules(rules: &[Rule]) -> Rules<Vec<Compiled<V4>>> {
+        let compiled = (1..).zip(rules);
+        Rules(
+            compiled
+                .filter_map(|(n, rule)| Compiled::new(rule, n))
+                .collect(),
+        )
+    }
+
+    fn port_at_upstream(list: &[Rule], hook: u8, tuple: &Tuple<V4>) -> Option<u16> {
+        let rules = rules(list);
         let (_, redirected) = rules.find(hook, tuple)?;
-        assert_eq!(redirected.destination()[0].to_ne_bytes(), [10, 0, 0, 1]);
+        assert_eq!(redirected.destination(), ip([10, 0, 0, 1]));
         assert_eq!(redirected.source(), tuple.source());
-        Some(u16::from_be(redirected.ports().destination))
+        Some(u16::from_be(redirected.ports.destination()))
     }
 
     #[test]
@@ -175,23 +164,21 @@ mod tests {
     #[test]
     fn disabled_rules_match_nothing() {
         let any = rule([0; 4], 0, (0, 65535), 1);
-        let rules = Rules(vec![Compiled::new(&any, 1), Compiled::new(&any, 2)]);
-        let owner = |rules: &Rules<Vec<Compiled>>| {
+        let rules = rules(&[any, any]);
+        let owner = || {
             rules
                 .find(HOOK_PRE_ROUTING, &packet([8; 4], 1))
                 .map(|(rule, _)| rule.owner)
         };
-        assert_eq!(owner(&rules), Some(1));
+        assert_eq!(owner(), Some(1));
         rules.disable(1);
-        assert_eq!(owner(&rules), Some(2));
+        assert_eq!(owner(), Some(2));
         rules.disable(2);
-        assert_eq!(owner(&rules), None);
+        assert_eq!(owner(), None);
     }
 
     #[test]
-    fn masks_of_every_length() {
-        assert_eq!(mask(0), [0; 4]);
-        assert_eq!(mask(128), [u32::MAX; 4]);
-        assert_eq!(mask(33).map(u32::from_be), [u32::MAX, 0x8000_0000, 0, 0]);
+    fn a_rule_is_of_one_version() {
+        assert!(Compiled::<V6>::new(&rule([1; 4], 32, (1, 1), 0), 1).is_none());
     }
 }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far a connection has come, for choosing its time-out.
+//! What a TCP segment says, and how far its connection has come.
+//!
+//! A flow must not end because somebody who cannot see it guesses its addresses and ports: a RST
+//! or FIN counts only with sequence numbers that its sender would use (compare RFC 5961).
 
-use super::abi::proxy::Protocol;
-use super::flow::Side;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::packet::TCP_HEADER;
 
 /// The control bits of a TCP header (RFC 9293, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,167 +44,253 @@ impl Flags {
         self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
     }
 
-    /// Nothing in the segment changes the state of an established connection.
+    /// A segment as an established connection has them: an acknowledgement, and nothing that
+    /// changes its state.
     #[inline(always)]
     pub const fn is_plain(self) -> bool {
-        self.0 & (Self::SYN | Self::RST | Self::FIN) == 0
+        self.0 & (Self::SYN | Self::RST | Self::FIN | Self::ACK) == Self::ACK
     }
 }
 
-/// Where a flow is in its life.
+/// What a flow needs to know of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// The client has sent, nobody has answered.
-    Opening = 0,
-    /// Both have sent.
-    Established = 1,
-    /// One side has sent its FIN.
-    Closing = 2,
-    /// Both have sent their FIN, or one a RST.
-    Closed = 3,
+pub struct Segment {
+    /// The control bits.
+    pub flags: Flags,
+    /// Sequence number of the first byte.
+    pub start: u32,
+    /// Sequence number after the last byte; SYN and FIN count as one.
+    pub end: u32,
+    /// The next sequence number that the sender expects, if ACK is set.
+    pub ack: u32,
 }
 
-impl State {
-    /// How many states there are.
-    pub const COUNT: usize = 4;
-
-    /// From its number; what is no state's number is [`State::Closed`].
-    pub const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Opening,
-            1 => Self::Established,
-            2 => Self::Closing,
-            _ => Self::Closed,
+impl Segment {
+    /// Reads a segment of `length` bytes, of which `header` are the first.
+    #[inline(always)]
+    pub fn read(header: &[u8; TCP_HEADER], length: u32) -> Self {
+        let word = |at: usize| {
+            let bytes = header.get(at..).and_then(|rest| rest.first_chunk::<4>());
+            bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
+        };
+        let [offset, flags] = word(12)
+            .to_be_bytes()
+            .first_chunk()
+            .copied()
+            .unwrap_or_default();
+        let flags = Flags(flags);
+        let start = word(4);
+        let payload = length.wrapping_sub(u32::from(offset >> 4) * 4);
+        Self {
+            flags,
+            start,
+            end: start.wrapping_add(payload),
+            ack: word(8),
         }
     }
 
-    /// The state after a packet of `side`; `fins` are the sides whose FIN was seen, this packet's
-    /// included.
-    pub const fn after(self, protocol: Protocol, side: Side, flags: Flags, fins: Fins) -> Self {
-        match (protocol, self) {
-            (Protocol::Udp, Self::Opening) => match side {
-                Side::Original => Self::Opening,
-                Side::Reply => Self::Established,
-            },
-            (Protocol::Udp, state) => state,
-            (Protocol::Tcp, _) if flags.rst() => Self::Closed,
-            (Protocol::Tcp, Self::Closed) => Self::Closed,
-            (Protocol::Tcp, _) if fins.both() => Self::Closed,
-            (Protocol::Tcp, _) if fins.any() => Self::Closing,
-            (Protocol::Tcp, Self::Opening) => match side {
-                Side::Original => Self::Opening,
-                Side::Reply => Self::Established,
-            },
-            (Protocol::Tcp, state) => state,
-        }
+    // `read` counts payload only: the usual segment has neither.
+    fn whole_end(&self) -> u32 {
+        let extra = u32::from(self.flags.syn()) + u32::from(self.flags.fin());
+        self.end.wrapping_add(extra)
     }
 }
 
-/// Which sides have sent their FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Fins(pub u8);
+/// One more than the largest window that can be announced without scaling (RFC 9293).
+const WINDOW: u32 = 65_536;
+/// The largest shift that RFC 7323, section 2.3, allows.
+const MAX_SHIFT: u8 = 14;
 
-impl Fins {
-    /// Adds the FIN of `side`, if `flags` has one.
-    pub const fn with(self, side: Side, flags: Flags) -> Self {
-        if flags.fin() {
-            Self(self.0 | 1 << side as u8)
-        } else {
-            self
+/// The shift of the window scale option (RFC 7323) among `options`; zero without one.
+pub fn window_shift(mut options: &[u8]) -> u8 {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    loop {
+        match *options {
+            [WINDOW_SCALE, 3, shift, ..] => return shift.min(MAX_SHIFT),
+            [NOTHING, ref rest @ ..] => options = rest,
+            [END, ..] | [] | [_] => return 0,
+            [_, length, ..] => match options.get(usize::from(length).max(2)..) {
+                Some(rest) => options = rest,
+                None => return 0,
+            },
+        }
+    }
+}
+
+/// How far one side of a connection has come, as its own segments tell.
+///
+/// Only that side's segments write it. Two of them that are handled at the same moment may both
+/// be taken note of in part; the next segment makes up for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    // After the last byte sent.
+    end: AtomicU32,
+    // The last acknowledgement sent.
+    ack: AtomicU32,
+    // The bits that are above all numbers by which a segment may be ahead of the last.
+    above: AtomicU32,
+}
+
+impl Progress {
+    /// Begins with a side's SYN, of which `options` are the TCP options.
+    pub fn begin(&self, segment: &Segment, options: &[u8]) {
+        self.end.store(segment.whole_end(), Relaxed);
+        self.ack.store(segment.ack, Relaxed);
+        let reach = (WINDOW << window_shift(options)).wrapping_sub(1);
+        self.above.store(!reach, Relaxed);
+    }
+
+    /// Begins with the SYN in answer to the `other` side's: from here on that acknowledges what
+    /// this one sends, and a scale that was agreed on counts for both.
+    pub fn answer(&self, other: &Self, segment: &Segment, options: &[u8]) {
+        self.begin(segment, options);
+        other.ack.store(segment.whole_end(), Relaxed);
+        let above = self.above.load(Relaxed) & other.above.load(Relaxed);
+        self.above.store(above, Relaxed);
+        other.above.store(above, Relaxed);
+    }
+
+    /// Takes note of a segment, if its numbers are a step from those before that its sender
+    /// could have made.
+    #[inline(always)]
+    pub fn note(&self, segment: &Segment) {
+        let ahead = segment.end.wrapping_sub(self.end.load(Relaxed))
+            | segment.ack.wrapping_sub(self.ack.load(Relaxed));
+        if ahead & self.above.load(Relaxed) == 0 {
+            self.end.store(segment.end, Relaxed);
+            self.ack.store(segment.ack, Relaxed);
         }
     }
 
-    const fn any(self) -> bool {
-        self.0 != 0
+    /// As `note`, for a segment that may have a FIN; whether the step was possible. A repeated
+    /// segment is.
+    pub fn takes(&self, segment: &Segment) -> bool {
+        let (end, ack) = (self.end.load(Relaxed), self.ack.load(Relaxed));
+        let reach = !self.above.load(Relaxed);
+        let segment = Segment {
+            end: segment.whole_end(),
+            ..*segment
+        };
+        if segment.ack.wrapping_sub(ack).wrapping_add(reach) > reach.wrapping_mul(2) {
+            return false;
+        }
+        self.note(&segment);
+        segment.end.wrapping_sub(end) <= reach || end.wrapping_sub(segment.end) <= reach
     }
 
-    const fn both(self) -> bool {
-        self.0 & 3 == 3
+    /// Whether a RST that comes from this side could be real: it starts where its receiver, the
+    /// `other` side, expects it, or after the last byte that was sent.
+    pub fn resets(&self, other: &Self, segment: &Segment) -> bool {
+        segment.start == other.ack.load(Relaxed) || segment.start == self.end.load(Relaxed)
+    }
+
+    /// Whether a RST in answer to a SYN is right: it acknowledges just that (RFC 9293, 3.10.7.3).
+    pub fn refuses(other: &Self, segment: &Segment) -> bool {
+        segment.flags.ack() && segment.ack == other.end.load(Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Side::{Original, Reply};
+    use proptest::prelude::*;
 
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
-    const FIN: u8 = 17;
-    const RST: u8 = 4;
+    pub const ACK: u8 = 16;
 
-    fn walk(protocol: Protocol, packets: &[(Side, u8)]) -> State {
-        let mut fins = Fins::default();
-        packets
-            .iter()
-            .fold(State::Opening, |state, &(side, flags)| {
-                fins = fins.with(side, Flags(flags));
-                state.after(protocol, side, Flags(flags), fins)
-            })
+    fn segment(flags: u8, start: u32, length: u32, ack: u32) -> Segment {
+        let mut header = [0; TCP_HEADER];
+        header[4..8].copy_from_slice(&start.to_be_bytes());
+        header[8..12].copy_from_slice(&ack.to_be_bytes());
+        header[12] = 8 << 4;
+        header[13] = flags;
+        Segment::read(&header, length + 32)
+    }
+
+    fn begun(start: u32) -> Progress {
+        let progress = Progress::default();
+        progress.begin(&segment(2, start, 0, 0), &[1, 3, 3, 7]);
+        progress.ack.store(500, Relaxed);
+        progress
     }
 
     #[test]
-    fn a_connection_opens_and_closes() {
-        let life = [
-            (Original, SYN),
-            (Reply, SYN | ACK),
-            (Original, ACK),
-            (Reply, FIN),
-            (Original, ACK),
-            (Original, FIN),
-        ];
-        let states: Vec<State> = (1..=life.len())
-            .map(|n| walk(Protocol::Tcp, &life[..n]))
-            .collect();
-        use State::*;
-        assert_eq!(
-            states,
-            [Opening, Established, Established, Closing, Closing, Closed]
-        );
-    }
-
-    #[test]
-    fn a_reset_closes_and_stays() {
-        assert_eq!(
-            walk(
-                Protocol::Tcp,
-                &[(Original, SYN), (Reply, RST), (Reply, ACK)]
-            ),
-            State::Closed
-        );
-    }
-
-    #[test]
-    fn both_fins_of_one_side_do_not_close() {
-        let packets = [
-            (Original, SYN),
-            (Reply, SYN | ACK),
-            (Reply, FIN),
-            (Reply, FIN),
-        ];
-        assert_eq!(walk(Protocol::Tcp, &packets), State::Closing);
-    }
-
-    #[test]
-    fn udp_is_established_by_an_answer() {
-        assert_eq!(
-            walk(Protocol::Udp, &[(Original, 0), (Original, 0)]),
-            State::Opening
-        );
-        assert_eq!(
-            walk(Protocol::Udp, &[(Original, 0), (Reply, 0)]),
-            State::Established
-        );
+    fn reads_numbers_and_length() {
+        let read = segment(ACK, 1000, 10, 77);
+        assert_eq!((read.start, read.end, read.ack), (1000, 1010, 77));
+        assert!(read.flags.is_plain());
+        assert_eq!(segment(17, 5, 0, 0).whole_end(), 6);
     }
 
     #[test]
     fn only_a_bare_syn_opens() {
-        assert!(Flags(SYN).opens());
+        assert!(Flags(2).opens());
         // ECN bits (RFC 3168) belong to a SYN.
-        assert!(Flags(SYN | 0xc0).opens());
-        for flags in [0, ACK, SYN | ACK, SYN | FIN, SYN | RST, RST] {
+        assert!(Flags(2 | 0xc0).opens());
+        for flags in [0, ACK, 2 | ACK, 3, 6, 4] {
             assert!(!Flags(flags).opens(), "{flags:#x}");
         }
+        for flags in [0, 2, 4 | ACK, 1 | ACK] {
+            assert!(!Flags(flags).is_plain(), "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn finds_the_window_scale() {
+        assert_eq!(window_shift(&[2, 4, 5, 180, 1, 3, 3, 7]), 7);
+        assert_eq!(window_shift(&[3, 3, 200]), MAX_SHIFT);
+        for none in [&[][..], &[0, 3, 3, 7], &[2, 4, 5], &[3, 3], &[8, 0, 1]] {
+            assert_eq!(window_shift(none), 0, "{none:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_options_end(options in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert!(window_shift(&options) <= MAX_SHIFT);
+        }
+
+        // A sender that keeps to its window is followed to the byte, over the wrap as well.
+        #[test]
+        fn follows_a_real_sender(start: u32, steps in prop::collection::vec((0_u32..60_000, 0_u32..60_000), 1..50)) {
+            let (sender, receiver) = (begun(start), begun(7));
+            let (mut at, mut ack) = (start.wrapping_add(1), 500_u32);
+            for (length, acknowledged) in steps {
+                ack = ack.wrapping_add(acknowledged);
+                sender.note(&segment(ACK, at, length, ack));
+                at = at.wrapping_add(length);
+                receiver.ack.store(at, Relaxed);
+                prop_assert!(sender.resets(&receiver, &segment(4, at, 0, 0)));
+                prop_assert!(sender.takes(&segment(17, at, 0, ack)));
+                // The FIN was only tried: take it back.
+                sender.end.store(at, Relaxed);
+            }
+        }
+
+        // Somebody who guesses numbers moves nothing and resets nothing.
+        #[test]
+        fn ignores_a_blind_sender(start: u32, guesses in prop::collection::vec(any::<[u32; 2]>(), 1..50)) {
+            let (sender, receiver) = (begun(start), begun(7));
+            let at = start.wrapping_add(1);
+            receiver.ack.store(at, Relaxed);
+            let reach = !sender.above.load(Relaxed);
+            for [guess, ack] in guesses {
+                prop_assume!(guess != at && guess.wrapping_sub(at) > reach);
+                prop_assume!(at.wrapping_sub(guess) > reach);
+                sender.note(&segment(ACK, guess, 100, ack));
+                prop_assert!(!sender.takes(&segment(17, guess, 0, ack)));
+                prop_assert!(!sender.resets(&receiver, &segment(4, guess, 0, 0)));
+                prop_assert_eq!(sender.end.load(Relaxed), at);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_refuses_a_syn_only_with_its_number() {
+        let client = begun(99);
+        assert!(Progress::refuses(&client, &segment(20, 0, 0, 100)));
+        assert!(!Progress::refuses(&client, &segment(20, 0, 0, 101)));
+        assert!(!Progress::refuses(&client, &segment(4, 0, 0, 100)));
     }
 }

@@ -10,8 +10,8 @@ use crate::abi::bytes::Writer;
 use crate::abi::histogram;
 use crate::abi::probe::{Direction, Filter, Report, HOOKS, PRECISION_BITS, RANGE_BITS};
 use crate::abi::proxy::{Family, Protocol};
-use crate::datapath::packet::{parse_v4, parse_v6, Parsed};
-use crate::datapath::tuple::Ports;
+use crate::datapath::packet::{Header, Parsed};
+use crate::datapath::tuple::{Ports, V4, V6};
 use crate::sys::hooks::{Packet, Place};
 use crate::sys::percpu::PerCpu;
 use crate::sys::time;
@@ -38,10 +38,10 @@ impl PackedFilter {
             return None;
         }
         let is_client = |port: u16| (first..=last).contains(&u16::from_be(port));
-        if is_client(ports.source) {
+        if is_client(ports.source()) {
             Some(Direction::Original)
         } else {
-            is_client(ports.destination).then_some(Direction::Reply)
+            is_client(ports.destination()).then_some(Direction::Reply)
         }
     }
 }
@@ -198,9 +198,9 @@ impl Meter {
 
     /// A packet comes to a hook: the last thing done here is to look at the clock.
     #[inline(always)]
-    pub(crate) fn before(&self, family: Family, packet: &mut Packet<'_>) {
+    pub(crate) fn before(&self, family: Family, place: Place, packet: &mut Packet<'_>) {
         let lane = self.lanes.this();
-        if matches!(packet.place, Place::PreRouting | Place::LocalOut) {
+        if matches!(place, Place::PreRouting | Place::LocalOut) {
             // A packet that was followed and never reached its last hook was dropped or queued.
             lane.tear();
             let Some(direction) = self.direction(family, packet) else {
@@ -219,7 +219,7 @@ impl Meter {
 
     /// A packet has passed a hook: the first thing done here is to look at the clock.
     #[inline(always)]
-    pub(crate) fn after(&self, packet: &mut Packet<'_>) {
+    pub(crate) fn after(&self, place: Place, packet: &Packet<'_>) {
         let now = time::ticks();
         let lane = self.lanes.this();
         if lane.packet.load(Relaxed) != packet.skb.id() {
@@ -228,13 +228,12 @@ impl Meter {
         if time::interrupts() != lane.interrupts.load(Relaxed) {
             lane.interrupted.store(true, Relaxed);
         }
-        let place = packet.place as usize;
-        if let Some(span) = lane.spans.get(place) {
+        if let Some(span) = lane.spans.get(place as usize) {
             span.store(now.wrapping_sub(lane.started.load(Relaxed)), Relaxed);
         }
-        let passed = lane.passed.load(Relaxed) | 1 << place;
+        let passed = lane.passed.load(Relaxed) | 1 << place as u32;
         lane.passed.store(passed, Relaxed);
-        if matches!(packet.place, Place::LocalIn | Place::PostRouting) {
+        if matches!(place, Place::LocalIn | Place::PostRouting) {
             lane.packet.store(0, Relaxed);
             if lane.interrupted.load(Relaxed) {
                 add(&lane.totals().interrupted, 1);
@@ -245,18 +244,20 @@ impl Meter {
     }
 
     fn direction(&self, family: Family, packet: &mut Packet<'_>) -> Option<Direction> {
+        match family {
+            Family::V4 => self.direction_of::<V4>(packet),
+            Family::V6 => self.direction_of::<V6>(packet),
+        }
+    }
+
+    fn direction_of<A: Header>(&self, packet: &mut Packet<'_>) -> Option<Direction> {
         loop {
-            let bytes = packet.skb.linear();
-            let parsed = match family {
-                Family::V4 => parse_v4(bytes),
-                Family::V6 => parse_v6(bytes),
-            };
-            match parsed {
+            match A::parse(packet.skb.linear()) {
                 Parsed::Transport(found) => {
                     let tuple = &found.tuple;
                     return self
                         .filter
-                        .direction(family, tuple.protocol(), tuple.ports());
+                        .direction(A::FAMILY, tuple.protocol, tuple.ports);
                 }
                 Parsed::Short(needed) if packet.skb.pull(needed) => {}
                 _ => return None,

@@ -40,11 +40,11 @@ impl<const V6: bool, const PLACE: u8, const WHICH: bool> Hook for End<V6, PLACE,
     const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
     const PLACE: Place = place(PLACE);
 
-    fn run(meter: &Meter, _: &ReadGuard, packet: &mut Packet<'_>) -> Verdict {
+    fn run(meter: &Meter, _: ReadGuard, mut packet: Packet<'_>) -> Verdict {
         if WHICH == BEFORE {
-            meter.before(Self::FAMILY, packet);
+            meter.before(Self::FAMILY, Self::PLACE, &mut packet);
         } else {
-            meter.after(packet);
+            meter.after(Self::PLACE, &packet);
         }
         Verdict::Accept
     }

@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::proxy::Protocol;
-use crate::datapath::flow::{Flow, Side};
-use crate::datapath::tcp::State;
-use crate::instance::Instance;
+use crate::datapath::flow::{Side, Timeouts};
+use crate::datapath::tuple::{V4, V6};
+use crate::flows::Entry;
+use crate::instance::{Instance, Version};
 use crate::parameters;
 use crate::sys::time;
 use crate::sys::work::Periodic;
@@ -18,13 +18,18 @@ use crate::sys::work::Periodic;
 /// In how many slices the table is searched: what one run may cost.
 const SLICES: usize = 64;
 
-/// How long a flow may be idle, in seconds.
-fn timeout(flow: &Flow) -> u32 {
-    match (flow.tuple(Side::Original).protocol(), flow.state()) {
-        (Protocol::Udp, _) => parameters::udp_timeout(),
-        (Protocol::Tcp, State::Opening) => parameters::tcp_syn_timeout(),
-        (Protocol::Tcp, State::Established) => parameters::tcp_established_timeout(),
-        (Protocol::Tcp, State::Closing | State::Closed) => parameters::tcp_close_timeout(),
+/// How long flows may be idle, in jiffies.
+fn timeouts() -> Timeouts {
+    let jiffies = |seconds: u32| seconds.saturating_mul(time::HZ);
+    let close = jiffies(parameters::tcp_close_timeout());
+    Timeouts {
+        udp: [jiffies(parameters::udp_timeout()); 2],
+        tcp: [
+            jiffies(parameters::tcp_syn_timeout()),
+            jiffies(parameters::tcp_established_timeout()),
+            close,
+            close,
+        ],
     }
 }
 
@@ -32,15 +37,24 @@ fn slice_interval() -> u32 {
     (parameters::gc_interval().saturating_mul(time::HZ) / SLICES as u32).max(1)
 }
 
-fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {
+fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let now = time::jiffies();
-    let expired = |flow: &Flow| flow.idle(now) >= timeout(flow).saturating_mul(time::HZ);
-    let chains = instance.flows.chains();
-    let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
+    let expired = |flow: &Entry<A>| {
+        let protocol = flow.key(Side::Original as usize).protocol;
+        flow.idle(now) >= timeouts.of(protocol, flow.state())
+    };
+    let flows = A::flows(instance);
+    let chains = flows.chains();
     // At most 2^20 chains.
     let start = |slice: usize| chains.wrapping_mul(slice) / SLICES;
-    let range = start(slice)..start(slice + 1);
-    instance.flows.sweep(range, instance, expired);
+    flows.sweep(start(slice)..start(slice + 1), instance, expired);
+}
+
+fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {
+    let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
+    let timeouts = timeouts();
+    search::<V4>(instance, slice, &timeouts);
+    search::<V6>(instance, slice, &timeouts);
     slice_interval()
 }
 

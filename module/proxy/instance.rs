@@ -2,21 +2,29 @@
 
 //! The proxy in one network namespace.
 
+use core::sync::atomic::AtomicU64;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::proxy::Stats;
+use crate::abi::proxy::{Rule, Stats};
+use crate::datapath::filter::{self, Filter};
+use crate::datapath::flow::Side;
+use crate::datapath::packet::Header;
 use crate::datapath::rules::{Compiled, Rules};
-use crate::flows::{Flows, Memory};
+use crate::datapath::tuple::{V4, V6};
+use crate::flows::{Flows, Memory, Stored};
 use crate::sys::counters::Counters;
 use crate::sys::rcu::Rcu;
+use crate::sys::zeroed;
 
 /// What is counted. The numbers index the per-CPU counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counter {
     PacketsOriginal,
     PacketsReply,
-    Bytes,
+    BytesOriginal,
+    BytesReply,
     FlowsCreated,
     FlowsRemoved,
     DroppedNoMemory,
@@ -28,12 +36,77 @@ pub(crate) enum Counter {
 
 const COUNTERS: usize = Counter::Malformed as usize + 1;
 
+/// The rules of all contexts.
+pub(crate) struct RuleSet {
+    v4: Rules<KVec<Compiled<V4>>>,
+    v6: Rules<KVec<Compiled<V6>>>,
+}
+
+impl RuleSet {
+    /// Without rules.
+    pub(crate) const fn new() -> Self {
+        Self {
+            v4: Rules(KVec::new()),
+            v6: Rules(KVec::new()),
+        }
+    }
+
+    /// Adds a rule of the context `owner`, to be asked after those before.
+    pub(crate) fn push(&mut self, rule: &Rule, owner: u32) -> Result {
+        if let Some(rule) = Compiled::new(rule, owner) {
+            self.v4.0.push(rule, GFP_KERNEL)?;
+        }
+        if let Some(rule) = Compiled::new(rule, owner) {
+            self.v6.0.push(rule, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the rules of `owner` match nothing any more.
+    pub(crate) fn disable(&self, owner: u32) {
+        self.v4.disable(owner);
+        self.v6.disable(owner);
+    }
+}
+
+/// A version of IP, with what there is for each.
+pub(crate) trait Version: Header + Stored {
+    /// Its flows.
+    fn flows(instance: &Instance) -> &Flows<Self>;
+    /// Its rules.
+    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>>;
+}
+
+impl Version for V4 {
+    #[inline(always)]
+    fn flows(instance: &Instance) -> &Flows<Self> {
+        &instance.v4
+    }
+
+    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>> {
+        &rules.v4
+    }
+}
+
+impl Version for V6 {
+    #[inline(always)]
+    fn flows(instance: &Instance) -> &Flows<Self> {
+        &instance.v6
+    }
+
+    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>> {
+        &rules.v6
+    }
+}
+
 /// What all hooks of a namespace share.
 pub(crate) struct Instance {
+    /// Which ports packets of flows may have.
+    pub(crate) filter: Filter<KBox<[AtomicU64; filter::WORDS]>>,
     /// Which new connections are redirected.
-    pub(crate) rules: Rcu<Rules<KVec<Compiled>>>,
-    /// Which connections were.
-    pub(crate) flows: Flows,
+    pub(crate) rules: Rcu<RuleSet>,
+    v4: Flows<V4>,
+    v6: Flows<V6>,
     counters: Counters<COUNTERS>,
 }
 
@@ -41,10 +114,33 @@ impl Instance {
     /// Without rules and flows; flows will be in `memory`.
     pub(crate) fn new(memory: Arc<Memory>) -> Result<Self> {
         Ok(Self {
-            rules: Rcu::new(KBox::new(Rules(KVec::new()), GFP_KERNEL)?),
-            flows: Flows::new(memory)?,
+            filter: Filter::new(zeroed::boxed()?),
+            rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
+            v4: Flows::new(memory.clone())?,
+            v6: Flows::new(memory)?,
             counters: Counters::new()?,
         })
+    }
+
+    /// Lets packets through the filter that `rule` may be for.
+    pub(crate) fn admit(&self, rule: &Rule) {
+        let (first, last) = (rule.port_first, rule.port_last);
+        self.filter.add(Side::Original, first, last);
+        match rule.upstream_port {
+            0 => self.filter.add(Side::Reply, first, last),
+            port => self.filter.add(Side::Reply, port, port),
+        }
+    }
+
+    /// How many flows there are.
+    pub(crate) fn flow_count(&self) -> usize {
+        self.v4.count().wrapping_add(self.v6.count())
+    }
+
+    /// Throws out the flows that the rules of context `owner` made.
+    pub(crate) fn remove_flows_of(&self, owner: u32) {
+        self.v4.remove_of(owner, self);
+        self.v6.remove_of(owner, self);
     }
 
     /// Counts one.
@@ -59,16 +155,24 @@ impl Instance {
         self.counters.add(counter as usize, by);
     }
 
+    /// Counts a packet of `side`, of `length` bytes.
+    #[inline(always)]
+    pub(crate) fn count_packet(&self, side: Side, length: u32) {
+        const DISTANCE: usize = Counter::BytesOriginal as usize - Counter::PacketsOriginal as usize;
+        let counter = Counter::PacketsOriginal as usize + side as usize;
+        self.counters.add_pair::<DISTANCE>(counter, length.into());
+    }
+
     /// The sums over all CPUs.
     pub(crate) fn stats(&self) -> Stats {
         let sum = |counter: Counter| self.counters.sum(counter as usize);
         Stats {
             packets_original: sum(Counter::PacketsOriginal),
             packets_reply: sum(Counter::PacketsReply),
-            bytes: sum(Counter::Bytes),
+            bytes: sum(Counter::BytesOriginal).wrapping_add(sum(Counter::BytesReply)),
             flows_created: sum(Counter::FlowsCreated),
             flows_removed: sum(Counter::FlowsRemoved),
-            flows_current: self.flows.count() as u64,
+            flows_current: self.flow_count() as u64,
             dropped_no_memory: sum(Counter::DroppedNoMemory),
             dropped_table_full: sum(Counter::DroppedTableFull),
             dropped_no_port: sum(Counter::DroppedNoPort),

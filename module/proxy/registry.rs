@@ -2,18 +2,16 @@
 
 //! Which contexts there are, and in which network namespaces.
 
-use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::abi::proxy::{Rule, Stats};
-use crate::datapath::rules::{Compiled, Rules};
 use crate::expiry;
 use crate::flows::Memory;
-use crate::instance::Instance;
+use crate::instance::{Instance, RuleSet};
 use crate::redirect;
 use crate::sys::hooks;
-use crate::sys::net::{Defragmented, Namespace};
+use crate::sys::net::Namespace;
 use crate::sys::rcu;
 
 /// Names a context; never used twice.
@@ -32,13 +30,12 @@ struct Hosted {
     _expiry: expiry::Running,
     instance: Arc<Instance>,
     contexts: KVec<Option<ContextRules>>,
-    net: Defragmented,
+    net: Namespace,
 }
 
 impl Hosted {
     fn new(net: Namespace, memory: Arc<Memory>) -> Result<Self> {
         let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL)?;
-        let net = net.defragment()?;
         Ok(Self {
             _hooks: redirect::register(&net, instance.clone())?,
             _expiry: expiry::start(instance.clone())?,
@@ -64,7 +61,7 @@ impl Hosted {
     // Gives hooks the rules of all contexts, in the order in which those were opened, but for
     // `id` the rules `changed`.
     fn publish(&self, id: ContextId, changed: &[Rule]) -> Result {
-        let mut all = KVec::new();
+        let mut all = RuleSet::new();
         for context in self.contexts.iter().flatten() {
             let rules = if context.id == id {
                 changed
@@ -72,12 +69,16 @@ impl Hosted {
                 &context.rules
             };
             for rule in rules {
-                all.push(Compiled::new(rule, context.id.0), GFP_KERNEL)?;
+                all.push(rule, context.id.0)?;
             }
         }
-        self.instance
-            .rules
-            .replace(KBox::new(Rules(all), GFP_KERNEL)?);
+        let all = KBox::new(all, GFP_KERNEL)?;
+        // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
+        // any more stay as long as flows may have them.
+        for rule in changed {
+            self.instance.admit(rule);
+        }
+        self.instance.rules.replace(all);
         Ok(())
     }
 }
@@ -131,7 +132,7 @@ impl Registry {
         };
         Ok(Self {
             inner: KBox::pin_init(new_mutex!(inner), GFP_KERNEL)?,
-            memory: Arc::new(Memory::new(c_str!("mutex_flow"))?, GFP_KERNEL)?,
+            memory: Arc::new(Memory::new()?, GFP_KERNEL)?,
         })
     }
 
@@ -148,7 +149,7 @@ impl Registry {
             .hosted
             .iter_mut()
             .flatten()
-            .find(|hosted| *hosted.net == net)
+            .find(|hosted| hosted.net == net)
         {
             // The last: rules are asked in the order in which their contexts were opened.
             hosted.contexts.push(Some(context), GFP_KERNEL)?;
@@ -196,6 +197,6 @@ impl Registry {
             *context = None;
         }
         compact(&mut hosted.contexts);
-        hosted.instance.flows.remove_of(id.0, &hosted.instance);
+        hosted.instance.remove_flows_of(id.0);
     }
 }

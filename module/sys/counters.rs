@@ -45,6 +45,30 @@ impl<const N: usize> Counters<N> {
         }
     }
 
+    /// Adds one to the counter `index`, and `by` to the one `DISTANCE` after it.
+    #[inline(always)]
+    pub(crate) fn add_pair<const DISTANCE: usize>(&self, index: usize, by: u64) {
+        const {
+            assert!(DISTANCE < N);
+        }
+        let counter = self
+            .0
+            .as_ptr()
+            .cast::<u64>()
+            .wrapping_add(if index < N - DISTANCE { index } else { 0 });
+        // SAFETY: as in `add`, for two counters of this allocation.
+        unsafe {
+            core::arch::asm!(
+                "inc qword ptr gs:[{counter}]",
+                "add qword ptr gs:[{counter} + {distance}], {by}",
+                counter = in(reg) counter,
+                distance = const DISTANCE * size_of::<u64>(),
+                by = in(reg) by,
+                options(nostack),
+            );
+        }
+    }
+
     /// The sum over all CPUs; counts that are made meanwhile may be in or not.
     pub(crate) fn sum(&self, index: usize) -> u64 {
         let of = |cpu| {

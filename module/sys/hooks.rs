@@ -28,25 +28,72 @@ pub(crate) enum Place {
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Verdict {
-    Accept,
-    Drop,
+    Accept = bindings::NF_ACCEPT,
+    Drop = bindings::NF_DROP,
+    /// The packet is not netfilter's any more.
+    Stolen = bindings::NF_STOLEN,
 }
 
 /// A packet at a hook.
 pub(crate) struct Packet<'a> {
     /// The packet.
     pub(crate) skb: Skb<'a>,
-    /// The hook.
-    pub(crate) place: Place,
-    state: &'a bindings::nf_hook_state,
+    /// Where it is.
+    pub(crate) state: State<'a>,
+}
+
+/// Where on its way a packet is.
+#[derive(Clone, Copy)]
+pub(crate) struct State<'a>(&'a bindings::nf_hook_state);
+
+impl State<'_> {
+    /// The device through which it came in; zero for the machine's own.
+    #[inline(always)]
+    pub(crate) fn device(self) -> u32 {
+        // SAFETY: netfilter's state has the device or null, and it lives as long as the hook.
+        unsafe { self.0.in_.as_ref() }.map_or(0, |device| device.ifindex as u32)
+    }
+
+    fn is_own(self) -> bool {
+        u32::from(self.0.hook) == Place::LocalOut as u32
+    }
+
+    /// As `device`, for a packet that came in.
+    #[inline(always)]
+    pub(super) fn device_in(self) -> u32 {
+        debug_assert!(!self.0.in_.is_null());
+        // SAFETY: the callers of the hooks for packets that come in give their device
+        // (ip_rcv(), ipv6_rcv()), and it lives as long as the hook.
+        unsafe { (*self.0.in_).ifindex as u32 }
+    }
+
+    /// Changes with the IPv4 routes of the namespace: rt_genid_ipv4().
+    #[inline(always)]
+    pub(super) fn route_generation(self) -> i32 {
+        // SAFETY: the namespace lives as long as the hook; others write the word whole.
+        unsafe { (&raw const (*self.0.net).ipv4.rt_genid.counter).read_volatile() }
+    }
+}
+
+/// What became of a packet that was only a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fragment {
+    /// It is whole now.
+    Whole,
+    /// It waits for its other parts, or there was something wrong with it: it is gone.
+    Gone,
+    /// It cannot be put together.
+    Bad,
 }
 
 impl Packet<'_> {
     /// Finds the way to the packet's new destination, for a packet of the machine's own. False if
     /// there is none.
-    pub(crate) fn reroute(&mut self, family: Family) -> bool {
-        let (net, sk, skb) = (self.state.net, self.state.sk, self.skb.as_ptr());
+    #[cold]
+    pub(crate) fn route_out(&mut self, family: Family) -> bool {
+        let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
         let status = match family {
             // SAFETY: all three are what netfilter gave this hook.
             Family::V4 => unsafe {
@@ -56,6 +103,42 @@ impl Packet<'_> {
             Family::V6 => unsafe { bindings::ip6_route_me_harder(net, sk, skb) },
         };
         status == 0
+    }
+
+    /// Finds the way of a packet that came in to `destination`, and checks that it may come from
+    /// `source`; both in network byte order. False if not.
+    #[cold]
+    pub(crate) fn route_in_v4(&mut self, destination: u32, source: u32) -> bool {
+        // SAFETY: the buffer is the hook's, and it came in through a device.
+        unsafe { bindings::mxp_route_input_v4(self.skb.as_ptr(), destination, source) == 0 }
+    }
+
+    /// Finds the way of a packet that came in, by what its header says now.
+    #[cold]
+    pub(crate) fn route_in_v6(&mut self) -> bool {
+        // SAFETY: the buffer is the hook's, and it came in through a device.
+        unsafe { bindings::mxp_route_input_v6(self.skb.as_ptr()) == 0 }
+    }
+
+    /// Puts fragments together.
+    #[cold]
+    pub(crate) fn defragment(&mut self, family: Family) -> Fragment {
+        let local = self.state.is_own();
+        let (net, skb) = (self.state.0.net, self.skb.as_ptr());
+        const IN_PROGRESS: i32 = -(bindings::EINPROGRESS as i32);
+        match family {
+            // SAFETY: the buffer is the hook's; unless it becomes whole, it is not used again.
+            Family::V4 => match unsafe { bindings::mxp_defragment_v4(net, skb, local) } {
+                0 => Fragment::Whole,
+                _ => Fragment::Gone,
+            },
+            // SAFETY: as above.
+            Family::V6 => match unsafe { bindings::mxp_defragment_v6(net, skb, local) } {
+                0 => Fragment::Whole,
+                IN_PROGRESS => Fragment::Gone,
+                _ => Fragment::Bad,
+            },
+        }
     }
 }
 
@@ -69,7 +152,7 @@ pub(crate) trait Hook {
     const PLACE: Place;
 
     /// Runs in a softirq, or in a task that sends: must not sleep.
-    fn run(target: &Self::Target, guard: &ReadGuard, packet: &mut Packet<'_>) -> Verdict;
+    fn run(target: &Self::Target, guard: ReadGuard, packet: Packet<'_>) -> Verdict;
 }
 
 unsafe extern "C" fn trampoline<H: Hook>(
@@ -77,24 +160,17 @@ unsafe extern "C" fn trampoline<H: Hook>(
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
 ) -> u32 {
-    let Some(skb) = NonNull::new(skb) else {
-        return bindings::NF_ACCEPT;
-    };
     // SAFETY: netfilter hands over the skb of a packet with `data` at its IP header, and a state
     // that lives as long as the call; `target` is what `Registered` keeps alive.
-    let (target, mut packet, guard) = unsafe {
+    let (target, packet, guard) = unsafe {
         let packet = Packet {
-            skb: Skb::new(skb),
-            place: H::PLACE,
-            state: &*state,
+            skb: Skb::new(NonNull::new_unchecked(skb)),
+            state: State(&*state),
         };
         // nf_hook() calls all hooks in an RCU read-side critical section.
         (&*target.cast::<H::Target>(), packet, ReadGuard::new())
     };
-    match H::run(target, &guard, &mut packet) {
-        Verdict::Accept => bindings::NF_ACCEPT,
-        Verdict::Drop => bindings::NF_DROP,
-    }
+    H::run(target, guard, packet) as u32
 }
 
 /// A hook to register.

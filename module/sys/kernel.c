@@ -3,10 +3,16 @@
  * Inline functions and macros of the kernel, as functions that Rust can call. No logic here.
  */
 #include <linux/kernel_stat.h>
+#include <linux/netdevice.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/version.h>
+#include <net/ip.h>
+#include <net/ip6_fib.h>
+#include <net/ip6_route.h>
+#include <net/ipv6_frag.h>
+#include <net/l3mdev.h>
 #include "kernel.h"
 
 void mxp_spin_init(struct mxp_spinlock *lock)
@@ -112,6 +118,107 @@ unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned lon
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size)
 {
 	return copy_to_user(to, from, size);
+}
+
+/* The way of a packet that came in, by addresses that may not be those in its header. */
+int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
+{
+	skb_dst_drop(skb);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	return ip_route_input_noref(skb, daddr, saddr, ip4h_dscp(ip_hdr(skb)), skb->dev) ?
+		-EHOSTUNREACH : 0;
+#else
+	return ip_route_input_noref(skb, daddr, saddr, ip_hdr(skb)->tos, skb->dev);
+#endif
+}
+
+/* Older kernels do not export what finds it: the packet goes on without, and they find it. */
+int mxp_route_input_v6(struct sk_buff *skb)
+{
+	skb_dst_drop(skb);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+	ip6_route_input(skb);
+#endif
+	return 0;
+}
+
+/*
+ * Whether other packets of the flow may take the packet's route: a unicast one that works, not
+ * in a VRF, where the device is exchanged only after the hook, and without a lightweight tunnel
+ * or a transformation, whose state belongs to a packet.
+ */
+bool mxp_route_may_be_kept(const struct sk_buff *skb)
+{
+	const struct dst_entry *dst = skb_dst(skb);
+
+	if (!dst || dst->error || dst->lwtstate || dst->obsolete != DST_OBSOLETE_FORCE_CHK)
+		return false;
+	if (dst->flags & (DST_METADATA | DST_FAKE_RTABLE))
+		return false;
+#ifdef CONFIG_XFRM
+	if (dst->xfrm)
+		return false;
+#endif
+	if (skb->dev && netif_is_l3_slave(skb->dev))
+		return false;
+	if (dst->ops->family == AF_INET) {
+		u16 type = dst_rtable(dst)->rt_type;
+
+		return type == RTN_UNICAST || type == RTN_LOCAL;
+	}
+	return !ipv6_addr_is_multicast(&ipv6_hdr(skb)->daddr);
+}
+
+u32 mxp_route_cookie(const struct sk_buff *skb)
+{
+	const struct dst_entry *dst = skb_dst(skb);
+
+	return dst->ops->family == AF_INET6 ? rt6_get_cookie(dst_rt6_info(dst)) : 0;
+}
+
+bool mxp_dst_valid(struct dst_entry *dst, u32 cookie)
+{
+	return dst_check(dst, cookie);
+}
+
+bool mxp_dst_hold(struct dst_entry *dst)
+{
+	return dst_hold_safe(dst);
+}
+
+void mxp_dst_release(struct dst_entry *dst)
+{
+	dst_release(dst);
+}
+
+struct dst_entry *mxp_skb_dst(const struct sk_buff *skb)
+{
+	return skb_dst(skb);
+}
+
+void mxp_skb_dst_drop(struct sk_buff *skb)
+{
+	skb_dst_drop(skb);
+}
+
+/* Zero: the packet is whole now. Anything else: it is not the caller's any more. */
+int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local)
+{
+	int err;
+
+	local_bh_disable();
+	err = ip_defrag(net, skb, local ? IP_DEFRAG_CONNTRACK_OUT : IP_DEFRAG_CONNTRACK_IN);
+	local_bh_enable();
+	if (!err)
+		skb->ignore_df = 1;
+	return err;
+}
+
+/* Zero: the packet is whole now. -EINPROGRESS: it is not the caller's any more. Else: bad. */
+int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local)
+{
+	return nf_ct_frag6_gather(net, skb,
+				  local ? IP6_DEFRAG_CONNTRACK_OUT : IP6_DEFRAG_CONNTRACK_IN);
 }
 
 u32 mxp_random(void)

@@ -21,13 +21,17 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
+#include <net/dst.h>
+#include <net/ip6_fib.h>
 #include <net/net_namespace.h>
 #include <net/netfilter/ipv4/nf_defrag_ipv4.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
+#include <net/route.h>
 
 /* Fields behind unions that bindgen gives no stable name. */
 enum {
 	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
+	MXP_SKB_REFDST = offsetof(struct sk_buff, _skb_refdst),
 };
 
 /* A lock that softirqs take, too; its lockdep class is the module's. */
@@ -66,6 +70,19 @@ bool mxp_net_admin(struct net *net);
 
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);
+
+int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
+int mxp_route_input_v6(struct sk_buff *skb);
+bool mxp_route_may_be_kept(const struct sk_buff *skb);
+u32 mxp_route_cookie(const struct sk_buff *skb);
+bool mxp_dst_valid(struct dst_entry *dst, u32 cookie);
+bool mxp_dst_hold(struct dst_entry *dst);
+void mxp_dst_release(struct dst_entry *dst);
+struct dst_entry *mxp_skb_dst(const struct sk_buff *skb);
+void mxp_skb_dst_drop(struct sk_buff *skb);
+
+int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local);
+int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local);
 
 u64 mxp_interrupts(void);
 u32 mxp_random(void);

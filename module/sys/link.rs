@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pointers that readers follow under RCU while one writer at a time changes them.
+//! A hash table that readers search under RCU while one writer at a time changes it, and that is
+//! exchanged for a larger one under them.
 //!
 //! This file knows no kernel: the host compiles it with the datapath, so that Miri and the
 //! property tests run on what runs in the kernel. What differs is the [`Heap`].
 //!
-//! The life of an object: [`Owned`] (one owner, nobody else sees it), then published in
-//! [`Link`]s (readers see it, nobody owns it), then taken out of every link and [`Retired`]
-//! (readers that found it before may still look), then, a grace period later, freed.
+//! A [`Node`] is found by either of two keys, so it is on two chains: each of its two entries is
+//! on one. The life of a node: [`Owned`] (one owner, nobody else sees it), then published
+//! (readers see it, nobody owns it), then withdrawn from both chains and [`Retired`] (readers
+//! that found it before may still look), then, a grace period later, given back to the heap.
+//!
+//! To grow, an entry has two links, one for each of two arrays of chains. The second array is
+//! filled chain by chain while readers go on in the first; then one store sends new readers to
+//! the second. No reader waits and none sees a node twice or not at all.
 
+use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{compiler_fence, AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 /// Proof of being in an RCU read-side critical section.
 pub struct ReadGuard(PhantomData<*mut ()>);
@@ -23,7 +30,7 @@ impl ReadGuard {
     ///
     /// # Safety
     ///
-    /// While the guard lives, no object that is given to [`Heap::free_later`] may be freed: the
+    /// While the guard lives, no node that is given to [`Heap::retire`] may be used again: the
     /// caller is in an RCU read-side critical section that outlives the guard.
     #[inline(always)]
     pub unsafe fn new() -> Self {
@@ -31,40 +38,69 @@ impl ReadGuard {
     }
 }
 
-/// Where objects come from and go to.
+/// How readers are told from writers.
 ///
 /// # Safety
 ///
-/// `allocate` returns memory that is valid for reads and writes of `T`, aligned, and
-/// exclusively the caller's. `free_later` leaves the object intact as long as any [`ReadGuard`]
-/// that exists at the time of the call.
-pub unsafe trait Heap {
-    /// Moves `value` to the heap, or gives it back if there is no memory.
-    fn allocate<T>(&self, value: T) -> Result<NonNull<T>, T>;
-
-    /// Frees an object that nobody else can see.
-    ///
-    /// # Safety
-    ///
-    /// `object` comes from `allocate` of this type of heap, is freed only once and not used again.
-    unsafe fn free<T>(object: NonNull<T>);
-
-    /// Frees an object when all readers that may see it are gone.
-    ///
-    /// # Safety
-    ///
-    /// As for `free`; and no reader that starts later can find `object`.
-    unsafe fn free_later<T>(object: NonNull<T>);
+/// `read` runs its function in a section to which [`ReadGuard`]'s contract applies, and
+/// `synchronize` returns only when all guards are gone that existed when it was called.
+pub unsafe trait Rcu {
+    /// Runs `read` in a read-side critical section.
+    fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R;
+    /// Waits for a grace period.
+    fn synchronize();
 }
 
-/// An object on two chains, seen by readers: side 0 of it on one, side 1 on the other.
+/// Where nodes come from and go to.
+///
+/// # Safety
+///
+/// `take` returns memory for an `N` that is aligned and exclusively the caller's. `retire` leaves
+/// the node intact as long as any [`ReadGuard`] that exists at the time of the call.
+pub unsafe trait Heap<N> {
+    /// Memory for a node; `None` if there is none.
+    fn take(&self) -> Option<NonNull<N>>;
+
+    /// Takes memory back that nobody else ever saw.
+    ///
+    /// # Safety
+    ///
+    /// `node` comes from `take` of this heap, is valid, and is not used again.
+    unsafe fn give_back(&self, node: NonNull<N>);
+
+    /// Takes memory back when all readers that may see the node are gone.
+    ///
+    /// # Safety
+    ///
+    /// As for `give_back`, but for readers; and no reader that starts later can find the node.
+    unsafe fn retire(&self, node: NonNull<N>);
+}
+
+/// One of a node's two places in the table.
 #[repr(C)]
-pub struct Node<T, H> {
-    next: [Link<T, H>; 2],
+struct Entry<K, T> {
+    // For each array of chains, what follows there.
+    next: [Link<K, T>; ARRAYS],
+    key: K,
+}
+
+/// An object that is found by either of two keys, its sides.
+#[repr(C)]
+pub struct Node<K, T> {
+    entries: [Entry<K, T>; 2],
     value: T,
 }
 
-impl<T, H> Deref for Node<T, H> {
+impl<K, T> Node<K, T> {
+    /// What is found by side 0 or 1.
+    #[inline(always)]
+    pub fn key(&self, side: usize) -> &K {
+        // The mask tells the compiler that the index is in bounds.
+        &self.entries[side & 1].key
+    }
+}
+
+impl<K, T> Deref for Node<K, T> {
     type Target = T;
 
     #[inline(always)]
@@ -73,102 +109,146 @@ impl<T, H> Deref for Node<T, H> {
     }
 }
 
-/// A node that only its owner can see.
-pub struct Owned<T, H: Heap>(NonNull<Node<T, H>>);
+/// How a pointer is read through which the reader will look: it sees what was written before the
+/// pointer, by Release in `set`. The kernel relies on the dependency between the two reads, as
+/// its rcu_dereference() does: Acquire would make the compiler read everything else again.
+const FOLLOW: Ordering = if cfg!(MODULE) {
+    Ordering::Relaxed
+} else {
+    Ordering::Acquire
+};
 
-impl<T, H: Heap> Owned<T, H> {
-    /// Moves `value` to `heap`; `None` if there is no memory.
-    pub fn new(heap: &H, value: T) -> Option<Self> {
-        let next = [Link::null(), Link::null()];
-        heap.allocate(Node { next, value }).ok().map(Self)
-    }
-}
+const ARRAYS: usize = 2;
+/// In a pointer, which side of the node is meant.
+const SIDE: usize = 1;
+/// In a link, that its entry is on no chain of that array.
+const OFF: usize = 2;
 
-impl<T, H: Heap> Deref for Owned<T, H> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: by the contract of `Heap::allocate` the node is valid; it is freed in `drop`.
-        unsafe { &self.0.as_ref().value }
-    }
-}
-
-impl<T, H: Heap> Drop for Owned<T, H> {
-    fn drop(&mut self) {
-        // SAFETY: the node was never published, or `Editor::publish` would have forgotten `self`.
-        unsafe { H::free(self.0) }
-    }
-}
-
-/// A node that no new reader can find; dropping it frees it after a grace period.
-pub struct Retired<T, H: Heap>(NonNull<Node<T, H>>);
-
-impl<T, H: Heap> Drop for Retired<T, H> {
-    fn drop(&mut self) {
-        // SAFETY: `Editor::withdraw` took both links to the node away before it made `self`, and
-        // a node is found in both its chains only once.
-        unsafe { H::free_later(self.0) }
-    }
-}
-
-/// A link to nothing, or to one side of a published node. All bytes zero is a link to nothing.
-///
-/// The side, 0 or 1, is kept in the pointer's lowest bit.
+/// A link to nothing, or to an entry of a node.
 ///
 /// # Invariants
 ///
-/// A pointer that is not null came from an [`Owned`] and was not retired: the node lives at
-/// least as long as any [`ReadGuard`] under which it is loaded.
+/// The pointer, without its tags, is null or points to a published node, which lives at least as
+/// long as any [`ReadGuard`] under which it is loaded.
 #[repr(transparent)]
-pub struct Link<T, H>(AtomicPtr<Node<T, H>>);
+pub struct Link<K, T>(AtomicPtr<Node<K, T>>);
 
 // SAFETY: a link gives shared references to nodes to any thread, and lets a node be freed on
 // another thread than made it.
-unsafe impl<T: Send + Sync, H: Send> Send for Link<T, H> {}
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Link<K, T> {}
 // SAFETY: as above; the pointer itself is atomic.
-unsafe impl<T: Send + Sync, H: Send> Sync for Link<T, H> {}
+unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Link<K, T> {}
 
 /// What a link leads to.
-pub struct Target<'g, T, H> {
+pub struct Found<'g, K, T> {
     /// The node.
-    pub node: &'g Node<T, H>,
-    /// Which side of it.
+    pub node: &'g Node<K, T>,
+    /// Which side of it, 0 or 1.
     pub side: usize,
 }
 
-impl<T, H> Link<T, H> {
+impl<K, T> Link<K, T> {
     /// A link to nothing.
     pub const fn null() -> Self {
         Self(AtomicPtr::new(core::ptr::null_mut()))
     }
 
-    /// Follows the link.
+    const fn off() -> Self {
+        Self(AtomicPtr::new(core::ptr::without_provenance_mut(OFF)))
+    }
+
     #[inline(always)]
-    pub fn load<'g>(&self, _guard: &'g ReadGuard) -> Option<Target<'g, T, H>> {
-        // Acquire pairs with the Release in `publish`: what was written before is seen.
-        let tagged = self.0.load(Ordering::Acquire);
-        let node = NonNull::new(tagged.map_addr(|address| address & !1))?;
-        Some(Target {
+    fn load<'g>(&self, _guard: &'g ReadGuard) -> Option<Found<'g, K, T>> {
+        let tagged = self.0.load(FOLLOW);
+        let node = NonNull::new(tagged.map_addr(|address| address & !(SIDE | OFF)))?;
+        Some(Found {
             // SAFETY: by the type's invariant the node outlives the guard, and from publishing
             // on it is only ever shared.
             node: unsafe { node.as_ref() },
-            side: tagged.addr() & 1,
+            side: tagged.addr() & SIDE,
         })
     }
 
-    // Makes this link lead where `other` leads.
-    fn bypass(&self, other: &Self) {
-        let target = other.0.load(Ordering::Relaxed);
+    fn is_off(&self) -> bool {
+        self.0.load(Ordering::Relaxed).addr() & OFF != 0
+    }
+
+    fn set(&self, target: *mut Node<K, T>) {
         self.0.store(target, Ordering::Release);
+    }
+
+    // Where it leads, without what concerns only its own entry.
+    fn target(&self) -> *mut Node<K, T> {
+        let tagged = self.0.load(Ordering::Relaxed);
+        tagged.map_addr(|address| address & !OFF)
+    }
+
+    // Marks its entry as being on no chain; readers that stand there still get on.
+    fn set_off(&self) {
+        self.set(self.target().map_addr(|address| address | OFF));
     }
 }
 
-impl<'g, T, H> Target<'g, T, H> {
-    /// The link to the next node on the same chain.
+impl<'g, K, T> Found<'g, K, T> {
     #[inline(always)]
-    pub fn next(&self) -> &'g Link<T, H> {
-        // The mask tells the compiler that the index is in bounds.
-        &self.node.next[self.side & 1]
+    fn entry(&self) -> &'g Entry<K, T> {
+        &self.node.entries[self.side & 1]
+    }
+
+    /// What it was found by.
+    #[inline(always)]
+    pub fn key(&self) -> &'g K {
+        &self.entry().key
+    }
+}
+
+/// A node that only its owner can see.
+pub struct Owned<'h, K, T, H: Heap<Node<K, T>>> {
+    node: NonNull<Node<K, T>>,
+    heap: &'h H,
+}
+
+impl<'h, K, T, H: Heap<Node<K, T>>> Owned<'h, K, T, H> {
+    /// Makes a node in memory of `heap`; `None` if there is none.
+    pub fn new(heap: &'h H, keys: [K; 2], value: T) -> Option<Self> {
+        let node = heap.take()?;
+        let entries = keys.map(|key| Entry {
+            next: [Link::off(), Link::off()],
+            key,
+        });
+        // SAFETY: by the contract of `take` the memory is valid for a node and exclusively ours.
+        unsafe { node.write(Node { entries, value }) };
+        Some(Self { node, heap })
+    }
+}
+
+impl<K, T, H: Heap<Node<K, T>>> Deref for Owned<'_, K, T, H> {
+    type Target = Node<K, T>;
+
+    fn deref(&self) -> &Node<K, T> {
+        // SAFETY: written in `new`; given back in `drop` only.
+        unsafe { self.node.as_ref() }
+    }
+}
+
+impl<K, T, H: Heap<Node<K, T>>> Drop for Owned<'_, K, T, H> {
+    fn drop(&mut self) {
+        // SAFETY: the node was never published, or `Editor::publish` would have forgotten `self`.
+        unsafe { self.heap.give_back(self.node) }
+    }
+}
+
+/// A node that no new reader can find; dropping it gives it back after a grace period.
+pub struct Retired<'h, K, T, H: Heap<Node<K, T>>> {
+    node: NonNull<Node<K, T>>,
+    heap: &'h H,
+}
+
+impl<K, T, H: Heap<Node<K, T>>> Drop for Retired<'_, K, T, H> {
+    fn drop(&mut self) {
+        // SAFETY: `Editor::withdraw` took both links to the node away before it made `self`, and
+        // a node is found in both its chains only once.
+        unsafe { self.heap.retire(self.node) }
     }
 }
 
@@ -182,126 +262,396 @@ pub unsafe trait Lock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R;
 }
 
-/// A power of two of chains, with the lock of those who change them.
-pub struct Chains<T, H, S, L> {
-    // Only [`Editor`] changes the links, under `lock`.
-    heads: S,
+/// A power of two of chains; while the table grows, twice.
+pub struct Chains<K, T, S, L> {
+    // One of them is empty, unless the table grows.
+    //
+    // Invariant: the array that `state` names is there and does not change. The other is changed
+    // only under `lock`, and while it is there it is only taken away a grace period after readers
+    // were sent to the first.
+    arrays: [UnsafeCell<Option<S>>; ARRAYS],
+    // What readers need of each array. Changed together with it.
+    views: [UnsafeCell<View<K, T>>; ARRAYS],
+    // The current view once more, in two words that are not changed at the same time. At any time
+    // there are more than `quick_mask` links at `quick_first`.
+    quick_mask: AtomicUsize,
+    quick_first: AtomicPtr<Link<K, T>>,
+    // Which array readers use, and whether the other is being filled. Changed only under `lock`.
+    state: AtomicUsize,
+    grows: AtomicBool,
     lock: L,
-    marker: PhantomData<Link<T, H>>,
+    marker: PhantomData<Link<K, T>>,
 }
 
-impl<T, H: Heap, S: Deref<Target = [Link<T, H>]>, L: Lock> Chains<T, H, S, L> {
-    /// Chains from `heads`; `None` if their number is not a power of two.
+/// An array as readers see it.
+///
+/// # Invariants
+///
+/// `first` points to `mask + 1` links, a power of two.
+struct View<K, T> {
+    first: *const Link<K, T>,
+    mask: usize,
+}
+
+impl<K, T> View<K, T> {
+    fn of(heads: &[Link<K, T>]) -> Self {
+        Self {
+            first: heads.as_ptr(),
+            mask: heads.len().wrapping_sub(1),
+        }
+    }
+}
+
+const CURRENT: usize = 1;
+const FILLING: usize = 2;
+
+/// How many chains are carried over in one go: what a writer may have to wait for.
+const STEP: usize = 64;
+
+// SAFETY: the arrays are only shared, or changed under the conditions of their invariant; what
+// they hold and the lock may be sent.
+unsafe impl<K: Send + Sync, T: Send + Sync, S: Send, L: Send> Send for Chains<K, T, S, L> {}
+// SAFETY: as above.
+// A view points into its array.
+unsafe impl<K: Send + Sync, T: Send + Sync, S: Send + Sync, L: Sync> Sync for Chains<K, T, S, L> {}
+
+impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, L> {
+    /// Chains from `heads`, which lead nowhere; `None` if their number is not a power of two.
     pub fn new(heads: S, lock: L) -> Option<Self> {
-        heads.len().is_power_of_two().then_some(Self {
-            heads,
+        heads.len().is_power_of_two().then(|| Self {
+            // Of no array: never read before `begin` has filled it.
+            views: [View::of(&heads), View::of(&[])].map(UnsafeCell::new),
+            quick_mask: AtomicUsize::new(heads.len().wrapping_sub(1)),
+            quick_first: AtomicPtr::new(heads.as_ptr().cast_mut()),
+            arrays: [UnsafeCell::new(Some(heads)), UnsafeCell::new(None)],
+            state: AtomicUsize::new(0),
+            grows: AtomicBool::new(false),
             lock,
             marker: PhantomData,
         })
     }
 
-    /// How many chains there are.
+    // Whoever learns of an array sees it whole: pairs with Release in `switch`.
     #[inline(always)]
-    pub fn count(&self) -> usize {
-        self.heads.len()
+    fn current(&self) -> usize {
+        self.state.load(FOLLOW) & CURRENT
     }
 
-    /// The first node of a chain; the number is taken modulo [`Self::count`].
     #[inline(always)]
-    pub fn first<'g>(&self, guard: &'g ReadGuard, chain: usize) -> Option<Target<'g, T, H>> {
-        let mask = self.heads.len().wrapping_sub(1);
-        self.heads.get(chain & mask)?.load(guard)
+    fn heads<'g>(&'g self, _guard: &'g ReadGuard, array: usize) -> &'g [Link<K, T>] {
+        // SAFETY: `array` was current under this guard: by the invariant it does not change until
+        // a grace period later.
+        match unsafe { &*self.arrays[array & 1].get() } {
+            Some(heads) => heads,
+            None => &[],
+        }
+    }
+
+    /// How many chains there are.
+    #[inline(always)]
+    pub fn count(&self, guard: &ReadGuard) -> usize {
+        self.heads(guard, self.current()).len()
+    }
+
+    /// The entry with `key`, which is on the chain that `hash` is of.
+    #[inline(always)]
+    pub fn find<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: usize,
+        key: &K,
+    ) -> Option<Found<'g, K, T>> {
+        let array = self.current();
+        // SAFETY: `array` was current under this guard: its view does not change until a grace
+        // period later.
+        let view = unsafe { &*self.views[array].get() };
+        // SAFETY: by the view's invariant that many links are there.
+        let head = unsafe { &*view.first.add(hash & view.mask) };
+        let mut found = head.load(guard)?;
+        loop {
+            if found.key() == key {
+                return Some(found);
+            }
+            found = found.entry().next[array].load(guard)?;
+        }
+    }
+
+    /// As `find`, in fewer instructions; but while the chains are being exchanged it may overlook
+    /// an entry.
+    #[inline(always)]
+    pub fn find_quickly<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: usize,
+        key: &K,
+    ) -> Option<Found<'g, K, T>> {
+        // The mask first: with an older mask than it belongs to, an array is long enough.
+        let mask = self.quick_mask.load(FOLLOW);
+        compiler_fence(Ordering::Acquire);
+        let first = self.quick_first.load(FOLLOW);
+        // SAFETY: the fields' invariant: `switch` sees to it, for processors that do not exchange
+        // two reads; others read the mask with Acquire. The array stays until a grace period after.
+        let head = unsafe { &*first.add(hash & mask) };
+        let mut found = head.load(guard)?;
+        loop {
+            if found.key() == key {
+                return Some(found);
+            }
+            // If that is the other array's, the walk goes astray among live nodes, and ends.
+            found = found.entry().next[self.current()].load(guard)?;
+        }
+    }
+
+    /// Calls `see` with the length of every chain of `range`.
+    pub fn lengths(
+        &self,
+        guard: &ReadGuard,
+        range: core::ops::Range<usize>,
+        mut see: impl FnMut(usize),
+    ) {
+        let array = self.current();
+        for head in self.heads(guard, array).get(range).unwrap_or_default() {
+            let mut length = 0;
+            let mut next = head.load(guard);
+            while let Some(found) = next {
+                length = usize::wrapping_add(length, 1);
+                next = found.entry().next[array].load(guard);
+            }
+            see(length);
+        }
     }
 
     /// Runs `edit` as the only one who changes the chains.
-    pub fn edit<R>(&self, edit: impl FnOnce(&mut Editor<'_, T, H>) -> R) -> R {
-        self.lock.with(|| edit(&mut Editor { heads: &self.heads }))
+    pub fn edit<R>(&self, edit: impl FnOnce(&mut Editor<'_, K, T, S, L>) -> R) -> R {
+        self.lock.with(|| edit(&mut Editor { chains: self }))
+    }
+
+    /// Exchanges the chains for those of `heads`, which lead nowhere, while readers and writers go
+    /// on; `hash` is that of a key. Sleeps, and runs `pause` now and then. Gives back the heads
+    /// that are not needed any more: `heads` itself if the table is being exchanged already, or if
+    /// their number is not a power of two.
+    pub fn exchange<R: Rcu>(
+        &self,
+        heads: S,
+        hash: impl Fn(&K) -> usize,
+        pause: impl Fn(),
+    ) -> Option<S> {
+        if !heads.len().is_power_of_two() || self.grows.swap(true, Ordering::Acquire) {
+            return Some(heads);
+        }
+        let mask = heads.len().wrapping_sub(1);
+        self.edit(|editor| editor.begin(heads));
+        self.in_steps::<R>(&pause, |editor, guard, chain| {
+            editor.carry(guard, chain, &hash);
+        });
+        if mask < self.quick_mask.load(Ordering::Relaxed) {
+            // Until nobody uses the larger mask any more: the new array is too short for it.
+            self.quick_mask.store(mask, Ordering::Release);
+            R::synchronize();
+        }
+        self.edit(|editor| editor.switch());
+        // From here on no reader is left in the old chains, and no new one comes.
+        R::synchronize();
+        let old = self.edit(|editor| {
+            let other = editor.chains.current() ^ 1;
+            // SAFETY: the lock is held, the array is not current, and a grace period has passed
+            // since it was.
+            unsafe { (*editor.chains.arrays[other & 1].get()).take() }
+        });
+        self.in_steps::<R>(&pause, |editor, guard, chain| editor.forget(guard, chain));
+        self.grows.store(false, Ordering::Release);
+        old
+    }
+
+    fn in_steps<R: Rcu>(
+        &self,
+        pause: &impl Fn(),
+        mut step: impl FnMut(&mut Editor<'_, K, T, S, L>, &ReadGuard, usize),
+    ) {
+        let count = R::read(|guard| self.count(guard));
+        for start in (0..count).step_by(STEP) {
+            R::read(|guard| {
+                self.edit(|editor| {
+                    for chain in start..count.min(start.wrapping_add(STEP)) {
+                        step(editor, guard, chain);
+                    }
+                });
+            });
+            pause();
+        }
     }
 }
 
 /// The right to change chains.
-pub struct Editor<'c, T, H> {
-    heads: &'c [Link<T, H>],
+pub struct Editor<'c, K, T, S, L> {
+    chains: &'c Chains<K, T, S, L>,
 }
 
-impl<T, H: Heap> Editor<'_, T, H> {
-    fn head(&self, chain: usize) -> Option<&Link<T, H>> {
-        self.heads.get(chain & self.heads.len().wrapping_sub(1))
+impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K, T, S, L> {
+    fn head(&self, array: usize, hash: usize) -> Option<&'c Link<K, T>> {
+        // SAFETY: the lock is held: nobody else changes arrays, and this editor does so only in
+        // `begin`, which nobody calls with a head in hand, and in `exchange`.
+        let heads = unsafe { &*self.chains.arrays[array & 1].get() }.as_deref()?;
+        heads.get(hash & heads.len().wrapping_sub(1))
     }
 
-    /// Puts side 0 of the node at the front of the first chain, and side 1 of the second.
-    pub fn publish(&mut self, node: Owned<T, H>, chains: [usize; 2]) {
-        let pointer = ManuallyDrop::new(node).0;
-        for (side, chain) in chains.into_iter().enumerate() {
-            let Some(head) = self.head(chain) else { return };
-            // SAFETY: valid by the contract of `Heap::allocate`, and not freed, since `drop` does
-            // not run any more and only an editor could withdraw the node.
-            let node = unsafe { pointer.as_ref() };
-            // Both may be the same chain: each step leaves it whole.
-            node.next[side & 1].bypass(head);
-            let tagged = pointer.as_ptr().map_addr(|address| address | side);
-            head.0.store(tagged, Ordering::Release);
+    // Puts an entry at the front of its chain of an array.
+    fn link(&self, array: usize, hash: usize, node: NonNull<Node<K, T>>, side: usize) {
+        let Some(head) = self.head(array, hash) else {
+            return;
+        };
+        // SAFETY: the node is the caller's or published; it is not given back as long as only
+        // this editor could withdraw it.
+        let entry = unsafe { &node.as_ref().entries[side & 1] };
+        entry.next[array & 1].set(head.target());
+        head.set(node.as_ptr().map_addr(|address| address | side & SIDE));
+    }
+
+    /// Puts the node on the chains that the hashes of its keys are of.
+    pub fn publish<H: Heap<Node<K, T>>>(&mut self, node: Owned<'_, K, T, H>, hashes: [usize; 2]) {
+        let node = ManuallyDrop::new(node).node;
+        let state = self.chains.state.load(Ordering::Relaxed);
+        for (side, hash) in hashes.into_iter().enumerate() {
+            if state & FILLING != 0 {
+                self.link((state & CURRENT) ^ 1, hash, node, side);
+            }
+            self.link(state & CURRENT, hash, node, side);
         }
     }
 
-    /// Takes the node from the two chains on which it is; `None`, and nothing changed, if it is
-    /// not on both.
-    pub fn withdraw(
+    /// Takes the node off its chains; `None`, and nothing changed, if it is not on them.
+    pub fn withdraw<'h, H: Heap<Node<K, T>>>(
         &mut self,
         guard: &ReadGuard,
-        node: &Node<T, H>,
-        chains: [usize; 2],
-    ) -> Option<Retired<T, H>> {
-        let [first, second] = chains;
-        self.link_to(guard, first, node, 0)?;
-        self.link_to(guard, second, node, 1)?.bypass(&node.next[1]);
-        // Looked for again, since on a shared chain the link may have been the other side's.
-        let link = self.link_to(guard, first, node, 0)?;
+        heap: &'h H,
+        node: &Node<K, T>,
+        hashes: [usize; 2],
+    ) -> Option<Retired<'h, K, T, H>> {
+        let current = self.chains.current();
+        let [first, second] = hashes;
+        self.link_to(guard, current, second, node, 1)?;
+        let pointer = self.link_to(guard, current, first, node, 0)?.target();
+        for array in [current, current ^ 1] {
+            for (side, hash) in hashes.into_iter().enumerate() {
+                // In the other array only while the table grows, and maybe not yet.
+                if let Some(link) = self.link_to(guard, array, hash, node, side) {
+                    let next = &node.entries[side & 1].next[array & 1];
+                    link.set(next.target());
+                    next.set_off();
+                }
+            }
+        }
         // Side 0: the pointer has no bit set.
-        let pointer = NonNull::new(link.0.load(Ordering::Relaxed))?;
-        link.bypass(&node.next[0]);
-        Some(Retired(pointer))
+        let node = NonNull::new(pointer)?;
+        Some(Retired { node, heap })
     }
 
-    // The link on `chain` that leads to `side` of `node`.
+    // The link that leads to `side` of `node` on a chain.
     fn link_to<'g>(
-        &'g self,
+        &self,
         guard: &'g ReadGuard,
-        chain: usize,
-        node: &Node<T, H>,
+        array: usize,
+        hash: usize,
+        node: &Node<K, T>,
         side: usize,
-    ) -> Option<&'g Link<T, H>> {
-        let mut link = self.head(chain)?;
+    ) -> Option<&'g Link<K, T>>
+    where
+        'c: 'g,
+    {
+        let mut link: &'g Link<K, T> = self.head(array, hash)?;
         loop {
-            let target = link.load(guard)?;
-            if core::ptr::eq(target.node, node) && target.side == side {
+            let found = link.load(guard)?;
+            if core::ptr::eq(found.node, node) && found.side == side {
                 return Some(link);
             }
-            link = target.next();
+            link = &found.entry().next[array & 1];
         }
+    }
+
+    /// Calls `see` for every entry of a chain, in turn. `see` may withdraw what it is given.
+    pub fn walk(
+        &mut self,
+        guard: &ReadGuard,
+        chain: usize,
+        mut see: impl FnMut(&mut Self, Found<'_, K, T>),
+    ) {
+        let array = self.chains.current();
+        let head = self.chains.heads(guard, array).get(chain);
+        let mut next = head.and_then(|head| head.load(guard));
+        while let Some(found) = next {
+            // A withdrawn entry's own link stays: the walk goes on from it.
+            next = found.entry().next[array & 1].load(guard);
+            see(self, found);
+        }
+    }
+
+    // From here on what is published goes on the new chains as well.
+    fn begin(&mut self, heads: S) {
+        let state = self.chains.state.load(Ordering::Relaxed) & CURRENT;
+        // SAFETY: the lock is held; `exchange` has emptied the place a grace period after the last
+        // reader could use it.
+        unsafe {
+            *self.chains.views[state ^ 1].get() = View::of(&heads);
+            *self.chains.arrays[state ^ 1].get() = Some(heads);
+        }
+        self.chains.state.store(state | FILLING, Ordering::Release);
+    }
+
+    // Puts the entries of an old chain on the new ones.
+    fn carry(&mut self, guard: &ReadGuard, chain: usize, hash: impl Fn(&K) -> usize) {
+        let other = self.chains.current() ^ 1;
+        self.walk(guard, chain, |editor, found| {
+            // What was published meanwhile is there already.
+            if found.entry().next[other & 1].is_off() {
+                let node = NonNull::from(found.node);
+                editor.link(other, hash(found.key()), node, found.side);
+            }
+        });
+    }
+
+    // Sends new readers to the new chains.
+    fn switch(&mut self) {
+        let other = self.chains.current() ^ 1;
+        self.chains.state.store(other, Ordering::Release);
+        // SAFETY: the lock is held: nobody changes views.
+        let view = unsafe { &*self.chains.views[other & 1].get() };
+        let first = view.first.cast_mut();
+        self.chains.quick_first.store(first, Ordering::Release);
+        self.chains.quick_mask.store(view.mask, Ordering::Release);
+    }
+
+    // Makes a chain's entries forget their place in the array that is gone.
+    fn forget(&mut self, guard: &ReadGuard, chain: usize) {
+        let other = self.chains.current() ^ 1;
+        self.walk(guard, chain, |_, found| {
+            let off = core::ptr::without_provenance_mut(OFF);
+            found.entry().next[other & 1].set(off);
+        });
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex, RwLock};
 
     /// Boxes; what is retired is leaked, since a test cannot tell when its last reader is gone.
     pub(crate) struct TestHeap;
 
-    // SAFETY: a box is valid and exclusive, and what is to be freed later never is.
-    unsafe impl Heap for TestHeap {
-        fn allocate<T>(&self, value: T) -> Result<NonNull<T>, T> {
-            Ok(NonNull::from(Box::leak(Box::new(value))))
+    // SAFETY: a box is valid and exclusive, and what is to be taken back later never is.
+    unsafe impl<N> Heap<N> for TestHeap {
+        fn take(&self) -> Option<NonNull<N>> {
+            let memory = Box::new(core::mem::MaybeUninit::<N>::uninit());
+            Some(NonNull::from(Box::leak(memory)).cast())
         }
 
-        unsafe fn free<T>(object: NonNull<T>) {
-            // SAFETY: the caller's promise: from `allocate`, once.
-            drop(unsafe { Box::from_raw(object.as_ptr()) });
+        unsafe fn give_back(&self, node: NonNull<N>) {
+            // SAFETY: the caller's promise: from `take`, valid, once.
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
         }
 
-        unsafe fn free_later<T>(_object: NonNull<T>) {}
+        unsafe fn retire(&self, _node: NonNull<N>) {}
     }
 
     // SAFETY: a mutex.
@@ -312,97 +662,170 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) type TestChains<T> = Chains<T, TestHeap, Vec<Link<T, TestHeap>>, Mutex<()>>;
+    /// Readers share a lock, and who waits for them takes it alone.
+    pub(crate) struct TestRcu;
+    static SECTIONS: RwLock<()> = RwLock::new(());
 
-    pub(crate) fn chains<T>(count: usize) -> Option<TestChains<T>> {
-        Chains::new((0..count).map(|_| Link::null()).collect(), Mutex::new(()))
+    // SAFETY: `synchronize` gets the lock when every reader that held it has given it back.
+    unsafe impl Rcu for TestRcu {
+        fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
+            let _section = SECTIONS.read().unwrap();
+            // SAFETY: `TestHeap::retire` gives nothing back.
+            read(&unsafe { ReadGuard::new() })
+        }
+
+        fn synchronize() {
+            drop(SECTIONS.write().unwrap());
+        }
     }
 
-    /// A guard for tests, in which what is retired is never freed.
+    /// A guard for tests in which nothing that was retired is given back and no array exchanged.
     pub(crate) fn guard() -> ReadGuard {
-        // SAFETY: `TestHeap::free_later` frees nothing.
+        // SAFETY: `TestHeap::retire` gives nothing back.
         unsafe { ReadGuard::new() }
     }
 
-    fn values<'g>(
-        mut at: Option<Target<'g, u32, TestHeap>>,
-        guard: &'g ReadGuard,
-    ) -> Vec<(u32, usize)> {
-        let mut found = Vec::new();
-        while let Some(target) = at {
-            found.push((**target.node, target.side));
-            at = target.next().load(guard);
-        }
-        found
+    type TestLink = Link<u32, u32>;
+    type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
+
+    fn heads(count: usize) -> Vec<TestLink> {
+        (0..count).map(|_| Link::null()).collect()
+    }
+
+    fn chains(count: usize) -> Option<TestChains> {
+        Chains::new(heads(count), Mutex::new(()))
+    }
+
+    fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
+        let node = Owned::new(&TestHeap, keys, value).unwrap();
+        chains.edit(|editor| editor.publish(node, keys.map(|key| key as usize)));
+    }
+
+    fn remove(chains: &TestChains, key: u32) -> bool {
+        TestRcu::read(|guard| {
+            let Some(found) = chains.find(guard, key as usize, &key) else {
+                return false;
+            };
+            let hashes = [0, 1].map(|side| *found.node.key(side) as usize);
+            chains
+                .edit(|editor| editor.withdraw(guard, &TestHeap, found.node, hashes))
+                .is_some()
+        })
+    }
+
+    fn find(chains: &TestChains, key: u32) -> Option<(u32, usize)> {
+        TestRcu::read(|guard| {
+            chains
+                .find(guard, key as usize, &key)
+                .map(|found| (**found.node, found.side))
+        })
     }
 
     #[test]
-    fn a_node_is_on_both_chains_until_it_is_withdrawn() {
-        let guard = guard();
-        let chains = chains::<u32>(2).unwrap();
-        let (a, b) = (0, 1);
-        for (value, on) in [(1, [a, b]), (2, [b, a]), (3, [a, a])] {
-            chains.edit(|editor| editor.publish(Owned::new(&TestHeap, value).unwrap(), on));
+    fn a_node_is_found_by_both_keys_until_it_is_withdrawn() {
+        let chains = chains(2).unwrap();
+        // On different chains, the other way round, and on one chain.
+        for (value, keys) in [(1, [10, 11]), (2, [21, 20]), (3, [30, 32])] {
+            insert(&chains, keys, value);
         }
-        let on = |chain| values(chains.first(&guard, chain), &guard);
-        assert_eq!(on(a), [(3, 1), (3, 0), (2, 1), (1, 0)]);
-        assert_eq!(on(b), [(2, 0), (1, 1)]);
+        let seen = || [10, 11, 20, 21, 30, 32].map(|key| find(&chains, key));
+        let [one, two, three] = [1, 2, 3].map(|value| [Some((value, 0)), Some((value, 1))]);
+        assert_eq!(seen()[..2], one);
+        assert_eq!([seen()[3], seen()[2]], two);
+        assert_eq!(seen()[4..], three);
+        assert!(remove(&chains, 32) && !remove(&chains, 30));
+        assert!(remove(&chains, 10));
+        assert_eq!(seen(), [None, None, two[1], two[0], None, None]);
+    }
 
-        let withdrawn = |node, on| {
+    #[test]
+    fn a_node_on_other_chains_is_not_withdrawn() {
+        let chains = chains(2).unwrap();
+        insert(&chains, [10, 11], 1);
+        let guard = guard();
+        let node = chains.find(&guard, 10, &10).unwrap().node;
+        let withdrawn = |hashes| {
             chains
-                .edit(|editor| editor.withdraw(&guard, node, on))
+                .edit(|editor| editor.withdraw(&guard, &TestHeap, node, hashes))
                 .is_some()
         };
-        let three = chains.first(&guard, a).unwrap().node;
-        assert!(!withdrawn(three, [b, a]), "not on that chain");
-        assert!(withdrawn(three, [a, a]));
-        assert!(!withdrawn(three, [a, a]), "not twice");
-        assert!(withdrawn(chains.first(&guard, b).unwrap().node, [b, a]));
-        assert_eq!(on(a), [(1, 0)]);
-        assert_eq!(on(b), [(1, 1)]);
-        // A reader that found a node before still goes on from it.
-        assert_eq!(values(three.next[0].load(&guard), &guard), [(2, 1), (1, 0)]);
+        assert!(!withdrawn([11, 10]) && !withdrawn([10, 10]));
+        assert!(withdrawn([10, 11]));
+        assert!(!withdrawn([10, 11]), "not twice");
     }
 
     #[test]
     fn only_powers_of_two_are_taken() {
-        assert!([0, 3, 12]
-            .into_iter()
-            .all(|count| chains::<u32>(count).is_none()));
+        assert!([0, 3, 12].into_iter().all(|count| chains(count).is_none()));
+        let kept = chains(4).unwrap();
+        let given_back = kept.exchange::<TestRcu>(heads(6), |&key| key as usize, || {});
+        assert_eq!(given_back.unwrap().len(), 6);
     }
 
     #[test]
-    fn readers_and_a_writer_at_once() {
-        let chains = Arc::new(chains::<u32>(1).unwrap());
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                let chains = chains.clone();
+    fn growing_keeps_everything() {
+        let chains = chains(1).unwrap();
+        let pairs: Vec<[u32; 2]> = (0..20).map(|n| [n, 100 + n]).collect();
+        for (value, &keys) in pairs.iter().enumerate() {
+            insert(&chains, keys, value as u32);
+        }
+        for count in [8, 64, 16, 1] {
+            let old = chains.exchange::<TestRcu>(heads(count), |&key| key as usize, || {});
+            assert_ne!(old.unwrap().len(), count);
+            for (value, keys) in pairs.iter().enumerate() {
+                let found = keys.map(|key| find(&chains, key));
+                assert_eq!(found, [0, 1].map(|side| Some((value as u32, side))));
+            }
+            let mut all = 0;
+            chains.lengths(&guard(), 0..count, |length| all += length);
+            assert_eq!(all, 2 * pairs.len());
+        }
+        assert!(pairs.iter().all(|keys| remove(&chains, keys[1])));
+    }
+
+    #[test]
+    fn readers_and_writers_while_it_grows() {
+        let (permanent, passing) = (0..16_u32, 100..104_u32);
+        let chains = Arc::new(chains(1).unwrap());
+        for key in permanent.clone() {
+            insert(&chains, [key, 1000 + key], key);
+        }
+        let threads: Vec<_> = (0..2)
+            .map(|thread| {
+                let (chains, permanent) = (chains.clone(), permanent.clone());
+                let passing: BTreeSet<u32> = passing.clone().filter(|n| n % 2 == thread).collect();
                 std::thread::spawn(move || {
-                    for _ in 0..200 {
-                        let guard = guard();
-                        let seen = values(chains.first(&guard, 0), &guard);
-                        assert!(seen.len() <= 2 && seen.iter().all(|&(value, _)| value < 50));
+                    for _ in 0..5 {
+                        for &key in &passing {
+                            insert(&chains, [key, 1000 + key], key);
+                        }
+                        for key in permanent.clone() {
+                            assert_eq!(find(&chains, key), Some((key, 0)));
+                            assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
+                        }
+                        for &key in &passing {
+                            assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
+                            assert!(remove(&chains, key));
+                        }
                     }
                 })
             })
             .collect();
-        for value in 0..50 {
-            let guard = guard();
-            chains.edit(|editor| editor.publish(Owned::new(&TestHeap, value).unwrap(), [0, 0]));
-            let node = chains.first(&guard, 0).unwrap().node;
-            assert!(chains
-                .edit(|editor| editor.withdraw(&guard, node, [0, 0]))
-                .is_some());
+        for count in [2, 4, 2, 8] {
+            chains.exchange::<TestRcu>(heads(count), |&key| key as usize, std::thread::yield_now);
         }
-        readers
+        threads
             .into_iter()
-            .for_each(|reader| reader.join().unwrap());
+            .for_each(|thread| thread.join().unwrap());
+        let mut all = 0;
+        chains.lengths(&guard(), 0..8, |length| all += length);
+        assert_eq!(all, 2 * permanent.count());
     }
 
     #[test]
-    fn a_node_that_was_never_published_is_freed() {
+    fn a_node_that_was_never_published_is_given_back() {
         let counted = Arc::new(());
-        drop(Owned::new(&TestHeap, counted.clone()));
+        drop(Owned::new(&TestHeap, [1, 2], counted.clone()));
         assert_eq!(Arc::strong_count(&counted), 1);
     }
 }

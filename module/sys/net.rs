@@ -33,21 +33,6 @@ impl Namespace {
     pub(super) fn as_ptr(&self) -> *mut bindings::net {
         self.0.as_ptr()
     }
-
-    /// Asks for fragments to be put together before hooks of a priority above -400 see them.
-    pub(crate) fn defragment(self) -> Result<Defragmented> {
-        // SAFETY: the namespace lives.
-        let v4 = unsafe { bindings::nf_defrag_ipv4_enable(self.as_ptr()) };
-        kernel::error::to_result(v4)?;
-        // SAFETY: the namespace lives.
-        let v6 = unsafe { bindings::nf_defrag_ipv6_enable(self.as_ptr()) };
-        if v6 < 0 {
-            // SAFETY: enabled above.
-            unsafe { bindings::nf_defrag_ipv4_disable(self.as_ptr()) };
-        }
-        kernel::error::to_result(v6)?;
-        Ok(Defragmented(self))
-    }
 }
 
 impl PartialEq for Namespace {
@@ -60,26 +45,5 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // SAFETY: got in `administered`.
         unsafe { bindings::mxp_put_net(self.as_ptr()) };
-    }
-}
-
-/// A namespace in which fragments are put together.
-pub(crate) struct Defragmented(Namespace);
-
-impl core::ops::Deref for Defragmented {
-    type Target = Namespace;
-
-    fn deref(&self) -> &Namespace {
-        &self.0
-    }
-}
-
-impl Drop for Defragmented {
-    fn drop(&mut self) {
-        // SAFETY: enabled in `Namespace::defragment`, and the namespace still lives.
-        unsafe {
-            bindings::nf_defrag_ipv4_disable(self.as_ptr());
-            bindings::nf_defrag_ipv6_disable(self.as_ptr());
-        }
     }
 }

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use kernel::prelude::*;
 
 use super::bindings;
-use crate::datapath::link::ReadGuard;
+use crate::datapath::link::{self, ReadGuard};
 
 /// Runs `read` in a read-side critical section.
 pub(crate) fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
@@ -18,6 +18,26 @@ pub(crate) fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
     // SAFETY: locked above, on this task.
     unsafe { bindings::mxp_rcu_read_unlock() };
     result
+}
+
+/// Waits until all read-side critical sections that exist now are over. Sleeps.
+pub(crate) fn synchronize() {
+    // SAFETY: has no preconditions but being allowed to sleep, as documented.
+    unsafe { bindings::synchronize_rcu() };
+}
+
+/// The kernel's read-copy-update.
+pub(crate) struct Kernel;
+
+// SAFETY: rcu_read_lock() and synchronize_rcu() are made for just this.
+unsafe impl link::Rcu for Kernel {
+    fn read<R>(function: impl FnOnce(&ReadGuard) -> R) -> R {
+        read(function)
+    }
+
+    fn synchronize() {
+        synchronize();
+    }
 }
 
 /// A value that readers see whole, the old or the new, while it is replaced.
@@ -43,8 +63,7 @@ impl<T: Send + Sync> Rcu<T> {
     /// Replaces the value and waits until nobody reads the old one. Sleeps.
     pub(crate) fn replace(&self, value: KBox<T>) {
         let old = self.0.swap(KBox::into_raw(value), Ordering::AcqRel);
-        // SAFETY: has no preconditions but being allowed to sleep, as documented.
-        unsafe { bindings::synchronize_rcu() };
+        synchronize();
         // SAFETY: `old` came from `KBox::into_raw`; no reader that could have loaded it is left.
         drop(unsafe { KBox::from_raw(old) });
     }

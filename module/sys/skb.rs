@@ -6,8 +6,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::bindings;
-use crate::datapath::checksum::Delta;
-use crate::datapath::translate::Offload;
+use crate::datapath::translate::{DeviceSum, Offload};
 
 /// A packet in the hands of a hook.
 ///
@@ -76,22 +75,73 @@ impl Skb<'_> {
         !tail.is_null()
     }
 
-    /// The first `length` bytes, made safe to change; `None` if they do not lie in one piece, or
-    /// if there is no memory for a copy of them.
+    // Whether the first `length` bytes are this buffer's alone: skb_clone_writable().
+    #[inline(always)]
+    fn owns(&self, length: usize) -> bool {
+        let skb = self.skb();
+        if skb.cloned() == 0 {
+            return true;
+        }
+        let shared = skb.head.wrapping_add(skb.end as usize);
+        // SAFETY: the shared info is at the buffer's end (skb_shinfo()); others change the word
+        // whole.
+        let references = unsafe {
+            (&raw const (*shared.cast::<bindings::skb_shared_info>())
+                .dataref
+                .counter)
+                .read_volatile()
+        } as u32;
+        // References to the data, and above those to the payload alone: see skb_header_cloned().
+        let headers = (references & 0xffff).wrapping_sub(references >> 16);
+        let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
+        headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len)
+    }
+
+    /// The first `network` and the next `transport` bytes, to be changed; `None` if they do not lie
+    /// in one piece or may be shared with other buffers. If `HARD`, a buffer that has others gets a
+    /// closer look at what they share.
+    #[inline(always)]
+    pub(crate) fn headers<const HARD: bool>(
+        &mut self,
+        network: usize,
+        transport: usize,
+    ) -> Option<(&mut [u8], &mut [u8])> {
+        let length = network + transport;
+        let alone = self.skb().cloned() == 0 || (HARD && self.owns(length));
+        if self.linear().len() < length || !alone {
+            return None;
+        }
+        let start = self.skb().data;
+        // SAFETY: a buffer has data; saying so spares a comparison.
+        unsafe { core::hint::assert_unchecked(!start.is_null()) };
+        // SAFETY: so many bytes are the buffer's, and this buffer's alone; the two results are
+        // apart from each other and borrow `self` exclusively.
+        Some(unsafe {
+            (
+                core::slice::from_raw_parts_mut(start, network),
+                core::slice::from_raw_parts_mut(start.add(network), transport),
+            )
+        })
+    }
+
+    /// The first `length` bytes, to be changed; `None` if they do not lie in one piece or are
+    /// shared with other buffers, which [`Self::unshare`] can mend.
     #[inline(always)]
     pub(crate) fn writable(&mut self, length: usize) -> Option<&mut [u8]> {
-        if length > self.linear().len() {
+        if length > self.linear().len() || !self.owns(length) {
             return None;
         }
-        // SAFETY: the buffer is ours; only a buffer that shares its data needs the call.
-        if self.skb().cloned() != 0
-            && unsafe { bindings::skb_ensure_writable(self.as_ptr(), length as u32) } != 0
-        {
-            return None;
-        }
-        // SAFETY: the bytes are the buffer's, and from here on this buffer's alone; the result
-        // borrows `self` exclusively.
+        // SAFETY: the bytes are the buffer's, and this buffer's alone; the result borrows `self`
+        // exclusively.
         Some(unsafe { core::slice::from_raw_parts_mut(self.skb().data, length) })
+    }
+
+    /// Makes the first `length` bytes writable; false if there are not so many, or no memory for a
+    /// copy of them.
+    #[cold]
+    pub(crate) fn unshare(&mut self, length: usize) -> bool {
+        // SAFETY: the buffer is ours.
+        unsafe { bindings::skb_ensure_writable(self.as_ptr(), length as u32) == 0 }
     }
 
     /// Who computes the transport's checksum.
@@ -99,29 +149,41 @@ impl Skb<'_> {
     pub(crate) fn offload(&self) -> Offload {
         // SAFETY: both variants of the union are the same fields (struct_group() in C).
         let ip_summed = unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() };
-        match u32::from(ip_summed) {
-            bindings::CHECKSUM_PARTIAL => Offload::Partial,
-            bindings::CHECKSUM_COMPLETE => Offload::Complete,
-            _ => Offload::None,
+        let ip_summed = u32::from(ip_summed);
+        // The first question settles most packets: it is one bit.
+        const {
+            assert!(bindings::CHECKSUM_NONE & 2 == 0 && bindings::CHECKSUM_UNNECESSARY & 2 == 0);
+            assert!(bindings::CHECKSUM_COMPLETE & 2 != 0 && bindings::CHECKSUM_PARTIAL & 2 != 0);
+        }
+        if ip_summed & 2 == 0 {
+            Offload::None
+        } else if ip_summed == bindings::CHECKSUM_PARTIAL {
+            Offload::Partial
+        } else {
+            Offload::Complete
         }
     }
 
-    /// Takes `change` off the sum that the device computed over the packet (CHECKSUM_COMPLETE).
-    pub(crate) fn correct_sum(&mut self, change: Delta) {
-        let sum = self
-            .as_ptr()
-            .wrapping_byte_add(bindings::MXP_SKB_CSUM as usize)
-            .cast::<u32>();
-        // SAFETY: `csum` is a 32-bit field at this offset of the buffer, which is ours.
-        unsafe { sum.write(change.take_off(sum.read())) };
-    }
-
-    /// Forgets what the device said of the checksum: whoever wants to know computes it.
-    pub(crate) fn forget_sum(&mut self) {
-        // SAFETY: the buffer is ours; both variants of the union are the same fields.
-        unsafe {
-            let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
-            headers.set_ip_summed(bindings::CHECKSUM_NONE as u8);
+    /// Does to the sum that the device computed over the packet what translating it asks for.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, sum: DeviceSum) {
+        match sum {
+            DeviceSum::Stays => {}
+            DeviceSum::Less(change) => {
+                let sum = self
+                    .as_ptr()
+                    .wrapping_byte_add(bindings::MXP_SKB_CSUM as usize)
+                    .cast::<u32>();
+                // SAFETY: `csum` is a 32-bit field at this offset of the buffer, which is ours.
+                unsafe { sum.write(change.take_off(sum.read())) };
+            }
+            DeviceSum::Forget => {
+                // SAFETY: the buffer is ours; both variants of the union are the same fields.
+                unsafe {
+                    let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
+                    headers.set_ip_summed(bindings::CHECKSUM_NONE as u8);
+                }
+            }
         }
     }
 
@@ -133,6 +195,52 @@ impl Skb<'_> {
             if (*self.as_ptr())._nfct == 0 {
                 (*self.as_ptr())._nfct = bindings::IP_CT_UNTRACKED.into();
             }
+        }
+    }
+
+    fn route(&self) -> *mut usize {
+        self.as_ptr()
+            .wrapping_byte_add(bindings::MXP_SKB_REFDST as usize)
+            .cast()
+    }
+
+    /// Whether the packet has a route.
+    #[inline(always)]
+    pub(super) fn has_route(&self) -> bool {
+        // SAFETY: `_skb_refdst` is a word at this offset of the buffer, which is ours.
+        unsafe { self.route().read() != 0 }
+    }
+
+    /// Makes the packet forget its route, if it has one.
+    #[inline(always)]
+    pub(super) fn forget_route(&mut self) {
+        if self.has_route() {
+            // SAFETY: the buffer is ours.
+            unsafe { bindings::mxp_skb_dst_drop(self.as_ptr()) };
+        }
+    }
+
+    /// Gives a packet without a route one that lives at least until the end of the RCU section
+    /// in which it is handled: skb_dst_set_noref().
+    #[inline(always)]
+    pub(super) fn borrow_route(&mut self, dst: NonNull<bindings::dst_entry>) {
+        self.set_route(dst.as_ptr().addr() | bindings::SKB_DST_NOREF as usize);
+    }
+
+    /// Gives a packet without a route one, with the caller's reference: skb_dst_set().
+    #[inline(always)]
+    pub(super) fn give_route(&mut self, dst: NonNull<bindings::dst_entry>) {
+        self.set_route(dst.as_ptr().addr());
+    }
+
+    #[inline(always)]
+    fn set_route(&mut self, word: usize) {
+        // SAFETY: the buffer is ours; `_skb_refdst` is a word at this offset. Both variants of the
+        // union are the same fields.
+        unsafe {
+            let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
+            headers.set_slow_gro(1);
+            self.route().write(word);
         }
     }
 }

@@ -9,32 +9,31 @@ use kernel::prelude::*;
 use kernel::str::CStr;
 
 use super::bindings;
-use crate::datapath::link::{Heap, Node};
+use crate::datapath::link::Heap;
 
 #[repr(C)]
-struct Object<T> {
-    value: T,
+struct Object<N> {
+    node: N,
     head: bindings::callback_head,
 }
 
-/// Memory for nodes of `T`. Drop it after the last node.
-pub(crate) struct Slab<T>(
+/// Memory for nodes. Drop it after the last node.
+pub(crate) struct Slab<N>(
     NonNull<bindings::kmem_cache>,
-    core::marker::PhantomData<fn(T)>,
+    core::marker::PhantomData<fn(N)>,
 );
 
 // SAFETY: a slab cache may be used from everywhere.
-unsafe impl<T> Send for Slab<T> {}
+unsafe impl<N> Send for Slab<N> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Slab<T> {}
+unsafe impl<N> Sync for Slab<N> {}
 
-impl<T> Slab<T> {
-    /// A cache that /proc/slabinfo knows as `name`.
-    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
-        let size = size_of::<Object<Node<T, Self>>>();
-        const LINE: u32 = 64;
+impl<N> Slab<N> {
+    /// A cache that /proc/slabinfo knows as `name`, of objects aligned to `align` bytes.
+    pub(crate) fn new(name: &'static CStr, align: u32) -> Result<Self> {
+        let size = size_of::<Object<N>>();
         // SAFETY: the name is a C string that lives as long as the module.
-        let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size as u32, LINE) };
+        let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size as u32, align) };
         Ok(Self(
             NonNull::new(cache).ok_or(ENOMEM)?,
             core::marker::PhantomData,
@@ -42,55 +41,46 @@ impl<T> Slab<T> {
     }
 }
 
-// SAFETY: `allocate` gives memory of the slab that nobody else has, large enough and aligned to
-// a cache line; `free_later` waits for a grace period, which all guards that exist at the call
-// delay.
-unsafe impl<T> Heap for Slab<T> {
-    fn allocate<U>(&self, value: U) -> Result<NonNull<U>, U> {
-        // The heap of a slab of `T` is only ever asked for nodes of `T`.
+// SAFETY: `take` gives memory of the slab that nobody else has, large enough and aligned as the
+// slab is, to at least a word; `retire` waits for a grace period, which all guards that exist at
+// the call delay.
+unsafe impl<N> Heap<N> for Slab<N> {
+    fn take(&self) -> Option<NonNull<N>> {
         const {
-            assert!(align_of::<U>() <= 64);
-        }
-        if size_of::<U>() > size_of::<Node<T, Self>>() {
-            return Err(value);
+            assert!(align_of::<Object<N>>() <= align_of::<usize>());
         }
         // SAFETY: the cache lives as long as `self`; any context is allowed.
         let object = unsafe { bindings::mxp_cache_alloc(self.0.as_ptr()) };
-        let Some(object) = NonNull::new(object.cast::<Object<U>>()) else {
-            return Err(value);
-        };
-        let object = object.cast::<U>();
-        // SAFETY: `value` is the object's first field, and the memory is large enough.
-        unsafe { object.write(value) };
-        Ok(object)
+        // The node is the object's first field.
+        NonNull::new(object.cast())
     }
 
-    unsafe fn free<U>(object: NonNull<U>) {
-        // SAFETY: by the caller's promise the object is valid and not used again.
-        unsafe { object.drop_in_place() };
+    unsafe fn give_back(&self, node: NonNull<N>) {
+        // SAFETY: by the caller's promise the node is valid and not used again.
+        unsafe { node.drop_in_place() };
         // SAFETY: from `mxp_cache_alloc`; kfree() takes objects of any slab cache.
-        unsafe { bindings::kfree(object.as_ptr().cast()) };
+        unsafe { bindings::kfree(node.as_ptr().cast()) };
     }
 
-    unsafe fn free_later<U>(object: NonNull<U>) {
-        unsafe extern "C" fn free<U>(head: *mut bindings::callback_head) {
-            // `head` lies in an `Object<U>`, of which `value` is the first field.
-            let object = head
+    unsafe fn retire(&self, node: NonNull<N>) {
+        unsafe extern "C" fn free<N>(head: *mut bindings::callback_head) {
+            // `head` lies in an `Object<N>`, of which the node is the first field.
+            let node = head
                 .cast::<u8>()
-                .wrapping_sub(offset_of!(Object<U>, head))
-                .cast::<U>();
-            // SAFETY: the grace period is over: nobody else uses the object.
-            unsafe { object.drop_in_place() };
+                .wrapping_sub(offset_of!(Object<N>, head))
+                .cast::<N>();
+            // SAFETY: the grace period is over: nobody else uses the node.
+            unsafe { node.drop_in_place() };
             // SAFETY: from `mxp_cache_alloc`.
-            unsafe { bindings::kfree(object.cast()) };
+            unsafe { bindings::kfree(node.cast()) };
         }
-        let object = object.as_ptr().cast::<Object<U>>();
+        let object = node.as_ptr().cast::<Object<N>>();
         // SAFETY: the head lies in the object's memory, and readers do not look at it.
-        unsafe { bindings::call_rcu(&raw mut (*object).head, Some(free::<U>)) };
+        unsafe { bindings::call_rcu(&raw mut (*object).head, Some(free::<N>)) };
     }
 }
 
-impl<T> Drop for Slab<T> {
+impl<N> Drop for Slab<N> {
     fn drop(&mut self) {
         // SAFETY: may sleep: a slab is dropped by the module's exit.
         unsafe { bindings::rcu_barrier() };

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Large values that begin as zeros, made where they stay: a kernel stack has no room for them.
+
+use core::sync::atomic::AtomicU64;
+
+use kernel::prelude::*;
+
+/// A type of which all bytes zero is a value.
+///
+/// # Safety
+///
+/// That it is one.
+pub(crate) unsafe trait Zeroed {}
+
+// SAFETY: zero is a value of a word.
+unsafe impl<const N: usize> Zeroed for [AtomicU64; N] {}
+
+/// All bytes zero, on the heap.
+pub(crate) fn boxed<T: Zeroed>() -> Result<KBox<T>> {
+    let mut memory = KBox::<T>::new_uninit(GFP_KERNEL)?;
+    // SAFETY: the memory is the box's, for one `T`.
+    unsafe { memory.as_mut_ptr().write_bytes(0, 1) };
+    // SAFETY: all bytes zero is a value of `T`, by its trait.
+    Ok(unsafe { memory.assume_init() })
+}
