@@ -59,6 +59,11 @@ impl Instance {
         self.counters.add(counter as usize, by);
     }
 
+    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus).
+    pub(crate) fn by_cpu(&self, counter: Counter) -> impl Iterator<Item = u64> + '_ {
+        self.counters.by_cpu(counter as usize)
+    }
+
     /// The sums over all CPUs.
     pub(crate) fn stats(&self) -> Stats {
         let sum = |counter: Counter| self.counters.sum(counter as usize);
