@@ -8,7 +8,9 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use self::Source::{Counted, State};
 use crate::abi::monitor::STATS_TITLE;
+use crate::abi::proxy;
 use crate::instance::{Counter, Instance};
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
@@ -27,37 +29,25 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
 
 /// Where a line's numbers come from.
 enum Source {
-    /// CPUs count.
-    Counter(Counter),
+    /// Each CPU counts.
+    Counted(Counter),
     /// A state of the whole namespace.
     State(fn(&Instance) -> u64),
 }
 
-/// The lines of `stats`, as `abi::proxy::Stats` has them.
-const LINES: [(&str, Source); crate::abi::proxy::Stats::NAMES.len()] = [
-    (
-        "packets_original",
-        Source::Counter(Counter::PacketsOriginal),
-    ),
-    ("packets_reply", Source::Counter(Counter::PacketsReply)),
-    ("bytes", Source::Counter(Counter::Bytes)),
-    ("flows_created", Source::Counter(Counter::FlowsCreated)),
-    ("flows_removed", Source::Counter(Counter::FlowsRemoved)),
-    (
-        "flows_current",
-        Source::State(|instance| instance.flows.count() as u64),
-    ),
-    (
-        "dropped_no_memory",
-        Source::Counter(Counter::DroppedNoMemory),
-    ),
-    (
-        "dropped_table_full",
-        Source::Counter(Counter::DroppedTableFull),
-    ),
-    ("dropped_no_port", Source::Counter(Counter::DroppedNoPort)),
-    ("dropped_no_route", Source::Counter(Counter::DroppedNoRoute)),
-    ("malformed", Source::Counter(Counter::Malformed)),
+/// The lines of `stats`, in the order of `abi::proxy::Stats`.
+const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
+    ("packets_original", Counted(Counter::PacketsOriginal)),
+    ("packets_reply", Counted(Counter::PacketsReply)),
+    ("bytes", Counted(Counter::Bytes)),
+    ("flows_created", Counted(Counter::FlowsCreated)),
+    ("flows_removed", Counted(Counter::FlowsRemoved)),
+    ("flows_current", State(|of| of.flows.count() as u64)),
+    ("dropped_no_memory", Counted(Counter::DroppedNoMemory)),
+    ("dropped_table_full", Counted(Counter::DroppedTableFull)),
+    ("dropped_no_port", Counted(Counter::DroppedNoPort)),
+    ("dropped_no_route", Counted(Counter::DroppedNoRoute)),
+    ("malformed", Counted(Counter::Malformed)),
 ];
 
 /// The counters, for each CPU.
@@ -71,8 +61,8 @@ impl Show for Stats {
         for (name, source) in &LINES {
             write!(out, "\n{name}")?;
             match *source {
-                Source::State(read) => numbers(out, [read(&self.0)])?,
-                Source::Counter(counter) => {
+                State(read) => numbers(out, [read(&self.0)])?,
+                Counted(counter) => {
                     // Read once, so that the total is the sum of what the line says.
                     let mut counts = KVec::new();
                     for count in self.0.by_cpu(counter) {

@@ -29,10 +29,11 @@ struct ContextRules {
 
 /// A namespace with at least one context: the proxy's hooks are in it.
 struct Hosted {
-    // In the order in which they have to go: who reads, packets, the work on flows, then the rest.
-    _monitor: Directory,
+    // In the order in which they have to go: packets, then the work on flows, then the rest. Files
+    // come late: that waits for readers, and rules must not hold as long as those like.
     _hooks: hooks::Registered<Instance>,
     _expiry: expiry::Running,
+    _monitor: Directory,
     instance: Arc<Instance>,
     contexts: KVec<Option<ContextRules>>,
     net: Defragmented,
