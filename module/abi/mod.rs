@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The binary interface of `/dev/mutex_proxy` and `/dev/mutex_probe`.
+//! The binary interface of `/dev/mutex_proxy` and `/dev/mutex_probe`, and the text of the files
+//! below /proc/net/mutex_proxy/.
 //!
 //! The kernel modules and the harness compile these very files. Every record is encoded and
 //! decoded field by field from bytes, so that neither side needs `unsafe`, padding cannot leak
@@ -10,5 +11,6 @@
 
 pub mod bytes;
 pub mod histogram;
+pub mod monitor;
 pub mod probe;
 pub mod proxy;

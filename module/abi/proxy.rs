@@ -287,8 +287,10 @@ stats! {
     packets_original,
     /// Packets of an upstream given back their original source.
     packets_reply,
-    /// Bytes of network-layer length in redirected packets, both directions.
-    bytes,
+    /// Bytes of the packets redirected to an upstream, from the IP header on.
+    bytes_original,
+    /// Bytes of the packets given back their original source, from the IP header on.
+    bytes_reply,
     /// Flows created.
     flows_created,
     /// Flows that timed out or whose context closed.
@@ -401,7 +403,7 @@ mod tests {
     #[test]
     fn stats_survive_encoding() {
         let stats = Stats {
-            bytes: 7,
+            bytes_reply: 7,
             malformed: u64::MAX,
             ..Stats::default()
         };

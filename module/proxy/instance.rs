@@ -163,13 +163,19 @@ impl Instance {
         self.counters.add_pair::<DISTANCE>(counter, length.into());
     }
 
+    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus).
+    pub(crate) fn by_cpu(&self, counter: Counter) -> impl Iterator<Item = u64> + '_ {
+        self.counters.by_cpu(counter as usize)
+    }
+
     /// The sums over all CPUs.
     pub(crate) fn stats(&self) -> Stats {
         let sum = |counter: Counter| self.counters.sum(counter as usize);
         Stats {
             packets_original: sum(Counter::PacketsOriginal),
             packets_reply: sum(Counter::PacketsReply),
-            bytes: sum(Counter::BytesOriginal).wrapping_add(sum(Counter::BytesReply)),
+            bytes_original: sum(Counter::BytesOriginal),
+            bytes_reply: sum(Counter::BytesReply),
             flows_created: sum(Counter::FlowsCreated),
             flows_removed: sum(Counter::FlowsRemoved),
             flows_current: self.flow_count() as u64,

@@ -23,6 +23,7 @@ mod control;
 mod expiry;
 mod flows;
 mod instance;
+mod monitor;
 mod redirect;
 mod registry;
 

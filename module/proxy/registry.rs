@@ -3,15 +3,17 @@
 //! Which contexts there are, and in which network namespaces.
 
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
 use crate::abi::proxy::{Rule, Stats};
 use crate::expiry;
 use crate::flows::Memory;
 use crate::instance::{Instance, RuleSet};
+use crate::monitor;
 use crate::redirect;
 use crate::sys::hooks;
 use crate::sys::net::Namespace;
+use crate::sys::procfs::Directory;
 use crate::sys::rcu;
 
 /// Names a context; never used twice.
@@ -25,22 +27,28 @@ struct ContextRules {
 
 /// A namespace with at least one context: the proxy's hooks are in it.
 struct Hosted {
-    // In the order in which they have to go: packets, then the work on flows, then the rest.
+    // In the order in which they have to go: packets, then the work on flows, then the rest. Files
+    // come late: that waits for readers, and rules must not hold as long as those like.
     _hooks: hooks::Registered<Instance>,
     _expiry: expiry::Running,
+    _monitor: Directory,
     instance: Arc<Instance>,
     contexts: KVec<Option<ContextRules>>,
     net: Namespace,
 }
 
 impl Hosted {
-    fn new(net: Namespace, memory: Arc<Memory>) -> Result<Self> {
+    fn new(net: Namespace, memory: Arc<Memory>, first: ContextRules) -> Result<Self> {
         let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL)?;
+        let mut contexts = KVec::new();
+        contexts.push(Some(first), GFP_KERNEL)?;
         Ok(Self {
             _hooks: redirect::register(&net, instance.clone())?,
             _expiry: expiry::start(instance.clone())?,
+            // When nothing can fail any more: to take it back is to wait for its readers.
+            _monitor: monitor::publish(&net, &instance)?,
             instance,
-            contexts: KVec::new(),
+            contexts,
             net,
         })
     }
@@ -83,22 +91,60 @@ impl Hosted {
     }
 }
 
+/// A namespace in the registry.
+enum Host {
+    Open(Hosted),
+    /// Its last context has closed, and what belonged to it is about to go: that waits for readers
+    /// of its files, which may take their time, and so must not hold up any other namespace.
+    Leaving(Namespace),
+}
+
 struct Inner {
-    hosted: KVec<Option<Hosted>>,
+    hosts: KVec<Option<Host>>,
     next_id: u32,
 }
 
 /// All contexts.
 pub(crate) struct Registry {
     inner: Pin<KBox<Mutex<Inner>>>,
+    // A namespace has left.
+    left: Pin<KBox<CondVar>>,
     memory: Arc<Memory>,
 }
 
 impl Inner {
-    fn host_of(&mut self, id: ContextId) -> Option<&mut Option<Hosted>> {
-        self.hosted
+    // The open namespaces.
+    fn open(&mut self) -> impl Iterator<Item = &mut Hosted> {
+        self.hosts
             .iter_mut()
-            .find(|slot| slot.as_ref().is_some_and(|hosted| hosted.has(id)))
+            .flatten()
+            .filter_map(|host| match host {
+                Host::Open(hosted) => Some(hosted),
+                Host::Leaving(_) => None,
+            })
+    }
+
+    fn host_of(&mut self, id: ContextId) -> Option<&mut Hosted> {
+        self.open().find(|hosted| hosted.has(id))
+    }
+
+    // The slot of a namespace that is about to go.
+    fn leaving(&mut self, net: &Namespace) -> Option<&mut Option<Host>> {
+        self.hosts
+            .iter_mut()
+            .find(|slot| matches!(slot, Some(Host::Leaving(leaving)) if leaving == net))
+    }
+
+    // Takes an open namespace out and leaves a mark in its place.
+    fn take(&mut self, net: &Namespace) -> Option<Hosted> {
+        let slot = self
+            .hosts
+            .iter_mut()
+            .find(|slot| matches!(slot, Some(Host::Open(hosted)) if hosted.net == *net))?;
+        match slot.replace(Host::Leaving(net.clone())) {
+            Some(Host::Open(hosted)) => Some(hosted),
+            _ => None,
+        }
     }
 }
 
@@ -127,11 +173,12 @@ impl Registry {
     /// Without any context.
     pub(crate) fn new() -> Result<Self> {
         let inner = Inner {
-            hosted: KVec::new(),
+            hosts: KVec::new(),
             next_id: 1,
         };
         Ok(Self {
             inner: KBox::pin_init(new_mutex!(inner), GFP_KERNEL)?,
+            left: KBox::pin_init(new_condvar!(), GFP_KERNEL)?,
             memory: Arc::new(Memory::new()?, GFP_KERNEL)?,
         })
     }
@@ -139,24 +186,26 @@ impl Registry {
     /// Opens a context without rules in `net`.
     pub(crate) fn open(&self, net: Namespace) -> Result<ContextId> {
         let mut inner = self.inner.lock();
+        while inner.leaving(&net).is_some() {
+            if self.left.wait_interruptible(&mut inner) {
+                return Err(ERESTARTSYS);
+            }
+        }
         let id = ContextId(inner.next_id);
         inner.next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
         let context = ContextRules {
             id,
             rules: KVec::new(),
         };
-        if let Some(hosted) = inner
-            .hosted
-            .iter_mut()
-            .flatten()
-            .find(|hosted| hosted.net == net)
-        {
+        let found = inner.open().find(|hosted| hosted.net == net);
+        if let Some(hosted) = found {
             // The last: rules are asked in the order in which their contexts were opened.
             hosted.contexts.push(Some(context), GFP_KERNEL)?;
         } else {
-            let mut hosted = Hosted::new(net, self.memory.clone())?;
-            hosted.contexts.push(Some(context), GFP_KERNEL)?;
-            place(&mut inner.hosted, hosted)?;
+            inner.hosts.reserve(1, GFP_KERNEL)?;
+            let hosted = Hosted::new(net, self.memory.clone(), context)?;
+            // The memory is there.
+            place(&mut inner.hosts, Host::Open(hosted))?;
         }
         Ok(id)
     }
@@ -164,7 +213,7 @@ impl Registry {
     /// Puts `rules` in the place of the context's; on an error they stay as they were.
     pub(crate) fn configure(&self, id: ContextId, rules: KVec<Rule>) -> Result {
         let mut inner = self.inner.lock();
-        let hosted = inner.host_of(id).and_then(Option::as_mut).ok_or(EBADF)?;
+        let hosted = inner.host_of(id).ok_or(EBADF)?;
         hosted.publish(id, &rules)?;
         if let Some(Some(context)) = hosted.context(id) {
             context.rules = rules;
@@ -175,19 +224,25 @@ impl Registry {
     /// The counters of the context's namespace.
     pub(crate) fn stats(&self, id: ContextId) -> Result<Stats> {
         let mut inner = self.inner.lock();
-        let hosted = inner.host_of(id).and_then(Option::as_mut).ok_or(EBADF)?;
+        let hosted = inner.host_of(id).ok_or(EBADF)?;
         Ok(hosted.instance.stats())
     }
 
     /// Removes the context, its rules and its flows; with a namespace's last one, the hooks.
     pub(crate) fn close(&self, id: ContextId) {
         let mut inner = self.inner.lock();
-        let Some(slot) = inner.host_of(id) else {
+        let Some(hosted) = inner.host_of(id) else {
             return;
         };
-        let Some(hosted) = slot else { return };
         if hosted.contexts.iter().flatten().nth(1).is_none() {
-            *slot = None;
+            let net = Namespace::clone(&hosted.net);
+            let last = inner.take(&net);
+            drop(inner);
+            drop(last);
+            if let Some(slot) = self.inner.lock().leaving(&net) {
+                *slot = None;
+            }
+            self.left.notify_all();
             return;
         }
         rcu::read(|guard| hosted.instance.rules.load(guard).disable(id.0));

@@ -69,9 +69,10 @@ impl<const N: usize> Counters<N> {
         }
     }
 
-    /// The sum over all CPUs; counts that are made meanwhile may be in or not.
-    pub(crate) fn sum(&self, index: usize) -> u64 {
-        let of = |cpu| {
+    /// What each CPU counted, in the order of [`percpu::cpus`]; counts that are made meanwhile may
+    /// be in or not.
+    pub(crate) fn by_cpu(&self, index: usize) -> impl Iterator<Item = u64> + '_ {
+        percpu::cpus().map(move |cpu| {
             // SAFETY: the allocation is per-CPU and `cpu` possible.
             let base = unsafe { bindings::mxp_per_cpu_ptr(self.0.as_ptr().cast(), cpu) };
             let counter = base
@@ -79,8 +80,12 @@ impl<const N: usize> Counters<N> {
                 .wrapping_add(if index < N { index } else { 0 });
             // SAFETY: an aligned word within the allocation; other CPUs write it whole.
             unsafe { core::ptr::read_volatile(counter) }
-        };
-        percpu::cpus().fold(0, |sum, cpu| sum.wrapping_add(of(cpu)))
+        })
+    }
+
+    /// The sum over all CPUs.
+    pub(crate) fn sum(&self, index: usize) -> u64 {
+        self.by_cpu(index).fold(0, u64::wrapping_add)
     }
 }
 

@@ -110,6 +110,11 @@ bool mxp_net_admin(struct net *net)
 	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }
 
+struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name)
+{
+	return proc_net_mkdir(net, name, net->proc_net);
+}
+
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size)
 {
 	return copy_from_user(to, from, size);

@@ -16,7 +16,9 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6.h>
 #include <linux/percpu.h>
+#include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
+#include <linux/seq_file.h>
 #include <linux/skbuff.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -67,6 +69,7 @@ struct net *mxp_current_net(void);
 struct net *mxp_get_net(struct net *net);
 void mxp_put_net(struct net *net);
 bool mxp_net_admin(struct net *net);
+struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name);
 
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);

@@ -25,6 +25,7 @@ pub(crate) mod hooks;
 pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod percpu;
+pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod rcu;
 pub(crate) mod route;

@@ -35,6 +35,14 @@ impl Namespace {
     }
 }
 
+impl Clone for Namespace {
+    fn clone(&self) -> Self {
+        // SAFETY: the namespace lives; this reference to it is put in `drop`, too.
+        unsafe { bindings::mxp_get_net(self.as_ptr()) };
+        Self(self.0)
+    }
+}
+
 impl PartialEq for Namespace {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
@@ -43,7 +51,7 @@ impl PartialEq for Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // SAFETY: got in `administered`.
+        // SAFETY: got in `administered` or `clone`.
         unsafe { bindings::mxp_put_net(self.as_ptr()) };
     }
 }

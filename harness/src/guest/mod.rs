@@ -14,6 +14,7 @@ mod fault;
 mod kmod;
 mod layout;
 mod measure;
+mod monitor;
 mod namespace;
 mod netlink;
 mod offload;

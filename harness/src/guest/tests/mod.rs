@@ -5,6 +5,7 @@
 
 mod context;
 mod lifecycle;
+mod monitor;
 mod redirect;
 mod setup;
 mod sockets;
@@ -78,6 +79,21 @@ pub fn all() -> Vec<GuestTest> {
             "flows-time-out",
             "idle flows are collected, and the next packet makes a new one",
             context::flows_time_out,
+        ),
+        GuestTest::single(
+            "monitor-stats",
+            "/proc/net/mutex_proxy/stats says what the device says, where a context is",
+            monitor::stats_by_cpu,
+        ),
+        GuestTest::single(
+            "monitor-open-file",
+            "who holds such a file open keeps nothing from going, and reads EIO",
+            monitor::open_file_ends,
+        ),
+        GuestTest::single(
+            "monitor-race",
+            "contexts come and go under readers of their files",
+            monitor::files_come_and_go,
         ),
         GuestTest::single(
             "load-unload",

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the module tells of a namespace in /proc/net/mutex_proxy/.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+
+use anyhow::{bail, ensure, Context, Result};
+use mutex_abi::monitor::STATS_TITLE;
+
+use super::namespace::Namespace;
+
+/// The directory, for the namespace of the thread that looks at it. /proc/net is that of the
+/// process's first thread.
+pub const DIRECTORY: &str = "/proc/thread-self/net/mutex_proxy";
+
+/// Opens the file called `name` of `namespace`; `None` if there is no such file.
+pub fn open(namespace: &Namespace, name: &str) -> Result<Option<File>> {
+    let path = format!("{DIRECTORY}/{name}");
+    namespace.run(|| match File::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot open {path} ({})", namespace.name()))
+        }
+    })
+}
+
+/// The text of the file `stats`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// The CPUs that the machine can have, ascending.
+    pub cpus: Vec<u32>,
+    /// The counters, in the order of the file; each name occurs once.
+    pub counters: Vec<Counter>,
+}
+
+/// A line of the file `stats`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Its name.
+    pub name: String,
+    /// Its value for the namespace.
+    pub total: u64,
+    /// What each of [`Stats::cpus`] counted, which makes up the total; `None` for what is no count.
+    pub by_cpu: Option<Vec<u64>>,
+}
+
+impl Stats {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// If anything is not as `mutex_abi::monitor` tells, also if the text was cut short.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text
+            .strip_suffix('\n')
+            .context("the text does not end with its last line")?;
+        let mut lines = text.split('\n');
+        let title = lines.next().unwrap_or_default();
+        ensure!(
+            title == STATS_TITLE,
+            "the first line is {title:?}; expected {STATS_TITLE:?}"
+        );
+        let line = lines.next().context("there is no line of CPUs")?;
+        let cpus = cpus(line).with_context(|| format!("line {line:?}"))?;
+        let mut names = BTreeSet::new();
+        let mut counters = Vec::new();
+        for line in lines {
+            let counter =
+                Counter::parse(line, cpus.len()).with_context(|| format!("line {line:?}"))?;
+            ensure!(
+                names.insert(counter.name.clone()),
+                "there are two lines of {}",
+                counter.name
+            );
+            counters.push(counter);
+        }
+        Ok(Self { cpus, counters })
+    }
+}
+
+impl Counter {
+    fn parse(line: &str, cpus: usize) -> Result<Self> {
+        let (name, numbers) = words(line)?;
+        let Some((&total, by_cpu)) = numbers.split_first() else {
+            bail!("there is no number");
+        };
+        ensure!(
+            by_cpu.is_empty() || by_cpu.len() == cpus,
+            "there are {} numbers of {cpus} CPUs",
+            by_cpu.len()
+        );
+        let by_cpu = (!by_cpu.is_empty()).then(|| by_cpu.to_vec());
+        if let Some(by_cpu) = &by_cpu {
+            let sum = by_cpu.iter().copied().fold(0, u64::wrapping_add);
+            ensure!(sum == total, "the CPUs' sum is {sum}");
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            total,
+            by_cpu,
+        })
+    }
+}
+
+fn cpus(line: &str) -> Result<Vec<u32>> {
+    let (name, numbers) = words(line)?;
+    ensure!(name == "cpus", "expected the CPUs");
+    ensure!(!numbers.is_empty(), "there is no CPU");
+    ensure!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "the CPUs do not ascend"
+    );
+    numbers
+        .into_iter()
+        .map(|cpu| u32::try_from(cpu).context("no CPU has such a number"))
+        .collect()
+}
+
+/// A name and the numbers after it.
+fn words(line: &str) -> Result<(&str, Vec<u64>)> {
+    let mut words = line.split(' ');
+    let name = words.next().unwrap_or_default();
+    ensure!(
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+        "{name:?} is no name"
+    );
+    let numbers = words.map(number).collect::<Result<_>>()?;
+    Ok((name, numbers))
+}
+
+fn number(word: &str) -> Result<u64> {
+    // The standard library takes a plus sign, too.
+    ensure!(
+        word.bytes().all(|byte| byte.is_ascii_digit()),
+        "{word:?} is no number"
+    );
+    word.parse()
+        .with_context(|| format!("{word:?} is no number of 64 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+# mutex_proxy stats 1
+cpus 0 1 3
+packets_original 6 1 2 3
+flows_current 7
+malformed 0 0 0 0
+";
+
+    #[test]
+    fn good_text_is_read() {
+        let stats = Stats::parse(GOOD).unwrap();
+        assert_eq!(stats.cpus, [0, 1, 3]);
+        let counter = |name: &str, total, by_cpu| Counter {
+            name: name.to_owned(),
+            total,
+            by_cpu,
+        };
+        assert_eq!(
+            stats.counters,
+            [
+                counter("packets_original", 6, Some(vec![1, 2, 3])),
+                counter("flows_current", 7, None),
+                counter("malformed", 0, Some(vec![0, 0, 0])),
+            ]
+        );
+    }
+
+    #[test]
+    fn totals_wrap() {
+        let max = u64::MAX;
+        let text = format!("{STATS_TITLE}\ncpus 0 1\nbytes 1 {max} 2\n");
+        assert_eq!(Stats::parse(&text).unwrap().counters[0].total, 1);
+    }
+
+    #[test]
+    fn text_cut_short_is_refused() {
+        // Cut after a line, it is a shorter text of the same format.
+        let lines: Vec<usize> = GOOD.match_indices('\n').map(|(at, _)| at + 1).collect();
+        for length in 0..GOOD.len() {
+            let is_whole = lines.iter().skip(1).any(|&end| end == length);
+            let parsed = Stats::parse(&GOOD[..length]);
+            assert_eq!(parsed.is_ok(), is_whole, "length {length}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn damaged_text_is_refused() {
+        for (from, to) in [
+            ("stats 1", "stats 2"),
+            ("# ", ""),
+            ("cpus 0 1 3\n", ""),
+            ("cpus 0 1 3", "cpus"),
+            ("cpus 0 1 3", "cpus 0 3 1"),
+            ("cpus 0 1 3", "cpus 0 1 1"),
+            ("cpus 0 1 3", "cpus 0 1 4294967296"),
+            ("cpus 0 1 3", "cpus 0 1"),
+            ("6 1 2 3", "5 1 2 3"),
+            ("6 1 2 3", "6 1 2 3 0"),
+            ("6 1 2 3", "6 +1 2 3"),
+            ("6 1 2 3", "6 1 2 x"),
+            ("6 1 2 3", "6  1 2 3"),
+            ("6 1 2 3", "6 1 2 3 "),
+            ("current 7", "current -7"),
+            ("current 7", "current"),
+            ("current 7", "current "),
+            ("current 7", "current 18446744073709551616"),
+            ("flows_current", ""),
+            ("flows_current", "Flows"),
+            ("flows_current", "malformed"),
+            ("malformed", "\nmalformed"),
+            ("0 0 0 0\n", "0 0 0 0\n\n"),
+        ] {
+            assert!(GOOD.contains(from), "{from:?}");
+            let damaged = GOOD.replacen(from, to, 1);
+            let parsed = Stats::parse(&damaged);
+            assert!(parsed.is_err(), "{damaged:?} gives {parsed:?}");
+        }
+    }
+}

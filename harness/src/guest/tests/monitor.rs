@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! /proc/net/mutex_proxy/: what it says, where it is, and that it goes.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure, Context as _, Result};
+use mutex_abi::proxy::Stats;
+use nix::errno::Errno;
+
+use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
+use super::sockets::{self, udp};
+use crate::guest::monitor;
+use crate::guest::namespace::Namespace;
+use crate::guest::payload::Label;
+use crate::guest::protocol::Way;
+use crate::guest::proxy::Context;
+
+const STATS: &str = "stats";
+
+/// The file says what the device says, of the namespaces that have a context and of no others.
+pub fn stats_by_cpu() -> Result<()> {
+    let setup = Setup::new()?;
+    let layout = &setup.layout;
+    ensure_files(&setup, [false, false, false]).context("without a context")?;
+    let context = setup.context(&all_rules())?;
+    ensure_files(&setup, [false, true, false]).context("with a context in the router")?;
+    ensure_told(&layout.router, &context.stats()?).context("before all packets")?;
+    send_some(&setup)?;
+    let stats = context.stats()?;
+    ensure!(
+        stats.packets_original != 0 && stats.packets_reply != 0 && stats.flows_current != 0,
+        "expected packets both ways and flows, got {stats:?}"
+    );
+    ensure_told(&layout.router, &stats).context("after some packets")?;
+
+    let other = Context::open(&layout.client)?;
+    ensure_files(&setup, [true, true, false]).context("with another context in the client")?;
+    ensure_told(&layout.client, &other.stats()?).context("client")?;
+    ensure_told(&layout.router, &stats).context("router, with a context in the client")?;
+    drop(other);
+    ensure_files(&setup, [false, true, false]).context("with the client's context closed")?;
+
+    // Not the last one to close takes the files away.
+    let second = Context::open(&layout.router)?;
+    drop(context);
+    ensure_files(&setup, [false, true, false]).context("with one of two contexts closed")?;
+    drop(second);
+    ensure_files(&setup, [false, false, false]).context("with all contexts closed")?;
+    setup.finish()
+}
+
+/// Datagrams of several sizes and both IP versions, there and back.
+fn send_some(setup: &Setup) -> Result<()> {
+    for family in FAMILIES {
+        let way = Way::Forward;
+        let client = udp(setup.client(way), client_address(way, family))?;
+        let server = udp(&setup.layout.server, upstream(family))?;
+        for sequence in 0..5 {
+            let label = Label { flow: 1, sequence };
+            let length = 64 << sequence;
+            let to = original(family);
+            let seen = sockets::send(&client, to, &server, label, length)?;
+            sockets::answer(&server, seen, &client, to, label, length)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless client, router and server have the file as `expected`.
+fn ensure_files(setup: &Setup, expected: [bool; 3]) -> Result<()> {
+    let layout = &setup.layout;
+    for (namespace, expected) in [&layout.client, &layout.router, &layout.server]
+        .into_iter()
+        .zip(expected)
+    {
+        let file = monitor::open(namespace, STATS)?;
+        let name = namespace.name();
+        ensure!(
+            file.is_some() == expected,
+            "expected a file in {name}: {expected}, found one: {}",
+            file.is_some()
+        );
+        let directory = namespace.run(|| Ok(std::fs::exists(monitor::DIRECTORY)?))?;
+        ensure!(
+            directory == expected,
+            "expected a directory in {name}: {expected}, found one: {directory}"
+        );
+        if let Some(file) = file {
+            let mode = file.metadata()?.permissions().mode() & 0o7777;
+            ensure!(mode == 0o444, "expected mode 444 in {name}, got {mode:o}");
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the file says `expected`, line by line. Nothing may be counted meanwhile.
+fn ensure_told(namespace: &Namespace, expected: &Stats) -> Result<()> {
+    let file = open(namespace)?;
+    let text = read(&file).context("cannot read")?;
+    let told = monitor::Stats::parse(&text).with_context(|| format!("in {text:?}"))?;
+    let online = thread::available_parallelism()?.get();
+    ensure!(
+        told.cpus.len() >= online,
+        "expected at least {online} CPUs, got {:?}",
+        told.cpus
+    );
+    let got: Vec<(&str, u64)> = told
+        .counters
+        .iter()
+        .map(|counter| (counter.name.as_str(), counter.total))
+        .collect();
+    let values = expected.values();
+    let expected: Vec<(&str, u64)> = Stats::NAMES.iter().copied().zip(values).collect();
+    ensure!(got == expected, "expected {expected:?}, got {got:?}");
+    for counter in &told.counters {
+        // The parser has compared the sums.
+        ensure!(
+            counter.by_cpu.is_some() == (counter.name != "flows_current"),
+            "expected all but flows_current for each CPU, got {counter:?}"
+        );
+    }
+    // From anywhere, and again on the same descriptor.
+    for offset in [0, 1, text.len() / 2, text.len() - 1, text.len()] {
+        let mut rest = vec![0; text.len()];
+        let length = file.read_at(&mut rest, offset as u64)?;
+        ensure!(
+            rest[..length] == text.as_bytes()[offset..],
+            "reading from byte {offset} gives other bytes"
+        );
+    }
+    Ok(())
+}
+
+fn open(namespace: &Namespace) -> Result<File> {
+    monitor::open(namespace, STATS)?
+        .with_context(|| format!("there is no file in {}", namespace.name()))
+}
+
+fn read(mut file: &File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Descriptors outlive the context, and the module, but cannot be read any more.
+pub fn open_file_ends() -> Result<()> {
+    let setup = Setup::new()?;
+    let router = &setup.layout.router;
+    let context = setup.context(&all_rules())?;
+    let unread = open(router)?;
+    let begun = open(router)?;
+    let mut some = [0; 10];
+    (&begun)
+        .read_exact(&mut some)
+        .context("cannot begin to read")?;
+    drop(context);
+    let ensure_ended = |when: &str| -> Result<()> {
+        for (what, mut file) in [("unread", &unread), ("begun", &begun)] {
+            let result = file.read(&mut [0; 100]);
+            ensure!(
+                ended(&result),
+                "{what} file, {when}: expected EIO, got {result:?}"
+            );
+            let result = file.rewind();
+            ensure!(
+                result.is_err(),
+                "{what} file, {when}: expected no way to rewind"
+            );
+        }
+        Ok(())
+    };
+    ensure_ended("with the context closed")?;
+    // A new context's file is another one.
+    let context = setup.context(&all_rules())?;
+    ensure_ended("with a new context")?;
+    ensure_told(router, &context.stats()?)?;
+    drop(context);
+    setup.finish()?;
+    ensure_ended("without the module")
+}
+
+fn ended<T>(result: &std::io::Result<T>) -> bool {
+    let errno = result.as_ref().err().and_then(std::io::Error::raw_os_error);
+    errno == Some(Errno::EIO as i32)
+}
+
+/// Contexts of two threads come and go under readers, who see whole files or none.
+pub fn files_come_and_go() -> Result<()> {
+    const TURNS: usize = 40;
+    const READS: usize = 40;
+    let setup = Setup::new()?;
+    let router = &setup.layout.router;
+    let (stop, turns, reads) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let come_and_go = || -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            let context = Context::open(router)?;
+            thread::yield_now();
+            drop(context);
+            turns.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let look = || -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(file) = monitor::open(router, STATS)? else {
+                thread::yield_now();
+                continue;
+            };
+            match read(&file) {
+                Ok(text) => {
+                    let told =
+                        monitor::Stats::parse(&text).with_context(|| format!("in {text:?}"))?;
+                    ensure!(
+                        told.counters.len() == Stats::NAMES.len(),
+                        "cut short: {text:?}"
+                    );
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+                result if ended(&result) => {}
+                Err(error) => return Err(error).context("cannot read"),
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let tasks = [
+            scope.spawn(come_and_go),
+            scope.spawn(come_and_go),
+            scope.spawn(look),
+            scope.spawn(look),
+        ];
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let enough =
+            || turns.load(Ordering::Relaxed) >= TURNS && reads.load(Ordering::Relaxed) >= READS;
+        while !enough() && Instant::now() < deadline && !tasks.iter().any(|task| task.is_finished())
+        {
+            thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            task.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        ensure!(
+            enough(),
+            "expected {TURNS} contexts and {READS} files read, got {turns:?} and {reads:?}"
+        );
+        Ok(())
+    })?;
+    ensure_files(&setup, [false, false, false])?;
+    setup.finish()
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What /proc/net/mutex_proxy/ says of a namespace; `abi::monitor` tells the format.
+
+use core::fmt::Write;
+
+use kernel::c_str;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use self::Source::{Counted, State};
+use crate::abi::monitor::STATS_TITLE;
+use crate::abi::proxy;
+use crate::instance::{Counter, Instance};
+use crate::sys::net::Namespace;
+use crate::sys::percpu;
+use crate::sys::procfs::{Directory, Show, Text};
+
+/// Everybody may read.
+const MODE: u16 = 0o444;
+
+/// Makes the directory of `instance` in `net`.
+pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Directory> {
+    let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
+    let stats = Stats(instance.clone());
+    directory.file(c_str!("stats"), MODE, Arc::new(stats, GFP_KERNEL)?)?;
+    Ok(directory)
+}
+
+/// Where a line's numbers come from.
+enum Source {
+    /// Each CPU counts.
+    Counted(Counter),
+    /// A state of the whole namespace.
+    State(fn(&Instance) -> u64),
+}
+
+/// The lines of `stats`, in the order of `abi::proxy::Stats`.
+const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
+    ("packets_original", Counted(Counter::PacketsOriginal)),
+    ("packets_reply", Counted(Counter::PacketsReply)),
+    ("bytes_original", Counted(Counter::BytesOriginal)),
+    ("bytes_reply", Counted(Counter::BytesReply)),
+    ("flows_created", Counted(Counter::FlowsCreated)),
+    ("flows_removed", Counted(Counter::FlowsRemoved)),
+    ("flows_current", State(|of| of.flow_count() as u64)),
+    ("dropped_no_memory", Counted(Counter::DroppedNoMemory)),
+    ("dropped_table_full", Counted(Counter::DroppedTableFull)),
+    ("dropped_no_port", Counted(Counter::DroppedNoPort)),
+    ("dropped_no_route", Counted(Counter::DroppedNoRoute)),
+    ("malformed", Counted(Counter::Malformed)),
+];
+
+/// The counters, for each CPU.
+struct Stats(Arc<Instance>);
+
+impl Show for Stats {
+    fn show(&self, out: &mut Text<'_>) -> Result {
+        writeln!(out, "{STATS_TITLE}")?;
+        out.write_str("cpus")?;
+        numbers(out, percpu::cpus())?;
+        for (name, source) in &LINES {
+            write!(out, "\n{name}")?;
+            match *source {
+                State(read) => numbers(out, [read(&self.0)])?,
+                Counted(counter) => {
+                    // Read once, so that the total is the sum of what the line says.
+                    let mut counts = KVec::new();
+                    for count in self.0.by_cpu(counter) {
+                        counts.push(count, GFP_KERNEL)?;
+                    }
+                    let total = counts.iter().copied().fold(0, u64::wrapping_add);
+                    numbers(out, [total])?;
+                    numbers(out, counts.iter())?;
+                }
+            }
+        }
+        out.write_str("\n")?;
+        Ok(())
+    }
+}
+
+fn numbers(
+    out: &mut Text<'_>,
+    numbers: impl IntoIterator<Item = impl core::fmt::Display>,
+) -> Result {
+    for number in numbers {
+        write!(out, " {number}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Text files in a network namespace's /proc/net/.
+
+use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+use kernel::str::CStr;
+use kernel::sync::Arc;
+
+use super::bindings;
+use super::net::Namespace;
+
+/// What a file says.
+pub(crate) trait Show: Send + Sync {
+    /// Writes the whole text: anew for each reader that starts at the beginning, and again if it
+    /// did not fit into the reader's memory. An error is what that `read` returns.
+    ///
+    /// Runs in the reader's task, whoever that is, and may sleep. Dropping the [`Directory`] waits
+    /// for it: it must not wait for a lock under which that happens.
+    fn show(&self, out: &mut Text<'_>) -> Result;
+}
+
+/// The text that one reader gets.
+///
+/// # Invariants
+///
+/// The pointer is to a seq_file that is valid and nobody else's for `'a`.
+pub(crate) struct Text<'a>(NonNull<bindings::seq_file>, PhantomData<&'a mut ()>);
+
+impl Text<'_> {
+    // Whether something did not fit. seq_file then calls again, with twice the memory.
+    fn overflowed(&self) -> bool {
+        let file = self.0.as_ptr();
+        // SAFETY: by the type's invariant; this is `seq_has_overflowed()`.
+        unsafe { (*file).count == (*file).size }
+    }
+}
+
+impl core::fmt::Write for Text<'_> {
+    // An error if the text has overflowed, so that no more of it is made in vain.
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        // SAFETY: by the type's invariant; seq_write() copies what fits or marks the overflow.
+        match unsafe { bindings::seq_write(self.0.as_ptr(), text.as_ptr().cast(), text.len()) } {
+            0 => Ok(()),
+            _ => Err(core::fmt::Error),
+        }
+    }
+}
+
+unsafe extern "C" fn show<T: Show>(file: *mut bindings::seq_file, _: *mut c_void) -> c_int {
+    let Some(file) = NonNull::new(file) else {
+        return EINVAL.to_errno();
+    };
+    // SAFETY: single_open() left here what `Directory::file` gave to procfs: a `T` in an `Arc` that
+    // the directory drops only after proc_remove(), which waits for this call.
+    let target = unsafe { &*(*file.as_ptr()).private.cast_const().cast::<T>() };
+    // INVARIANT: seq_file holds the file's lock during this call.
+    let mut text = Text(file, PhantomData);
+    match target.show(&mut text) {
+        // Whatever came of it: only without an error does seq_file call again.
+        _ if text.overflowed() => 0,
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// A directory in a namespace's /proc/net/, owned by the root of its user namespace. Dropping it
+/// takes it away with all its files and waits for reads under way; who holds a file of it open
+/// then gets EIO from it.
+///
+/// # Invariants
+///
+/// The entry is in `net` and was not removed. Each file's data is a target in `targets`.
+pub(crate) struct Directory {
+    entry: NonNull<bindings::proc_dir_entry>,
+    targets: KVec<Arc<dyn Show>>,
+    // procfs frees the parent entry with the namespace.
+    _net: Namespace,
+}
+
+// SAFETY: procfs has locks of its own; targets are `Send` and `Sync`.
+unsafe impl Send for Directory {}
+// SAFETY: a shared reference gives access to nothing.
+unsafe impl Sync for Directory {}
+
+impl Directory {
+    /// Makes /proc/net/`name`/ in `net`. EEXIST if that is not possible: for want of memory, or
+    /// because the name is taken, of which the kernel warns.
+    pub(crate) fn new(net: &Namespace, name: &'static CStr) -> Result<Self> {
+        // SAFETY: the namespace lives, and procfs copies the name. May sleep: called by tasks.
+        let entry = unsafe { bindings::mxp_proc_net_mkdir(net.as_ptr(), name.as_ptr().cast()) };
+        Ok(Self {
+            entry: NonNull::new(entry).ok_or(EEXIST)?,
+            targets: KVec::new(),
+            _net: net.clone(),
+        })
+    }
+
+    /// Adds a file that says what `target` says; `mode` is its permissions. Errors as in
+    /// [`Self::new`].
+    pub(crate) fn file<T: Show + 'static>(
+        &mut self,
+        name: &'static CStr,
+        mode: u16,
+        target: Arc<T>,
+    ) -> Result {
+        let data = core::ptr::from_ref::<T>(&target).cast_mut();
+        // First, since the file can be read as soon as it is there.
+        self.targets.push(target, GFP_KERNEL)?;
+        // SAFETY: the directory is there, by the invariant, and procfs copies the name.
+        //
+        // Nothing of the module is called once proc_remove() has returned, so that a file that is
+        // still open keeps neither `target` nor the module from going. Of the file's operations
+        // only `show` is the module's, procfs has the others. procfs counts itself into the entry
+        // around each read and seek, which alone lead to `show` (use_pde() in fs/proc/inode.c);
+        // proc_remove() closes the entry to those who come later, who get an error, waits until
+        // nobody is counted in, and itself releases the seq_file of each open descriptor.
+        let entry = unsafe {
+            bindings::proc_create_single_data(
+                name.as_ptr().cast(),
+                mode,
+                self.entry.as_ptr(),
+                Some(show::<T>),
+                data.cast(),
+            )
+        };
+        if entry.is_null() {
+            return Err(EEXIST);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: made in `new` and not removed yet; `_net` keeps its parent. May sleep: dropped by
+        // tasks. The targets are dropped after this.
+        unsafe { bindings::proc_remove(self.entry.as_ptr()) };
+    }
+}
