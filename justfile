@@ -23,6 +23,10 @@ test *args: build
     cargo test --workspace
     {{mutexlab}} test "$@"
 
+# Time the datapath's steps on this machine, with criterion: `just microbench find`
+microbench *args:
+    cargo bench -p mutex-datapath -- "$@"
+
 # List, build or find kernels: `./just image build 7.3:debug`
 image *args="list": build
     {{mutexlab}} image "$@"

@@ -81,7 +81,7 @@ fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
     for traffic in traffic(scenario) {
         for &subject in &scenario.subjects {
             let parameters = match subject {
-                Subject::Module => combinations.as_slice(),
+                Subject::Module | Subject::ModuleUnmatched => combinations.as_slice(),
                 Subject::None | Subject::NftDnat => &nothing,
             };
             cells.extend(parameters.iter().map(|parameters| GuestCell {
@@ -154,6 +154,7 @@ pub const fn subject_name(subject: Subject) -> &'static str {
         Subject::None => "none",
         Subject::NftDnat => "nft-dnat",
         Subject::Module => "module",
+        Subject::ModuleUnmatched => "module-unmatched",
     }
 }
 

@@ -158,7 +158,7 @@ impl Scenario {
                 bail!("traffic.payloads: {payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}");
             }
         }
-        if !self.parameters.is_empty() && !self.subjects.contains(&Subject::Module) {
+        if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
             bail!("parameters are the module's, but subjects does not list \"module\"");
         }
         Ok(())

@@ -208,21 +208,27 @@ fn delivery(results: &Results) -> String {
         ("damaged", Align::Right),
     ]);
     let (mut redirected, mut astray) = (Vec::new(), Vec::new());
-    for subject in [Subject::None, Subject::NftDnat, Subject::Module] {
+    for subject in [
+        Subject::None,
+        Subject::NftDnat,
+        Subject::Module,
+        Subject::ModuleUnmatched,
+    ] {
         let sum = delivered(results, subject);
         if sum.sent == 0 {
             continue;
         }
         let name = plan::subject_name(subject);
         let damaged = sum.bad_payload + sum.bad_checksum;
-        let (there, elsewhere) = match subject {
-            Subject::None => (sum.at_original, sum.at_upstream),
-            Subject::NftDnat | Subject::Module => (sum.at_upstream, sum.at_original),
+        let (there, elsewhere) = if subject.redirects() {
+            (sum.at_upstream, sum.at_original)
+        } else {
+            (sum.at_original, sum.at_upstream)
         };
         let all = [there, sum.replies, sum.replies_from_original];
         if all != [sum.sent; 3] || elsewhere + damaged != 0 {
             astray.push(name);
-        } else if subject != Subject::None {
+        } else if subject.redirects() {
             redirected.push(name);
         }
         let counts = [

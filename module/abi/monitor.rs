@@ -10,6 +10,17 @@
 //! order: its name, its total, and what each of those CPUs counted of it. The total is exactly
 //! the sum of the line, modulo 2^64. What is no count but a state of the whole namespace, like
 //! `flows_current`, has its value alone.
+//!
+//! `hash` goes on with the same six lines for each IP version, whose name comes first: `v4_flows`
+//! and `v4_chains` are how many there are; `v4_entries` is how many entries are on chains, two for
+//! each flow; `v4_collisions`, how many of them are not the first on theirs; `v4_longest_chain`,
+//! the most on one; and `v4_chains_of_length` has [`CHAIN_LENGTHS`] numbers: how many chains have
+//! no entry, one, two and so on, the last how many have that many or more. Packets pass while the
+//! chains are walked: numbers of one reading need not agree.
 
+/// How many lengths of chains the file `hash` tells apart.
+pub const CHAIN_LENGTHS: usize = 16;
+/// First line of the file `hash`.
+pub const HASH_TITLE: &str = "# mutex_proxy hash 1";
 /// First line of the file `stats`.
 pub const STATS_TITLE: &str = "# mutex_proxy stats 1";

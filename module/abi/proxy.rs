@@ -293,8 +293,10 @@ stats! {
     bytes_reply,
     /// Flows created.
     flows_created,
-    /// Flows that timed out or whose context closed.
+    /// Flows that timed out, made room for others, or whose context closed.
     flows_removed,
+    /// Of those, unanswered ones that had to make room for new ones.
+    flows_evicted,
     /// Flows in the table now.
     flows_current,
     /// Packets dropped because no memory for a flow or for a writable header was to be had.

@@ -79,6 +79,11 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         Side::ALL.map(|side| self.hash(flow.key(side as usize)))
     }
 
+    /// Runs `function` while nobody changes the table. It must not do so itself.
+    pub fn hold<T>(&self, function: impl FnOnce() -> T) -> T {
+        self.chains.hold(function)
+    }
+
     /// Changes the table while nobody else does.
     pub fn edit<T>(&self, edit: impl FnOnce(&mut Edit<'_, '_, A, R, S, L>) -> T) -> T {
         self.chains.edit(|editor| {
@@ -121,6 +126,37 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
         let retired = self.editor.withdraw(guard, heap, flow, hashes)?;
         self.table.flows.fetch_sub(1, Ordering::Relaxed);
         Some(retired)
+    }
+
+    /// Takes out the flow of which `rank` says the most, of those on a few chains from the one of
+    /// `tuple` on. Whether there was one of which it said something: of sparse chains it looks at
+    /// more, but not at all.
+    pub fn evict<H: Heap<Entry<A, R>>>(
+        &mut self,
+        guard: &ReadGuard,
+        heap: &H,
+        tuple: &Tuple<A>,
+        rank: impl Fn(&Entry<A, R>) -> Option<u32>,
+    ) -> bool {
+        const CHAINS: usize = 8;
+        const MOST: usize = 256;
+        let table = self.table;
+        let (mask, first) = (table.chains(guard).wrapping_sub(1), table.hash(tuple));
+        let mut best: Option<(u32, Tuple<A>)> = None;
+        for step in 0..MOST.min(mask.wrapping_add(1)) {
+            if step % CHAINS == 0 && best.is_some() {
+                break;
+            }
+            let chain = first.wrapping_add(step) & mask;
+            self.editor.walk(guard, chain, |_, found| {
+                let rank = rank(found.node);
+                if rank > best.map(|(rank, _)| rank) {
+                    best = rank.map(|rank| (rank, *found.node.key(Side::Original as usize)));
+                }
+            });
+        }
+        let victim = best.and_then(|(_, tuple)| table.find(guard, &tuple));
+        victim.is_some_and(|(flow, _)| self.remove(guard, heap, flow).is_some())
     }
 
     /// Takes out all flows of a chain for which `goes` says so, and tells how many. A flow is
@@ -278,12 +314,47 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_rank_goes() {
+        let owner = Owner {
+            context: 0,
+            upstream: 0,
+        };
+        let table = table::<V4>(1);
+        let guard = guard();
+        let tuple = |port: u16| {
+            Tuple::new(
+                super::super::abi::proxy::Protocol::Udp,
+                V4(1),
+                V4(2),
+                Ports::new(port, 9),
+            )
+        };
+        for port in 1..6 {
+            let to = tuple(port).to(V4(3), 9);
+            let (keys, flow) = Flow::<()>::new(&tuple(port), &to, owner, 0);
+            table.edit(|edit| edit.insert(Owned::new(&TestHeap, keys, flow).unwrap()));
+        }
+        let rank = |flow: &Entry<V4, ()>| match flow.key(0).ports.source() {
+            port @ 2..=4 => Some(u32::from(port)),
+            _ => None,
+        };
+        let mut evict = || table.edit(|edit| edit.evict(&guard, &TestHeap, &tuple(77), rank));
+        assert!(evict());
+        assert!(table.find(&guard, &tuple(4)).is_none());
+        assert!(evict() && evict());
+        assert!(!evict());
+        let left: Vec<u16> = (1..6)
+            .filter(|&port| table.find(&guard, &tuple(port)).is_some())
+            .collect();
+        assert_eq!(left, [1, 5]);
+    }
+
+    #[test]
     fn a_flow_and_its_share_of_the_table_fit_into_256_bytes() {
         // At most two entries a chain: see where tables are enlarged.
         let share = 2 * size_of::<Head<V4, [u64; 2]>>();
         assert_eq!(size_of::<Entry<V4, [u64; 2]>>(), 192);
         assert_eq!(size_of::<Entry<super::super::tuple::V6, [u64; 2]>>(), 240);
         assert!(240 + share <= 256);
-        let _ = Ports::new(0, 0);
     }
 }

@@ -5,7 +5,7 @@
 //! A flow must not end because somebody who cannot see it guesses its addresses and ports: a RST
 //! or FIN counts only with sequence numbers that its sender would use (compare RFC 5961).
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::packet::TCP_HEADER;
 
@@ -57,42 +57,38 @@ impl Flags {
 pub struct Segment {
     /// The control bits.
     pub flags: Flags,
-    /// Sequence number of the first byte.
-    pub start: u32,
-    /// Sequence number after the last byte; SYN and FIN count as one.
-    pub end: u32,
-    /// The next sequence number that the sender expects, if ACK is set.
-    pub ack: u32,
+    // Sequence number of the first byte, and below it the acknowledgement: as they stand in the
+    // header.
+    numbers: u64,
+    payload: u32,
 }
 
 impl Segment {
     /// Reads a segment of `length` bytes, of which `header` are the first.
     #[inline(always)]
     pub fn read(header: &[u8; TCP_HEADER], length: u32) -> Self {
-        let word = |at: usize| {
-            let bytes = header.get(at..).and_then(|rest| rest.first_chunk::<4>());
-            bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
-        };
-        let [offset, flags] = word(12)
-            .to_be_bytes()
-            .first_chunk()
-            .copied()
-            .unwrap_or_default();
-        let flags = Flags(flags);
-        let start = word(4);
-        let payload = length.wrapping_sub(u32::from(offset >> 4) * 4);
+        let [_, _, _, _, numbers @ .., offset, flags, _, _, _, _, _, _] = *header;
         Self {
-            flags,
-            start,
-            end: start.wrapping_add(payload),
-            ack: word(8),
+            flags: Flags(flags),
+            numbers: u64::from_be_bytes(numbers),
+            payload: length.wrapping_sub(u32::from(offset >> 4) * 4),
         }
     }
 
-    // `read` counts payload only: the usual segment has neither.
-    fn whole_end(&self) -> u32 {
+    /// Sequence number of the first byte.
+    const fn start(&self) -> u32 {
+        (self.numbers >> 32) as u32
+    }
+
+    /// The next sequence number that the sender expects, if ACK is set.
+    const fn ack(&self) -> u32 {
+        self.numbers as u32
+    }
+
+    /// Sequence number after the last byte; SYN and FIN count as one.
+    fn end(&self) -> u32 {
         let extra = u32::from(self.flags.syn()) + u32::from(self.flags.fin());
-        self.end.wrapping_add(extra)
+        self.start().wrapping_add(self.payload).wrapping_add(extra)
     }
 }
 
@@ -119,76 +115,96 @@ pub fn window_shift(mut options: &[u8]) -> u8 {
     }
 }
 
+const fn pack(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | low as u64
+}
+
 /// How far one side of a connection has come, as its own segments tell.
 ///
-/// Only that side's segments write it. Two of them that are handled at the same moment may both
-/// be taken note of in part; the next segment makes up for it.
+/// Only that side's segments write it. Of two of them that are handled at the same moment one may
+/// be overlooked; the next makes up for it.
 #[derive(Debug, Default)]
 pub struct Progress {
-    // After the last byte sent.
-    end: AtomicU32,
-    // The last acknowledgement sent.
-    ack: AtomicU32,
-    // The bits that are above all numbers by which a segment may be ahead of the last.
-    above: AtomicU32,
+    // After the last byte sent, and below it the last acknowledgement sent.
+    seen: AtomicU64,
+    // The bits that are above all numbers by which a segment may be ahead of the last; twice.
+    above: AtomicU64,
 }
 
 impl Progress {
+    fn end(&self) -> u32 {
+        (self.seen.load(Relaxed) >> 32) as u32
+    }
+
+    fn ack(&self) -> u32 {
+        self.seen.load(Relaxed) as u32
+    }
+
+    fn set_ack(&self, ack: u32) {
+        self.seen.store(pack(self.end(), ack), Relaxed);
+    }
+
+    fn reach(&self) -> u32 {
+        !(self.above.load(Relaxed) as u32)
+    }
+
     /// Begins with a side's SYN, of which `options` are the TCP options.
     pub fn begin(&self, segment: &Segment, options: &[u8]) {
-        self.end.store(segment.whole_end(), Relaxed);
-        self.ack.store(segment.ack, Relaxed);
-        let reach = (WINDOW << window_shift(options)).wrapping_sub(1);
-        self.above.store(!reach, Relaxed);
+        self.seen.store(pack(segment.end(), segment.ack()), Relaxed);
+        let above = !(WINDOW << window_shift(options)).wrapping_sub(1);
+        self.above.store(pack(above, above), Relaxed);
     }
 
     /// Begins with the SYN in answer to the `other` side's: from here on that acknowledges what
     /// this one sends, and a scale that was agreed on counts for both.
     pub fn answer(&self, other: &Self, segment: &Segment, options: &[u8]) {
         self.begin(segment, options);
-        other.ack.store(segment.whole_end(), Relaxed);
+        other.set_ack(segment.end());
         let above = self.above.load(Relaxed) & other.above.load(Relaxed);
         self.above.store(above, Relaxed);
         other.above.store(above, Relaxed);
     }
 
-    /// Takes note of a segment, if its numbers are a step from those before that its sender
-    /// could have made.
+    /// Takes note of a segment without SYN and FIN, if its numbers are a step from those before
+    /// that its sender could have made.
     #[inline(always)]
     pub fn note(&self, segment: &Segment) {
-        let ahead = segment.end.wrapping_sub(self.end.load(Relaxed))
-            | segment.ack.wrapping_sub(self.ack.load(Relaxed));
+        let now = segment
+            .numbers
+            .wrapping_add(u64::from(segment.payload) << 32);
+        // Both differences in one: what the lower borrows from the upper one counts only where the
+        // lower one is refused anyway.
+        let ahead = now.wrapping_sub(self.seen.load(Relaxed));
         if ahead & self.above.load(Relaxed) == 0 {
-            self.end.store(segment.end, Relaxed);
-            self.ack.store(segment.ack, Relaxed);
+            self.seen.store(now, Relaxed);
         }
     }
 
     /// As `note`, for a segment that may have a FIN; whether the step was possible. A repeated
     /// segment is.
     pub fn takes(&self, segment: &Segment) -> bool {
-        let (end, ack) = (self.end.load(Relaxed), self.ack.load(Relaxed));
-        let reach = !self.above.load(Relaxed);
-        let segment = Segment {
-            end: segment.whole_end(),
-            ..*segment
-        };
-        if segment.ack.wrapping_sub(ack).wrapping_add(reach) > reach.wrapping_mul(2) {
+        let (end, ack, reach) = (self.end(), self.ack(), self.reach());
+        let within = |ahead: u32| ahead <= reach;
+        let (segment_end, segment_ack) = (segment.end(), segment.ack());
+        if !within(segment_ack.wrapping_sub(ack)) && !within(ack.wrapping_sub(segment_ack)) {
             return false;
         }
-        self.note(&segment);
-        segment.end.wrapping_sub(end) <= reach || end.wrapping_sub(segment.end) <= reach
+        let newer = within(segment_end.wrapping_sub(end));
+        if newer && within(segment_ack.wrapping_sub(ack)) {
+            self.seen.store(pack(segment_end, segment_ack), Relaxed);
+        }
+        newer || within(end.wrapping_sub(segment_end))
     }
 
     /// Whether a RST that comes from this side could be real: it starts where its receiver, the
     /// `other` side, expects it, or after the last byte that was sent.
     pub fn resets(&self, other: &Self, segment: &Segment) -> bool {
-        segment.start == other.ack.load(Relaxed) || segment.start == self.end.load(Relaxed)
+        segment.start() == other.ack() || segment.start() == self.end()
     }
 
     /// Whether a RST in answer to a SYN is right: it acknowledges just that (RFC 9293, 3.10.7.3).
     pub fn refuses(other: &Self, segment: &Segment) -> bool {
-        segment.flags.ack() && segment.ack == other.end.load(Relaxed)
+        segment.flags.ack() && segment.ack() == other.end()
     }
 }
 
@@ -197,7 +213,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub const ACK: u8 = 16;
+    const ACK: u8 = 16;
 
     fn segment(flags: u8, start: u32, length: u32, ack: u32) -> Segment {
         let mut header = [0; TCP_HEADER];
@@ -211,16 +227,16 @@ mod tests {
     fn begun(start: u32) -> Progress {
         let progress = Progress::default();
         progress.begin(&segment(2, start, 0, 0), &[1, 3, 3, 7]);
-        progress.ack.store(500, Relaxed);
+        progress.set_ack(500);
         progress
     }
 
     #[test]
     fn reads_numbers_and_length() {
         let read = segment(ACK, 1000, 10, 77);
-        assert_eq!((read.start, read.end, read.ack), (1000, 1010, 77));
+        assert_eq!((read.start(), read.end(), read.ack()), (1000, 1010, 77));
         assert!(read.flags.is_plain());
-        assert_eq!(segment(17, 5, 0, 0).whole_end(), 6);
+        assert_eq!(segment(17, 5, 0, 0).end(), 6);
     }
 
     #[test]
@@ -260,11 +276,11 @@ mod tests {
                 ack = ack.wrapping_add(acknowledged);
                 sender.note(&segment(ACK, at, length, ack));
                 at = at.wrapping_add(length);
-                receiver.ack.store(at, Relaxed);
+                receiver.set_ack(at);
                 prop_assert!(sender.resets(&receiver, &segment(4, at, 0, 0)));
                 prop_assert!(sender.takes(&segment(17, at, 0, ack)));
                 // The FIN was only tried: take it back.
-                sender.end.store(at, Relaxed);
+                sender.seen.store(pack(at, ack), Relaxed);
             }
         }
 
@@ -273,15 +289,15 @@ mod tests {
         fn ignores_a_blind_sender(start: u32, guesses in prop::collection::vec(any::<[u32; 2]>(), 1..50)) {
             let (sender, receiver) = (begun(start), begun(7));
             let at = start.wrapping_add(1);
-            receiver.ack.store(at, Relaxed);
-            let reach = !sender.above.load(Relaxed);
+            receiver.set_ack(at);
+            let reach = sender.reach();
             for [guess, ack] in guesses {
                 prop_assume!(guess != at && guess.wrapping_sub(at) > reach);
                 prop_assume!(at.wrapping_sub(guess) > reach);
                 sender.note(&segment(ACK, guess, 100, ack));
                 prop_assert!(!sender.takes(&segment(17, guess, 0, ack)));
                 prop_assert!(!sender.resets(&receiver, &segment(4, guess, 0, 0)));
-                prop_assert_eq!(sender.end.load(Relaxed), at);
+                prop_assert_eq!(sender.end(), at);
             }
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Forgets idle flows, a slice of the table at a time.
+//! Forgets idle flows, a slice of the table at a time, and keeps tables as large as they should be.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,6 +48,7 @@ fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     // At most 2^20 chains.
     let start = |slice: usize| chains.wrapping_mul(slice) / SLICES;
     flows.sweep(start(slice)..start(slice + 1), instance, expired);
+    flows.grow();
 }
 
 fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {

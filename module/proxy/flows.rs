@@ -6,7 +6,7 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::datapath::flow::{Flow, Owner, Side};
+use crate::datapath::flow::{Flow, Owner, Side, State};
 use crate::datapath::hash::Seed;
 use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::table::{Edit, Head, Table};
@@ -18,6 +18,7 @@ use crate::sys::random::random;
 use crate::sys::rcu;
 use crate::sys::route::Route;
 use crate::sys::slab::Slab;
+use crate::sys::task;
 use crate::sys::time;
 
 /// A flow in the table.
@@ -66,6 +67,11 @@ pub(crate) enum Refused {
     TableFull,
     NoPort,
 }
+
+/// The most chains of a table.
+const MAX_CHAINS: usize = 1 << 20;
+/// How many chains are looked at before others may use the CPU.
+const CHAINS_AT_ONCE: usize = 64;
 
 /// How many source ports are tried when the client's own is taken at the upstream.
 const PORT_ATTEMPTS: u16 = 64;
@@ -139,8 +145,13 @@ impl<A: Stored> Flows<A> {
             if self.table.find(guard, original).is_some() {
                 return Ok(false);
             }
-            if instance.flow_count() >= parameters::max_flows() as usize {
-                return Err(Refused::TableFull);
+            if self.count() >= parameters::max_flows() as usize {
+                // Whoever floods the table with packets that nobody answers pushes out only such.
+                if !edit.evict(guard, self.slab(), original, unanswered) {
+                    return Err(Refused::TableFull);
+                }
+                instance.count(Counter::FlowsEvicted);
+                instance.count(Counter::FlowsRemoved);
             }
             let upstream = self.free_port(guard, upstream).ok_or(Refused::NoPort)?;
             let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
@@ -188,8 +199,40 @@ impl<A: Stored> Flows<A> {
         mut goes: impl FnMut(&Entry<A>) -> bool,
     ) {
         for chain in range {
+            if chain % CHAINS_AT_ONCE == 0 {
+                task::pause();
+            }
             let gone = self.edit(|edit, guard| edit.sweep(guard, self.slab(), chain, &mut goes));
             instance.add(Counter::FlowsRemoved, gone as u64);
+        }
+    }
+
+    /// Runs `function` while nobody changes the table. It must not do so itself.
+    #[cold]
+    pub(crate) fn hold<R>(&self, function: impl FnOnce() -> R) -> R {
+        self.table.hold(function)
+    }
+
+    /// Makes the table larger if there are more flows than chains: of two entries for each flow,
+    /// there are then at most two on a chain, on average. Sleeps.
+    pub(crate) fn grow(&self) {
+        let (flows, chains) = (self.count(), self.chains());
+        if flows <= chains {
+            return;
+        }
+        // Without memory it goes on as it is, with longer chains.
+        if let Ok(heads) = heads(flows.next_power_of_two().min(MAX_CHAINS)) {
+            drop(self.table.exchange::<rcu::Kernel>(heads, task::pause));
+        }
+    }
+
+    /// Calls `see` with the length of every chain.
+    pub(crate) fn lengths(&self, mut see: impl FnMut(usize)) {
+        let chains = self.chains();
+        for start in (0..chains).step_by(CHAINS_AT_ONCE) {
+            let range = start..chains.min(start.wrapping_add(CHAINS_AT_ONCE));
+            rcu::read(|guard| self.table.lengths(guard, range, &mut see));
+            task::pause();
         }
     }
 
@@ -206,6 +249,11 @@ impl<A: Stored> Flows<A> {
     ) -> R {
         rcu::read(|guard| self.table.edit(|table| edit(table, guard)))
     }
+}
+
+// How long an unanswered flow has been idle.
+fn unanswered<A: Address>(flow: &Entry<A>) -> Option<u32> {
+    (flow.state() == State::Opening).then(|| flow.idle(time::jiffies()))
 }
 
 fn heads<A: Address>(count: usize) -> Result<Heads<A>> {

@@ -9,9 +9,10 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use self::Source::{Counted, State};
-use crate::abi::monitor::STATS_TITLE;
+use crate::abi::monitor::{CHAIN_LENGTHS, HASH_TITLE, STATS_TITLE};
 use crate::abi::proxy;
-use crate::instance::{Counter, Instance};
+use crate::datapath::tuple::{V4, V6};
+use crate::instance::{Counter, Instance, Version};
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
 use crate::sys::procfs::{Directory, Show, Text};
@@ -24,6 +25,8 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
     let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
     let stats = Stats(instance.clone());
     directory.file(c_str!("stats"), MODE, Arc::new(stats, GFP_KERNEL)?)?;
+    let hash = Hash(instance.clone());
+    directory.file(c_str!("hash"), MODE, Arc::new(hash, GFP_KERNEL)?)?;
     Ok(directory)
 }
 
@@ -43,6 +46,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("bytes_reply", Counted(Counter::BytesReply)),
     ("flows_created", Counted(Counter::FlowsCreated)),
     ("flows_removed", Counted(Counter::FlowsRemoved)),
+    ("flows_evicted", Counted(Counter::FlowsEvicted)),
     ("flows_current", State(|of| of.flow_count() as u64)),
     ("dropped_no_memory", Counted(Counter::DroppedNoMemory)),
     ("dropped_table_full", Counted(Counter::DroppedTableFull)),
@@ -87,5 +91,40 @@ fn numbers(
     for number in numbers {
         write!(out, " {number}")?;
     }
+    Ok(())
+}
+
+/// How well the flows are spread over the tables.
+struct Hash(Arc<Instance>);
+
+impl Show for Hash {
+    fn show(&self, out: &mut Text<'_>) -> Result {
+        writeln!(out, "{HASH_TITLE}")?;
+        table::<V4>(&self.0, "v4", out)?;
+        table::<V6>(&self.0, "v6", out)
+    }
+}
+
+fn table<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Result {
+    let flows = A::flows(instance);
+    let mut of_length = [0_u64; CHAIN_LENGTHS];
+    let (mut chains, mut entries, mut collisions, mut longest) = (0_u64, 0_u64, 0_u64, 0);
+    flows.lengths(|length| {
+        chains = chains.wrapping_add(1);
+        entries = entries.wrapping_add(length as u64);
+        collisions = collisions.wrapping_add(length.saturating_sub(1) as u64);
+        longest = longest.max(length);
+        if let Some(count) = of_length.get_mut(length.min(CHAIN_LENGTHS - 1)) {
+            *count = count.wrapping_add(1);
+        }
+    });
+    writeln!(out, "{name}_flows {}", flows.count())?;
+    writeln!(out, "{name}_chains {chains}")?;
+    writeln!(out, "{name}_entries {entries}")?;
+    writeln!(out, "{name}_collisions {collisions}")?;
+    writeln!(out, "{name}_longest_chain {longest}")?;
+    write!(out, "{name}_chains_of_length")?;
+    numbers(out, of_length)?;
+    out.write_str("\n")?;
     Ok(())
 }

@@ -4,6 +4,7 @@
  * a kernel_param_ops, and refuses what is out of range with EINVAL; Rust reads them, once each time
  * it needs them.
  */
+#include <linux/jump_label.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 
@@ -20,6 +21,46 @@
 	module_param_cb(name, &name##_ops, &mxp_##name, mode);			\
 	MODULE_PARM_DESC(name, description " (" #low " to " #high ", default " #value ")")
 
+/*
+ * An optimization that can be switched off. Its key is on when the switch is not where it is by
+ * default, and one key more when any is: the default costs no more than one no-op where the hot
+ * path asks.
+ */
+DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
+
+#define SWITCH(name, value, description)					\
+	DEFINE_STATIC_KEY_FALSE(mxp_##name##_changed);				\
+	static unsigned int name = (value);					\
+	static int name##_set(const char *text, const struct kernel_param *kp)	\
+	{									\
+		unsigned int old = name;					\
+		int err = param_set_uint_minmax(text, kp, 0, 1);		\
+										\
+		if (err || name == old)						\
+			return err;						\
+		if (name == (value)) {						\
+			static_branch_disable(&mxp_##name##_changed);		\
+			static_branch_dec(&mxp_any_changed);			\
+		} else {							\
+			static_branch_enable(&mxp_##name##_changed);		\
+			static_branch_inc(&mxp_any_changed);			\
+		}								\
+		return 0;							\
+	}									\
+	static const struct kernel_param_ops name##_ops = {			\
+		.set = name##_set,						\
+		.get = param_get_uint,						\
+	};									\
+	module_param_cb(name, &name##_ops, &name, 0644);			\
+	MODULE_PARM_DESC(name, description " (0 to 1, default " #value ")")
+
+SWITCH(perf_enable_rcu, 1,
+       "Look flows up under RCU; off: under the lock of those who change the table");
+SWITCH(perf_enable_zero_copy, 1,
+       "Make no more than the headers writable; off: copy the whole packet first");
+SWITCH(perf_enable_route_cache, 1,
+       "Keep the way of a flow's packets with the flow; off: look it up for each");
+
 PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");
 PARAMETER(tcp_established_timeout, 7200, 1, 2592000, 0644,
@@ -31,8 +72,8 @@ PARAMETER(udp_timeout, 180, 1, 86400, 0644,
 PARAMETER(gc_interval, 30, 1, 3600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");
 PARAMETER(max_flows, 65536, 1, 1048576, 0644,
-	  "Flows in a network namespace");
-PARAMETER(hash_buckets, 16384, 16, 1048576, 0444,
-	  "Chains of the flow table, rounded up to a power of two");
+	  "Flows of each IP version in a network namespace");
+PARAMETER(hash_buckets, 1024, 16, 1048576, 0444,
+	  "Chains that a flow table begins with, rounded up to a power of two; it grows with its flows");
 PARAMETER(hash_seed, 0, 0, 4294967295, 0444,
 	  "Seed of the flow table's hash; 0 draws one at random for each namespace");

@@ -10,14 +10,19 @@ use kernel::sync::Arc;
 use crate::abi::proxy::{Family, Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use crate::datapath::flow::{Owner, Side, State};
 use crate::datapath::link::ReadGuard;
-use crate::datapath::packet::{self, header_length, Parsed, TCP_HEADER};
+use crate::datapath::packet::{self, header_length, Header, Parsed, TCP_HEADER, UDP_HEADER};
 use crate::datapath::tcp::Segment;
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::flows::{Entry, Refused};
 use crate::instance::{Counter, Instance, Version};
-use crate::sys::hooks::{self, Fragment, Hook, Packet, Place, Registration, Verdict};
+use crate::parameters::changed;
+use crate::sys::hooks::{
+    self, Extent, Fragment, Glanced, Hook, Packet, Place, Registration, Verdict,
+};
 use crate::sys::net::Namespace;
+use crate::sys::route::Way;
+use crate::sys::static_key::is_on;
 use crate::sys::time;
 
 /// Before connection tracking (-200) and after what may put fragments together (-400) or work on
@@ -42,12 +47,17 @@ impl<A: Routed, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
         let Some(tuple) = A::glance(packet.skb.linear()) else {
             return look_closely::<A, LOCAL>(instance, guard, packet);
         };
-        if !instance.filter.passes(tuple.ports) {
-            return Verdict::Accept;
-        }
+        let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
-            Protocol::Tcp => established::<A, LOCAL, true, false>(instance, guard, packet),
-            Protocol::Udp => established::<A, LOCAL, false, false>(instance, guard, packet),
+            _ if !passes => Verdict::Accept,
+            Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
+                Ok(packet) => established::<A, _, LOCAL, true, false>(instance, guard, packet),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+            },
+            Protocol::Udp => match packet.glanced::<A::WithUdp>() {
+                Ok(packet) => established::<A, _, LOCAL, false, false>(instance, guard, packet),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+            },
         }
     }
 }
@@ -57,43 +67,77 @@ impl<A: Routed, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
 // call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
-fn established<A: Routed, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
+fn established<A: Routed, E: Extent, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
     instance: &Instance,
     guard: ReadGuard,
-    packet: Packet<'_>,
+    packet: Glanced<'_, E>,
 ) -> Verdict {
-    if !OFFLOADED && packet.skb.offload() != Offload::None {
-        return established::<A, LOCAL, TCP, true>(instance, guard, packet);
+    if is_on!(changed::ANY) {
+        return switched::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    match redirect::<A, LOCAL, TCP, OFFLOADED>(instance, &guard, packet) {
+    if !OFFLOADED && packet.packet().skb.offload() != Offload::None {
+        return established::<A, E, LOCAL, TCP, true>(instance, guard, packet);
+    }
+    match redirect::<A, E, LOCAL, TCP, OFFLOADED, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
         Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
     }
 }
 
+// The same while any optimization is switched off.
+#[inline(never)]
+fn switched<A: Routed, E: Extent, const LOCAL: bool, const TCP: bool>(
+    instance: &Instance,
+    guard: ReadGuard,
+    packet: Glanced<'_, E>,
+) -> Verdict {
+    let redirect = || redirect::<A, E, LOCAL, TCP, true, true>(instance, &guard, packet);
+    let redirected = if is_on!(changed::RCU) {
+        A::flows(instance).hold(redirect)
+    } else {
+        redirect()
+    };
+    match redirected {
+        Ok(verdict) => verdict,
+        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+    }
+}
+
+// `SWITCHED`: see which optimizations are on.
 #[inline(always)]
-fn redirect<'p, A: Routed, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
+fn redirect<
+    'p,
+    A: Routed,
+    E: Extent,
+    const LOCAL: bool,
+    const TCP: bool,
+    const OFFLOADED: bool,
+    const SWITCHED: bool,
+>(
     instance: &Instance,
     guard: &ReadGuard,
-    mut packet: Packet<'p>,
+    mut packet: Glanced<'p, E>,
 ) -> Result<Verdict, Packet<'p>> {
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
-    let length = packet.skb.len();
+    let length = packet.packet().skb.len();
     let offload = if OFFLOADED {
-        packet.skb.offload()
+        packet.packet().skb.offload()
     } else {
         Offload::None
     };
-    let state = packet.state;
+    let state = packet.packet().state;
+    if SWITCHED && is_on!(changed::ZERO_COPY) && !packet.copy() {
+        return Err(packet.into_packet());
+    }
     // The stack's own segments share their payload with what waits to be acknowledged.
-    let Some((network, transport)) = packet
-        .skb
-        .headers::<LOCAL>(A::LENGTH, header_length(protocol))
-    else {
-        return Err(packet);
+    let Some(headers) = packet.headers::<LOCAL>() else {
+        return Err(packet.into_packet());
+    };
+    let Some((network, transport)) = headers.as_mut().split_at_mut_checked(A::LENGTH) else {
+        return Err(packet.into_packet());
     };
     let Some((addresses, ports)) = A::addresses(network).zip(packet::ports(transport)) else {
-        return Err(packet);
+        return Err(packet.into_packet());
     };
     let from = Tuple {
         addresses,
@@ -101,7 +145,7 @@ fn redirect<'p, A: Routed, const LOCAL: bool, const TCP: bool, const OFFLOADED: 
         protocol,
     };
     let Some((flow, side)) = A::flows(instance).find_quickly(guard, &from) else {
-        return Err(packet);
+        return Err(packet.into_packet());
     };
     let segment = if TCP {
         read_segment(transport, length.wrapping_sub(A::LENGTH as u32))
@@ -109,7 +153,7 @@ fn redirect<'p, A: Routed, const LOCAL: bool, const TCP: bool, const OFFLOADED: 
         None
     };
     if segment.is_some() != TCP || !flow.is_plain(side, segment.as_ref()) {
-        return Err(packet);
+        return Err(packet.into_packet());
     }
     let to = Tuple {
         protocol,
@@ -118,26 +162,63 @@ fn redirect<'p, A: Routed, const LOCAL: bool, const TCP: bool, const OFFLOADED: 
     // The machine's own answers go where they were going anyway.
     let stays = LOCAL && from.destination() == to.destination();
     let route = flow.route(side);
-    let way = match (LOCAL, stays) {
-        (true, true) => None,
-        (true, false) => route.way_out(state, A::IS_V6),
-        (false, _) => route.way_in(state, A::IS_V6),
+    let onward = if stays {
+        Onward::AsItIs
+    } else if SWITCHED && is_on!(changed::ROUTE_CACHE) {
+        Onward::Search
+    } else {
+        let way = if LOCAL {
+            route.way_out(state, A::IS_V6)
+        } else {
+            route.way_in(state, A::IS_V6)
+        };
+        match way {
+            Some(way) => Onward::Along(way),
+            None => return Err(packet.into_packet()),
+        }
     };
-    if way.is_none() && !stays {
-        return Err(packet);
-    }
     let Some(sum) = translate(network, transport, &to, flow.change(side), offload) else {
-        return Err(packet);
+        return Err(packet.into_packet());
     };
+    let mut packet = packet.into_packet();
     packet.skb.settle(sum);
     packet.skb.untrack();
     flow.count(side, length, time::jiffies());
     instance.count_packet(side, length);
-    Ok(match way {
-        None => Verdict::Accept,
-        Some(way) if LOCAL => way.take_out(packet),
-        Some(way) => way.take_in(packet),
+    Ok(match onward {
+        Onward::AsItIs => Verdict::Accept,
+        Onward::Along(way) if LOCAL => way.take_out(packet),
+        Onward::Along(way) => way.take_in(packet),
+        Onward::Search => search::<A, LOCAL>(instance, &mut packet, &from, &to),
     })
+}
+
+// How an established packet gets on.
+enum Onward {
+    AsItIs,
+    Along(Way),
+    Search,
+}
+
+// Looks the way of a translated packet up.
+#[cold]
+fn search<A: Routed, const LOCAL: bool>(
+    instance: &Instance,
+    packet: &mut Packet<'_>,
+    from: &Tuple<A>,
+    to: &Tuple<A>,
+) -> Verdict {
+    let found = if LOCAL {
+        packet.route_out(A::FAMILY)
+    } else {
+        A::route_in(packet, from, to)
+    };
+    if found {
+        Verdict::Accept
+    } else {
+        instance.count(Counter::DroppedNoRoute);
+        Verdict::Drop
+    }
 }
 
 #[inline(always)]
@@ -321,28 +402,29 @@ fn pass<A: Routed, const LOCAL: bool>(
     if LOCAL && from.destination() == to.destination() {
         return Verdict::Accept;
     }
-    let found = if LOCAL {
-        packet.route_out(A::FAMILY)
-    } else {
-        A::route_in(packet, from, &to)
-    };
-    if !found {
-        instance.count(Counter::DroppedNoRoute);
-        return Verdict::Drop;
+    let verdict = search::<A, LOCAL>(instance, packet, from, &to);
+    if verdict == Verdict::Accept && !is_on!(changed::ROUTE_CACHE) {
+        flow.route(side).keep(packet);
     }
-    flow.route(side).keep(packet);
-    Verdict::Accept
+    verdict
 }
 
 /// How packets of one version of IP find their way.
 trait Routed: Version {
     const IS_V6: bool = matches!(Self::FAMILY, Family::V6);
+    /// The header with that of UDP.
+    type WithUdp: Extent;
+    /// The header with that of TCP, both without options.
+    type WithTcp: Extent;
 
     /// Finds the way of a packet that came in as `from` and was made to look like `to`.
     fn route_in(packet: &mut Packet<'_>, from: &Tuple<Self>, to: &Tuple<Self>) -> bool;
 }
 
 impl Routed for V4 {
+    type WithUdp = [u8; Self::LENGTH + UDP_HEADER];
+    type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
+
     // Where it really comes from is what the check of sources (rp_filter) has to see.
     fn route_in(packet: &mut Packet<'_>, from: &Tuple<Self>, to: &Tuple<Self>) -> bool {
         packet.route_in_v4(to.destination().0, from.source().0)
@@ -350,6 +432,9 @@ impl Routed for V4 {
 }
 
 impl Routed for V6 {
+    type WithUdp = [u8; Self::LENGTH + UDP_HEADER];
+    type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
+
     // IPv6 has no check of sources in its routing.
     fn route_in(packet: &mut Packet<'_>, _: &Tuple<Self>, _: &Tuple<Self>) -> bool {
         packet.route_in_v6()

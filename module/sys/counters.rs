@@ -51,17 +51,14 @@ impl<const N: usize> Counters<N> {
         const {
             assert!(DISTANCE < N);
         }
-        let counter = self
-            .0
-            .as_ptr()
-            .cast::<u64>()
-            .wrapping_add(if index < N - DISTANCE { index } else { 0 });
+        let index = if index < N - DISTANCE { index } else { 0 };
         // SAFETY: as in `add`, for two counters of this allocation.
         unsafe {
             core::arch::asm!(
-                "inc qword ptr gs:[{counter}]",
-                "add qword ptr gs:[{counter} + {distance}], {by}",
-                counter = in(reg) counter,
+                "inc qword ptr gs:[{counters} + {index} * 8]",
+                "add qword ptr gs:[{counters} + {index} * 8 + {distance}], {by}",
+                counters = in(reg) self.0.as_ptr(),
+                index = in(reg) index,
                 distance = const DISTANCE * size_of::<u64>(),
                 by = in(reg) by,
                 options(nostack),

@@ -3,6 +3,7 @@
 //! Netfilter hooks.
 
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use kernel::prelude::*;
@@ -74,6 +75,71 @@ impl State<'_> {
     pub(super) fn route_generation(self) -> i32 {
         // SAFETY: the namespace lives as long as the hook; others write the word whole.
         unsafe { (&raw const (*self.0.net).ipv4.rt_genid.counter).read_volatile() }
+    }
+}
+
+/// As many bytes as headers have.
+///
+/// # Safety
+///
+/// Any bytes are a value of the type.
+pub(crate) unsafe trait Extent: AsMut<[u8]> {}
+
+// SAFETY: any bytes are.
+unsafe impl<const N: usize> Extent for [u8; N] {}
+
+/// A packet whose first bytes, at least an `E`, lie in one piece: whoever gets it need not ask.
+///
+/// # Invariants
+///
+/// That they do. Nothing is done with the packet that makes the piece shorter.
+pub(crate) struct Glanced<'a, E> {
+    packet: Packet<'a>,
+    marker: PhantomData<fn() -> E>,
+}
+
+impl<'a, E: Extent> Glanced<'a, E> {
+    /// The packet, as it is.
+    #[inline(always)]
+    pub(crate) fn packet(&self) -> &Packet<'a> {
+        &self.packet
+    }
+
+    /// The packet, to do anything with.
+    #[inline(always)]
+    pub(crate) fn into_packet(self) -> Packet<'a> {
+        self.packet
+    }
+
+    /// Copies the whole packet into memory of its own, in one piece; false without memory for it.
+    pub(crate) fn copy(&mut self) -> bool {
+        self.packet.skb.copy()
+    }
+
+    /// The first bytes, to be changed; `None` if they may be shared with other buffers. If `HARD`, a
+    /// buffer that has others gets a closer look at what they share.
+    #[inline(always)]
+    pub(crate) fn headers<const HARD: bool>(&mut self) -> Option<&mut E> {
+        if !self.packet.skb.is_alone::<HARD>(size_of::<E>()) {
+            return None;
+        }
+        // SAFETY: by the type's invariant so many bytes are there, this buffer's alone, and the
+        // result borrows `self` exclusively.
+        Some(unsafe { self.packet.skb.start().cast::<E>().as_mut() })
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// Tells that the first bytes, an `E`, lie in one piece, if they do.
+    #[inline(always)]
+    pub(crate) fn glanced<E: Extent>(self) -> Result<Glanced<'a, E>, Self> {
+        if self.skb.linear().len() < size_of::<E>() {
+            return Err(self);
+        }
+        Ok(Glanced {
+            packet: self,
+            marker: PhantomData,
+        })
     }
 }
 
@@ -176,7 +242,7 @@ unsafe extern "C" fn trampoline<H: Hook>(
 /// A hook to register.
 pub(crate) struct Registration<T> {
     ops: bindings::nf_hook_ops,
-    marker: core::marker::PhantomData<fn(&T)>,
+    marker: PhantomData<fn(&T)>,
 }
 
 impl<T> Registration<T> {
@@ -195,7 +261,7 @@ impl<T> Registration<T> {
         };
         Self {
             ops,
-            marker: core::marker::PhantomData,
+            marker: PhantomData,
         }
     }
 }

@@ -30,6 +30,17 @@ void mxp_spin_unlock_bh(struct mxp_spinlock *lock)
 	spin_unlock_bh(&lock->lock);
 }
 
+void mxp_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* A copy of all of the packet, in memory of its own and in one piece. */
+bool mxp_skb_copy(struct sk_buff *skb)
+{
+	return !skb_linearize(skb) && !pskb_expand_head(skb, 0, 0, GFP_ATOMIC);
+}
+
 void mxp_rcu_read_lock(void)
 {
 	rcu_read_lock();

@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
+#include <linux/jump_label.h>
 #include <linux/miscdevice.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -48,6 +49,9 @@ struct mxp_work {
 void mxp_spin_init(struct mxp_spinlock *lock);
 void mxp_spin_lock_bh(struct mxp_spinlock *lock);
 void mxp_spin_unlock_bh(struct mxp_spinlock *lock);
+
+void mxp_cond_resched(void);
+bool mxp_skb_copy(struct sk_buff *skb);
 
 void mxp_rcu_read_lock(void);
 void mxp_rcu_read_unlock(void);

@@ -393,12 +393,16 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         // two reads; others read the mask with Acquire. The array stays until a grace period after.
         let head = unsafe { &*first.add(hash & mask) };
         let mut found = head.load(guard)?;
+        // The first on its own: so the loop is out of the way.
+        if found.key() == key {
+            return Some(found);
+        }
         loop {
+            // If that is the other array's, the walk goes astray among live nodes, and ends.
+            found = found.entry().next[self.current()].load(guard)?;
             if found.key() == key {
                 return Some(found);
             }
-            // If that is the other array's, the walk goes astray among live nodes, and ends.
-            found = found.entry().next[self.current()].load(guard)?;
         }
     }
 
@@ -419,6 +423,11 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
             }
             see(length);
         }
+    }
+
+    /// Runs `function` while nobody changes the chains. It must not do so itself.
+    pub fn hold<R>(&self, function: impl FnOnce() -> R) -> R {
+        self.lock.with(function)
     }
 
     /// Runs `edit` as the only one who changes the chains.

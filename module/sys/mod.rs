@@ -31,6 +31,8 @@ pub(crate) mod rcu;
 pub(crate) mod route;
 pub(crate) mod skb;
 pub(crate) mod slab;
+pub(crate) mod static_key;
+pub(crate) mod task;
 pub(crate) mod time;
 pub(crate) mod version;
 pub(crate) mod work;

@@ -24,6 +24,26 @@ macro_rules! parameters {
     };
 }
 
+/// Switches that are not where they are by default: static keys, see `proxy/parameters.c`.
+pub(crate) mod changed {
+    use crate::sys::static_key::StaticKey;
+
+    extern "C" {
+        /// Any of the following is on.
+        #[link_name = "mxp_any_changed"]
+        pub(crate) static ANY: StaticKey;
+        /// `perf_enable_rcu` is off.
+        #[link_name = "mxp_perf_enable_rcu_changed"]
+        pub(crate) static RCU: StaticKey;
+        /// `perf_enable_zero_copy` is off.
+        #[link_name = "mxp_perf_enable_zero_copy_changed"]
+        pub(crate) static ZERO_COPY: StaticKey;
+        /// `perf_enable_route_cache` is off.
+        #[link_name = "mxp_perf_enable_route_cache_changed"]
+        pub(crate) static ROUTE_CACHE: StaticKey;
+    }
+}
+
 parameters! {
     /// Seconds until a TCP connection that was not answered is forgotten.
     tcp_syn_timeout = mxp_tcp_syn_timeout;
@@ -35,9 +55,9 @@ parameters! {
     udp_timeout = mxp_udp_timeout;
     /// Seconds in which the whole table is searched for idle flows once.
     gc_interval = mxp_gc_interval;
-    /// Flows in a network namespace.
+    /// Flows of each IP version in a network namespace.
     max_flows = mxp_max_flows;
-    /// Chains of the flow table, not yet rounded up.
+    /// Chains that a flow table begins with, not yet rounded up.
     hash_buckets = mxp_hash_buckets;
     /// Seed of the flow table's hash; zero asks for a random one.
     hash_seed = mxp_hash_seed;

@@ -87,13 +87,13 @@ unsafe impl Send for Directory {}
 unsafe impl Sync for Directory {}
 
 impl Directory {
-    /// Makes /proc/net/`name`/ in `net`. EEXIST if that is not possible: for want of memory, or
+    /// Makes /proc/net/`name`/ in `net`. ENOMEM if that is not possible: for want of memory, or
     /// because the name is taken, of which the kernel warns.
     pub(crate) fn new(net: &Namespace, name: &'static CStr) -> Result<Self> {
         // SAFETY: the namespace lives, and procfs copies the name. May sleep: called by tasks.
         let entry = unsafe { bindings::mxp_proc_net_mkdir(net.as_ptr(), name.as_ptr().cast()) };
         Ok(Self {
-            entry: NonNull::new(entry).ok_or(EEXIST)?,
+            entry: NonNull::new(entry).ok_or(ENOMEM)?,
             targets: KVec::new(),
             _net: net.clone(),
         })
@@ -128,7 +128,7 @@ impl Directory {
             )
         };
         if entry.is_null() {
-            return Err(EEXIST);
+            return Err(ENOMEM);
         }
         Ok(())
     }

@@ -48,9 +48,15 @@ impl Way {
         Verdict::Accept
     }
 
-    /// Sends a packet of the machine's own this way.
+    /// Sends a packet of the machine's own this way. Drops it if the way is gone at just this
+    /// moment.
     #[inline(always)]
     pub(crate) fn take_out(self, mut packet: Packet<'_>) -> Verdict {
+        // Who sends is not in an RCU section when the hook is done: it needs a reference.
+        // SAFETY: the route lives until the end of this hook's RCU section.
+        if !unsafe { bindings::mxp_dst_hold(self.0.as_ptr()) } {
+            return Verdict::Drop;
+        }
         packet.skb.forget_route();
         packet.skb.give_route(self.0);
         Verdict::Accept
@@ -97,10 +103,7 @@ impl Route {
     /// The kept way, if it is one for a packet of the machine's own.
     #[inline(always)]
     pub(crate) fn way_out(&self, state: State<'_>, v6: bool) -> Option<Way> {
-        let dst = self.valid(state, v6)?;
-        // Who sends is not in an RCU section when the hook is done: it needs a reference.
-        // SAFETY: valid as in `valid`.
-        unsafe { bindings::mxp_dst_hold(dst.as_ptr()) }.then_some(Way(dst))
+        self.valid(state, v6).map(Way)
     }
 
     /// Keeps the route that the packet has got, if the flow's other packets may take it.

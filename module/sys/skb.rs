@@ -91,37 +91,28 @@ impl Skb<'_> {
                 .counter)
                 .read_volatile()
         } as u32;
+        // Whoever shared the data has let go of it: skb_cloned().
+        if references & 0xffff == 1 {
+            return true;
+        }
         // References to the data, and above those to the payload alone: see skb_header_cloned().
         let headers = (references & 0xffff).wrapping_sub(references >> 16);
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
         headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len)
     }
 
-    /// The first `network` and the next `transport` bytes, to be changed; `None` if they do not lie
-    /// in one piece or may be shared with other buffers. If `HARD`, a buffer that has others gets a
-    /// closer look at what they share.
+    /// Whether the first `length` bytes are this buffer's alone; if not `HARD`, a buffer that has
+    /// others gets no closer look at what they share.
     #[inline(always)]
-    pub(crate) fn headers<const HARD: bool>(
-        &mut self,
-        network: usize,
-        transport: usize,
-    ) -> Option<(&mut [u8], &mut [u8])> {
-        let length = network + transport;
-        let alone = self.skb().cloned() == 0 || (HARD && self.owns(length));
-        if self.linear().len() < length || !alone {
-            return None;
-        }
-        let start = self.skb().data;
-        // SAFETY: a buffer has data; saying so spares a comparison.
-        unsafe { core::hint::assert_unchecked(!start.is_null()) };
-        // SAFETY: so many bytes are the buffer's, and this buffer's alone; the two results are
-        // apart from each other and borrow `self` exclusively.
-        Some(unsafe {
-            (
-                core::slice::from_raw_parts_mut(start, network),
-                core::slice::from_raw_parts_mut(start.add(network), transport),
-            )
-        })
+    pub(super) fn is_alone<const HARD: bool>(&self, length: usize) -> bool {
+        self.skb().cloned() == 0 || (HARD && self.owns(length))
+    }
+
+    /// Where the IP header is.
+    #[inline(always)]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        // SAFETY: a buffer has data.
+        unsafe { NonNull::new_unchecked(self.skb().data) }
     }
 
     /// The first `length` bytes, to be changed; `None` if they do not lie in one piece or are
@@ -142,6 +133,13 @@ impl Skb<'_> {
     pub(crate) fn unshare(&mut self, length: usize) -> bool {
         // SAFETY: the buffer is ours.
         unsafe { bindings::skb_ensure_writable(self.as_ptr(), length as u32) == 0 }
+    }
+
+    /// Copies the whole packet into memory of its own, in one piece; false without memory for it.
+    #[cold]
+    pub(crate) fn copy(&mut self) -> bool {
+        // SAFETY: the buffer is ours.
+        unsafe { bindings::mxp_skb_copy(self.as_ptr()) }
     }
 
     /// Who computes the transport's checksum.

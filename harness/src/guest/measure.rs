@@ -288,9 +288,10 @@ fn verify(subject: Subject, delivery: &Delivery) -> Result<(), Stop> {
 /// A module that cannot be put up or taken down is wrong itself; any other subject is the
 /// kernel's.
 fn blame(subject: Subject, error: anyhow::Error) -> Stop {
-    match subject {
-        Subject::Module => Stop::Subject(format!("{error:#}")),
-        Subject::None | Subject::NftDnat => Stop::Infra(error),
+    if subject.is_module() {
+        Stop::Subject(format!("{error:#}"))
+    } else {
+        Stop::Infra(error)
     }
 }
 

@@ -83,6 +83,20 @@ pub enum Subject {
     NftDnat,
     /// mutex_proxy.ko.
     Module,
+    /// mutex_proxy.ko with rules that match none of the packets: what it costs others.
+    ModuleUnmatched,
+}
+
+impl Subject {
+    /// Whether the module is loaded.
+    pub const fn is_module(self) -> bool {
+        matches!(self, Self::Module | Self::ModuleUnmatched)
+    }
+
+    /// Whether packets reach another server than they were sent to.
+    pub const fn redirects(self) -> bool {
+        matches!(self, Self::NftDnat | Self::Module)
+    }
 }
 
 /// Where the client is.

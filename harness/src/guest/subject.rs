@@ -10,12 +10,16 @@ use mutex_abi::proxy::Stats;
 
 use super::kmod::{LoadedModule, Parameters};
 use super::namespace::Namespace;
+use super::nft;
 use super::protocol::{Family, Protocol, Subject, Traffic, PROXY_MODULE_PATH};
 use super::proxy::{self, Context};
 use super::traffic::Target;
 
 /// Name of the nftables table.
 const TABLE: &str = "mutexlab";
+
+/// A port to which nobody sends.
+const UNUSED_PORT: u16 = 9;
 
 /// A subject that is up. Dropping it takes it down without a report; [`Self::down`] does it with
 /// one.
@@ -37,7 +41,7 @@ pub enum Installed {
 }
 
 impl Installed {
-    /// Puts `subject` up so that it redirects `traffic`, which [`Subject::None`] does not.
+    /// Puts `subject` up so that it redirects `traffic`, if it is one that redirects.
     pub fn up(
         subject: Subject,
         parameters: &Parameters,
@@ -50,12 +54,16 @@ impl Installed {
             Subject::None => Ok(Self::None),
             Subject::NftDnat => {
                 let family = traffic.family;
-                nft(router, &ruleset(traffic.protocol, original, upstream))?;
+                nft::load(router, &ruleset(traffic.protocol, original, upstream))?;
                 Ok(Self::NftDnat { family })
             }
-            Subject::Module => {
+            Subject::Module | Subject::ModuleUnmatched => {
                 let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
                 let context = Context::open(router)?;
+                let mut original = original;
+                if subject == Subject::ModuleUnmatched {
+                    original.set_port(UNUSED_PORT);
+                }
                 context
                     .configure(&[proxy::redirect(traffic.protocol, original, upstream)])
                     .context("the module refuses the rule")?;
@@ -78,7 +86,7 @@ impl Installed {
     pub fn down(self, router: &Namespace) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::NftDnat { family } => nft(
+            Self::NftDnat { family } => nft::load(
                 router,
                 &format!("delete table {} {TABLE}\n", nft_family(family)),
             ),
@@ -92,9 +100,10 @@ impl Installed {
 
 /// Where packets arrive while `subject` is up.
 pub fn target(subject: Subject) -> Target {
-    match subject {
-        Subject::None => Target::Original,
-        Subject::NftDnat | Subject::Module => Target::Upstream,
+    if subject.redirects() {
+        Target::Upstream
+    } else {
+        Target::Original
     }
 }
 
@@ -141,27 +150,6 @@ fn ruleset(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) -> St
          \t}}\n\
          }}\n"
     )
-}
-
-fn nft(router: &Namespace, script: &str) -> Result<()> {
-    // The child is made by this thread, and so is in its namespace.
-    let output = router.run(|| {
-        duct::cmd!("nft", "-f", "-")
-            .stdin_bytes(script)
-            .stderr_to_stdout()
-            .stdout_capture()
-            .unchecked()
-            .run()
-            .context("cannot run nft; the guest's root must have it and its libraries")
-    })?;
-    if !output.status.success() {
-        bail!(
-            "nft refuses the rules ({}):\n{}{script}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout)
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Times the steps that an established packet takes, one by one. They tell which step a change
+//! made slower; what a packet costs in the kernel, `mutexlab bench` counts.
+
+use std::hint::black_box;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
+use mutex_abi::histogram;
+use mutex_abi::proxy::Protocol;
+use mutex_datapath::flow::{Change, Flow, Owner};
+use mutex_datapath::hash::Seed;
+use mutex_datapath::link::{Heap, Lock, Owned, ReadGuard};
+use mutex_datapath::packet::Header;
+use mutex_datapath::table::{Entry, Head, Table};
+use mutex_datapath::translate::{translate, Offload};
+use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
+
+/// Never gives anything back: a benchmark only looks up.
+struct Boxes;
+
+// SAFETY: a box is valid and exclusive, and nothing is ever taken back.
+unsafe impl<N> Heap<N> for Boxes {
+    fn take(&self) -> Option<NonNull<N>> {
+        Some(NonNull::from(Box::leak(Box::<N>::new_uninit())).cast())
+    }
+
+    unsafe fn give_back(&self, _: NonNull<N>) {}
+
+    unsafe fn retire(&self, _: NonNull<N>) {}
+}
+
+struct Exclusive(Mutex<()>);
+
+// SAFETY: a mutex.
+unsafe impl Lock for Exclusive {
+    fn with<R>(&self, function: impl FnOnce() -> R) -> R {
+        let _held = self.0.lock();
+        function()
+    }
+}
+
+struct Heads<A: Address>(Vec<Head<A, ()>>);
+
+impl<A: Address> Deref for Heads<A> {
+    type Target = [Head<A, ()>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+fn address<A: Address>(number: u32) -> A {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
+    A::from_bytes(bytes)
+}
+
+fn tuple<A: Address>(number: u32) -> Tuple<A> {
+    let ports = Ports::new(number as u16, 80_u16.to_be());
+    let client = address(0x0a00_0000 | number >> 16);
+    Tuple::new(Protocol::Udp, client, address(1), ports)
+}
+
+fn udp_v4() -> [u8; 28] {
+    let mut packet = [0; 28];
+    packet[0] = 0x45;
+    packet[9] = 17;
+    packet
+}
+
+fn udp_v6() -> [u8; 48] {
+    let mut packet = [0; 48];
+    packet[0] = 0x60;
+    packet[6] = 17;
+    packet
+}
+
+fn hash(criterion: &mut Criterion) {
+    let seed = Seed::new(1);
+    let mut group = criterion.benchmark_group("hash");
+    let (four, six) = (tuple::<V4>(7), tuple::<V6>(7));
+    group.bench_function("v4", |bench| bench.iter(|| black_box(&four).hash(&seed)));
+    group.bench_function("v6", |bench| bench.iter(|| black_box(&six).hash(&seed)));
+}
+
+fn parse(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parse");
+    let (four, six) = (udp_v4(), udp_v6());
+    group.bench_function("glance-v4", |bench| {
+        bench.iter(|| V4::glance(black_box(&four)));
+    });
+    group.bench_function("parse-v4", |bench| {
+        bench.iter(|| V4::parse(black_box(&four)));
+    });
+    group.bench_function("glance-v6", |bench| {
+        bench.iter(|| V6::glance(black_box(&six)));
+    });
+    group.bench_function("parse-v6", |bench| {
+        bench.iter(|| V6::parse(black_box(&six)));
+    });
+}
+
+fn rewrite(criterion: &mut Criterion) {
+    let mut packet = udp_v4();
+    let from = tuple::<V4>(7);
+    let to = from.to(address(2), 81_u16.to_be());
+    let change = Change::between(&from, &to);
+    criterion.bench_function("translate/v4-udp", |bench| {
+        bench.iter(|| {
+            let (network, transport) = black_box(&mut packet).split_at_mut(20);
+            translate(network, transport, &to, change, Offload::None)
+        });
+    });
+}
+
+fn find<A: Address>(criterion: &mut Criterion, name: &str) {
+    let mut group = criterion.benchmark_group(name);
+    for flows in [1_u32, 1000, 100_000] {
+        let chains = flows.next_power_of_two() as usize;
+        let heads = Heads((0..chains).map(|_| Head::null()).collect());
+        let lock = Exclusive(Mutex::new(()));
+        let table: Table<A, (), Heads<A>, Exclusive> =
+            Table::new(heads, lock, Seed::new(1)).expect("a power of two");
+        let owner = Owner {
+            context: 0,
+            upstream: 0,
+        };
+        for number in 0..flows {
+            let original = tuple::<A>(number);
+            let upstream = original.to(address(2), 81_u16.to_be());
+            let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
+            let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
+            table.edit(|edit| edit.insert(flow));
+        }
+        // SAFETY: `Boxes` takes nothing back, and nobody exchanges chains.
+        let guard = unsafe { ReadGuard::new() };
+        let mut number = 0_u32;
+        group.bench_function(BenchmarkId::from_parameter(flows), |bench| {
+            bench.iter(|| {
+                // Every flow in turn, in an order that the processor does not guess.
+                number = number.wrapping_add(0x9e37_79b1) % flows;
+                let found = table.find_quickly(&guard, &tuple::<A>(number));
+                found.map(|(flow, side): (&Entry<A, ()>, _)| (flow.state(), side))
+            });
+        });
+    }
+}
+
+fn tables(criterion: &mut Criterion) {
+    find::<V4>(criterion, "find-v4");
+    find::<V6>(criterion, "find-v6");
+}
+
+fn bucket(criterion: &mut Criterion) {
+    criterion.bench_function("histogram/bucket", |bench| {
+        bench.iter(|| histogram::Scale::<7, 24>::index(black_box(1234)));
+    });
+}
+
+criterion_group!(benches, hash, parse, rewrite, tables, bucket);
+criterion_main!(benches);
