@@ -267,6 +267,7 @@ impl Run<'_> {
         };
         let boot = Boot {
             kernel: &kernel.bzimage(),
+            arguments: kernel.arguments(),
             cpus: planned.cpus,
             accelerator: self.accelerator,
             order: &order,

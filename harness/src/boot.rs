@@ -63,6 +63,8 @@ impl Deadlines {
 pub struct Boot<'a> {
     /// The kernel, a bzImage.
     pub kernel: &'a Path,
+    /// What this kernel is told beside what every kernel is.
+    pub arguments: &'a [&'a str],
     /// Number of CPUs.
     pub cpus: u32,
     /// How instructions are executed.
@@ -161,7 +163,7 @@ impl Guest {
             directory.path().into(),
             "--".into(),
         ];
-        command.extend(virtme.command(boot.kernel, &root, boot.cpus, boot.accelerator)?);
+        command.extend(virtme.command(boot, &root)?);
         // A home of its own keeps the user's configuration of virtme-ng out.
         let handle = duct::cmd(harness, command)
             .stdin_file(leash_end)

@@ -52,6 +52,7 @@ impl BootCommand {
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
         let boot = Boot {
             kernel: &kernel,
+            arguments: &[],
             cpus: self.cpus,
             accelerator: if self.icount {
                 Accelerator::TcgIcount

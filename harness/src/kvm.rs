@@ -78,6 +78,7 @@ pub fn probe(
     };
     let boot = Boot {
         kernel: &kernel.bzimage(),
+        arguments: kernel.arguments(),
         cpus: 1,
         accelerator: Accelerator::Kvm,
         order: &order,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
+use crate::boot::Boot;
 use crate::guest_root::START_PATH;
 use crate::image::Cache;
 use crate::qemu::{Accelerator, MEMORY_MIB};
@@ -61,17 +62,18 @@ impl Virtme {
         path
     }
 
-    /// The command that boots `kernel` (a bzImage) on `root` and runs what is at [`START_PATH`].
+    /// The command for `boot` on `root`, which runs what is at [`START_PATH`].
     ///
     /// # Errors
     /// If a path cannot go through the shell that `vng` puts its command line through.
-    pub fn command(
-        &self,
-        kernel: &Path,
-        root: &Path,
-        cpus: u32,
-        accelerator: Accelerator,
-    ) -> Result<Vec<OsString>> {
+    pub fn command(&self, boot: &Boot<'_>, root: &Path) -> Result<Vec<OsString>> {
+        let Boot {
+            kernel,
+            arguments,
+            cpus,
+            accelerator,
+            ..
+        } = *boot;
         for path in [kernel, root] {
             let text = path.to_string_lossy();
             if !text
@@ -94,7 +96,7 @@ impl Virtme {
         }
         // Without CONFIG_BLOCK the kernel does not find a 9p root by itself.
         add(&["--append", "root=/dev/root"]);
-        for argument in accelerator.kernel_arguments() {
+        for argument in accelerator.kernel_arguments().iter().chain(arguments) {
             add(&["--append", argument]);
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket

@@ -29,7 +29,7 @@ impl AgentCommand {
     pub fn run(self) -> Result<()> {
         if self.list_tests {
             for test in tests::all() {
-                println!("{:<36} {}", test.name, test.about);
+                println!("{:<40} {}", test.name, test.about);
             }
             return Ok(());
         }

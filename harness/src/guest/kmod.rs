@@ -49,11 +49,12 @@ impl LoadedModule {
 
     /// Unloads the module; fails if it is in use.
     pub fn unload(mut self) -> Result<()> {
-        self.delete()
+        self.try_unload()
             .with_context(|| format!("cannot unload {}", self.name.to_string_lossy()))
     }
 
-    fn delete(&mut self) -> Result<(), Errno> {
+    /// Unloads the module; if it is in use it stays as it was.
+    pub fn try_unload(&mut self) -> Result<(), Errno> {
         kmod::delete_module(&self.name, DeleteModuleFlags::O_NONBLOCK)?;
         self.loaded = false;
         Ok(())
@@ -64,7 +65,7 @@ impl Drop for LoadedModule {
     fn drop(&mut self) {
         if self.loaded {
             // Something failed before this, and that is what will be reported.
-            let _ = self.delete();
+            let _ = self.try_unload();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{bail, Context, Result};
 use netlink_packet_core::{
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL,
+    DefaultNla, NetlinkHeader, NetlinkMessage, NetlinkPayload, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL,
     NLM_F_REQUEST,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -20,6 +20,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -148,6 +149,21 @@ impl RouteSocket {
         })];
         self.create(RouteNetlinkMessage::NewRoute(message))
             .with_context(|| format!("cannot route by {gateway}"))
+    }
+
+    /// Gives an interface a queueing discipline, with `options` as that one expects them.
+    pub fn add_queue_discipline(&mut self, index: u32, kind: &str, options: Vec<u8>) -> Result<()> {
+        // TCA_OPTIONS of linux/rtnetlink.h; the library knows the options of a few kinds only.
+        const OPTIONS: u16 = 2;
+        let mut message = TcMessage::default();
+        message.header.index = i32::try_from(index)?;
+        message.header.parent = TcHandle::ROOT;
+        message.attributes = vec![
+            TcAttribute::Kind(kind.to_owned()),
+            TcAttribute::Other(DefaultNla::new(OPTIONS, options)),
+        ];
+        self.create(RouteNetlinkMessage::NewQueueDiscipline(message))
+            .with_context(|| format!("cannot put {kind} on interface {index}"))
     }
 
     fn create(&mut self, message: RouteNetlinkMessage) -> Result<()> {

@@ -3,6 +3,8 @@
 //! What packets carry: a label that says which packet it is, and a pattern that follows from it,
 //! so that any byte that changes on the way is noticed.
 
+use super::random::Random;
+
 /// The shortest payload: flow, sequence and seed.
 pub const MIN: usize = 16;
 
@@ -56,25 +58,17 @@ pub fn is_intact(payload: &[u8], kind: Kind, label: Label) -> bool {
         .all(|(chunk, word)| chunk == &word[..chunk.len()])
 }
 
-// The label, the seed, and then splitmix64 (Steele et al., OOPSLA 2014) seeded with both, for
-// ever.
+// The label, the seed, and then random numbers seeded with both, for ever.
 fn words(kind: Kind, label: Label) -> impl Iterator<Item = [u8; 8]> {
     let seed = match kind {
         Kind::Request => SEED,
         Kind::Answer => !SEED,
     };
     let label = u64::from(label.flow) << 32 | u64::from(label.sequence);
-    let mut state = seed ^ label;
-    let pattern = std::iter::repeat_with(move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    });
+    let mut pattern = Random::new(seed ^ label);
     [label, seed]
         .into_iter()
-        .chain(pattern)
+        .chain(std::iter::repeat_with(move || pattern.next()))
         .map(u64::to_be_bytes)
 }
 

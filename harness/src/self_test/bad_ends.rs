@@ -119,6 +119,7 @@ fn expect(
     };
     let boot = Boot {
         kernel: bzimage,
+        arguments: kernel.arguments(),
         cpus: 1,
         accelerator: Accelerator::TcgIcount,
         order: &order,

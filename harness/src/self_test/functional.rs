@@ -10,27 +10,26 @@ use super::outcome::{label, Outcomes};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guest::protocol::{Event, Order, Work, VERSION};
+use crate::guest::tests::GuestTest;
 use crate::kernel::Kernel;
 use crate::qemu::Accelerator;
 use crate::verdict::{Ending, Verdict};
 
 /// Two, so that what runs at the same time on different CPUs does.
 const CPUS: u32 = 2;
-/// Tests that only a kernel with its checkers can run.
-const NEED_DEBUG: [&str; 1] = ["no-leaks"];
 
-/// Runs the tests called `names` on `kernel`; each has an outcome afterwards.
+/// Runs those of `tests` that `kernel` can run; each has an outcome afterwards.
 pub fn run(
     bench: &Bench<'_>,
     kernel: &Kernel,
     accelerator: Accelerator,
-    names: &[String],
+    tests: &[GuestTest],
     outcomes: &mut Outcomes,
 ) -> Result<()> {
-    let mut left: Vec<String> = names
+    let mut left: Vec<String> = tests
         .iter()
-        .filter(|name| kernel.debug || !NEED_DEBUG.contains(&name.as_str()))
-        .cloned()
+        .filter(|test| kernel.debug || !test.needs_debug)
+        .map(|test| test.name.clone())
         .collect();
     if left.is_empty() {
         return Ok(());
@@ -42,6 +41,7 @@ pub fn run(
     let log = format!("{}-functional.console.log", label(kernel).replace(':', "-"));
     let boot = Boot {
         kernel: &kernel.bzimage(),
+        arguments: kernel.arguments(),
         cpus: CPUS,
         accelerator,
         order: &order,

@@ -36,9 +36,9 @@ pub struct TestCommand {
     /// Only this kernel; may be given several times
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// Only tests with this in their names
+    /// Only tests with this in their names; may be given several times
     #[arg(long, value_name = "PART")]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// Print the tests' names, and run none
     #[arg(long)]
     list: bool,
@@ -61,21 +61,20 @@ impl TestCommand {
     /// # Errors
     /// If something is missing on this machine, an image does not build, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let names: Vec<String> = guest::tests::all()
-            .into_iter()
-            .map(|test| test.name)
-            .collect();
-        let names: Vec<_> = names.into_iter().filter(|name| self.wants(name)).collect();
+        let mut tests = guest::tests::all();
+        tests.retain(|test| self.wants(&test.name));
         let bad_ends: Vec<_> = bad_ends::ALL
             .iter()
             .filter(|end| self.wants(end.name()))
             .collect();
-        if names.is_empty() && bad_ends.is_empty() {
-            let part = self.filter.as_deref().unwrap_or_default();
-            bail!("no test has {part:?} in its name: see --list");
+        if tests.is_empty() && bad_ends.is_empty() {
+            bail!(
+                "no test has any of {:?} in its name: see --list",
+                self.filter
+            );
         }
         if self.list {
-            names.iter().for_each(|name| println!("{name}"));
+            tests.iter().for_each(|test| println!("{}", test.name));
             bad_ends.iter().for_each(|end| println!("{}", end.name()));
             return Ok(0);
         }
@@ -109,7 +108,7 @@ impl TestCommand {
 
         let mut outcomes = Outcomes::new();
         for kernel in &kernels {
-            functional::run(&bench, kernel, probe.accelerator(), &names, &mut outcomes)?;
+            functional::run(&bench, kernel, probe.accelerator(), &tests, &mut outcomes)?;
         }
         for end in bad_ends {
             let kernel = if end.needs_debug() {
@@ -132,7 +131,7 @@ impl TestCommand {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.filter.as_ref().is_none_or(|part| name.contains(part))
+        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
     }
 
     /// The default kernel with all its checkers, the others as they are meant to run.

@@ -4,15 +4,13 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use mutex_abi::proxy::{ConfigHeader, Rule, Stats, MAX_RULES};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
+use super::setup::{all_rules, client_address, original, rule, upstream, wait_for_flows, Setup};
 use super::sockets::{self, udp};
 use crate::guest::payload::Label;
 use crate::guest::protocol::{Family, Protocol, Way};
@@ -177,7 +175,7 @@ pub fn rules_are_replaced() -> Result<()> {
 pub fn capability_is_needed() -> Result<()> {
     let setup = Setup::new()?;
     let result = setup.layout.router.run(|| {
-        drop_net_admin().context("cannot drop CAP_NET_ADMIN")?;
+        keep_capabilities(|kept| kept & !CAP_NET_ADMIN).context("cannot drop CAP_NET_ADMIN")?;
         Ok(Context::open_here().map(drop))
     })?;
     let error = match result {
@@ -194,10 +192,25 @@ pub fn capability_is_needed() -> Result<()> {
     setup.finish()
 }
 
-/// Drops the capability of the calling thread, which is about to end.
-fn drop_net_admin() -> io::Result<()> {
+/// The same thread with no other capability may: it was that one that was missed.
+pub fn capability_is_enough() -> Result<()> {
+    let setup = Setup::new()?;
+    setup.layout.router.run(|| {
+        keep_capabilities(|_| CAP_NET_ADMIN).context("cannot drop the other capabilities")?;
+        Context::open_here()
+            .map(drop)
+            .context("with CAP_NET_ADMIN alone")
+    })?;
+    setup.finish()
+}
+
+/// As a bit of the first 32.
+const CAP_NET_ADMIN: u32 = 1 << 12;
+
+/// Changes the first 32 effective capabilities of the calling thread, which is about to end, and
+/// drops the others.
+fn keep_capabilities(kept: impl Fn(u32) -> u32) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
-    const CAP_NET_ADMIN: u32 = 12;
     // struct __user_cap_header_struct: version, pid (0: the caller).
     let header = [VERSION_3, 0];
     // Two of struct __user_cap_data_struct: effective, permitted, inheritable.
@@ -207,7 +220,8 @@ fn drop_net_admin() -> io::Result<()> {
     if got != 0 {
         return Err(io::Error::last_os_error());
     }
-    data[0] &= !(1 << CAP_NET_ADMIN);
+    data[0] = kept(data[0]);
+    data[3] = 0;
     // SAFETY: As above.
     let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
     if set != 0 {
@@ -287,19 +301,4 @@ fn ensure_flows(stats: &Stats, created: u64, removed: u64) -> Result<()> {
         "expected {created} flows created and {removed} removed, got {stats:?}"
     );
     Ok(())
-}
-
-fn wait_for_flows(context: &Context, expected: u64) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let stats = context.stats()?;
-        if stats.flows_current == expected {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "expected {expected} flows in the end, got {stats:?}"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
 }

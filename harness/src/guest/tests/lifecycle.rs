@@ -10,14 +10,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Context as _, Result};
+use nix::errno::Errno;
 
-use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
+use super::setup::{all_rules, client_address, original, sized, upstream, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen, udp};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
 use crate::guest::layout::Layout;
 use crate::guest::protocol::{Family, Way, PROXY_MODULE_PATH};
 use crate::guest::proxy::Context;
+
+/// How often the module is unloaded under traffic: on a plain kernel, on a debug kernel, where each
+/// time takes more than a second.
+const UNLOADS: (u32, u32) = (50, 20);
+/// Packets after which it is busy.
+const BUSY: u64 = 50;
 
 /// Loads and unloads, with and without a context in between.
 pub fn load_and_unload() -> Result<()> {
@@ -31,8 +38,33 @@ pub fn load_and_unload() -> Result<()> {
     Ok(())
 }
 
+/// A module that is there is not loaded again, and one with an open context stays.
+pub fn unload_is_refused() -> Result<()> {
+    let layout = Layout::new()?;
+    let mut module = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?;
+    let again = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new());
+    let cause = again.err().and_then(|error| error.downcast().ok());
+    ensure!(
+        cause == Some(Errno::EEXIST),
+        "expected EEXIST when the module is loaded twice, got {cause:?}"
+    );
+    let context = Context::open(&layout.router)?;
+    let refused = module.try_unload();
+    ensure!(
+        refused == Err(Errno::EWOULDBLOCK),
+        "expected EWOULDBLOCK while a context is open, got {refused:?}"
+    );
+    context
+        .configure(&all_rules())
+        .context("after the module was to be unloaded")?;
+    drop(context);
+    module.unload()?;
+    layout.tear_down()
+}
+
 /// Closes the context and unloads the module in the middle of traffic of both protocols.
 pub fn unload_under_traffic() -> Result<()> {
+    let unloads = sized(UNLOADS.0, UNLOADS.1)?;
     let layout = Layout::new()?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -48,24 +80,27 @@ pub fn unload_under_traffic() -> Result<()> {
             let stop = &stop;
             scope.spawn(move || ping(&client, &servers, stop));
         }
-        let family = Family::V4;
-        let from = client_address(Way::Forward, family);
-        let redirected = listen(&layout.server, upstream(family))?;
-        let direct = listen(&layout.server, original(family))?;
-        for turn in 0..3 {
+        let from = client_address(Way::Forward, Family::V4);
+        let redirected = listen(&layout.server, upstream(Family::V4))?;
+        let direct = listen(&layout.server, original(Family::V4))?;
+        for turn in 0..unloads {
             let module = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?;
             let context = Context::open(&layout.router)?;
             context.configure(&all_rules()).context("good rules")?;
-            let client = connect(&layout.client, from, original(family))?;
+            let client = connect(&layout.client, from, original(Family::V4))?;
             let (accepted, _) = accept(&redirected)?;
-            let stop = &stop;
-            scope.spawn(move || flood(&client, &accepted, stop));
-            wait_until_busy(&context).with_context(|| format!("turn {turn}"))?;
-            drop(context);
-            module.unload().with_context(|| format!("turn {turn}"))?;
+            let broken = AtomicBool::new(false);
+            thread::scope(|turns| {
+                let _broken = StopOnDrop(&broken);
+                turns.spawn(|| flood(&client, &accepted, &broken));
+                wait_until_busy(&context)?;
+                drop(context);
+                module.unload()
+            })
+            .with_context(|| format!("turn {turn}"))?;
         }
         // Without the module, connections arrive where they were meant to.
-        let _client = connect(&layout.client, from, original(family))?;
+        let _client = connect(&layout.client, from, original(Family::V4))?;
         accept(&direct).map(drop)
     })?;
     layout.tear_down()
@@ -76,7 +111,7 @@ fn wait_until_busy(context: &Context) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let stats = context.stats()?;
-        if stats.packets_original > 100 && stats.flows_current >= 3 {
+        if stats.packets_original > BUSY && stats.flows_current >= 3 {
             return Ok(());
         }
         ensure!(

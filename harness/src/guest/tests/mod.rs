@@ -3,9 +3,18 @@
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
 //! itself. Each test brings the module up and down by itself.
 
+mod bulk;
+mod conntrack;
 mod context;
+mod conversation;
+mod faults;
+mod flood;
 mod lifecycle;
+mod malformed;
+mod many;
 mod monitor;
+mod netns;
+mod parameters;
 mod redirect;
 mod setup;
 mod sockets;
@@ -19,6 +28,8 @@ pub struct GuestTest {
     pub name: String,
     /// A line about what it shows.
     pub about: String,
+    /// Whether only a debug image can run it: it needs netem, fault injection or a checker.
+    pub needs_debug: bool,
     run: Box<dyn Fn() -> Result<()>>,
 }
 
@@ -27,7 +38,16 @@ impl GuestTest {
         Self {
             name,
             about,
+            needs_debug: false,
             run: Box::new(run),
+        }
+    }
+
+    /// The same for debug images only.
+    fn on_debug(self) -> Self {
+        Self {
+            needs_debug: true,
+            ..self
         }
     }
 
@@ -101,16 +121,38 @@ pub fn all() -> Vec<GuestTest> {
             lifecycle::load_and_unload,
         ),
         GuestTest::single(
-            "unload-under-traffic",
-            "the module unloads three times while both protocols are busy",
-            lifecycle::unload_under_traffic,
+            "unload-refused",
+            "the module does not load twice, and does not unload while a context is open",
+            lifecycle::unload_is_refused,
         ),
         GuestTest::single(
-            "no-leaks",
-            "kmemleak finds nothing after the other tests (needs a debug image)",
-            lifecycle::no_leaks,
+            "capability-enough",
+            "CAP_NET_ADMIN is the only capability that opening the device needs",
+            context::capability_is_enough,
+        ),
+        GuestTest::single(
+            "unload-under-traffic",
+            "the module unloads 50 times while both protocols are busy (20 on a debug kernel)",
+            lifecycle::unload_under_traffic,
         ),
     ]);
+    tests.extend(bulk::tests());
+    tests.extend(many::tests());
+    tests.extend(malformed::tests());
+    tests.extend(parameters::tests());
+    tests.extend(netns::tests());
+    tests.extend(conntrack::tests());
+    tests.extend(flood::tests());
+    tests.extend(faults::tests());
+    // The last, since it looks at what all the others left.
+    tests.push(
+        GuestTest::single(
+            "no-leaks",
+            "kmemleak finds nothing after the other tests",
+            lifecycle::no_leaks,
+        )
+        .on_debug(),
+    );
     tests
 }
 

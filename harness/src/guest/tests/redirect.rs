@@ -27,7 +27,7 @@ const TURNS: u32 = 20;
 
 /// Who computes checksums and cuts segments.
 #[derive(Clone, Copy, PartialEq)]
-enum Offloads {
+pub enum Offloads {
     /// Nobody: veth passes on what a stack left to the device, and the next stack takes it.
     On,
     /// The stacks themselves.
@@ -134,7 +134,8 @@ fn run(case: Case) -> Result<()> {
     setup.finish()
 }
 
-fn switch_offloads(setup: &Setup, offloads: Offloads) -> Result<()> {
+/// Switches the offloads of all links.
+pub fn switch_offloads(setup: &Setup, offloads: Offloads) -> Result<()> {
     let layout = &setup.layout;
     let at_client = offloads != Offloads::Off;
     let elsewhere = offloads == Offloads::On;

@@ -3,10 +3,16 @@
 //! What every test starts from: the network, the module in its router, and where packets go.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::{Rule, Stats};
+use nix::sys::resource::{setrlimit, Resource};
 
+use super::sockets::PATIENCE;
+use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
 use crate::guest::layout::{
     Layout, CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT,
@@ -69,6 +75,37 @@ impl Setup {
     pub fn finish(self) -> Result<()> {
         self.module.unload()?;
         self.layout.tear_down()
+    }
+}
+
+/// `plain` on a kernel as it is meant to run, `debug` on one with checkers, which is many times as
+/// slow: how much of something a test does.
+pub fn sized<T>(plain: T, debug: T) -> Result<T> {
+    mount_debugfs()?;
+    let has_checkers = Path::new(DEBUGFS).join("kmemleak").exists();
+    Ok(if has_checkers { debug } else { plain })
+}
+
+/// Lets this process have that many descriptors open.
+pub fn allow_descriptors(count: usize) -> Result<()> {
+    let count = count as u64;
+    setrlimit(Resource::RLIMIT_NOFILE, count, count)
+        .with_context(|| format!("cannot have {count} descriptors"))
+}
+
+/// Waits until the namespace of `context` has `expected` flows.
+pub fn wait_for_flows(context: &Context, expected: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stats = context.stats()?;
+        if stats.flows_current == expected {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "expected {expected} flows in the end, got {stats:?}"
+        );
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

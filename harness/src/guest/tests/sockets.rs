@@ -39,26 +39,29 @@ pub fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener>
 /// Connects from `local` (port 0: any) to `remote`.
 pub fn connect(namespace: &Namespace, local: SocketAddr, remote: SocketAddr) -> Result<TcpStream> {
     namespace
-        .run(|| {
-            let family = match local {
-                SocketAddr::V4(_) => AddressFamily::Inet,
-                SocketAddr::V6(_) => AddressFamily::Inet6,
-            };
-            let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            // So that one port can serve connections to several remotes.
-            socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            let patience = TimeVal::new(PATIENCE.as_secs() as i64, 0);
-            socket::setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-            socket::setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-            socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
-            match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)) {
-                // How a blocking connect says that its time is over.
-                Err(Errno::EINPROGRESS) => bail!("no answer within {PATIENCE:?}"),
-                result => result?,
-            }
-            Ok(TcpStream::from(socket))
-        })
+        .run(|| connect_here(local, remote))
         .with_context(|| format!("cannot connect to {remote}"))
+}
+
+/// The same in the namespace of the calling thread.
+pub fn connect_here(local: SocketAddr, remote: SocketAddr) -> Result<TcpStream> {
+    let family = match local {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // So that one port can serve connections to several remotes.
+    socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let patience = TimeVal::new(PATIENCE.as_secs() as i64, 0);
+    socket::setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    socket::setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote)) {
+        // How a blocking connect says that its time is over.
+        Err(Errno::EINPROGRESS) => bail!("no answer within {PATIENCE:?}"),
+        result => result?,
+    }
+    Ok(TcpStream::from(socket))
 }
 
 /// The next connection, which must come within [`PATIENCE`].

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Memory that is not to be had: the kernel's fault injection fails allocations on purpose.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context as _, Result};
+use nix::errno::Errno;
+
+use super::conversation::{of_every_sort, Servers};
+use super::setup::{all_rules, original, upstream, Setup, FAMILIES};
+use super::sockets::udp;
+use super::GuestTest;
+use crate::guest::channel::Channel;
+use crate::guest::fault::{mount_debugfs, DEBUGFS};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
+use crate::guest::protocol::Family;
+use crate::guest::proxy::Context;
+use crate::guest::wire::{Header, Hop, Transport};
+
+/// Flows that are begun without memory for half of them.
+const FLOWS: u16 = 2_000;
+/// More allocations than opening and configuring a context makes.
+const MOST_ALLOCATIONS: u32 = 500;
+
+/// The tests.
+pub fn tests() -> Vec<GuestTest> {
+    [
+        GuestTest::single(
+            "no-memory-for-flows",
+            "flows for which there is no memory are dropped and counted, and the next ones work",
+            flows_without_memory,
+        ),
+        GuestTest::single(
+            "no-memory-anywhere",
+            "packets pass or not, but nothing breaks, when allocations fail everywhere",
+            packets_without_memory,
+        ),
+        GuestTest::single(
+            "no-memory-for-context",
+            "opening and configuring a context fails cleanly at each of its allocations",
+            contexts_without_memory,
+        ),
+    ]
+    .map(GuestTest::on_debug)
+    .into()
+}
+
+/// Allocations from slabs fail until this is dropped.
+struct Failslab;
+
+impl Failslab {
+    /// Of allocations that must not wait, `percent` fail: all of them, or those from caches that
+    /// [`Self::choose_cache`] chose.
+    fn new(percent: u8, chosen_caches_only: bool) -> Result<Self> {
+        mount_debugfs()?;
+        let failslab = Self;
+        Self::set("ignore-gfp-wait", "Y")?;
+        Self::set("cache-filter", if chosen_caches_only { "Y" } else { "N" })?;
+        Self::set("task-filter", "N")?;
+        Self::set("interval", "1")?;
+        Self::set("times", "-1")?;
+        Self::set("space", "0")?;
+        // A stack for each failure is for those who look for a bug.
+        Self::set("verbose", "0")?;
+        Self::set("probability", &percent.to_string())?;
+        Ok(failslab)
+    }
+
+    fn set(name: &str, value: &str) -> Result<()> {
+        let path = Path::new(DEBUGFS).join("failslab").join(name);
+        fs::write(&path, value).with_context(|| {
+            format!(
+                "cannot write {}; the kernel needs CONFIG_FAILSLAB",
+                path.display()
+            )
+        })
+    }
+}
+
+impl Drop for Failslab {
+    fn drop(&mut self) {
+        let _ = Self::set("probability", "0");
+        let _ = Self::set("ignore-gfp-wait", "Y");
+    }
+}
+
+/// The module's own caches, which are there while it is loaded.
+fn module_caches() -> Result<Vec<PathBuf>> {
+    let directory = "/sys/kernel/slab";
+    let mut caches = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {directory}"))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("mutex_") {
+            caches.push(entry.path());
+        }
+    }
+    ensure!(
+        !caches.is_empty(),
+        "no cache in {directory} is called mutex_…: where are the module's flows?"
+    );
+    Ok(caches)
+}
+
+/// Sends the first packet of each of `ports` from the client.
+fn begin_flows(setup: &Setup, family: Family, ports: std::ops::Range<u16>) -> Result<()> {
+    let hop = Hop {
+        source: WIRE_CLIENT.mac,
+        destination: ROUTER_CLIENT_SIDE.mac,
+    };
+    let mut channel = Channel::open(&setup.layout.client, &CLIENT_LINK, family)?;
+    for port in ports {
+        let header = Header {
+            source: WIRE_CLIENT.socket(family, port),
+            destination: original(family),
+            transport: Transport::Udp,
+        };
+        // The packet socket itself may get no memory.
+        let sent = channel.send(hop, &header, &[0; 64]);
+        if let Err(error) = sent {
+            let cause = error.downcast_ref::<std::io::Error>();
+            let errno = cause.and_then(std::io::Error::raw_os_error);
+            if !matches!(
+                errno.map(Errno::from_raw),
+                Some(Errno::ENOBUFS | Errno::ENOMEM)
+            ) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn flows_without_memory() -> Result<()> {
+    let setup = Setup::new()?;
+    for cache in module_caches()? {
+        let path = cache.join("failslab");
+        fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let context = setup.context(&all_rules())?;
+    // Takes what the server would complain of.
+    let sinks = FAMILIES
+        .into_iter()
+        .map(|family| udp(&setup.layout.server, upstream(family)))
+        .collect::<Result<Vec<_>>>()?;
+    for family in FAMILIES {
+        let before = context.stats()?;
+        let failing = Failslab::new(50, true)?;
+        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
+        drop(failing);
+        let after = context.stats()?;
+        let created = after.flows_created - before.flows_created;
+        let dropped = after.dropped_no_memory - before.dropped_no_memory;
+        ensure!(
+            created + dropped == u64::from(FLOWS),
+            "{created} of {FLOWS} flows were made and {dropped} dropped, the rest got lost"
+        );
+        // A module that keeps memory in reserve may drop far fewer than half.
+        ensure!(dropped > 0, "no allocation failed: {after:?}");
+        // Those that were dropped can be made now.
+        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
+        let healed = context.stats()?;
+        ensure!(
+            healed.flows_created - before.flows_created == u64::from(FLOWS)
+                && healed.dropped_no_memory == after.dropped_no_memory,
+            "expected the other flows to be made, got {healed:?}"
+        );
+    }
+    drop(sinks);
+    let servers = Servers::of_both(&setup.layout)?;
+    of_every_sort(&servers)?;
+    drop((servers, context));
+    setup.finish()
+}
+
+fn packets_without_memory() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&all_rules())?;
+    let servers = Servers::of_both(&setup.layout)?;
+    let mut beside = of_every_sort(&servers)?;
+    let failing = Failslab::new(20, false)?;
+    for family in FAMILIES {
+        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
+    }
+    drop(failing);
+    for conversation in &mut beside {
+        conversation
+            .say()
+            .context("a connection from before the faults")?;
+    }
+    of_every_sort(&servers).context("afterwards")?;
+    let stats = context.stats()?;
+    ensure!(
+        stats.flows_created > u64::from(FLOWS) / 2,
+        "hardly anything passed: {stats:?}"
+    );
+    drop(beside);
+    drop((servers, context));
+    setup.finish()
+}
+
+/// What came of one attempt.
+enum Attempt {
+    /// It was over before the allocation that was to fail.
+    Untouched,
+    /// The allocation failed, and it went without.
+    Survived,
+    /// The allocation failed, and it said so.
+    Refused,
+}
+
+fn contexts_without_memory() -> Result<()> {
+    mount_debugfs()?;
+    let setup = Setup::new()?;
+    // Allocations of the context's sort may wait.
+    Failslab::set("ignore-gfp-wait", "N")?;
+    let _back = Failslab;
+    Failslab::set("cache-filter", "N")?;
+    let mut refused = 0;
+    for nth in 1.. {
+        ensure!(
+            nth < MOST_ALLOCATIONS,
+            "the allocations of a context do not end"
+        );
+        let attempt = setup.layout.router.run(|| {
+            let fault = FailNth::of_this_thread()?;
+            fault.arm(nth)?;
+            // Closing it again is part of the attempt.
+            let result = Context::open_here().and_then(|context| {
+                context.configure(&all_rules())?;
+                Ok(())
+            });
+            let left = fault.left()?;
+            fault.arm(0)?;
+            match result {
+                Ok(()) if left > 0 => Ok(Attempt::Untouched),
+                Ok(()) => Ok(Attempt::Survived),
+                Err(error) if left > 0 => Err(error).context("without a fault"),
+                Err(error) => {
+                    let errno = error
+                        .downcast_ref::<std::io::Error>()
+                        .and_then(std::io::Error::raw_os_error);
+                    ensure!(
+                        errno == Some(Errno::ENOMEM as i32),
+                        "expected ENOMEM, got {error:#}"
+                    );
+                    Ok(Attempt::Refused)
+                }
+            }
+        });
+        match attempt.with_context(|| format!("allocation {nth} fails"))? {
+            Attempt::Untouched => break,
+            Attempt::Survived => {}
+            Attempt::Refused => refused += 1,
+        }
+    }
+    ensure!(refused > 1, "no allocation of a context's failed");
+    let context = setup.context(&all_rules())?;
+    let servers = Servers::of_both(&setup.layout)?;
+    of_every_sort(&servers).context("afterwards")?;
+    drop((servers, context));
+    setup.finish()
+}
+
+/// Which of a thread's allocations fails.
+struct FailNth {
+    // Kept open: to open it would count.
+    file: File,
+}
+
+impl FailNth {
+    const PATH: &str = "/proc/thread-self/fail-nth";
+
+    fn of_this_thread() -> Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(Self::PATH)
+            .with_context(|| {
+                format!(
+                    "cannot open {}; the kernel needs CONFIG_FAULT_INJECTION",
+                    Self::PATH
+                )
+            })?;
+        Ok(Self { file })
+    }
+
+    /// Has the `nth` allocation from now on fail; 0: none.
+    fn arm(&self, nth: u32) -> Result<()> {
+        self.file
+            .write_all_at(nth.to_string().as_bytes(), 0)
+            .with_context(|| format!("cannot write {}", Self::PATH))
+    }
+
+    /// How many allocations are left before that one; 0: it has failed.
+    fn left(&self) -> Result<u32> {
+        let mut bytes = [0; 16];
+        let length = self
+            .file
+            .read_at(&mut bytes, 0)
+            .with_context(|| format!("cannot read {}", Self::PATH))?;
+        let text = std::str::from_utf8(&bytes[..length])?.trim();
+        text.parse()
+            .with_context(|| format!("{} is no number: {text:?}", Self::PATH))
+    }
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! More new connections than the table holds: those that are established keep their places.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{ensure, Context as _, Result};
+use pnet::packet::tcp::TcpFlags;
+
+use super::conversation::{of_every_sort, Servers};
+use super::setup::{all_rules, Setup, FAMILIES};
+use super::GuestTest;
+use crate::guest::channel::Channel;
+use crate::guest::layout::{
+    CLIENT_LINK, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
+    WIRE_UPSTREAM,
+};
+use crate::guest::protocol::{Family, Protocol};
+use crate::guest::proxy;
+use crate::guest::wire::{Header, Hop, Segment, Transport};
+
+/// Flows that the table takes.
+const MAX_FLOWS: &str = "500";
+/// Connections of the flood before anything is said, several times what the table takes.
+const AHEAD: u64 = 3_000;
+/// Messages of each conversation during the flood.
+const MESSAGES: usize = 40;
+/// Connections of the flood that are opened without a break: more would fill the queue of packets
+/// that every receiver in the kernel shares, and lose others' packets there.
+const BURST: u16 = 50;
+
+/// What the module can stand.
+pub fn tests() -> Vec<GuestTest> {
+    vec![
+        GuestTest::single(
+            "syn-flood",
+            "a flood of TCP connections that nobody answers evicts none that is established",
+            || established_stay(Protocol::Tcp),
+        ),
+        GuestTest::single(
+            "udp-flood",
+            "a flood of UDP flows that nobody answers evicts none that is established",
+            || established_stay(Protocol::Udp),
+        ),
+        GuestTest::single(
+            "syn-flood-new-connection",
+            "a new connection can be opened during a flood of TCP connections",
+            || newcomers_enter(Protocol::Tcp),
+        ),
+        GuestTest::single(
+            "udp-flood-new-connection",
+            "a new connection can be opened during a flood of UDP flows",
+            || newcomers_enter(Protocol::Udp),
+        ),
+    ]
+}
+
+fn established_stay(protocol: Protocol) -> Result<()> {
+    let setup = Setup::with_parameters(&[("max_flows", MAX_FLOWS)])?;
+    let context = setup.context(&all_rules())?;
+    let flooded = setup.context(&FAMILIES.map(|family| flood_rule(protocol, family)))?;
+    let servers = Servers::of_both(&setup.layout)?;
+    let mut conversations = of_every_sort(&servers)?;
+    during_flood(&setup, protocol, |sent| {
+        let before = sent();
+        for turn in 0..MESSAGES {
+            for conversation in &mut conversations {
+                conversation
+                    .say()
+                    .with_context(|| format!("message {turn}, after {} of the flood", sent()))?;
+            }
+        }
+        ensure!(sent() > before, "the flood stopped on the way");
+        Ok(())
+    })?;
+    let stats = context.stats()?;
+    let max: u64 = MAX_FLOWS.parse()?;
+    ensure!(
+        // So many of each IP version.
+        stats.flows_current <= 2 * max && stats.flows_evicted > 0,
+        "expected tables full of {max} flows and unanswered ones evicted, got {stats:?}"
+    );
+    // The flood's places are free again, and new connections can have them.
+    drop(flooded);
+    of_every_sort(&servers).context("after the flood")?;
+    drop(conversations);
+    drop((servers, context));
+    setup.finish()
+}
+
+fn newcomers_enter(protocol: Protocol) -> Result<()> {
+    let setup = Setup::with_parameters(&[("max_flows", MAX_FLOWS)])?;
+    let context = setup.context(&all_rules())?;
+    let flooded = setup.context(&FAMILIES.map(|family| flood_rule(protocol, family)))?;
+    let servers = Servers::of_both(&setup.layout)?;
+    during_flood(&setup, protocol, |_| {
+        for turn in 0..MESSAGES / 10 {
+            of_every_sort(&servers).with_context(|| format!("turn {turn}"))?;
+        }
+        Ok(())
+    })?;
+    drop((servers, flooded, context));
+    setup.finish()
+}
+
+/// Does `work` while connections of `protocol` that nobody answers are opened without end. The work
+/// may ask how many there were.
+fn during_flood(
+    setup: &Setup,
+    protocol: Protocol,
+    work: impl FnOnce(&dyn Fn() -> u64) -> Result<()>,
+) -> Result<()> {
+    let mut floods = FAMILIES
+        .into_iter()
+        .map(|family| Flood::new(setup, protocol, family))
+        .collect::<Result<Vec<_>>>()?;
+    let stop = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                for flood in &mut floods {
+                    flood.burst()?;
+                    sent.fetch_add(BURST.into(), Ordering::Relaxed);
+                    thread::yield_now();
+                }
+            }
+            Ok(())
+        });
+        while sent.load(Ordering::Relaxed) < AHEAD && !flood.is_finished() {
+            thread::yield_now();
+        }
+        let result = work(&|| sent.load(Ordering::Relaxed));
+        stop.store(true, Ordering::Relaxed);
+        let flooded = flood.join().expect("the flood does not panic");
+        result.and(flooded)
+    })
+}
+
+/// Redirects the flood to a machine that takes everything and answers nothing.
+fn flood_rule(protocol: Protocol, family: Family) -> mutex_abi::proxy::Rule {
+    let upstream = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
+    proxy::redirect(protocol, target(family), upstream)
+}
+
+fn target(family: Family) -> SocketAddr {
+    ORIGINAL.socket(family, ORIGINAL_PORT + 2)
+}
+
+/// First packets of ever new connections.
+struct Flood {
+    channel: Channel,
+    protocol: Protocol,
+    family: Family,
+    port: u16,
+}
+
+impl Flood {
+    fn new(setup: &Setup, protocol: Protocol, family: Family) -> Result<Self> {
+        Ok(Self {
+            channel: Channel::open(&setup.layout.client, &CLIENT_LINK, family)?,
+            protocol,
+            family,
+            port: 0,
+        })
+    }
+
+    fn burst(&mut self) -> Result<()> {
+        let hop = Hop {
+            source: WIRE_CLIENT.mac,
+            destination: ROUTER_CLIENT_SIDE.mac,
+        };
+        for _ in 0..BURST {
+            self.port = self.port.wrapping_add(1).max(1);
+            let header = Header {
+                source: WIRE_CLIENT.socket(self.family, self.port),
+                destination: target(self.family),
+                transport: match self.protocol {
+                    Protocol::Udp => Transport::Udp,
+                    Protocol::Tcp => Transport::Tcp(Segment {
+                        sequence: self.port.into(),
+                        acknowledgement: 0,
+                        flags: TcpFlags::SYN,
+                    }),
+                },
+            };
+            self.channel.send(hop, &header, &[])?;
+        }
+        Ok(())
+    }
+}
