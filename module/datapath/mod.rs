@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod filter;
 pub mod flow;
 pub mod hash;
+pub mod icmp;
 #[path = "../sys/link.rs"]
 pub mod link;
 pub mod packet;

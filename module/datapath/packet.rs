@@ -17,11 +17,10 @@ const IPV4_CHECKSUM: usize = 10;
 const IPV4_ADDRESSES: usize = 12;
 const IPV6_ADDRESSES: usize = 8;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+/// Says in a chain of IPv6 headers that the next one is a fragment's.
+pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// A TCP or UDP packet.
@@ -38,7 +37,7 @@ pub struct Packet<A: Address> {
 pub enum Parsed<A: Address> {
     /// A TCP or UDP packet, with all of its TCP or UDP header but options.
     Transport(Packet<A>),
-    /// A message of ICMP or ICMPv6, which starts so many bytes from the IP header.
+    /// A message of ICMP over IPv4 or of ICMPv6 over IPv6, which starts so many bytes from the IP header.
     Icmp(usize),
     /// Only a part of a packet.
     Fragment,
@@ -54,6 +53,8 @@ pub enum Parsed<A: Address> {
 pub trait Header: Address {
     /// Its length without options or extension headers.
     const LENGTH: usize;
+    /// What it calls the version of ICMP that belongs to it.
+    const ICMP: u8;
 
     /// Reads what identifies a packet of the usual shape: nothing between the IP header and that of
     /// UDP or TCP, at least eight bytes of which are there. Everything else is for
@@ -102,7 +103,7 @@ fn usual<A: Header>(protocol: u8, addresses: A::Pair, ports: Ports) -> Option<Tu
 
 fn transport<A: Header>(packet: &[u8], at: usize, next: u8, addresses: A::Pair) -> Parsed<A> {
     let protocol = match next {
-        ICMP | ICMPV6 => return Parsed::Icmp(at),
+        next if next == A::ICMP => return Parsed::Icmp(at),
         FRAGMENT => return Parsed::Fragment,
         next => match Protocol::from_number(next) {
             Some(protocol) => protocol,
@@ -128,6 +129,7 @@ fn transport<A: Header>(packet: &[u8], at: usize, next: u8, addresses: A::Pair) 
 
 impl Header for V4 {
     const LENGTH: usize = 20;
+    const ICMP: u8 = 1;
 
     #[inline(always)]
     fn glance(packet: &[u8]) -> Option<Tuple<Self>> {
@@ -179,6 +181,7 @@ const NOT_WHOLE: u16 = 0x3fff_u16.to_be();
 
 impl Header for V6 {
     const LENGTH: usize = 40;
+    const ICMP: u8 = 58;
 
     #[inline(always)]
     fn glance(packet: &[u8]) -> Option<Tuple<Self>> {
@@ -197,7 +200,7 @@ impl Header for V6 {
         if header[0] >> 4 != 6 {
             return Parsed::Malformed;
         }
-        match skip_extensions(packet, header[6]) {
+        match skip_extensions(packet, header[6], Self::LENGTH) {
             Ok((next, at)) => {
                 let addresses = Self::addresses(header).unwrap_or_default();
                 transport(packet, at, next, addresses)
@@ -226,9 +229,14 @@ impl Header for V6 {
     }
 }
 
-// Follows the extension headers that may stand before a transport header (RFC 8200, section 4).
-fn skip_extensions(packet: &[u8], mut next: u8) -> Result<(u8, usize), Parsed<V6>> {
-    let mut at = V6::LENGTH;
+// Follows the extension headers that may stand before a transport header (RFC 8200, section 4), the
+// first of which is a `next` and starts `at` bytes from the IP header. What stands behind them, and
+// where it starts.
+pub(super) fn skip_extensions(
+    packet: &[u8],
+    mut next: u8,
+    mut at: usize,
+) -> Result<(u8, usize), Parsed<V6>> {
     while let HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS = next {
         let [following, length] = bytes(packet, at).ok_or(Parsed::Short(at.wrapping_add(2)))?;
         // A packet with a routing header left to follow goes somewhere else than it says.
@@ -315,6 +323,8 @@ mod tests {
         assert_eq!(V6::parse(&ipv6(44, &first_fragment)), Parsed::Fragment);
         assert_eq!(V4::parse(&ipv4(7, 0, 1, &[])), Parsed::Icmp(28));
         assert_eq!(V6::parse(&ipv6(58, &[])), Parsed::Icmp(40));
+        assert_eq!(V4::parse(&ipv4(5, 0, 58, &[])), Parsed::Other);
+        assert_eq!(V6::parse(&ipv6(1, &[])), Parsed::Other);
         assert_eq!(V6::parse(&ipv6(132, &[])), Parsed::Other);
     }
 

@@ -8,8 +8,10 @@ use super::flow::Change;
 use super::packet::{Header, TCP_HEADER, UDP_HEADER};
 use super::tuple::Tuple;
 
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
+/// Where the checksum stands in a TCP header.
+pub(super) const TCP_CHECKSUM: usize = 16;
+/// Where the checksum stands in a UDP header.
+pub(super) const UDP_CHECKSUM: usize = 6;
 
 /// Who computes the transport's checksum: `skb->ip_summed`, see include/linux/skbuff.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
