@@ -309,6 +309,8 @@ stats! {
     dropped_no_route,
     /// Packets let through untouched because their headers were malformed or cut short.
     malformed,
+    /// Errors of ICMP and ICMPv6 about packets of flows that were translated.
+    icmp_translated,
 }
 
 #[cfg(test)]

@@ -33,9 +33,10 @@ pub(crate) enum Counter {
     DroppedNoPort,
     DroppedNoRoute,
     Malformed,
+    IcmpTranslated,
 }
 
-const COUNTERS: usize = Counter::Malformed as usize + 1;
+const COUNTERS: usize = Counter::IcmpTranslated as usize + 1;
 
 /// The rules of all contexts.
 pub(crate) struct RuleSet {
@@ -186,6 +187,7 @@ impl Instance {
             dropped_no_port: sum(Counter::DroppedNoPort),
             dropped_no_route: sum(Counter::DroppedNoRoute),
             malformed: sum(Counter::Malformed),
+            icmp_translated: sum(Counter::IcmpTranslated),
         }
     }
 }

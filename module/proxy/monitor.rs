@@ -53,6 +53,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("dropped_no_port", Counted(Counter::DroppedNoPort)),
     ("dropped_no_route", Counted(Counter::DroppedNoRoute)),
     ("malformed", Counted(Counter::Malformed)),
+    ("icmp_translated", Counted(Counter::IcmpTranslated)),
 ];
 
 /// The counters, for each CPU.

@@ -22,6 +22,7 @@ mod sys;
 mod control;
 mod expiry;
 mod flows;
+mod icmp;
 mod instance;
 mod monitor;
 mod redirect;

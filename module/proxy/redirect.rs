@@ -9,12 +9,14 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use crate::datapath::flow::{Owner, Side, State};
+use crate::datapath::icmp::Icmp;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Header, Parsed, TCP_HEADER, UDP_HEADER};
 use crate::datapath::tcp::Segment;
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::flows::{Entry, Refused};
+use crate::icmp;
 use crate::instance::{Counter, Instance, Version};
 use crate::parameters::changed;
 use crate::sys::hooks::{
@@ -211,7 +213,7 @@ fn search<A: Routed, const LOCAL: bool>(
     let found = if LOCAL {
         packet.route_out(A::FAMILY)
     } else {
-        A::route_in(packet, from, to)
+        A::route_in(packet, from.source(), to.destination())
     };
     if found {
         Verdict::Accept
@@ -251,7 +253,8 @@ fn look_closely<A: Routed, const LOCAL: bool>(
                 Fragment::Gone => return Verdict::Stolen,
                 Fragment::Bad => return Verdict::Drop,
             },
-            Parsed::Icmp(_) | Parsed::Fragment | Parsed::Other => return Verdict::Accept,
+            Parsed::Icmp(at) => return icmp::pass::<A, LOCAL>(instance, guard, &mut packet, at),
+            Parsed::Fragment | Parsed::Other => return Verdict::Accept,
             Parsed::Short(needed) if packet.skb.pull(needed) => {}
             Parsed::Short(_) | Parsed::Malformed => {
                 instance.count(Counter::Malformed);
@@ -410,15 +413,16 @@ fn pass<A: Routed, const LOCAL: bool>(
 }
 
 /// How packets of one version of IP find their way.
-trait Routed: Version {
+pub(crate) trait Routed: Version + Icmp {
     const IS_V6: bool = matches!(Self::FAMILY, Family::V6);
     /// The header with that of UDP.
     type WithUdp: Extent;
     /// The header with that of TCP, both without options.
     type WithTcp: Extent;
 
-    /// Finds the way of a packet that came in as `from` and was made to look like `to`.
-    fn route_in(packet: &mut Packet<'_>, from: &Tuple<Self>, to: &Tuple<Self>) -> bool;
+    /// Finds the way of a packet that came in from `source`, whatever its header says now, and
+    /// goes to `destination`.
+    fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool;
 }
 
 impl Routed for V4 {
@@ -426,8 +430,8 @@ impl Routed for V4 {
     type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
 
     // Where it really comes from is what the check of sources (rp_filter) has to see.
-    fn route_in(packet: &mut Packet<'_>, from: &Tuple<Self>, to: &Tuple<Self>) -> bool {
-        packet.route_in_v4(to.destination().0, from.source().0)
+    fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool {
+        packet.route_in_v4(destination.0, source.0)
     }
 }
 
@@ -436,7 +440,7 @@ impl Routed for V6 {
     type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
 
     // IPv6 has no check of sources in its routing.
-    fn route_in(packet: &mut Packet<'_>, _: &Tuple<Self>, _: &Tuple<Self>) -> bool {
+    fn route_in(packet: &mut Packet<'_>, _: Self, _: Self) -> bool {
         packet.route_in_v6()
     }
 }

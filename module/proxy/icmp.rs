@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens to a message of ICMP or ICMPv6.
+
+use crate::datapath::icmp::{is_error, Error, ICMP_HEADER, REACH};
+use crate::datapath::link::ReadGuard;
+use crate::instance::{Counter, Instance};
+use crate::redirect::Routed;
+use crate::sys::hooks::{Packet, Verdict};
+
+/// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
+/// a flow. That is no news of the flow itself: anybody may have sent it.
+#[cold]
+pub(crate) fn pass<A: Routed, const LOCAL: bool>(
+    instance: &Instance,
+    guard: &ReadGuard,
+    packet: &mut Packet<'_>,
+    at: usize,
+) -> Verdict {
+    let Some(error) = read::<A>(packet, at) else {
+        return Verdict::Accept;
+    };
+    let from = error.from();
+    let Some((flow, side)) = A::flows(instance).find(guard, &from) else {
+        return Verdict::Accept;
+    };
+    let to = flow.key(side.other() as usize).reverse();
+    let offload = packet.skb.offload();
+    let sum = if packet.skb.unshare(error.end()) {
+        let bytes = packet.skb.writable(error.end());
+        bytes.and_then(|bytes| error.translate(bytes, &to, offload))
+    } else {
+        None
+    };
+    let Some(sum) = sum else {
+        instance.count(Counter::DroppedNoMemory);
+        return Verdict::Drop;
+    };
+    packet.skb.settle(sum);
+    packet.skb.untrack();
+    instance.count(Counter::IcmpTranslated);
+    // The machine's own messages have a way already.
+    if LOCAL && from.destination() == to.destination() {
+        return Verdict::Accept;
+    }
+    let found = if LOCAL {
+        packet.route_out(A::FAMILY)
+    } else {
+        A::route_in(packet, error.reporter, to.destination())
+    };
+    if !found {
+        instance.count(Counter::DroppedNoRoute);
+        return Verdict::Drop;
+    }
+    Verdict::Accept
+}
+
+// Of a message that is no error as little is brought into one piece as tells so.
+fn read<A: Routed>(packet: &mut Packet<'_>, at: usize) -> Option<Error<A>> {
+    if !packet.skb.pull(at.wrapping_add(ICMP_HEADER))
+        || !is_error::<A>(packet.skb.linear().get(at..)?)
+    {
+        return None;
+    }
+    let reach = at.wrapping_add(REACH).min(packet.skb.len() as usize);
+    if !packet.skb.pull(reach) {
+        return None;
+    }
+    Error::read(packet.skb.linear(), at)
+}
