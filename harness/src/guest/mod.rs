@@ -11,6 +11,7 @@ mod channel;
 mod client;
 mod device;
 mod fault;
+mod icmp;
 mod kmod;
 mod layout;
 mod measure;

@@ -103,6 +103,15 @@ impl RouteSocket {
             .with_context(|| format!("cannot bring interface {index} up"))
     }
 
+    /// Sets the length of the longest IP packet that an interface sends.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+            .with_context(|| format!("cannot set the MTU of interface {index} to {mtu}"))
+    }
+
     /// Gives an interface an address, without duplicate address detection.
     pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
         let mut message = AddressMessage::default();

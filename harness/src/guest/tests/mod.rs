@@ -9,12 +9,14 @@ mod context;
 mod conversation;
 mod faults;
 mod flood;
+mod icmp;
 mod lifecycle;
 mod malformed;
 mod many;
 mod monitor;
 mod netns;
 mod parameters;
+mod path_mtu;
 mod redirect;
 mod setup;
 mod sockets;
@@ -59,6 +61,8 @@ impl GuestTest {
 /// All functional tests, in the order in which they should run.
 pub fn all() -> Vec<GuestTest> {
     let mut tests = redirect::tests();
+    tests.extend(icmp::tests());
+    tests.extend(path_mtu::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

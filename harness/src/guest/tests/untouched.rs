@@ -178,7 +178,7 @@ fn with_body(family: Family, protocol: IpNextHeaderProtocol, body: &[u8]) -> Res
 }
 
 /// What a router that changes nothing makes of the frame's IP packet: one hop less to live.
-fn forwarded(frame: &[u8], family: Family) -> Result<Vec<u8>> {
+pub fn forwarded(frame: &[u8], family: Family) -> Result<Vec<u8>> {
     let mut packet = frame[ETHERNET..].to_vec();
     match family {
         Family::V4 => {

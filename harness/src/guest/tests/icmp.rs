@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Errors about redirected packets reach who sent them, and speak of what he sent.
+
+use std::io::{ErrorKind, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::libc;
+use nix::sys::socket::{
+    self, sockopt, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
+};
+use pnet::packet::tcp::TcpFlags;
+
+use super::setup::{
+    all_rules, client_address, ensure_no_loss, original, upstream, Setup, FAMILIES, PROTOCOLS, WAYS,
+};
+use super::sockets::{is_readable, udp, PATIENCE};
+use super::untouched::forwarded;
+use super::GuestTest;
+use crate::guest::channel::Channel;
+use crate::guest::icmp::Report;
+use crate::guest::layout::{
+    Host, CLIENT, CLIENT_LINK, CLIENT_PORT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE,
+    ROUTER_SERVER_SIDE, SERVER_LINK, UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL,
+    WIRE_UPSTREAM,
+};
+use crate::guest::offload::{self, Offload};
+use crate::guest::protocol::{Family, Way};
+use crate::guest::proxy;
+use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
+
+const ETHERNET: usize = 14;
+
+/// The tests of this file.
+pub fn tests() -> Vec<GuestTest> {
+    vec![
+        GuestTest::single(
+            "icmp-to-client",
+            "a client whose upstream has no socket gets the error, from the original destination",
+            to_client,
+        ),
+        GuestTest::single(
+            "icmp-to-upstream",
+            "an upstream whose client has no socket gets the error, about its own packet",
+            to_upstream,
+        ),
+        GuestTest::single(
+            "icmp-on-the-wire",
+            "errors about packets of flows arrive as if there were no redirect, byte for byte",
+            on_the_wire,
+        ),
+        GuestTest::single(
+            "icmp-forged",
+            "errors about no packet of a flow, or to another than its sender, pass untouched",
+            forged,
+        ),
+    ]
+}
+
+fn to_client() -> Result<()> {
+    let setup = Setup::new()?;
+    // So that the checksum in the packet that the error is about can be checked.
+    offload::set(
+        &setup.layout.client,
+        &CLIENT_LINK,
+        Offload::TxChecksum,
+        false,
+    )?;
+    let context = setup.context(&all_rules())?;
+    for family in FAMILIES {
+        for way in WAYS {
+            refused_client(&setup, family, way).with_context(|| format!("{family:?} {way:?}"))?;
+        }
+    }
+    let stats = context.stats()?;
+    ensure_no_loss(&stats)?;
+    ensure_translated(stats.icmp_translated, 4)?;
+    ensure!(
+        stats.packets_original == 4 && stats.packets_reply == 0,
+        "errors were counted as packets of flows: {stats:?}"
+    );
+    drop(context);
+    setup.finish()
+}
+
+fn refused_client(setup: &Setup, family: Family, way: Way) -> Result<()> {
+    let to = original(family);
+    let mut wire = Channel::open(&setup.layout.client, &CLIENT_LINK, family)?;
+    let client = udp(setup.client(way), client_address(way, family))?;
+    client.connect(to)?;
+    report_errors(&client)?;
+    client.send(b"is anybody there?")?;
+    ensure_refused(&client)?;
+    ensure_reported(&client, to, to)?;
+    if way == Way::Local {
+        return Ok(());
+    }
+    let frame = wire
+        .receive(&[CLIENT.mac])?
+        .context("no error came over the wire")?
+        .to_vec();
+    let report = Report::parse(&frame)?;
+    let about = [&frame[..ETHERNET], &report.about].concat();
+    let about = wire::parse(&about).context("the packet that the error is about")?;
+    ensure!(
+        (report.from, report.to) == (to.ip(), CLIENT.address(family))
+            && (about.header.source, about.header.destination) == (client.local_addr()?, to),
+        "expected an error from {to} about a packet to it, got {report:?}"
+    );
+    Ok(())
+}
+
+fn to_upstream() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&all_rules())?;
+    for family in FAMILIES {
+        for way in WAYS {
+            refused_upstream(&setup, family, way).with_context(|| format!("{family:?} {way:?}"))?;
+        }
+    }
+    let stats = context.stats()?;
+    ensure_no_loss(&stats)?;
+    ensure_translated(stats.icmp_translated, 4)?;
+    drop(context);
+    setup.finish()
+}
+
+fn refused_upstream(setup: &Setup, family: Family, way: Way) -> Result<()> {
+    let client = udp(setup.client(way), client_address(way, family))?;
+    let server = udp(&setup.layout.server, upstream(family))?;
+    client.send_to(b"I shall not wait", original(family))?;
+    ensure!(is_readable(&server, PATIENCE)?, "nothing arrived");
+    let (_, seen) = server.recv_from(&mut [0; 64])?;
+    drop(client);
+    server.connect(seen)?;
+    report_errors(&server)?;
+    server.send(b"here I am")?;
+    ensure_refused(&server)?;
+    let mut reporter = client_address(way, family);
+    reporter.set_port(0);
+    ensure_reported(&server, seen, reporter)
+}
+
+/// Lets a socket tell who reported an error, about which packet.
+fn report_errors(socket: &UdpSocket) -> Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    if socket.local_addr()?.is_ipv4() {
+        socket::setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        socket::setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
+    }
+    Ok(())
+}
+
+fn ensure_refused(socket: &UdpSocket) -> Result<()> {
+    match socket.recv(&mut [0; 64]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        other => bail!("expected a refusal, got {other:?}"),
+    }
+}
+
+/// Fails unless the next error of `socket` is about a packet to `about`, from the address of
+/// `reporter`.
+fn ensure_reported(socket: &UdpSocket, about: SocketAddr, reporter: SocketAddr) -> Result<()> {
+    let mut buffer = [0; 64];
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let mut space = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let message = socket::recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+    )
+    .context("no error is queued")?;
+    let from = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::Ipv4RecvErr(_, Some(address)) => {
+            Some(SockaddrIn::from(address).ip().into())
+        }
+        ControlMessageOwned::Ipv6RecvErr(_, Some(address)) => {
+            Some(SockaddrIn6::from(address).ip().into())
+        }
+        _ => None,
+    });
+    ensure!(
+        message.address == Some(SockaddrStorage::from(about)) && from == Some(reporter.ip()),
+        "expected an error from {} about a packet to {about}, got one from {from:?} about {:?}",
+        reporter.ip(),
+        message.address,
+    );
+    Ok(())
+}
+
+fn ensure_translated(found: u64, expected: u64) -> Result<()> {
+    ensure!(
+        found == expected,
+        "{found} errors were translated; expected {expected}"
+    );
+    Ok(())
+}
+
+/// Two machines on the wire, and a redirected packet between them.
+struct Wire {
+    family: Family,
+    client: Channel,
+    server: Channel,
+    transport: Transport,
+}
+
+impl Wire {
+    /// The packet that the client sent.
+    fn sent(&self) -> Header {
+        Header {
+            source: WIRE_CLIENT.socket(self.family, CLIENT_PORT),
+            destination: WIRE_ORIGINAL.socket(self.family, ORIGINAL_PORT),
+            transport: self.transport,
+        }
+    }
+
+    /// What arrives of it.
+    fn arrived(&self) -> Header {
+        Header {
+            destination: WIRE_UPSTREAM.socket(self.family, UPSTREAM_PORT),
+            ..self.sent()
+        }
+    }
+
+    /// An error from `from` to the sender of `about`.
+    fn report(&self, from: Host, about: Header) -> Result<Report> {
+        let mut buffer = [0; FRAME_MAX];
+        let packet = wire::build(&mut buffer, to_server(), &about, b"what went wrong")?;
+        Ok(Report {
+            from: from.address(self.family),
+            to: about.source.ip(),
+            kind: Report::unreachable(self.family),
+            code: 1,
+            about: packet[ETHERNET..].to_vec(),
+        })
+    }
+
+    /// Sends a frame from the server's net; what comes to `host` on the client's.
+    fn to_client(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
+        let frame = report.build(to_client_hop())?;
+        self.server.send_frame(&frame)?;
+        let arrived = self.client.receive(&[host.mac])?;
+        Ok((frame, arrived.context("nothing arrived")?.to_vec()))
+    }
+
+    /// Sends a frame from the client's net; what comes to `host` on the server's.
+    fn to_server(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
+        let frame = report.build(to_server())?;
+        self.client.send_frame(&frame)?;
+        let arrived = self.server.receive(&[host.mac])?;
+        Ok((frame, arrived.context("nothing arrived")?.to_vec()))
+    }
+}
+
+fn to_server() -> Hop {
+    Hop {
+        source: WIRE_CLIENT.mac,
+        destination: ROUTER_CLIENT_SIDE.mac,
+    }
+}
+
+fn to_client_hop() -> Hop {
+    Hop {
+        source: WIRE_UPSTREAM.mac,
+        destination: ROUTER_SERVER_SIDE.mac,
+    }
+}
+
+fn reversed(header: Header) -> Header {
+    Header {
+        source: header.destination,
+        destination: header.source,
+        ..header
+    }
+}
+
+/// Redirects one packet of each protocol and IP version, and then does `work`.
+fn with_flows(work: impl Fn(&mut Wire) -> Result<u64>) -> Result<()> {
+    let setup = Setup::new()?;
+    let rules = PROTOCOLS.into_iter().flat_map(|protocol| {
+        FAMILIES.map(|family| {
+            proxy::redirect(
+                protocol,
+                WIRE_ORIGINAL.socket(family, ORIGINAL_PORT),
+                WIRE_UPSTREAM.socket(family, UPSTREAM_PORT),
+            )
+        })
+    });
+    let context = setup.context(&rules.collect::<Vec<_>>())?;
+    let syn = Transport::Tcp(Segment {
+        sequence: 1,
+        acknowledgement: 0,
+        flags: TcpFlags::SYN,
+    });
+    let mut translated = 0;
+    for family in FAMILIES {
+        for transport in [Transport::Udp, syn] {
+            let mut wire = Wire {
+                family,
+                client: Channel::open(&setup.layout.client, &CLIENT_LINK, family)?,
+                server: Channel::open(&setup.layout.server, &SERVER_LINK, family)?,
+                transport,
+            };
+            wire.client.send(to_server(), &wire.sent(), b"hello")?;
+            let expected = wire.arrived();
+            let arrived = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
+            let arrived = wire::parse(arrived.context("the packet did not arrive")?)?;
+            ensure!(arrived.header == expected, "got {arrived:?}");
+            let before = context.stats()?;
+            translated += work(&mut wire).with_context(|| format!("{family:?}, {transport:?}"))?;
+            let mut after = context.stats()?;
+            ensure_translated(after.icmp_translated, translated)?;
+            after.icmp_translated = before.icmp_translated;
+            ensure!(before == after, "{before:?} became {after:?}");
+        }
+    }
+    drop(context);
+    setup.finish()
+}
+
+fn on_the_wire() -> Result<()> {
+    with_flows(|wire| {
+        let (sent, arrived) = (wire.sent(), wire.arrived());
+        let mut count = 0;
+        // All of the packet, or the eight bytes of its transport's header that there have to be.
+        let network = match wire.family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        for length in [usize::MAX, network + 8] {
+            let cut = |mut report: Report| {
+                report.about.truncate(length);
+                report
+            };
+            // The upstream itself, and a router before it.
+            for (from, seen) in [(WIRE_UPSTREAM, WIRE_ORIGINAL), (UPSTREAM, UPSTREAM)] {
+                let report = cut(wire.report(from, arrived)?);
+                let (_, frame) = wire.to_client(&report, WIRE_CLIENT)?;
+                ensure_same(&Report::parse(&frame)?, &cut(wire.report(seen, sent)?))?;
+                count += 1;
+            }
+            for from in [WIRE_CLIENT, CLIENT] {
+                let report = cut(wire.report(from, reversed(sent))?);
+                let (_, frame) = wire.to_server(&report, WIRE_UPSTREAM)?;
+                let expected = cut(wire.report(from, reversed(arrived))?);
+                ensure_same(&Report::parse(&frame)?, &expected)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    })
+}
+
+fn ensure_same(found: &Report, expected: &Report) -> Result<()> {
+    ensure!(
+        found == expected,
+        "expected {expected:02x?}, got {found:02x?}"
+    );
+    Ok(())
+}
+
+fn forged() -> Result<()> {
+    with_flows(|wire| {
+        let (sent, arrived) = (wire.sent(), wire.arrived());
+        let genuine = wire.report(WIRE_UPSTREAM, arrived)?;
+        let other_kind = match wire.family {
+            // Source quench; a type that is none.
+            Family::V4 => 4,
+            Family::V6 => 100,
+        };
+        let with = |change: &dyn Fn(&mut Report)| {
+            let mut report = genuine.clone();
+            change(&mut report);
+            report
+        };
+        let mut other_port = arrived;
+        other_port.source.set_port(CLIENT_PORT + 2);
+        let mut samples = vec![
+            ("another port", wire.report(WIRE_UPSTREAM, other_port)?),
+            ("the untranslated packet", wire.report(WIRE_UPSTREAM, sent)?),
+            ("no error", with(&|report| report.kind = other_kind)),
+            (
+                "another protocol within",
+                with(&|report| report.about[if report.from.is_ipv4() { 9 } else { 6 }] = 132),
+            ),
+            (
+                "seven bytes of a header",
+                with(&|report| {
+                    let network = if report.from.is_ipv4() { 20 } else { 40 };
+                    report.about.truncate(network + 7);
+                }),
+            ),
+            ("no packet", with(&|report| report.about.clear())),
+        ];
+        if wire.family == Family::V4 {
+            let fragment = with(&|report| report.about[7] = 1);
+            samples.push(("a later fragment", fragment));
+        }
+        for (what, report) in &samples {
+            let (frame, found) = wire.to_client(report, WIRE_CLIENT)?;
+            ensure_untouched(what, wire.family, &frame, &found)?;
+        }
+        let elsewhere = with(&|report| report.to = CLIENT.address(wire.family));
+        let (frame, found) = wire.to_client(&elsewhere, CLIENT)?;
+        ensure_untouched("to another", wire.family, &frame, &found)?;
+        let wrong_way = wire.report(WIRE_CLIENT, reversed(arrived))?;
+        let (frame, found) = wire.to_server(&wrong_way, WIRE_UPSTREAM)?;
+        ensure_untouched("about a packet that came", wire.family, &frame, &found)?;
+        let elsewhere = Report {
+            to: ORIGINAL.address(wire.family),
+            ..wire.report(WIRE_CLIENT, reversed(sent))?
+        };
+        let (frame, found) = wire.to_server(&elsewhere, ORIGINAL)?;
+        ensure_untouched("to another server", wire.family, &frame, &found)?;
+        Ok(0)
+    })
+}
+
+fn ensure_untouched(what: &str, family: Family, sent: &[u8], found: &[u8]) -> Result<()> {
+    let expected = forwarded(sent, family)?;
+    ensure!(
+        found[ETHERNET..] == expected,
+        "{what}: expected {expected:02x?}, got {:02x?}",
+        &found[ETHERNET..]
+    );
+    Ok(())
+}
