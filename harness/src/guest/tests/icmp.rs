@@ -5,8 +5,11 @@
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use mutex_abi::proxy::Rule;
 use nix::libc;
 use nix::sys::socket::{
     self, sockopt, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
@@ -55,6 +58,11 @@ pub fn tests() -> Vec<GuestTest> {
             "icmp-forged",
             "errors about no packet of a flow, or to another than its sender, pass untouched",
             forged,
+        ),
+        GuestTest::single(
+            "icmp-no-news",
+            "errors do not keep a flow from timing out",
+            no_news,
         ),
     ]
 }
@@ -209,6 +217,22 @@ struct Wire {
 }
 
 impl Wire {
+    /// Sends the packet, which must be redirected.
+    fn open(setup: &Setup, family: Family, transport: Transport) -> Result<Self> {
+        let mut wire = Self {
+            family,
+            client: Channel::open(&setup.layout.client, &CLIENT_LINK, family)?,
+            server: Channel::open(&setup.layout.server, &SERVER_LINK, family)?,
+            transport,
+        };
+        wire.client.send(to_server(), &wire.sent(), b"hello")?;
+        let expected = wire.arrived();
+        let arrived = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
+        let arrived = wire::parse(arrived.context("the packet did not arrive")?)?;
+        ensure!(arrived.header == expected, "got {arrived:?}");
+        Ok(wire)
+    }
+
     /// The packet that the client sent.
     fn sent(&self) -> Header {
         Header {
@@ -278,9 +302,8 @@ fn reversed(header: Header) -> Header {
     }
 }
 
-/// Redirects one packet of each protocol and IP version, and then does `work`.
-fn with_flows(work: impl Fn(&mut Wire) -> Result<u64>) -> Result<()> {
-    let setup = Setup::new()?;
+/// Redirects what goes over the wire.
+fn wire_rules() -> Vec<Rule> {
     let rules = PROTOCOLS.into_iter().flat_map(|protocol| {
         FAMILIES.map(|family| {
             proxy::redirect(
@@ -290,7 +313,13 @@ fn with_flows(work: impl Fn(&mut Wire) -> Result<u64>) -> Result<()> {
             )
         })
     });
-    let context = setup.context(&rules.collect::<Vec<_>>())?;
+    rules.collect()
+}
+
+/// Redirects one packet of each protocol and IP version, and then does `work`.
+fn with_flows(work: impl Fn(&mut Wire) -> Result<u64>) -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&wire_rules())?;
     let syn = Transport::Tcp(Segment {
         sequence: 1,
         acknowledgement: 0,
@@ -299,17 +328,7 @@ fn with_flows(work: impl Fn(&mut Wire) -> Result<u64>) -> Result<()> {
     let mut translated = 0;
     for family in FAMILIES {
         for transport in [Transport::Udp, syn] {
-            let mut wire = Wire {
-                family,
-                client: Channel::open(&setup.layout.client, &CLIENT_LINK, family)?,
-                server: Channel::open(&setup.layout.server, &SERVER_LINK, family)?,
-                transport,
-            };
-            wire.client.send(to_server(), &wire.sent(), b"hello")?;
-            let expected = wire.arrived();
-            let arrived = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
-            let arrived = wire::parse(arrived.context("the packet did not arrive")?)?;
-            ensure!(arrived.header == expected, "got {arrived:?}");
+            let mut wire = Wire::open(&setup, family, transport)?;
             let before = context.stats()?;
             translated += work(&mut wire).with_context(|| format!("{family:?}, {transport:?}"))?;
             let mut after = context.stats()?;
@@ -428,4 +447,30 @@ fn ensure_untouched(what: &str, family: Family, sent: &[u8], found: &[u8]) -> Re
         &found[ETHERNET..]
     );
     Ok(())
+}
+
+fn no_news() -> Result<()> {
+    let setup = Setup::with_parameters(&[("udp_timeout", "1"), ("gc_interval", "1")])?;
+    let context = setup.context(&wire_rules())?;
+    let mut wire = Wire::open(&setup, Family::V4, Transport::Udp)?;
+    let reports = [
+        wire.report(WIRE_UPSTREAM, wire.arrived())?
+            .build(to_client_hop())?,
+        wire.report(WIRE_CLIENT, reversed(wire.sent()))?
+            .build(to_server())?,
+    ];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while context.stats()?.flows_current != 0 {
+        ensure!(Instant::now() < deadline, "errors keep the flow alive");
+        wire.server.send_frame(&reports[0])?;
+        wire.client.send_frame(&reports[1])?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    let translated = context.stats()?.icmp_translated;
+    ensure!(
+        translated > 2,
+        "only {translated} errors came while there was a flow"
+    );
+    drop(context);
+    setup.finish()
 }
