@@ -225,7 +225,7 @@ impl Wire {
             server: Channel::open(&setup.layout.server, &SERVER_LINK, family)?,
             transport,
         };
-        wire.client.send(to_server(), &wire.sent(), b"hello")?;
+        wire.client.send(towards_server(), &wire.sent(), b"hello")?;
         let expected = wire.arrived();
         let arrived = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
         let arrived = wire::parse(arrived.context("the packet did not arrive")?)?;
@@ -253,7 +253,7 @@ impl Wire {
     /// An error from `from` to the sender of `about`.
     fn report(&self, from: Host, about: Header) -> Result<Report> {
         let mut buffer = [0; FRAME_MAX];
-        let packet = wire::build(&mut buffer, to_server(), &about, b"what went wrong")?;
+        let packet = wire::build(&mut buffer, towards_server(), &about, b"what went wrong")?;
         Ok(Report {
             from: from.address(self.family),
             to: about.source.ip(),
@@ -264,30 +264,30 @@ impl Wire {
     }
 
     /// Sends a frame from the server's net; what comes to `host` on the client's.
-    fn to_client(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
-        let frame = report.build(to_client_hop())?;
+    fn send_to_client(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
+        let frame = report.build(towards_client())?;
         self.server.send_frame(&frame)?;
         let arrived = self.client.receive(&[host.mac])?;
         Ok((frame, arrived.context("nothing arrived")?.to_vec()))
     }
 
     /// Sends a frame from the client's net; what comes to `host` on the server's.
-    fn to_server(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
-        let frame = report.build(to_server())?;
+    fn send_to_server(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
+        let frame = report.build(towards_server())?;
         self.client.send_frame(&frame)?;
         let arrived = self.server.receive(&[host.mac])?;
         Ok((frame, arrived.context("nothing arrived")?.to_vec()))
     }
 }
 
-fn to_server() -> Hop {
+fn towards_server() -> Hop {
     Hop {
         source: WIRE_CLIENT.mac,
         destination: ROUTER_CLIENT_SIDE.mac,
     }
 }
 
-fn to_client_hop() -> Hop {
+fn towards_client() -> Hop {
     Hop {
         source: WIRE_UPSTREAM.mac,
         destination: ROUTER_SERVER_SIDE.mac,
@@ -358,13 +358,13 @@ fn on_the_wire() -> Result<()> {
             // The upstream itself, and a router before it.
             for (from, seen) in [(WIRE_UPSTREAM, WIRE_ORIGINAL), (UPSTREAM, UPSTREAM)] {
                 let report = cut(wire.report(from, arrived)?);
-                let (_, frame) = wire.to_client(&report, WIRE_CLIENT)?;
+                let (_, frame) = wire.send_to_client(&report, WIRE_CLIENT)?;
                 ensure_same(&Report::parse(&frame)?, &cut(wire.report(seen, sent)?))?;
                 count += 1;
             }
             for from in [WIRE_CLIENT, CLIENT] {
                 let report = cut(wire.report(from, reversed(sent))?);
-                let (_, frame) = wire.to_server(&report, WIRE_UPSTREAM)?;
+                let (_, frame) = wire.send_to_server(&report, WIRE_UPSTREAM)?;
                 let expected = cut(wire.report(from, reversed(arrived))?);
                 ensure_same(&Report::parse(&frame)?, &expected)?;
                 count += 1;
@@ -420,20 +420,20 @@ fn forged() -> Result<()> {
             samples.push(("a later fragment", fragment));
         }
         for (what, report) in &samples {
-            let (frame, found) = wire.to_client(report, WIRE_CLIENT)?;
+            let (frame, found) = wire.send_to_client(report, WIRE_CLIENT)?;
             ensure_untouched(what, wire.family, &frame, &found)?;
         }
         let elsewhere = with(&|report| report.to = CLIENT.address(wire.family));
-        let (frame, found) = wire.to_client(&elsewhere, CLIENT)?;
+        let (frame, found) = wire.send_to_client(&elsewhere, CLIENT)?;
         ensure_untouched("to another", wire.family, &frame, &found)?;
         let wrong_way = wire.report(WIRE_CLIENT, reversed(arrived))?;
-        let (frame, found) = wire.to_server(&wrong_way, WIRE_UPSTREAM)?;
+        let (frame, found) = wire.send_to_server(&wrong_way, WIRE_UPSTREAM)?;
         ensure_untouched("about a packet that came", wire.family, &frame, &found)?;
         let elsewhere = Report {
             to: ORIGINAL.address(wire.family),
             ..wire.report(WIRE_CLIENT, reversed(sent))?
         };
-        let (frame, found) = wire.to_server(&elsewhere, ORIGINAL)?;
+        let (frame, found) = wire.send_to_server(&elsewhere, ORIGINAL)?;
         ensure_untouched("to another server", wire.family, &frame, &found)?;
         Ok(0)
     })
@@ -455,9 +455,9 @@ fn no_news() -> Result<()> {
     let mut wire = Wire::open(&setup, Family::V4, Transport::Udp)?;
     let reports = [
         wire.report(WIRE_UPSTREAM, wire.arrived())?
-            .build(to_client_hop())?,
+            .build(towards_client())?,
         wire.report(WIRE_CLIENT, reversed(wire.sent()))?
-            .build(to_server())?,
+            .build(towards_server())?,
     ];
     let deadline = Instant::now() + Duration::from_secs(10);
     while context.stats()?.flows_current != 0 {
