@@ -10,6 +10,7 @@ mod conversation;
 mod faults;
 mod flood;
 mod icmp;
+mod icmp_wire;
 mod lifecycle;
 mod malformed;
 mod many;
@@ -62,6 +63,7 @@ impl GuestTest {
 pub fn all() -> Vec<GuestTest> {
     let mut tests = redirect::tests();
     tests.extend(icmp::tests());
+    tests.extend(icmp_wire::tests());
     tests.extend(path_mtu::tests());
     tests.extend([
         GuestTest::single(
