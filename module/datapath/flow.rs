@@ -128,6 +128,15 @@ pub struct Owner {
     pub upstream: u8,
 }
 
+/// How an upstream takes a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers.
+    Answered,
+    /// It refuses, or says nothing.
+    Failed,
+}
+
 impl<R: Default> Flow<R> {
     /// A flow whose packets look like `original` when they come from the client, and like
     /// `upstream` when they leave for the upstream; with what packets of either side look like on
@@ -232,29 +241,33 @@ impl<R> Flow<R> {
         }
     }
 
-    /// Moves the flow on by a segment of `side` with TCP options `options`.
+    /// Moves the flow on by a segment of `side` with TCP options `options`. Tells how the upstream
+    /// takes the connection, if this segment decides it.
     #[cold]
-    pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) {
+    pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) -> Option<Outcome> {
         let life = self.half(side).life.load(Relaxed);
         let (state, fins) = (State::from_number(life & !FINS), life & FINS);
         let mine = &self.half(side).progress;
         let other = &self.half(side.other()).progress;
         let flags = segment.flags;
         if flags.rst() {
-            let real = match (state, side) {
-                (State::Opening, Side::Reply) => Progress::refuses(other, segment),
-                _ => mine.resets(other, segment),
+            let refusal = (state, side) == (State::Opening, Side::Reply);
+            let real = if refusal {
+                Progress::refuses(other, segment)
+            } else {
+                mine.resets(other, segment)
             };
             if real {
                 self.set_life(State::Closed, fins);
             }
-            return;
+            return (real && refusal).then_some(Outcome::Failed);
         }
         match (state, side, flags.syn()) {
             (State::Opening, Side::Original, true) => mine.begin(segment, options),
             (State::Opening, Side::Reply, true) if Progress::refuses(other, segment) => {
                 mine.answer(other, segment, options);
                 self.set_life(State::Established, fins);
+                return Some(Outcome::Answered);
             }
             (State::Opening, ..) | (_, _, true) => {}
             (State::Established | State::Closing | State::Closed, ..) => {
@@ -270,6 +283,7 @@ impl<R> Flow<R> {
                 }
             }
         }
+        None
     }
 
     // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out
@@ -331,6 +345,7 @@ mod tests {
     use super::super::tuple::tests::{any_v4, any_v6, ip};
     use super::super::tuple::{Ports, V4, V6};
     use super::*;
+    use core::cell::Cell;
     use proptest::prelude::*;
     use Side::{Original, Reply};
 
@@ -385,6 +400,8 @@ mod tests {
     struct Talk {
         flow: Flow<()>,
         peers: [Peer; 2],
+        // The last that was told.
+        outcome: Cell<Option<Outcome>>,
     }
 
     impl Talk {
@@ -394,6 +411,7 @@ mod tests {
                 flow: flow(Protocol::Tcp),
                 // Over the wrap.
                 peers: [peer(u32::MAX - 5), peer(1 << 31)],
+                outcome: Cell::new(None),
             }
         }
 
@@ -419,7 +437,8 @@ mod tests {
             header[13] = flags;
             let segment = Segment::read(&header, length + 20);
             if !self.flow.is_plain(side, Some(&segment)) {
-                self.flow.advance_tcp(side, &segment, &[]);
+                let outcome = self.flow.advance_tcp(side, &segment, &[]);
+                self.outcome.set(outcome.or(self.outcome.get()));
             }
             self.flow.state()
         }
@@ -471,8 +490,25 @@ mod tests {
         let mut talk = Talk::new();
         talk.send(Original, SYN, 0);
         assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, 1), State::Opening);
+        assert_eq!(talk.outcome.get(), None);
         let ack = talk.peers[1].seen;
         assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
+        assert_eq!(talk.outcome.get(), Some(Outcome::Failed));
+        talk.outcome.set(None);
+        talk.inject(Reply, RST | ACK, 0, 0, ack);
+        assert_eq!(talk.outcome.get(), None);
+    }
+
+    #[test]
+    fn a_client_that_gives_up_says_nothing_of_the_server() {
+        let mut talk = Talk::new();
+        talk.send(Original, SYN, 0);
+        assert_eq!(talk.send(Original, RST, 0), State::Closed);
+        assert_eq!(talk.outcome.get(), None);
+        let mut talk = Talk::open();
+        assert_eq!(talk.outcome.take(), Some(Outcome::Answered));
+        talk.send(Reply, RST | ACK, 0);
+        assert_eq!(talk.outcome.get(), None);
     }
 
     #[test]

@@ -25,3 +25,4 @@ pub mod table;
 pub mod tcp;
 pub mod translate;
 pub mod tuple;
+pub mod upstream;

@@ -7,7 +7,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 // What the two modules share, and the host has as crates: each module uses its own part of it.
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../abi/mod.rs"]
 mod abi;
 #[allow(dead_code, unreachable_pub)]

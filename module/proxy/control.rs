@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::proxy::{decode_config, ConfigHeader, Rule, IOC_STATS, MAX_RULES};
+use crate::abi::proxy::{Config, ConfigHeader, IOC_STATS, MAX_RULES, MAX_UPSTREAMS};
 use crate::registry::{ContextId, Registry};
 use crate::sys::device::{Device, ToUser};
 use crate::sys::net::Namespace;
@@ -41,11 +41,11 @@ impl Drop for Context {
 impl Device for ControlDevice {
     type Context = Context;
 
-    const MAX_WRITE: usize = ConfigHeader::config_size(MAX_RULES);
+    const MAX_WRITE: usize = Config::size(MAX_UPSTREAMS, MAX_RULES);
 
     fn open(&self) -> Result<Context> {
         let mut empty = KVec::new();
-        empty.extend_from_slice(&ConfigHeader { rules: 0 }.encode(), GFP_KERNEL)?;
+        empty.extend_from_slice(&ConfigHeader::EMPTY.encode(), GFP_KERNEL)?;
         let config = KBox::pin_init(new_mutex!(empty), GFP_KERNEL)?;
         Ok(Context {
             registry: self.registry.clone(),
@@ -55,14 +55,11 @@ impl Device for ControlDevice {
     }
 
     fn write(&self, context: &Context, bytes: &[u8]) -> Result {
-        let mut rules: KVec<Rule> = KVec::new();
-        for rule in decode_config(bytes).map_err(|_| EINVAL)? {
-            rules.push(rule.map_err(|_| EINVAL)?, GFP_KERNEL)?;
-        }
+        let new = Config::decode(bytes).map_err(|_| EINVAL)?;
         let mut copy = KVec::new();
         copy.extend_from_slice(bytes, GFP_KERNEL)?;
         let mut config = context.config.lock();
-        self.registry.configure(context.id, rules)?;
+        self.registry.configure(context.id, &new)?;
         *config = copy;
         Ok(())
     }

@@ -7,11 +7,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::datapath::flow::{Side, Timeouts};
+use crate::abi::proxy::Protocol;
+use crate::datapath::flow::{Outcome, Side, State, Timeouts};
 use crate::datapath::tuple::{V4, V6};
 use crate::flows::Entry;
 use crate::instance::{Instance, Version};
 use crate::parameters;
+use crate::sys::rcu;
 use crate::sys::time;
 use crate::sys::work::Periodic;
 
@@ -40,8 +42,13 @@ fn slice_interval() -> u32 {
 fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let now = time::jiffies();
     let expired = |flow: &Entry<A>| {
-        let protocol = flow.key(Side::Original as usize).protocol;
-        flow.idle(now) >= timeouts.of(protocol, flow.state())
+        let (protocol, state) = (flow.key(Side::Original as usize).protocol, flow.state());
+        let expired = flow.idle(now) >= timeouts.of(protocol, state);
+        // Nobody answered its SYN.
+        if expired && (protocol, state) == (Protocol::Tcp, State::Opening) {
+            rcu::read(|guard| instance.report(guard, flow, Outcome::Failed));
+        }
+        expired
     };
     let flows = A::flows(instance);
     let chains = flows.chains();

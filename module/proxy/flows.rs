@@ -77,6 +77,8 @@ const CHAINS_AT_ONCE: usize = 64;
 const PORT_ATTEMPTS: u16 = 64;
 /// Ports below are not given to flows: RFC 6056, section 3.2.
 const FIRST_PORT: u16 = 1024;
+/// Ports below are not given to sockets, unless net.ipv4.ip_local_port_range was changed.
+const FIRST_SOCKET_PORT: u16 = 32_768;
 
 /// The table, and the memory that its flows are in.
 pub(crate) struct Flows<A: Stored> {
@@ -132,7 +134,8 @@ impl<A: Stored> Flows<A> {
     }
 
     /// Makes a flow from `original` to `upstream`, from another source port if that one is taken
-    /// there. The flow may be another CPU's that was faster.
+    /// there or `upstream` comes from another address, which then is the machine's own. The flow
+    /// may be another CPU's that was faster.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
@@ -153,7 +156,9 @@ impl<A: Stored> Flows<A> {
                 instance.count(Counter::FlowsEvicted);
                 instance.count(Counter::FlowsRemoved);
             }
-            let upstream = self.free_port(guard, upstream).ok_or(Refused::NoPort)?;
+            let own = original.source() != upstream.source();
+            let upstream = self.free_port(guard, upstream, own);
+            let upstream = upstream.ok_or(Refused::NoPort)?;
             let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
             let flow = Owned::new(self.slab(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
@@ -167,13 +172,18 @@ impl<A: Stored> Flows<A> {
         Ok(flow)
     }
 
-    // `upstream`, or the same from another source port, such that answers to it are of no flow yet.
-    fn free_port(&self, guard: &ReadGuard, upstream: &Tuple<A>) -> Option<Tuple<A>> {
+    // `upstream`, or the same from another source port, such that answers to it are of no flow yet
+    // and, if it comes from an address of the machine's own, of no socket.
+    fn free_port(&self, guard: &ReadGuard, upstream: &Tuple<A>, own: bool) -> Option<Tuple<A>> {
         let free = |tuple: &Tuple<A>| self.table.find(guard, &tuple.reverse()).is_none();
-        if free(upstream) {
+        if !own && free(upstream) {
             return Some(*upstream);
         }
-        let range = u16::MAX - FIRST_PORT;
+        let range = if own {
+            FIRST_SOCKET_PORT - FIRST_PORT
+        } else {
+            u16::MAX - FIRST_PORT
+        };
         let start = random() as u16 % range;
         (0..PORT_ATTEMPTS)
             .map(|step| FIRST_PORT + (u32::from(start) + u32::from(step)) as u16 % range)

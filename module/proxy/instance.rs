@@ -7,15 +7,17 @@ use core::sync::atomic::AtomicU64;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::proxy::{Rule, Stats};
+use crate::abi::proxy::{Action, Config, Stats};
 use crate::datapath::filter::{self, Filter};
-use crate::datapath::flow::Side;
+use crate::datapath::flow::{Outcome, Side};
+use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
-use crate::datapath::rules::{Compiled, Rules};
 use crate::datapath::tuple::{V4, V6};
-use crate::flows::{Flows, Memory, Stored};
+use crate::flows::{Entry, Flows, Memory, Stored};
+use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::Counters;
 use crate::sys::rcu::Rcu;
+use crate::sys::time;
 use crate::sys::zeroed;
 
 /// What is counted. The numbers index the per-CPU counters.
@@ -38,45 +40,12 @@ pub(crate) enum Counter {
 
 const COUNTERS: usize = Counter::IcmpTranslated as usize + 1;
 
-/// The rules of all contexts.
-pub(crate) struct RuleSet {
-    v4: Rules<KVec<Compiled<V4>>>,
-    v6: Rules<KVec<Compiled<V6>>>,
-}
-
-impl RuleSet {
-    /// Without rules.
-    pub(crate) const fn new() -> Self {
-        Self {
-            v4: Rules(KVec::new()),
-            v6: Rules(KVec::new()),
-        }
-    }
-
-    /// Adds a rule of the context `owner`, to be asked after those before.
-    pub(crate) fn push(&mut self, rule: &Rule, owner: u32) -> Result {
-        if let Some(rule) = Compiled::new(rule, owner) {
-            self.v4.0.push(rule, GFP_KERNEL)?;
-        }
-        if let Some(rule) = Compiled::new(rule, owner) {
-            self.v6.0.push(rule, GFP_KERNEL)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the rules of `owner` match nothing any more.
-    pub(crate) fn disable(&self, owner: u32) {
-        self.v4.disable(owner);
-        self.v6.disable(owner);
-    }
-}
-
 /// A version of IP, with what there is for each.
 pub(crate) trait Version: Header + Stored {
     /// Its flows.
     fn flows(instance: &Instance) -> &Flows<Self>;
     /// Its rules.
-    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>>;
+    fn rules(rules: &RuleSet) -> &VersionRules<Self>;
 }
 
 impl Version for V4 {
@@ -85,7 +54,7 @@ impl Version for V4 {
         &instance.v4
     }
 
-    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>> {
+    fn rules(rules: &RuleSet) -> &VersionRules<Self> {
         &rules.v4
     }
 }
@@ -96,7 +65,7 @@ impl Version for V6 {
         &instance.v6
     }
 
-    fn rules(rules: &RuleSet) -> &Rules<KVec<Compiled<Self>>> {
+    fn rules(rules: &RuleSet) -> &VersionRules<Self> {
         &rules.v6
     }
 }
@@ -124,13 +93,30 @@ impl Instance {
         })
     }
 
-    /// Lets packets through the filter that `rule` may be for.
-    pub(crate) fn admit(&self, rule: &Rule) {
-        let (first, last) = (rule.port_first, rule.port_last);
-        self.filter.add(Side::Original, first, last);
-        match rule.upstream_port {
-            0 => self.filter.add(Side::Reply, first, last),
-            port => self.filter.add(Side::Reply, port, port),
+    /// Lets packets through the filter that may be of flows that `config` makes.
+    pub(crate) fn admit(&self, config: &Config<'_>) {
+        for rule in config
+            .rules()
+            .filter(|rule| rule.action == Action::Redirect)
+        {
+            let (first, last) = (rule.port_first, rule.port_last);
+            self.filter.add(Side::Original, first, last);
+            for upstream in config.upstreams_of(&rule) {
+                match upstream.port {
+                    0 => self.filter.add(Side::Reply, first, last),
+                    port => self.filter.add(Side::Reply, port, port),
+                }
+            }
+        }
+    }
+
+    /// Takes note of how the upstream of `flow` took the connection.
+    pub(crate) fn report<A: Version>(&self, guard: &ReadGuard, flow: &Entry<A>, outcome: Outcome) {
+        let owner = flow.owner();
+        if let Some(pool) = A::rules(self.rules.load(guard)).pool(owner.context) {
+            let answer = flow.key(Side::Reply as usize);
+            let (address, port) = (answer.source(), answer.ports.source());
+            pool.report(owner.upstream, address, port, outcome, time::jiffies());
         }
     }
 

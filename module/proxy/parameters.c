@@ -73,6 +73,8 @@ PARAMETER(gc_interval, 30, 1, 3600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");
 PARAMETER(max_flows, 65536, 1, 1048576, 0644,
 	  "Flows of each IP version in a network namespace");
+PARAMETER(upstream_retry, 30, 1, 86400, 0644,
+	  "Seconds after which an upstream that failed is tried again");
 PARAMETER(hash_buckets, 1024, 16, 1048576, 0444,
 	  "Chains that a flow table begins with, rounded up to a power of two; it grows with its flows");
 PARAMETER(hash_seed, 0, 0, 4294967295, 0444,

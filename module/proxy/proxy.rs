@@ -6,7 +6,7 @@ use kernel::c_str;
 use kernel::prelude::*;
 
 // What the two modules share, and the host has as crates: each module uses its own part of it.
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 #[path = "../abi/mod.rs"]
 mod abi;
 #[allow(dead_code, unreachable_pub)]
@@ -27,6 +27,7 @@ mod instance;
 mod monitor;
 mod redirect;
 mod registry;
+mod rule_set;
 
 sys::version::kernel_module! {
     { type: ProxyModule, name: "mutex_proxy", }

@@ -8,21 +8,23 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
-use crate::datapath::flow::{Owner, Side, State};
+use crate::datapath::flow::{Side, State};
 use crate::datapath::icmp::Icmp;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Header, Parsed, TCP_HEADER, UDP_HEADER};
 use crate::datapath::tcp::Segment;
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
+use crate::datapath::upstream::Moment;
 use crate::flows::{Entry, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance, Version};
-use crate::parameters::changed;
+use crate::parameters::{self, changed};
 use crate::sys::hooks::{
     self, Extent, Fragment, Glanced, Hook, Packet, Place, Registration, Verdict,
 };
 use crate::sys::net::Namespace;
+use crate::sys::random::random;
 use crate::sys::route::Way;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
@@ -286,7 +288,15 @@ fn handle<A: Routed, const LOCAL: bool>(
         return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
     };
     if !flow.is_plain(side, segment.as_ref())
-        && advance(packet, headers, segment.as_ref(), flow, side) == Next::BeginAnew
+        && advance(
+            instance,
+            guard,
+            packet,
+            headers,
+            segment.as_ref(),
+            flow,
+            side,
+        ) == Next::BeginAnew
     {
         flows.remove(guard, flow, instance);
         return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
@@ -303,6 +313,8 @@ enum Next {
 // A packet that may change the state of its flow.
 #[cold]
 fn advance<A: Routed>(
+    instance: &Instance,
+    guard: &ReadGuard,
     packet: &Packet<'_>,
     headers: &packet::Packet<A>,
     segment: Option<&Segment>,
@@ -320,7 +332,9 @@ fn advance<A: Routed>(
     }
     let options = headers.transport.wrapping_add(TCP_HEADER);
     let options = packet.skb.linear().get(options..).unwrap_or_default();
-    flow.advance_tcp(side, segment, options);
+    if let Some(outcome) = flow.advance_tcp(side, segment, options) {
+        instance.report(guard, flow, outcome);
+    }
     Next::Pass
 }
 
@@ -343,17 +357,29 @@ fn begin<A: Routed, const LOCAL: bool>(
         HOOK_PRE_ROUTING
     };
     let rules = A::rules(instance.rules.load(guard));
-    let Some((rule, upstream)) = rules.find(hook, &headers.tuple) else {
+    let state = packet.state;
+    let Some(choice) = rules.choose(hook, &headers.tuple, || state.interface(), moment) else {
         return Verdict::Accept;
     };
-    let owner = Owner {
-        context: rule.owner,
-        upstream: 0,
-    };
+    let mut upstream = choice.upstream;
+    // Else the answer would go to the client past us.
+    if !LOCAL {
+        if let Some(source) = A::source_back(packet, &upstream) {
+            upstream = upstream.from_address(source);
+        }
+    }
     let flows = A::flows(instance);
-    match flows.create(guard, &headers.tuple, &upstream, owner, instance) {
+    match flows.create(guard, &headers.tuple, &upstream, choice.owner, instance) {
         Ok(flow) => {
-            advance(packet, headers, segment.as_ref(), flow, Side::Original);
+            advance(
+                instance,
+                guard,
+                packet,
+                headers,
+                segment.as_ref(),
+                flow,
+                Side::Original,
+            );
             pass::<A, LOCAL>(instance, packet, headers, flow, Side::Original)
         }
         Err(refused) => {
@@ -365,6 +391,14 @@ fn begin<A: Routed, const LOCAL: bool>(
             });
             Verdict::Drop
         }
+    }
+}
+
+fn moment() -> Moment {
+    Moment {
+        now: time::jiffies(),
+        retry: parameters::upstream_retry().saturating_mul(time::HZ),
+        random: random(),
     }
 }
 
@@ -423,6 +457,10 @@ pub(crate) trait Routed: Version + Icmp {
     /// Finds the way of a packet that came in from `source`, whatever its header says now, and
     /// goes to `destination`.
     fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool;
+
+    /// If a packet that came in and will look like `to` goes out through the same device: an
+    /// address of the machine's own there.
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self>;
 }
 
 impl Routed for V4 {
@@ -433,6 +471,11 @@ impl Routed for V4 {
     fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool {
         packet.route_in_v4(destination.0, source.0)
     }
+
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self> {
+        let source = packet.source_back_v4(to.destination().0, to.source().0)?;
+        Some(Self(source))
+    }
 }
 
 impl Routed for V6 {
@@ -442,6 +485,11 @@ impl Routed for V6 {
     // IPv6 has no check of sources in its routing.
     fn route_in(packet: &mut Packet<'_>, _: Self, _: Self) -> bool {
         packet.route_in_v6()
+    }
+
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self> {
+        let source = packet.source_back_v6(to.destination().0, to.source().0)?;
+        Some(Self(source))
     }
 }
 

@@ -5,12 +5,13 @@
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-use crate::abi::proxy::{Rule, Stats};
+use crate::abi::proxy::{Config, Stats};
 use crate::expiry;
 use crate::flows::Memory;
-use crate::instance::{Instance, RuleSet};
+use crate::instance::Instance;
 use crate::monitor;
 use crate::redirect;
+use crate::rule_set::{Configuration, RuleSet};
 use crate::sys::hooks;
 use crate::sys::net::Namespace;
 use crate::sys::procfs::Directory;
@@ -20,9 +21,10 @@ use crate::sys::rcu;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContextId(u32);
 
-struct ContextRules {
+struct Context {
     id: ContextId,
-    rules: KVec<Rule>,
+    // None until it is configured.
+    configuration: Option<Configuration>,
 }
 
 /// A namespace with at least one context: the proxy's hooks are in it.
@@ -33,12 +35,12 @@ struct Hosted {
     _expiry: expiry::Running,
     _monitor: Directory,
     instance: Arc<Instance>,
-    contexts: KVec<Option<ContextRules>>,
+    contexts: KVec<Option<Context>>,
     net: Namespace,
 }
 
 impl Hosted {
-    fn new(net: Namespace, memory: Arc<Memory>, first: ContextRules) -> Result<Self> {
+    fn new(net: Namespace, memory: Arc<Memory>, first: Context) -> Result<Self> {
         let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL)?;
         let mut contexts = KVec::new();
         contexts.push(Some(first), GFP_KERNEL)?;
@@ -60,34 +62,27 @@ impl Hosted {
             .any(|context| context.id == id)
     }
 
-    fn context(&mut self, id: ContextId) -> Option<&mut Option<ContextRules>> {
+    fn context(&mut self, id: ContextId) -> Option<&mut Option<Context>> {
         self.contexts
             .iter_mut()
             .find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
     }
 
-    // Gives hooks the rules of all contexts, in the order in which those were opened, but for
-    // `id` the rules `changed`.
-    fn publish(&self, id: ContextId, changed: &[Rule]) -> Result {
+    // The rules of all contexts, in the order in which those were opened, but of `id` those of
+    // `changed`.
+    fn rules(&self, id: ContextId, changed: Option<&Configuration>) -> Result<KBox<RuleSet>> {
         let mut all = RuleSet::new();
         for context in self.contexts.iter().flatten() {
-            let rules = if context.id == id {
+            let configuration = if context.id == id {
                 changed
             } else {
-                &context.rules
+                context.configuration.as_ref()
             };
-            for rule in rules {
-                all.push(rule, context.id.0)?;
+            if let Some(configuration) = configuration {
+                all.push(configuration)?;
             }
         }
-        let all = KBox::new(all, GFP_KERNEL)?;
-        // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
-        // any more stay as long as flows may have them.
-        for rule in changed {
-            self.instance.admit(rule);
-        }
-        self.instance.rules.replace(all);
-        Ok(())
+        Ok(KBox::new(all, GFP_KERNEL)?)
     }
 }
 
@@ -193,9 +188,9 @@ impl Registry {
         }
         let id = ContextId(inner.next_id);
         inner.next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
-        let context = ContextRules {
+        let context = Context {
             id,
-            rules: KVec::new(),
+            configuration: None,
         };
         let found = inner.open().find(|hosted| hosted.net == net);
         if let Some(hosted) = found {
@@ -210,13 +205,18 @@ impl Registry {
         Ok(id)
     }
 
-    /// Puts `rules` in the place of the context's; on an error they stay as they were.
-    pub(crate) fn configure(&self, id: ContextId, rules: KVec<Rule>) -> Result {
+    /// Puts `config` in the place of the context's configuration; on an error that stays as it was.
+    pub(crate) fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
+        let configuration = Configuration::new(config, id.0)?;
         let mut inner = self.inner.lock();
         let hosted = inner.host_of(id).ok_or(EBADF)?;
-        hosted.publish(id, &rules)?;
+        let rules = hosted.rules(id, Some(&configuration))?;
+        // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
+        // any more stay as long as flows may have them.
+        hosted.instance.admit(config);
+        hosted.instance.rules.replace(rules);
         if let Some(Some(context)) = hosted.context(id) {
-            context.rules = rules;
+            context.configuration = Some(configuration);
         }
         Ok(())
     }
@@ -247,7 +247,9 @@ impl Registry {
         }
         rcu::read(|guard| hosted.instance.rules.load(guard).disable(id.0));
         // Only tidies up: without memory for it, the rules stay where they are, disabled.
-        let _ = hosted.publish(id, &[]);
+        if let Ok(rules) = hosted.rules(id, None) {
+            hosted.instance.rules.replace(rules);
+        }
         if let Some(context) = hosted.context(id) {
             *context = None;
         }

@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::net::Namespace;
 use super::skb::Skb;
-use crate::abi::proxy::Family;
+use crate::abi::proxy::{Family, NAME_SIZE};
 use crate::datapath::link::ReadGuard;
 
 /// Where on a packet's way a hook is; the numbers are `enum nf_inet_hooks`.
@@ -55,6 +55,38 @@ impl State<'_> {
     pub(crate) fn device(self) -> u32 {
         // SAFETY: netfilter's state has the device or null, and it lives as long as the hook.
         unsafe { self.0.in_.as_ref() }.map_or(0, |device| device.ifindex as u32)
+    }
+
+    /// The name of the device through which it came in or, of the machine's own, would go out;
+    /// filled up with zeros.
+    #[cold]
+    pub(crate) fn interface(self) -> [u8; NAME_SIZE] {
+        let device = if self.is_own() {
+            self.0.out
+        } else {
+            self.0.in_
+        };
+        if device.is_null() {
+            return [0; NAME_SIZE];
+        }
+        // SAFETY: netfilter's state has the device, and it lives as long as the hook. Who renames
+        // it (dev_change_name()) may write meanwhile: what is read then is a mixture of both
+        // names, of bytes that all are valid.
+        let name = unsafe {
+            (&raw const (*device).name)
+                .cast::<[u8; NAME_SIZE]>()
+                .read_volatile()
+        };
+        // What follows the first zero may be left of a longer name.
+        let mut ended = false;
+        name.map(|byte| {
+            ended |= byte == 0;
+            if ended {
+                0
+            } else {
+                byte
+            }
+        })
     }
 
     fn is_own(self) -> bool {
@@ -184,6 +216,39 @@ impl Packet<'_> {
     pub(crate) fn route_in_v6(&mut self) -> bool {
         // SAFETY: the buffer is the hook's, and it came in through a device.
         unsafe { bindings::mxp_route_input_v6(self.skb.as_ptr()) == 0 }
+    }
+
+    /// If a packet that came in from `source` and goes to `destination` instead, both in network
+    /// byte order, would go out through the same device: an address of ours on that.
+    #[cold]
+    pub(crate) fn source_back_v4(&mut self, destination: u32, source: u32) -> Option<u32> {
+        // SAFETY: the buffer is the hook's, and it came in through a device.
+        match unsafe { bindings::mxp_source_back_v4(self.skb.as_ptr(), destination, source) } {
+            0 => None,
+            ours => Some(ours),
+        }
+    }
+
+    /// As `source_back_v4`.
+    #[cold]
+    pub(crate) fn source_back_v6(
+        &mut self,
+        destination: [u64; 2],
+        source: [u64; 2],
+    ) -> Option<[u64; 2]> {
+        let mut ours = [0_u64; 2];
+        let pointer = |address: &[u64; 2]| core::ptr::from_ref(address).cast();
+        // SAFETY: the buffer is the hook's, and it came in through a device; all three addresses
+        // are 16 bytes, of which the last is written.
+        let found = unsafe {
+            bindings::mxp_source_back_v6(
+                self.skb.as_ptr(),
+                pointer(&destination),
+                pointer(&source),
+                (&raw mut ours).cast(),
+            )
+        };
+        found.then_some(ours)
     }
 
     /// Puts fragments together.

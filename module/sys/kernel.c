@@ -2,12 +2,14 @@
 /*
  * Inline functions and macros of the kernel, as functions that Rust can call. No logic here.
  */
+#include <linux/inetdevice.h>
 #include <linux/kernel_stat.h>
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/version.h>
+#include <net/addrconf.h>
 #include <net/ip.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
@@ -139,13 +141,18 @@ unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long 
 /* The way of a packet that came in, by addresses that may not be those in its header. */
 int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
 {
+	int err;
+
 	skb_dst_drop(skb);
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-	return ip_route_input_noref(skb, daddr, saddr, ip4h_dscp(ip_hdr(skb)), skb->dev) ?
+	err = ip_route_input_noref(skb, daddr, saddr, ip4h_dscp(ip_hdr(skb)), skb->dev) ?
 		-EHOSTUNREACH : 0;
 #else
-	return ip_route_input_noref(skb, daddr, saddr, ip_hdr(skb)->tos, skb->dev);
+	err = ip_route_input_noref(skb, daddr, saddr, ip_hdr(skb)->tos, skb->dev);
 #endif
+	/* Who sent it does not know where it goes, and must not be told of a better way there. */
+	IPCB(skb)->flags &= ~IPSKB_DOREDIRECT;
+	return err;
 }
 
 /* Older kernels do not export what finds it: the packet goes on without, and they find it. */
@@ -156,6 +163,42 @@ int mxp_route_input_v6(struct sk_buff *skb)
 	ip6_route_input(skb);
 #endif
 	return 0;
+}
+
+/*
+ * Our address on the device through which a packet came in, if it would go out there again on its
+ * way to daddr; zero if not.
+ */
+__be32 mxp_source_back_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
+{
+	const struct rtable *rt;
+
+	if (mxp_route_input_v4(skb, daddr, saddr))
+		return 0;
+	rt = skb_rtable(skb);
+	if (rt->rt_type != RTN_UNICAST || rt->dst.dev != skb->dev)
+		return 0;
+	return inet_select_addr(skb->dev, rt_nexthop(rt, daddr), RT_SCOPE_UNIVERSE);
+}
+
+/* The same; false for zero. Not by ip6_route_input(), which older kernels do not export. */
+bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
+			const struct in6_addr *saddr, struct in6_addr *ours)
+{
+	struct net *net = dev_net(skb->dev);
+	struct flowi6 fl6 = {
+		.flowi6_iif = skb->dev->ifindex,
+		.flowi6_mark = skb->mark,
+		.daddr = *daddr,
+		.saddr = *saddr,
+	};
+	struct dst_entry *dst = ip6_route_lookup(net, &fl6, skb, RT6_LOOKUP_F_HAS_SADDR);
+	/* An address of ours has the device that it is assigned to. */
+	bool ends = dst_rt6_info(dst)->rt6i_flags & (RTF_LOCAL | RTF_ANYCAST);
+	bool back = !dst->error && !ends && dst->dev == skb->dev;
+
+	dst_release(dst);
+	return back && !ipv6_dev_get_saddr(net, skb->dev, daddr, 0, ours);
 }
 
 /*

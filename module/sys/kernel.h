@@ -80,6 +80,9 @@ unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long 
 
 int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
 int mxp_route_input_v6(struct sk_buff *skb);
+__be32 mxp_source_back_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
+bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
+			const struct in6_addr *saddr, struct in6_addr *ours);
 bool mxp_route_may_be_kept(const struct sk_buff *skb);
 u32 mxp_route_cookie(const struct sk_buff *skb);
 bool mxp_dst_valid(struct dst_entry *dst, u32 cookie);

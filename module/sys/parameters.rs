@@ -57,6 +57,8 @@ parameters! {
     gc_interval = mxp_gc_interval;
     /// Flows of each IP version in a network namespace.
     max_flows = mxp_max_flows;
+    /// Seconds after which an upstream that failed is tried again.
+    upstream_retry = mxp_upstream_retry;
     /// Chains that a flow table begins with, not yet rounded up.
     hash_buckets = mxp_hash_buckets;
     /// Seed of the flow table's hash; zero asks for a random one.

@@ -80,6 +80,8 @@ pub const ROUTER_CLIENT_SIDE: Host = Host::new(Net::Client, 1, 1);
 pub const ROUTER_SERVER_SIDE: Host = Host::new(Net::Server, 1, 1);
 /// The client's stack.
 pub const CLIENT: Host = Host::new(Net::Client, 2, 2);
+/// Another machine on the client's net; only who needs it gives it to the client's interface.
+pub const NEIGHBOUR: Host = Host::new(Net::Client, 3, 2);
 /// The server's stack where redirected connections go.
 pub const UPSTREAM: Host = Host::new(Net::Server, 2, 2);
 /// The server's stack where connections were meant to go; the same interface.

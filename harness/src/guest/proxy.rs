@@ -8,7 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context as _, Result};
-use mutex_abi::proxy::{self, ConfigHeader, Rule, Stats, DEVICE, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use mutex_abi::proxy::{
+    self, Action, ConfigHeader, Selection, Stats, Upstream, DEVICE, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING, NAME_SIZE,
+};
 use nix::libc;
 
 use super::device;
@@ -32,14 +35,9 @@ impl Context {
         Ok(Self { file })
     }
 
-    /// Puts `rules` in the place of the former ones.
+    /// Puts `rules` in the place of the former ones; their upstreams take turns.
     pub fn configure(&self, rules: &[Rule]) -> io::Result<()> {
-        let count = u16::try_from(rules.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut bytes = ConfigHeader { rules: count }.encode().to_vec();
-        for rule in rules {
-            bytes.extend(rule.encode());
-        }
-        self.write(&bytes)
+        self.write(&encode(Selection::RoundRobin, rules))
     }
 
     /// Writes a configuration as it is, right or wrong, in one call.
@@ -79,24 +77,147 @@ impl Context {
     }
 }
 
+/// A rule together with its upstreams, which [`encode`] puts into the configuration's list.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The rule; which upstreams are its own is not said here yet.
+    pub record: proxy::Rule,
+    /// Its upstreams; none if it lets connections by.
+    pub upstreams: Vec<Upstream>,
+}
+
+impl Rule {
+    /// A rule for everything of an IP version, passing through or the machine's own, over any
+    /// protocol, with `upstreams` to send it to, or to let by.
+    pub fn any(family: Family, upstreams: &[Upstream]) -> Self {
+        let record = proxy::Rule {
+            family: abi_family(family),
+            protocol: None,
+            hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
+            action: if upstreams.is_empty() {
+                Action::Bypass
+            } else {
+                Action::Redirect
+            },
+            destination_prefix: 0,
+            source_prefix: 0,
+            upstreams: 0,
+            port_first: 0,
+            port_last: u16::MAX,
+            destination: [0; 16],
+            source: [0; 16],
+            interface: [0; NAME_SIZE],
+        };
+        Self {
+            record,
+            upstreams: upstreams.to_vec(),
+        }
+    }
+
+    /// The same of `protocol` only.
+    #[must_use]
+    pub fn over(mut self, protocol: Protocol) -> Self {
+        self.record.protocol = Some(abi_protocol(protocol));
+        self
+    }
+
+    /// The same of what goes to one address and port only.
+    #[must_use]
+    pub fn to(mut self, destination: SocketAddr) -> Self {
+        self.record.destination = octets(destination.ip());
+        self.record.destination_prefix = self.record.family.bits();
+        self.ports(destination.port(), destination.port())
+    }
+
+    /// The same of what goes to some ports only.
+    #[must_use]
+    pub fn ports(mut self, first: u16, last: u16) -> Self {
+        (self.record.port_first, self.record.port_last) = (first, last);
+        self
+    }
+
+    /// The same of what comes from one network only.
+    #[must_use]
+    pub fn from(mut self, source: IpAddr, prefix: u8) -> Self {
+        self.record.source = octets(source);
+        self.record.source_prefix = prefix;
+        self
+    }
+
+    /// The same of what comes in, or goes out, through one interface only. Panics if no
+    /// interface can have such a name.
+    #[must_use]
+    pub fn through(mut self, interface: &str) -> Self {
+        self.record.interface[..interface.len()].copy_from_slice(interface.as_bytes());
+        self
+    }
+
+    /// The same at the hooks of the set only.
+    #[must_use]
+    pub fn at(mut self, hooks: u8) -> Self {
+        self.record.hooks = hooks;
+        self
+    }
+}
+
 /// A rule that sends what goes to `original` to `upstream`, for packets passing through and the
 /// machine's own. Both have the same IP version.
 pub fn redirect(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) -> Rule {
     let family = match original {
-        SocketAddr::V4(_) => proxy::Family::V4,
-        SocketAddr::V6(_) => proxy::Family::V6,
+        SocketAddr::V4(_) => Family::V4,
+        SocketAddr::V6(_) => Family::V6,
     };
-    Rule {
-        family,
-        protocol: abi_protocol(protocol),
-        hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
-        prefix: family.bits(),
-        port_first: original.port(),
-        port_last: original.port(),
-        upstream_port: upstream.port(),
-        destination: octets(original.ip()),
-        upstream: octets(upstream.ip()),
+    Rule::any(family, &[self::upstream(upstream, 0)])
+        .over(protocol)
+        .to(original)
+}
+
+/// An upstream; a port of 0 keeps the destination's.
+pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
+    Upstream {
+        family: match address {
+            SocketAddr::V4(_) => proxy::Family::V4,
+            SocketAddr::V6(_) => proxy::Family::V6,
+        },
+        priority,
+        port: address.port(),
+        address: octets(address.ip()),
     }
+}
+
+/// The configuration of `rules` and all upstreams that they name. More of either than a
+/// configuration may have are what the module has to refuse.
+pub fn encode(selection: Selection, rules: &[Rule]) -> Vec<u8> {
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    let mut records = Vec::new();
+    for Rule {
+        record,
+        upstreams: own,
+    } in rules
+    {
+        let mut set = 0;
+        for upstream in own {
+            let known = upstreams.iter().position(|other| other == upstream);
+            let at = known.unwrap_or_else(|| {
+                upstreams.push(*upstream);
+                upstreams.len() - 1
+            });
+            set |= 1_u8.checked_shl(at as u32).unwrap_or(0);
+        }
+        records.push(proxy::Rule {
+            upstreams: set,
+            ..*record
+        });
+    }
+    let header = ConfigHeader {
+        upstreams: upstreams.len() as u8,
+        rules: records.len() as u16,
+        selection,
+    };
+    let mut bytes = header.encode().to_vec();
+    bytes.extend(upstreams.iter().flat_map(Upstream::encode));
+    bytes.extend(records.iter().flat_map(proxy::Rule::encode));
+    bytes
 }
 
 /// The protocol as the modules' interface knows it.
@@ -122,4 +243,24 @@ fn octets(address: IpAddr) -> [u8; 16] {
         IpAddr::V6(address) => octets = address.octets(),
     }
     octets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutex_abi::proxy::Config;
+
+    #[test]
+    fn rules_share_upstreams() {
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let rules = [(1, 10), (2, 20), (3, 10)]
+            .map(|(from, to)| redirect(Protocol::Tcp, address(from), address(to)));
+        let bytes = encode(Selection::Failover, &rules);
+        let config = Config::decode(&bytes).unwrap();
+        assert_eq!(config.selection, Selection::Failover);
+        let upstreams: Vec<_> = config.upstreams().collect();
+        assert_eq!(upstreams, [10, 20].map(|port| upstream(address(port), 0)));
+        let sets: Vec<_> = config.rules().map(|rule| rule.upstreams).collect();
+        assert_eq!(sets, [1, 2, 1]);
+    }
 }

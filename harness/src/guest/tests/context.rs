@@ -6,7 +6,9 @@ use std::io;
 use std::net::UdpSocket;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use mutex_abi::proxy::{ConfigHeader, Rule, Stats, MAX_RULES};
+use mutex_abi::proxy::{
+    Config, ConfigHeader, Selection, Stats, Upstream, MAX_RULES, MAX_UPSTREAMS,
+};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -14,7 +16,7 @@ use super::setup::{all_rules, client_address, original, rule, upstream, wait_for
 use super::sockets::{self, udp};
 use crate::guest::payload::Label;
 use crate::guest::protocol::{Family, Protocol, Way};
-use crate::guest::proxy::{self, Context};
+use crate::guest::proxy::{self, encode, Context, Rule};
 
 const FAMILY: Family = Family::V4;
 const LENGTH: usize = 64;
@@ -69,7 +71,7 @@ pub fn bad_rules_are_refused() -> Result<()> {
     let mut peers = Peers::new(&setup)?;
     peers.ensure_redirected(true)?;
     for (what, bytes) in bad_configurations() {
-        let expected = if bytes.len() > ConfigHeader::config_size(MAX_RULES) {
+        let expected = if bytes.len() > Config::size(MAX_UPSTREAMS, MAX_RULES) {
             Errno::E2BIG
         } else {
             Errno::EINVAL
@@ -90,56 +92,67 @@ pub fn bad_rules_are_refused() -> Result<()> {
 
 fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
     let good = rule(Protocol::Udp, FAMILY);
-    let configuration = |rules: &[Rule]| {
-        let mut bytes = ConfigHeader {
-            rules: rules.len() as u16,
-        }
-        .encode()
-        .to_vec();
-        rules.iter().for_each(|rule| bytes.extend(rule.encode()));
-        bytes
-    };
+    let configuration = |rules: &[Rule]| encode(Selection::RoundRobin, rules);
     let with = |at: usize, value: u8| {
-        let mut bytes = configuration(&[good]);
+        let mut bytes = configuration(std::slice::from_ref(&good));
         bytes[at] = value;
         bytes
     };
-    let in_rule = |at: usize| ConfigHeader::SIZE + at;
-    let mut short = configuration(&[good]);
+    let in_upstream = |at: usize| ConfigHeader::SIZE + at;
+    let in_rule = |at: usize| ConfigHeader::SIZE + Upstream::SIZE + at;
+    let mut short = with(0, b'M');
     short.pop();
-    let mut long = configuration(&[good]);
+    let mut long = with(0, b'M');
     long.push(0);
+    let many = (0..=MAX_UPSTREAMS as u16).map(|port| {
+        let mut to = upstream(FAMILY);
+        to.set_port(1 + port);
+        proxy::redirect(Protocol::Udp, original(FAMILY), to)
+    });
     vec![
         ("one byte", vec![0]),
         ("a byte too few", short),
         ("a byte too many", long),
         ("wrong magic", with(0, 0)),
         ("unknown version", with(4, 0xff)),
-        ("too many rules", configuration(&vec![good; MAX_RULES + 1])),
+        (
+            "too many rules",
+            configuration(&vec![good.clone(); MAX_RULES + 1]),
+        ),
+        (
+            "too many upstreams",
+            configuration(&many.collect::<Vec<_>>()),
+        ),
+        ("unknown selection", with(9, 3)),
+        ("reserved bytes of the header set", with(10, 1)),
+        ("unknown IP version of an upstream", with(in_upstream(0), 5)),
+        ("reserved bytes of an upstream set", with(in_upstream(4), 1)),
         ("unknown IP version", with(in_rule(0), 5)),
         ("unknown protocol", with(in_rule(1), 1)),
         ("no hook", with(in_rule(2), 0)),
         ("unknown hook", with(in_rule(2), 0x80)),
-        ("prefix too long", with(in_rule(3), 33)),
-        ("reserved bytes set", with(in_rule(10), 1)),
+        ("unknown action", with(in_rule(3), 3)),
+        ("prefix too long", with(in_rule(4), 33)),
+        ("prefix of the source too long", with(in_rule(5), 33)),
+        ("no upstream", with(in_rule(6), 0)),
+        ("an upstream that is not there", with(in_rule(6), 3)),
+        ("a bypass with an upstream", with(in_rule(3), 2)),
+        ("reserved bytes set", with(in_rule(12), 1)),
+        ("bytes after an interface's name", with(in_rule(63), 1)),
         (
             "ports in the wrong order",
-            configuration(&[Rule {
-                port_first: 2,
-                port_last: 1,
-                ..good
-            }]),
+            configuration(&[good.clone().ports(2, 1)]),
         ),
         (
-            "no upstream",
+            "an upstream of the other IP version",
             configuration(&[Rule {
-                upstream: [0; 16],
-                ..good
+                upstreams: vec![proxy::upstream(upstream(Family::V6), 0)],
+                ..good.clone()
             }]),
         ),
         (
             "a bad rule after a good one",
-            configuration(&[good, Rule { hooks: 0, ..good }]),
+            configuration(&[good.clone(), good.at(0)]),
         ),
     ]
 }
@@ -151,12 +164,7 @@ pub fn rules_are_replaced() -> Result<()> {
     let mut peers = Peers::new(&setup)?;
     for rules in [all_rules(), vec![rule(Protocol::Tcp, FAMILY)], Vec::new()] {
         context.configure(&rules).context("good rules")?;
-        let mut expected = ConfigHeader {
-            rules: rules.len() as u16,
-        }
-        .encode()
-        .to_vec();
-        rules.iter().for_each(|rule| expected.extend(rule.encode()));
+        let expected = encode(Selection::RoundRobin, &rules);
         let read = context.read()?;
         ensure!(
             read == expected,

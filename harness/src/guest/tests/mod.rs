@@ -19,6 +19,7 @@ mod netns;
 mod parameters;
 mod path_mtu;
 mod redirect;
+mod rules;
 mod setup;
 mod sockets;
 mod untouched;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(icmp::tests());
     tests.extend(icmp_wire::tests());
     tests.extend(path_mtu::tests());
+    tests.extend(rules::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

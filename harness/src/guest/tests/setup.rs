@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
-use mutex_abi::proxy::{Rule, Stats};
+use mutex_abi::proxy::Stats;
 use nix::sys::resource::{setrlimit, Resource};
 
 use super::sockets::PATIENCE;
@@ -19,7 +19,7 @@ use crate::guest::layout::{
 };
 use crate::guest::namespace::Namespace;
 use crate::guest::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
-use crate::guest::proxy::{self, Context};
+use crate::guest::proxy::{self, Context, Rule};
 
 /// Both IP versions.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
