@@ -23,6 +23,7 @@ mod rules;
 mod setup;
 mod sockets;
 mod untouched;
+mod upstreams;
 
 use anyhow::{Context, Result};
 
@@ -67,6 +68,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(icmp_wire::tests());
     tests.extend(path_mtu::tests());
     tests.extend(rules::tests());
+    tests.extend(upstreams::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",
