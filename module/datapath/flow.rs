@@ -4,10 +4,11 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
-use super::abi::proxy::Protocol;
 use super::checksum::Delta;
+use super::state::State;
 use super::tcp::{Progress, Segment};
 use super::tuple::{Address, Tuple};
+use super::upstream::Outcome;
 
 /// Which way a packet of a flow goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,31 +40,6 @@ impl Side {
         match self {
             Self::Original => Self::Reply,
             Self::Reply => Self::Original,
-        }
-    }
-}
-
-/// Where a flow is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// The client has sent, nobody has answered.
-    Opening = 0,
-    /// Both have sent.
-    Established = 1,
-    /// One side has sent its FIN.
-    Closing = 2,
-    /// Both have sent their FIN, or one a RST.
-    Closed = 3,
-}
-
-impl State {
-    const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Opening,
-            1 => Self::Established,
-            2 => Self::Closing,
-            _ => Self::Closed,
         }
     }
 }
@@ -126,15 +102,6 @@ pub struct Owner {
     pub context: u32,
     /// Which of the context's upstreams it goes to.
     pub upstream: u8,
-}
-
-/// How an upstream takes a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answers.
-    Answered,
-    /// It refuses, or says nothing.
-    Failed,
 }
 
 impl<R: Default> Flow<R> {
@@ -315,31 +282,9 @@ impl<R> Flow<R> {
     }
 }
 
-/// How long a flow may be idle, in the unit of [`Flow::idle`].
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// UDP, before and after an answer.
-    pub udp: [u32; 2],
-    /// TCP: opening, established, after one FIN, after both or a RST.
-    pub tcp: [u32; 4],
-}
-
-impl Timeouts {
-    /// The one for a flow of `protocol` in `state`.
-    pub const fn of(&self, protocol: Protocol, state: State) -> u32 {
-        match (protocol, state) {
-            (Protocol::Udp, State::Opening) => self.udp[0],
-            (Protocol::Udp, _) => self.udp[1],
-            (Protocol::Tcp, State::Opening) => self.tcp[0],
-            (Protocol::Tcp, State::Established) => self.tcp[1],
-            (Protocol::Tcp, State::Closing) => self.tcp[2],
-            (Protocol::Tcp, State::Closed) => self.tcp[3],
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::abi::proxy::Protocol;
     use super::super::checksum::Sum;
     use super::super::packet::TCP_HEADER;
     use super::super::tuple::tests::{any_v4, any_v6, ip};

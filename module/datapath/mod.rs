@@ -21,6 +21,7 @@ pub mod icmp;
 pub mod link;
 pub mod packet;
 pub mod rules;
+pub mod state;
 pub mod table;
 pub mod tcp;
 pub mod translate;

@@ -5,8 +5,16 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::abi::proxy::{Protocol, Selection, Upstream, MAX_UPSTREAMS};
-use super::flow::Outcome;
 use super::tuple::{Address, Tuple};
+
+/// How an upstream takes a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers.
+    Answered,
+    /// It refuses, or says nothing.
+    Failed,
+}
 
 /// What a selection may depend on beside the upstreams.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,10 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::Protocol;
-use crate::datapath::flow::{Outcome, Side, State, Timeouts};
+use crate::datapath::flow::Side;
+use crate::datapath::state::{State, Timeouts};
 use crate::datapath::tuple::{V4, V6};
+use crate::datapath::upstream::Outcome;
 use crate::flows::Entry;
 use crate::instance::{Instance, Version};
 use crate::parameters;

@@ -9,10 +9,11 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Action, Config, Stats};
 use crate::datapath::filter::{self, Filter};
-use crate::datapath::flow::{Outcome, Side};
+use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
 use crate::datapath::tuple::{V4, V6};
+use crate::datapath::upstream::Outcome;
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::Counters;

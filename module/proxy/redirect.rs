@@ -8,10 +8,11 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
-use crate::datapath::flow::{Side, State};
+use crate::datapath::flow::Side;
 use crate::datapath::icmp::Icmp;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Header, Parsed, TCP_HEADER, UDP_HEADER};
+use crate::datapath::state::State;
 use crate::datapath::tcp::Segment;
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
