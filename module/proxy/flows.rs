@@ -6,9 +6,10 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::datapath::flow::{Flow, Owner, Side, State};
+use crate::datapath::flow::{Flow, Owner, Side};
 use crate::datapath::hash::Seed;
 use crate::datapath::link::{Node, Owned, ReadGuard};
+use crate::datapath::state::State;
 use crate::datapath::table::{Edit, Head, Table};
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};

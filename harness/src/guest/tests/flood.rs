@@ -140,7 +140,7 @@ fn during_flood(
 }
 
 /// Redirects the flood to a machine that takes everything and answers nothing.
-fn flood_rule(protocol: Protocol, family: Family) -> mutex_abi::proxy::Rule {
+fn flood_rule(protocol: Protocol, family: Family) -> proxy::Rule {
     let upstream = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
     proxy::redirect(protocol, target(family), upstream)
 }

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use mutex_abi::proxy::Rule;
 use pnet::packet::tcp::TcpFlags;
 
 use super::icmp::ensure_translated;
@@ -142,7 +141,7 @@ fn reversed(header: Header) -> Header {
 }
 
 /// Redirects what goes over the wire.
-fn wire_rules() -> Vec<Rule> {
+fn wire_rules() -> Vec<proxy::Rule> {
     let rules = PROTOCOLS.into_iter().flat_map(|protocol| {
         FAMILIES.map(|family| {
             proxy::redirect(
