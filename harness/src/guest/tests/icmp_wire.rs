@@ -43,6 +43,11 @@ pub fn tests() -> Vec<GuestTest> {
             "errors do not keep a flow from timing out",
             no_news,
         ),
+        GuestTest::single(
+            "icmp-of-the-router",
+            "the router's own errors about answers go to the upstream",
+            of_the_router,
+        ),
     ]
 }
 
@@ -285,6 +290,37 @@ fn ensure_untouched(what: &str, family: Family, sent: &[u8], found: &[u8]) -> Re
         &found[ETHERNET..]
     );
     Ok(())
+}
+
+/// An error of the router's own, about a packet to its client, finds the way to the upstream.
+fn of_the_router() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&wire_rules())?;
+    for family in FAMILIES {
+        let mut wire = Wire::open(&setup, family, Transport::Udp)?;
+        let answer = reversed(wire.arrived());
+        let mut buffer = [0; FRAME_MAX];
+        let frame = wire::build(&mut buffer, towards_client(), &answer, b"too late")?;
+        let mut frame = frame.to_vec();
+        // Until it has one hop to live.
+        for _ in 1..64 {
+            let packet = forwarded(&frame, family)?;
+            frame.splice(ETHERNET.., packet);
+        }
+        wire.server.send_frame(&frame)?;
+        let frame = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
+        let frame = frame.context("no error came")?;
+        let report = Report::parse(frame)?;
+        let about = [&frame[..ETHERNET], &report.about].concat();
+        let about = wire::parse(&about).context("the packet that the error is about")?;
+        ensure!(
+            report.to == answer.source.ip() && about.header == answer,
+            "{family:?}: got {report:?}"
+        );
+    }
+    ensure_translated(context.stats()?.icmp_translated, FAMILIES.len() as u64)?;
+    drop(context);
+    setup.finish()
 }
 
 fn no_news() -> Result<()> {
