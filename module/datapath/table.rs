@@ -338,7 +338,7 @@ mod tests {
             port @ 2..=4 => Some(u32::from(port)),
             _ => None,
         };
-        let mut evict = || table.edit(|edit| edit.evict(&guard, &TestHeap, &tuple(77), rank));
+        let evict = || table.edit(|edit| edit.evict(&guard, &TestHeap, &tuple(77), rank));
         assert!(evict());
         assert!(table.find(&guard, &tuple(4)).is_none());
         assert!(evict() && evict());
