@@ -97,6 +97,14 @@ const WINDOW: u32 = 65_536;
 /// The largest shift that RFC 7323, section 2.3, allows.
 const MAX_SHIFT: u8 = 14;
 
+/// The options in a segment, which begins with its header; none if the header is not all there.
+pub fn options(segment: &[u8]) -> &[u8] {
+    let length = segment
+        .get(12)
+        .map_or(0, |offset| usize::from(offset >> 4) * 4);
+    segment.get(TCP_HEADER..length).unwrap_or_default()
+}
+
 /// The shift of the window scale option (RFC 7323) among `options`; zero without one.
 pub fn window_shift(mut options: &[u8]) -> u8 {
     const END: u8 = 0;
@@ -250,6 +258,17 @@ mod tests {
         for flags in [0, 2, 4 | ACK, 1 | ACK] {
             assert!(!Flags(flags).is_plain(), "{flags:#x}");
         }
+    }
+
+    #[test]
+    fn options_end_where_data_begins() {
+        let mut segment = [3, 3, 7].repeat(20);
+        for (offset, length) in [(4, 0), (5, 0), (7, 8), (15, 40)] {
+            segment[12] = offset << 4;
+            assert_eq!(options(&segment).len(), length, "{offset}");
+        }
+        assert!(options(&segment[..59]).is_empty());
+        assert!(options(&[]).is_empty());
     }
 
     #[test]

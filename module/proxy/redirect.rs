@@ -13,7 +13,7 @@ use crate::datapath::icmp::Icmp;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Header, Parsed, TCP_HEADER, UDP_HEADER};
 use crate::datapath::state::State;
-use crate::datapath::tcp::Segment;
+use crate::datapath::tcp::{self, Segment};
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::datapath::upstream::Moment;
@@ -331,8 +331,8 @@ fn advance<A: Routed>(
     if segment.flags.opens() && side == Side::Original && flow.state() == State::Closed {
         return Next::BeginAnew;
     }
-    let options = headers.transport.wrapping_add(TCP_HEADER);
-    let options = packet.skb.linear().get(options..).unwrap_or_default();
+    let transport = packet.skb.linear().get(headers.transport..);
+    let options = tcp::options(transport.unwrap_or_default());
     if let Some(outcome) = flow.advance_tcp(side, segment, options) {
         instance.report(guard, flow, outcome);
     }
