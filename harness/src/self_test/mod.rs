@@ -27,7 +27,8 @@ use outcome::Outcomes;
 /// Run the tests that need a guest
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    mutexlab test                           Everything, on every kernel\n  \
+    mutexlab test                           What takes a few minutes, on every kernel\n  \
+    mutexlab test --all                     The long tests, too\n  \
     mutexlab test --kernel 6.12             On one kernel only\n  \
     mutexlab test --filter redirect-udp     Only the tests with this in their names\n  \
     mutexlab test --list                    What there is\n\n\
@@ -39,6 +40,9 @@ pub struct TestCommand {
     /// Only tests with this in their names; may be given several times
     #[arg(long, value_name = "PART")]
     filter: Vec<String>,
+    /// Also the tests that take long: floods, thousands of flows, bad links, faults
+    #[arg(long)]
+    all: bool,
     /// Print the tests' names, and run none
     #[arg(long)]
     list: bool,
@@ -63,6 +67,13 @@ impl TestCommand {
     pub fn run(&self) -> Result<i32> {
         let mut tests = guest::tests::all();
         tests.retain(|test| self.wants(&test.name));
+        // Who names a test wants it.
+        if !self.all && self.filter.is_empty() {
+            let before = tests.len();
+            tests.retain(|test| !test.is_long);
+            let left_out = before - tests.len();
+            eprintln!("{left_out} long tests are left out: --all runs them, too");
+        }
         let bad_ends: Vec<_> = bad_ends::ALL
             .iter()
             .filter(|end| self.wants(end.name()))

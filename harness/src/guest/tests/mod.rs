@@ -35,6 +35,8 @@ pub struct GuestTest {
     pub about: String,
     /// Whether only a debug image can run it: it needs netem, fault injection or a checker.
     pub needs_debug: bool,
+    /// Whether it takes its time: it runs only if asked for, or with all.
+    pub is_long: bool,
     run: Box<dyn Fn() -> Result<()>>,
 }
 
@@ -44,6 +46,7 @@ impl GuestTest {
             name,
             about,
             needs_debug: false,
+            is_long: false,
             run: Box::new(run),
         }
     }
@@ -52,6 +55,14 @@ impl GuestTest {
     fn on_debug(self) -> Self {
         Self {
             needs_debug: true,
+            ..self
+        }
+    }
+
+    /// The same, left out unless asked for.
+    fn long(self) -> Self {
+        Self {
+            is_long: true,
             ..self
         }
     }
@@ -68,7 +79,6 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(icmp_wire::tests());
     tests.extend(path_mtu::tests());
     tests.extend(rules::tests());
-    tests.extend(upstreams::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",
@@ -144,16 +154,21 @@ pub fn all() -> Vec<GuestTest> {
             "unload-under-traffic",
             "the module unloads 50 times while both protocols are busy (20 on a debug kernel)",
             lifecycle::unload_under_traffic,
-        ),
+        )
+        .long(),
     ]);
-    tests.extend(bulk::tests());
-    tests.extend(many::tests());
-    tests.extend(malformed::tests());
-    tests.extend(parameters::tests());
-    tests.extend(netns::tests());
     tests.extend(conntrack::tests());
-    tests.extend(flood::tests());
-    tests.extend(faults::tests());
+    let long = [
+        upstreams::tests(),
+        bulk::tests(),
+        many::tests(),
+        malformed::tests(),
+        parameters::tests(),
+        netns::tests(),
+        flood::tests(),
+        faults::tests(),
+    ];
+    tests.extend(long.into_iter().flatten().map(GuestTest::long));
     // The last, since it looks at what all the others left.
     tests.push(
         GuestTest::single(
