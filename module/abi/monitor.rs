@@ -17,10 +17,20 @@
 //! the most on one; and `v4_chains_of_length` has [`CHAIN_LENGTHS`] numbers: how many chains have
 //! no entry, one, two and so on, the last how many have that many or more. Packets pass while the
 //! chains are walked: numbers of one reading need not agree.
+//!
+//! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with what the
+//! module has of memory for flows: for all namespaces together, in flows. `v4_nodes` is how many
+//! there are; of these `v4_idle` wait to be used, `v4_waiting` were removed and wait until no packet
+//! is in them, and the others are in use; `v4_peak`, the most there ever were; `v4_grace_periods`,
+//! after how many grace periods flows were reclaimed. Three lines have a total and a number for
+//! each CPU: `v4_alloc_fast`, memory that was taken from what was idle; `v4_alloc_slow`, from the
+//! kernel's allocator; `v4_freed`, given back.
 
 /// How many lengths of chains the file `hash` tells apart.
 pub const CHAIN_LENGTHS: usize = 16;
 /// First line of the file `hash`.
 pub const HASH_TITLE: &str = "# mutex_proxy hash 1";
+/// First line of the file `pool`.
+pub const POOL_TITLE: &str = "# mutex_proxy pool 1";
 /// First line of the file `stats`.
 pub const STATS_TITLE: &str = "# mutex_proxy stats 1";

@@ -176,6 +176,10 @@ stats! {
     malformed,
     /// Errors of ICMP and ICMPv6 about packets of flows that were translated.
     icmp_translated,
+    /// Look-ups that the CPU's cache of flows answered (`perf_cache_size`).
+    cache_hits,
+    /// Look-ups that it did not answer, of flows or not.
+    cache_misses,
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 //! A redirected connection.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use super::checksum::Delta;
+use super::stack::Spare;
 use super::state::State;
 use super::tcp::{Progress, Segment};
 use super::tuple::{Address, Tuple};
@@ -79,7 +80,9 @@ struct Half<R> {
     // The flow's state and the sides whose FIN was seen; the same in both halves.
     life: AtomicU8,
     upstream: u8,
-    owner: u32,
+    // The original side: the context that the flow is of. The reply side: bits to spare.
+    high: AtomicU16,
+    low: AtomicU32,
 }
 
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
@@ -124,13 +127,27 @@ impl<R: Default> Flow<R> {
             change: Change::between(from, to),
             life: AtomicU8::new(State::Opening as u8),
             upstream: owner.upstream,
-            owner: owner.context,
+            high: AtomicU16::new(0),
+            low: AtomicU32::new(owner.context),
         };
         let halves = [
             half(original, upstream),
             half(&upstream.reverse(), &original.reverse()),
         ];
         (keys, Self { halves })
+    }
+}
+
+impl<R: Send + Sync> Spare for Flow<R> {
+    fn spare(&self) -> u64 {
+        let half = self.half(Side::Reply);
+        u64::from(half.high.load(Relaxed)) << 32 | u64::from(half.low.load(Relaxed))
+    }
+
+    fn set_spare(&self, bits: u64) {
+        let half = self.half(Side::Reply);
+        half.high.store((bits >> 32) as u16, Relaxed);
+        half.low.store(bits as u32, Relaxed);
     }
 }
 
@@ -156,7 +173,7 @@ impl<R> Flow<R> {
     pub fn owner(&self) -> Owner {
         let half = self.half(Side::Original);
         Owner {
-            context: half.owner,
+            context: half.low.load(Relaxed),
             upstream: half.upstream,
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The pure logic of the proxy: no kernel, no allocation, no panic, and no `unsafe` but in
-//! [`link`], which for that reason lies with the rest of it in `sys/`.
+//! [`link`], [`recent`] and [`stack`], which for that reason lie with the rest of it in `sys/`.
 //!
 //! The kernel compiles these files into `mutex_proxy.ko` and `mutex_probe.ko`; the host compiles
 //! them as an ordinary crate, so that what is tested is what runs.
@@ -20,7 +20,11 @@ pub mod icmp;
 #[path = "../sys/link.rs"]
 pub mod link;
 pub mod packet;
+#[path = "../sys/recent.rs"]
+pub mod recent;
 pub mod rules;
+#[path = "../sys/stack.rs"]
+pub mod stack;
 pub mod state;
 pub mod table;
 pub mod tcp;

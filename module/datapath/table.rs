@@ -43,8 +43,9 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         self.flows.load(Ordering::Relaxed)
     }
 
+    /// The hash of a tuple in this table.
     #[inline(always)]
-    fn hash(&self, tuple: &Tuple<A>) -> usize {
+    pub fn hash(&self, tuple: &Tuple<A>) -> usize {
         tuple.hash(&self.seed) as usize
     }
 
@@ -68,6 +69,17 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
     ) -> Option<(&'g Entry<A, R>, Side)> {
         let found = self.chains.find_quickly(guard, self.hash(tuple), tuple)?;
         Some((found.node, Side::from_index(found.side)))
+    }
+
+    /// As `find_quickly`, for a tuple of which the hash is known.
+    #[inline(always)]
+    pub fn find_by_hash<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: usize,
+        tuple: &Tuple<A>,
+    ) -> Option<Found<'g, Tuple<A>, Flow<R>>> {
+        self.chains.find_quickly(guard, hash, tuple)
     }
 
     /// Calls `see` with the length of every chain of `range`.

@@ -2,7 +2,7 @@
 
 //! Forgets idle flows, a slice of the table at a time, and keeps tables as large as they should be.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -60,14 +60,6 @@ fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     flows.grow();
 }
 
-fn run(instance: &Instance, slice: &AtomicUsize) -> u32 {
-    let slice = slice.fetch_add(1, Ordering::Relaxed) % SLICES;
-    let timeouts = timeouts();
-    search::<V4>(instance, slice, &timeouts);
-    search::<V6>(instance, slice, &timeouts);
-    slice_interval()
-}
-
 /// The search, until it is dropped.
 pub(crate) type Running = Periodic<Search>;
 
@@ -75,11 +67,24 @@ pub(crate) type Running = Periodic<Search>;
 pub(crate) struct Search {
     instance: Arc<Instance>,
     slice: AtomicUsize,
+    // When the last slice was searched, in jiffies.
+    last: AtomicU32,
 }
 
 impl crate::sys::work::Work for Search {
+    // At least once a second, so that a changed parameter does not wait for the next slice.
     fn run(&self) -> u32 {
-        run(&self.instance, &self.slice)
+        let instance = &self.instance;
+        instance.fit_caches();
+        let now = time::jiffies();
+        if now.wrapping_sub(self.last.load(Ordering::Relaxed)) >= slice_interval() {
+            self.last.store(now, Ordering::Relaxed);
+            let slice = self.slice.fetch_add(1, Ordering::Relaxed) % SLICES;
+            let timeouts = timeouts();
+            search::<V4>(instance, slice, &timeouts);
+            search::<V6>(instance, slice, &timeouts);
+        }
+        slice_interval().min(time::HZ)
     }
 }
 
@@ -88,6 +93,7 @@ pub(crate) fn start(instance: Arc<Instance>) -> Result<Running> {
     let search = Search {
         instance,
         slice: AtomicUsize::new(0),
+        last: AtomicU32::new(time::jiffies()),
     };
-    Periodic::start(slice_interval(), search)
+    Periodic::start(slice_interval().min(time::HZ), search)
 }

@@ -14,11 +14,12 @@ use crate::datapath::table::{Edit, Head, Table};
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
-use crate::sys::lock::SpinLock;
+use crate::sys::cache::Cache;
+use crate::sys::lock::{Rank, SpinLock};
+use crate::sys::pool::Pool;
 use crate::sys::random::random;
 use crate::sys::rcu;
 use crate::sys::route::Route;
-use crate::sys::slab::Slab;
 use crate::sys::task;
 use crate::sys::time;
 
@@ -26,19 +27,23 @@ use crate::sys::time;
 pub(crate) type Entry<A> = Node<Tuple<A>, Flow<Route>>;
 type Heads<A> = KVVec<Head<A, Route>>;
 
+/// Where flows of one IP version are.
+pub(crate) type FlowPool<A> = Pool<Tuple<A>, Flow<Route>>;
+
 /// What the flows of all namespaces are in.
 pub(crate) struct Memory {
-    v4: Slab<Entry<V4>>,
-    v6: Slab<Entry<V6>>,
+    v4: FlowPool<V4>,
+    v6: FlowPool<V6>,
 }
 
 impl Memory {
     /// Without any flow.
     pub(crate) fn new() -> Result<Self> {
+        let keeps = || parameters::perf_enable_pool() != 0;
         Ok(Self {
             // A flow of IPv4 fills three cache lines: keys, and a half for each side.
-            v4: Slab::new(c_str!("mutex_flow_v4"), 64)?,
-            v6: Slab::new(c_str!("mutex_flow_v6"), 16)?,
+            v4: Pool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
+            v6: Pool::new(c_str!("mutex_flow_v6"), 16, keeps)?,
         })
     }
 }
@@ -46,17 +51,17 @@ impl Memory {
 /// A version of IP whose flows have a memory.
 pub(crate) trait Stored: Address {
     /// Where its flows are.
-    fn slab(memory: &Memory) -> &Slab<Entry<Self>>;
+    fn pool(memory: &Memory) -> &FlowPool<Self>;
 }
 
 impl Stored for V4 {
-    fn slab(memory: &Memory) -> &Slab<Entry<Self>> {
+    fn pool(memory: &Memory) -> &FlowPool<Self> {
         &memory.v4
     }
 }
 
 impl Stored for V6 {
-    fn slab(memory: &Memory) -> &Slab<Entry<Self>> {
+    fn pool(memory: &Memory) -> &FlowPool<Self> {
         &memory.v6
     }
 }
@@ -84,6 +89,7 @@ const FIRST_SOCKET_PORT: u16 = 32_768;
 /// The table, and the memory that its flows are in.
 pub(crate) struct Flows<A: Stored> {
     table: Table<A, Route, Heads<A>, SpinLock>,
+    cache: Cache<Tuple<A>, Flow<Route>>,
     memory: Arc<Memory>,
 }
 
@@ -95,14 +101,18 @@ impl<A: Stored> Flows<A> {
             0 => random(),
             seed => seed,
         };
-        Ok(Self {
-            table: Table::new(heads, SpinLock::new()?, Seed::new(seed)).ok_or(EINVAL)?,
+        let flows = Self {
+            table: Table::new(heads, SpinLock::new(Rank::Table)?, Seed::new(seed)).ok_or(EINVAL)?,
+            cache: Cache::new()?,
             memory,
-        })
+        };
+        flows.fit_cache();
+        Ok(flows)
     }
 
-    fn slab(&self) -> &Slab<Entry<A>> {
-        A::slab(&self.memory)
+    /// The memory of its flows, which it shares with other namespaces.
+    pub(crate) fn pool(&self) -> &FlowPool<A> {
+        A::pool(&self.memory)
     }
 
     /// How many flows there are.
@@ -134,6 +144,34 @@ impl<A: Stored> Flows<A> {
         self.table.find_quickly(guard, tuple)
     }
 
+    /// As `find_quickly`, but asks what this CPU found lately first.
+    #[inline(always)]
+    pub(crate) fn find_lately<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        tuple: &Tuple<A>,
+        instance: &Instance,
+    ) -> Option<(&'g Entry<A>, Side)> {
+        let hash = self.table.hash(tuple);
+        let search = || self.table.find_by_hash(guard, hash, tuple);
+        let (found, knew) = self.cache.find(guard, hash as u32, tuple, search);
+        instance.count(if knew {
+            Counter::CacheHits
+        } else {
+            Counter::CacheMisses
+        });
+        let found = found?;
+        Some((found.node, Side::from_index(found.side)))
+    }
+
+    /// Makes the caches of CPUs as large as the parameter says. Sleeps.
+    pub(crate) fn fit_cache(&self) {
+        let size = parameters::perf_cache_size() as usize;
+        if size != self.cache.size() {
+            self.cache.resize(size);
+        }
+    }
+
     /// Makes a flow from `original` to `upstream`, from another source port if that one is taken
     /// there or `upstream` comes from another address, which then is the machine's own. The flow
     /// may be another CPU's that was faster.
@@ -151,7 +189,7 @@ impl<A: Stored> Flows<A> {
             }
             if self.count() >= parameters::max_flows() as usize {
                 // Whoever floods the table with packets that nobody answers pushes out only such.
-                if !edit.evict(guard, self.slab(), original, unanswered) {
+                if !edit.evict(guard, self.pool(), original, unanswered) {
                     return Err(Refused::TableFull);
                 }
                 instance.count(Counter::FlowsEvicted);
@@ -161,7 +199,7 @@ impl<A: Stored> Flows<A> {
             let upstream = self.free_port(guard, upstream, own);
             let upstream = upstream.ok_or(Refused::NoPort)?;
             let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
-            let flow = Owned::new(self.slab(), keys, flow).ok_or(Refused::NoMemory)?;
+            let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
             edit.insert(flow);
             Ok(true)
@@ -196,7 +234,7 @@ impl<A: Stored> Flows<A> {
     pub(crate) fn remove(&self, guard: &ReadGuard, flow: &Entry<A>, instance: &Instance) {
         let removed = self
             .table
-            .edit(|edit| edit.remove(guard, self.slab(), flow));
+            .edit(|edit| edit.remove(guard, self.pool(), flow));
         if removed.is_some() {
             instance.count(Counter::FlowsRemoved);
         }
@@ -213,7 +251,7 @@ impl<A: Stored> Flows<A> {
             if chain % CHAINS_AT_ONCE == 0 {
                 task::pause();
             }
-            let gone = self.edit(|edit, guard| edit.sweep(guard, self.slab(), chain, &mut goes));
+            let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), chain, &mut goes));
             instance.add(Counter::FlowsRemoved, gone as u64);
         }
     }
@@ -278,7 +316,7 @@ fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
 impl<A: Stored> Drop for Flows<A> {
     fn drop(&mut self) {
         for chain in 0..self.chains() {
-            self.edit(|edit, guard| edit.sweep(guard, self.slab(), chain, |_| true));
+            self.edit(|edit, guard| edit.sweep(guard, self.pool(), chain, |_| true));
         }
     }
 }

@@ -37,9 +37,11 @@ pub(crate) enum Counter {
     DroppedNoRoute,
     Malformed,
     IcmpTranslated,
+    CacheHits,
+    CacheMisses,
 }
 
-const COUNTERS: usize = Counter::IcmpTranslated as usize + 1;
+const COUNTERS: usize = Counter::CacheMisses as usize + 1;
 
 /// A version of IP, with what there is for each.
 pub(crate) trait Version: Header + Stored {
@@ -126,6 +128,12 @@ impl Instance {
         self.v4.count().wrapping_add(self.v6.count())
     }
 
+    /// Makes the caches of CPUs as large as the parameter says. Sleeps.
+    pub(crate) fn fit_caches(&self) {
+        self.v4.fit_cache();
+        self.v6.fit_cache();
+    }
+
     /// Throws out the flows that the rules of context `owner` made.
     pub(crate) fn remove_flows_of(&self, owner: u32) {
         self.v4.remove_of(owner, self);
@@ -175,6 +183,8 @@ impl Instance {
             dropped_no_route: sum(Counter::DroppedNoRoute),
             malformed: sum(Counter::Malformed),
             icmp_translated: sum(Counter::IcmpTranslated),
+            cache_hits: sum(Counter::CacheHits),
+            cache_misses: sum(Counter::CacheMisses),
         }
     }
 }

@@ -9,12 +9,13 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use self::Source::{Counted, State};
-use crate::abi::monitor::{CHAIN_LENGTHS, HASH_TITLE, STATS_TITLE};
+use crate::abi::monitor::{CHAIN_LENGTHS, HASH_TITLE, POOL_TITLE, STATS_TITLE};
 use crate::abi::proxy;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
+use crate::sys::pool::Taken;
 use crate::sys::procfs::{Directory, Show, Text};
 
 /// Everybody may read.
@@ -27,6 +28,8 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
     directory.file(c_str!("stats"), MODE, Arc::new(stats, GFP_KERNEL)?)?;
     let hash = Hash(instance.clone());
     directory.file(c_str!("hash"), MODE, Arc::new(hash, GFP_KERNEL)?)?;
+    let pool = Pool(instance.clone());
+    directory.file(c_str!("pool"), MODE, Arc::new(pool, GFP_KERNEL)?)?;
     Ok(directory)
 }
 
@@ -54,6 +57,8 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("dropped_no_route", Counted(Counter::DroppedNoRoute)),
     ("malformed", Counted(Counter::Malformed)),
     ("icmp_translated", Counted(Counter::IcmpTranslated)),
+    ("cache_hits", Counted(Counter::CacheHits)),
+    ("cache_misses", Counted(Counter::CacheMisses)),
 ];
 
 /// The counters, for each CPU.
@@ -128,4 +133,42 @@ fn table<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Res
     numbers(out, of_length)?;
     out.write_str("\n")?;
     Ok(())
+}
+
+/// The memory that flows are in.
+struct Pool(Arc<Instance>);
+
+impl Show for Pool {
+    fn show(&self, out: &mut Text<'_>) -> Result {
+        writeln!(out, "{POOL_TITLE}")?;
+        out.write_str("cpus")?;
+        numbers(out, percpu::cpus())?;
+        out.write_str("\n")?;
+        memory::<V4>(&self.0, "v4", out)?;
+        memory::<V6>(&self.0, "v6", out)
+    }
+}
+
+fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Result {
+    let pool = A::flows(instance).pool();
+    let held = pool.held();
+    writeln!(out, "{name}_nodes {}", held.nodes)?;
+    writeln!(out, "{name}_idle {}", held.idle)?;
+    writeln!(out, "{name}_waiting {}", held.waiting)?;
+    writeln!(out, "{name}_peak {}", held.peak)?;
+    writeln!(out, "{name}_grace_periods {}", held.grace_periods)?;
+    let mut all = KVec::new();
+    for taken in pool.taken() {
+        all.push(taken, GFP_KERNEL)?;
+    }
+    let mut line = |what: &str, read: fn(&Taken) -> u64| -> Result {
+        let total = all.iter().map(read).fold(0, u64::wrapping_add);
+        write!(out, "{name}_{what} {total}")?;
+        numbers(out, all.iter().map(read))?;
+        out.write_str("\n")?;
+        Ok(())
+    };
+    line("alloc_fast", |taken| taken.fast)?;
+    line("alloc_slow", |taken| taken.slow)?;
+    line("freed", |taken| taken.freed)
 }

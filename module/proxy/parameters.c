@@ -22,28 +22,29 @@
 	MODULE_PARM_DESC(name, description " (" #low " to " #high ", default " #value ")")
 
 /*
- * An optimization that can be switched off. Its key is on when the switch is not where it is by
+ * An optimization that can be switched on and off. Its key is on when it is not as it is by
  * default, and one key more when any is: the default costs no more than one no-op where the hot
  * path asks.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
 
-#define SWITCH(name, value, description)					\
+#define CHOICE(name, value, high, description)					\
 	DEFINE_STATIC_KEY_FALSE(mxp_##name##_changed);				\
-	static unsigned int name = (value);					\
+	unsigned int mxp_##name = (value);					\
 	static int name##_set(const char *text, const struct kernel_param *kp)	\
 	{									\
-		unsigned int old = name;					\
-		int err = param_set_uint_minmax(text, kp, 0, 1);		\
+		bool was = mxp_##name != (value);				\
+		int err = param_set_uint_minmax(text, kp, 0, (high));		\
+		bool is = mxp_##name != (value);				\
 										\
-		if (err || name == old)						\
+		if (err || is == was)						\
 			return err;						\
-		if (name == (value)) {						\
-			static_branch_disable(&mxp_##name##_changed);		\
-			static_branch_dec(&mxp_any_changed);			\
-		} else {							\
+		if (is) {							\
 			static_branch_enable(&mxp_##name##_changed);		\
 			static_branch_inc(&mxp_any_changed);			\
+		} else {							\
+			static_branch_disable(&mxp_##name##_changed);		\
+			static_branch_dec(&mxp_any_changed);			\
 		}								\
 		return 0;							\
 	}									\
@@ -51,8 +52,10 @@ DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
 		.set = name##_set,						\
 		.get = param_get_uint,						\
 	};									\
-	module_param_cb(name, &name##_ops, &name, 0644);			\
-	MODULE_PARM_DESC(name, description " (0 to 1, default " #value ")")
+	module_param_cb(name, &name##_ops, &mxp_##name, 0644);			\
+	MODULE_PARM_DESC(name, description " (0 to " #high ", default " #value ")")
+
+#define SWITCH(name, value, description) CHOICE(name, value, 1, description)
 
 SWITCH(perf_enable_rcu, 1,
        "Look flows up under RCU; off: under the lock of those who change the table");
@@ -60,6 +63,11 @@ SWITCH(perf_enable_zero_copy, 1,
        "Make no more than the headers writable; off: copy the whole packet first");
 SWITCH(perf_enable_route_cache, 1,
        "Keep the way of a flow's packets with the flow; off: look it up for each");
+
+CHOICE(perf_cache_size, 0, 65536,
+       "Flows that each CPU remembers, for each IP version in a network namespace; 0 for no cache");
+PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
+	  "Keep memory of flows for those to come; off: kmalloc() and kfree()");
 
 PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");

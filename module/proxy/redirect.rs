@@ -149,7 +149,13 @@ fn redirect<
         ports,
         protocol,
     };
-    let Some((flow, side)) = A::flows(instance).find_quickly(guard, &from) else {
+    let flows = A::flows(instance);
+    let found = if SWITCHED && is_on!(changed::CACHE) {
+        flows.find_lately(guard, &from, instance)
+    } else {
+        flows.find_quickly(guard, &from)
+    };
+    let Some((flow, side)) = found else {
         return Err(packet.into_packet());
     };
     let segment = if TCP {

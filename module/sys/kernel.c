@@ -17,9 +17,12 @@
 #include <net/l3mdev.h>
 #include "kernel.h"
 
-void mxp_spin_init(struct mxp_spinlock *lock)
+void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 {
+	static struct lock_class_key keys[MXP_RANKS];
+
 	spin_lock_init(&lock->lock);
+	lockdep_set_class(&lock->lock, &keys[rank]);
 }
 
 void mxp_spin_lock_bh(struct mxp_spinlock *lock)
@@ -88,9 +91,31 @@ struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigne
 	return kmem_cache_create(name, size, align, 0, NULL);
 }
 
-void *mxp_cache_alloc(struct kmem_cache *cache)
+/* How many objects there are now; all of them or none. */
+unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects)
 {
-	return kmem_cache_alloc(cache, GFP_ATOMIC | __GFP_NOWARN);
+	return kmem_cache_alloc_bulk(cache, GFP_ATOMIC | __GFP_NOWARN, count, objects);
+}
+
+void *mxp_kmalloc(size_t size)
+{
+	return kmalloc(size, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+unsigned int mxp_nodes(void)
+{
+	return nr_node_ids;
+}
+
+/* The node from which memory comes that this CPU asks for. */
+unsigned int mxp_this_node(void)
+{
+	return numa_mem_id();
+}
+
+unsigned int mxp_node_of(const void *memory)
+{
+	return page_to_nid(virt_to_page(memory));
 }
 
 void mxp_work_init(struct mxp_work *work, void (*function)(struct work_struct *))
@@ -101,6 +126,16 @@ void mxp_work_init(struct mxp_work *work, void (*function)(struct work_struct *)
 void mxp_work_queue(struct mxp_work *work, unsigned long delay)
 {
 	schedule_delayed_work(&work->work, delay);
+}
+
+void mxp_rcu_work_init(struct mxp_rcu_work *work, void (*function)(struct work_struct *))
+{
+	INIT_RCU_WORK(&work->work, function);
+}
+
+void mxp_rcu_work_queue(struct mxp_rcu_work *work)
+{
+	queue_rcu_work(system_unbound_wq, &work->work);
 }
 
 struct net *mxp_current_net(void)

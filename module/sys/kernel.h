@@ -46,7 +46,20 @@ struct mxp_work {
 	struct delayed_work work;
 };
 
-void mxp_spin_init(struct mxp_spinlock *lock);
+/* Work that is done a grace period after it was queued. */
+struct mxp_rcu_work {
+	struct rcu_work work;
+};
+
+/* Which locks may be taken while which are held: those after their own. */
+enum mxp_rank {
+	MXP_RANK_TABLE,
+	MXP_RANK_LOCAL,
+	MXP_RANK_DEPOT,
+	MXP_RANKS,
+};
+
+void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
 void mxp_spin_lock_bh(struct mxp_spinlock *lock);
 void mxp_spin_unlock_bh(struct mxp_spinlock *lock);
 
@@ -64,10 +77,16 @@ void *mxp_this_cpu_ptr(void *base);
 void mxp_free_percpu(void *base);
 
 struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigned int align);
-void *mxp_cache_alloc(struct kmem_cache *cache);
+unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects);
+void *mxp_kmalloc(size_t size);
+unsigned int mxp_nodes(void);
+unsigned int mxp_this_node(void);
+unsigned int mxp_node_of(const void *memory);
 
 void mxp_work_init(struct mxp_work *work, void (*function)(struct work_struct *));
 void mxp_work_queue(struct mxp_work *work, unsigned long delay);
+void mxp_rcu_work_init(struct mxp_rcu_work *work, void (*function)(struct work_struct *));
+void mxp_rcu_work_queue(struct mxp_rcu_work *work);
 
 struct net *mxp_current_net(void);
 struct net *mxp_get_net(struct net *net);

@@ -55,10 +55,14 @@ pub unsafe trait Rcu {
 ///
 /// # Safety
 ///
-/// `take` returns memory for an `N` that is aligned and exclusively the caller's. `retire` leaves
-/// the node intact as long as any [`ReadGuard`] that exists at the time of the call.
+/// `take` returns memory for an `N` that is aligned and exclusively the caller's, but for readers
+/// who may still look whether it is on a chain (see [`Node::blank`]). `retire` leaves the node
+/// intact as long as any [`ReadGuard`] that exists at the time of the call. Memory that was a node's
+/// stays one's until [`begin_epoch`](super::recent::begin_epoch) was called, when it was no node
+/// any more, and then all guards are gone that existed at that call.
 pub unsafe trait Heap<N> {
-    /// Memory for a node; `None` if there is none.
+    /// Memory for a node, made by [`Node::blank`] or what [`Node::finish`] left of another; `None`
+    /// if there is none.
     fn take(&self) -> Option<NonNull<N>>;
 
     /// Takes memory back that nobody else ever saw.
@@ -92,6 +96,40 @@ pub struct Node<K, T> {
 }
 
 impl<K, T> Node<K, T> {
+    /// Makes memory fit to become a node: one that is on no chain.
+    ///
+    /// Who does not know whether a node has gone reads nothing else of it before. So its links are
+    /// never written but by atomic stores, from here until the memory is nodes' no more.
+    ///
+    /// # Safety
+    ///
+    /// `memory` is valid for writes, aligned, and exclusively the caller's. All bytes zero are a
+    /// value of both types.
+    pub unsafe fn blank(memory: NonNull<Self>) {
+        // SAFETY: the caller answers for the memory.
+        unsafe { memory.write_bytes(0, 1) };
+        for side in 0..2 {
+            // SAFETY: a place within the memory, for which the caller answers.
+            unsafe {
+                let next = &raw mut (*memory.as_ptr()).entries[side].next;
+                next.write([Link::off(), Link::off()]);
+            }
+        }
+    }
+
+    /// Drops what is in a node and leaves memory for another.
+    ///
+    /// # Safety
+    ///
+    /// The node is exclusively the caller's, as for [`Heap::take`], and on no chain.
+    pub unsafe fn finish(node: NonNull<Self>) {
+        const {
+            assert!(!core::mem::needs_drop::<K>());
+        }
+        // SAFETY: by the caller's promise; the links are left alone.
+        unsafe { (&raw mut (*node.as_ptr()).value).drop_in_place() };
+    }
+
     /// What is found by side 0 or 1.
     #[inline(always)]
     pub fn key(&self, side: usize) -> &K {
@@ -195,6 +233,36 @@ impl<'g, K, T> Found<'g, K, T> {
         &self.node.entries[self.side & 1]
     }
 
+    /// What to find it by with [`Self::again`].
+    pub(super) fn tagged(&self) -> *mut Node<K, T> {
+        let node = core::ptr::from_ref(self.node).cast_mut();
+        node.map_addr(|address| address | self.side & SIDE)
+    }
+
+    /// What was found once, or what has taken its place in memory, if that is on a chain now.
+    ///
+    /// # Safety
+    ///
+    /// `tagged` is null, or from [`Self::tagged`] and its memory is a node's (see [`Node::blank`])
+    /// for as long as the guard.
+    #[inline(always)]
+    pub(super) unsafe fn again(_guard: &'g ReadGuard, tagged: *mut Node<K, T>) -> Option<Self> {
+        let node = NonNull::new(tagged.map_addr(|address| address & !(SIDE | OFF)))?;
+        let side = tagged.addr() & SIDE;
+        // SAFETY: the caller's promise; nobody writes these words but by atomic stores.
+        let [one, other] = unsafe { &(*node.as_ptr()).entries[side].next };
+        // Pairs with Release in `set`: a node that is on a chain is seen whole.
+        let both = one.0.load(Ordering::Acquire).addr() & other.0.load(Ordering::Acquire).addr();
+        if both & OFF != 0 {
+            return None;
+        }
+        Some(Self {
+            // SAFETY: it is on a chain: so whoever takes it off waits for this guard.
+            node: unsafe { node.as_ref() },
+            side,
+        })
+    }
+
     /// What it was found by.
     #[inline(always)]
     pub fn key(&self) -> &'g K {
@@ -212,12 +280,15 @@ impl<'h, K, T, H: Heap<Node<K, T>>> Owned<'h, K, T, H> {
     /// Makes a node in memory of `heap`; `None` if there is none.
     pub fn new(heap: &'h H, keys: [K; 2], value: T) -> Option<Self> {
         let node = heap.take()?;
-        let entries = keys.map(|key| Entry {
-            next: [Link::off(), Link::off()],
-            key,
-        });
-        // SAFETY: by the contract of `take` the memory is valid for a node and exclusively ours.
-        unsafe { node.write(Node { entries, value }) };
+        let [first, second] = keys;
+        // SAFETY: by the contract of `take` the memory is valid for a node and exclusively ours but
+        // for the links, which are there already.
+        unsafe {
+            let node = node.as_ptr();
+            (&raw mut (*node).entries[0].key).write(first);
+            (&raw mut (*node).entries[1].key).write(second);
+            (&raw mut (*node).value).write(value);
+        }
         Some(Self { node, heap })
     }
 }
@@ -542,12 +613,13 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         let pointer = self.link_to(guard, current, first, node, 0)?.target();
         for array in [current, current ^ 1] {
             for (side, hash) in hashes.into_iter().enumerate() {
+                let next = &node.entries[side & 1].next[array & 1];
                 // In the other array only while the table grows, and maybe not yet.
                 if let Some(link) = self.link_to(guard, array, hash, node, side) {
-                    let next = &node.entries[side & 1].next[array & 1];
                     link.set(next.target());
-                    next.set_off();
                 }
+                // In any case: that it is off in both is how one tells that it is gone.
+                next.set_off();
             }
         }
         // Side 0: the pointer has no bit set.
@@ -649,18 +721,20 @@ pub(crate) mod tests {
     pub(crate) struct TestHeap;
 
     // SAFETY: a box is valid and exclusive, and what is to be taken back later never is.
-    unsafe impl<N> Heap<N> for TestHeap {
-        fn take(&self) -> Option<NonNull<N>> {
-            let memory = Box::new(core::mem::MaybeUninit::<N>::uninit());
-            Some(NonNull::from(Box::leak(memory)).cast())
+    unsafe impl<K, T> Heap<Node<K, T>> for TestHeap {
+        fn take(&self) -> Option<NonNull<Node<K, T>>> {
+            let memory = NonNull::from(Box::leak(Box::<Node<K, T>>::new_uninit())).cast();
+            // SAFETY: as above.
+            unsafe { Node::blank(memory) };
+            Some(memory)
         }
 
-        unsafe fn give_back(&self, node: NonNull<N>) {
+        unsafe fn give_back(&self, node: NonNull<Node<K, T>>) {
             // SAFETY: the caller's promise: from `take`, valid, once.
             drop(unsafe { Box::from_raw(node.as_ptr()) });
         }
 
-        unsafe fn retire(&self, _node: NonNull<N>) {}
+        unsafe fn retire(&self, _node: NonNull<Node<K, T>>) {}
     }
 
     // SAFETY: a mutex.
@@ -694,7 +768,7 @@ pub(crate) mod tests {
         unsafe { ReadGuard::new() }
     }
 
-    type TestLink = Link<u32, u32>;
+    pub(crate) type TestLink = Link<u32, u32>;
     type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
 
     fn heads(count: usize) -> Vec<TestLink> {

@@ -9,6 +9,18 @@ use kernel::prelude::*;
 use super::bindings;
 use crate::datapath::link::Lock;
 
+/// What a lock is for; one may be taken while those of earlier ranks are held.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Rank {
+    /// A table of flows.
+    Table = bindings::MXP_RANK_TABLE,
+    /// What a CPU has of a pool.
+    Local = bindings::MXP_RANK_LOCAL,
+    /// What a node has of a pool.
+    Depot = bindings::MXP_RANK_DEPOT,
+}
+
 /// A spinlock; softirqs are off while it is held.
 // In a box, since a lock must not move.
 pub(crate) struct SpinLock(KBox<UnsafeCell<bindings::mxp_spinlock>>);
@@ -20,12 +32,12 @@ unsafe impl Sync for SpinLock {}
 
 impl SpinLock {
     /// A lock that nobody holds.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(rank: Rank) -> Result<Self> {
         // SAFETY: all bytes zero is a value of this C struct; it is initialised below.
         let zeroed = unsafe { core::mem::zeroed() };
         let lock = KBox::new(UnsafeCell::new(zeroed), GFP_KERNEL)?;
         // SAFETY: the memory is the lock's alone and stays where it is.
-        unsafe { bindings::mxp_spin_init(lock.get()) };
+        unsafe { bindings::mxp_spin_init(lock.get(), rank as u32) };
         Ok(Self(lock))
     }
 }
@@ -39,5 +51,32 @@ unsafe impl Lock for SpinLock {
         // SAFETY: taken above.
         unsafe { bindings::mxp_spin_unlock_bh(self.0.get()) };
         result
+    }
+}
+
+/// A value that is used under a spinlock.
+pub(crate) struct Locked<T> {
+    lock: SpinLock,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: whoever uses the value has the lock.
+unsafe impl<T: Send> Sync for Locked<T> {}
+
+impl<T> Locked<T> {
+    /// A value and its lock.
+    pub(crate) fn new(rank: Rank, value: T) -> Result<Self> {
+        Ok(Self {
+            lock: SpinLock::new(rank)?,
+            value: UnsafeCell::new(value),
+        })
+    }
+
+    /// Runs `function` with the value. It must not do so itself with a lock of this or an earlier
+    /// rank.
+    pub(crate) fn with<R>(&self, function: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: the lock is held: nobody else has a reference to the value.
+        self.lock
+            .with(|| function(unsafe { &mut *self.value.get() }))
     }
 }

@@ -19,12 +19,14 @@
 #[path = "bindings_generated.rs"]
 mod bindings;
 
+pub(crate) mod cache;
 pub(crate) mod counters;
 pub(crate) mod device;
 pub(crate) mod hooks;
 pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod percpu;
+pub(crate) mod pool;
 pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod rcu;

@@ -41,10 +41,17 @@ pub(crate) mod changed {
         /// `perf_enable_route_cache` is off.
         #[link_name = "mxp_perf_enable_route_cache_changed"]
         pub(crate) static ROUTE_CACHE: StaticKey;
+        /// `perf_cache_size` is not zero.
+        #[link_name = "mxp_perf_cache_size_changed"]
+        pub(crate) static CACHE: StaticKey;
     }
 }
 
 parameters! {
+    /// Whether memory of flows is kept for those to come.
+    perf_enable_pool = mxp_perf_enable_pool;
+    /// Flows that each CPU remembers, of each table.
+    perf_cache_size = mxp_perf_cache_size;
     /// Seconds until a TCP connection that was not answered is forgotten.
     tcp_syn_timeout = mxp_tcp_syn_timeout;
     /// Seconds until an idle TCP connection is forgotten.

@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A slab cache whose objects are freed after an RCU grace period.
+//! Memory for objects of one size, from a slab cache or from kmalloc().
 
-use core::mem::offset_of;
+use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use kernel::prelude::*;
 use kernel::str::CStr;
 
 use super::bindings;
-use crate::datapath::link::Heap;
 
-#[repr(C)]
-struct Object<N> {
-    node: N,
-    head: bindings::callback_head,
-}
-
-/// Memory for nodes. Drop it after the last node.
-pub(crate) struct Slab<N>(
-    NonNull<bindings::kmem_cache>,
-    core::marker::PhantomData<fn(N)>,
-);
+/// A slab cache. Drop it after its last object is freed.
+pub(crate) struct Slab<N>(NonNull<bindings::kmem_cache>, PhantomData<fn(N)>);
 
 // SAFETY: a slab cache may be used from everywhere.
 unsafe impl<N> Send for Slab<N> {}
@@ -31,61 +22,49 @@ unsafe impl<N> Sync for Slab<N> {}
 impl<N> Slab<N> {
     /// A cache that /proc/slabinfo knows as `name`, of objects aligned to `align` bytes.
     pub(crate) fn new(name: &'static CStr, align: u32) -> Result<Self> {
-        let size = size_of::<Object<N>>();
+        let size = size_of::<N>() as u32;
         // SAFETY: the name is a C string that lives as long as the module.
-        let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size as u32, align) };
-        Ok(Self(
-            NonNull::new(cache).ok_or(ENOMEM)?,
-            core::marker::PhantomData,
-        ))
+        let cache = unsafe { bindings::mxp_cache_create(name.as_ptr().cast(), size, align) };
+        Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, PhantomData))
     }
-}
 
-// SAFETY: `take` gives memory of the slab that nobody else has, large enough and aligned as the
-// slab is, to at least a word; `retire` waits for a grace period, which all guards that exist at
-// the call delay.
-unsafe impl<N> Heap<N> for Slab<N> {
-    fn take(&self) -> Option<NonNull<N>> {
-        const {
-            assert!(align_of::<Object<N>>() <= align_of::<usize>());
+    /// Memory for `COUNT` objects or, if there is not so much, for one; calls `each` with it.
+    pub(crate) fn allocate<const COUNT: usize>(&self, mut each: impl FnMut(NonNull<N>)) {
+        let mut objects = [core::ptr::null_mut::<c_void>(); COUNT];
+        for count in [COUNT as u32, 1] {
+            // SAFETY: the cache lives as long as `self`, and there is room for so many pointers.
+            let got =
+                unsafe { bindings::mxp_cache_alloc(self.0.as_ptr(), count, objects.as_mut_ptr()) };
+            if got != 0 {
+                objects
+                    .into_iter()
+                    .filter_map(|object| NonNull::new(object.cast()))
+                    .for_each(&mut each);
+                return;
+            }
         }
-        // SAFETY: the cache lives as long as `self`; any context is allowed.
-        let object = unsafe { bindings::mxp_cache_alloc(self.0.as_ptr()) };
-        // The node is the object's first field.
-        NonNull::new(object.cast())
-    }
-
-    unsafe fn give_back(&self, node: NonNull<N>) {
-        // SAFETY: by the caller's promise the node is valid and not used again.
-        unsafe { node.drop_in_place() };
-        // SAFETY: from `mxp_cache_alloc`; kfree() takes objects of any slab cache.
-        unsafe { bindings::kfree(node.as_ptr().cast()) };
-    }
-
-    unsafe fn retire(&self, node: NonNull<N>) {
-        unsafe extern "C" fn free<N>(head: *mut bindings::callback_head) {
-            // `head` lies in an `Object<N>`, of which the node is the first field.
-            let node = head
-                .cast::<u8>()
-                .wrapping_sub(offset_of!(Object<N>, head))
-                .cast::<N>();
-            // SAFETY: the grace period is over: nobody else uses the node.
-            unsafe { node.drop_in_place() };
-            // SAFETY: from `mxp_cache_alloc`.
-            unsafe { bindings::kfree(node.cast()) };
-        }
-        let object = node.as_ptr().cast::<Object<N>>();
-        // SAFETY: the head lies in the object's memory, and readers do not look at it.
-        unsafe { bindings::call_rcu(&raw mut (*object).head, Some(free::<N>)) };
     }
 }
 
 impl<N> Drop for Slab<N> {
     fn drop(&mut self) {
-        // SAFETY: may sleep: a slab is dropped by the module's exit.
-        unsafe { bindings::rcu_barrier() };
-        // SAFETY: by the type's contract all objects were given back, and the barrier has waited
-        // for those that were to be freed later.
+        // SAFETY: by the type's contract all objects were freed.
         unsafe { bindings::kmem_cache_destroy(self.0.as_ptr()) };
     }
+}
+
+/// Memory for an `N` from kmalloc().
+pub(crate) fn kmalloc<N>() -> Option<NonNull<N>> {
+    // SAFETY: has no preconditions.
+    NonNull::new(unsafe { bindings::mxp_kmalloc(size_of::<N>()) }.cast())
+}
+
+/// Frees memory.
+///
+/// # Safety
+///
+/// It comes from a slab cache or from [`kmalloc`], and is not used any more.
+pub(crate) unsafe fn free<N>(memory: NonNull<N>) {
+    // SAFETY: the caller's promise; kfree() takes objects of any slab cache.
+    unsafe { bindings::kfree(memory.as_ptr().cast()) };
 }

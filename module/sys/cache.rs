@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What each CPU found lately: a set-associative cache for each.
+
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use kernel::prelude::*;
+
+use super::percpu::PerCpu;
+use super::rcu;
+use crate::datapath::link::{Found, ReadGuard};
+use crate::datapath::recent::{Set, Tag};
+
+/// A CPU's sets, a power of two of them.
+struct Sets<K, T>(KVVec<Set<K, T>>);
+
+/// A cache of nodes on each CPU.
+///
+/// # Invariants
+///
+/// Each pointer is null or from `KBox::into_raw`, and is freed only a grace period after it was
+/// replaced.
+pub(crate) struct Cache<K, T> {
+    of_cpu: PerCpu<AtomicPtr<Sets<K, T>>>,
+    // Nodes on each CPU. Changed by one task at a time.
+    size: AtomicUsize,
+}
+
+// SAFETY: gives shared references to nodes to any thread.
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Cache<K, T> {}
+// SAFETY: as above.
+unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Cache<K, T> {}
+
+impl<K: PartialEq, T> Cache<K, T> {
+    /// A cache of nothing.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            of_cpu: PerCpu::new(|| Ok(AtomicPtr::new(core::ptr::null_mut())))?,
+            size: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many nodes it has room for, on each CPU.
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn set<'g>(&'g self, _guard: &'g ReadGuard, hash: u32) -> Option<&'g Set<K, T>> {
+        let sets = self.of_cpu.this().load(Ordering::Acquire);
+        // SAFETY: by the type's invariant the sets live as long as the guard.
+        let sets = unsafe { sets.as_ref() }?;
+        sets.0.get(hash as usize & sets.0.len().wrapping_sub(1))
+    }
+
+    /// The entry with `key`, of hash `hash`, if this CPU knows it; if not, what `search` finds, which
+    /// it then knows. And whether it knew it.
+    #[inline(always)]
+    pub(crate) fn find<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: u32,
+        key: &K,
+        search: impl FnOnce() -> Option<Found<'g, K, T>>,
+    ) -> (Option<Found<'g, K, T>>, bool) {
+        let Some(set) = self.set(guard, hash) else {
+            return (search(), false);
+        };
+        let tag = Tag::new(guard, hash);
+        if let Some(found) = set.find(guard, tag, key) {
+            return (Some(found), true);
+        }
+        let found = search();
+        if let Some(found) = &found {
+            set.keep(tag, found);
+        }
+        (found, false)
+    }
+
+    /// Makes room for `size` nodes on each CPU, rounded up to a power of two; zero for none. What was
+    /// in the cache is forgotten. Without memory for it, CPUs that got none have no cache. Sleeps;
+    /// called by one task at a time.
+    pub(crate) fn resize(&self, size: usize) {
+        for slot in self.of_cpu.iter() {
+            let sets = match size {
+                0 => None,
+                _ => sets(size.div_ceil(Set::<K, T>::WAYS).next_power_of_two()).ok(),
+            };
+            let new = sets.map_or(core::ptr::null_mut(), KBox::into_raw);
+            let old = slot.swap(new, Ordering::AcqRel);
+            if !old.is_null() {
+                rcu::synchronize();
+                // SAFETY: from `KBox::into_raw`; whoever could have loaded it is gone.
+                drop(unsafe { KBox::from_raw(old) });
+            }
+        }
+        self.size.store(size, Ordering::Relaxed);
+    }
+}
+
+fn sets<K, T>(count: usize) -> Result<KBox<Sets<K, T>>> {
+    let mut sets = KVVec::with_capacity(count, GFP_KERNEL)?;
+    for _ in 0..count {
+        sets.push(Set::new(), GFP_KERNEL)?;
+    }
+    Ok(KBox::new(Sets(sets), GFP_KERNEL)?)
+}
+
+impl<K, T> Drop for Cache<K, T> {
+    fn drop(&mut self) {
+        for slot in self.of_cpu.iter() {
+            let sets = slot.load(Ordering::Relaxed);
+            if !sets.is_null() {
+                // SAFETY: from `KBox::into_raw`; `&mut self` shows that nobody uses it any more.
+                drop(unsafe { KBox::from_raw(sets) });
+            }
+        }
+    }
+}

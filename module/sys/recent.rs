@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a CPU found lately: a set of a set-associative cache of nodes.
+//!
+//! Nothing tells a cache that a node has gone. It keeps pointers that may lead to memory that is
+//! no node any more, or another one. What makes it safe to look all the same:
+//!
+//! * Memory of nodes stays theirs until its heap has begun a new epoch, for all caches, and a grace
+//!   period has passed after that. What was kept in an earlier epoch is not looked at.
+//! * While it is a node's memory, its links tell whether it is on a chain; see [`Node::blank`]. Only
+//!   if it is, the rest of it is read: so it is a live node, and remains one for the reader's
+//!   section. If it is not the one that was kept, its key differs.
+//!
+//! Like `link.rs`, this file knows no kernel.
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::link::{Found, Node, ReadGuard};
+
+/// When memory of nodes was last given away, by any heap.
+///
+/// After 2^32 epochs an entry would be taken for a new one: at one a second, in 136 years.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// Begins the next epoch; see [`Heap`](super::link::Heap).
+pub fn begin_epoch() {
+    EPOCH.fetch_add(1, Ordering::SeqCst);
+}
+
+/// A hash and the epoch in which it was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag<'g>(u64, PhantomData<&'g ReadGuard>);
+
+impl<'g> Tag<'g> {
+    /// To look for `hash`, and to keep what is found under the same guard.
+    #[inline(always)]
+    pub fn new(_guard: &'g ReadGuard, hash: u32) -> Self {
+        // Acquire: what is found is found after this.
+        let epoch = EPOCH.load(Ordering::Acquire);
+        Self(u64::from(epoch) << 32 | u64::from(hash), PhantomData)
+    }
+}
+
+/// # Invariants
+///
+/// If the node is not null, it was found in the tag's epoch or a later one.
+struct Slot<K, T> {
+    tag: AtomicU64,
+    // With the side that was found.
+    node: AtomicPtr<Node<K, T>>,
+}
+
+impl<K, T> Slot<K, T> {
+    // Whoever reads in between, an interrupt or another CPU, sees no node; and who writes in
+    // between leaves a node that was found after both tags were read.
+    #[inline(always)]
+    fn set(&self, tag: u64, node: *mut Node<K, T>) {
+        self.node.store(core::ptr::null_mut(), Ordering::Relaxed);
+        self.tag.store(tag, Ordering::Release);
+        self.node.store(node, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn get(&self) -> (u64, *mut Node<K, T>) {
+        // The tag first: so the node may be a later one, but no earlier one.
+        let tag = self.tag.load(Ordering::Acquire);
+        (tag, self.node.load(Ordering::Acquire))
+    }
+}
+
+const WAYS: usize = 4;
+
+/// A line of nodes, that which was used last first.
+#[repr(C, align(64))]
+pub struct Set<K, T>([Slot<K, T>; WAYS]);
+
+// SAFETY: gives shared references to nodes to any thread.
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Set<K, T> {}
+// SAFETY: as above; all of it is atomic.
+unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Set<K, T> {}
+
+impl<K, T> Set<K, T> {
+    /// How many nodes a set holds.
+    pub const WAYS: usize = WAYS;
+
+    /// An empty set.
+    pub const fn new() -> Self {
+        Self(
+            [const {
+                Slot {
+                    tag: AtomicU64::new(0),
+                    node: AtomicPtr::new(core::ptr::null_mut()),
+                }
+            }; WAYS],
+        )
+    }
+}
+
+impl<K, T> Default for Set<K, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: PartialEq, T> Set<K, T> {
+    /// The entry with `key`, if it was kept and is still on a chain.
+    #[inline(always)]
+    pub fn find<'g>(&self, guard: &'g ReadGuard, tag: Tag<'g>, key: &K) -> Option<Found<'g, K, T>> {
+        for (way, slot) in self.0.iter().enumerate() {
+            let (kept, node) = slot.get();
+            if kept != tag.0 {
+                continue;
+            }
+            // SAFETY: the node was found in the epoch that was still that of this guard: by the
+            // contract of its heap its memory is a node's for as long as the guard.
+            if let Some(found) = unsafe { Found::again(guard, node) } {
+                if found.key() == key {
+                    if way != 0 {
+                        self.promote(way, kept, node);
+                    }
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+
+    /// Keeps what was found with `tag`'s hash after that was made, in place of what was used least
+    /// lately.
+    pub fn keep<'g>(&self, tag: Tag<'g>, found: &Found<'g, K, T>) {
+        self.promote(WAYS - 1, tag.0, found.tagged());
+    }
+
+    // Puts an entry first, and those before `way` one further.
+    #[cold]
+    fn promote(&self, way: usize, tag: u64, node: *mut Node<K, T>) {
+        let (mut tag, mut node) = (tag, node);
+        for slot in self.0.iter().take(way.wrapping_add(1)) {
+            let displaced = slot.get();
+            slot.set(tag, node);
+            (tag, node) = displaced;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::tests::{TestLink, TestRcu};
+    use super::super::link::{Chains, Heap, Owned, Rcu};
+    use super::*;
+    use std::ptr::NonNull;
+    use std::sync::Mutex;
+
+    type TestNode = Node<u32, u32>;
+    type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
+
+    /// Uses memory again after a grace period, and frees it when told to.
+    #[derive(Default)]
+    struct Reusing {
+        retired: Mutex<Vec<usize>>,
+        idle: Mutex<Vec<usize>>,
+    }
+
+    fn memory(address: usize) -> NonNull<TestNode> {
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).unwrap()
+    }
+
+    // SAFETY: a box is valid and exclusive; memory is only used again after `reclaim`.
+    unsafe impl Heap<TestNode> for Reusing {
+        fn take(&self) -> Option<NonNull<TestNode>> {
+            if let Some(address) = self.idle.lock().unwrap().pop() {
+                return Some(memory(address));
+            }
+            let new = NonNull::from(Box::leak(Box::<TestNode>::new_uninit())).cast();
+            // SAFETY: new memory.
+            unsafe { Node::blank(new) };
+            Some(new)
+        }
+
+        unsafe fn give_back(&self, node: NonNull<TestNode>) {
+            // SAFETY: the caller's promise.
+            unsafe { Node::finish(node) };
+            self.idle
+                .lock()
+                .unwrap()
+                .push(node.as_ptr().expose_provenance());
+        }
+
+        unsafe fn retire(&self, node: NonNull<TestNode>) {
+            self.retired
+                .lock()
+                .unwrap()
+                .push(node.as_ptr().expose_provenance());
+        }
+    }
+
+    impl Reusing {
+        fn reclaim(&self) {
+            let ready = core::mem::take(&mut *self.retired.lock().unwrap());
+            TestRcu::synchronize();
+            for &address in &ready {
+                // SAFETY: retired before the grace period.
+                unsafe { Node::finish(memory(address)) };
+            }
+            self.idle.lock().unwrap().extend(ready);
+        }
+
+        fn free(&self) {
+            let surplus = core::mem::take(&mut *self.idle.lock().unwrap());
+            begin_epoch();
+            TestRcu::synchronize();
+            for address in surplus {
+                // SAFETY: from `take`, nobody's, and not looked at any more.
+                drop(unsafe { Box::from_raw(memory(address).as_ptr()) });
+            }
+        }
+    }
+
+    /// All tests share the epoch: one at a time.
+    static EPOCHS: Mutex<()> = Mutex::new(());
+
+    fn alone() -> std::sync::MutexGuard<'static, ()> {
+        EPOCHS
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn chains() -> TestChains {
+        Chains::new(vec![TestLink::null()], Mutex::new(())).unwrap()
+    }
+
+    fn insert(chains: &TestChains, heap: &Reusing, keys: [u32; 2], value: u32) {
+        let node = Owned::new(heap, keys, value).unwrap();
+        chains.edit(|editor| editor.publish(node, [0, 0]));
+    }
+
+    fn remove(chains: &TestChains, heap: &Reusing, key: u32) {
+        TestRcu::read(|guard| {
+            let node = chains.find(guard, 0, &key).unwrap().node;
+            chains
+                .edit(|editor| editor.withdraw(guard, heap, node, [0, 0]))
+                .unwrap();
+        });
+    }
+
+    // What the set says of a key, and what the chains say if it knows nothing, which is kept.
+    fn look(chains: &TestChains, set: &Set<u32, u32>, key: u32) -> [Option<u32>; 2] {
+        TestRcu::read(|guard| {
+            let tag = Tag::new(guard, 7);
+            if let Some(found) = set.find(guard, tag, &key) {
+                assert_eq!(*found.key(), key);
+                return [Some(**found.node), None];
+            }
+            let found = chains.find(guard, 0, &key);
+            if let Some(found) = &found {
+                set.keep(tag, found);
+            }
+            [None, found.map(|found| **found.node)]
+        })
+    }
+
+    #[test]
+    fn what_was_found_is_found_again_until_it_goes() {
+        let _alone = alone();
+        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        insert(&chains, &heap, [1, 2], 10);
+        assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
+        assert_eq!(look(&chains, &set, 1), [Some(10), None]);
+        assert_eq!(look(&chains, &set, 2), [None, Some(10)]);
+        assert_eq!(look(&chains, &set, 2), [Some(10), None]);
+        remove(&chains, &heap, 1);
+        assert_eq!(look(&chains, &set, 1), [None, None]);
+        heap.reclaim();
+        assert_eq!(look(&chains, &set, 2), [None, None]);
+        // The same memory with other keys, one of which is the same: what was kept leads there.
+        insert(&chains, &heap, [1, 3], 11);
+        assert_eq!(look(&chains, &set, 2), [None, None]);
+        assert_eq!(look(&chains, &set, 1), [Some(11), None]);
+        assert_eq!(look(&chains, &set, 3), [Some(11), None]);
+        remove(&chains, &heap, 3);
+        heap.reclaim();
+        heap.free();
+        assert_eq!(look(&chains, &set, 1), [None, None]);
+    }
+
+    #[test]
+    fn the_least_lately_used_goes_first() {
+        let _alone = alone();
+        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        let keys = 0..WAYS as u32;
+        for key in 0..=WAYS as u32 {
+            insert(&chains, &heap, [key, 100 + key], key);
+        }
+        for key in keys.clone() {
+            assert_eq!(look(&chains, &set, key), [None, Some(key)]);
+        }
+        // All are there; 0 is used again, and so 1 is the one that goes.
+        for key in keys.clone().rev() {
+            assert_eq!(look(&chains, &set, key), [Some(key), None]);
+        }
+        let new = WAYS as u32;
+        assert_eq!(look(&chains, &set, new), [None, Some(new)]);
+        for key in keys.clone().take(WAYS - 1) {
+            assert_eq!(look(&chains, &set, key), [Some(key), None]);
+        }
+        assert_eq!(
+            look(&chains, &set, WAYS as u32 - 1),
+            [None, Some(WAYS as u32 - 1)]
+        );
+    }
+
+    #[test]
+    fn an_entry_ends_with_its_epoch() {
+        let _alone = alone();
+        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        insert(&chains, &heap, [1, 2], 10);
+        look(&chains, &set, 1);
+        heap.free();
+        assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
+    }
+
+    #[test]
+    fn many_use_one_set_while_nodes_come_and_go() {
+        let _alone = alone();
+        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        let rounds = if cfg!(miri) { 20 } else { 2000 };
+        insert(&chains, &heap, [1000, 1001], 1000);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..rounds {
+                        for key in [round % 7, 1000, 50 + round % 7] {
+                            for value in look(&chains, &set, key).into_iter().flatten() {
+                                assert_eq!(value, if key < 1000 { key % 50 } else { key });
+                            }
+                        }
+                        assert_ne!(look(&chains, &set, 1000), [None, None]);
+                    }
+                });
+            }
+            for round in 0..rounds {
+                let key = round % 7;
+                insert(&chains, &heap, [key, 50 + key], key);
+                std::thread::yield_now();
+                remove(&chains, &heap, key);
+                if round % 3 == 0 {
+                    heap.reclaim();
+                }
+                if round % 12 == 0 {
+                    heap.free();
+                }
+            }
+        });
+    }
+}
