@@ -291,7 +291,12 @@ fn handle<A: Routed, const LOCAL: bool>(
         Protocol::Udp => None,
     };
     let flows = A::flows(instance);
-    let Some((flow, side)) = flows.find(guard, &headers.tuple) else {
+    let known = if is_on!(changed::CACHE) {
+        flows.find_lately(guard, &headers.tuple, instance)
+    } else {
+        None
+    };
+    let Some((flow, side)) = known.or_else(|| flows.find(guard, &headers.tuple)) else {
         return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
     };
     if !flow.is_plain(side, segment.as_ref())

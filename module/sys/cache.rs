@@ -47,7 +47,7 @@ impl<K: PartialEq, T> Cache<K, T> {
 
     #[inline(always)]
     fn set<'g>(&'g self, _guard: &'g ReadGuard, hash: u32) -> Option<&'g Set<K, T>> {
-        let sets = self.of_cpu.this().load(Ordering::Acquire);
+        let sets = self.of_cpu.load();
         // SAFETY: by the type's invariant the sets live as long as the guard.
         let sets = unsafe { sets.as_ref() }?;
         sets.0.get(hash as usize & sets.0.len().wrapping_sub(1))

@@ -4,6 +4,7 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicPtr;
 
 use kernel::prelude::*;
 
@@ -71,7 +72,28 @@ impl<T: Sync> PerCpu<T> {
         // SAFETY: initialised for every possible CPU.
         cpus().map(|cpu| unsafe { &*self.at(cpu) })
     }
+}
 
+impl<T> PerCpu<AtomicPtr<T>> {
+    /// The pointer of the CPU on which this runs, or ran a moment ago: one instruction.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> *mut T {
+        let pointer;
+        // SAFETY: a per-CPU pointer is an offset from the CPU's base in %gs, where an aligned word
+        // is, initialised for every possible CPU. Reads on x86 are Acquire.
+        unsafe {
+            core::arch::asm!(
+                "mov {pointer}, qword ptr gs:[{base}]",
+                base = in(reg) self.base.as_ptr(),
+                pointer = lateout(reg) pointer,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        pointer
+    }
+}
+
+impl<T: Sync> PerCpu<T> {
     // Drops the first `made` CPUs' values and frees the memory, once.
     fn free(self, made: usize) {
         let this = core::mem::ManuallyDrop::new(self);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 
 use anyhow::{bail, ensure, Context, Result};
-use mutex_abi::monitor::STATS_TITLE;
+use mutex_abi::monitor::{POOL_TITLE, STATS_TITLE};
 
 use super::namespace::Namespace;
 
@@ -27,7 +27,7 @@ pub fn open(namespace: &Namespace, name: &str) -> Result<Option<File>> {
     })
 }
 
-/// The text of the file `stats`.
+/// The text of the file `stats`, or of `pool`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// The CPUs that the machine can have, ascending.
@@ -36,7 +36,7 @@ pub struct Stats {
     pub counters: Vec<Counter>,
 }
 
-/// A line of the file `stats`.
+/// A line of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// Its name.
@@ -53,14 +53,37 @@ impl Stats {
     /// # Errors
     /// If anything is not as `mutex_abi::monitor` tells, also if the text was cut short.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::with_title(text, STATS_TITLE)
+    }
+
+    /// Reads the text of the file `pool`.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`].
+    pub fn parse_pool(text: &str) -> Result<Self> {
+        Self::with_title(text, POOL_TITLE)
+    }
+
+    /// The total of the line called `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn total(&self, name: &str) -> Result<u64> {
+        let counter = self.counters.iter().find(|counter| counter.name == name);
+        counter
+            .map(|counter| counter.total)
+            .with_context(|| format!("there is no line of {name}"))
+    }
+
+    fn with_title(text: &str, expected: &str) -> Result<Self> {
         let text = text
             .strip_suffix('\n')
             .context("the text does not end with its last line")?;
         let mut lines = text.split('\n');
         let title = lines.next().unwrap_or_default();
         ensure!(
-            title == STATS_TITLE,
-            "the first line is {title:?}; expected {STATS_TITLE:?}"
+            title == expected,
+            "the first line is {title:?}; expected {expected:?}"
         );
         let line = lines.next().context("there is no line of CPUs")?;
         let cpus = cpus(line).with_context(|| format!("line {line:?}"))?;

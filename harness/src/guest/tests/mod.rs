@@ -14,6 +14,7 @@ mod icmp_wire;
 mod lifecycle;
 mod malformed;
 mod many;
+mod memory;
 mod monitor;
 mod netns;
 mod parameters;
@@ -162,6 +163,7 @@ pub fn all() -> Vec<GuestTest> {
         upstreams::tests(),
         bulk::tests(),
         many::tests(),
+        memory::tests(),
         malformed::tests(),
         parameters::tests(),
         netns::tests(),
