@@ -121,10 +121,14 @@ pub struct Edit<'t, 'e, A: Address, R, S, L> {
 
 impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R, S, L> {
     /// Adds a flow. Packets of neither side may belong to another.
-    pub fn insert<H: Heap<Entry<A, R>>>(&mut self, flow: Owned<'_, Tuple<A>, Flow<R>, H>) {
+    pub fn insert<'g, H: Heap<Entry<A, R>>>(
+        &mut self,
+        guard: &'g ReadGuard,
+        flow: Owned<'_, Tuple<A>, Flow<R>, H>,
+    ) -> &'g Entry<A, R> {
         let hashes = self.table.hashes(&flow);
-        self.editor.publish(flow, hashes);
         self.table.flows.fetch_add(1, Ordering::Relaxed);
+        self.editor.publish(guard, flow, hashes)
     }
 
     /// Takes a flow out; `None` if it is not in the table.
@@ -255,7 +259,7 @@ mod tests {
                     assert_eq!(taken, both.iter().any(|key| model.contains_key(&name(key))));
                     if !taken && both[0] != both[1] {
                         let flow = Owned::new(&TestHeap, both, flow).unwrap();
-                        table.edit(|edit| edit.insert(flow));
+                        table.edit(|edit| edit.insert(&guard, flow).state());
                         model.insert(name(&both[0]), (name(&original), Side::Original));
                         model.insert(name(&both[1]), (name(&original), Side::Reply));
                     }
@@ -344,7 +348,8 @@ mod tests {
         for port in 1..6 {
             let to = tuple(port).to(V4(3), 9);
             let (keys, flow) = Flow::<()>::new(&tuple(port), &to, owner, 0);
-            table.edit(|edit| edit.insert(Owned::new(&TestHeap, keys, flow).unwrap()));
+            let flow = Owned::new(&TestHeap, keys, flow).unwrap();
+            table.edit(|edit| edit.insert(&guard, flow).state());
         }
         let rank = |flow: &Entry<V4, ()>| match flow.key(0).ports.source() {
             port @ 2..=4 => Some(u32::from(port)),

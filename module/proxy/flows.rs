@@ -183,9 +183,9 @@ impl<A: Stored> Flows<A> {
         owner: Owner,
         instance: &Instance,
     ) -> Result<&'g Entry<A>, Refused> {
-        let created = self.table.edit(|edit| {
-            if self.table.find(guard, original).is_some() {
-                return Ok(false);
+        let (flow, created) = self.table.edit(|edit| {
+            if let Some((flow, _)) = self.table.find(guard, original) {
+                return Ok((flow, false));
             }
             if self.count() >= parameters::max_flows() as usize {
                 // Whoever floods the table with packets that nobody answers pushes out only such.
@@ -201,13 +201,11 @@ impl<A: Stored> Flows<A> {
             let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
             let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
-            edit.insert(flow);
-            Ok(true)
+            Ok((edit.insert(guard, flow), true))
         })?;
         if created {
             instance.count(Counter::FlowsCreated);
         }
-        let (flow, _) = self.table.find(guard, original).ok_or(Refused::NoMemory)?;
         Ok(flow)
     }
 

@@ -313,7 +313,7 @@ fn handle<A: Routed, const LOCAL: bool>(
         flows.remove(guard, flow, instance);
         return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
     }
-    pass::<A, LOCAL>(instance, packet, headers, flow, side)
+    pass::<A, LOCAL>(instance, packet, headers, flow, side, false)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,8 +375,11 @@ fn begin<A: Routed, const LOCAL: bool>(
     };
     let mut upstream = choice.upstream;
     // Else the answer would go to the client past us.
+    let mut has_route = false;
     if !LOCAL {
-        if let Some(source) = A::source_back(packet, &upstream) {
+        let back = A::source_back(packet, &upstream);
+        has_route = back.has_route;
+        if let Some(source) = back.source {
             upstream = upstream.from_address(source);
         }
     }
@@ -392,7 +395,8 @@ fn begin<A: Routed, const LOCAL: bool>(
                 flow,
                 Side::Original,
             );
-            pass::<A, LOCAL>(instance, packet, headers, flow, Side::Original)
+            let side = Side::Original;
+            pass::<A, LOCAL>(instance, packet, headers, flow, side, has_route)
         }
         Err(refused) => {
             // Sent on untranslated, the packet would reach a server that it must not reach.
@@ -414,13 +418,14 @@ fn moment() -> Moment {
     }
 }
 
-// Translates a packet of `flow` and sends it on.
+// Translates a packet of `flow` and sends it on, along its route if it has the right one already.
 fn pass<A: Routed, const LOCAL: bool>(
     instance: &Instance,
     packet: &mut Packet<'_>,
     headers: &packet::Packet<A>,
     flow: &Entry<A>,
     side: Side,
+    has_route: bool,
 ) -> Verdict {
     let length = packet.skb.len();
     let offload = packet.skb.offload();
@@ -451,11 +456,23 @@ fn pass<A: Routed, const LOCAL: bool>(
     if LOCAL && from.destination() == to.destination() {
         return Verdict::Accept;
     }
-    let verdict = search::<A, LOCAL>(instance, packet, from, &to);
+    let verdict = if has_route {
+        Verdict::Accept
+    } else {
+        search::<A, LOCAL>(instance, packet, from, &to)
+    };
     if verdict == Verdict::Accept && !is_on!(changed::ROUTE_CACHE) {
         flow.route(side).keep(packet);
     }
     verdict
+}
+
+/// Whether the packets of a connection would turn back.
+pub(crate) struct Back<A> {
+    /// If so: an address of the machine's own on the device by which they came.
+    source: Option<A>,
+    /// Whether the packet has its route to the upstream now.
+    has_route: bool,
 }
 
 /// How packets of one version of IP find their way.
@@ -470,9 +487,8 @@ pub(crate) trait Routed: Version + Icmp {
     /// goes to `destination`.
     fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool;
 
-    /// If a packet that came in and will look like `to` goes out through the same device: an
-    /// address of the machine's own there.
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self>;
+    /// Whether a packet that came in and will look like `to` goes out through the same device.
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self>;
 }
 
 impl Routed for V4 {
@@ -484,9 +500,13 @@ impl Routed for V4 {
         packet.route_in_v4(destination.0, source.0)
     }
 
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self> {
-        let source = packet.source_back_v4(to.destination().0, to.source().0)?;
-        Some(Self(source))
+    // Looks its route up just as `route_in` would.
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self> {
+        let source = packet.source_back_v4(to.destination().0, to.source().0);
+        Back {
+            source: source.map(Self),
+            has_route: packet.skb.has_route(),
+        }
     }
 }
 
@@ -499,9 +519,12 @@ impl Routed for V6 {
         packet.route_in_v6()
     }
 
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Option<Self> {
-        let source = packet.source_back_v6(to.destination().0, to.source().0)?;
-        Some(Self(source))
+    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self> {
+        let source = packet.source_back_v6(to.destination().0, to.source().0);
+        Back {
+            source: source.map(Self),
+            has_route: false,
+        }
     }
 }
 

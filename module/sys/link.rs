@@ -588,7 +588,12 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
     }
 
     /// Puts the node on the chains that the hashes of its keys are of.
-    pub fn publish<H: Heap<Node<K, T>>>(&mut self, node: Owned<'_, K, T, H>, hashes: [usize; 2]) {
+    pub fn publish<'g, H: Heap<Node<K, T>>>(
+        &mut self,
+        _guard: &'g ReadGuard,
+        node: Owned<'_, K, T, H>,
+        hashes: [usize; 2],
+    ) -> &'g Node<K, T> {
         let node = ManuallyDrop::new(node).node;
         let state = self.chains.state.load(Ordering::Relaxed);
         for (side, hash) in hashes.into_iter().enumerate() {
@@ -597,6 +602,8 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
             }
             self.link(state & CURRENT, hash, node, side);
         }
+        // SAFETY: it is published: whoever withdraws it waits for this guard.
+        unsafe { node.as_ref() }
     }
 
     /// Takes the node off its chains; `None`, and nothing changed, if it is not on them.
@@ -781,7 +788,8 @@ pub(crate) mod tests {
 
     fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
         let node = Owned::new(&TestHeap, keys, value).unwrap();
-        chains.edit(|editor| editor.publish(node, keys.map(|key| key as usize)));
+        let hashes = keys.map(|key| key as usize);
+        chains.edit(|editor| editor.publish(&guard(), node, hashes).key(0) == &keys[0]);
     }
 
     fn remove(chains: &TestChains, key: u32) -> bool {

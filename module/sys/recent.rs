@@ -232,7 +232,9 @@ mod tests {
 
     fn insert(chains: &TestChains, heap: &Reusing, keys: [u32; 2], value: u32) {
         let node = Owned::new(heap, keys, value).unwrap();
-        chains.edit(|editor| editor.publish(node, [0, 0]));
+        TestRcu::read(|guard| {
+            chains.edit(|editor| editor.publish(guard, node, [0, 0]));
+        });
     }
 
     fn remove(chains: &TestChains, heap: &Reusing, key: u32) {

@@ -204,7 +204,7 @@ impl Skb<'_> {
 
     /// Whether the packet has a route.
     #[inline(always)]
-    pub(super) fn has_route(&self) -> bool {
+    pub(crate) fn has_route(&self) -> bool {
         // SAFETY: `_skb_refdst` is a word at this offset of the buffer, which is ours.
         unsafe { self.route().read() != 0 }
     }
