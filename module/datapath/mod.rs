@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The pure logic of the proxy: no kernel, no allocation, no panic, and no `unsafe` but in
-//! [`link`], [`recent`] and [`stack`], which for that reason lie with the rest of it in `sys/`.
+//! [`link`], [`recent`] and [`stack`], which for that reason lie with the rest of it in `sys/`. So does
+//! `host`, on which it runs in tests.
 //!
 //! The kernel compiles these files into `mutex_proxy.ko` and `mutex_probe.ko`; the host compiles
 //! them as an ordinary crate, so that what is tested is what runs.
@@ -16,6 +17,10 @@ pub mod checksum;
 pub mod filter;
 pub mod flow;
 pub mod hash;
+#[cfg(not(MODULE))]
+#[doc(hidden)]
+#[path = "../sys/host.rs"]
+pub mod host;
 pub mod icmp;
 #[path = "../sys/link.rs"]
 pub mod link;

@@ -204,7 +204,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::super::flow::Owner;
-    use super::super::link::tests::{guard, TestHeap, TestRcu};
+    use super::super::host::{Boxes, Sections};
     use super::super::tuple::tests::{any_v4, any_v6};
     use super::super::tuple::{Ports, V4};
     use super::*;
@@ -244,31 +244,30 @@ mod tests {
             upstream: 0,
         };
         let table = table::<A>(4);
-        let guard = guard();
         // Tuple of a packet to the original tuple of its flow and its side.
         let mut model: HashMap<String, (String, Side)> = HashMap::new();
         let name = |tuple: &Tuple<A>| format!("{tuple:?}");
         let upstream = A::from_bytes([10; 16]);
         for step in steps {
-            match step {
+            Sections::read(|guard| match step {
                 Step::Insert(key, port) => {
                     let original = keys[key];
                     let to = original.to(upstream, port);
                     let (both, flow) = Flow::<()>::new(&original, &to, OWNER, 0);
-                    let taken = both.iter().any(|tuple| table.find(&guard, tuple).is_some());
+                    let taken = both.iter().any(|tuple| table.find(guard, tuple).is_some());
                     assert_eq!(taken, both.iter().any(|key| model.contains_key(&name(key))));
                     if !taken && both[0] != both[1] {
-                        let flow = Owned::new(&TestHeap, both, flow).unwrap();
-                        table.edit(|edit| edit.insert(&guard, flow).state());
+                        let flow = Owned::new(&Boxes, both, flow).unwrap();
+                        table.edit(|edit| edit.insert(guard, flow).state());
                         model.insert(name(&both[0]), (name(&original), Side::Original));
                         model.insert(name(&both[1]), (name(&original), Side::Reply));
                     }
                 }
                 Step::Remove(key) => {
-                    if let Some((flow, Side::Original)) = table.find(&guard, &keys[key]) {
+                    if let Some((flow, Side::Original)) = table.find(guard, &keys[key]) {
                         let removed = || {
                             table
-                                .edit(|edit| edit.remove(&guard, &TestHeap, flow))
+                                .edit(|edit| edit.remove(guard, &Boxes, flow))
                                 .is_some()
                         };
                         assert!(removed());
@@ -282,32 +281,39 @@ mod tests {
                         gone.push(name(flow.key(Side::Original as usize)));
                         true
                     };
-                    table.edit(|edit| edit.sweep(&guard, &TestHeap, chain, every));
+                    table.edit(|edit| edit.sweep(guard, &Boxes, chain, every));
                     model.retain(|_, (original, _)| !gone.contains(original));
                 }
-                Step::Exchange(bits) => {
-                    assert!(table.exchange::<TestRcu>(heads(1 << bits), || {}).is_some());
-                    assert_eq!(table.chains(&guard), 1 << bits);
+                Step::Exchange(_) => {}
+            });
+            if let Step::Exchange(bits) = step {
+                let old = table.exchange::<Sections>(heads(1 << bits), || {});
+                assert!(old.is_some());
+                assert_eq!(Sections::read(|guard| table.chains(guard)), 1 << bits);
+            }
+            Sections::read(|guard| {
+                for key in keys {
+                    let named = |(flow, side): (&Entry<A, ()>, Side)| {
+                        (name(flow.key(Side::Original as usize)), side)
+                    };
+                    let found = table.find(guard, key).map(named);
+                    assert_eq!(found.as_ref(), model.get(&name(key)));
+                    // Nobody exchanges chains now: nothing is overlooked.
+                    assert_eq!(table.find_quickly(guard, key).map(named), found);
                 }
-            }
-            for key in keys {
-                let named = |(flow, side): (&Entry<A, ()>, Side)| {
-                    (name(flow.key(Side::Original as usize)), side)
-                };
-                let found = table.find(&guard, key).map(named);
-                assert_eq!(found.as_ref(), model.get(&name(key)));
-                // Nobody exchanges chains now: nothing is overlooked.
-                assert_eq!(table.find_quickly(&guard, key).map(named), found);
-            }
+            });
         }
-        let mut entries = 0;
-        table.lengths(&guard, 0..table.chains(&guard), |length| entries += length);
-        assert_eq!(entries, model.len());
-        let mut left = 0;
-        for chain in 0..table.chains(&guard) {
-            left += table.edit(|edit| edit.sweep(&guard, &TestHeap, chain, |_| true));
-        }
-        assert_eq!(left * 2, model.len());
+        Sections::read(|guard| {
+            let mut entries = 0;
+            table.lengths(guard, 0..table.chains(guard), |length| entries += length);
+            assert_eq!(entries, model.len());
+            let mut left = 0;
+            for chain in 0..table.chains(guard) {
+                left += table.edit(|edit| edit.sweep(guard, &Boxes, chain, |_| true));
+            }
+            assert_eq!(left * 2, model.len());
+        });
+        Sections::synchronize();
         assert_eq!(table.flows(), 0);
     }
 
@@ -336,7 +342,6 @@ mod tests {
             upstream: 0,
         };
         let table = table::<V4>(1);
-        let guard = guard();
         let tuple = |port: u16| {
             Tuple::new(
                 super::super::abi::proxy::Protocol::Udp,
@@ -348,22 +353,24 @@ mod tests {
         for port in 1..6 {
             let to = tuple(port).to(V4(3), 9);
             let (keys, flow) = Flow::<()>::new(&tuple(port), &to, owner, 0);
-            let flow = Owned::new(&TestHeap, keys, flow).unwrap();
-            table.edit(|edit| edit.insert(&guard, flow).state());
+            let flow = Owned::new(&Boxes, keys, flow).unwrap();
+            Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
         }
         let rank = |flow: &Entry<V4, ()>| match flow.key(0).ports.source() {
             port @ 2..=4 => Some(u32::from(port)),
             _ => None,
         };
-        let evict = || table.edit(|edit| edit.evict(&guard, &TestHeap, &tuple(77), rank));
-        assert!(evict());
-        assert!(table.find(&guard, &tuple(4)).is_none());
-        assert!(evict() && evict());
-        assert!(!evict());
-        let left: Vec<u16> = (1..6)
-            .filter(|&port| table.find(&guard, &tuple(port)).is_some())
-            .collect();
-        assert_eq!(left, [1, 5]);
+        Sections::read(|guard| {
+            let evict = || table.edit(|edit| edit.evict(guard, &Boxes, &tuple(77), rank));
+            assert!(evict());
+            assert!(table.find(guard, &tuple(4)).is_none());
+            assert!(evict() && evict());
+            assert!(!evict());
+            let left: Vec<u16> = (1..6)
+                .filter(|&port| table.find(guard, &tuple(port)).is_some())
+                .collect();
+            assert_eq!(left, [1, 5]);
+        });
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub unsafe trait Rcu {
 /// `take` returns memory for an `N` that is aligned and exclusively the caller's, but for readers
 /// who may still look whether it is on a chain (see [`Node::blank`]). `retire` leaves the node
 /// intact as long as any [`ReadGuard`] that exists at the time of the call. Memory that was a node's
-/// stays one's until [`begin_epoch`](super::recent::begin_epoch) was called, when it was no node
-/// any more, and then all guards are gone that existed at that call.
+/// stays one's until [`begin_epoch`](super::recent::begin_epoch) was called, when no guard was left
+/// that existed at the call of `retire`, and then all guards are gone that existed at that call.
 pub unsafe trait Heap<N> {
     /// Memory for a node, made by [`Node::blank`] or what [`Node::finish`] left of another; `None`
     /// if there is none.
@@ -719,61 +719,11 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) mod tests {
+    use super::super::host::{Boxes, Sections};
     use super::*;
     use std::collections::BTreeSet;
-    use std::sync::{Arc, Mutex, RwLock};
-
-    /// Boxes; what is retired is leaked, since a test cannot tell when its last reader is gone.
-    pub(crate) struct TestHeap;
-
-    // SAFETY: a box is valid and exclusive, and what is to be taken back later never is.
-    unsafe impl<K, T> Heap<Node<K, T>> for TestHeap {
-        fn take(&self) -> Option<NonNull<Node<K, T>>> {
-            let memory = NonNull::from(Box::leak(Box::<Node<K, T>>::new_uninit())).cast();
-            // SAFETY: as above.
-            unsafe { Node::blank(memory) };
-            Some(memory)
-        }
-
-        unsafe fn give_back(&self, node: NonNull<Node<K, T>>) {
-            // SAFETY: the caller's promise: from `take`, valid, once.
-            drop(unsafe { Box::from_raw(node.as_ptr()) });
-        }
-
-        unsafe fn retire(&self, _node: NonNull<Node<K, T>>) {}
-    }
-
-    // SAFETY: a mutex.
-    unsafe impl Lock for Mutex<()> {
-        fn with<R>(&self, function: impl FnOnce() -> R) -> R {
-            let _held = self.lock().unwrap();
-            function()
-        }
-    }
-
-    /// Readers share a lock, and who waits for them takes it alone.
-    pub(crate) struct TestRcu;
-    static SECTIONS: RwLock<()> = RwLock::new(());
-
-    // SAFETY: `synchronize` gets the lock when every reader that held it has given it back.
-    unsafe impl Rcu for TestRcu {
-        fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
-            let _section = SECTIONS.read().unwrap();
-            // SAFETY: `TestHeap::retire` gives nothing back.
-            read(&unsafe { ReadGuard::new() })
-        }
-
-        fn synchronize() {
-            drop(SECTIONS.write().unwrap());
-        }
-    }
-
-    /// A guard for tests in which nothing that was retired is given back and no array exchanged.
-    pub(crate) fn guard() -> ReadGuard {
-        // SAFETY: `TestHeap::retire` gives nothing back.
-        unsafe { ReadGuard::new() }
-    }
+    use std::sync::{Arc, Mutex};
 
     pub(crate) type TestLink = Link<u32, u32>;
     type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
@@ -787,29 +737,41 @@ pub(crate) mod tests {
     }
 
     fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
-        let node = Owned::new(&TestHeap, keys, value).unwrap();
+        let node = Owned::new(&Boxes, keys, value).unwrap();
         let hashes = keys.map(|key| key as usize);
-        chains.edit(|editor| editor.publish(&guard(), node, hashes).key(0) == &keys[0]);
+        Sections::read(|guard| {
+            chains.edit(|editor| {
+                editor.publish(guard, node, hashes);
+            });
+        });
     }
 
     fn remove(chains: &TestChains, key: u32) -> bool {
-        TestRcu::read(|guard| {
+        Sections::read(|guard| {
             let Some(found) = chains.find(guard, key as usize, &key) else {
                 return false;
             };
             let hashes = [0, 1].map(|side| *found.node.key(side) as usize);
             chains
-                .edit(|editor| editor.withdraw(guard, &TestHeap, found.node, hashes))
+                .edit(|editor| editor.withdraw(guard, &Boxes, found.node, hashes))
                 .is_some()
         })
     }
 
     fn find(chains: &TestChains, key: u32) -> Option<(u32, usize)> {
-        TestRcu::read(|guard| {
+        Sections::read(|guard| {
             chains
                 .find(guard, key as usize, &key)
                 .map(|found| (**found.node, found.side))
         })
+    }
+
+    fn entries(chains: &TestChains) -> usize {
+        let mut all = 0;
+        Sections::read(|guard| {
+            chains.lengths(guard, 0..chains.count(guard), |length| all += length);
+        });
+        all
     }
 
     #[test]
@@ -833,23 +795,24 @@ pub(crate) mod tests {
     fn a_node_on_other_chains_is_not_withdrawn() {
         let chains = chains(2).unwrap();
         insert(&chains, [10, 11], 1);
-        let guard = guard();
-        let node = chains.find(&guard, 10, &10).unwrap().node;
-        let withdrawn = |hashes| {
-            chains
-                .edit(|editor| editor.withdraw(&guard, &TestHeap, node, hashes))
-                .is_some()
-        };
-        assert!(!withdrawn([11, 10]) && !withdrawn([10, 10]));
-        assert!(withdrawn([10, 11]));
-        assert!(!withdrawn([10, 11]), "not twice");
+        Sections::read(|guard| {
+            let node = chains.find(guard, 10, &10).unwrap().node;
+            let withdrawn = |hashes| {
+                chains
+                    .edit(|editor| editor.withdraw(guard, &Boxes, node, hashes))
+                    .is_some()
+            };
+            assert!(!withdrawn([11, 10]) && !withdrawn([10, 10]));
+            assert!(withdrawn([10, 11]));
+            assert!(!withdrawn([10, 11]), "not twice");
+        });
     }
 
     #[test]
     fn only_powers_of_two_are_taken() {
         assert!([0, 3, 12].into_iter().all(|count| chains(count).is_none()));
         let kept = chains(4).unwrap();
-        let given_back = kept.exchange::<TestRcu>(heads(6), |&key| key as usize, || {});
+        let given_back = kept.exchange::<Sections>(heads(6), |&key| key as usize, || {});
         assert_eq!(given_back.unwrap().len(), 6);
     }
 
@@ -861,15 +824,13 @@ pub(crate) mod tests {
             insert(&chains, keys, value as u32);
         }
         for count in [8, 64, 16, 1] {
-            let old = chains.exchange::<TestRcu>(heads(count), |&key| key as usize, || {});
+            let old = chains.exchange::<Sections>(heads(count), |&key| key as usize, || {});
             assert_ne!(old.unwrap().len(), count);
             for (value, keys) in pairs.iter().enumerate() {
                 let found = keys.map(|key| find(&chains, key));
                 assert_eq!(found, [0, 1].map(|side| Some((value as u32, side))));
             }
-            let mut all = 0;
-            chains.lengths(&guard(), 0..count, |length| all += length);
-            assert_eq!(all, 2 * pairs.len());
+            assert_eq!(entries(&chains), 2 * pairs.len());
         }
         assert!(pairs.iter().all(|keys| remove(&chains, keys[1])));
     }
@@ -903,20 +864,18 @@ pub(crate) mod tests {
             })
             .collect();
         for count in [2, 4, 2, 8] {
-            chains.exchange::<TestRcu>(heads(count), |&key| key as usize, std::thread::yield_now);
+            chains.exchange::<Sections>(heads(count), |&key| key as usize, std::thread::yield_now);
         }
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
-        let mut all = 0;
-        chains.lengths(&guard(), 0..8, |length| all += length);
-        assert_eq!(all, 2 * permanent.count());
+        assert_eq!(entries(&chains), 2 * permanent.count());
     }
 
     #[test]
     fn a_node_that_was_never_published_is_given_back() {
         let counted = Arc::new(());
-        drop(Owned::new(&TestHeap, [1, 2], counted.clone()));
+        drop(Owned::new(&Boxes, [1, 2], counted.clone()));
         assert_eq!(Arc::strong_count(&counted), 1);
     }
 }

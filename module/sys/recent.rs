@@ -146,11 +146,12 @@ impl<K: PartialEq, T> Set<K, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::link::tests::{TestLink, TestRcu};
+    use super::super::host::{self, Sections};
+    use super::super::link::tests::TestLink;
     use super::super::link::{Chains, Heap, Owned, Rcu};
     use super::*;
     use std::ptr::NonNull;
-    use std::sync::Mutex;
+    use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
     type TestNode = Node<u32, u32>;
     type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
@@ -198,7 +199,7 @@ mod tests {
     impl Reusing {
         fn reclaim(&self) {
             let ready = core::mem::take(&mut *self.retired.lock().unwrap());
-            TestRcu::synchronize();
+            host::wait();
             for &address in &ready {
                 // SAFETY: retired before the grace period.
                 unsafe { Node::finish(memory(address)) };
@@ -209,7 +210,7 @@ mod tests {
         fn free(&self) {
             let surplus = core::mem::take(&mut *self.idle.lock().unwrap());
             begin_epoch();
-            TestRcu::synchronize();
+            host::wait();
             for address in surplus {
                 // SAFETY: from `take`, nobody's, and not looked at any more.
                 drop(unsafe { Box::from_raw(memory(address).as_ptr()) });
@@ -217,13 +218,12 @@ mod tests {
         }
     }
 
-    /// All tests share the epoch: one at a time.
+    /// All tests share the epoch: one of these at a time, and none that frees memory meanwhile.
     static EPOCHS: Mutex<()> = Mutex::new(());
 
-    fn alone() -> std::sync::MutexGuard<'static, ()> {
-        EPOCHS
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn alone() -> (MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>) {
+        let epochs = EPOCHS.lock().unwrap_or_else(PoisonError::into_inner);
+        (epochs, host::steady())
     }
 
     fn chains() -> TestChains {
@@ -232,13 +232,13 @@ mod tests {
 
     fn insert(chains: &TestChains, heap: &Reusing, keys: [u32; 2], value: u32) {
         let node = Owned::new(heap, keys, value).unwrap();
-        TestRcu::read(|guard| {
+        Sections::read(|guard| {
             chains.edit(|editor| editor.publish(guard, node, [0, 0]));
         });
     }
 
     fn remove(chains: &TestChains, heap: &Reusing, key: u32) {
-        TestRcu::read(|guard| {
+        Sections::read(|guard| {
             let node = chains.find(guard, 0, &key).unwrap().node;
             chains
                 .edit(|editor| editor.withdraw(guard, heap, node, [0, 0]))
@@ -248,7 +248,7 @@ mod tests {
 
     // What the set says of a key, and what the chains say if it knows nothing, which is kept.
     fn look(chains: &TestChains, set: &Set<u32, u32>, key: u32) -> [Option<u32>; 2] {
-        TestRcu::read(|guard| {
+        Sections::read(|guard| {
             let tag = Tag::new(guard, 7);
             if let Some(found) = set.find(guard, tag, &key) {
                 assert_eq!(*found.key(), key);

@@ -118,7 +118,7 @@ impl<K, T: Spare> Stack<K, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::link::tests::TestHeap;
+    use super::super::host::Boxes;
     use super::super::link::Heap;
     use super::*;
     use core::sync::atomic::{AtomicU64, Ordering};
@@ -140,12 +140,12 @@ mod tests {
     type TestNode = Node<[u64; 2], Value>;
 
     fn node() -> NonNull<TestNode> {
-        TestHeap.take().unwrap()
+        Boxes.take().unwrap()
     }
 
     fn free(node: NonNull<TestNode>) {
         // SAFETY: from `node`, and in no stack any more.
-        unsafe { TestHeap.give_back(node) };
+        unsafe { Boxes.give_back(node) };
     }
 
     #[test]

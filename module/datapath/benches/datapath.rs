@@ -5,7 +5,6 @@
 
 use std::hint::black_box;
 use std::ops::Deref;
-use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
@@ -13,35 +12,13 @@ use mutex_abi::histogram;
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Change, Flow, Owner};
 use mutex_datapath::hash::Seed;
-use mutex_datapath::link::{Heap, Lock, Owned, ReadGuard};
+use mutex_datapath::host::{Boxes, Sections};
+use mutex_datapath::link::{Owned, Rcu};
 use mutex_datapath::packet::Header;
+use mutex_datapath::recent::{Set, Tag};
 use mutex_datapath::table::{Entry, Head, Table};
 use mutex_datapath::translate::{translate, Offload};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
-
-/// Never gives anything back: a benchmark only looks up.
-struct Boxes;
-
-// SAFETY: a box is valid and exclusive, and nothing is ever taken back.
-unsafe impl<N> Heap<N> for Boxes {
-    fn take(&self) -> Option<NonNull<N>> {
-        Some(NonNull::from(Box::leak(Box::<N>::new_uninit())).cast())
-    }
-
-    unsafe fn give_back(&self, _: NonNull<N>) {}
-
-    unsafe fn retire(&self, _: NonNull<N>) {}
-}
-
-struct Exclusive(Mutex<()>);
-
-// SAFETY: a mutex.
-unsafe impl Lock for Exclusive {
-    fn with<R>(&self, function: impl FnOnce() -> R) -> R {
-        let _held = self.0.lock();
-        function()
-    }
-}
 
 struct Heads<A: Address>(Vec<Head<A, ()>>);
 
@@ -123,9 +100,8 @@ fn find<A: Address>(criterion: &mut Criterion, name: &str) {
     for flows in [1_u32, 1000, 100_000] {
         let chains = flows.next_power_of_two() as usize;
         let heads = Heads((0..chains).map(|_| Head::null()).collect());
-        let lock = Exclusive(Mutex::new(()));
-        let table: Table<A, (), Heads<A>, Exclusive> =
-            Table::new(heads, lock, Seed::new(1)).expect("a power of two");
+        let table: Table<A, (), Heads<A>, Mutex<()>> =
+            Table::new(heads, Mutex::new(()), Seed::new(1)).expect("a power of two");
         let owner = Owner {
             context: 0,
             upstream: 0,
@@ -135,17 +111,17 @@ fn find<A: Address>(criterion: &mut Criterion, name: &str) {
             let upstream = original.to(address(2), 81_u16.to_be());
             let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
             let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
-            table.edit(|edit| edit.insert(flow));
+            Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
         }
-        // SAFETY: `Boxes` takes nothing back, and nobody exchanges chains.
-        let guard = unsafe { ReadGuard::new() };
         let mut number = 0_u32;
-        group.bench_function(BenchmarkId::from_parameter(flows), |bench| {
-            bench.iter(|| {
-                // Every flow in turn, in an order that the processor does not guess.
-                number = number.wrapping_add(0x9e37_79b1) % flows;
-                let found = table.find_quickly(&guard, &tuple::<A>(number));
-                found.map(|(flow, side): (&Entry<A, ()>, _)| (flow.state(), side))
+        Sections::read(|guard| {
+            group.bench_function(BenchmarkId::from_parameter(flows), |bench| {
+                bench.iter(|| {
+                    // Every flow in turn, in an order that the processor does not guess.
+                    number = number.wrapping_add(0x9e37_79b1) % flows;
+                    let found = table.find_quickly(guard, &tuple::<A>(number));
+                    found.map(|(flow, side): (&Entry<A, ()>, _)| (flow.state(), side))
+                });
             });
         });
     }
@@ -156,11 +132,55 @@ fn tables(criterion: &mut Criterion) {
     find::<V6>(criterion, "find-v6");
 }
 
+/// What a CPU's cache takes for a flow that it knows, the last one used or another.
+fn cache(criterion: &mut Criterion) {
+    const FLOWS: u32 = 4;
+    let heads = Heads((0..FLOWS).map(|_| Head::null()).collect());
+    let table: Table<V4, (), Heads<V4>, Mutex<()>> =
+        Table::new(heads, Mutex::new(()), Seed::new(1)).expect("a power of two");
+    let owner = Owner {
+        context: 0,
+        upstream: 0,
+    };
+    let set = Set::new();
+    for number in 0..FLOWS {
+        let original = tuple::<V4>(number);
+        let upstream = original.to(address(2), 81_u16.to_be());
+        let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
+        let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
+        Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
+    }
+    let mut group = criterion.benchmark_group("cache");
+    Sections::read(|guard| {
+        let hash = |tuple: &Tuple<V4>| table.hash(tuple);
+        for number in 0..FLOWS {
+            let original = tuple::<V4>(number);
+            let hash = hash(&original);
+            let tag = Tag::new(guard, hash as u32);
+            if let Some(found) = table.find_by_hash(guard, hash, &original) {
+                set.keep(tag, &found);
+            }
+        }
+        for (name, flows) in [("last", 1), ("any", FLOWS)] {
+            let mut number = 0_u32;
+            group.bench_function(name, |bench| {
+                bench.iter(|| {
+                    number = number.wrapping_add(1) % flows;
+                    let original = tuple::<V4>(number);
+                    let tag = Tag::new(guard, hash(&original) as u32);
+                    set.find(guard, tag, &original)
+                        .map(|found| (found.node.state(), found.side))
+                });
+            });
+        }
+    });
+}
+
 fn bucket(criterion: &mut Criterion) {
     criterion.bench_function("histogram/bucket", |bench| {
         bench.iter(|| histogram::Scale::<7, 24>::index(black_box(1234)));
     });
 }
 
-criterion_group!(benches, hash, parse, rewrite, tables, bucket);
+criterion_group!(benches, hash, parse, rewrite, tables, cache, bucket);
 criterion_main!(benches);
