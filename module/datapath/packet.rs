@@ -104,7 +104,6 @@ fn usual<A: Header>(protocol: u8, addresses: A::Pair, ports: Ports) -> Option<Tu
 fn transport<A: Header>(packet: &[u8], at: usize, next: u8, addresses: A::Pair) -> Parsed<A> {
     let protocol = match next {
         next if next == A::ICMP => return Parsed::Icmp(at),
-        FRAGMENT => return Parsed::Fragment,
         next => match Protocol::from_number(next) {
             Some(protocol) => protocol,
             None => return Parsed::Other,
@@ -201,6 +200,7 @@ impl Header for V6 {
             return Parsed::Malformed;
         }
         match skip_extensions(packet, header[6], Self::LENGTH) {
+            Ok((FRAGMENT, _)) => Parsed::Fragment,
             Ok((next, at)) => {
                 let addresses = Self::addresses(header).unwrap_or_default();
                 transport(packet, at, next, addresses)
@@ -321,6 +321,8 @@ mod tests {
         let mut first_fragment = vec![17, 0, 0, 1, 0, 0, 0, 0];
         first_fragment.extend(UDP);
         assert_eq!(V6::parse(&ipv6(44, &first_fragment)), Parsed::Fragment);
+        // In IPv4 that is the number of another protocol.
+        assert_eq!(V4::parse(&ipv4(5, 0, 44, &first_fragment)), Parsed::Other);
         assert_eq!(V4::parse(&ipv4(7, 0, 1, &[])), Parsed::Icmp(28));
         assert_eq!(V6::parse(&ipv6(58, &[])), Parsed::Icmp(40));
         assert_eq!(V4::parse(&ipv4(5, 0, 58, &[])), Parsed::Other);
