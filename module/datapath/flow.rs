@@ -200,7 +200,8 @@ impl<R> Flow<R> {
     }
 
     /// Whether a packet of `side` needs no more than to be counted and translated: the flow is
-    /// established, and the packet, if it is of TCP, an ordinary one, which then is taken note of.
+    /// established, and the packet, if it is of TCP, an ordinary one that follows on the last,
+    /// which then is taken note of.
     #[inline(always)]
     pub fn is_plain(&self, side: Side, segment: Option<&Segment>) -> bool {
         let half = self.half(side);
@@ -210,11 +211,7 @@ impl<R> Flow<R> {
         let Some(segment) = segment else {
             return true;
         };
-        if !segment.flags.is_plain() {
-            return false;
-        }
-        half.progress.note(segment);
-        true
+        segment.flags.is_plain() && half.progress.note(segment)
     }
 
     /// Moves the flow on by a datagram of `side`.
@@ -423,6 +420,16 @@ mod tests {
         assert_eq!(talk.send(Original, ACK, 7), State::Closing);
         assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
         assert_eq!(talk.send(Reply, ACK, 0), State::Closed);
+    }
+
+    #[test]
+    fn who_only_acknowledges_is_followed_over_the_wrap() {
+        let mut talk = Talk::open();
+        for _ in 0..200 {
+            talk.send(Original, ACK, 1000);
+            talk.send(Reply, ACK, 0);
+        }
+        assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closing);
     }
 
     #[test]

@@ -174,22 +174,26 @@ impl Progress {
     }
 
     /// Takes note of a segment without SYN and FIN, if its numbers are a step from those before
-    /// that its sender could have made.
+    /// that its sender could have made. If not, or where acknowledgements wrap, that is for
+    /// [`Self::takes`] to say.
     #[inline(always)]
-    pub fn note(&self, segment: &Segment) {
+    #[must_use]
+    pub fn note(&self, segment: &Segment) -> bool {
         let now = segment
             .numbers
             .wrapping_add(u64::from(segment.payload) << 32);
-        // Both differences in one: what the lower borrows from the upper one counts only where the
-        // lower one is refused anyway.
+        // Both differences in one: the lower borrows from the upper one if it is negative, and then
+        // is refused, or if the acknowledgement has wrapped.
         let ahead = now.wrapping_sub(self.seen.load(Relaxed));
-        if ahead & self.above.load(Relaxed) == 0 {
-            self.seen.store(now, Relaxed);
+        if ahead & self.above.load(Relaxed) != 0 {
+            return false;
         }
+        self.seen.store(now, Relaxed);
+        true
     }
 
-    /// As `note`, for a segment that may have a FIN; whether the step was possible. A repeated
-    /// segment is.
+    /// As `note`, for any segment without SYN; whether the step was possible. A repeated segment
+    /// is.
     pub fn takes(&self, segment: &Segment) -> bool {
         let (end, ack, reach) = (self.end(), self.ack(), self.reach());
         let within = |ahead: u32| ahead <= reach;
@@ -232,10 +236,11 @@ mod tests {
         Segment::read(&header, length + 32)
     }
 
-    fn begun(start: u32) -> Progress {
+    // A side that expects its peer's first byte to have this number.
+    fn begun(start: u32, ack: u32) -> Progress {
         let progress = Progress::default();
         progress.begin(&segment(2, start, 0, 0), &[1, 3, 3, 7]);
-        progress.set_ack(500);
+        progress.set_ack(ack);
         progress
     }
 
@@ -280,6 +285,15 @@ mod tests {
         }
     }
 
+    // Near the wrap or anywhere.
+    fn any_number() -> impl Strategy<Value = u32> {
+        prop_oneof![any::<u32>(), u32::MAX - 200_000..]
+    }
+
+    fn any_step() -> impl Strategy<Value = u32> {
+        prop_oneof![Just(0), 0_u32..60_000]
+    }
+
     proptest! {
         #[test]
         fn any_options_end(options in prop::collection::vec(any::<u8>(), 0..40)) {
@@ -288,14 +302,20 @@ mod tests {
 
         // A sender that keeps to its window is followed to the byte, over the wrap as well.
         #[test]
-        fn follows_a_real_sender(start: u32, steps in prop::collection::vec((0_u32..60_000, 0_u32..60_000), 1..50)) {
-            let (sender, receiver) = (begun(start), begun(7));
-            let (mut at, mut ack) = (start.wrapping_add(1), 500_u32);
+        fn follows_a_real_sender(
+            start in any_number(),
+            expected in any_number(),
+            steps in prop::collection::vec((any_step(), any_step()), 1..50),
+        ) {
+            let (sender, receiver) = (begun(start, expected), begun(7, 500));
+            let (mut at, mut ack) = (start.wrapping_add(1), expected);
             for (length, acknowledged) in steps {
                 ack = ack.wrapping_add(acknowledged);
-                sender.note(&segment(ACK, at, length, ack));
+                let sent = segment(ACK, at, length, ack);
+                prop_assert!(sender.note(&sent) || sender.takes(&sent));
                 at = at.wrapping_add(length);
                 receiver.set_ack(at);
+                prop_assert_eq!((sender.end(), sender.ack()), (at, ack));
                 prop_assert!(sender.resets(&receiver, &segment(4, at, 0, 0)));
                 prop_assert!(sender.takes(&segment(17, at, 0, ack)));
                 // The FIN was only tried: take it back.
@@ -306,14 +326,14 @@ mod tests {
         // Somebody who guesses numbers moves nothing and resets nothing.
         #[test]
         fn ignores_a_blind_sender(start: u32, guesses in prop::collection::vec(any::<[u32; 2]>(), 1..50)) {
-            let (sender, receiver) = (begun(start), begun(7));
+            let (sender, receiver) = (begun(start, 500), begun(7, 500));
             let at = start.wrapping_add(1);
             receiver.set_ack(at);
             let reach = sender.reach();
             for [guess, ack] in guesses {
                 prop_assume!(guess != at && guess.wrapping_sub(at) > reach);
                 prop_assume!(at.wrapping_sub(guess) > reach);
-                sender.note(&segment(ACK, guess, 100, ack));
+                prop_assert!(!sender.note(&segment(ACK, guess, 100, ack)));
                 prop_assert!(!sender.takes(&segment(17, guess, 0, ack)));
                 prop_assert!(!sender.resets(&receiver, &segment(4, guess, 0, 0)));
                 prop_assert_eq!(sender.end(), at);
@@ -323,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_reset_refuses_a_syn_only_with_its_number() {
-        let client = begun(99);
+        let client = begun(99, 500);
         assert!(Progress::refuses(&client, &segment(20, 0, 0, 100)));
         assert!(!Progress::refuses(&client, &segment(20, 0, 0, 101)));
         assert!(!Progress::refuses(&client, &segment(4, 0, 0, 100)));
