@@ -183,6 +183,9 @@ pub struct Found<'g, K, T> {
     pub node: &'g Node<K, T>,
     /// Which side of it, 0 or 1.
     pub side: usize,
+    // The same node as links have it: by a pointer from the heap, through which it may be given
+    // back, as it may not through one that was made of a shared reference.
+    pointer: NonNull<Node<K, T>>,
 }
 
 impl<K, T> Link<K, T> {
@@ -204,6 +207,7 @@ impl<K, T> Link<K, T> {
             // on it is only ever shared.
             node: unsafe { node.as_ref() },
             side: tagged.addr() & SIDE,
+            pointer: node,
         })
     }
 
@@ -691,8 +695,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         self.walk(guard, chain, |editor, found| {
             // What was published meanwhile is there already.
             if found.entry().next[other & 1].is_off() {
-                let node = NonNull::from(found.node);
-                editor.link(other, hash(found.key()), node, found.side);
+                editor.link(other, hash(found.key()), found.pointer, found.side);
             }
         });
     }
@@ -789,6 +792,7 @@ pub(super) mod tests {
         assert!(remove(&chains, 32) && !remove(&chains, 30));
         assert!(remove(&chains, 10));
         assert_eq!(seen(), [None, None, two[1], two[0], None, None]);
+        assert!(remove(&chains, 20));
     }
 
     #[test]
@@ -869,7 +873,8 @@ pub(super) mod tests {
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
-        assert_eq!(entries(&chains), 2 * permanent.count());
+        assert_eq!(entries(&chains), 2 * permanent.clone().count());
+        assert!(permanent.into_iter().all(|key| remove(&chains, key)));
     }
 
     #[test]
