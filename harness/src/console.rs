@@ -238,6 +238,7 @@ fn bracket(text: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn time_and_caller_are_taken_off() {
@@ -273,5 +274,29 @@ mod tests {
         assert!(scanner.line("[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 a+0x0/0x1"));
         assert!(!scanner.line("[    1.0] ---[ end trace 0000000000000000 ]---"));
         assert!(scanner.line("[    1.0] WARNING: CPU: 0 PID: 1 at b.c:1 b+0x0/0x1"));
+    }
+
+    proptest! {
+        // Whatever a guest prints, each line is in one report or in none.
+        #[test]
+        fn any_lines_are_read(
+            lines in prop::collection::vec(
+                prop_oneof![
+                    any::<String>(),
+                    "(\\[ {0,3}[0-9.]{0,9}\\]?)?(\\[ *[TCx]1?\\])? ?(BUG: |WARNING: |Kernel panic|---\\[ end |)é?",
+                ],
+                0..50,
+            ),
+        ) {
+            let mut scanner = Scanner::default();
+            let begun = lines.iter().filter(|line| scanner.line(line)).count();
+            prop_assert_eq!(scanner.reports().len(), begun);
+            let mut kept = 0;
+            for report in scanner.into_reports() {
+                prop_assert_eq!(&report.title, &report.text[0]);
+                kept += report.text.len();
+            }
+            prop_assert!(kept <= lines.len());
+        }
     }
 }

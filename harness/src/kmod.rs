@@ -22,6 +22,8 @@ const LOG: &str = "build.log";
 
 /// What of `module/` the kernel's build reads.
 const SOURCES: [&str; 3] = ["rs", "c", "h"];
+/// Directories below `module/` of which it reads nothing.
+const HOST_ONLY: [&str; 3] = ["benches", "fuzz", "tests"];
 
 /// The modules, built for one kernel.
 #[derive(Clone, Debug)]
@@ -244,7 +246,9 @@ fn sources(module: &Path) -> Result<Vec<PathBuf>> {
             let entry = entry?;
             let relative = directory.join(entry.file_name());
             if entry.file_type()?.is_dir() {
-                directories.push(relative);
+                if !HOST_ONLY.iter().any(|&name| entry.file_name() == name) {
+                    directories.push(relative);
+                }
             } else if is_source(&relative) {
                 found.push(relative);
             }
@@ -306,6 +310,10 @@ mod tests {
         assert_eq!(
             base,
             digest(&[("sys/x.rs", "b"), ("Kbuild", "a"), ("abi/Cargo.toml", "c")])
+        );
+        assert_eq!(
+            base,
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "b"), ("sys/fuzz/y.rs", "c")])
         );
         for other in [
             digest(&[("Kbuild", "A"), ("sys/x.rs", "b")]),

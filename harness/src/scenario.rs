@@ -216,6 +216,7 @@ fn suggestion(message: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const GOOD: &str = r#"
 question = "?"
@@ -304,5 +305,22 @@ warm-up = 1
             count += 1;
         }
         assert!(count > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_is_explained(
+            at: prop::sample::Index,
+            length in 0_usize..9,
+            new in prop_oneof![any::<String>(), "[\\[\\]=\"'`#, a-z0-9\né]{0,6}"],
+        ) {
+            let at = at.index(GOOD.len());
+            let mut damaged = GOOD.to_owned();
+            damaged.replace_range(at..GOOD.len().min(at + length), &new);
+            if let Err(error) = parse(&damaged, "a.toml") {
+                let explanation = format!("{error:#}");
+                prop_assert!(explanation.starts_with("a.toml"), "{}", explanation);
+            }
+        }
     }
 }

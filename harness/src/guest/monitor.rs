@@ -169,6 +169,7 @@ fn number(word: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const GOOD: &str = "\
 # mutex_proxy stats 1
@@ -246,6 +247,37 @@ malformed 0 0 0 0
             let damaged = GOOD.replacen(from, to, 1);
             let parsed = Stats::parse(&damaged);
             assert!(parsed.is_err(), "{damaged:?} gives {parsed:?}");
+        }
+    }
+
+    // The text, written anew.
+    fn text(stats: &Stats) -> String {
+        let words = |numbers: &[u64]| -> String {
+            numbers.iter().map(|number| format!(" {number}")).collect()
+        };
+        let cpus: Vec<u64> = stats.cpus.iter().copied().map(u64::from).collect();
+        let mut text = format!("{STATS_TITLE}\ncpus{}\n", words(&cpus));
+        for counter in &stats.counters {
+            let by_cpu = counter.by_cpu.as_deref().unwrap_or_default();
+            text += &format!("{} {}{}\n", counter.name, counter.total, words(by_cpu));
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_text_is_refused_or_means_what_it_says(
+            at: prop::sample::Index, length in 0_usize..4, new in "[ 0-9a-z_+\\-\nä]{0,3}",
+        ) {
+            let at = at.index(GOOD.len());
+            let mut damaged = GOOD.to_owned();
+            damaged.replace_range(at..GOOD.len().min(at + length), &new);
+            if let Ok(stats) = Stats::parse(&damaged) {
+                // Leading zeros are the only thing that can be said in two ways.
+                let again = text(&stats);
+                prop_assert_eq!(Stats::parse(&again).unwrap(), stats);
+                prop_assert!(again == damaged || damaged.contains(" 0"));
+            }
         }
     }
 }
