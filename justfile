@@ -27,6 +27,32 @@ test *args: build
 microbench *args:
     cargo bench -p mutex-datapath -- "$@"
 
+# Look for inputs that break the datapath, so many seconds for each target: `./just fuzz 600 flow`
+fuzz seconds="60" *targets: (needs "cargo +nightly fuzz --version" "rustup toolchain install nightly; cargo install cargo-fuzz")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cd module/datapath
+    shift
+    [ $# -gt 0 ] || set -- $(cargo +nightly fuzz list)
+    for target; do
+        # What is new goes into the first directory.
+        mkdir -p "../../target/fuzz/corpus/$target"
+        cargo +nightly fuzz run --target-dir ../../target/fuzz "$target" \
+            "../../target/fuzz/corpus/$target" "fuzz/corpus/$target" -- \
+            -max_total_time="{{seconds}}" -max_len=700 -timeout=10
+    done
+
+# Run the datapath's tests under Miri, which sees undefined behaviour and leaks; takes minutes
+miri *args: (needs "cargo +nightly miri --version" "rustup component add --toolchain nightly miri rust-src")
+    MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" PROPTEST_CASES=4 \
+        cargo +nightly miri test --target-dir target/miri -p mutex-datapath "$@"
+
+# Run the datapath's tests under ThreadSanitizer
+sanitize *args: (needs "rustc +nightly --version" "rustup toolchain install nightly --component rust-src")
+    RUSTFLAGS=-Zsanitizer=thread \
+        cargo +nightly test --target-dir target/sanitize -Zbuild-std --target x86_64-unknown-linux-gnu \
+        -p mutex-datapath --lib --tests "$@"
+
 # List, build or find kernels: `./just image build 7.3:debug`
 image *args="list": build
     {{mutexlab}} image "$@"
@@ -44,3 +70,7 @@ lint:
 # Build the harness
 build:
     cargo build --release
+
+[private]
+needs command how:
+    @{{command}} >/dev/null 2>&1 || { echo "{{command}} fails; try: {{how}}" >&2; exit 1; }

@@ -92,6 +92,12 @@ mod tests {
         assert_eq!(Probe::index(u64::MAX), Probe::BUCKETS - 1);
     }
 
+    fn search<const P: u32, const R: u32>(value: u64) -> usize {
+        let buckets = 0..Scale::<P, R>::BUCKETS;
+        let begins_below = |&bucket: &usize| Scale::<P, R>::lowest(bucket) <= value;
+        buckets.rev().find(begins_below).unwrap_or_default()
+    }
+
     proptest! {
         #[test]
         fn precision_holds(value in 0_u64..1 << 32) {
@@ -101,15 +107,26 @@ mod tests {
             prop_assert!((high - low) * (1 << 11) <= low);
         }
 
+        // The definition: the last bucket that begins at or below the value.
+        #[test]
+        fn index_agrees_with_a_search(bits in 0_u32..64, low: u64) {
+            let value = low >> bits;
+            prop_assert_eq!(Probe::index(value), search::<12, 32>(value));
+            prop_assert_eq!(Scale::<7, 24>::index(value), search::<7, 24>(value));
+            prop_assert_eq!(Scale::<1, 5>::index(value), search::<1, 5>(value));
+        }
+
         #[test]
         fn percentile_agrees_with_a_sorted_list(
-            mut values in prop::collection::vec(0_u64..4096, 1..500),
+            buckets in prop::collection::btree_map(any::<u64>(), 0_u64..40, 1..60),
             percent in 1_u32..=100_000,
         ) {
-            values.sort_unstable();
-            let rank = (values.len() as u64 * u64::from(percent)).div_ceil(100_000) as usize;
-            let buckets = values.iter().map(|&value| (value, 1));
-            prop_assert_eq!(percentile(buckets, percent), Some(values[rank - 1]));
+            let each = buckets.iter().flat_map(|(&value, &count)| (0..count).map(move |_| value));
+            let sorted: Vec<u64> = each.collect();
+            let rank = (sorted.len() as u64 * u64::from(percent)).div_ceil(100_000) as usize;
+            let buckets = buckets.iter().map(|(&value, &count)| (value, count));
+            let expected = sorted.get(rank.max(1) - 1).copied();
+            prop_assert_eq!(percentile(buckets, percent), expected);
         }
     }
 

@@ -62,10 +62,16 @@ mod tests {
         Filter::new(Box::new([const { AtomicU64::new(0) }; WORDS]))
     }
 
+    // Short ones under Miri, which takes its time.
+    fn any_range() -> impl Strategy<Value = [u16; 2]> {
+        let longest = if cfg!(miri) { 200 } else { u16::MAX };
+        any::<[u16; 2]>().prop_map(move |[a, b]| [a, a.saturating_add(b % longest)])
+    }
+
     proptest! {
         #[test]
         fn behaves_like_two_sets(
-            ranges in prop::collection::vec((any::<bool>(), any::<[u16; 2]>()), 0..3),
+            ranges in prop::collection::vec((any::<bool>(), any_range()), 0..3),
             packets in prop::collection::vec(any::<[u16; 2]>(), 1..50),
         ) {
             let filter = empty();

@@ -15,6 +15,8 @@ use super::recent::begin_epoch;
 // Readers share it, and who waits for them takes it alone.
 static SECTIONS: RwLock<()> = RwLock::new(());
 static RETIRED: Mutex<Vec<Retired>> = Mutex::new(Vec::new());
+// Who waits does so until all is freed that was retired before, also by others.
+static WAITING: Mutex<()> = Mutex::new(());
 
 // Who shares it keeps `Boxes` from beginning an epoch.
 static STEADY: RwLock<()> = RwLock::new(());
@@ -62,6 +64,7 @@ unsafe impl Rcu for Sections {
     }
 
     fn synchronize() {
+        let _waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         let retired = {
             let mut retired = RETIRED.lock().unwrap_or_else(PoisonError::into_inner);
             core::mem::take(&mut *retired)

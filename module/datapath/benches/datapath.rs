@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
 use mutex_abi::histogram;
 use mutex_abi::proxy::Protocol;
+use mutex_datapath::checksum::Sum;
 use mutex_datapath::flow::{Change, Flow, Owner};
 use mutex_datapath::hash::Seed;
 use mutex_datapath::host::{Boxes, Sections};
@@ -79,6 +80,28 @@ fn parse(criterion: &mut Criterion) {
     });
     group.bench_function("parse-v6", |bench| {
         bench.iter(|| V6::parse(black_box(&six)));
+    });
+}
+
+fn checksum(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("checksum");
+    let (four, six) = (tuple::<V4>(7), tuple::<V6>(7));
+    let change = Change::between(&four, &four.to(address(2), 81_u16.to_be()));
+    group.bench_function("apply", |bench| {
+        bench.iter(|| black_box(change).transport.apply(black_box(0x1234)));
+    });
+    // What making a flow takes.
+    let (to_four, to_six) = (four.to(address(2), 1), six.to(address(2), 1));
+    group.bench_function("change-v4", |bench| {
+        bench.iter(|| Change::between(black_box(&four), &to_four));
+    });
+    group.bench_function("change-v6", |bench| {
+        bench.iter(|| Change::between(black_box(&six), &to_six));
+    });
+    // The packet in an error of ICMP.
+    let quoted = [7; 128];
+    group.bench_function("sum-128", |bench| {
+        bench.iter(|| Sum::of(black_box(&quoted)).fold());
     });
 }
 
@@ -182,5 +205,5 @@ fn bucket(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, hash, parse, rewrite, tables, cache, bucket);
+criterion_group!(benches, hash, parse, checksum, rewrite, tables, cache, bucket);
 criterion_main!(benches);

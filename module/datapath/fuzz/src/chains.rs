@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of chains beside a map that has to say the same, some of them while the chains are
+//! being exchanged. What was withdrawn is really freed, after a grace period.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use mutex_datapath::host::{Boxes, Sections};
+use mutex_datapath::link::{Chains, Link, Owned, Rcu};
+
+use super::input::Input;
+
+const KEYS: u32 = 48;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    keys: [u32; 2],
+    side: usize,
+}
+
+// Something that is freed with its node.
+struct Value(Box<[u32; 2]>, #[allow(dead_code)] Arc<()>);
+
+type Heads = Vec<Link<u32, Value>>;
+
+struct World<'a> {
+    input: RefCell<Input<'a>>,
+    chains: Chains<u32, Value, Heads, Mutex<()>>,
+    model: RefCell<BTreeMap<u32, Place>>,
+    spread: usize,
+    alive: Arc<()>,
+    exchanging: Cell<bool>,
+    steps: Cell<usize>,
+}
+
+fn heads(bits: usize) -> Heads {
+    (0..1 << bits).map(|_| Link::null()).collect()
+}
+
+impl World<'_> {
+    fn hash(&self, key: u32) -> usize {
+        (key as usize).wrapping_mul(self.spread) >> 4
+    }
+
+    fn key(&self) -> u32 {
+        u32::from(self.input.borrow_mut().u8()) % KEYS
+    }
+
+    fn insert(&self) {
+        let keys = [self.key(), self.key()];
+        let mut model = self.model.borrow_mut();
+        if keys[0] == keys[1] || keys.iter().any(|key| model.contains_key(key)) {
+            return;
+        }
+        let value = Value(Box::new(keys), self.alive.clone());
+        let node = Owned::new(&Boxes, keys, value).expect("memory");
+        let hashes = keys.map(|key| self.hash(key));
+        self.chains.edit(|editor| editor.publish(node, hashes));
+        for side in 0..2 {
+            model.insert(keys[side], Place { keys, side });
+        }
+    }
+
+    fn forget(&self, keys: &[u32; 2]) {
+        let mut model = self.model.borrow_mut();
+        for key in keys {
+            assert!(model.remove(key).is_some());
+        }
+    }
+
+    fn remove(&self, key: u32) {
+        let known = self.model.borrow().get(&key).copied();
+        let removed = Sections::read(|guard| {
+            let node = self.chains.find(guard, self.hash(key), &key)?.node;
+            let [first, second] = [0, 1].map(|side| self.hash(*node.key(side)));
+            let withdraw = |hashes| {
+                let withdrawn = |editor: &mut mutex_datapath::link::Editor<'_, _, _, _, _>| {
+                    editor.withdraw(guard, &Boxes, node, hashes).is_some()
+                };
+                self.chains.edit(withdrawn)
+            };
+            let mask = self.chains.count(guard) - 1;
+            if (first ^ second) & mask != 0 {
+                assert!(!withdraw([second, first]), "from chains that it is not on");
+            }
+            assert!(withdraw([first, second]));
+            assert!(!withdraw([first, second]), "twice");
+            // Who has found it may still look.
+            Some(*node.0)
+        });
+        assert_eq!(removed, known.map(|place| place.keys));
+        if let Some(keys) = removed {
+            self.forget(&keys);
+        }
+    }
+
+    // Withdraws what is on one chain, in part.
+    fn sweep(&self, how: u8) {
+        let gone = RefCell::new(Vec::new());
+        Sections::read(|guard| {
+            let chain = usize::from(how) & (self.chains.count(guard) - 1);
+            self.chains.edit(|editor| {
+                editor.walk(guard, chain, |editor, found| {
+                    let keys = *found.node.0;
+                    if keys[0] % 3 == u32::from(how) % 3 {
+                        return;
+                    }
+                    let hashes = keys.map(|key| self.hash(key));
+                    let withdrawn = editor.withdraw(guard, &Boxes, found.node, hashes);
+                    let first = !gone.borrow().contains(&keys);
+                    assert_eq!(withdrawn.is_some(), first);
+                    if first {
+                        gone.borrow_mut().push(keys);
+                    }
+                });
+            });
+            let mask = self.chains.count(guard) - 1;
+            let on_it = |key: &u32| self.hash(*key) & mask == chain;
+            let model = self.model.borrow();
+            let expected = model
+                .iter()
+                .filter(|(key, place)| on_it(key) && place.keys[0] % 3 != u32::from(how) % 3);
+            let mut expected: Vec<_> = expected.map(|(_, place)| place.keys).collect();
+            expected.sort_unstable();
+            expected.dedup();
+            gone.borrow_mut().sort_unstable();
+            assert_eq!(*gone.borrow(), expected);
+        });
+        for keys in gone.into_inner() {
+            self.forget(&keys);
+        }
+    }
+
+    fn exchange(&self, bits: usize) {
+        let heads = heads(bits);
+        let count = heads.len();
+        if self.exchanging.replace(true) {
+            let back = self.chains.exchange::<Sections>(heads, |_| 0, || {});
+            assert_eq!(back.map(|heads| heads.len()), Some(count), "one at a time");
+            return;
+        }
+        let before = Sections::read(|guard| self.chains.count(guard));
+        let hash = |key: &u32| self.hash(*key);
+        let between = || {
+            for _ in 0..2 {
+                self.step();
+            }
+        };
+        let old = self.chains.exchange::<Sections>(heads, hash, between);
+        self.exchanging.set(false);
+        assert_eq!(old.map(|heads| heads.len()), Some(before));
+        assert_eq!(Sections::read(|guard| self.chains.count(guard)), count);
+    }
+
+    fn step(&self) {
+        if self.input.borrow().is_empty() {
+            return;
+        }
+        let how = self.input.borrow_mut().u8();
+        match how & 15 {
+            0..7 => self.insert(),
+            7..10 => self.remove(self.key()),
+            10 | 11 => self.sweep(how >> 4),
+            12 | 13 => self.exchange(usize::from(how >> 4) % 10),
+            14 => Sections::synchronize(),
+            _ => {
+                let odd = (0..usize::from(how >> 4))
+                    .map(|_| Link::null())
+                    .collect::<Vec<_>>();
+                let length = odd.len();
+                if !length.is_power_of_two() {
+                    let back = self.chains.exchange::<Sections>(odd, |_| 0, || {});
+                    assert_eq!(back.map(|heads| heads.len()), Some(length));
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        let model = self.model.borrow();
+        Sections::read(|guard| {
+            for key in 0..KEYS {
+                let expected = model.get(&key).copied();
+                let place = |found: mutex_datapath::link::Found<'_, u32, Value>| {
+                    assert_eq!(*found.key(), key);
+                    assert_eq!(found.node.key(found.side), found.key());
+                    Place {
+                        keys: *found.node.0,
+                        side: found.side,
+                    }
+                };
+                let hash = self.hash(key);
+                let found = self.chains.find(guard, hash, &key).map(place);
+                assert_eq!(found, expected);
+                let quickly = self.chains.find_quickly(guard, hash, &key).map(place);
+                if quickly.is_some() || !self.exchanging.get() {
+                    assert_eq!(quickly, expected);
+                }
+            }
+        });
+        // Now and then: there may be many chains.
+        let steps = self.steps.get();
+        self.steps.set(steps + 1);
+        if steps.is_multiple_of(8) {
+            assert_eq!(self.entries(), model.len());
+        }
+    }
+
+    fn entries(&self) -> usize {
+        let mut entries = 0;
+        Sections::read(|guard| {
+            let count = self.chains.count(guard);
+            self.chains
+                .lengths(guard, 0..count, |length| entries += length);
+        });
+        entries
+    }
+}
+
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    // From all on one chain to all on different ones.
+    let spread = usize::from(input.u8());
+    let world = World {
+        input: RefCell::new(input),
+        chains: Chains::new(heads(2), Mutex::new(())).expect("a power of two"),
+        model: RefCell::default(),
+        spread,
+        alive: Arc::new(()),
+        exchanging: Cell::new(false),
+        steps: Cell::new(0),
+    };
+    while !world.input.borrow().is_empty() {
+        world.step();
+    }
+    assert_eq!(world.entries(), world.model.borrow().len());
+    for key in 0..KEYS {
+        world.remove(key);
+    }
+    assert_eq!(world.entries(), 0);
+    Sections::synchronize();
+    assert_eq!(Arc::strong_count(&world.alive), 1, "all are given back");
+}

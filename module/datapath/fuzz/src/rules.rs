@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Configurations of several contexts, and where new connections go: as a naive reading of the rules
+//! says, one condition after the other.
+
+use mutex_abi::proxy::{
+    Action, Config, ConfigHeader, Family, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING, NAME_SIZE,
+};
+use mutex_datapath::rules::{Compiled, Name, Rules};
+use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
+use mutex_datapath::upstream::{Moment, Pool};
+
+use super::input::Input;
+use super::upstream::Model;
+
+struct Context {
+    rules: Vec<Rule>,
+    model: Model,
+    closed: bool,
+}
+
+// A new connection.
+struct Connection {
+    hook: u8,
+    interface: Name,
+    protocol: Protocol,
+    source: [u8; 16],
+    destination: [u8; 16],
+    ports: [u16; 2],
+}
+
+// One of few addresses, so that rules, upstreams and packets meet.
+fn address(family: Family, byte: u8) -> [u8; 16] {
+    let mut bytes = [[0, 0x80, 0x81, 1][usize::from(byte & 3)]; 16];
+    bytes[3] = byte >> 2 & 7;
+    if family == Family::V4 {
+        bytes[4..].fill(0);
+    }
+    bytes
+}
+
+fn interface(byte: u8) -> Name {
+    let mut name = [0; NAME_SIZE];
+    match byte & 3 {
+        0 | 1 => {}
+        2 => name[..4].copy_from_slice(b"eth0"),
+        _ => name[..5].copy_from_slice(b"eth01"),
+    }
+    name
+}
+
+fn protocol(byte: u8) -> Option<Protocol> {
+    match byte & 3 {
+        0 | 1 => None,
+        2 => Some(Protocol::Tcp),
+        _ => Some(Protocol::Udp),
+    }
+}
+
+fn upstream(input: &mut Input<'_>) -> Upstream {
+    let how = input.u8();
+    let family = if how & 1 == 0 { Family::V4 } else { Family::V6 };
+    let mut address = address(family, input.u8());
+    address[0] |= 1;
+    Upstream {
+        family,
+        priority: how >> 1 & 3,
+        port: u16::from(how >> 3 & 3),
+        address,
+    }
+}
+
+fn rule(input: &mut Input<'_>, family: Family) -> Rule {
+    let how = input.u8();
+    let kinds = input.u8();
+    let bypass = how & 3 == 0;
+    let prefix = |byte: u8| match byte & 1 {
+        0 => 0,
+        _ => (byte >> 1) % (family.bits() + 1),
+    };
+    let ports = [input.u8() & 7, input.u8() & 7].map(u16::from);
+    Rule {
+        family,
+        protocol: protocol(kinds),
+        hooks: 1 + (how >> 2) % 3,
+        action: if bypass {
+            Action::Bypass
+        } else {
+            Action::Redirect
+        },
+        destination_prefix: prefix(input.u8()),
+        source_prefix: prefix(input.u8()),
+        upstreams: if bypass { 0 } else { input.u8() },
+        port_first: ports[0].min(ports[1]),
+        port_last: ports[0].max(ports[1]),
+        destination: address(family, input.u8()),
+        source: address(family, input.u8()),
+        interface: interface(kinds >> 2),
+    }
+}
+
+// A context whose configuration the interface takes; what it does not is left out.
+fn context(input: &mut Input<'_>, family: Family) -> Context {
+    let selection = match input.below(3) {
+        0 => Selection::RoundRobin,
+        1 => Selection::Failover,
+        _ => Selection::Random,
+    };
+    let (upstreams, rules) = (input.below(4), input.below(5));
+    let upstreams: Vec<_> = (0..upstreams).map(|_| upstream(input)).collect();
+    let rules: Vec<_> = (0..rules)
+        .map(|_| rule(input, family))
+        .filter(|rule| is_taken(selection, &upstreams, rule))
+        .collect();
+    Context {
+        rules,
+        model: Model::new(selection, upstreams),
+        closed: false,
+    }
+}
+
+fn is_taken(selection: Selection, upstreams: &[Upstream], rule: &Rule) -> bool {
+    let header = ConfigHeader {
+        upstreams: upstreams.len() as u8,
+        rules: 1,
+        selection,
+    };
+    let mut bytes = header.encode().to_vec();
+    bytes.extend(upstreams.iter().flat_map(Upstream::encode));
+    bytes.extend(rule.encode());
+    let named = (0..8).filter(|at| rule.upstreams >> at & 1 != 0);
+    let there = named.clone().all(|at| at < upstreams.len());
+    let usable = named
+        .filter_map(|at| upstreams.get(at))
+        .any(|one| one.family == rule.family);
+    let taken = Config::decode(&bytes).is_ok();
+    assert_eq!(taken, there && (usable || rule.action == Action::Bypass));
+    taken
+}
+
+fn has_prefix(network: &[u8; 16], prefix: u8, address: &[u8; 16]) -> bool {
+    let bit = |bytes: &[u8; 16], at: u8| bytes[usize::from(at / 8)] >> (7 - at % 8) & 1;
+    (0..prefix).all(|at| bit(network, at) == bit(address, at))
+}
+
+// Whether protocol and destination port are the rule's.
+fn serves(rule: &Rule, protocol: Protocol, port: u16) -> bool {
+    rule.protocol.is_none_or(|one| one == protocol)
+        && (rule.port_first..=rule.port_last).contains(&port)
+}
+
+fn matches(rule: &Rule, connection: &Connection) -> bool {
+    let Connection { hook, protocol, .. } = *connection;
+    rule.hooks & hook != 0
+        && serves(rule, protocol, connection.ports[1])
+        && has_prefix(
+            &rule.destination,
+            rule.destination_prefix,
+            &connection.destination,
+        )
+        && has_prefix(&rule.source, rule.source_prefix, &connection.source)
+        && (rule.interface == [0; NAME_SIZE] || rule.interface == connection.interface)
+}
+
+// Whether packets to this address and port are on the way to an upstream.
+fn is_upstream(
+    contexts: &[Context],
+    family: Family,
+    protocol: Protocol,
+    address: &[u8; 16],
+    port: u16,
+) -> bool {
+    contexts.iter().filter(|one| !one.closed).any(|context| {
+        let mut here = (0..)
+            .zip(context.model.upstreams())
+            .filter(|(_, one)| one.family == family && one.address == *address);
+        here.any(|(number, one): (u8, _)| {
+            one.port == port
+                || one.port == 0
+                    && context.rules.iter().any(|rule| {
+                        rule.upstreams >> number & 1 != 0 && serves(rule, protocol, port)
+                    })
+        })
+    })
+}
+
+// The context and the number of its upstream.
+fn choose<A: Address>(
+    contexts: &mut [Context],
+    connection: &Connection,
+    moment: &Moment,
+) -> Option<(usize, usize)> {
+    let (at, rule) = contexts
+        .iter()
+        .enumerate()
+        .filter(|(_, context)| !context.closed)
+        .flat_map(|(at, context)| context.rules.iter().map(move |rule| (at, *rule)))
+        .find(|(_, rule)| matches(rule, connection))?;
+    let protocol = connection.protocol;
+    let [source, destination] = connection.ports;
+    let there = |address, port| is_upstream(contexts, A::FAMILY, protocol, address, port);
+    let to_upstream = there(&connection.destination, destination);
+    let from_upstream = protocol == Protocol::Udp && there(&connection.source, source);
+    if rule.action == Action::Bypass || to_upstream || from_upstream {
+        return None;
+    }
+    let number = contexts[at]
+        .model
+        .select(A::FAMILY, rule.upstreams, protocol, moment)?;
+    Some((at, number))
+}
+
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    if input.u8() & 1 == 0 {
+        agree::<V4>(input);
+    } else {
+        agree::<V6>(input);
+    }
+}
+
+fn agree<A: Address>(mut input: Input<'_>) {
+    let mut contexts: Vec<_> = (0..1 + input.below(3))
+        .map(|_| context(&mut input, A::FAMILY))
+        .collect();
+    let rules: Vec<_> = contexts
+        .iter()
+        .enumerate()
+        .flat_map(|(at, context)| context.rules.iter().map(move |rule| (at, rule)))
+        .filter_map(|(at, rule)| Compiled::<A>::new(rule, at))
+        .collect();
+    let pools: Vec<_> = (1..)
+        .zip(&contexts)
+        .map(|(owner, context)| {
+            let upstreams = context.model.upstreams().iter().copied();
+            Box::new(Pool::<A>::new(owner, context.model.selection(), upstreams))
+        })
+        .collect();
+    let compiled = Rules { rules, pools };
+    while !input.is_empty() {
+        let how = input.u8();
+        if how & 15 == 15 {
+            let at = usize::from(how >> 4) % contexts.len();
+            compiled.disable(1 + at as u32);
+            contexts[at].closed = true;
+            continue;
+        }
+        let [source, destination] = [input.u8(), input.u8()];
+        let connection = Connection {
+            hook: if how & 1 == 0 {
+                HOOK_PRE_ROUTING
+            } else {
+                HOOK_LOCAL_OUT
+            },
+            interface: interface(2 | how >> 1),
+            protocol: protocol(2 | how >> 2).expect("one of the two"),
+            source: address(A::FAMILY, source),
+            destination: address(A::FAMILY, destination),
+            ports: [source >> 5, destination >> 5].map(u16::from),
+        };
+        let moment = Moment {
+            now: 0,
+            retry: 1,
+            random: u32::from(how >> 3),
+        };
+        one(&compiled, &mut contexts, &connection, &moment);
+    }
+}
+
+fn one<A: Address>(
+    rules: &Rules<Vec<Compiled<A>>, Vec<Box<Pool<A>>>>,
+    contexts: &mut [Context],
+    connection: &Connection,
+    moment: &Moment,
+) {
+    let [source, destination] = [connection.source, connection.destination].map(A::from_bytes);
+    let [from, to] = connection.ports.map(u16::to_be);
+    let ports = Ports::new(from, to);
+    let tuple = Tuple::new(connection.protocol, source, destination, ports);
+    let interface = || connection.interface;
+    let chosen = rules.choose(connection.hook, &tuple, interface, || *moment);
+    let expected = choose::<A>(contexts, connection, moment);
+    let found = chosen.map(|choice| {
+        let owner = choice.owner;
+        (owner.context as usize - 1, usize::from(owner.upstream))
+    });
+    assert_eq!(found, expected);
+    if let (Some(choice), Some((at, number))) = (chosen, expected) {
+        assert_eq!(choice.upstream, contexts[at].model.tuple(number, &tuple));
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of a table of flows beside a map, some of them while the table grows.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use mutex_abi::proxy::Protocol;
+use mutex_datapath::flow::{Flow, Owner, Side};
+use mutex_datapath::hash::Seed;
+use mutex_datapath::host::{Boxes, Sections};
+use mutex_datapath::link::{Owned, Rcu};
+use mutex_datapath::table::{Entry, Head, Table};
+use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
+
+use super::input::Input;
+
+// Clients and servers are few, so that tuples meet.
+const NUMBERS: u8 = 64;
+
+// What a flow was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    number: u8,
+    port: u8,
+}
+
+fn host<A: Address>(number: u8) -> A {
+    A::from_bytes([number; 16])
+}
+
+// Servers are hosts, too: a flow's upstream may be a client of another.
+fn original<A: Address>(number: u8) -> Tuple<A> {
+    let protocol = if number & 1 == 0 {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    let ports = Ports::new(u16::from(number >> 1 & 3), u16::from(number >> 3 & 1));
+    Tuple::new(protocol, host(number >> 4), host(number >> 5), ports)
+}
+
+impl Name {
+    fn keys<A: Address>(self) -> [Tuple<A>; 2] {
+        let original = original(self.number);
+        [original, self.upstream().reverse()]
+    }
+
+    fn upstream<A: Address>(self) -> Tuple<A> {
+        let upstream = host(self.port & 1);
+        original(self.number).to(upstream, u16::from(self.port >> 1 & 1))
+    }
+
+    // The higher, the sooner it makes room; some never do.
+    fn rank(self) -> Option<u32> {
+        (!self.number.is_multiple_of(4)).then_some(u32::from(self.number))
+    }
+
+    fn of<A: Address>(flow: &Entry<A, Name>) -> Self {
+        *flow.route(Side::Original)
+    }
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        NEXT.get()
+    }
+}
+
+thread_local! {
+    // The name of the flow that is made next.
+    static NEXT: Cell<Name> = const { Cell::new(Name { number: 0, port: 0 }) };
+}
+
+struct World<'a, A: Address> {
+    input: RefCell<Input<'a>>,
+    table: Table<A, Name, Vec<Head<A, Name>>, Mutex<()>>,
+    // By the names of flows, since tuples have no order.
+    model: RefCell<BTreeMap<Name, [Tuple<A>; 2]>>,
+    exchanging: Cell<bool>,
+    steps: Cell<u8>,
+}
+
+fn heads<A: Address>(bits: usize) -> Vec<Head<A, Name>> {
+    (0..1 << bits).map(|_| Head::null()).collect()
+}
+
+impl<A: Address> World<'_, A> {
+    fn u8(&self) -> u8 {
+        self.input.borrow_mut().u8()
+    }
+
+    fn find_in_model(&self, tuple: &Tuple<A>) -> Option<(Name, Side)> {
+        self.model.borrow().iter().find_map(|(name, keys)| {
+            let side = keys.iter().position(|key| key == tuple)?;
+            Some((*name, Side::from_index(side)))
+        })
+    }
+
+    fn insert(&self) {
+        let name = Name {
+            number: self.u8() % NUMBERS,
+            port: self.u8() & 3,
+        };
+        let keys = name.keys::<A>();
+        let taken = keys.iter().any(|key| self.find_in_model(key).is_some());
+        if taken || keys[0] == keys[1] {
+            return;
+        }
+        let owner = Owner {
+            context: 0,
+            upstream: 0,
+        };
+        NEXT.set(name);
+        let (made, flow) = Flow::<Name>::new(&keys[0], &name.upstream(), owner, 0);
+        assert_eq!(made, keys);
+        let flow = Owned::new(&Boxes, made, flow).expect("memory");
+        self.table.edit(|edit| edit.insert(flow));
+        self.model.borrow_mut().insert(name, keys);
+    }
+
+    fn remove(&self, tuple: &Tuple<A>) {
+        let expected = self.find_in_model(tuple);
+        let removed = Sections::read(|guard| {
+            let (flow, side) = self.table.find(guard, tuple)?;
+            let remove = || {
+                self.table
+                    .edit(|edit| edit.remove(guard, &Boxes, flow).is_some())
+            };
+            assert!(remove());
+            assert!(!remove(), "twice");
+            Some((Name::of(flow), side))
+        });
+        assert_eq!(removed, expected);
+        if let Some((name, _)) = removed {
+            self.model.borrow_mut().remove(&name);
+        }
+    }
+
+    // Takes some flows off some chains, or off all: then it is known which.
+    fn sweep(&self, how: u8) {
+        let mut gone = Vec::new();
+        let goes = |name: Name| name.number & 3 != how & 3;
+        let all = how & 4 != 0;
+        Sections::read(|guard| {
+            let chains = self.table.chains(guard);
+            let first = usize::from(how >> 3) % chains;
+            let range = if all { 0..chains } else { first..first + 1 };
+            for chain in range {
+                let before = gone.len();
+                let swept = self.table.edit(|edit| {
+                    edit.sweep(guard, &Boxes, chain, |flow| {
+                        let name = Name::of(flow);
+                        if goes(name) {
+                            gone.push(name);
+                        }
+                        goes(name)
+                    })
+                });
+                assert_eq!(swept, gone.len() - before);
+            }
+        });
+        let mut model = self.model.borrow_mut();
+        for name in gone {
+            assert!(model.remove(&name).is_some());
+        }
+        assert!(!all || !model.keys().any(|&name| goes(name)));
+    }
+
+    fn evict(&self, number: u8) {
+        let made_room = Sections::read(|guard| {
+            let rank = |flow: &Entry<A, Name>| Name::of(flow).rank();
+            let near = original(number % NUMBERS);
+            self.table
+                .edit(|edit| edit.evict(guard, &Boxes, &near, rank))
+        });
+        let mut model = self.model.borrow_mut();
+        let left = Sections::read(|guard| {
+            let is_left = |keys: &[Tuple<A>; 2]| self.table.find(guard, &keys[0]).is_some();
+            let left: Vec<Name> = model
+                .iter()
+                .filter(|(_, keys)| is_left(keys))
+                .map(|(name, _)| *name)
+                .collect();
+            (left, self.table.chains(guard))
+        });
+        let (left, chains) = left;
+        let ranks: Vec<_> = model.keys().filter_map(|name| name.rank()).collect();
+        // There are never more chains here than it looks at.
+        assert_eq!(made_room, !ranks.is_empty());
+        assert_eq!(left.len() + usize::from(made_room), model.len());
+        let gone = model.keys().copied().find(|name| !left.contains(name));
+        if let Some(name) = gone {
+            assert!(name.rank().is_some());
+            // On a few chains it looks at all.
+            assert!(chains > 8 || name.rank() == ranks.into_iter().max());
+            model.remove(&name);
+        }
+    }
+
+    fn exchange(&self, bits: usize) {
+        if self.exchanging.replace(true) {
+            return;
+        }
+        let between = || {
+            for _ in 0..4 {
+                self.step();
+            }
+        };
+        let old = self.table.exchange::<Sections>(heads(bits), between);
+        self.exchanging.set(false);
+        assert!(old.is_some());
+        assert_eq!(Sections::read(|guard| self.table.chains(guard)), 1 << bits);
+    }
+
+    fn step(&self) {
+        if self.input.borrow().is_empty() {
+            return;
+        }
+        let how = self.u8();
+        match how & 15 {
+            0..8 => self.insert(),
+            8 | 9 => {
+                let name = Name {
+                    number: self.u8() % NUMBERS,
+                    port: how >> 4,
+                };
+                self.remove(&name.keys()[usize::from(how >> 7)]);
+            }
+            10 | 11 => self.sweep(self.u8()),
+            12 => self.evict(self.u8()),
+            13 | 14 => self.exchange(usize::from(how >> 4) % 9),
+            _ => Sections::synchronize(),
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        let model = self.model.borrow();
+        assert_eq!(self.table.flows(), model.len());
+        Sections::read(|guard| {
+            let named = |(flow, side): (&Entry<A, Name>, Side)| (Name::of(flow), side);
+            for (name, keys) in model.iter() {
+                for side in Side::ALL {
+                    let key = &keys[side as usize];
+                    let found = self.table.find(guard, key).map(named);
+                    assert_eq!(found, Some((*name, side)));
+                    let quickly = self.table.find_quickly(guard, key).map(named);
+                    assert!(quickly == found || quickly.is_none() && self.exchanging.get());
+                }
+            }
+            let mut entries = 0;
+            let chains = self.table.chains(guard);
+            self.table
+                .lengths(guard, 0..chains, |length| entries += length);
+            assert_eq!(entries, 2 * model.len());
+        });
+        drop(model);
+        // Nobody finds what is not there: one a step.
+        let number = self.steps.get() % NUMBERS;
+        self.steps.set(number + 1);
+        self.check_one(&original(number));
+    }
+
+    fn check_one(&self, tuple: &Tuple<A>) {
+        let found = Sections::read(|guard| {
+            let (flow, side) = self.table.find(guard, tuple)?;
+            Some((Name::of(flow), side))
+        });
+        assert_eq!(found, self.find_in_model(tuple));
+    }
+}
+
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    if input.u8() & 1 == 0 {
+        change::<V4>(input);
+    } else {
+        change::<V6>(input);
+    }
+}
+
+fn change<A: Address>(mut input: Input<'_>) {
+    let seed = Seed::new(u32::from(input.u8()));
+    let table = Table::new(heads(2), Mutex::new(()), seed).expect("a power of two");
+    let world = World::<A> {
+        input: RefCell::new(input),
+        table,
+        model: RefCell::default(),
+        exchanging: Cell::new(false),
+        steps: Cell::new(0),
+    };
+    while !world.input.borrow().is_empty() {
+        world.step();
+    }
+    for number in 0..NUMBERS {
+        world.check_one(&original(number));
+    }
+    for number in 0..NUMBERS {
+        world.remove(&original(number));
+    }
+    world.check();
+    Sections::synchronize();
+}
