@@ -201,8 +201,6 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::super::flow::Owner;
     use super::super::host::{Boxes, Sections};
     use super::super::tuple::tests::{any_v4, any_v6};
@@ -247,9 +245,9 @@ mod tests {
             upstream: 0,
         };
         let table = table::<A>(4);
-        // Tuple of a packet to the original tuple of its flow and its side.
-        let mut model: HashMap<String, (String, Side)> = HashMap::new();
-        let name = |tuple: &Tuple<A>| format!("{tuple:?}");
+        // For the tuple of a packet the original tuple of its flow, and its side.
+        let mut model: Vec<(Tuple<A>, (Tuple<A>, Side))> = Vec::new();
+        let original_of = |flow: &Entry<A, ()>| *flow.key(Side::Original as usize);
         let upstream = A::from_bytes([10; 16]);
         for step in steps {
             Sections::read(|guard| match step {
@@ -258,12 +256,12 @@ mod tests {
                     let to = original.to(upstream, port);
                     let (both, flow) = Flow::<()>::new(&original, &to, OWNER, 0);
                     let taken = both.iter().any(|tuple| table.find(guard, tuple).is_some());
-                    assert_eq!(taken, both.iter().any(|key| model.contains_key(&name(key))));
+                    assert_eq!(taken, model.iter().any(|(key, _)| both.contains(key)));
                     if !taken && both[0] != both[1] {
                         let flow = Owned::new(&Boxes, both, flow).unwrap();
                         table.edit(|edit| edit.insert(guard, flow).state());
-                        model.insert(name(&both[0]), (name(&original), Side::Original));
-                        model.insert(name(&both[1]), (name(&original), Side::Reply));
+                        model.push((both[0], (original, Side::Original)));
+                        model.push((both[1], (original, Side::Reply)));
                     }
                 }
                 Step::Remove(key) => {
@@ -275,17 +273,17 @@ mod tests {
                         };
                         assert!(removed());
                         assert!(!removed());
-                        model.retain(|_, (original, _)| *original != name(&keys[key]));
+                        model.retain(|(_, (original, _))| *original != keys[key]);
                     }
                 }
                 Step::Sweep(chain) => {
                     let mut gone = Vec::new();
                     let every = |flow: &Entry<A, ()>| {
-                        gone.push(name(flow.key(Side::Original as usize)));
+                        gone.push(original_of(flow));
                         true
                     };
                     table.edit(|edit| edit.sweep(guard, &Boxes, chain, every));
-                    model.retain(|_, (original, _)| !gone.contains(original));
+                    model.retain(|(_, (original, _))| !gone.contains(original));
                 }
                 Step::Exchange(_) => {}
             });
@@ -296,11 +294,10 @@ mod tests {
             }
             Sections::read(|guard| {
                 for key in keys {
-                    let named = |(flow, side): (&Entry<A, ()>, Side)| {
-                        (name(flow.key(Side::Original as usize)), side)
-                    };
+                    let named = |(flow, side): (&Entry<A, ()>, Side)| (original_of(flow), side);
+                    let expected = model.iter().find(|(tuple, _)| tuple == key);
                     let found = table.find(guard, key).map(named);
-                    assert_eq!(found.as_ref(), model.get(&name(key)));
+                    assert_eq!(found, expected.map(|(_, found)| *found));
                     // Nobody exchanges chains now: nothing is overlooked.
                     assert_eq!(table.find_quickly(guard, key).map(named), found);
                 }

@@ -103,8 +103,7 @@ impl<K, T> Node<K, T> {
     ///
     /// # Safety
     ///
-    /// `memory` is valid for writes, aligned, and exclusively the caller's. All bytes zero are a
-    /// value of both types.
+    /// `memory` is valid for writes, aligned, and exclusively the caller's.
     pub unsafe fn blank(memory: NonNull<Self>) {
         // SAFETY: the caller answers for the memory.
         unsafe { memory.write_bytes(0, 1) };
@@ -239,7 +238,7 @@ impl<'g, K, T> Found<'g, K, T> {
 
     /// What to find it by with [`Self::again`].
     pub(super) fn tagged(&self) -> *mut Node<K, T> {
-        let node = core::ptr::from_ref(self.node).cast_mut();
+        let node = self.pointer.as_ptr();
         node.map_addr(|address| address | self.side & SIDE)
     }
 
@@ -264,6 +263,7 @@ impl<'g, K, T> Found<'g, K, T> {
             // SAFETY: it is on a chain: so whoever takes it off waits for this guard.
             node: unsafe { node.as_ref() },
             side,
+            pointer: node,
         })
     }
 

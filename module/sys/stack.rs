@@ -72,8 +72,8 @@ impl<K, T: Spare> Stack<K, T> {
     ///
     /// # Safety
     ///
-    /// This stack reaches the node, which was made by [`Node::blank`] at least; it is on no chain
-    /// and in no stack, and nobody else changes it.
+    /// This stack reaches the node, which was made by [`Node::blank`] at least, for a `T` of which
+    /// all bytes zero are a value; it is on no chain and in no stack, and nobody else changes it.
     pub unsafe fn push(&mut self, node: NonNull<Node<K, T>>) {
         let below = self.top.map_or(0, |top| self.distance(top));
         // SAFETY: the node is valid, readers only share it, and the bits are the stack's.

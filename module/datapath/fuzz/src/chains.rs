@@ -57,7 +57,11 @@ impl World<'_> {
         let value = Value(Box::new(keys), self.alive.clone());
         let node = Owned::new(&Boxes, keys, value).expect("memory");
         let hashes = keys.map(|key| self.hash(key));
-        self.chains.edit(|editor| editor.publish(node, hashes));
+        Sections::read(|guard| {
+            self.chains.edit(|editor| {
+                editor.publish(guard, node, hashes);
+            });
+        });
         for side in 0..2 {
             model.insert(keys[side], Place { keys, side });
         }

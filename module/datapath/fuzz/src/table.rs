@@ -116,7 +116,11 @@ impl<A: Address> World<'_, A> {
         let (made, flow) = Flow::<Name>::new(&keys[0], &name.upstream(), owner, 0);
         assert_eq!(made, keys);
         let flow = Owned::new(&Boxes, made, flow).expect("memory");
-        self.table.edit(|edit| edit.insert(flow));
+        Sections::read(|guard| {
+            self.table.edit(|edit| {
+                edit.insert(guard, flow);
+            });
+        });
         self.model.borrow_mut().insert(name, keys);
     }
 
