@@ -46,6 +46,25 @@ impl<const P: u32, const R: u32> Scale<P, R> {
     }
 }
 
+/// The buckets of [`Scale<P, 32>`](Scale), each in a place that a few instructions find: there are
+/// `2^P` places for each number of leading zeros that 32 bits can have, in the order of the value's
+/// top `P` bits from its first one on. Half of the places stay empty, as that bit is set.
+pub struct Octaves<const P: u32>;
+
+impl<const P: u32> Octaves<P> {
+    /// How many places there are; the last is that of zero.
+    pub const COUNT: usize = (32 << P) + 1;
+
+    /// The place of the bucket of `value`; always below [`Self::COUNT`].
+    #[inline]
+    pub const fn index(value: u32) -> usize {
+        let zeros = value.leading_zeros();
+        // Zero would have to be shifted by 32; shifted by none, it still is zero.
+        let top = value.wrapping_shl(zeros) >> (32 - P);
+        ((zeros << P) + top) as usize
+    }
+}
+
 /// The value at or below which `percent` of the samples lie, by the nearest-rank definition:
 /// the smallest bucket such that at least `ceil(percent/100 * total)` samples are in it or below.
 ///
@@ -98,7 +117,36 @@ mod tests {
         buckets.rev().find(begins_below).unwrap_or_default()
     }
 
+    // Every bucket has one place, and every place is of one bucket or of none.
+    fn places_are_of_buckets<const P: u32>() {
+        let mut bucket_at = vec![None; Octaves::<P>::COUNT];
+        for bucket in 0..Scale::<P, 32>::BUCKETS {
+            let place = Octaves::<P>::index(Scale::<P, 32>::lowest(bucket) as u32);
+            assert_eq!(bucket_at[place].replace(bucket), None, "{bucket}");
+            let highest = Scale::<P, 32>::highest(bucket) as u32;
+            assert_eq!(Octaves::<P>::index(highest), place, "{bucket}");
+        }
+    }
+
+    #[test]
+    fn octaves_have_the_same_buckets() {
+        places_are_of_buckets::<2>();
+        places_are_of_buckets::<5>();
+        places_are_of_buckets::<6>();
+        assert_eq!(Octaves::<5>::index(0), Octaves::<5>::COUNT - 1);
+        assert_eq!(Scale::<5, 32>::lowest(Scale::<5, 32>::BUCKETS), 1 << 32);
+    }
+
     proptest! {
+        #[test]
+        fn buckets_are_those_that_a_search_finds(value in any::<u32>(), shift in 0_u32..32) {
+            let value = value >> shift;
+            let bucket = search::<5, 32>(value.into());
+            prop_assert_eq!(Scale::<5, 32>::index(value.into()), bucket);
+            let lowest = Scale::<5, 32>::lowest(bucket) as u32;
+            prop_assert_eq!(Octaves::<5>::index(value), Octaves::<5>::index(lowest));
+        }
+
         #[test]
         fn precision_holds(value in 0_u64..1 << 32) {
             let index = Probe::index(value);

@@ -25,11 +25,37 @@
 //! after how many grace periods flows were reclaimed. Three lines have a total and a number for
 //! each CPU: `v4_alloc_fast`, memory that was taken from what was idle; `v4_alloc_slow`, from the
 //! kernel's allocator; `v4_freed`, given back.
+//!
+//! `latency` is how long the hooks took for packets, each counted in a histogram, while the
+//! parameter `perf_enable_profiling` was set. It goes on with the lines `unit ticks`, of the
+//! time-stamp counter; `tsc_khz`, how many thousands of them a second has, or 0 if the kernel does
+//! not know; `precision`, the bits of precision of the histograms ([`LATENCY_PRECISION`], and
+//! [`LATENCY_RANGE`]); and `cpus`, as in `stats`. Then come for each of [`LATENCY_HOOKS`], in that
+//! order: a line with its name, the number of packets, and a word for each bucket that is not
+//! empty, ascending: the lowest value in it, a colon, and its packets. And for each CPU that
+//! recorded any, ascending, the same line of that CPU: the name is followed by `_cpu`, and before
+//! the number of packets is the CPU's. The first line is exactly the sum of these, and a line's
+//! number of packets exactly the sum of its buckets'. Counts are never taken back: those of a time
+//! are a later reading less an earlier one.
 
 /// How many lengths of chains the file `hash` tells apart.
 pub const CHAIN_LENGTHS: usize = 16;
 /// First line of the file `hash`.
 pub const HASH_TITLE: &str = "# mutex_proxy hash 1";
+/// The hooks of which the file `latency` tells.
+pub const LATENCY_HOOKS: [&str; 4] = [
+    "v4_pre_routing",
+    "v6_pre_routing",
+    "v4_local_out",
+    "v6_local_out",
+];
+/// Bits of precision of the histograms in the file `latency`: a bucket is at most a sixteenth of its
+/// lowest value wide.
+pub const LATENCY_PRECISION: u32 = 5;
+/// Bits of their range: a hook that takes longer is recorded without the bits above.
+pub const LATENCY_RANGE: u32 = 32;
+/// First line of the file `latency`.
+pub const LATENCY_TITLE: &str = "# mutex_proxy latency 1";
 /// First line of the file `pool`.
 pub const POOL_TITLE: &str = "# mutex_proxy pool 1";
 /// First line of the file `stats`.

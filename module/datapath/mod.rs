@@ -24,6 +24,8 @@ pub mod host;
 pub mod icmp;
 #[path = "../sys/link.rs"]
 pub mod link;
+#[path = "../sys/octave.rs"]
+pub mod octave;
 pub mod packet;
 #[path = "../sys/recent.rs"]
 pub mod recent;

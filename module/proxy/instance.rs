@@ -7,6 +7,7 @@ use core::sync::atomic::AtomicU64;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use crate::abi::monitor::LATENCY_HOOKS;
 use crate::abi::proxy::{Action, Config, Stats};
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
@@ -17,6 +18,7 @@ use crate::datapath::upstream::Outcome;
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::Counters;
+use crate::sys::latency::Histogram;
 use crate::sys::rcu::Rcu;
 use crate::sys::time;
 use crate::sys::zeroed;
@@ -79,6 +81,8 @@ pub(crate) struct Instance {
     pub(crate) filter: Filter<KBox<[AtomicU64; filter::WORDS]>>,
     /// Which new connections are redirected.
     pub(crate) rules: Rcu<RuleSet>,
+    /// How long each hook takes for a packet, in the order of [`LATENCY_HOOKS`].
+    pub(crate) latency: [Histogram; LATENCY_HOOKS.len()],
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: Counters<COUNTERS>,
@@ -90,6 +94,12 @@ impl Instance {
         Ok(Self {
             filter: Filter::new(zeroed::boxed()?),
             rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
+            latency: [
+                Histogram::new()?,
+                Histogram::new()?,
+                Histogram::new()?,
+                Histogram::new()?,
+            ],
             v4: Flows::new(memory.clone())?,
             v6: Flows::new(memory)?,
             counters: Counters::new()?,

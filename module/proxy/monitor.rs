@@ -9,14 +9,20 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use self::Source::{Counted, State};
-use crate::abi::monitor::{CHAIN_LENGTHS, HASH_TITLE, POOL_TITLE, STATS_TITLE};
+use crate::abi::histogram::{Octaves, Scale};
+use crate::abi::monitor::{
+    CHAIN_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE,
+    POOL_TITLE, STATS_TITLE,
+};
 use crate::abi::proxy;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
+use crate::sys::latency::Histogram;
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
 use crate::sys::pool::Taken;
 use crate::sys::procfs::{Directory, Show, Text};
+use crate::sys::time;
 
 /// Everybody may read.
 const MODE: u16 = 0o444;
@@ -30,6 +36,8 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
     directory.file(c_str!("hash"), MODE, Arc::new(hash, GFP_KERNEL)?)?;
     let pool = Pool(instance.clone());
     directory.file(c_str!("pool"), MODE, Arc::new(pool, GFP_KERNEL)?)?;
+    let latency = Latency(instance.clone());
+    directory.file(c_str!("latency"), MODE, Arc::new(latency, GFP_KERNEL)?)?;
     Ok(directory)
 }
 
@@ -171,4 +179,58 @@ fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Re
     line("alloc_fast", |taken| taken.fast)?;
     line("alloc_slow", |taken| taken.slow)?;
     line("freed", |taken| taken.freed)
+}
+
+/// How long hooks take.
+struct Latency(Arc<Instance>);
+
+impl Show for Latency {
+    fn show(&self, out: &mut Text<'_>) -> Result {
+        writeln!(out, "{LATENCY_TITLE}")?;
+        writeln!(out, "unit ticks")?;
+        writeln!(out, "tsc_khz {}", time::ticks_khz())?;
+        writeln!(out, "precision {LATENCY_PRECISION}")?;
+        out.write_str("cpus")?;
+        numbers(out, percpu::cpus())?;
+        out.write_str("\n")?;
+        for (name, histogram) in Iterator::zip(LATENCY_HOOKS.iter(), &self.0.latency) {
+            hook(name, histogram, out)?;
+        }
+        Ok(())
+    }
+}
+
+fn hook(name: &str, histogram: &Histogram, out: &mut Text<'_>) -> Result {
+    type Buckets = Scale<LATENCY_PRECISION, LATENCY_RANGE>;
+    let cpus = percpu::cpus().count();
+    // Read once, so that the total is the sum of what the CPUs' lines say: bucket by bucket.
+    let mut counts = KVVec::with_capacity(Buckets::BUCKETS.saturating_mul(cpus), GFP_KERNEL)?;
+    for bucket in 0..Buckets::BUCKETS {
+        let place = Octaves::<LATENCY_PRECISION>::index(Buckets::lowest(bucket) as u32);
+        for count in histogram.by_cpu(place) {
+            counts.push(count, GFP_KERNEL)?;
+        }
+    }
+    let sum = |counts: &[u64]| counts.iter().copied().fold(0, u64::wrapping_add);
+    out.write_str(name)?;
+    buckets(out, || counts.chunks(cpus.max(1)).map(sum))?;
+    for (column, cpu) in percpu::cpus().enumerate() {
+        let of_cpu = || counts.iter().copied().skip(column).step_by(cpus.max(1));
+        if of_cpu().any(|count| count != 0) {
+            write!(out, "{name}_cpu {cpu}")?;
+            buckets(out, of_cpu)?;
+        }
+    }
+    Ok(())
+}
+
+// The rest of a line: how many there are of all, and what buckets have any.
+fn buckets<I: Iterator<Item = u64>>(out: &mut Text<'_>, counts: impl Fn() -> I) -> Result {
+    write!(out, " {}", counts().fold(0, u64::wrapping_add))?;
+    for (bucket, count) in counts().enumerate().filter(|&(_, count)| count != 0) {
+        let lowest = Scale::<LATENCY_PRECISION, LATENCY_RANGE>::lowest(bucket);
+        write!(out, " {lowest}:{count}")?;
+    }
+    out.write_str("\n")?;
+    Ok(())
 }

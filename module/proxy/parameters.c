@@ -4,6 +4,7 @@
  * a kernel_param_ops, and refuses what is out of range with EINVAL; Rust reads them, once each time
  * it needs them.
  */
+#include <asm/cpufeature.h>
 #include <linux/jump_label.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -68,6 +69,38 @@ CHOICE(perf_cache_size, 0, 65536,
        "Flows that each CPU remembers, for each IP version in a network namespace; 0 for no cache");
 PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
 	  "Keep memory of flows for those to come; off: kmalloc() and kfree()");
+
+/*
+ * Whether hooks are timed. Not one of the switches above, which move packets into a slower copy of
+ * the code. What finds the bucket of a time needs LZCNT; x86-64 has it since 2013.
+ */
+DEFINE_STATIC_KEY_FALSE(mxp_perf_enable_profiling_on);
+static unsigned int perf_enable_profiling;
+
+static int perf_enable_profiling_set(const char *text, const struct kernel_param *kp)
+{
+	unsigned int old = perf_enable_profiling;
+	int err = param_set_uint_minmax(text, kp, 0, 1);
+
+	if (err)
+		return err;
+	if (perf_enable_profiling && !boot_cpu_has(X86_FEATURE_ABM)) {
+		perf_enable_profiling = old;
+		return -EOPNOTSUPP;
+	}
+	if (perf_enable_profiling)
+		static_branch_enable(&mxp_perf_enable_profiling_on);
+	else
+		static_branch_disable(&mxp_perf_enable_profiling_on);
+	return 0;
+}
+
+static const struct kernel_param_ops perf_enable_profiling_ops = {
+	.set = perf_enable_profiling_set,
+	.get = param_get_uint,
+};
+module_param_cb(perf_enable_profiling, &perf_enable_profiling_ops, &perf_enable_profiling, 0644);
+MODULE_PARM_DESC(perf_enable_profiling, "Time every packet in the hooks (0 to 1, default 0)");
 
 PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");

@@ -20,10 +20,11 @@ use crate::datapath::upstream::Moment;
 use crate::flows::{Entry, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance, Version};
-use crate::parameters::{self, changed};
+use crate::parameters::{self, changed, PROFILING};
 use crate::sys::hooks::{
     self, Extent, Fragment, Glanced, Hook, Packet, Place, Registration, Verdict,
 };
+use crate::sys::latency::{within, Within};
 use crate::sys::net::Namespace;
 use crate::sys::random::random;
 use crate::sys::route::Way;
@@ -46,6 +47,17 @@ impl<A: Routed, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     } else {
         Place::PreRouting
     };
+    // In the order of abi::monitor::LATENCY_HOOKS.
+    const LATENCY: Option<Within<Instance>> = Some(within!(
+        Instance,
+        latency,
+        A::IS_V6 as usize + 2 * LOCAL as usize
+    ));
+
+    #[inline(always)]
+    fn is_timed() -> bool {
+        is_on!(PROFILING)
+    }
 
     #[inline(always)]
     fn run(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {

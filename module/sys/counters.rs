@@ -9,6 +9,7 @@ use kernel::prelude::*;
 use super::{bindings, percpu};
 
 /// `N` counters for each CPU.
+#[repr(transparent)] // See sys/latency.rs.
 pub(crate) struct Counters<const N: usize>(NonNull<[u64; N]>);
 
 // SAFETY: every access is to memory of one CPU, or a plain read of an aligned word.

@@ -10,6 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::bindings;
+use super::latency;
 use super::net::Namespace;
 use super::skb::Skb;
 use crate::abi::proxy::{Family, NAME_SIZE};
@@ -282,11 +283,39 @@ pub(crate) trait Hook {
     /// Where.
     const PLACE: Place;
 
+    /// Where the target has the histogram of this hook's times, if they are ever taken.
+    const LATENCY: Option<latency::Within<Self::Target>> = None;
+
+    /// Whether its times are taken now: asked for every packet. Only on CPUs with LZCNT.
+    #[inline(always)]
+    fn is_timed() -> bool {
+        false
+    }
+
     /// Runs in a softirq, or in a task that sends: must not sleep.
     fn run(target: &Self::Target, guard: ReadGuard, packet: Packet<'_>) -> Verdict;
 }
 
+// What netfilter calls.
 unsafe extern "C" fn trampoline<H: Hook>(
+    target: *mut c_void,
+    skb: *mut bindings::sk_buff,
+    state: *const bindings::nf_hook_state,
+) -> u32 {
+    if H::is_timed() && H::LATENCY.is_some() {
+        // SAFETY: netfilter's promises, which this function has, are `untimed`'s; `target` is an
+        // `H::Target`.
+        return unsafe { latency::time::<H>(target, skb, state) };
+    }
+    // SAFETY: as above.
+    unsafe { untimed::<H>(target, skb, state) }
+}
+
+/// # Safety
+///
+/// As netfilter calls a hook that `Registered` has registered.
+#[inline(always)]
+pub(super) unsafe extern "C" fn untimed<H: Hook>(
     target: *mut c_void,
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,

@@ -30,6 +30,7 @@
 #include <net/netfilter/ipv4/nf_defrag_ipv4.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
+#include <asm/tsc.h>
 
 /* Fields behind unions that bindgen gives no stable name. */
 enum {

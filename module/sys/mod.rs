@@ -23,6 +23,7 @@ pub(crate) mod cache;
 pub(crate) mod counters;
 pub(crate) mod device;
 pub(crate) mod hooks;
+pub(crate) mod latency;
 pub(crate) mod lock;
 pub(crate) mod net;
 pub(crate) mod percpu;

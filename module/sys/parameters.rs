@@ -47,6 +47,12 @@ pub(crate) mod changed {
     }
 }
 
+extern "C" {
+    /// `perf_enable_profiling` is on.
+    #[link_name = "mxp_perf_enable_profiling_on"]
+    pub(crate) static PROFILING: crate::sys::static_key::StaticKey;
+}
+
 parameters! {
     /// Whether memory of flows is kept for those to come.
     perf_enable_pool = mxp_perf_enable_pool;

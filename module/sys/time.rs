@@ -25,6 +25,12 @@ pub(crate) fn ticks() -> u64 {
     }
 }
 
+/// How fast the time-stamp counter is: thousands of ticks a second; 0 if the kernel has not found out.
+pub(crate) fn ticks_khz() -> u32 {
+    // SAFETY: an aligned word that the kernel writes whole, at boot and when it knows better.
+    unsafe { core::ptr::read_volatile(&raw const bindings::tsc_khz) }
+}
+
 /// Changes whenever this CPU takes an interrupt.
 #[inline(always)]
 pub(crate) fn interrupts() -> u64 {

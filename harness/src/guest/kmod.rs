@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::File;
+use std::fmt::Display;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -45,6 +46,16 @@ impl LoadedModule {
             format!("cannot load {path} with \"{text}\"; the kernel's log may say why")
         })?;
         Ok(Self { name, loaded: true })
+    }
+
+    /// Changes a parameter.
+    pub fn set(&self, parameter: &str, value: impl Display) -> Result<()> {
+        let path = format!(
+            "/sys/module/{}/parameters/{parameter}",
+            self.name.to_string_lossy()
+        );
+        fs::write(&path, value.to_string())
+            .with_context(|| format!("cannot write {value} to {path}"))
     }
 
     /// Unloads the module; fails if it is in use.

@@ -9,12 +9,14 @@ use std::sync::Mutex;
 
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
 use mutex_abi::histogram;
+use mutex_abi::monitor::{LATENCY_PRECISION, LATENCY_RANGE};
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::checksum::Sum;
 use mutex_datapath::flow::{Change, Flow, Owner};
 use mutex_datapath::hash::Seed;
 use mutex_datapath::host::{Boxes, Sections};
 use mutex_datapath::link::{Owned, Rcu};
+use mutex_datapath::octave;
 use mutex_datapath::packet::Header;
 use mutex_datapath::recent::{Set, Tag};
 use mutex_datapath::table::{Entry, Head, Table};
@@ -199,11 +201,28 @@ fn cache(criterion: &mut Criterion) {
     });
 }
 
-fn bucket(criterion: &mut Criterion) {
-    criterion.bench_function("histogram/bucket", |bench| {
-        bench.iter(|| histogram::Scale::<7, 24>::index(black_box(1234)));
+fn histograms(criterion: &mut Criterion) {
+    type Scale = histogram::Scale<LATENCY_PRECISION, LATENCY_RANGE>;
+    type Octaves = histogram::Octaves<LATENCY_PRECISION>;
+    let mut group = criterion.benchmark_group("record");
+    let mut buckets = vec![0_u64; Scale::BUCKETS];
+    group.bench_function("scale", |bench| {
+        bench.iter(|| buckets[Scale::index(black_box(1234))] += 1);
     });
+    let mut places = vec![0_u64; Octaves::COUNT];
+    group.bench_function("octaves", |bench| {
+        bench.iter(|| places[Octaves::index(black_box(1234))] += 1);
+    });
+    // What the kernel does; but for a CPU without LZCNT, on which it does not.
+    if std::arch::is_x86_feature_detected!("lzcnt") {
+        group.bench_function("octaves-assembly", |bench| {
+            bench.iter(|| {
+                // SAFETY: the CPU has LZCNT.
+                places[unsafe { octave::index::<LATENCY_PRECISION>(black_box(1234)) }] += 1;
+            });
+        });
+    }
 }
 
-criterion_group!(benches, hash, parse, checksum, rewrite, tables, cache, bucket);
+criterion_group!(benches, hash, parse, checksum, rewrite, tables, cache, histograms);
 criterion_main!(benches);

@@ -11,6 +11,7 @@ mod faults;
 mod flood;
 mod icmp;
 mod icmp_wire;
+mod latency;
 mod lifecycle;
 mod malformed;
 mod many;
@@ -158,6 +159,7 @@ pub fn all() -> Vec<GuestTest> {
         )
         .long(),
     ]);
+    tests.extend(latency::tests());
     tests.extend(conntrack::tests());
     let long = [
         upstreams::tests(),

@@ -2,6 +2,7 @@
 
 //! What every test starts from: the network, the module in its router, and where packets go.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
@@ -52,6 +53,11 @@ impl Setup {
             layout: Layout::new()?,
             module: LoadedModule::load(PROXY_MODULE_PATH, &parameters)?,
         })
+    }
+
+    /// Changes a parameter of the module.
+    pub fn set(&self, parameter: &str, value: impl Display) -> Result<()> {
+        self.module.set(parameter, value)
     }
 
     /// Opens a context in the router.
