@@ -180,6 +180,11 @@ stats! {
     cache_hits,
     /// Look-ups that it did not answer, of flows or not.
     cache_misses,
+    /// How often a table of flows was locked: by whoever changes it, and while `perf_enable_rcu` is
+    /// off by every packet that may be of a flow.
+    lock_acquisitions,
+    /// Of those, how often another CPU had locked it, and had to be waited for.
+    lock_contentions,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
 use crate::sys::cache::Cache;
-use crate::sys::lock::{Rank, SpinLock};
+use crate::sys::lock::{self, SpinLock};
 use crate::sys::pool::Pool;
 use crate::sys::random::random;
 use crate::sys::rcu;
@@ -94,15 +94,16 @@ pub(crate) struct Flows<A: Stored> {
 }
 
 impl<A: Stored> Flows<A> {
-    /// An empty table, as large as the parameters say, of flows in `memory`.
-    pub(crate) fn new(memory: Arc<Memory>) -> Result<Self> {
+    /// An empty table, as large as the parameters say, of flows in `memory`; `locks` counts how
+    /// often it is locked.
+    pub(crate) fn new(memory: Arc<Memory>, locks: Arc<lock::Counts>) -> Result<Self> {
         let heads = heads((parameters::hash_buckets() as usize).next_power_of_two())?;
         let seed = match parameters::hash_seed() {
             0 => random(),
             seed => seed,
         };
         let flows = Self {
-            table: Table::new(heads, SpinLock::new(Rank::Table)?, Seed::new(seed)).ok_or(EINVAL)?,
+            table: Table::new(heads, SpinLock::new(locks)?, Seed::new(seed)).ok_or(EINVAL)?,
             cache: Cache::new()?,
             memory,
         };

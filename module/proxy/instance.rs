@@ -19,6 +19,7 @@ use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::Counters;
 use crate::sys::latency::Histogram;
+use crate::sys::lock;
 use crate::sys::rcu::Rcu;
 use crate::sys::time;
 use crate::sys::zeroed;
@@ -86,11 +87,14 @@ pub(crate) struct Instance {
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: Counters<COUNTERS>,
+    /// How often the tables of flows were locked.
+    pub(crate) locks: Arc<lock::Counts>,
 }
 
 impl Instance {
     /// Without rules and flows; flows will be in `memory`.
     pub(crate) fn new(memory: Arc<Memory>) -> Result<Self> {
+        let locks = Arc::new(lock::Counts::new()?, GFP_KERNEL)?;
         Ok(Self {
             filter: Filter::new(zeroed::boxed()?),
             rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
@@ -100,9 +104,10 @@ impl Instance {
                 Histogram::new()?,
                 Histogram::new()?,
             ],
-            v4: Flows::new(memory.clone())?,
-            v6: Flows::new(memory)?,
+            v4: Flows::new(memory.clone(), locks.clone())?,
+            v6: Flows::new(memory, locks.clone())?,
             counters: Counters::new()?,
+            locks,
         })
     }
 
@@ -195,6 +200,8 @@ impl Instance {
             icmp_translated: sum(Counter::IcmpTranslated),
             cache_hits: sum(Counter::CacheHits),
             cache_misses: sum(Counter::CacheMisses),
+            lock_acquisitions: self.locks.sum(lock::Counter::Acquisitions as usize),
+            lock_contentions: self.locks.sum(lock::Counter::Contentions as usize),
         }
     }
 }

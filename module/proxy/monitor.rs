@@ -8,7 +8,7 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use self::Source::{Counted, State};
+use self::Source::{Counted, OfLocks, State};
 use crate::abi::histogram::{Octaves, Scale};
 use crate::abi::monitor::{
     CHAIN_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE,
@@ -18,6 +18,7 @@ use crate::abi::proxy;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::latency::Histogram;
+use crate::sys::lock;
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
 use crate::sys::pool::Taken;
@@ -45,6 +46,8 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
 enum Source {
     /// Each CPU counts.
     Counted(Counter),
+    /// Each CPU counts what it does with locks.
+    OfLocks(lock::Counter),
     /// A state of the whole namespace.
     State(fn(&Instance) -> u64),
 }
@@ -67,6 +70,8 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("icmp_translated", Counted(Counter::IcmpTranslated)),
     ("cache_hits", Counted(Counter::CacheHits)),
     ("cache_misses", Counted(Counter::CacheMisses)),
+    ("lock_acquisitions", OfLocks(lock::Counter::Acquisitions)),
+    ("lock_contentions", OfLocks(lock::Counter::Contentions)),
 ];
 
 /// The counters, for each CPU.
@@ -81,21 +86,24 @@ impl Show for Stats {
             write!(out, "\n{name}")?;
             match *source {
                 State(read) => numbers(out, [read(&self.0)])?,
-                Counted(counter) => {
-                    // Read once, so that the total is the sum of what the line says.
-                    let mut counts = KVec::new();
-                    for count in self.0.by_cpu(counter) {
-                        counts.push(count, GFP_KERNEL)?;
-                    }
-                    let total = counts.iter().copied().fold(0, u64::wrapping_add);
-                    numbers(out, [total])?;
-                    numbers(out, counts.iter())?;
-                }
+                Counted(counter) => sum_and_counts(out, self.0.by_cpu(counter))?,
+                OfLocks(counter) => sum_and_counts(out, self.0.locks.by_cpu(counter as usize))?,
             }
         }
         out.write_str("\n")?;
         Ok(())
     }
+}
+
+fn sum_and_counts(out: &mut Text<'_>, by_cpu: impl Iterator<Item = u64>) -> Result {
+    // Read once, so that the total is the sum of what the line says.
+    let mut counts = KVec::new();
+    for count in by_cpu {
+        counts.push(count, GFP_KERNEL)?;
+    }
+    let total = counts.iter().copied().fold(0, u64::wrapping_add);
+    numbers(out, [total])?;
+    numbers(out, counts.iter())
 }
 
 fn numbers(

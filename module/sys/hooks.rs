@@ -303,8 +303,8 @@ unsafe extern "C" fn trampoline<H: Hook>(
     state: *const bindings::nf_hook_state,
 ) -> u32 {
     if H::is_timed() && H::LATENCY.is_some() {
-        // SAFETY: netfilter's promises, which this function has, are `untimed`'s; `target` is an
-        // `H::Target`.
+        // SAFETY: netfilter's promises, which this function has, are `untimed`'s. The histogram is
+        // there, and `is_timed` may say so only on a CPU with LZCNT: proxy/parameters.c asks.
         return unsafe { latency::time::<H>(target, skb, state) };
     }
     // SAFETY: as above.

@@ -25,9 +25,13 @@ void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 	lockdep_set_class(&lock->lock, &keys[rank]);
 }
 
-void mxp_spin_lock_bh(struct mxp_spinlock *lock)
+/* Whether another CPU held it, so that this one had to wait. */
+bool mxp_spin_lock_bh(struct mxp_spinlock *lock)
 {
+	if (spin_trylock_bh(&lock->lock))
+		return false;
 	spin_lock_bh(&lock->lock);
+	return true;
 }
 
 void mxp_spin_unlock_bh(struct mxp_spinlock *lock)

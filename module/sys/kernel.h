@@ -61,7 +61,7 @@ enum mxp_rank {
 };
 
 void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
-void mxp_spin_lock_bh(struct mxp_spinlock *lock);
+bool mxp_spin_lock_bh(struct mxp_spinlock *lock);
 void mxp_spin_unlock_bh(struct mxp_spinlock *lock);
 
 void mxp_cond_resched(void);

@@ -5,34 +5,38 @@
 use core::cell::UnsafeCell;
 
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 use super::bindings;
+use super::counters::Counters;
 use crate::datapath::link::Lock;
 
 /// What a lock is for; one may be taken while those of earlier ranks are held.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
-pub(crate) enum Rank {
-    /// A table of flows.
+enum Rank {
     Table = bindings::MXP_RANK_TABLE,
-    /// What a CPU has of a pool.
     Local = bindings::MXP_RANK_LOCAL,
-    /// What a node has of a pool.
     Depot = bindings::MXP_RANK_DEPOT,
 }
 
-/// A spinlock; softirqs are off while it is held.
+/// What is counted of locks. The numbers index [`Counts`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counter {
+    /// A lock was taken.
+    Acquisitions,
+    /// It was not free, and its taker had to wait.
+    Contentions,
+}
+
+/// How often locks were taken, on each CPU.
+pub(crate) type Counts = Counters<{ Counter::Contentions as usize + 1 }>;
+
 // In a box, since a lock must not move.
-pub(crate) struct SpinLock(KBox<UnsafeCell<bindings::mxp_spinlock>>);
+struct Raw(KBox<UnsafeCell<bindings::mxp_spinlock>>);
 
-// SAFETY: a lock may be taken from everywhere.
-unsafe impl Send for SpinLock {}
-// SAFETY: as above.
-unsafe impl Sync for SpinLock {}
-
-impl SpinLock {
-    /// A lock that nobody holds.
-    pub(crate) fn new(rank: Rank) -> Result<Self> {
+impl Raw {
+    fn new(rank: Rank) -> Result<Self> {
         // SAFETY: all bytes zero is a value of this C struct; it is initialised below.
         let zeroed = unsafe { core::mem::zeroed() };
         let lock = KBox::new(UnsafeCell::new(zeroed), GFP_KERNEL)?;
@@ -40,43 +44,86 @@ impl SpinLock {
         unsafe { bindings::mxp_spin_init(lock.get(), rank as u32) };
         Ok(Self(lock))
     }
-}
 
-// SAFETY: a spinlock has one holder at a time.
-unsafe impl Lock for SpinLock {
-    fn with<R>(&self, function: impl FnOnce() -> R) -> R {
+    // Tells `function` whether the lock had to be waited for.
+    #[inline(always)]
+    fn with<R>(&self, function: impl FnOnce(bool) -> R) -> R {
         // SAFETY: initialised in `new`.
-        unsafe { bindings::mxp_spin_lock_bh(self.0.get()) };
-        let result = function();
+        let waited = unsafe { bindings::mxp_spin_lock_bh(self.0.get()) };
+        let result = function(waited);
         // SAFETY: taken above.
         unsafe { bindings::mxp_spin_unlock_bh(self.0.get()) };
         result
     }
 }
 
-/// A value that is used under a spinlock.
+/// The spinlock of a table; softirqs are off while it is held.
+pub(crate) struct SpinLock {
+    lock: Raw,
+    counts: Arc<Counts>,
+}
+
+// SAFETY: a lock may be taken from everywhere.
+unsafe impl Send for SpinLock {}
+// SAFETY: as above.
+unsafe impl Sync for SpinLock {}
+
+impl SpinLock {
+    /// A lock that nobody holds, and whose use `counts` counts.
+    pub(crate) fn new(counts: Arc<Counts>) -> Result<Self> {
+        Ok(Self {
+            lock: Raw::new(Rank::Table)?,
+            counts,
+        })
+    }
+}
+
+// SAFETY: a spinlock has one holder at a time.
+unsafe impl Lock for SpinLock {
+    fn with<R>(&self, function: impl FnOnce() -> R) -> R {
+        self.lock.with(|waited| {
+            self.counts.add(Counter::Acquisitions as usize, 1);
+            if waited {
+                self.counts.add(Counter::Contentions as usize, 1);
+            }
+            function()
+        })
+    }
+}
+
+/// A value that is used under a spinlock, with softirqs off.
 pub(crate) struct Locked<T> {
-    lock: SpinLock,
+    lock: Raw,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: whoever uses the value has the lock.
+unsafe impl<T: Send> Send for Locked<T> {}
+// SAFETY: as above.
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
-    /// A value and its lock.
-    pub(crate) fn new(rank: Rank, value: T) -> Result<Self> {
+    /// What a CPU has of a pool; may be used while a table is locked.
+    pub(crate) fn of_cpu(value: T) -> Result<Self> {
+        Self::new(Rank::Local, value)
+    }
+
+    /// What a NUMA node has of a pool; may be used while what a CPU has is.
+    pub(crate) fn of_node(value: T) -> Result<Self> {
+        Self::new(Rank::Depot, value)
+    }
+
+    fn new(rank: Rank, value: T) -> Result<Self> {
         Ok(Self {
-            lock: SpinLock::new(rank)?,
+            lock: Raw::new(rank)?,
             value: UnsafeCell::new(value),
         })
     }
 
-    /// Runs `function` with the value. It must not do so itself with a lock of this or an earlier
-    /// rank.
+    /// Runs `function` with the value. It must not do so itself with one of the same kind.
     pub(crate) fn with<R>(&self, function: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: the lock is held: nobody else has a reference to the value.
         self.lock
-            .with(|| function(unsafe { &mut *self.value.get() }))
+            .with(|_| function(unsafe { &mut *self.value.get() }))
     }
 }

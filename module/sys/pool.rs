@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use kernel::prelude::*;
 use kernel::str::CStr;
 
-use super::lock::{Locked, Rank};
+use super::lock::Locked;
 use super::percpu::PerCpu;
 use super::slab::{self, Slab};
 use super::work::{Periodic, Work};
@@ -304,22 +304,19 @@ impl<K: Send + Sync, T: Spare> Inner<K, T> {
 impl<K: Send + Sync, T: Spare> Shared<K, T> {
     fn new(name: &'static CStr, align: u32, base: usize, keeps: fn() -> bool) -> Result<Self> {
         let local = || {
-            Locked::new(
-                Rank::Local,
-                Local {
-                    store: Store::new(base),
-                    retired: Stack::new(base),
-                    waiting: Stack::new(base),
-                    fast: 0,
-                    slow: 0,
-                    freed: 0,
-                },
-            )
+            Locked::of_cpu(Local {
+                store: Store::new(base),
+                retired: Stack::new(base),
+                waiting: Stack::new(base),
+                fast: 0,
+                slow: 0,
+                freed: 0,
+            })
         };
         let mut depots = KVec::new();
         // SAFETY: has no preconditions.
         for _ in 0..unsafe { bindings::mxp_nodes() } {
-            depots.push(Locked::new(Rank::Depot, Store::new(base))?, GFP_KERNEL)?;
+            depots.push(Locked::of_node(Store::new(base))?, GFP_KERNEL)?;
         }
         Ok(Self {
             base,

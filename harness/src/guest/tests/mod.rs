@@ -128,6 +128,11 @@ pub fn all() -> Vec<GuestTest> {
             monitor::stats_by_cpu,
         ),
         GuestTest::single(
+            "monitor-locks",
+            "flows that are made lock their table, and packets only if RCU is switched off",
+            monitor::locks_are_counted,
+        ),
+        GuestTest::single(
             "monitor-open-file",
             "who holds such a file open keeps nothing from going, and reads EIO",
             monitor::open_file_ends,

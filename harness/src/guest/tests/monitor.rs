@@ -13,19 +13,23 @@ use anyhow::{anyhow, ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
 use nix::errno::Errno;
 
+use super::conversation::Servers;
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{self, udp};
 use crate::guest::monitor;
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
-use crate::guest::protocol::Way;
+use crate::guest::protocol::{Protocol, Way};
 use crate::guest::proxy::Context;
 
 const STATS: &str = "stats";
 
+/// So rarely does the search for idle flows lock tables that no test sees it.
+const QUIET: [(&str, &str); 1] = [("gc_interval", "3600")];
+
 /// The file says what the device says, of the namespaces that have a context and of no others.
 pub fn stats_by_cpu() -> Result<()> {
-    let setup = Setup::new()?;
+    let setup = Setup::with_parameters(&QUIET)?;
     let layout = &setup.layout;
     ensure_files(&setup, [false, false, false]).context("without a context")?;
     let context = setup.context(&all_rules())?;
@@ -137,6 +141,56 @@ fn ensure_told(namespace: &Namespace, expected: &Stats) -> Result<()> {
     Ok(())
 }
 
+/// To make a flow locks its table once, and a packet of it locks nothing; but without RCU each does.
+pub fn locks_are_counted() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let context = setup.context(&all_rules())?;
+    let servers = Servers::of_both(&setup.layout)?;
+    let mut before = context.stats()?;
+    // What happened since the last call: flows made, packets translated, locks taken.
+    let mut since = || -> Result<[u64; 3]> {
+        let now = context.stats()?;
+        ensure!(
+            now.lock_contentions <= now.lock_acquisitions,
+            "more waited than came: {now:?}"
+        );
+        let counted = [
+            |stats: &Stats| stats.flows_created,
+            |stats: &Stats| stats.packets_original + stats.packets_reply,
+            |stats: &Stats| stats.lock_acquisitions,
+        ]
+        .map(|count| count(&now) - count(&before));
+        before = now;
+        Ok(counted)
+    };
+    let mut conversations = Vec::new();
+    let flows = servers.len() as u64;
+    for servers in &servers {
+        conversations.push(servers.converse(Protocol::Udp, Way::Forward)?);
+    }
+    let counted = since()?;
+    ensure!(
+        counted == [flows, 2 * flows, flows],
+        "expected {flows} flows, and that their tables were locked as often, got {counted:?}"
+    );
+    let packets = 2 * 20 * flows;
+    for (rcu, locked) in [(1, 0), (0, packets), (1, 0)] {
+        setup.set("perf_enable_rcu", rcu)?;
+        for _ in 0..20 {
+            conversations.iter_mut().try_for_each(|one| one.say())?;
+        }
+        let counted = since()?;
+        ensure!(
+            counted == [0, packets, locked],
+            "perf_enable_rcu={rcu}: expected {packets} packets and tables locked {locked} times, \
+             got {counted:?}"
+        );
+    }
+    drop(conversations);
+    drop((servers, context));
+    setup.finish()
+}
+
 fn open(namespace: &Namespace) -> Result<File> {
     monitor::open(namespace, STATS)?
         .with_context(|| format!("there is no file in {}", namespace.name()))
@@ -150,7 +204,7 @@ fn read(mut file: &File) -> std::io::Result<String> {
 
 /// Descriptors outlive the context, and the module, but cannot be read any more.
 pub fn open_file_ends() -> Result<()> {
-    let setup = Setup::new()?;
+    let setup = Setup::with_parameters(&QUIET)?;
     let router = &setup.layout.router;
     let context = setup.context(&all_rules())?;
     let unread = open(router)?;
