@@ -25,14 +25,16 @@ const SLICES: usize = 64;
 /// How long flows may be idle, in jiffies.
 fn timeouts() -> Timeouts {
     let jiffies = |seconds: u32| seconds.saturating_mul(time::HZ);
-    let close = jiffies(parameters::tcp_close_timeout());
     Timeouts {
-        udp: [jiffies(parameters::udp_timeout()); 2],
+        udp: [
+            jiffies(parameters::udp_unreplied_timeout()),
+            jiffies(parameters::udp_timeout()),
+        ],
         tcp: [
             jiffies(parameters::tcp_syn_timeout()),
             jiffies(parameters::tcp_established_timeout()),
-            close,
-            close,
+            jiffies(parameters::tcp_fin_timeout()),
+            jiffies(parameters::tcp_close_timeout()),
         ],
     }
 }

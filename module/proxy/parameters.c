@@ -8,6 +8,8 @@
 #include <linux/jump_label.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
 
 #define PARAMETER(name, value, low, high, mode, description)			\
 	unsigned int mxp_##name = (value);					\
@@ -106,10 +108,14 @@ PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");
 PARAMETER(tcp_established_timeout, 7200, 1, 2592000, 0644,
 	  "Seconds until an idle TCP connection is forgotten");
-PARAMETER(tcp_close_timeout, 120, 1, 86400, 0644,
-	  "Seconds until a closing TCP connection is forgotten");
+PARAMETER(tcp_fin_timeout, 120, 1, 86400, 0644,
+	  "Seconds until an idle TCP connection is forgotten that one side has closed");
+PARAMETER(tcp_close_timeout, 60, 1, 86400, 0644,
+	  "Seconds until a TCP connection is forgotten that both sides have closed, or that was reset");
 PARAMETER(udp_timeout, 180, 1, 86400, 0644,
 	  "Seconds until an idle UDP flow is forgotten");
+PARAMETER(udp_unreplied_timeout, 30, 1, 86400, 0644,
+	  "Seconds until an idle UDP flow is forgotten that was never answered");
 PARAMETER(gc_interval, 30, 1, 3600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");
 PARAMETER(max_flows, 65536, 1, 1048576, 0644,
@@ -120,3 +126,38 @@ PARAMETER(hash_buckets, 1024, 16, 1048576, 0444,
 	  "Chains that a flow table begins with, rounded up to a power of two; it grows with its flows");
 PARAMETER(hash_seed, 0, 0, 4294967295, 0444,
 	  "Seed of the flow table's hash; 0 draws one at random for each namespace");
+
+/*
+ * Where among the hooks of others the proxy's are: after what puts fragments together for connection
+ * tracking, and before connection tracking, which must see packets in both directions translated
+ * and marked, or it keeps connections that have one end only.
+ */
+#define PRIORITY(name, value, low, high, description)				\
+	int mxp_##name = (value);						\
+	static int name##_set(const char *text, const struct kernel_param *kp)	\
+	{									\
+		int new;							\
+		int err = kstrtoint(text, 0, &new);				\
+										\
+		static_assert((low) == NF_IP_PRI_CONNTRACK_DEFRAG + 1);		\
+		static_assert((high) == NF_IP_PRI_CONNTRACK - 1);		\
+		static_assert((low) == NF_IP6_PRI_CONNTRACK_DEFRAG + 1);	\
+		static_assert((high) == NF_IP6_PRI_CONNTRACK - 1);		\
+		if (err)							\
+			return err;						\
+		if (new < (low) || new > (high))				\
+			return -EINVAL;						\
+		mxp_##name = new;						\
+		return 0;							\
+	}									\
+	static const struct kernel_param_ops name##_ops = {			\
+		.set = name##_set,						\
+		.get = param_get_int,						\
+	};									\
+	module_param_cb(name, &name##_ops, &mxp_##name, 0444);			\
+	MODULE_PARM_DESC(name, description " (" #low " to " #high ", default " #value ")")
+
+PRIORITY(pre_routing_priority, -250, -399, -201,
+	 "Priority of the hooks for packets that come in");
+PRIORITY(local_out_priority, -250, -399, -201,
+	 "Priority of the hooks for packets of the machine's own");

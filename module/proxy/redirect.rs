@@ -20,7 +20,7 @@ use crate::datapath::upstream::Moment;
 use crate::flows::{Entry, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance, Version};
-use crate::parameters::{self, changed, PROFILING};
+use crate::parameters::{self, changed, priority, PROFILING};
 use crate::sys::hooks::{
     self, Extent, Fragment, Glanced, Hook, Packet, Place, Registration, Verdict,
 };
@@ -30,12 +30,6 @@ use crate::sys::random::random;
 use crate::sys::route::Way;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-
-/// Before connection tracking (-200) and after what may put fragments together (-400) or work on
-/// raw packets (-300). Packets of our flows are translated here in both directions and marked
-/// untracked, so that connection tracking never sees one direction before and one after
-/// translation.
-const PRIORITY: i32 = -250;
 
 struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
 
@@ -545,11 +539,14 @@ pub(crate) fn register(
     net: &Namespace,
     instance: Arc<Instance>,
 ) -> Result<hooks::Registered<Instance>> {
+    // Before connection tracking: packets of our flows are translated here in both directions and
+    // marked untracked, so that it never sees one direction before and one after translation.
+    let (pre_routing, local_out) = (priority::pre_routing(), priority::local_out());
     let hooks = [
-        Registration::new::<Redirect<V4, false>>(PRIORITY),
-        Registration::new::<Redirect<V6, false>>(PRIORITY),
-        Registration::new::<Redirect<V4, true>>(PRIORITY),
-        Registration::new::<Redirect<V6, true>>(PRIORITY),
+        Registration::new::<Redirect<V4, false>>(pre_routing),
+        Registration::new::<Redirect<V6, false>>(pre_routing),
+        Registration::new::<Redirect<V4, true>>(local_out),
+        Registration::new::<Redirect<V6, true>>(local_out),
     ];
     hooks::Registered::new(net, instance, hooks)
 }

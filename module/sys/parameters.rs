@@ -62,10 +62,14 @@ parameters! {
     tcp_syn_timeout = mxp_tcp_syn_timeout;
     /// Seconds until an idle TCP connection is forgotten.
     tcp_established_timeout = mxp_tcp_established_timeout;
-    /// Seconds until a closing TCP connection is forgotten.
+    /// Seconds until an idle TCP connection is forgotten that one side has closed.
+    tcp_fin_timeout = mxp_tcp_fin_timeout;
+    /// Seconds until a TCP connection is forgotten that both sides have closed, or that was reset.
     tcp_close_timeout = mxp_tcp_close_timeout;
     /// Seconds until an idle UDP flow is forgotten.
     udp_timeout = mxp_udp_timeout;
+    /// Seconds until an idle UDP flow is forgotten that was never answered.
+    udp_unreplied_timeout = mxp_udp_unreplied_timeout;
     /// Seconds in which the whole table is searched for idle flows once.
     gc_interval = mxp_gc_interval;
     /// Flows of each IP version in a network namespace.
@@ -76,4 +80,26 @@ parameters! {
     hash_buckets = mxp_hash_buckets;
     /// Seed of the flow table's hash; zero asks for a random one.
     hash_seed = mxp_hash_seed;
+}
+
+/// Priorities of the hooks: lower runs earlier.
+pub(crate) mod priority {
+    use core::ffi::c_int;
+
+    extern "C" {
+        static mxp_pre_routing_priority: c_int;
+        static mxp_local_out_priority: c_int;
+    }
+
+    /// Of those for packets that come in.
+    pub(crate) fn pre_routing() -> i32 {
+        // SAFETY: written while the module is loaded, before its code runs.
+        unsafe { mxp_pre_routing_priority }
+    }
+
+    /// Of those for packets of the machine's own.
+    pub(crate) fn local_out() -> i32 {
+        // SAFETY: as above.
+        unsafe { mxp_local_out_priority }
+    }
 }

@@ -290,7 +290,11 @@ pub fn close_removes_flows() -> Result<()> {
 
 /// A flow that is idle is collected; the next packet makes a new one.
 pub fn flows_time_out() -> Result<()> {
-    let setup = Setup::with_parameters(&[("udp_timeout", "1"), ("gc_interval", "1")])?;
+    let setup = Setup::with_parameters(&[
+        ("udp_timeout", "1"),
+        ("udp_unreplied_timeout", "1"),
+        ("gc_interval", "1"),
+    ])?;
     let mut peers = Peers::new(&setup)?;
     let context = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
     for flows in 0..2 {

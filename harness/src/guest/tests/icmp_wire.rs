@@ -324,7 +324,11 @@ fn of_the_router() -> Result<()> {
 }
 
 fn no_news() -> Result<()> {
-    let setup = Setup::with_parameters(&[("udp_timeout", "1"), ("gc_interval", "1")])?;
+    let setup = Setup::with_parameters(&[
+        ("udp_timeout", "1"),
+        ("udp_unreplied_timeout", "1"),
+        ("gc_interval", "1"),
+    ])?;
     let context = setup.context(&wire_rules())?;
     let mut wire = Wire::open(&setup, Family::V4, Transport::Udp)?;
     let reports = [

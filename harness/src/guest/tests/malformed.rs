@@ -44,6 +44,7 @@ fn run() -> Result<()> {
         ("max_flows", "4096"),
         ("gc_interval", "1"),
         ("tcp_syn_timeout", "1"),
+        ("tcp_fin_timeout", "1"),
         ("tcp_close_timeout", "1"),
     ])?;
     let mut rules = all_rules();

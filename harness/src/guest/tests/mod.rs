@@ -20,10 +20,12 @@ mod monitor;
 mod netns;
 mod parameters;
 mod path_mtu;
+mod priorities;
 mod redirect;
 mod rules;
 mod setup;
 mod sockets;
+mod time_outs;
 mod untouched;
 mod upstreams;
 
@@ -173,6 +175,8 @@ pub fn all() -> Vec<GuestTest> {
         memory::tests(),
         malformed::tests(),
         parameters::tests(),
+        priorities::tests(),
+        time_outs::tests(),
         netns::tests(),
         flood::tests(),
         faults::tests(),

@@ -45,8 +45,8 @@ pub fn tests() -> Vec<GuestTest> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Parameter {
     name: String,
-    low: u64,
-    high: u64,
+    low: i64,
+    high: i64,
 }
 
 impl Parameter {
@@ -72,7 +72,7 @@ impl Parameter {
     }
 
     /// Values that it must take: the bounds, and some between.
-    fn good(&self) -> BTreeSet<u64> {
+    fn good(&self) -> BTreeSet<i64> {
         let middle = self.low + (self.high - self.low) / 2;
         BTreeSet::from([self.low, self.low + 1, middle, self.high - 1, self.high])
     }
@@ -80,13 +80,11 @@ impl Parameter {
     /// What it must refuse.
     fn bad(&self) -> Vec<String> {
         let mut bad = vec![
+            (self.low - 1).to_string(),
             (self.high + 1).to_string(),
             (u64::from(u32::MAX) + 1).to_string(),
             "99999999999999999999999".to_owned(),
         ];
-        if self.low > 0 {
-            bad.push((self.low - 1).to_string());
-        }
         let garbage = [
             "-1", "\n", "x", "0x", "1x", "1 2", "1,2", "1.5", "--1", "\u{e9}", "999999z",
         ];
@@ -120,7 +118,7 @@ fn descriptions(module: &[u8]) -> impl Iterator<Item = (&str, &str)> {
         .filter_map(|string| string.split_once(':'))
 }
 
-fn bounds(description: &str) -> Option<(u64, u64)> {
+fn bounds(description: &str) -> Option<(i64, i64)> {
     let (_, bounds) = description.rsplit_once(" (")?;
     let (low, rest) = bounds.split_once(" to ")?;
     let (high, _) = rest.split_once(", default ")?;
@@ -246,7 +244,7 @@ fn bounds_at_load() -> Result<()> {
             );
             module.unload()?;
         }
-        for value in [parameter.high + 1, parameter.low.wrapping_sub(1)] {
+        for value in [parameter.high + 1, parameter.low - 1] {
             let loaded = load(&parameter, &value.to_string());
             let errno = match loaded {
                 Ok(_) => None,
@@ -293,12 +291,14 @@ mod unit {
     #[test]
     fn descriptions_are_read_off_a_module() {
         let module = b"junk\0license=GPL\0parm=udp_timeout:Seconds (of what) (1 to 86400, default \
-            180)\0parmtype=udp_timeout:uint\0parm=odd:Nothing said\0";
+            180)\0parmtype=udp_timeout:uint\0parm=odd:Nothing said\0parm=place:Where (-399 to -201, \
+            default -250)\0";
         let found: Vec<_> = descriptions(module).collect();
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
         assert_eq!(found[0].0, "udp_timeout");
         assert_eq!(bounds(found[0].1), Some((1, 86400)));
         assert_eq!(bounds(found[1].1), None);
+        assert_eq!(bounds(found[2].1), Some((-399, -201)));
     }
 
     #[test]
@@ -312,7 +312,7 @@ mod unit {
         assert_eq!(good, BTreeSet::from([1, 2, 5, 9, 10]));
         assert!(parameter.bad().iter().all(|bad| {
             bad.parse()
-                .map_or(true, |number: u64| !(1..=10).contains(&number))
+                .map_or(true, |number: i64| !(1..=10).contains(&number))
         }));
     }
 }

@@ -4,19 +4,18 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::Selection;
-use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 
 use super::setup::{
     client_address, ensure_no_loss, original, upstream, Setup, FAMILIES, PROTOCOLS,
 };
-use super::sockets::{accept, answer, connect, ensure_silent, exchange_streams, listen, send, udp};
+use super::sockets::{
+    accept, answer, connect, ensure_silent, exchange_streams, listen, send, start_connecting, udp,
+};
 use super::GuestTest;
 use crate::guest::layout::{
     Host, CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, UPSTREAM_PORT,
@@ -179,21 +178,6 @@ fn failover_of_a_silent_one() -> Result<()> {
         ensure_no_loss(&context.stats()?)?;
     }
     setup.finish()
-}
-
-/// Sends a SYN and does not wait for the answer.
-fn start_connecting(from: SocketAddr, to: SocketAddr) -> Result<OwnedFd> {
-    let family = match to {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(family, SockType::Stream, flags, None)?;
-    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
-    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-        Err(Errno::EINPROGRESS) => Ok(socket),
-        other => bail!("expected the connection to be under way, got {other:?}"),
-    }
 }
 
 fn ensure_flow_goes(context: &Context) -> Result<()> {
