@@ -272,7 +272,7 @@ impl Run<'_> {
             accelerator: self.accelerator,
             order: &order,
             modules: kernel.modules.as_ref(),
-            deadlines: Deadlines::PLAIN,
+            deadlines: Deadlines::PLAIN.for_flows(&order),
             console_log: &console_log,
         };
         self.announce(&format!("booting {id}"));
@@ -385,7 +385,7 @@ fn record(progress: &Progress<'_>, cell: &GuestCell, outcome: &Outcome, mode: Mo
     match outcome {
         Outcome::Ok(measurement) => CellRecord {
             delivery: Some(measurement.delivery),
-            metrics: metrics::of(measurement, mode),
+            metrics: metrics::of(measurement, cell.traffic.flows, mode),
             hook_cost: Some(Directions {
                 original: measurement.original.clone(),
                 reply: measurement.reply.clone(),

@@ -50,6 +50,22 @@ impl Deadlines {
         silence: Duration::from_secs(120),
         total: Duration::from_secs(1200),
     };
+    /// What a flow may take until it is established. It was seen to take a third of a millisecond
+    /// of a host that did nothing else.
+    const FLOW: Duration = Duration::from_millis(3);
+
+    /// The same with time to establish the flows of an order.
+    #[must_use]
+    pub fn for_flows(self, order: &Order) -> Self {
+        let flows = order.flows();
+        let total = u32::try_from(flows.total).unwrap_or(u32::MAX);
+        Self {
+            silence: self.silence + Self::FLOW * flows.max,
+            total: self.total + Self::FLOW * total,
+            ..self
+        }
+    }
+
     /// For a kernel with sanitizers and validators, several times as slow.
     pub const DEBUG: Self = Self {
         up: Duration::from_secs(240),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::guest::flows;
 use crate::guest::protocol::{Family, GuestCell, Protocol, Subject, Traffic, Way};
 use crate::scenario::{ParameterValue, Scenario};
 
@@ -80,23 +81,51 @@ fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
     let mut cells = Vec::new();
     for traffic in traffic(scenario) {
         for &subject in &scenario.subjects {
-            let parameters = match subject {
+            let combinations = match subject {
                 Subject::Module | Subject::ModuleUnmatched => combinations.as_slice(),
                 Subject::None | Subject::NftDnat => &nothing,
             };
-            cells.extend(parameters.iter().map(|parameters| GuestCell {
-                id: format!(
-                    "{prefix}/{}/{}",
-                    variant(subject, parameters),
-                    traffic_name(&traffic)
-                ),
-                subject,
-                parameters: parameters.clone(),
-                traffic,
+            cells.extend(combinations.iter().map(|chosen| {
+                let mut parameters = chosen.clone();
+                if subject.is_module() {
+                    make_room(&mut parameters, &traffic);
+                }
+                GuestCell {
+                    id: format!(
+                        "{prefix}/{}/{}",
+                        variant(subject, &parameters),
+                        traffic_name(&traffic)
+                    ),
+                    subject,
+                    parameters,
+                    traffic,
+                }
             }));
         }
     }
     cells
+}
+
+/// Has the module keep all flows of `traffic` for as long as they are needed, unless the scenario
+/// says what it shall keep.
+fn make_room(parameters: &mut BTreeMap<String, String>, traffic: &Traffic) {
+    // The module's defaults.
+    const MAX_FLOWS: u32 = 65_536;
+    const UDP_TIMEOUT: u32 = 180;
+    let mut set = |name: &str, wanted: u32| {
+        let value = parameters.entry(name.to_owned());
+        value.or_insert_with(|| wanted.to_string());
+    };
+    let flows = traffic.flows + flows::OTHERS;
+    if flows > MAX_FLOWS {
+        set("max_flows", flows);
+    }
+    // Seconds of the guest's time that a flow may be left alone: while others are made, a tenth of
+    // a millisecond each, and while round trips are measured, a hundredth of a second each.
+    let idle = traffic.flows / 10_000 + traffic.round_trips / 100;
+    if traffic.flows > 1 && idle > UDP_TIMEOUT / 3 {
+        set("udp_timeout", (3 * idle).min(86_400));
+    }
 }
 
 fn traffic(scenario: &Scenario) -> Vec<Traffic> {
@@ -105,14 +134,17 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
     for &way in &matrix.ways {
         for &family in &matrix.families {
             for &protocol in &matrix.protocols {
-                all.extend(matrix.payloads.iter().map(|&payload| Traffic {
-                    way,
-                    family,
-                    protocol,
-                    payload,
-                    round_trips: matrix.round_trips,
-                    warm_up: matrix.warm_up,
-                }));
+                for &payload in &matrix.payloads {
+                    all.extend(matrix.flows.iter().map(|&flows| Traffic {
+                        way,
+                        family,
+                        protocol,
+                        payload,
+                        flows,
+                        round_trips: matrix.round_trips,
+                        warm_up: matrix.warm_up,
+                    }));
+                }
             }
         }
     }
@@ -158,15 +190,20 @@ pub const fn subject_name(subject: Subject) -> &'static str {
     }
 }
 
-/// The name of a traffic in ids, such as `forward-v4-udp-64`.
+/// The name of a traffic in ids, such as `forward-v4-udp-64`, and with more flows than one,
+/// `forward-v4-udp-64-1000flows`.
 pub fn traffic_name(traffic: &Traffic) -> String {
-    format!(
+    let mut name = format!(
         "{}-{}-{}-{}",
         way_name(traffic.way),
         family_name(traffic.family),
         protocol_name(traffic.protocol),
         traffic.payload
-    )
+    );
+    if traffic.flows != 1 {
+        name.push_str(&format!("-{}flows", traffic.flows));
+    }
+    name
 }
 
 /// The name of a way in ids and tables.
@@ -219,6 +256,7 @@ mod tests {
                 families: vec![Family::V4, Family::V6],
                 protocols: vec![Protocol::Udp],
                 payloads: vec![64, 1024],
+                flows: vec![1],
                 round_trips: 10,
                 warm_up: 1,
             },
@@ -248,6 +286,37 @@ mod tests {
             plan.boots[0].cells[2].id,
             "7.3/1cpu/module,a=0,b=0/forward-v4-udp-64"
         );
+    }
+
+    #[test]
+    fn many_flows_have_names_and_room() {
+        let mut scenario = scenario();
+        scenario.traffic.ways = vec![Way::Forward];
+        scenario.traffic.flows = vec![1, 1_000, 1_000_000];
+        let plan = Plan::new(&scenario);
+        assert_eq!(plan.cells(), 12 * 4 * 3 * (1 + 1 + 6));
+        let cells = &plan.boots[0].cells;
+        let find = |id: &str| cells.iter().find(|cell| cell.id == id).unwrap();
+        assert!(find("7.3/1cpu/none/forward-v4-udp-64-1000flows")
+            .parameters
+            .is_empty());
+        let few = find("7.3/1cpu/module,a=0,b=0/forward-v4-udp-64-1000flows");
+        assert_eq!(few.parameters.len(), 2);
+        let many = find(
+            "7.3/1cpu/module,a=0,b=0,max_flows=1001001,udp_timeout=300/forward-v4-udp-64-1000000flows",
+        );
+        assert_eq!(many.parameters["max_flows"], "1001001");
+
+        // What the scenario says holds.
+        let own = vec![ParameterValue::Integer(5)];
+        scenario.parameters = [("max_flows".to_owned(), own)].into();
+        scenario.traffic.flows = vec![100_000];
+        let plan = Plan::new(&scenario);
+        let module = plan.boots[0]
+            .cells
+            .iter()
+            .find(|cell| cell.subject.is_module());
+        assert_eq!(module.unwrap().parameters["max_flows"], "5");
     }
 
     #[test]

@@ -18,8 +18,16 @@ const CPU_MODEL: &str =
     "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
 /// Seed of all random numbers that QEMU gives the guest.
 pub const SEED: u32 = 1;
-/// Memory of a guest in MiB.
-pub const MEMORY_MIB: u32 = 1024;
+
+/// Memory of a guest in MiB whose order is about so many flows. More only where it is needed: by
+/// its memory the kernel chooses the sizes of its own tables.
+pub const fn memory_mib(flows: u32) -> u32 {
+    if flows > 250_000 {
+        2048
+    } else {
+        1024
+    }
+}
 
 /// How the guest's instructions are executed, and what its clock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

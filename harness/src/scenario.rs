@@ -9,7 +9,9 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, Context, Result};
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
+use crate::guest::flows;
 use crate::guest::protocol::{Family, Protocol, Subject, Way};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
@@ -63,6 +65,9 @@ pub struct TrafficMatrix {
     pub protocols: Vec<Protocol>,
     /// Payloads in bytes.
     pub payloads: Vec<u16>,
+    /// Numbers of flows.
+    #[serde(default = "one_flow")]
+    pub flows: Vec<u32>,
     /// Round trips that are measured, in each cell.
     pub round_trips: u32,
     /// Round trips before them.
@@ -94,6 +99,10 @@ impl Display for ParameterValue {
 
 const fn once() -> u32 {
     1
+}
+
+fn one_flow() -> Vec<u32> {
+    vec![1]
 }
 
 /// A scenario with the text that it came from, which goes into the results.
@@ -131,7 +140,44 @@ impl ScenarioFile {
 fn parse(text: &str, file: &str) -> Result<Scenario> {
     let scenario: Scenario = toml::from_str(text).map_err(|error| explain(&error, text, file))?;
     scenario.check().with_context(|| file.to_owned())?;
+    if let Some((index, message)) = scenario.traffic.bad_flows() {
+        bail!("{}: {message}", place_of_flows(text, index, file));
+    }
     Ok(scenario)
+}
+
+/// `file:line:column` of the given element of `traffic.flows`.
+fn place_of_flows(text: &str, index: usize, file: &str) -> String {
+    #[derive(Deserialize)]
+    struct Places {
+        traffic: TrafficPlaces,
+    }
+    #[derive(Deserialize)]
+    struct TrafficPlaces {
+        flows: Vec<Spanned<u32>>,
+    }
+    // It was understood before.
+    let places = toml::from_str(text).map_or(Vec::new(), |places: Places| places.traffic.flows);
+    match places.get(index) {
+        Some(place) => self::place(text, place.span().start, file),
+        None => file.to_owned(),
+    }
+}
+
+impl TrafficMatrix {
+    /// The first number of flows that cannot be, by its index, and why.
+    fn bad_flows(&self) -> Option<(usize, String)> {
+        let local = self.ways.contains(&Way::Local);
+        self.flows.iter().enumerate().find_map(|(index, &flows)| {
+            let max = flows::MAX;
+            if !(1..=max).contains(&flows) {
+                return Some((index, format!("{flows} flows are not between 1 and {max}")));
+            }
+            let message =
+                "with the way \"local\" there can be only 1 flow: each would need a socket";
+            (local && flows != 1).then(|| (index, message.to_owned()))
+        })
+    }
 }
 
 impl Scenario {
@@ -144,6 +190,7 @@ impl Scenario {
         check_list("traffic.families", &traffic.families)?;
         check_list("traffic.protocols", &traffic.protocols)?;
         check_list("traffic.payloads", &traffic.payloads)?;
+        check_list("traffic.flows", &traffic.flows)?;
         for (name, values) in &self.parameters {
             check_list(&format!("parameters.{name}"), values)?;
         }
@@ -186,7 +233,13 @@ fn explain(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
     let Some(span) = error.span() else {
         return anyhow!("{file}: {message}{hint}");
     };
-    let before = text.get(..span.start).unwrap_or(text);
+    let place = place(text, span.start, file);
+    anyhow!("{place}: {message}{hint}")
+}
+
+/// An offset into the text as `file:line:column`.
+fn place(text: &str, offset: usize, file: &str) -> String {
+    let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before
         .chars()
@@ -194,7 +247,7 @@ fn explain(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
         .take_while(|&char| char != '\n')
         .count()
         + 1;
-    anyhow!("{file}:{line}:{column}: {message}{hint}")
+    format!("{file}:{line}:{column}")
 }
 
 /// The valid name nearest to the wrong one in serde's "unknown field `a`, expected one of `b`,
@@ -294,6 +347,41 @@ warm-up = 1
             let text = error(from, to);
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn flows_are_one_unless_told() {
+        assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.flows, [1]);
+        let text = GOOD.replace("[64]", "[64]\nflows = [1, 1_000, 1_000_000]");
+        let flows = parse(&text, "a.toml").unwrap().traffic.flows;
+        assert_eq!(flows, [1, 1_000, 1_000_000]);
+        let text = GOOD
+            .replace("[64]", "[64]\nflows = [1]")
+            .replace("[\"forward\"]", "[\"forward\", \"local\"]");
+        assert!(parse(&text, "a.toml").is_ok());
+    }
+
+    #[test]
+    fn bad_numbers_of_flows_are_shown_where_they_are() {
+        for (flows, place, part) in [
+            ("[1, 0]", "14:13", "0 flows are not between 1 and 1000000"),
+            ("[1000001]", "14:10", "1000001 flows are not between"),
+            ("[1, -1]", "14:13", "invalid value"),
+            ("[]", "", "traffic.flows is empty"),
+            ("[1, 1]", "", "traffic.flows lists 1 twice"),
+        ] {
+            let text = error("[64]", &format!("[64]\nflows = {flows}"));
+            assert!(text.starts_with(&format!("a.toml:{place}")), "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+        let text = GOOD
+            .replace("[64]", "[64]\nflows = [1, 2]")
+            .replace("[\"forward\"]", "[\"forward\", \"local\"]");
+        let text = format!("{:#}", parse(&text, "a.toml").unwrap_err());
+        assert!(
+            text.starts_with("a.toml:14:13: with the way \"local\" there can be only 1 flow"),
+            "{text}"
+        );
     }
 
     #[test]

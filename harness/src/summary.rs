@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::guest::protocol::{Delivery, Subject, Traffic};
 use crate::plan;
-use crate::results::metrics::{HOOK_MEAN, PATH_MEAN, PATH_OVER_NONE, PERCENTILES};
+use crate::results::metrics::{
+    FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
+};
 use crate::results::record::{CellRecord, Results};
 use crate::table::{number, Align, Field, Style, Table};
 use crate::verdict::Verdict;
@@ -34,6 +36,14 @@ pub fn text(results: &Results) -> String {
         ));
         say("");
         say(&percentiles(&group).to_string());
+        if group.iter().any(|cell| cell.traffic.flows != 1) {
+            say(&Style::Dim.paint(
+                "  What a flow costs: instructions of its first packet in the hooks, and bytes of the \
+                 kernel's memory.",
+            ));
+            say("");
+            say(&first_packets(&group).to_string());
+        }
     }
     say(&delivery(results));
     for line in complaints(results) {
@@ -86,49 +96,97 @@ fn traffics(group: &Group<'_>) -> Vec<Traffic> {
 }
 
 fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
-    [
-        plan::way_name(traffic.way).into(),
-        format!(
-            "{} {} {}",
-            plan::family_name(traffic.family),
-            plan::protocol_name(traffic.protocol),
-            traffic.payload
-        )
-        .into(),
-    ]
+    let mut text = format!(
+        "{} {} {}",
+        plan::family_name(traffic.family),
+        plan::protocol_name(traffic.protocol),
+        traffic.payload
+    );
+    if traffic.flows != 1 {
+        text.push_str(&format!(", {} flows", whole(traffic.flows.into())));
+    }
+    [plan::way_name(traffic.way).into(), text.into()]
 }
 
 /// Our subjects side by side; the module with its first parameters, which are all unless the
 /// scenario varies them.
 fn costs(group: &Group<'_>) -> Table {
-    let mut table = Table::new(&[
+    let many = group.iter().any(|cell| cell.traffic.flows != 1);
+    let mut head = vec![
         ("way", Align::Left),
         ("traffic", Align::Left),
         ("none", Align::Right),
         ("nft-dnat", Align::Right),
         ("module", Align::Right),
         ("module / nft-dnat", Align::Right),
-    ]);
+    ];
+    if many {
+        head.push(("module / its 1 flow", Align::Right));
+    }
+    let mut table = Table::new(&head);
+    let find = |subject, traffic: Traffic| {
+        group
+            .iter()
+            .find(|cell| cell.subject == subject && cell.traffic == traffic)
+            .copied()
+    };
     for traffic in traffics(group) {
-        let find = |subject| {
-            group
-                .iter()
-                .find(|cell| cell.subject == subject && cell.traffic == traffic)
-                .copied()
-        };
-        let (ours, theirs) = (find(Subject::Module), find(Subject::NftDnat));
+        let find_here = |subject| find(subject, traffic);
+        let (ours, theirs) = (find_here(Subject::Module), find_here(Subject::NftDnat));
         let mut fields = traffic_fields(&traffic).to_vec();
-        fields.extend([find(Subject::None), theirs, ours].map(|cell| value(cell, HOOK_MEAN)));
-        fields.push(ratio(ours, theirs));
+        fields.extend([find_here(Subject::None), theirs, ours].map(|cell| value(cell, HOOK_MEAN)));
+        fields.push(ratio(ours, theirs).map_or_else(missing, |ratio| {
+            let style = if ratio < 1.0 { Style::Good } else { Style::Bad };
+            Field::styled(format!("{ratio:.2}"), style)
+        }));
+        if many {
+            let single = find(
+                Subject::Module,
+                Traffic {
+                    flows: 1,
+                    ..traffic
+                },
+            );
+            let ratio = ratio(ours, single);
+            fields.push(ratio.map_or_else(missing, |ratio| format!("{ratio:.2}").into()));
+        }
         table.row(fields);
     }
     table
 }
 
+/// What flows cost apart from their ordinary packets.
+fn first_packets(group: &Group<'_>) -> Table {
+    let mut table = Table::new(&[
+        ("way", Align::Left),
+        ("traffic", Align::Left),
+        ("subject", Align::Left),
+        ("first packet", Align::Right),
+        ("memory", Align::Right),
+    ]);
+    for traffic in traffics(group) {
+        let mut name = traffic_fields(&traffic);
+        let cells = group.iter().filter(|cell| cell.traffic == traffic);
+        for cell in cells.filter(|cell| cell.subject.redirects()) {
+            let mut fields = name.to_vec();
+            // Once for all subjects.
+            name = ["".into(), "".into()];
+            fields.push(plan::subject_name(cell.subject).into());
+            fields.extend([FIRST_PACKET, MEMORY_PER_FLOW].map(|name| value(Some(cell), name)));
+            table.row(fields);
+        }
+    }
+    table
+}
+
+fn missing() -> Field {
+    Field::styled("–", Style::Dim)
+}
+
 /// A metric, or why there is none.
 fn value(cell: Option<&CellRecord>, name: &str) -> Field {
     match cell {
-        None => Field::styled("–", Style::Dim),
+        None => missing(),
         Some(cell) if cell.verdict != Verdict::Ok => Field::styled(cell.verdict.name(), Style::Bad),
         Some(cell) => cell
             .metric(name)
@@ -136,22 +194,13 @@ fn value(cell: Option<&CellRecord>, name: &str) -> Field {
     }
 }
 
-fn ratio(ours: Option<&CellRecord>, theirs: Option<&CellRecord>) -> Field {
+fn ratio(ours: Option<&CellRecord>, theirs: Option<&CellRecord>) -> Option<f64> {
     let mean = |cell: Option<&CellRecord>| {
         cell.filter(|cell| cell.verdict == Verdict::Ok)?
             .metric(HOOK_MEAN)
     };
-    match (mean(ours), mean(theirs)) {
-        (Some(ours), Some(theirs)) if theirs > 0.0 => {
-            let style = if ours < theirs {
-                Style::Good
-            } else {
-                Style::Bad
-            };
-            Field::styled(format!("{:.2}", ours / theirs), style)
-        }
-        _ => Field::styled("–", Style::Dim),
-    }
+    let theirs = mean(theirs).filter(|&mean| mean > 0.0)?;
+    Some(mean(ours)? / theirs)
 }
 
 fn percentiles(group: &Group<'_>) -> Table {
@@ -342,6 +391,7 @@ mod tests {
                 family: Family::V4,
                 protocol: Protocol::Udp,
                 payload: 64,
+                flows: 1,
                 round_trips: 10,
                 warm_up: 0,
             },
@@ -420,6 +470,26 @@ mod tests {
         assert_eq!(line(&text, "forward"), expected);
         assert!(text.contains("With nft-dnat and module, every packet arrived"));
         assert!(!text.contains("astray"));
+    }
+
+    #[test]
+    fn many_flows_stand_beside_one() {
+        let module = cell(Subject::Module, 200.0, redirected());
+        let mut many = cell(Subject::Module, 230.0, redirected());
+        many.traffic.flows = 1_000;
+        many.metrics.push(Metric {
+            name: MEMORY_PER_FLOW.to_owned(),
+            unit: Unit::BytesPerFlow,
+            better: Better::Lower,
+            kind: Kind::Sampled,
+            value: 203.0,
+        });
+        let text = text(&results(vec![module, many]));
+        let costs = line(&text, "1,000 flows");
+        assert_eq!(costs[4..], ["1,000", "flows", "–", "–", "230", "–", "1.15"]);
+        assert_eq!(text.matches("1,000 flows").count(), 3);
+        let last = text.lines().rfind(|line| line.contains("1,000 flows"));
+        assert!(last.unwrap().ends_with(" 203"), "{text}");
     }
 
     #[test]

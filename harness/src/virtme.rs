@@ -11,7 +11,7 @@ use duct::cmd;
 use crate::boot::Boot;
 use crate::guest_root::START_PATH;
 use crate::image::Cache;
-use crate::qemu::{Accelerator, MEMORY_MIB};
+use crate::qemu::{self, Accelerator};
 
 /// An installation of virtme-ng.
 #[derive(Clone, Debug)]
@@ -72,6 +72,7 @@ impl Virtme {
             arguments,
             cpus,
             accelerator,
+            order,
             ..
         } = *boot;
         for path in [kernel, root] {
@@ -88,7 +89,8 @@ impl Virtme {
         add(&["--run", &kernel.to_string_lossy()]);
         add(&["--root", &root.to_string_lossy()]);
         add(&["--cpus", &cpus.to_string()]);
-        add(&["--memory", &format!("{MEMORY_MIB}M")]);
+        let memory = qemu::memory_mib(order.flows().max);
+        add(&["--memory", &format!("{memory}M")]);
         // virtio-fs would want a daemon; its threads would be one more thing that differs.
         add(&["--force-9p", "--user", "root", "--verbose"]);
         if accelerator != Accelerator::Kvm {

@@ -90,6 +90,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         original: cost.clone(),
         reply: cost,
         first_packet: Some(6000),
+        flow_memory: Some(640_000),
         path: PathCost {
             ticks: path_ticks,
             packets: 6,
@@ -114,6 +115,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
             family: Family::V4,
             protocol: Protocol::Udp,
             payload: 64,
+            flows: 2_000,
             round_trips: 3,
             warm_up: 1,
         },
@@ -121,7 +123,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         reason: (!ok).then(|| "because".to_owned()),
         delivery: ok.then_some(measurement.delivery),
         metrics: if ok {
-            metrics::of(&measurement, Mode::Virtual)
+            metrics::of(&measurement, 2_000, Mode::Virtual)
         } else {
             Vec::new()
         },
@@ -210,6 +212,7 @@ fn the_schema_refuses_what_is_not_so() {
         ("/cells/0/metrics/0/value", json!("1")),
         ("/cells/0/hook_cost/reply/histogram/0", json!([1])),
         ("/cells/0/traffic/payload", json!(15)),
+        ("/cells/0/traffic/flows", json!(0)),
         ("/cells/0/delivery/sent", json!(-1)),
     ] {
         let mut bad = good.clone();
@@ -251,6 +254,22 @@ fn a_file_is_read_back_as_it_was_written() {
     file.put_boot(boot(Verdict::Ok)).unwrap();
     let read = ResultsFile::open(file.path()).unwrap();
     assert_eq!(read.results(), file.results());
+}
+
+#[test]
+fn results_without_a_number_of_flows_are_of_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = create(directory.path());
+    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+        .unwrap();
+    let mut value = on_disk(&file);
+    let traffic = value.pointer_mut("/cells/0/traffic").unwrap();
+    assert_eq!(traffic["flows"], json!(2_000));
+    traffic.as_object_mut().unwrap().remove("flows");
+    assert!(schema().is_valid(&value));
+    fs::write(file.path(), value.to_string()).unwrap();
+    let read = ResultsFile::open(file.path()).unwrap();
+    assert_eq!(read.results().cells[0].traffic.flows, 1);
 }
 
 #[test]

@@ -4,39 +4,46 @@
 
 use std::net::SocketAddr;
 
+use super::flows::Flows;
 use super::payload::{self, Kind, Label};
 use super::protocol::{Delivery, Traffic};
-use super::traffic::{Stop, Target, FLOW};
+use super::traffic::{Stop, Target};
 
-/// What a client does, step by step; between the steps the responder does its part.
+/// What a client does, step by step, each on the flow of the given number; between the steps the
+/// responder does its part.
 pub trait Client {
     /// Sends the packet that makes the flow: the first request, or a SYN.
-    fn open(&mut self, delivery: &mut Delivery) -> Result<(), Stop>;
+    fn open(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Takes the answer to it; a TCP client acknowledges it.
-    fn establish(&mut self, delivery: &mut Delivery) -> Result<(), Stop>;
+    fn establish(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Sends the next request.
-    fn send(&mut self, delivery: &mut Delivery) -> Result<(), Stop>;
+    fn send(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Takes the answer to it.
-    fn receive(&mut self, delivery: &mut Delivery) -> Result<(), Stop>;
+    fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Ends a connection of which the responder has closed its end already.
-    fn close(&mut self, delivery: &mut Delivery) -> Result<(), Stop>;
+    fn close(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
 }
 
 /// Makes requests and checks their answers.
 pub struct Dialogue {
     server: SocketAddr,
-    sent: u32,
-    answered: u32,
+    flows: Vec<Progress>,
     payload: Vec<u8>,
 }
 
+/// How far a flow has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    sent: u32,
+    answered: u32,
+}
+
 impl Dialogue {
-    /// A dialogue with the original destination of `traffic`.
-    pub fn new(traffic: &Traffic) -> Self {
+    /// A dialogue of each of `flows` with the original destination of `traffic`.
+    pub fn new(traffic: &Traffic, flows: &Flows) -> Self {
         Self {
             server: Target::Original.socket(traffic.family),
-            sent: 0,
-            answered: 0,
+            flows: vec![Progress::default(); flows.count() as usize],
             payload: vec![0; usize::from(traffic.payload)],
         }
     }
@@ -46,34 +53,42 @@ impl Dialogue {
         self.server
     }
 
-    /// The next request, counted as sent.
-    pub fn request(&mut self, delivery: &mut Delivery) -> &[u8] {
+    /// Bytes of a request.
+    pub fn length(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// The next request of a flow, counted as sent.
+    pub fn request(&mut self, flow: u32, delivery: &mut Delivery) -> &[u8] {
+        let progress = &mut self.flows[flow as usize];
         let label = Label {
-            flow: FLOW,
-            sequence: self.sent,
+            flow,
+            sequence: progress.sent,
         };
         payload::fill(&mut self.payload, Kind::Request, label);
-        self.sent += 1;
+        progress.sent += 1;
         delivery.sent += 1;
         &self.payload
     }
 
-    /// Checks that the next answer came from the server, as it was sent.
+    /// Checks that the next answer of a flow came from the server, as it was sent.
     pub fn check(
         &mut self,
+        flow: u32,
         source: SocketAddr,
         answer: &[u8],
         delivery: &mut Delivery,
     ) -> Result<(), Stop> {
+        let progress = &mut self.flows[flow as usize];
         let label = Label {
-            flow: FLOW,
-            sequence: self.answered,
+            flow,
+            sequence: progress.answered,
         };
-        self.answered += 1;
+        progress.answered += 1;
         delivery.replies += 1;
         if source != self.server {
             return Err(Stop::Subject(format!(
-                "answer {} came from {source} instead of {}",
+                "answer {} of flow {flow} came from {source} instead of {}",
                 label.sequence, self.server
             )));
         }
@@ -82,7 +97,7 @@ impl Dialogue {
         if !length_fits || !payload::is_intact(answer, Kind::Answer, label) {
             delivery.bad_payload += 1;
             return Err(Stop::Subject(format!(
-                "answer {} is not what was sent: {:?}, {} of {} bytes",
+                "answer {} of flow {flow} is not what was sent: {:?}, {} of {} bytes",
                 label.sequence,
                 Label::of(answer),
                 answer.len(),
@@ -93,7 +108,49 @@ impl Dialogue {
     }
 
     /// What is waited for, for messages.
-    pub fn awaited(&self) -> String {
-        format!("answer {}", self.answered)
+    pub fn awaited(&self, flow: u32) -> String {
+        let answered = self.flows[flow as usize].answered;
+        format!("answer {answered} of flow {flow}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::protocol::{Family, Protocol, Way};
+
+    const TRAFFIC: Traffic = Traffic {
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: 32,
+        flows: 2,
+        round_trips: 1,
+        warm_up: 0,
+    };
+
+    fn answer(label: Label) -> [u8; 32] {
+        let mut answer = [0; 32];
+        payload::fill(&mut answer, Kind::Answer, label);
+        answer
+    }
+
+    #[test]
+    fn each_flow_has_its_own_answers() {
+        let mut delivery = Delivery::default();
+        let mut dialogue = Dialogue::new(&TRAFFIC, &Flows::measured(&TRAFFIC));
+        let server = dialogue.server();
+        let first = dialogue.request(0, &mut delivery).to_vec();
+        let other = dialogue.request(1, &mut delivery).to_vec();
+        let label = |flow, sequence| Label { flow, sequence };
+        assert_eq!(Label::of(&first), Some(label(0, 0)));
+        assert_eq!(Label::of(&other), Some(label(1, 0)));
+        let answers = answer(label(1, 0));
+        assert!(dialogue.check(1, server, &answers, &mut delivery).is_ok());
+        // The other flow's, and one that was there already.
+        assert!(dialogue.check(0, server, &answers, &mut delivery).is_err());
+        assert!(dialogue.check(1, server, &answers, &mut delivery).is_err());
+        assert_eq!((delivery.sent, delivery.replies), (2, 3));
+        assert_eq!(delivery.bad_payload, 2);
     }
 }

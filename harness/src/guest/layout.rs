@@ -13,6 +13,9 @@
 //! sockets. Those of the *wire* belong to nobody: neighbour entries lead them to Ethernet
 //! addresses that no interface has, so that the stack drops the frames at once and only a packet
 //! socket sees them. Nobody ever has to resolve an address, and nothing else is on the links.
+//!
+//! For traffic of many flows there is a *crowd* of clients, 198.18.0.0/15 and 2001:2::/48 (for
+//! benchmarks: RFC 2544, RFC 5180), to which the router's way leads over the wire's .100.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -25,12 +28,21 @@ use super::protocol::Family;
 
 /// Port that the client uses; no subject changes it, so the probe knows its packets by it.
 pub const CLIENT_PORT: u16 = 40_000;
-/// Port of a client that the probe does not look at.
+/// Port of a client that the probe does not look at; those after it are for further flows.
 pub const UNMEASURED_PORT: u16 = 40_001;
 /// Port that the client addresses: echo, RFC 862.
 pub const ORIGINAL_PORT: u16 = 7;
 /// Port that a redirected packet goes to.
 pub const UPSTREAM_PORT: u16 = 7007;
+
+/// How many clients are in the crowd.
+pub const CROWD_MEMBERS_MAX: u32 = 1 << 16;
+/// The first client of the crowd is the first of this net, and the last is within it.
+const CROWD_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const CROWD_V4_PREFIX: u8 = 15;
+/// See [`CROWD_V4`].
+const CROWD_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0);
+const CROWD_V6_PREFIX: u8 = 48;
 
 /// A machine on one of the two nets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +78,28 @@ impl Host {
                 Ipv6Addr::new(0x2001, 0xdb8, net as u16, 0, 0, 0, 0, number).into()
             }
         }
+    }
+
+    /// Address of the given client of the crowd.
+    pub fn crowd(family: Family, member: u32) -> IpAddr {
+        match family {
+            Family::V4 => Ipv4Addr::from_bits(CROWD_V4.to_bits() + 1 + member).into(),
+            Family::V6 => Ipv6Addr::from_bits(CROWD_V6.to_bits() + 1 + u128::from(member)).into(),
+        }
+    }
+
+    /// Which client of the crowd has the address, if any has.
+    pub fn crowd_member(address: IpAddr) -> Option<u32> {
+        let offset = match address {
+            IpAddr::V4(address) => address.to_bits().checked_sub(CROWD_V4.to_bits())?,
+            IpAddr::V6(address) => {
+                let offset = address.to_bits().checked_sub(CROWD_V6.to_bits())?;
+                u32::try_from(offset).ok()?
+            }
+        };
+        offset
+            .checked_sub(1)
+            .filter(|&member| member < CROWD_MEMBERS_MAX)
     }
 
     /// Its address with a port.
@@ -176,6 +210,16 @@ impl Layout {
             server.add_default_route(near.address(family))?;
         }
         Ok(layout)
+    }
+
+    /// Leads the crowd's packets from the router to the client on the wire. Only who needs it
+    /// does: a route more may make the way to all others longer.
+    pub fn route_crowd(&self, family: Family) -> Result<()> {
+        let (net, prefix) = match family {
+            Family::V4 => (CROWD_V4.into(), CROWD_V4_PREFIX),
+            Family::V6 => (CROWD_V6.into(), CROWD_V6_PREFIX),
+        };
+        RouteSocket::open(&self.router)?.add_route(net, prefix, WIRE_CLIENT.address(family))
     }
 
     /// Takes the links down before the namespaces go, so that nothing is left to the kernel's

@@ -7,35 +7,43 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
+use mutex_abi::histogram::percentile;
 
-use super::client::Client;
-use super::layout::{Layout, CLIENT_PORT, ROUTER_SERVER_LINK, UNMEASURED_PORT};
+use super::closed_loop::ClosedLoop;
+use super::conntrack;
+use super::flows::Flows;
+use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::memory;
 use super::offload::{self, Offload};
 use super::pace;
 use super::probe::{Probe, Snapshot};
-use super::protocol::{
-    Delivery, GuestCell, Measurement, Outcome, PathCost, Protocol, Subject, Traffic, Way,
-};
-use super::responder::{Responder, Served};
-use super::stack_client::StackClient;
+use super::protocol::{Delivery, GuestCell, Measurement, Outcome, PathCost, Subject, Traffic, Way};
 use super::subject::{self, Installed};
 use super::traffic::{Stop, Target};
-use super::tsc;
-use super::wire_client::WireClient;
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
 
-/// Round trips of the flow that goes before the one that is measured.
+/// Round trips of the flow that goes before those that are measured.
 const REHEARSAL: u32 = 8;
 
 /// How long the kernel is left alone after a change, so that what it puts off (multicast
 /// reports, RCU, what a process leaves behind) does not fall into the measurement.
 const QUIET: Duration = Duration::from_millis(250);
+/// The same for each flow of many, after they have gone.
+const QUIET_EACH: Duration = Duration::from_micros(20);
 
-/// How old a flow is when it is measured: conntrack takes UDP for a stream after two seconds
+/// How old flows are when they are measured: conntrack takes UDP for a stream after two seconds
 /// (nf_conntrack_udp_packet()), and treats it otherwise from then on.
 const SETTLED: Duration = Duration::from_secs(3);
+
+/// How many first packets are sent before the first of them is answered: what fits into the queues
+/// of sockets, and between two ticks.
+const BATCH: usize = 32;
+
+/// From how many flows on the memory of one is told: other parts of the kernel take and give back
+/// pages, too, which is much to few flows.
+const MANY: u32 = 1_000;
 
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
 /// it. The probe's module must be loaded.
@@ -65,6 +73,13 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
             false,
         )?;
     }
+    let crowd = Flows::measured(traffic).are_of_the_crowd();
+    if crowd {
+        layout.route_crowd(traffic.family)?;
+    }
+    let _room = (crowd && cell.subject == Subject::NftDnat)
+        .then(|| conntrack::Room::make(&layout.router, traffic.flows))
+        .transpose()?;
     thread::sleep(QUIET);
     let empty = calibrate(&layout, &probe, traffic)?;
 
@@ -75,25 +90,45 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     *delivery = Delivery::default();
     thread::sleep(QUIET);
     let before = installed.counters()?;
-    let measured = exchange(&layout, &probe, traffic, target, delivery)?;
+    let slabs = (traffic.flows >= MANY).then(memory::slabs).transpose()?;
+    let mut flow_memory = None;
+    let measured = exchange(&layout, &probe, traffic, target, delivery, &mut || {
+        if cell.subject.redirects() && crowd {
+            installed
+                .settle(traffic, &layout.router)
+                .map_err(|error| blame(cell.subject, error))?;
+        }
+        if let Some(before) = slabs {
+            let table = installed.table(traffic, &layout.router)?;
+            flow_memory = Some(memory::slabs()?.saturating_sub(before) + table);
+        }
+        Ok(())
+    })?;
     let counters = since(&before, installed.counters()?);
+    installed
+        .ensure_kept(traffic, &layout.router, &counters)
+        .map_err(|error| blame(cell.subject, error))?;
+    let first = first_packet(&layout, &probe, traffic, target, delivery)?;
     if cell.subject != Subject::NftDnat {
-        subject::ensure_no_conntrack(&layout.router)?;
+        conntrack::ensure_none(&layout.router)?;
     }
     installed
         .down(&layout.router)
         .map_err(|error| blame(cell.subject, error))?;
     drop(probe);
     layout.tear_down()?;
+    if crowd {
+        // What the kernel knows of them goes with the namespaces, in its own good time.
+        thread::sleep(QUIET + QUIET_EACH * traffic.flows);
+    }
 
     verify(cell.subject, delivery)?;
     measured.snapshot.ensure_seen(traffic)?;
     let original = measured.snapshot.original.net_of(&empty.original)?;
     Ok(Measurement {
         delivery: *delivery,
-        first_packet: measured
-            .first
-            .map(|ticks| ticks.saturating_sub(original.overhead)),
+        first_packet: first.map(|ticks| ticks.saturating_sub(original.overhead)),
+        flow_memory,
         original,
         reply: measured.snapshot.reply.net_of(&empty.reply)?,
         path: measured.path,
@@ -104,12 +139,16 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
 /// What the probe costs on the way of `traffic` while nothing is between its hooks.
 fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
+        flows: 1,
         warm_up: CALIBRATION,
         round_trips: CALIBRATION,
         ..*traffic
     };
     let mut delivery = Delivery::default();
-    let exchanged = exchange(layout, probe, &traffic, Target::Original, &mut delivery);
+    let target = Target::Original;
+    let exchanged = exchange(layout, probe, &traffic, target, &mut delivery, &mut || {
+        Ok(())
+    });
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),
@@ -126,120 +165,88 @@ fn rehearse(
     target: Target,
     delivery: &mut Delivery,
 ) -> Result<(), Stop> {
-    let mut closed_loop = ClosedLoop::new(layout, traffic, UNMEASURED_PORT, target)?;
-    closed_loop.client.open(delivery)?;
-    closed_loop.establish(delivery)?;
-    closed_loop.round_trips(REHEARSAL, delivery)?;
-    closed_loop.close(delivery)
+    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::rehearsal(traffic), target)?;
+    closed_loop.open(0..1, delivery)?;
+    closed_loop.establish(0..1, delivery)?;
+    closed_loop.round_trips((0..REHEARSAL).map(|_| 0), delivery)?;
+    closed_loop.close(0, delivery)
 }
 
 /// What one exchange of packets showed.
 struct Exchanged {
-    /// Ticks of the first packet, the probe's included; None if an interrupt fell into it.
-    first: Option<u64>,
     snapshot: Snapshot,
     path: PathCost,
 }
 
-/// Runs the whole closed loop of `traffic`: the first packet, the warm-up and what is measured.
-/// The host hears nothing in between, since any word to it moves the guest's virtual clock.
+/// Runs the whole closed loop of `traffic`: all flows, the warm-up and what is measured. The host
+/// hears nothing in between, since any word to it moves the guest's virtual clock. Calls
+/// `established` when all flows are.
 fn exchange(
     layout: &Layout,
     probe: &Probe,
     traffic: &Traffic,
     target: Target,
     delivery: &mut Delivery,
+    established: &mut dyn FnMut() -> Result<(), Stop>,
 ) -> Result<Exchanged, Stop> {
-    let mut closed_loop = ClosedLoop::new(layout, traffic, CLIENT_PORT, target)?;
-    probe.reset(traffic.family, traffic.protocol)?;
-    closed_loop.client.open(delivery)?;
-    let first = probe.snapshot()?.original.median();
-    closed_loop.establish(delivery)?;
-    closed_loop.round_trips(traffic.warm_up, delivery)?;
+    let flows = Flows::measured(traffic);
+    let mut closed_loop = ClosedLoop::new(layout, traffic, flows, target)?;
+    for flow in 0..flows.count() {
+        closed_loop.open(flow..flow + 1, delivery)?;
+        closed_loop.establish(flow..flow + 1, delivery)?;
+    }
+    established()?;
+    closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
     thread::sleep(SETTLED);
-    closed_loop.paced_round_trips(REHEARSAL, delivery)?;
+    let measured = || flows.picks().take(traffic.round_trips as usize);
+    if flows.are_of_the_crowd() {
+        // What comes only once after that time is behind each flow, as it is behind a single one.
+        closed_loop.round_trips(measured(), delivery)?;
+    }
+    closed_loop.paced_round_trips(measured().take(REHEARSAL as usize), delivery)?;
 
-    probe.reset(traffic.family, traffic.protocol)?;
-    let frames = closed_loop.responder.frames();
+    probe.reset(traffic.family, traffic.protocol, flows.ports())?;
+    let frames = closed_loop.frames();
     let path = PathCost {
-        ticks: closed_loop.paced_round_trips(traffic.round_trips, delivery)?,
-        packets: closed_loop.responder.frames() - frames,
+        ticks: closed_loop.paced_round_trips(measured(), delivery)?,
+        packets: closed_loop.frames() - frames,
     };
     let snapshot = probe.snapshot()?;
-    closed_loop.close(delivery)?;
-    Ok(Exchanged {
-        first,
-        snapshot,
-        path,
-    })
+    if !flows.are_of_the_crowd() {
+        closed_loop.close(0, delivery)?;
+    }
+    Ok(Exchanged { snapshot, path })
 }
 
-/// A client and its responder, who take turns.
-struct ClosedLoop {
-    protocol: Protocol,
-    client: Box<dyn Client>,
-    responder: Responder,
-}
-
-impl ClosedLoop {
-    fn new(layout: &Layout, traffic: &Traffic, port: u16, target: Target) -> Result<Self> {
-        Ok(Self {
-            protocol: traffic.protocol,
-            client: match traffic.way {
-                Way::Forward => Box::new(WireClient::new(layout, traffic, port)?),
-                Way::Local => Box::new(StackClient::new(layout, traffic, port)?),
-            },
-            responder: Responder::new(layout, traffic, port, target)?,
-        })
-    }
-
-    fn establish(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        match self.protocol {
-            Protocol::Udp => {
-                self.responder.serve_until(Served::Answered, delivery)?;
-                self.client.establish(delivery)
-            }
-            Protocol::Tcp => {
-                self.responder.serve_until(Served::Opened, delivery)?;
-                self.client.establish(delivery)?;
-                self.responder.serve_until(Served::Acknowledged, delivery)
-            }
+/// What the first packet of a flow costs, the probe's own cost included: the median over further
+/// flows. `None` if an interrupt fell into each.
+fn first_packet(
+    layout: &Layout,
+    probe: &Probe,
+    traffic: &Traffic,
+    target: Target,
+    delivery: &mut Delivery,
+) -> Result<Option<u64>, Stop> {
+    let flows = Flows::further(traffic);
+    let mut closed_loop = ClosedLoop::new(layout, traffic, flows, target)?;
+    let mut histogram: BTreeMap<u64, u64> = BTreeMap::new();
+    for start in (0..flows.count()).step_by(BATCH) {
+        let batch = start..flows.count().min(start + BATCH as u32);
+        probe.reset(traffic.family, traffic.protocol, flows.ports())?;
+        pace::until_between_ticks()?;
+        closed_loop.open(batch.clone(), delivery)?;
+        for (ticks, packets) in probe.snapshot()?.original.histogram {
+            *histogram.entry(ticks).or_default() += packets;
         }
+        closed_loop.establish(batch, delivery)?;
     }
-
-    fn round_trips(&mut self, count: u32, delivery: &mut Delivery) -> Result<(), Stop> {
-        (0..count).try_for_each(|_| self.round_trip(delivery))
+    if !flows.are_of_the_crowd() {
+        (0..flows.count()).try_for_each(|flow| closed_loop.close(flow, delivery))?;
     }
-
-    /// One round trip between two ticks of the kernel's clock, again and again; returns the time
-    /// of all round trips, without the time between them. What the kernel does once a tick only,
-    /// such as renewing a time-out, is then done by the first packet of every round trip, and not
-    /// by as many packets as ticks happen to fall into the run.
-    fn paced_round_trips(&mut self, count: u32, delivery: &mut Delivery) -> Result<u64, Stop> {
-        let mut ticks = 0;
-        for _ in 0..count {
-            pace::until_between_ticks()?;
-            let start = tsc::now();
-            self.round_trip(delivery)?;
-            ticks += tsc::now() - start;
-        }
-        Ok(ticks)
-    }
-
-    fn round_trip(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        self.client.send(delivery)?;
-        self.responder.serve_until(Served::Answered, delivery)?;
-        self.client.receive(delivery)
-    }
-
-    fn close(mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        self.responder.finish()?;
-        self.client.close(delivery)?;
-        match self.protocol {
-            Protocol::Udp => Ok(()),
-            Protocol::Tcp => self.responder.serve_until(Served::Closed, delivery),
-        }
-    }
+    Ok(percentile(
+        histogram.iter().map(|(&ticks, &packets)| (ticks, packets)),
+        50_000,
+    ))
 }
 
 impl Snapshot {

@@ -3,18 +3,23 @@
 //! The guest's side: the agent, and what it says to the host.
 
 pub mod command;
+pub mod flows;
 pub mod protocol;
 pub mod tests;
 
 mod agent;
+mod chains;
 mod channel;
 mod client;
+mod closed_loop;
+mod conntrack;
 mod device;
 mod fault;
 mod icmp;
 mod kmod;
 mod layout;
 mod measure;
+mod memory;
 mod monitor;
 mod mutate;
 mod namespace;

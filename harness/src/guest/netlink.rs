@@ -146,18 +146,35 @@ impl RouteSocket {
 
     /// Makes `gateway` the default route of its family.
     pub fn add_default_route(&mut self, gateway: IpAddr) -> Result<()> {
+        self.add_gateway(family(gateway), 0, Vec::new(), gateway)
+            .with_context(|| format!("cannot route by {gateway}"))
+    }
+
+    /// Makes `gateway` the way to a network of its family.
+    pub fn add_route(&mut self, net: IpAddr, prefix: u8, gateway: IpAddr) -> Result<()> {
+        let destination = RouteAttribute::Destination(route_address(net));
+        self.add_gateway(family(net), prefix, vec![destination], gateway)
+            .with_context(|| format!("cannot route {net}/{prefix} by {gateway}"))
+    }
+
+    fn add_gateway(
+        &mut self,
+        family: AddressFamily,
+        prefix: u8,
+        destination: Vec<RouteAttribute>,
+        gateway: IpAddr,
+    ) -> Result<()> {
         let mut message = RouteMessage::default();
-        message.header.address_family = family(gateway);
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Static;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![RouteAttribute::Gateway(match gateway {
-            IpAddr::V4(address) => RouteAddress::Inet(address),
-            IpAddr::V6(address) => RouteAddress::Inet6(address),
-        })];
+        message.attributes = destination;
+        let gateway = RouteAttribute::Gateway(route_address(gateway));
+        message.attributes.push(gateway);
         self.create(RouteNetlinkMessage::NewRoute(message))
-            .with_context(|| format!("cannot route by {gateway}"))
     }
 
     /// Gives an interface a queueing discipline, with `options` as that one expects them.
@@ -213,6 +230,13 @@ fn veth_end(end: &VethEnd) -> LinkMessage {
         LinkAttribute::Address(end.mac.octets().to_vec()),
     ];
     message
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
 }
 
 fn family(address: IpAddr) -> AddressFamily {

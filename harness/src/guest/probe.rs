@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::ops::RangeInclusive;
 
 use anyhow::{bail, Context, Result};
 use mutex_abi::bytes::Reader;
@@ -12,7 +13,6 @@ use mutex_abi::histogram::{percentile, Scale};
 use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
 
 use super::device;
-use super::layout::CLIENT_PORT;
 use super::namespace::Namespace;
 use super::protocol::{Family, HookCost, Protocol};
 use super::proxy::{abi_family, abi_protocol};
@@ -51,13 +51,19 @@ impl Probe {
         Ok(Self { file })
     }
 
-    /// Empties the histograms and records what the client sends and receives from now on.
-    pub fn reset(&self, family: Family, protocol: Protocol) -> Result<()> {
+    /// Empties the histograms and records what clients with these ports send and receive from now
+    /// on.
+    pub fn reset(
+        &self,
+        family: Family,
+        protocol: Protocol,
+        ports: RangeInclusive<u16>,
+    ) -> Result<()> {
         let filter = Filter {
             family: abi_family(family),
             protocol: abi_protocol(protocol),
-            client_port_first: CLIENT_PORT,
-            client_port_last: CLIENT_PORT,
+            client_port_first: *ports.start(),
+            client_port_last: *ports.end(),
         };
         (&self.file)
             .write_all(&filter.encode())

@@ -32,6 +32,31 @@ pub struct Order {
     pub work: Work,
 }
 
+/// How many flows there are in the cells of an order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCount {
+    /// In the cell with the most.
+    pub max: u32,
+    /// In all together.
+    pub total: u64,
+}
+
+impl Order {
+    /// How many flows its cells have.
+    pub fn flows(&self) -> FlowCount {
+        let Work::Measure(cells) = &self.work else {
+            return FlowCount::default();
+        };
+        cells.iter().fold(FlowCount::default(), |count, cell| {
+            let flows = cell.traffic.flows;
+            FlowCount {
+                max: count.max.max(flows),
+                total: count.total + u64::from(flows),
+            }
+        })
+    }
+}
+
 /// What a boot is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -140,10 +165,17 @@ pub struct Traffic {
     pub protocol: Protocol,
     /// Payload of the transport protocol in bytes, at least 16 (flow, sequence, seed).
     pub payload: u16,
+    /// Established flows, among which the round trips are spread. Old results do not say it.
+    #[serde(default = "one")]
+    pub flows: u32,
     /// Round trips that are measured.
     pub round_trips: u32,
-    /// Round trips before them on the same flow, not measured.
+    /// Round trips before them on the same flows, not measured.
     pub warm_up: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// A line from the agent.
@@ -219,9 +251,11 @@ pub struct Measurement {
     pub original: HookCost,
     /// Packets to the client.
     pub reply: HookCost,
-    /// The first packet from the client, which makes the flow: ticks over its hooks, the empty
-    /// pairs taken off.
+    /// The first packet of a flow, which makes it: ticks over its hooks, the empty pairs taken
+    /// off; the median over further flows, opened while those that are measured are there.
     pub first_packet: Option<u64>,
+    /// Bytes of the kernel's memory that all flows together take; only of many flows.
+    pub flow_memory: Option<u64>,
     /// The whole loop, generator and receivers included.
     pub path: PathCost,
     /// The module's counters over the cell, by name; empty for other subjects.

@@ -3,17 +3,16 @@
 //! The server on the wire: it is both upstream and original destination, checks whatever arrives
 //! at either, and answers what it was asked.
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use pnet::packet::tcp::TcpFlags;
 
 use super::channel::Channel;
+use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::payload::{self, Kind, Label};
 use super::protocol::{Delivery, Family, Traffic};
-use super::tcp::Connection;
-use super::traffic::{Stop, Target, FLOW};
+use super::tcp::{Connection, Numbers};
+use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
 
 /// What a frame was.
@@ -29,29 +28,34 @@ pub enum Served {
     Closed,
 }
 
-/// Answers one client.
+/// Answers the clients of some flows, one at a time.
 pub struct Responder {
     channel: Channel,
     family: Family,
     target: Target,
-    client: SocketAddr,
-    requests: u32,
-    connection: Option<Connection>,
+    flows: Flows,
+    ends: Vec<End>,
     frames: u64,
     answer: Vec<u8>,
 }
 
+/// This end of a flow.
+#[derive(Clone, Copy, Default)]
+struct End {
+    requests: u32,
+    // Of the connection, while there is one.
+    numbers: Option<Numbers>,
+}
+
 impl Responder {
-    /// Starts to listen for the client of `traffic` with the given port, whose packets must arrive
-    /// at `target`.
-    pub fn new(layout: &Layout, traffic: &Traffic, port: u16, target: Target) -> Result<Self> {
+    /// Starts to listen for the clients of `flows`, whose packets must arrive at `target`.
+    pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows, target: Target) -> Result<Self> {
         Ok(Self {
             channel: Channel::open(&layout.server, &SERVER_LINK, traffic.family)?,
             family: traffic.family,
             target,
-            client: traffic.client(port),
-            requests: 0,
-            connection: None,
+            flows,
+            ends: vec![End::default(); flows.count() as usize],
             frames: 0,
             answer: vec![0; FRAME_MAX],
         })
@@ -62,13 +66,14 @@ impl Responder {
         self.frames
     }
 
-    /// Waits for one frame and does what it asks for.
-    pub fn serve(&mut self, delivery: &mut Delivery) -> Result<Served, Stop> {
+    /// Waits for one frame, which must be of the flow `flow`, and does what it asks for.
+    pub fn serve(&mut self, flow: u32, delivery: &mut Delivery) -> Result<Served, Stop> {
+        let end = self.ends[flow as usize];
         let macs = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
         let Some(frame) = self.channel.receive(&macs)? else {
             return Err(Stop::lost(&format!(
-                "the packet with request {}",
-                self.requests
+                "the packet with request {} of flow {flow}",
+                end.requests
             )));
         };
         self.frames += 1;
@@ -93,35 +98,48 @@ impl Responder {
             }
             _ => {}
         }
-        if at != Some(self.target) || header.source != self.client {
+        let client = self.flows.client(flow);
+        if at != Some(self.target) || header.source != client {
+            let other = self.flows.of(header.source).filter(|&other| other != flow);
             return Err(Stop::Subject(format!(
-                "a packet came from {} to {} instead of from {} to {}",
+                "a packet came from {}{} to {} instead of from {client} to {}",
                 header.source,
+                other.map_or(String::new(), |other| format!(" (flow {other})")),
                 header.destination,
-                self.client,
                 self.target.socket(self.family)
             )));
         }
         if carries {
             let label = Label {
-                flow: FLOW,
-                sequence: self.requests,
+                flow,
+                sequence: end.requests,
             };
             if !payload::is_intact(packet.payload, Kind::Request, label) {
                 delivery.bad_payload += 1;
                 return Err(Stop::Subject(format!(
-                    "request {} has other bytes than were sent: {:?}",
-                    self.requests,
+                    "request {} of flow {flow} has other bytes than were sent: {:?}",
+                    end.requests,
                     Label::of(packet.payload)
                 )));
             }
             payload::fill(&mut self.answer[..length], Kind::Answer, label);
-            self.requests += 1;
+            self.ends[flow as usize].requests += 1;
         }
-        self.react(&header, length)
+        self.react(flow, &header, length)
     }
 
-    fn react(&mut self, request: &Header, length: usize) -> Result<Served, Stop> {
+    /// The flow's connection, if there is one; whoever changes it puts it back.
+    fn connection(&self, flow: u32) -> Option<Connection> {
+        let numbers = self.ends[flow as usize].numbers?;
+        let local = self.target.socket(self.family);
+        Some(Connection::new(local, self.flows.client(flow), numbers))
+    }
+
+    fn put_back(&mut self, flow: u32, connection: &Connection) {
+        self.ends[flow as usize].numbers = Some(connection.numbers());
+    }
+
+    fn react(&mut self, flow: u32, request: &Header, length: usize) -> Result<Served, Stop> {
         let Transport::Tcp(segment) = request.transport else {
             self.send(
                 &Header {
@@ -134,18 +152,15 @@ impl Responder {
             return Ok(Served::Answered);
         };
         if segment.flags == TcpFlags::SYN {
-            let mut connection = Connection::new(
-                request.destination,
-                request.source,
-                segment.sequence ^ 0x5555_5555,
-            );
+            let numbers = Numbers::new(segment.sequence ^ 0x5555_5555);
+            let mut connection = Connection::new(request.destination, request.source, numbers);
             connection.synchronize(&segment);
             let header = connection.send(TcpFlags::SYN | TcpFlags::ACK, 0);
-            self.connection = Some(connection);
+            self.put_back(flow, &connection);
             self.send(&header, 0)?;
             return Ok(Served::Opened);
         }
-        let Some(connection) = &mut self.connection else {
+        let Some(mut connection) = self.connection(flow) else {
             return Err(Stop::Subject(format!(
                 "a segment without connection: {segment:?}"
             )));
@@ -155,29 +170,37 @@ impl Responder {
             .map_err(|error| Stop::Subject(format!("at the server: {error}")))?;
         if segment.has(TcpFlags::FIN) {
             let header = connection.send(TcpFlags::ACK, 0);
-            self.connection = None;
+            self.ends[flow as usize].numbers = None;
             self.send(&header, 0)?;
             return Ok(Served::Closed);
         }
         if length == 0 {
+            self.put_back(flow, &connection);
             return Ok(Served::Acknowledged);
         }
         let header = connection.send(TcpFlags::PSH | TcpFlags::ACK, length);
+        self.put_back(flow, &connection);
         self.send(&header, length)?;
         Ok(Served::Answered)
     }
 
-    /// Serves frames until one of them was `wanted`.
-    pub fn serve_until(&mut self, wanted: Served, delivery: &mut Delivery) -> Result<(), Stop> {
-        while self.serve(delivery)? != wanted {}
+    /// Serves frames of the flow `flow` until one of them was `wanted`.
+    pub fn serve_until(
+        &mut self,
+        flow: u32,
+        wanted: Served,
+        delivery: &mut Delivery,
+    ) -> Result<(), Stop> {
+        while self.serve(flow, delivery)? != wanted {}
         Ok(())
     }
 
     /// Closes the connection from this end first, so that the client's stack keeps nothing in
     /// TIME_WAIT. Does nothing if there is no connection.
-    pub fn finish(&mut self) -> Result<(), Stop> {
-        if let Some(connection) = &mut self.connection {
+    pub fn finish(&mut self, flow: u32) -> Result<(), Stop> {
+        if let Some(mut connection) = self.connection(flow) {
             let header = connection.send(TcpFlags::FIN | TcpFlags::ACK, 0);
+            self.put_back(flow, &connection);
             self.send(&header, 0)?;
         }
         Ok(())

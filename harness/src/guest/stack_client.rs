@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 
 use super::client::{Client, Dialogue};
+use super::flows::Flows;
 use super::layout::Layout;
 use super::protocol::{Delivery, Family, Protocol, Traffic};
 use super::traffic::{Stop, PATIENCE};
@@ -22,7 +23,8 @@ use super::wire::MTU;
 
 /// The client.
 pub struct StackClient {
-    socket: Socket,
+    // For each flow.
+    sockets: Vec<Socket>,
     dialogue: Dialogue,
     answer: Vec<u8>,
 }
@@ -36,29 +38,40 @@ enum Socket {
 }
 
 impl StackClient {
-    /// Opens and binds the client's socket; nothing is sent yet.
-    pub fn new(layout: &Layout, traffic: &Traffic, port: u16) -> Result<Self> {
-        let local = traffic.client(port);
-        let socket = layout
-            .router
-            .run(|| match traffic.protocol {
+    /// Opens and binds a socket for each flow; nothing is sent yet.
+    pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows) -> Result<Self> {
+        let open = |local| -> Result<Socket> {
+            match traffic.protocol {
                 Protocol::Udp => {
                     let socket = UdpSocket::bind(local)?;
                     socket.set_read_timeout(Some(PATIENCE))?;
                     Ok(Socket::Udp(socket))
                 }
                 Protocol::Tcp => Ok(Socket::Unconnected(bound(traffic.family, local)?)),
-            })
-            .with_context(|| format!("cannot open a socket at {local}"))?;
+            }
+        };
+        let sockets = layout.router.run(|| {
+            (0..flows.count())
+                .map(|flow| {
+                    let local = flows.client(flow);
+                    open(local).with_context(|| format!("cannot open a socket at {local}"))
+                })
+                .collect::<Result<_>>()
+        })?;
         Ok(Self {
-            socket,
-            dialogue: Dialogue::new(traffic),
+            sockets,
+            dialogue: Dialogue::new(traffic, &flows),
             answer: vec![0; MTU],
         })
     }
 
-    fn lost(&self, error: io::Error) -> Stop {
-        let what = self.dialogue.awaited();
+    /// Takes the flow's socket; whoever still needs it puts it back.
+    fn take(&mut self, flow: u32) -> Socket {
+        std::mem::replace(&mut self.sockets[flow as usize], Socket::Closed)
+    }
+
+    fn lost(&self, flow: u32, error: io::Error) -> Stop {
+        let what = self.dialogue.awaited(flow);
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Stop::lost(&what),
             _ => Stop::Subject(format!("waiting for {what}: {error}")),
@@ -67,9 +80,9 @@ impl StackClient {
 }
 
 impl Client for StackClient {
-    fn open(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let Socket::Unconnected(socket) = &self.socket else {
-            return self.send(delivery);
+    fn open(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Socket::Unconnected(socket) = &self.sockets[flow as usize] else {
+            return self.send(flow, delivery);
         };
         // Does not wait: the SYN-ACK comes from the thread that is here.
         match socket::connect(
@@ -84,12 +97,12 @@ impl Client for StackClient {
         }
     }
 
-    fn establish(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let socket = match std::mem::replace(&mut self.socket, Socket::Closed) {
+    fn establish(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let socket = match self.take(flow) {
             Socket::Unconnected(socket) => socket,
             other => {
-                self.socket = other;
-                return self.receive(delivery);
+                self.sockets[flow as usize] = other;
+                return self.receive(flow, delivery);
             }
         };
         let server = self.dialogue.server();
@@ -114,14 +127,14 @@ impl Client for StackClient {
         };
         let peer =
             prepare().map_err(|error| Stop::Subject(format!("connection to {server}: {error}")))?;
-        self.socket = Socket::Tcp { stream, peer };
+        self.sockets[flow as usize] = Socket::Tcp { stream, peer };
         Ok(())
     }
 
-    fn send(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
+    fn send(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         let server = self.dialogue.server();
-        let payload = self.dialogue.request(delivery);
-        let sent = match &mut self.socket {
+        let payload = self.dialogue.request(flow, delivery);
+        let sent = match &mut self.sockets[flow as usize] {
             Socket::Udp(socket) => socket.send_to(payload, server).map(drop),
             Socket::Tcp { stream, .. } => stream.write_all(payload),
             Socket::Unconnected(_) | Socket::Closed => {
@@ -131,8 +144,8 @@ impl Client for StackClient {
         sent.map_err(|error| Stop::Subject(format!("cannot send to {server}: {error}")))
     }
 
-    fn receive(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let received = match &mut self.socket {
+    fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let received = match &mut self.sockets[flow as usize] {
             Socket::Udp(socket) => socket.recv_from(&mut self.answer),
             // An answer is one segment, and is there as a whole or not at all.
             Socket::Tcp { stream, peer } => {
@@ -143,16 +156,16 @@ impl Client for StackClient {
             }
         };
         match received {
-            Ok((length, source)) => self
-                .dialogue
-                .check(source, &self.answer[..length], delivery),
-            Err(error) => Err(self.lost(error)),
+            Ok((length, source)) => {
+                let answer = &self.answer[..length];
+                self.dialogue.check(flow, source, answer, delivery)
+            }
+            Err(error) => Err(self.lost(flow, error)),
         }
     }
 
-    fn close(&mut self, _: &mut Delivery) -> Result<(), Stop> {
-        let Socket::Tcp { mut stream, .. } = std::mem::replace(&mut self.socket, Socket::Closed)
-        else {
+    fn close(&mut self, flow: u32, _: &mut Delivery) -> Result<(), Stop> {
+        let Socket::Tcp { mut stream, .. } = self.take(flow) else {
             return Ok(());
         };
         match stream.read(&mut self.answer) {
@@ -160,7 +173,7 @@ impl Client for StackClient {
             Ok(length) => Err(Stop::Subject(format!(
                 "{length} bytes came instead of the connection's end"
             ))),
-            Err(error) => Err(self.lost(error)),
+            Err(error) => Err(self.lost(flow, error)),
         }
     }
 }

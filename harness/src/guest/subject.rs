@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
 
+use super::chains;
+use super::conntrack;
 use super::kmod::{LoadedModule, Parameters};
 use super::namespace::Namespace;
 use super::nft;
@@ -82,6 +84,53 @@ impl Installed {
         Ok(names.zip(stats.values()).collect())
     }
 
+    /// Waits until the subject has done what it puts off when it gets many flows.
+    pub fn settle(&self, traffic: &Traffic, router: &Namespace) -> Result<()> {
+        match self {
+            Self::Module { .. } => chains::wait_for(router, traffic.family, traffic.flows),
+            Self::None | Self::NftDnat { .. } => Ok(()),
+        }
+    }
+
+    /// Bytes of the table in which the subject finds flows.
+    pub fn table(&self, traffic: &Traffic, router: &Namespace) -> Result<u64> {
+        let heads = match self {
+            Self::None => 0,
+            Self::NftDnat { .. } => conntrack::buckets()?,
+            Self::Module { .. } => chains::count(router, traffic.family)?,
+        };
+        Ok(heads * size_of::<u64>() as u64)
+    }
+
+    /// Fails if the subject did not keep all flows of `traffic`, of which it would have made some
+    /// anew; `counters` are those since there was none of them.
+    pub fn ensure_kept(
+        &self,
+        traffic: &Traffic,
+        router: &Namespace,
+        counters: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        let flows = u64::from(traffic.flows);
+        match self {
+            Self::None => {}
+            Self::NftDnat { .. } => {
+                let count = conntrack::count(router)?;
+                ensure!(
+                    count.is_some_and(|count| count >= flows),
+                    "connection tracking knows {count:?} connections of {flows}"
+                );
+            }
+            Self::Module { .. } => {
+                let created = counters.get("flows_created");
+                ensure!(
+                    created.is_none_or(|&created| created <= flows),
+                    "the module made {created:?} flows for {flows}"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the subject down.
     pub fn down(self, router: &Namespace) -> Result<()> {
         match self {
@@ -104,17 +153,6 @@ pub fn target(subject: Subject) -> Target {
         Target::Upstream
     } else {
         Target::Original
-    }
-}
-
-/// Fails if connection tracking is at work in `router`: nothing but nftables needs it here, and
-/// it would be paid for by whatever is measured.
-pub fn ensure_no_conntrack(router: &Namespace) -> Result<()> {
-    // Absent if the kernel has no connection tracking at all.
-    let count = router.sysctl("netfilter/nf_conntrack_count")?;
-    match count.as_deref() {
-        None | Some("0") => Ok(()),
-        Some(count) => bail!("connection tracking is at work: it knows {count} connections"),
     }
 }
 

@@ -16,8 +16,24 @@ use super::wire::{Header, Segment, Transport};
 pub struct Connection {
     local: SocketAddr,
     remote: SocketAddr,
+    numbers: Numbers,
+}
+
+/// What is to be kept of a connection whose addresses are known anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
     send_next: u32,
     receive_next: u32,
+}
+
+impl Numbers {
+    /// Those of a connection that knows nothing of its peer's yet and starts at `initial`.
+    pub fn new(initial: u32) -> Self {
+        Self {
+            send_next: initial,
+            receive_next: 0,
+        }
+    }
 }
 
 /// A segment that does not continue the connection.
@@ -46,28 +62,32 @@ impl fmt::Display for OutOfPlace {
 }
 
 impl Connection {
-    /// A connection that knows nothing of its peer's numbers yet and starts at `initial`.
-    pub fn new(local: SocketAddr, remote: SocketAddr, initial: u32) -> Self {
+    /// The connection whose numbers were kept.
+    pub fn new(local: SocketAddr, remote: SocketAddr, numbers: Numbers) -> Self {
         Self {
             local,
             remote,
-            send_next: initial,
-            receive_next: 0,
+            numbers,
         }
+    }
+
+    /// What is to be kept until its next segment.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// Header of the next segment, with `length` bytes of payload.
     pub fn send(&mut self, flags: u8, length: usize) -> Header {
         let segment = Segment {
-            sequence: self.send_next,
+            sequence: self.numbers.send_next,
             acknowledgement: if flags & TcpFlags::ACK == 0 {
                 0
             } else {
-                self.receive_next
+                self.numbers.receive_next
             },
             flags,
         };
-        self.send_next = self.send_next.wrapping_add(space(flags, length));
+        self.numbers.send_next = self.numbers.send_next.wrapping_add(space(flags, length));
         Header {
             source: self.local,
             destination: self.remote,
@@ -77,7 +97,7 @@ impl Connection {
 
     /// Takes the peer's first number from its SYN.
     pub fn synchronize(&mut self, segment: &Segment) {
-        self.receive_next = segment.sequence.wrapping_add(space(segment.flags, 0));
+        self.numbers.receive_next = segment.sequence.wrapping_add(space(segment.flags, 0));
     }
 
     /// Takes a segment with `length` bytes of payload, which must be the next one and must
@@ -85,28 +105,31 @@ impl Connection {
     pub fn receive(&mut self, segment: Segment, length: usize) -> Result<(), OutOfPlace> {
         let fits = segment.has(TcpFlags::ACK)
             && !segment.has(TcpFlags::RST | TcpFlags::SYN)
-            && segment.sequence == self.receive_next
-            && segment.acknowledgement == self.send_next;
+            && segment.sequence == self.numbers.receive_next
+            && segment.acknowledgement == self.numbers.send_next;
         if !fits {
             return Err(OutOfPlace {
                 segment,
-                sequence: self.receive_next,
-                acknowledgement: self.send_next,
+                sequence: self.numbers.receive_next,
+                acknowledgement: self.numbers.send_next,
             });
         }
-        self.receive_next = self.receive_next.wrapping_add(space(segment.flags, length));
+        self.numbers.receive_next = self
+            .numbers
+            .receive_next
+            .wrapping_add(space(segment.flags, length));
         Ok(())
     }
 
     /// Takes the answer to a SYN.
     pub fn receive_syn_ack(&mut self, segment: Segment) -> Result<(), OutOfPlace> {
         let fits = segment.flags == TcpFlags::SYN | TcpFlags::ACK
-            && segment.acknowledgement == self.send_next;
+            && segment.acknowledgement == self.numbers.send_next;
         if !fits {
             return Err(OutOfPlace {
                 segment,
                 sequence: segment.sequence,
-                acknowledgement: self.send_next,
+                acknowledgement: self.numbers.send_next,
             });
         }
         self.synchronize(&segment);
@@ -137,8 +160,8 @@ mod tests {
         let client: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let server: SocketAddr = "192.0.2.2:2".parse().unwrap();
         // Just before the numbers wrap.
-        let mut client_end = Connection::new(client, server, u32::MAX);
-        let mut server_end = Connection::new(server, client, u32::MAX - 1);
+        let mut client_end = Connection::new(client, server, Numbers::new(u32::MAX));
+        let mut server_end = Connection::new(server, client, Numbers::new(u32::MAX - 1));
         let syn = segment(client_end.send(TcpFlags::SYN, 0));
         server_end.synchronize(&syn);
         let syn_ack = segment(server_end.send(TcpFlags::SYN | ACK, 0));

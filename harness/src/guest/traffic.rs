@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use anyhow::{bail, Result};
 
-use super::layout::{
-    Host, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL,
-    WIRE_UPSTREAM,
-};
+use super::flows;
+use super::layout::{Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::payload;
 use super::protocol::{Family, Traffic, Way};
 use super::wire;
@@ -19,20 +17,9 @@ use super::wire;
 /// guest takes a few milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Number of the flow of a cell.
-pub const FLOW: u32 = 1;
-
 impl Traffic {
-    /// Where the client with the given port sends from.
-    pub fn client(&self, port: u16) -> SocketAddr {
-        let host = match self.way {
-            Way::Forward => WIRE_CLIENT,
-            Way::Local => ROUTER_SERVER_SIDE,
-        };
-        host.socket(self.family, port)
-    }
-
-    /// Refuses a payload that cannot be labelled or does not fit into a packet.
+    /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
+    /// flows that the client cannot have.
     pub fn check(&self) -> Result<()> {
         let length = usize::from(self.payload);
         let max = wire::payload_max(self.family, self.protocol);
@@ -41,6 +28,14 @@ impl Traffic {
                 "a payload of {length} bytes is not between {} and {max}",
                 payload::MIN
             );
+        }
+        let flows = self.flows;
+        let max = match self.way {
+            Way::Forward => flows::MAX,
+            Way::Local => 1,
+        };
+        if !(1..=max).contains(&flows) {
+            bail!("{flows} flows are not between 1 and {max}");
         }
         Ok(())
     }

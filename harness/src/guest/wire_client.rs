@@ -9,14 +9,16 @@ use pnet::packet::tcp::TcpFlags;
 
 use super::channel::Channel;
 use super::client::{Client, Dialogue};
+use super::flows::Flows;
 use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use super::protocol::{Delivery, Protocol, Traffic};
-use super::tcp::{Connection, OutOfPlace};
+use super::tcp::{Connection, Numbers, OutOfPlace};
 use super::traffic::Stop;
 use super::wire::{self, Header, Hop, Malformed, Packet, Transport};
 
-/// Initial sequence number of a connection.
+/// Initial sequence number of the first connection; those of others are far from each other's.
 const INITIAL: u32 = 0x1000_0000;
+const INITIAL_STEP: u32 = 0x9e37_79b9;
 
 const TO_ROUTER: Hop = Hop {
     source: WIRE_CLIENT.mac,
@@ -26,42 +28,65 @@ const TO_ROUTER: Hop = Hop {
 /// The client.
 pub struct WireClient {
     channel: Channel,
-    local: SocketAddr,
-    connection: Option<Connection>,
+    flows: Flows,
+    // For each flow; None if they are no connections.
+    numbers: Option<Vec<Numbers>>,
     dialogue: Dialogue,
 }
 
 impl WireClient {
     /// Opens the client's channel; nothing is sent yet.
-    pub fn new(layout: &Layout, traffic: &Traffic, port: u16) -> Result<Self> {
-        let local = traffic.client(port);
-        let dialogue = Dialogue::new(traffic);
+    pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows) -> Result<Self> {
+        let initial = |flow: u32| INITIAL.wrapping_add(flow.wrapping_mul(INITIAL_STEP));
         Ok(Self {
             channel: Channel::open(&layout.client, &CLIENT_LINK, traffic.family)?,
-            local,
-            connection: match traffic.protocol {
-                Protocol::Tcp => Some(Connection::new(local, dialogue.server(), INITIAL)),
+            numbers: match traffic.protocol {
+                Protocol::Tcp => {
+                    let numbers = (0..flows.count()).map(|flow| Numbers::new(initial(flow)));
+                    Some(numbers.collect())
+                }
                 Protocol::Udp => None,
             },
-            dialogue,
+            dialogue: Dialogue::new(traffic, &flows),
+            flows,
         })
+    }
+
+    /// The flow's connection, if it is one; whoever changes it puts it back.
+    fn connection(&self, flow: u32) -> Option<Connection> {
+        let numbers = self.numbers.as_ref()?[flow as usize];
+        let local = self.flows.client(flow);
+        Some(Connection::new(local, self.dialogue.server(), numbers))
+    }
+
+    fn put_back(&mut self, flow: u32, connection: &Connection) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers[flow as usize] = connection.numbers();
+        }
+    }
+
+    /// Sends a segment without payload.
+    fn send_segment(&mut self, flow: u32, mut connection: Connection, flags: u8) -> Result<()> {
+        let header = connection.send(flags, 0);
+        self.put_back(flow, &connection);
+        self.channel.send(TO_ROUTER, &header, &[])
     }
 }
 
 impl Client for WireClient {
-    fn open(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let Some(connection) = &mut self.connection else {
-            return self.send(delivery);
+    fn open(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Some(connection) = self.connection(flow) else {
+            return self.send(flow, delivery);
         };
-        let header = connection.send(TcpFlags::SYN, 0);
-        Ok(self.channel.send(TO_ROUTER, &header, &[])?)
+        Ok(self.send_segment(flow, connection, TcpFlags::SYN)?)
     }
 
-    fn establish(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let Some(connection) = &mut self.connection else {
-            return self.receive(delivery);
+    fn establish(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Some(mut connection) = self.connection(flow) else {
+            return self.receive(flow, delivery);
         };
-        let packet = arrived(&mut self.channel, self.local, "the SYN-ACK", delivery)?;
+        let local = self.flows.client(flow);
+        let packet = arrived(&mut self.channel, local, "the SYN-ACK", delivery)?;
         if packet.header.source != self.dialogue.server() {
             return Err(Stop::Subject(format!(
                 "the SYN-ACK came from {} instead of {}",
@@ -73,28 +98,35 @@ impl Client for WireClient {
             Transport::Tcp(segment) => connection.receive_syn_ack(segment).map_err(misplaced)?,
             Transport::Udp => return Err(Stop::Subject("UDP instead of a SYN-ACK".to_owned())),
         }
-        let header = connection.send(TcpFlags::ACK, 0);
-        Ok(self.channel.send(TO_ROUTER, &header, &[])?)
+        Ok(self.send_segment(flow, connection, TcpFlags::ACK)?)
     }
 
-    fn send(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
+    fn send(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let mut connection = self.connection(flow);
         let server = self.dialogue.server();
-        let payload = self.dialogue.request(delivery);
-        let header = match &mut self.connection {
-            Some(connection) => connection.send(TcpFlags::PSH | TcpFlags::ACK, payload.len()),
+        let header = match &mut connection {
+            Some(connection) => {
+                connection.send(TcpFlags::PSH | TcpFlags::ACK, self.dialogue.length())
+            }
             None => Header {
-                source: self.local,
+                source: self.flows.client(flow),
                 destination: server,
                 transport: Transport::Udp,
             },
         };
-        Ok(self.channel.send(TO_ROUTER, &header, payload)?)
+        if let Some(connection) = connection {
+            self.put_back(flow, &connection);
+        }
+        let request = self.dialogue.request(flow, delivery);
+        Ok(self.channel.send(TO_ROUTER, &header, request)?)
     }
 
-    fn receive(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let what = self.dialogue.awaited();
-        let packet = arrived(&mut self.channel, self.local, &what, delivery)?;
-        match (&mut self.connection, packet.header.transport) {
+    fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let mut connection = self.connection(flow);
+        let what = self.dialogue.awaited(flow);
+        let local = self.flows.client(flow);
+        let packet = arrived(&mut self.channel, local, &what, delivery)?;
+        match (&mut connection, packet.header.transport) {
             (Some(connection), Transport::Tcp(segment)) => connection
                 .receive(segment, packet.payload.len())
                 .map_err(misplaced)?,
@@ -102,22 +134,26 @@ impl Client for WireClient {
             (_, other) => return Err(Stop::Subject(format!("{what} came as {other:?}"))),
         }
         self.dialogue
-            .check(packet.header.source, packet.payload, delivery)
+            .check(flow, packet.header.source, packet.payload, delivery)?;
+        if let Some(connection) = connection {
+            self.put_back(flow, &connection);
+        }
+        Ok(())
     }
 
-    fn close(&mut self, delivery: &mut Delivery) -> Result<(), Stop> {
-        let Some(connection) = &mut self.connection else {
+    fn close(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Some(mut connection) = self.connection(flow) else {
             return Ok(());
         };
-        let packet = arrived(&mut self.channel, self.local, "the FIN", delivery)?;
+        let local = self.flows.client(flow);
+        let packet = arrived(&mut self.channel, local, "the FIN", delivery)?;
         match packet.header.transport {
             Transport::Tcp(segment) if segment.has(TcpFlags::FIN) => {
                 connection.receive(segment, 0).map_err(misplaced)?;
             }
             other => return Err(Stop::Subject(format!("{other:?} came instead of a FIN"))),
         }
-        let header = connection.send(TcpFlags::FIN | TcpFlags::ACK, 0);
-        Ok(self.channel.send(TO_ROUTER, &header, &[])?)
+        Ok(self.send_segment(flow, connection, TcpFlags::FIN | TcpFlags::ACK)?)
     }
 }
 

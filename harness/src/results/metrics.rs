@@ -10,6 +10,10 @@ use crate::scenario::Mode;
 
 /// Mean cost of a whole way in the hooks, both directions.
 pub const HOOK_MEAN: &str = "hook.mean";
+/// The median of first packets, which make their flows.
+pub const FIRST_PACKET: &str = "hook.first_packet";
+/// The kernel's memory of one of many flows.
+pub const MEMORY_PER_FLOW: &str = "memory_per_flow";
 /// Mean time of a packet's whole path.
 pub const PATH_MEAN: &str = "path.mean";
 /// [`PATH_MEAN`] less that of `none`.
@@ -43,6 +47,9 @@ pub enum Unit {
     /// Executed instructions, of one packet.
     #[serde(rename = "instructions/packet")]
     InstructionsPerPacket,
+    /// Bytes of memory, of one flow.
+    #[serde(rename = "bytes/flow")]
+    BytesPerFlow,
 }
 
 impl Unit {
@@ -72,8 +79,8 @@ pub enum Kind {
     Sampled,
 }
 
-/// All metrics of a measurement but [`PATH_OVER_NONE`], which needs another cell.
-pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
+/// All metrics of a measurement of `flows` but [`PATH_OVER_NONE`], which needs another cell.
+pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
     let unit = Unit::of(mode);
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
@@ -108,7 +115,7 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), Kind::Sampled, mean);
     let first = measurement.first_packet.map(to_float);
-    add("hook.first_packet".to_owned(), Kind::Sampled, first);
+    add(FIRST_PACKET.to_owned(), Kind::Exact, first);
     for (direction, cost) in [
         ("original", &measurement.original),
         ("reply", &measurement.reply),
@@ -123,6 +130,13 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
     }
     let path = ratio(measurement.path.ticks, measurement.path.packets);
     add(PATH_MEAN.to_owned(), Kind::Sampled, path);
+    metrics.extend(measurement.flow_memory.map(|bytes| Metric {
+        name: MEMORY_PER_FLOW.to_owned(),
+        unit: Unit::BytesPerFlow,
+        better: Better::Lower,
+        kind: Kind::Sampled,
+        value: to_float(bytes) / f64::from(flows),
+    }));
     metrics
 }
 
@@ -141,7 +155,7 @@ fn ratio(sum: u64, count: u64) -> Option<f64> {
     (count > 0).then(|| to_float(sum) / to_float(count))
 }
 
-/// Counts of instructions stay far below 2^53.
+/// Counts of instructions and bytes stay far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 fn to_float(number: u64) -> f64 {
     number as f64
@@ -174,6 +188,7 @@ mod tests {
             original: cost(&[(100, 999), (5000, 1)]),
             reply: cost(&[(40, 500), (100, 500)]),
             first_packet: Some(6000),
+            flow_memory: Some(208_000),
             path: PathCost {
                 ticks: 20_000_000,
                 packets: 2000,
@@ -191,7 +206,7 @@ mod tests {
 
     #[test]
     fn percentiles_and_means_are_those_of_the_histograms() {
-        let metrics = of(&measurement(), Mode::Virtual);
+        let metrics = of(&measurement(), 1_000, Mode::Virtual);
         for (name, expected) in [
             ("hook.original.p50", 100.0),
             ("hook.original.p99.9", 100.0),
@@ -203,6 +218,7 @@ mod tests {
             ("hook.first_packet", 6000.0),
             ("hook.reply.pre_routing.mean", 7.0),
             ("path.mean", 10_000.0),
+            ("memory_per_flow", 208.0),
         ] {
             assert_eq!(value(&metrics, name), Some(expected), "{name}");
         }
@@ -210,7 +226,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let metrics = of(&measurement(), Mode::Virtual);
+        let metrics = of(&measurement(), 1_000, Mode::Virtual);
         for (index, metric) in metrics.iter().enumerate() {
             assert!(!metrics[..index]
                 .iter()
@@ -224,9 +240,10 @@ mod tests {
             original: HookCost::default(),
             reply: HookCost::default(),
             first_packet: None,
+            flow_memory: None,
             path: PathCost::default(),
             ..measurement()
         };
-        assert_eq!(of(&nothing, Mode::Virtual), []);
+        assert_eq!(of(&nothing, 1_000, Mode::Virtual), []);
     }
 }

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Traffic in a closed loop: a client and its responder, who take turns.
+
+use std::ops::Range;
+
+use anyhow::Result;
+
+use super::client::Client;
+use super::flows::Flows;
+use super::layout::Layout;
+use super::pace;
+use super::protocol::{Delivery, Protocol, Traffic, Way};
+use super::responder::{Responder, Served};
+use super::stack_client::StackClient;
+use super::traffic::{Stop, Target};
+use super::tsc;
+use super::wire_client::WireClient;
+
+/// A client and its responder.
+pub struct ClosedLoop {
+    protocol: Protocol,
+    client: Box<dyn Client>,
+    responder: Responder,
+}
+
+impl ClosedLoop {
+    /// Both are ready afterwards; nothing is sent yet.
+    pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows, target: Target) -> Result<Self> {
+        Ok(Self {
+            protocol: traffic.protocol,
+            client: match traffic.way {
+                Way::Forward => Box::new(WireClient::new(layout, traffic, flows)?),
+                Way::Local => Box::new(StackClient::new(layout, traffic, flows)?),
+            },
+            responder: Responder::new(layout, traffic, flows, target)?,
+        })
+    }
+
+    /// Sends the first packet of each of `flows`, which wait at the responder: they may not be more
+    /// than there is room for.
+    pub fn open(&mut self, flows: Range<u32>, delivery: &mut Delivery) -> Result<(), Stop> {
+        flows
+            .into_iter()
+            .try_for_each(|flow| self.client.open(flow, delivery))
+    }
+
+    /// Goes on with `flows` until they are established.
+    pub fn establish(&mut self, flows: Range<u32>, delivery: &mut Delivery) -> Result<(), Stop> {
+        let first = match self.protocol {
+            Protocol::Udp => Served::Answered,
+            Protocol::Tcp => Served::Opened,
+        };
+        for flow in flows.clone() {
+            self.responder.serve_until(flow, first, delivery)?;
+        }
+        for flow in flows.clone() {
+            self.client.establish(flow, delivery)?;
+        }
+        if self.protocol == Protocol::Tcp {
+            for flow in flows {
+                self.responder
+                    .serve_until(flow, Served::Acknowledged, delivery)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round trip on each of `flows`, as they come.
+    pub fn round_trips(
+        &mut self,
+        flows: impl IntoIterator<Item = u32>,
+        delivery: &mut Delivery,
+    ) -> Result<(), Stop> {
+        flows
+            .into_iter()
+            .try_for_each(|flow| self.round_trip(flow, delivery))
+    }
+
+    /// One round trip between two ticks of the kernel's clock, again and again; returns the time
+    /// of all round trips, without the time between them. What the kernel does once a tick only,
+    /// such as renewing a time-out, is then done by the first packet of every round trip, and not
+    /// by as many packets as ticks happen to fall into the run.
+    pub fn paced_round_trips(
+        &mut self,
+        flows: impl IntoIterator<Item = u32>,
+        delivery: &mut Delivery,
+    ) -> Result<u64, Stop> {
+        let mut ticks = 0;
+        for flow in flows {
+            pace::until_between_ticks()?;
+            let start = tsc::now();
+            self.round_trip(flow, delivery)?;
+            ticks += tsc::now() - start;
+        }
+        Ok(ticks)
+    }
+
+    fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.client.send(flow, delivery)?;
+        self.responder
+            .serve_until(flow, Served::Answered, delivery)?;
+        self.client.receive(flow, delivery)
+    }
+
+    /// Ends a flow, if its protocol knows an end.
+    pub fn close(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.responder.finish(flow)?;
+        self.client.close(flow, delivery)?;
+        match self.protocol {
+            Protocol::Udp => Ok(()),
+            Protocol::Tcp => self.responder.serve_until(flow, Served::Closed, delivery),
+        }
+    }
+
+    /// Frames that passed the responder until now, both ways.
+    pub fn frames(&self) -> u64 {
+        self.responder.frames()
+    }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The flows of an exchange of packets: which addresses and ports they have, and which of them is
+//! next. Both follow from a flow's number, so that nothing has to be kept for each.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use super::layout::{
+    Host, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
+};
+use super::protocol::{Family, Traffic, Way};
+use super::random::Random;
+
+/// The most flows of a cell.
+pub const MAX: u32 = 1_000_000;
+/// How many flows there are at most beside those that are measured: see [`Flows::further`] and
+/// [`Flows::rehearsal`].
+pub const OTHERS: u32 = *FURTHER.end() + 1;
+
+/// From how many first packets a median is taken: some of them refill a slab or grow a table.
+const FURTHER: RangeInclusive<u32> = 31..=1_000;
+/// How many ports each client of the crowd uses.
+const PORTS_EACH: u32 = 1_024;
+const _: () = assert!((MAX + OTHERS) / PORTS_EACH < CROWD_MEMBERS_MAX);
+
+/// Fixed, so that a cell is the same every time.
+const SEED: u64 = 0x3c6e_f372_fe94_f82b;
+
+/// Flows with one destination, numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flows {
+    family: Family,
+    clients: Clients,
+    count: u32,
+}
+
+/// Where flows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clients {
+    /// One machine, with a port for each flow from this one on.
+    One(Host, u16),
+    /// The crowd, from its flow of this number on.
+    Crowd(u32),
+}
+
+impl Flows {
+    /// Those that are measured.
+    pub fn measured(traffic: &Traffic) -> Self {
+        Self {
+            family: traffic.family,
+            clients: match traffic.flows {
+                1 => Clients::One(host(traffic.way), CLIENT_PORT),
+                _ => Clients::Crowd(0),
+            },
+            count: traffic.flows,
+        }
+    }
+
+    /// One that goes before them.
+    pub fn rehearsal(traffic: &Traffic) -> Self {
+        Self {
+            family: traffic.family,
+            clients: Clients::One(host(traffic.way), UNMEASURED_PORT),
+            count: 1,
+        }
+    }
+
+    /// Those whose first packets are measured, while the others are there: as many, but at least
+    /// 31 and at most 1,000.
+    pub fn further(traffic: &Traffic) -> Self {
+        Self {
+            family: traffic.family,
+            clients: match traffic.flows {
+                1 => Clients::One(host(traffic.way), UNMEASURED_PORT + 1),
+                flows => Clients::Crowd(flows),
+            },
+            count: traffic.flows.clamp(*FURTHER.start(), *FURTHER.end()),
+        }
+    }
+
+    /// How many there are.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether they come from the crowd.
+    pub const fn are_of_the_crowd(&self) -> bool {
+        matches!(self.clients, Clients::Crowd(_))
+    }
+
+    /// Address and port of a flow's client.
+    pub fn client(&self, flow: u32) -> SocketAddr {
+        match self.clients {
+            Clients::One(host, first) => host.socket(self.family, first + flow as u16),
+            Clients::Crowd(first) => {
+                let number = first + flow;
+                let address = Host::crowd(self.family, number / PORTS_EACH);
+                (address, CLIENT_PORT + (number % PORTS_EACH) as u16).into()
+            }
+        }
+    }
+
+    /// The flow with this client; `None` if it is none of them.
+    pub fn of(&self, client: SocketAddr) -> Option<u32> {
+        let port = client.port();
+        let flow = match self.clients {
+            Clients::One(host, first) => {
+                let from_host = client.ip() == host.address(self.family);
+                u32::from(port.checked_sub(first).filter(|_| from_host)?)
+            }
+            Clients::Crowd(first) => {
+                let member = self.member(client.ip())?;
+                let port = u32::from(port.checked_sub(CLIENT_PORT)?);
+                let number = (port < PORTS_EACH).then(|| member * PORTS_EACH + port)?;
+                number.checked_sub(first)?
+            }
+        };
+        (flow < self.count).then_some(flow)
+    }
+
+    fn member(&self, address: IpAddr) -> Option<u32> {
+        let member = Host::crowd_member(address)?;
+        // It may be of the other IP version.
+        (Host::crowd(self.family, member) == address).then_some(member)
+    }
+
+    /// The ports of all clients.
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        match self.clients {
+            Clients::One(_, first) => first..=first + (self.count - 1) as u16,
+            Clients::Crowd(_) => CLIENT_PORT..=CLIENT_PORT + (PORTS_EACH - 1) as u16,
+        }
+    }
+
+    /// Flows at random, for ever; each is as likely as any other, and the sequence is always the
+    /// same.
+    pub fn picks(&self) -> impl Iterator<Item = u32> {
+        let count = self.count as usize;
+        let mut random = Random::new(SEED);
+        std::iter::repeat_with(move || random.below(count) as u32)
+    }
+}
+
+/// The machine that a single flow comes from.
+fn host(way: Way) -> Host {
+    match way {
+        Way::Forward => WIRE_CLIENT,
+        Way::Local => ROUTER_SERVER_SIDE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::guest::protocol::Protocol;
+    use proptest::prelude::*;
+
+    fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
+        Traffic {
+            way,
+            family,
+            protocol: Protocol::Udp,
+            payload: 64,
+            flows,
+            round_trips: 1,
+            warm_up: 0,
+        }
+    }
+
+    fn family() -> impl Strategy<Value = Family> {
+        prop_oneof![Just(Family::V4), Just(Family::V6)]
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_leads_back_to_its_flow(family in family(), count in 2..=MAX, flow: u32) {
+            let traffic = traffic(Way::Forward, family, count);
+            for flows in [Flows::measured(&traffic), Flows::further(&traffic)] {
+                let flow = flow % flows.count();
+                let client = flows.client(flow);
+                prop_assert_eq!(flows.of(client), Some(flow));
+                prop_assert!(flows.ports().contains(&client.port()));
+                prop_assert_eq!(client.is_ipv4(), family == Family::V4);
+            }
+        }
+
+        #[test]
+        fn no_stranger_is_a_client(address: [u8; 4], port: u16, count in 2..=MAX) {
+            let flows = Flows::measured(&traffic(Way::Forward, Family::V4, count));
+            let stranger = SocketAddr::from((address, port));
+            if let Some(flow) = flows.of(stranger) {
+                prop_assert_eq!(flows.client(flow), stranger);
+            }
+        }
+    }
+
+    #[test]
+    fn flows_are_distinct_and_end_where_they_should() {
+        for family in [Family::V4, Family::V6] {
+            let traffic = traffic(Way::Forward, family, 5_000);
+            let (measured, further) = (Flows::measured(&traffic), Flows::further(&traffic));
+            let clients: BTreeSet<SocketAddr> = [measured, further]
+                .iter()
+                .flat_map(|flows| (0..flows.count()).map(|flow| flows.client(flow)))
+                .collect();
+            assert_eq!(clients.len(), 6_000);
+            // Neither has those of the other.
+            assert_eq!(measured.of(further.client(0)), None);
+            assert_eq!(further.of(measured.client(4_999)), None);
+            let addresses: BTreeSet<_> = clients.iter().map(SocketAddr::ip).collect();
+            assert_eq!(addresses.len(), 6);
+        }
+    }
+
+    #[test]
+    fn neighbours_of_the_crowd_are_not_in_it() {
+        for family in [Family::V4, Family::V6] {
+            let flows = Flows::measured(&traffic(Way::Forward, family, 2_000));
+            let first = flows.client(0);
+            for (member, port) in [
+                (0, CLIENT_PORT - 1),
+                (0, CLIENT_PORT + PORTS_EACH as u16),
+                // 2,000 flows are one client's ports and 976 of the next one's.
+                (1, CLIENT_PORT + 976),
+                (2, CLIENT_PORT),
+                (CROWD_MEMBERS_MAX, CLIENT_PORT),
+            ] {
+                let address = Host::crowd(family, member);
+                assert_eq!(flows.of((address, port).into()), None, "{address} {port}");
+            }
+            assert_eq!(flows.of(first), Some(0));
+            let host = WIRE_CLIENT.socket(family, CLIENT_PORT);
+            assert_eq!(flows.of(host), None);
+        }
+    }
+
+    #[test]
+    fn a_single_flow_is_the_host_s() {
+        for way in [Way::Forward, Way::Local] {
+            let traffic = traffic(way, Family::V4, 1);
+            let (flows, further) = (Flows::measured(&traffic), Flows::further(&traffic));
+            assert!(!flows.are_of_the_crowd());
+            assert_eq!(flows.client(0), host(way).socket(Family::V4, CLIENT_PORT));
+            assert_eq!(flows.of(flows.client(0)), Some(0));
+            assert_eq!(flows.ports(), CLIENT_PORT..=CLIENT_PORT);
+            // The median of an odd number of packets is one of theirs.
+            assert_eq!(further.count(), 31);
+            assert_eq!(further.of(further.client(30)), Some(30));
+            let rehearsal = Flows::rehearsal(&traffic).client(0);
+            for others in [flows, further] {
+                assert_eq!(others.of(rehearsal), None);
+            }
+            assert_eq!(flows.of(further.client(0)), None);
+        }
+    }
+
+    #[test]
+    fn picks_are_the_same_every_time_and_spread() {
+        let flows = Flows::measured(&traffic(Way::Forward, Family::V4, 100));
+        let picks: Vec<u32> = flows.picks().take(10_000).collect();
+        let again: Vec<u32> = flows.picks().take(10_000).collect();
+        assert_eq!(picks, again);
+        let mut times = [0_u32; 100];
+        picks.iter().for_each(|&flow| times[flow as usize] += 1);
+        // 100 each, give or take five times the standard deviation.
+        assert!(
+            times.iter().all(|times| (50..=150).contains(times)),
+            "{times:?}"
+        );
+        let single = Flows::measured(&traffic(Way::Forward, Family::V4, 1));
+        assert!(single.picks().take(10).all(|flow| flow == 0));
+    }
+}
