@@ -116,6 +116,10 @@ fn make_room(parameters: &mut BTreeMap<String, String>, traffic: &Traffic) {
         let value = parameters.entry(name.to_owned());
         value.or_insert_with(|| wanted.to_string());
     };
+    if traffic.flows > 1 {
+        // Else chains would be others in each boot.
+        set("hash_seed", 1);
+    }
     let flows = traffic.flows + flows::OTHERS;
     if flows > MAX_FLOWS {
         set("max_flows", flows);
@@ -300,10 +304,10 @@ mod tests {
         assert!(find("7.3/1cpu/none/forward-v4-udp-64-1000flows")
             .parameters
             .is_empty());
-        let few = find("7.3/1cpu/module,a=0,b=0/forward-v4-udp-64-1000flows");
-        assert_eq!(few.parameters.len(), 2);
+        let few = find("7.3/1cpu/module,a=0,b=0,hash_seed=1/forward-v4-udp-64-1000flows");
+        assert_eq!(few.parameters.len(), 3);
         let many = find(
-            "7.3/1cpu/module,a=0,b=0,max_flows=1001001,udp_timeout=300/forward-v4-udp-64-1000000flows",
+            "7.3/1cpu/module,a=0,b=0,hash_seed=1,max_flows=1001001,udp_timeout=300/forward-v4-udp-64-1000000flows",
         );
         assert_eq!(many.parameters["max_flows"], "1001001");
 

@@ -18,7 +18,7 @@ use super::kmod::{LoadedModule, Parameters};
 use super::protocol::{
     Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
-use super::{fault, measure, tests, tsc};
+use super::{entropy, fault, measure, tests, tsc};
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
 ///
@@ -91,6 +91,7 @@ fn measure_all(cells: &[GuestCell]) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on CPU 0")?;
+    entropy::provide()?;
     // Loaded before anything that it measures, and kept, so that its hooks are outermost.
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new());
     for cell in cells {

@@ -13,7 +13,6 @@ use super::closed_loop::ClosedLoop;
 use super::conntrack;
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_LINK};
-use super::memory;
 use super::offload::{self, Offload};
 use super::pace;
 use super::probe::{Probe, Snapshot};
@@ -41,8 +40,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// of sockets, and between two ticks.
 const BATCH: usize = 32;
 
-/// From how many flows on the memory of one is told: other parts of the kernel take and give back
-/// pages, too, which is much to few flows.
+/// From how many flows on the memory of one is told: few do not fill a table.
 const MANY: u32 = 1_000;
 
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
@@ -90,7 +88,6 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     *delivery = Delivery::default();
     thread::sleep(QUIET);
     let before = installed.counters()?;
-    let slabs = (traffic.flows >= MANY).then(memory::slabs).transpose()?;
     let mut flow_memory = None;
     let measured = exchange(&layout, &probe, traffic, target, delivery, &mut || {
         if cell.subject.redirects() && crowd {
@@ -98,9 +95,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
                 .settle(traffic, &layout.router)
                 .map_err(|error| blame(cell.subject, error))?;
         }
-        if let Some(before) = slabs {
-            let table = installed.table(traffic, &layout.router)?;
-            flow_memory = Some(memory::slabs()?.saturating_sub(before) + table);
+        if cell.subject.redirects() && traffic.flows >= MANY {
+            flow_memory = installed.flow_memory(traffic, &layout.router)?;
         }
         Ok(())
     })?;
@@ -240,7 +236,8 @@ fn first_packet(
         }
         closed_loop.establish(batch, delivery)?;
     }
-    if !flows.are_of_the_crowd() {
+    // The stack shall be done with its sockets; on the wire there is nothing to be done with.
+    if traffic.way == Way::Local {
         (0..flows.count()).try_for_each(|flow| closed_loop.close(flow, delivery))?;
     }
     Ok(percentile(

@@ -3,28 +3,48 @@
 //! The kernel's memory in slabs, by its own figures.
 
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
-/// Bytes of all pages that are in slabs. Other parts of the kernel, too, take some now and then.
-pub fn slabs() -> Result<u64> {
-    // Each CPU keeps a difference of its own until it is large enough.
-    const REFRESH: &str = "/proc/sys/vm/stat_refresh";
-    const MEMINFO: &str = "/proc/meminfo";
-    fs::write(REFRESH, "1").with_context(|| format!("cannot write {REFRESH}"))?;
-    let text = fs::read_to_string(MEMINFO).with_context(|| format!("cannot read {MEMINFO}"))?;
-    parse(&text).with_context(|| format!("{MEMINFO} does not tell of slabs"))
+const PAGE: u64 = 4096;
+
+/// How a cache of slabs puts its objects into pages. How many of them it has is in /proc/slabinfo,
+/// but of debug kernels only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slabs {
+    /// Objects in one slab.
+    objects: u64,
+    /// Bytes of one slab.
+    bytes: u64,
 }
 
-fn parse(text: &str) -> Option<u64> {
-    let kib: u64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Slab:"))?
-        .trim_start()
-        .strip_suffix(" kB")?
-        .parse()
-        .ok()?;
-    kib.checked_mul(1024)
+impl Slabs {
+    /// Those of the cache called `name`.
+    pub fn of(name: &str) -> Result<Self> {
+        let directory = Path::new("/sys/kernel/slab").join(name);
+        let read = |file: &str| -> Result<u64> {
+            let path = directory.join(file);
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            text.trim_end()
+                .parse()
+                .with_context(|| format!("{} says {text:?}", path.display()))
+        };
+        let (objects, order) = (read("objs_per_slab")?, read("order")?);
+        ensure!(
+            objects > 0 && order < 16,
+            "{} has slabs of {objects} objects in 2^{order} pages",
+            directory.display()
+        );
+        let bytes = PAGE << order;
+        Ok(Self { objects, bytes })
+    }
+
+    /// Bytes of the slabs that so many objects fill; what stays free in a slab is theirs, too.
+    pub fn hold(&self, objects: u64) -> u64 {
+        objects.div_ceil(self.objects) * self.bytes
+    }
 }
 
 #[cfg(test)]
@@ -32,10 +52,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slabs_are_found() {
-        let text = "MemFree:   1 kB\nSlab:               6500 kB\nSReclaimable:  700 kB\n";
-        assert_eq!(parse(text), Some(6500 * 1024));
-        assert_eq!(parse(&text.replace("Slab:", "slab:")), None);
-        assert_eq!(parse(&text.replace("6500 kB", "6500")), None);
+    fn slabs_are_whole() {
+        // 21 objects of 192 bytes leave 64 bytes free.
+        let slabs = Slabs {
+            objects: 21,
+            bytes: PAGE,
+        };
+        assert_eq!(slabs.hold(0), 0);
+        assert_eq!(slabs.hold(1), PAGE);
+        assert_eq!(slabs.hold(21), PAGE);
+        assert_eq!(slabs.hold(22), 2 * PAGE);
     }
 }

@@ -14,6 +14,7 @@ mod client;
 mod closed_loop;
 mod conntrack;
 mod device;
+mod entropy;
 mod fault;
 mod icmp;
 mod kmod;

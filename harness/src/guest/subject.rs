@@ -11,6 +11,7 @@ use mutex_abi::proxy::Stats;
 use super::chains;
 use super::conntrack;
 use super::kmod::{LoadedModule, Parameters};
+use super::memory::Slabs;
 use super::namespace::Namespace;
 use super::nft;
 use super::protocol::{Family, Protocol, Subject, Traffic, PROXY_MODULE_PATH};
@@ -92,14 +93,27 @@ impl Installed {
         }
     }
 
-    /// Bytes of the table in which the subject finds flows.
-    pub fn table(&self, traffic: &Traffic, router: &Namespace) -> Result<u64> {
-        let heads = match self {
-            Self::None => 0,
-            Self::NftDnat { .. } => conntrack::buckets()?,
-            Self::Module { .. } => chains::count(router, traffic.family)?,
+    /// Bytes of the kernel's memory that the flows of `traffic` take, with the table in which they
+    /// are found; `None` if there is none of them. What connection tracking allocates for some
+    /// beside their entries is left out.
+    pub fn flow_memory(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<u64>> {
+        let (cache, flows, heads) = match self {
+            Self::None => return Ok(None),
+            Self::NftDnat { .. } => {
+                let count = conntrack::count(router)?;
+                ("nf_conntrack", count.unwrap_or(0), conntrack::buckets()?)
+            }
+            Self::Module { context, .. } => {
+                let cache = match traffic.family {
+                    Family::V4 => "mutex_flow_v4",
+                    Family::V6 => "mutex_flow_v6",
+                };
+                let flows = context.stats()?.flows_current;
+                (cache, flows, chains::count(router, traffic.family)?)
+            }
         };
-        Ok(heads * size_of::<u64>() as u64)
+        let table = heads * size_of::<u64>() as u64;
+        Ok(Some(Slabs::of(cache)?.hold(flows) + table))
     }
 
     /// Fails if the subject did not keep all flows of `traffic`, of which it would have made some

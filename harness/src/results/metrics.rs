@@ -82,6 +82,12 @@ pub enum Kind {
 /// All metrics of a measurement of `flows` but [`PATH_OVER_NONE`], which needs another cell.
 pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
     let unit = Unit::of(mode);
+    // How many flows share a chain of connection tracking's is another matter in each boot.
+    let exact = if flows == 1 {
+        Kind::Exact
+    } else {
+        Kind::Sampled
+    };
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
         metrics.extend(value.map(|value| Metric {
@@ -98,7 +104,7 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
     ] {
         for (name, thousandths) in PERCENTILES {
             let value = percentile(cost.histogram.iter().copied(), thousandths);
-            add(format!("{span}.{name}"), Kind::Exact, value.map(to_float));
+            add(format!("{span}.{name}"), exact, value.map(to_float));
         }
         let any = cost.packets > 0;
         let max = any.then_some(to_float(cost.max));
@@ -115,7 +121,7 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), Kind::Sampled, mean);
     let first = measurement.first_packet.map(to_float);
-    add(FIRST_PACKET.to_owned(), Kind::Exact, first);
+    add(FIRST_PACKET.to_owned(), exact, first);
     for (direction, cost) in [
         ("original", &measurement.original),
         ("reply", &measurement.reply),
@@ -134,7 +140,7 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
         name: MEMORY_PER_FLOW.to_owned(),
         unit: Unit::BytesPerFlow,
         better: Better::Lower,
-        kind: Kind::Sampled,
+        kind: Kind::Exact,
         value: to_float(bytes) / f64::from(flows),
     }));
     metrics
