@@ -7,6 +7,7 @@ mod bulk;
 mod conntrack;
 mod context;
 mod conversation;
+mod crowd;
 mod faults;
 mod flood;
 mod icmp;
@@ -173,6 +174,7 @@ pub fn all() -> Vec<GuestTest> {
         bulk::tests(),
         many::tests(),
         memory::tests(),
+        crowd::tests(),
         malformed::tests(),
         parameters::tests(),
         priorities::tests(),

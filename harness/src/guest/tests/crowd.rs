@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Traffic of many flows as the benchmark sends it finds its way, and the flow table grows.
+
+use anyhow::{anyhow, bail, ensure, Result};
+
+use super::setup::{ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
+use super::GuestTest;
+use crate::guest::chains;
+use crate::guest::closed_loop::ClosedLoop;
+use crate::guest::flows::Flows;
+use crate::guest::memory::Slabs;
+use crate::guest::protocol::{Delivery, Family, Protocol, Traffic, Way};
+use crate::guest::proxy;
+use crate::guest::traffic::{Stop, Target};
+
+/// More than one client of the crowd has.
+const FLOWS: u32 = 1_100;
+const ROUND_TRIPS: u32 = 200;
+/// Bytes that a flow may take, also where a checker puts something around it.
+const FLOW_SIZE_MAX: u64 = 1_024;
+
+/// One test for each IP version.
+pub fn tests() -> Vec<GuestTest> {
+    let test = |family| {
+        let version = match family {
+            Family::V4 => "v4",
+            Family::V6 => "v6",
+        };
+        GuestTest::new(
+            format!("crowd-{version}"),
+            format!("{FLOWS} flows of the benchmark's over IP{version} share a table that grows"),
+            move || {
+                PROTOCOLS
+                    .into_iter()
+                    .try_for_each(|protocol| run(family, protocol))
+            },
+        )
+    };
+    FAMILIES.map(test).into()
+}
+
+fn run(family: Family, protocol: Protocol) -> Result<()> {
+    let setup = Setup::with_parameters(&[("hash_buckets", "16"), ("gc_interval", "1")])?;
+    let router = &setup.layout.router;
+    setup.layout.route_crowd(family)?;
+    let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(family));
+    let context = setup.context(&[proxy::redirect(protocol, original, upstream)])?;
+    let traffic = Traffic {
+        way: Way::Forward,
+        family,
+        protocol,
+        payload: 64,
+        flows: FLOWS,
+        round_trips: ROUND_TRIPS,
+        warm_up: 0,
+    };
+    let mut delivery = Delivery::default();
+    exchange(&setup, &traffic, &mut delivery).map_err(|stop| match stop {
+        Stop::Subject(reason) => anyhow!("{protocol:?}: {reason}; {delivery:?}"),
+        Stop::Infra(error) => error,
+    })?;
+    let requests = match protocol {
+        Protocol::Tcp => ROUND_TRIPS,
+        // The first packet of each flow is one, too.
+        Protocol::Udp => FLOWS + ROUND_TRIPS,
+    };
+    ensure!(
+        delivery.at_upstream == u64::from(requests) && delivery.at_original == 0,
+        "{requests} requests of {protocol:?} arrived as {delivery:?}"
+    );
+    let stats = context.stats()?;
+    ensure_no_loss(&stats)?;
+    ensure!(
+        stats.flows_created == u64::from(FLOWS),
+        "expected {FLOWS} flows, got {stats:?}"
+    );
+    let cache = match family {
+        Family::V4 => "mutex_flow_v4",
+        Family::V6 => "mutex_flow_v6",
+    };
+    let bytes = Slabs::of(cache)?.hold(FLOWS.into());
+    if bytes > FLOW_SIZE_MAX * u64::from(FLOWS) {
+        bail!("{FLOWS} flows take {bytes} bytes");
+    }
+    ensure!(chains::count(router, family)? >= FLOWS.into());
+    drop(context);
+    setup.finish()
+}
+
+fn exchange(setup: &Setup, traffic: &Traffic, delivery: &mut Delivery) -> Result<(), Stop> {
+    let flows = Flows::measured(traffic);
+    let mut closed_loop = ClosedLoop::new(&setup.layout, traffic, flows, Target::Upstream)?;
+    // In turns, as first packets are measured.
+    for start in (0..FLOWS).step_by(10) {
+        let batch = start..FLOWS.min(start + 10);
+        closed_loop.open(batch.clone(), delivery)?;
+        closed_loop.establish(batch, delivery)?;
+    }
+    chains::wait_for(&setup.layout.router, traffic.family, FLOWS)?;
+    closed_loop.round_trips(flows.picks().take(ROUND_TRIPS as usize), delivery)
+}
