@@ -50,8 +50,7 @@ impl Deadlines {
         silence: Duration::from_secs(120),
         total: Duration::from_secs(1200),
     };
-    /// What a flow may take until it is established. It was seen to take a third of a millisecond
-    /// of a host that did nothing else.
+    /// What a flow may take until it is established. It was seen to take a tenth of a millisecond.
     const FLOW: Duration = Duration::from_millis(3);
 
     /// The same with time to establish the flows of an order.

@@ -2,9 +2,11 @@
 
 //! Results as a person reads them.
 
+mod delivery;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::guest::protocol::{Delivery, Subject, Traffic};
+use crate::guest::protocol::{Subject, Traffic};
 use crate::plan;
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
@@ -45,7 +47,7 @@ pub fn text(results: &Results) -> String {
             say(&first_packets(&group).to_string());
         }
     }
-    say(&delivery(results));
+    say(&delivery::text(results));
     for line in complaints(results) {
         say(&line);
     }
@@ -245,82 +247,6 @@ fn both_directions(cell: &CellRecord, statistic: &str) -> Field {
     format!("{}›{}", of("original"), of("reply")).into()
 }
 
-/// Where the packets went, added up over a subject's cells, and whether that is as it should be.
-fn delivery(results: &Results) -> String {
-    let mut table = Table::new(&[
-        ("packets", Align::Left),
-        ("sent", Align::Right),
-        ("at the redirected server", Align::Right),
-        ("at the original", Align::Right),
-        ("replies", Align::Right),
-        ("from the original", Align::Right),
-        ("damaged", Align::Right),
-    ]);
-    let (mut redirected, mut astray) = (Vec::new(), Vec::new());
-    for subject in [
-        Subject::None,
-        Subject::NftDnat,
-        Subject::Module,
-        Subject::ModuleUnmatched,
-    ] {
-        let sum = delivered(results, subject);
-        if sum.sent == 0 {
-            continue;
-        }
-        let name = plan::subject_name(subject);
-        let damaged = sum.bad_payload + sum.bad_checksum;
-        let (there, elsewhere) = if subject.redirects() {
-            (sum.at_upstream, sum.at_original)
-        } else {
-            (sum.at_original, sum.at_upstream)
-        };
-        let all = [there, sum.replies, sum.replies_from_original];
-        if all != [sum.sent; 3] || elsewhere + damaged != 0 {
-            astray.push(name);
-        } else if subject.redirects() {
-            redirected.push(name);
-        }
-        let counts = [
-            sum.sent,
-            sum.at_upstream,
-            sum.at_original,
-            sum.replies,
-            sum.replies_from_original,
-            damaged,
-        ];
-        table.row(std::iter::once(name.into()).chain(counts.map(|count| whole(count).into())));
-    }
-    let mut text = table.to_string();
-    if !redirected.is_empty() {
-        text.push_str(&format!(
-            "\n  With {}, every packet arrived at the redirected server and none at the original \
-             address,\n  and every reply carried the original address.\n",
-            redirected.join(" and ")
-        ));
-    }
-    if !astray.is_empty() {
-        let line = format!("With {}, packets went astray.", astray.join(" and "));
-        text.push_str(&format!("\n  {}\n", Style::Bad.paint(&line)));
-    }
-    text
-}
-
-/// The packets of all cells of a subject.
-fn delivered(results: &Results, subject: Subject) -> Delivery {
-    let cells = results.cells.iter().filter(|cell| cell.subject == subject);
-    let mut sum = Delivery::default();
-    for delivery in cells.filter_map(|cell| cell.delivery) {
-        sum.sent += delivery.sent;
-        sum.at_upstream += delivery.at_upstream;
-        sum.at_original += delivery.at_original;
-        sum.replies += delivery.replies;
-        sum.replies_from_original += delivery.replies_from_original;
-        sum.bad_payload += delivery.bad_payload;
-        sum.bad_checksum += delivery.bad_checksum;
-    }
-    sum
-}
-
 fn whole(count: u64) -> String {
     // Packets are fewer than 2^53 by far.
     #[expect(clippy::cast_precision_loss, reason = "see above")]
@@ -363,7 +289,7 @@ fn complaints(results: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Family, Protocol, Way};
+    use crate::guest::protocol::{Delivery, Family, Protocol, Way};
     use crate::qemu::Accelerator;
     use crate::results::closure::{Closure, Host, QemuClosure};
     use crate::results::metrics::{Better, Kind, Metric, Unit};

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Where the packets went, added up over a subject's cells.
+
+use super::whole;
+use crate::guest::protocol::{Delivery, Subject};
+use crate::plan;
+use crate::results::record::Results;
+use crate::table::{Align, Style, Table};
+
+/// The table, and whether it is as it should be.
+pub fn text(results: &Results) -> String {
+    let mut table = Table::new(&[
+        ("packets", Align::Left),
+        ("sent", Align::Right),
+        ("at the redirected server", Align::Right),
+        ("at the original", Align::Right),
+        ("replies", Align::Right),
+        ("from the original", Align::Right),
+        ("damaged", Align::Right),
+    ]);
+    let (mut redirected, mut astray) = (Vec::new(), Vec::new());
+    for subject in [
+        Subject::None,
+        Subject::NftDnat,
+        Subject::Module,
+        Subject::ModuleUnmatched,
+    ] {
+        let sum = delivered(results, subject);
+        if sum.sent == 0 {
+            continue;
+        }
+        let name = plan::subject_name(subject);
+        let damaged = sum.bad_payload + sum.bad_checksum;
+        let (there, elsewhere) = if subject.redirects() {
+            (sum.at_upstream, sum.at_original)
+        } else {
+            (sum.at_original, sum.at_upstream)
+        };
+        let all = [there, sum.replies, sum.replies_from_original];
+        if all != [sum.sent; 3] || elsewhere + damaged != 0 {
+            astray.push(name);
+        } else if subject.redirects() {
+            redirected.push(name);
+        }
+        let counts = [
+            sum.sent,
+            sum.at_upstream,
+            sum.at_original,
+            sum.replies,
+            sum.replies_from_original,
+            damaged,
+        ];
+        table.row(std::iter::once(name.into()).chain(counts.map(|count| whole(count).into())));
+    }
+    let mut text = table.to_string();
+    if !redirected.is_empty() {
+        text.push_str(&format!(
+            "\n  With {}, every packet arrived at the redirected server and none at the original \
+             address,\n  and every reply carried the original address.\n",
+            redirected.join(" and ")
+        ));
+    }
+    if !astray.is_empty() {
+        let line = format!("With {}, packets went astray.", astray.join(" and "));
+        text.push_str(&format!("\n  {}\n", Style::Bad.paint(&line)));
+    }
+    text
+}
+
+/// The packets of all cells of a subject.
+fn delivered(results: &Results, subject: Subject) -> Delivery {
+    let cells = results.cells.iter().filter(|cell| cell.subject == subject);
+    let mut sum = Delivery::default();
+    for delivery in cells.filter_map(|cell| cell.delivery) {
+        sum.sent += delivery.sent;
+        sum.at_upstream += delivery.at_upstream;
+        sum.at_original += delivery.at_original;
+        sum.replies += delivery.replies;
+        sum.replies_from_original += delivery.replies_from_original;
+        sum.bad_payload += delivery.bad_payload;
+        sum.bad_checksum += delivery.bad_checksum;
+    }
+    sum
+}
