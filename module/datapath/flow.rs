@@ -157,6 +157,12 @@ impl<R> Flow<R> {
         &self.halves[side as usize]
     }
 
+    /// Where what belongs to packets of `side` begins.
+    #[inline(always)]
+    pub fn start(&self, side: Side) -> &AtomicU64 {
+        &self.half(side).packets
+    }
+
     /// How translating a packet of `side` changes its checksums.
     #[inline(always)]
     pub fn change(&self, side: Side) -> Change {

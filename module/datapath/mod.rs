@@ -13,6 +13,7 @@ use crate::abi;
 #[cfg(not(MODULE))]
 use mutex_abi as abi;
 
+pub mod batch;
 pub mod checksum;
 pub mod filter;
 pub mod flow;

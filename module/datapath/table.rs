@@ -82,6 +82,12 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         self.chains.find_quickly(guard, hash, tuple)
     }
 
+    /// Where the chain begins on which `tuple` is looked up.
+    #[inline(always)]
+    pub fn head<'g>(&'g self, guard: &'g ReadGuard, tuple: &Tuple<A>) -> &'g Head<A, R> {
+        self.chains.head_quickly(guard, self.hash(tuple))
+    }
+
     /// Calls `see` with the length of every chain of `range`.
     pub fn lengths(&self, guard: &ReadGuard, range: Range<usize>, see: impl FnMut(usize)) {
         self.chains.lengths(guard, range, see);

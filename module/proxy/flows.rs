@@ -173,6 +173,16 @@ impl<A: Stored> Flows<A> {
         }
     }
 
+    /// Where the chain begins on which `tuple` is looked up.
+    #[inline(always)]
+    pub(crate) fn chain<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        tuple: &Tuple<A>,
+    ) -> &'g Head<A, Route> {
+        self.table.head(guard, tuple)
+    }
+
     /// Makes a flow from `original` to `upstream`, from another source port if that one is taken
     /// there or `upstream` comes from another address, which then is the machine's own. The flow
     /// may be another CPU's that was faster.

@@ -9,6 +9,7 @@ use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
 use crate::abi::proxy::{Action, Config, Stats};
+use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
@@ -84,6 +85,8 @@ pub(crate) struct Instance {
     pub(crate) rules: Rcu<RuleSet>,
     /// How long each hook takes for a packet, in the order of [`LATENCY_HOOKS`].
     pub(crate) latency: [Histogram; LATENCY_HOOKS.len()],
+    /// Packets that wait for each other.
+    pub(crate) batches: Batches,
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: Counters<COUNTERS>,
@@ -98,6 +101,7 @@ impl Instance {
         Ok(Self {
             filter: Filter::new(zeroed::boxed()?),
             rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
+            batches: Batches::new()?,
             latency: [
                 Histogram::new()?,
                 Histogram::new()?,

@@ -5,11 +5,15 @@
  * it needs them.
  */
 #include <asm/cpufeature.h>
+#include <linux/bottom_half.h>
+#include <linux/cpu.h>
 #include <linux/jump_label.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6.h>
+#include <linux/rcupdate.h>
+#include <linux/workqueue.h>
 
 #define PARAMETER(name, value, low, high, mode, description)			\
 	unsigned int mxp_##name = (value);					\
@@ -103,6 +107,59 @@ static const struct kernel_param_ops perf_enable_profiling_ops = {
 };
 module_param_cb(perf_enable_profiling, &perf_enable_profiling_ops, &perf_enable_profiling, 0644);
 MODULE_PARM_DESC(perf_enable_profiling, "Time every packet in the hooks (0 to 1, default 0)");
+
+/*
+ * Off by default, and put off in two steps: first packets do not wait any more but make those go on
+ * that do, and only when none is left the key goes. Else packets that do not ask the key any more
+ * would overtake those that wait.
+ */
+DEFINE_STATIC_KEY_FALSE(mxp_perf_enable_batching_changed);
+unsigned int mxp_perf_enable_batching;
+
+/* Runs all softirqs that this CPU still has to run. */
+static long run_softirqs(void *unused)
+{
+	local_bh_disable();
+	local_bh_enable();
+	return 0;
+}
+
+static int perf_enable_batching_set(const char *text, const struct kernel_param *kp)
+{
+	unsigned int old = mxp_perf_enable_batching;
+	int err = param_set_uint_minmax(text, kp, 0, 1);
+	unsigned int cpu;
+
+	if (err || mxp_perf_enable_batching == old)
+		return err;
+	if (mxp_perf_enable_batching) {
+		static_branch_enable(&mxp_perf_enable_batching_changed);
+		static_branch_inc(&mxp_any_changed);
+		return 0;
+	}
+	/* Hooks that did not see it yet. */
+	synchronize_rcu();
+	cpus_read_lock();
+	for_each_online_cpu(cpu)
+		work_on_cpu(cpu, run_softirqs, NULL);
+	cpus_read_unlock();
+	static_branch_dec(&mxp_any_changed);
+	static_branch_disable(&mxp_perf_enable_batching_changed);
+	return 0;
+}
+
+static const struct kernel_param_ops perf_enable_batching_ops = {
+	.set = perf_enable_batching_set,
+	.get = param_get_uint,
+};
+module_param_cb(perf_enable_batching, &perf_enable_batching_ops, &mxp_perf_enable_batching, 0644);
+MODULE_PARM_DESC(perf_enable_batching,
+		 "Packets of a round wait for each other, to be looked up together (0 to 1, default 0)");
+
+PARAMETER(perf_batch_size, 32, 1, 64, 0644,
+	  "Packets that are looked up together at the most");
+PARAMETER(perf_batch_timeout, 50, 1, 1000, 0644,
+	  "Microseconds that a packet may wait for others");
 
 PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");

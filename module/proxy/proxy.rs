@@ -19,6 +19,7 @@ mod parameters;
 #[path = "../sys/mod.rs"]
 mod sys;
 
+mod batch;
 mod control;
 mod expiry;
 mod flows;

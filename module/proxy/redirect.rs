@@ -8,6 +8,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use crate::batch::{self, Batched};
 use crate::datapath::flow::Side;
 use crate::datapath::icmp::Icmp;
 use crate::datapath::link::ReadGuard;
@@ -31,9 +32,10 @@ use crate::sys::route::Way;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
 
-struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
+/// The hooks.
+pub(crate) struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
 
-impl<A: Routed, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
+impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     type Target = Instance;
     const FAMILY: Family = A::FAMILY;
     const PLACE: Place = if LOCAL {
@@ -78,7 +80,7 @@ impl<A: Routed, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
 // call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
-fn established<A: Routed, E: Extent, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
+fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
     instance: &Instance,
     guard: ReadGuard,
     packet: Glanced<'_, E>,
@@ -95,9 +97,49 @@ fn established<A: Routed, E: Extent, const LOCAL: bool, const TCP: bool, const O
     }
 }
 
-// The same while any optimization is switched off.
+// The same while any optimization is not where it is by default.
 #[inline(never)]
-fn switched<A: Routed, E: Extent, const LOCAL: bool, const TCP: bool>(
+fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
+    instance: &Instance,
+    guard: ReadGuard,
+    packet: Glanced<'_, E>,
+) -> Verdict {
+    if LOCAL || !is_on!(changed::BATCHING) {
+        return at_once::<A, E, LOCAL, TCP>(instance, guard, packet);
+    }
+    match batch::offer::<A>(instance, packet.into_packet()) {
+        Ok(verdict) => verdict,
+        Err(packet) => match packet.glanced::<E>() {
+            Ok(packet) => at_once::<A, E, LOCAL, TCP>(instance, guard, packet),
+            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+        },
+    }
+}
+
+/// A packet that waited; those that came before it are on their way.
+#[inline(never)]
+pub(crate) fn resume<A: Batched>(
+    instance: &Instance,
+    guard: ReadGuard,
+    packet: Packet<'_>,
+) -> Verdict {
+    let Some(tuple) = A::glance(packet.skb.linear()) else {
+        return look_closely::<A, false>(instance, guard, packet);
+    };
+    match tuple.protocol {
+        Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
+            Ok(packet) => at_once::<A, _, false, true>(instance, guard, packet),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet),
+        },
+        Protocol::Udp => match packet.glanced::<A::WithUdp>() {
+            Ok(packet) => at_once::<A, _, false, false>(instance, guard, packet),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet),
+        },
+    }
+}
+
+#[inline(never)]
+fn at_once<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,
     guard: ReadGuard,
     packet: Glanced<'_, E>,
@@ -249,11 +291,15 @@ fn read_segment(transport: &[u8], length: u32) -> Option<Segment> {
 // Any packet.
 #[cold]
 #[inline(never)]
-fn look_closely<A: Routed, const LOCAL: bool>(
+fn look_closely<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: ReadGuard,
     mut packet: Packet<'_>,
 ) -> Verdict {
+    // It must not overtake those that wait.
+    if !LOCAL && is_on!(changed::BATCHING) {
+        batch::go_on::<A>(instance);
+    }
     let guard = &guard;
     // Each round asks for more bytes than the last, of at most packet::MAX_HEADERS and a header;
     // and a packet that was put together is no fragment.

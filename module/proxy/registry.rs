@@ -16,6 +16,7 @@ use crate::sys::hooks;
 use crate::sys::net::Namespace;
 use crate::sys::procfs::Directory;
 use crate::sys::rcu;
+use crate::sys::tasklet;
 
 /// Names a context; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,9 @@ struct Context {
 
 /// A namespace with at least one context: the proxy's hooks are in it.
 struct Hosted {
-    // In the order in which they have to go: packets, then the work on flows, then the rest. Files
+    // In the order in which they have to go: packets that wait, packets, then the work on flows, then the rest. Files
     // come late: that waits for readers, and rules must not hold as long as those like.
+    _batching: tasklet::Running<Instance>,
     _hooks: hooks::Registered<Instance>,
     _expiry: expiry::Running,
     _monitor: Directory,
@@ -46,6 +48,7 @@ impl Hosted {
         contexts.push(Some(first), GFP_KERNEL)?;
         Ok(Self {
             _hooks: redirect::register(&net, instance.clone())?,
+            _batching: tasklet::Running::new(instance.clone()),
             _expiry: expiry::start(instance.clone())?,
             // When nothing can fail any more: to take it back is to wait for its readers.
             _monitor: monitor::publish(&net, &instance)?,

@@ -50,7 +50,16 @@ pub(crate) struct Packet<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct State<'a>(&'a bindings::nf_hook_state);
 
-impl State<'_> {
+impl<'a> State<'a> {
+    pub(super) fn new(state: &'a bindings::nf_hook_state) -> Self {
+        Self(state)
+    }
+
+    #[inline(always)]
+    pub(super) fn raw(self) -> &'a bindings::nf_hook_state {
+        self.0
+    }
+
     /// The device through which it came in; zero for the machine's own.
     #[inline(always)]
     pub(crate) fn device(self) -> u32 {

@@ -319,6 +319,53 @@ int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local)
 				  local ? IP6_DEFRAG_CONNTRACK_OUT : IP6_DEFRAG_CONNTRACK_IN);
 }
 
+/*
+ * Whether a packet at PRE_ROUTING can leave the hook and come back to it: nothing belongs to it
+ * that lives only as long as the call (a borrowed route, a socket, what a bridge or IPsec
+ * attached), and who called the hook goes on by its function alone, which a VRF does not.
+ */
+bool mxp_may_wait(const struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	if (skb->_skb_refdst || skb->sk || state->sk || skb->dev != state->in || state->out)
+		return false;
+#ifdef CONFIG_SKB_EXTENSIONS
+	if (skb->active_extensions)
+		return false;
+#endif
+	return !skb_pfmemalloc(skb) && !netif_is_l3_master(skb->dev);
+}
+
+void mxp_hold_device(struct sk_buff *skb)
+{
+	dev_hold(skb->dev);
+}
+
+struct net_device *mxp_device(struct sk_buff *skb)
+{
+	return skb->dev;
+}
+
+void mxp_put_device(struct net_device *dev)
+{
+	dev_put(dev);
+}
+
+void mxp_drop(struct sk_buff *skb)
+{
+	kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP);
+}
+
+/* Of the first priority: in the next round it comes before more packets do. */
+void mxp_tasklet_schedule(struct tasklet_struct *tasklet)
+{
+	tasklet_hi_schedule(tasklet);
+}
+
+u32 mxp_receiving_round(void)
+{
+	return raw_cpu_read(kstat.softirqs[NET_RX_SOFTIRQ]);
+}
+
 u32 mxp_random(void)
 {
 	return get_random_u32();

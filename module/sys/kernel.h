@@ -9,6 +9,7 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/interrupt.h>
 #include <linux/jiffies.h>
 #include <linux/jump_label.h>
 #include <linux/miscdevice.h>
@@ -24,6 +25,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
+#include <asm/tsc.h>
 #include <net/dst.h>
 #include <net/ip6_fib.h>
 #include <net/net_namespace.h>
@@ -36,6 +38,7 @@
 enum {
 	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
 	MXP_SKB_REFDST = offsetof(struct sk_buff, _skb_refdst),
+	MXP_SKB_NEXT = offsetof(struct sk_buff, next),
 };
 
 /* A lock that softirqs take, too; its lockdep class is the module's. */
@@ -113,6 +116,14 @@ void mxp_skb_dst_drop(struct sk_buff *skb);
 
 int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local);
 int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local);
+
+bool mxp_may_wait(const struct sk_buff *skb, const struct nf_hook_state *state);
+void mxp_hold_device(struct sk_buff *skb);
+struct net_device *mxp_device(struct sk_buff *skb);
+void mxp_put_device(struct net_device *dev);
+void mxp_drop(struct sk_buff *skb);
+void mxp_tasklet_schedule(struct tasklet_struct *tasklet);
+u32 mxp_receiving_round(void);
 
 u64 mxp_interrupts(void);
 u32 mxp_random(void);

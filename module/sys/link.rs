@@ -197,8 +197,9 @@ impl<K, T> Link<K, T> {
         Self(AtomicPtr::new(core::ptr::without_provenance_mut(OFF)))
     }
 
+    /// The entry to which it leads.
     #[inline(always)]
-    fn load<'g>(&self, _guard: &'g ReadGuard) -> Option<Found<'g, K, T>> {
+    pub fn load<'g>(&self, _guard: &'g ReadGuard) -> Option<Found<'g, K, T>> {
         let tagged = self.0.load(FOLLOW);
         let node = NonNull::new(tagged.map_addr(|address| address & !(SIDE | OFF)))?;
         Some(Found {
@@ -451,6 +452,19 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         }
     }
 
+    /// Where the chain begins that `hash` is of; while the chains are being exchanged, maybe another
+    /// one.
+    #[inline(always)]
+    pub fn head_quickly<'g>(&'g self, _guard: &'g ReadGuard, hash: usize) -> &'g Link<K, T> {
+        // The mask first: with an older mask than it belongs to, an array is long enough.
+        let mask = self.quick_mask.load(FOLLOW);
+        compiler_fence(Ordering::Acquire);
+        let first = self.quick_first.load(FOLLOW);
+        // SAFETY: the fields' invariant: `switch` sees to it, for processors that do not exchange
+        // two reads; others read the mask with Acquire. The array stays until a grace period after.
+        unsafe { &*first.add(hash & mask) }
+    }
+
     /// As `find`, in fewer instructions; but while the chains are being exchanged it may overlook
     /// an entry.
     #[inline(always)]
@@ -460,14 +474,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         hash: usize,
         key: &K,
     ) -> Option<Found<'g, K, T>> {
-        // The mask first: with an older mask than it belongs to, an array is long enough.
-        let mask = self.quick_mask.load(FOLLOW);
-        compiler_fence(Ordering::Acquire);
-        let first = self.quick_first.load(FOLLOW);
-        // SAFETY: the fields' invariant: `switch` sees to it, for processors that do not exchange
-        // two reads; others read the mask with Acquire. The array stays until a grace period after.
-        let head = unsafe { &*first.add(hash & mask) };
-        let mut found = head.load(guard)?;
+        let mut found = self.head_quickly(guard, hash).load(guard)?;
         // The first on its own: so the loop is out of the way.
         if found.key() == key {
             return Some(found);

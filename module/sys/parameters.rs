@@ -44,6 +44,9 @@ pub(crate) mod changed {
         /// `perf_cache_size` is not zero.
         #[link_name = "mxp_perf_cache_size_changed"]
         pub(crate) static CACHE: StaticKey;
+        /// `perf_enable_batching` is on, or about to be off.
+        #[link_name = "mxp_perf_enable_batching_changed"]
+        pub(crate) static BATCHING: StaticKey;
     }
 }
 
@@ -58,6 +61,12 @@ parameters! {
     perf_enable_pool = mxp_perf_enable_pool;
     /// Flows that each CPU remembers, of each table.
     perf_cache_size = mxp_perf_cache_size;
+    /// Whether packets may wait for each other; asked only while [`changed::BATCHING`] is on.
+    perf_enable_batching = mxp_perf_enable_batching;
+    /// Packets of a batch.
+    perf_batch_size = mxp_perf_batch_size;
+    /// Microseconds that a packet may wait.
+    perf_batch_timeout = mxp_perf_batch_timeout;
     /// Seconds until a TCP connection that was not answered is forgotten.
     tcp_syn_timeout = mxp_tcp_syn_timeout;
     /// Seconds until an idle TCP connection is forgotten.

@@ -18,7 +18,19 @@ pub(crate) struct Skb<'a>(
     PhantomData<&'a mut bindings::sk_buff>,
 );
 
-impl Skb<'_> {
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub(super) fn into_raw(self) -> NonNull<bindings::sk_buff> {
+        self.0
+    }
+
+    /// As [`Self::linear`], as long as the buffer is there.
+    #[inline(always)]
+    pub(super) fn into_linear(self) -> &'a [u8] {
+        // SAFETY: as in `linear`; nobody can write, since `self` was the right to do so.
+        unsafe { core::slice::from_raw_parts(self.skb().data, self.linear().len()) }
+    }
+
     /// # Safety
     ///
     /// The type's invariants.

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When packets wait for each other, and when they go on.
+//!
+//! Packets that the same round of the kernel's receiving brings come at once: the second of a
+//! round is the first to wait, and those after it wait with it until they are as many as may, or
+//! the first has waited long enough, or the round is over. A packet that comes alone never waits.
+
+/// When a packet comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// A clock of the CPU, in ticks.
+    pub clock: u64,
+    /// Changes from one round of receiving to the next.
+    pub round: u32,
+}
+
+/// How many packets may wait, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Packets of a batch. Below two none waits.
+    pub size: u32,
+    /// Ticks of the clock. Packets farther apart do not wait for each other.
+    pub time: u64,
+}
+
+/// Why waiting packets go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// They are as many as may wait.
+    Full,
+    /// The first has waited as long as it may.
+    Late,
+    /// The round is over.
+    Round,
+    /// A packet came that cannot wait, and must not overtake them.
+    Order,
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = Self::Order as usize + 1;
+}
+
+/// What the arrival of a packet that waits leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is the first: something has to see to it that the round's end is noticed.
+    Begin,
+    /// It waits with others.
+    Wait,
+    /// All go on, it as the last.
+    GoOn(Reason),
+}
+
+/// After batches of one only, how many packets do not wait: at most `2^MOST_PAUSE`.
+const MOST_PAUSE: u32 = 10;
+
+/// Decides for the packets of one queue.
+#[derive(Debug, Default)]
+pub struct Gate {
+    waiting: u32,
+    // When the first of them came.
+    first: u64,
+    // When the last packet came, whether it waited or not.
+    last: Option<Arrival>,
+    // How many batches in a row were of one packet.
+    alone: u32,
+    // How many packets that could wait do not, since waiting was in vain.
+    pause: u32,
+}
+
+impl Gate {
+    /// How many packets wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Whether a packet that comes now should wait, if it can.
+    #[inline]
+    pub fn asks_to_wait(&mut self, at: Arrival, limits: Limits) -> bool {
+        let Some(last) = self.last.replace(at) else {
+            return false;
+        };
+        if self.waiting != 0 {
+            return true;
+        }
+        let apart = at.clock.wrapping_sub(last.clock);
+        if limits.size < 2 || at.round != last.round || apart > limits.time {
+            return false;
+        }
+        let pauses = self.pause != 0;
+        self.pause = self.pause.saturating_sub(1);
+        !pauses
+    }
+
+    /// Takes in the packet for which [`Self::asks_to_wait`] just said yes.
+    #[inline]
+    pub fn wait(&mut self, at: Arrival, limits: Limits) -> Step {
+        self.waiting = self.waiting.saturating_add(1);
+        if self.waiting == 1 {
+            self.first = at.clock;
+            return Step::Begin;
+        }
+        if self.waiting >= limits.size {
+            Step::GoOn(Reason::Full)
+        } else if at.clock.wrapping_sub(self.first) > limits.time {
+            Step::GoOn(Reason::Late)
+        } else {
+            Step::Wait
+        }
+    }
+
+    /// Takes note of that all waiting packets have gone on; returns how many.
+    pub fn gone_on(&mut self) -> u32 {
+        let count = core::mem::take(&mut self.waiting);
+        if count == 1 {
+            self.alone = self.alone.saturating_add(1).min(MOST_PAUSE);
+            self.pause = 1 << self.alone;
+        } else if count != 0 {
+            self.alone = 0;
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits {
+        size: 4,
+        time: 1000,
+    };
+
+    fn at(clock: u64, round: u32) -> Arrival {
+        Arrival { clock, round }
+    }
+
+    /// What becomes of a packet; `None` if it does not wait.
+    fn arrive(gate: &mut Gate, at: Arrival, limits: Limits) -> Option<Step> {
+        let step = gate
+            .asks_to_wait(at, limits)
+            .then(|| gate.wait(at, limits))?;
+        if let Step::GoOn(_) = step {
+            gate.gone_on();
+        }
+        Some(step)
+    }
+
+    #[test]
+    fn a_packet_alone_in_its_round_never_waits() {
+        let mut gate = Gate::default();
+        for round in 0..100 {
+            assert_eq!(arrive(&mut gate, at(round.into(), round), LIMITS), None);
+        }
+    }
+
+    #[test]
+    fn packets_far_apart_do_not_wait() {
+        let mut gate = Gate::default();
+        for n in 0..100 {
+            assert_eq!(arrive(&mut gate, at(n * 1001, 0), LIMITS), None);
+        }
+    }
+
+    #[test]
+    fn a_burst_waits_from_its_second_packet_on() {
+        let mut gate = Gate::default();
+        let steps: Vec<_> = (0..10)
+            .map(|n| arrive(&mut gate, at(n, 7), LIMITS))
+            .collect();
+        let batch = [
+            Some(Step::Begin),
+            Some(Step::Wait),
+            Some(Step::Wait),
+            Some(Step::GoOn(Reason::Full)),
+        ];
+        assert_eq!(steps[0], None);
+        assert_eq!(steps[1..5], batch);
+        assert_eq!(steps[5..9], batch);
+        assert_eq!(steps[9], Some(Step::Begin));
+        assert_eq!(gate.gone_on(), 1);
+        assert_eq!(gate.gone_on(), 0);
+    }
+
+    #[test]
+    fn who_waited_long_enough_goes_on() {
+        let mut gate = Gate::default();
+        let limits = Limits { size: 64, ..LIMITS };
+        assert_eq!(arrive(&mut gate, at(0, 0), limits), None);
+        assert_eq!(arrive(&mut gate, at(500, 0), limits), Some(Step::Begin));
+        // A new round changes nothing while packets wait: they came first.
+        assert_eq!(arrive(&mut gate, at(1500, 1), limits), Some(Step::Wait));
+        let late = Some(Step::GoOn(Reason::Late));
+        assert_eq!(arrive(&mut gate, at(1501, 1), limits), late);
+    }
+
+    #[test]
+    fn batches_of_one_become_rare() {
+        let mut gate = Gate::default();
+        let mut waited = 0;
+        for round in 0..10_000 {
+            // Two packets a round: the second would wait for nobody.
+            for clock in [0, 1] {
+                let arrival = at(u64::from(round) * 10 + clock, round);
+                waited += u32::from(arrive(&mut gate, arrival, LIMITS).is_some());
+            }
+            gate.gone_on();
+        }
+        assert!((10..25).contains(&waited), "{waited} waited");
+        // And when there are more, all wait again, sooner or later.
+        let mut begun = 0;
+        for clock in 0..2000 {
+            let step = arrive(&mut gate, at(1_000_000 + clock, 1_000_000), LIMITS);
+            begun += u32::from(step == Some(Step::Begin));
+        }
+        assert!(begun > 200, "{begun} batches");
+    }
+
+    proptest! {
+        /// No more wait than may, none waits longer than it may once another comes, and what
+        /// waits is what came and has not gone on.
+        #[test]
+        fn limits_hold(
+            size in 1..=64_u32,
+            time in 0..500_u64,
+            packets in prop::collection::vec((0..200_u64, 0..8_u8, 0..10_u8), 0..300),
+        ) {
+            let limits = Limits { size, time };
+            let mut gate = Gate::default();
+            let (mut clock, mut round) = (0, 0);
+            let mut queue: Vec<u64> = Vec::new();
+            for (gap, new_round, ends) in packets {
+                clock += gap;
+                round += u32::from(new_round == 0);
+                let arrival = at(clock, round);
+                if gate.asks_to_wait(arrival, limits) {
+                    queue.push(clock);
+                    match gate.wait(arrival, limits) {
+                        Step::Begin => prop_assert_eq!(queue.len(), 1),
+                        Step::Wait => {
+                            prop_assert!(queue.len() > 1 && queue.len() < size as usize);
+                            prop_assert!(clock - queue[0] <= time);
+                        }
+                        Step::GoOn(reason) => {
+                            prop_assert_eq!(reason == Reason::Full, queue.len() == size as usize);
+                            prop_assert_eq!(gate.gone_on() as usize, queue.len());
+                            queue.clear();
+                        }
+                    }
+                } else {
+                    prop_assert!(queue.is_empty(), "who does not wait overtakes nobody");
+                }
+                prop_assert_eq!(gate.waiting() as usize, queue.len());
+                prop_assert!(size > 1 || queue.is_empty());
+                if ends == 0 {
+                    prop_assert_eq!(gate.gone_on() as usize, queue.len());
+                    queue.clear();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets that came at once are looked up together: while the cache lines of one flow are on
+//! their way from memory, those of the next are asked for.
+
+use kernel::prelude::*;
+
+use crate::datapath::batch::{Arrival, Gate, Limits, Reason, Step};
+use crate::datapath::flow::Side;
+use crate::datapath::link::ReadGuard;
+use crate::datapath::tuple::{V4, V6};
+use crate::instance::Instance;
+use crate::parameters;
+use crate::redirect::{resume, Redirect, Routed};
+use crate::sys::counters::Counters;
+use crate::sys::hooks::{Packet, Verdict};
+use crate::sys::prefetch::prefetch;
+use crate::sys::tasklet::{Deferring, Slot, Tasklets};
+use crate::sys::time;
+use crate::sys::try_lock::TryLock;
+use crate::sys::waiting::{Resumed, Waiting};
+
+/// How many packets are looked up together: a core waits for ten to sixteen lines at a time, and
+/// each packet needs two.
+const GROUP: usize = 8;
+
+/// Packets of one hook that wait on one CPU.
+#[derive(Default)]
+pub(crate) struct Queue {
+    gate: Gate,
+    waiting: Waiting,
+}
+
+/// What waits on one CPU.
+#[derive(Default)]
+pub(crate) struct Queues {
+    v4: TryLock<Queue>,
+    v6: TryLock<Queue>,
+}
+
+/// How often packets went on for each [`Reason`], and behind that how many packets.
+const COUNTERS: usize = Reason::COUNT + 1;
+const PACKETS: usize = Reason::COUNT;
+
+/// All packets of a namespace that wait.
+pub(crate) struct Batches {
+    tasklets: Tasklets<Queues>,
+    counters: Counters<COUNTERS>,
+}
+
+impl Batches {
+    /// No packet waits yet, nor will before tasklets run.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            tasklets: Tasklets::new(Queues::default)?,
+            counters: Counters::new()?,
+        })
+    }
+
+    /// How often waiting packets went on for `reason`, for each CPU.
+    pub(crate) fn flushes(&self, reason: Reason) -> impl Iterator<Item = u64> + '_ {
+        self.counters.by_cpu(reason as usize)
+    }
+
+    /// How many packets waited, for each CPU.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.counters.by_cpu(PACKETS)
+    }
+}
+
+/// A version of IP whose packets can wait.
+pub(crate) trait Batched: Routed {
+    /// Those that do.
+    fn queue(queues: &Queues) -> &TryLock<Queue>;
+}
+
+impl Batched for V4 {
+    #[inline(always)]
+    fn queue(queues: &Queues) -> &TryLock<Queue> {
+        &queues.v4
+    }
+}
+
+impl Batched for V6 {
+    #[inline(always)]
+    fn queue(queues: &Queues) -> &TryLock<Queue> {
+        &queues.v6
+    }
+}
+
+impl<A: Batched> Resumed for Redirect<A, false> {
+    const GROUP: usize = GROUP;
+
+    #[inline]
+    fn prepare<'p>(
+        instance: &Instance,
+        guard: &ReadGuard,
+        packets: impl Iterator<Item = &'p [u8]>,
+    ) {
+        let flows = A::flows(instance);
+        let mut chains = [None; GROUP];
+        for (chain, packet) in chains.iter_mut().zip(packets) {
+            *chain = A::glance(packet).map(|tuple| flows.chain(guard, &tuple));
+            if let Some(head) = *chain {
+                prefetch(head);
+            }
+        }
+        for found in chains
+            .into_iter()
+            .flatten()
+            .flat_map(|head| head.load(guard))
+        {
+            prefetch(found.key());
+            prefetch(found.node.start(Side::from_index(found.side)));
+        }
+    }
+
+    fn resume(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {
+        resume::<A>(instance, guard, packet)
+    }
+}
+
+/// A packet of which it is not known yet whether it waits. If so, it is gone.
+#[inline(never)]
+pub(crate) fn offer<'p, A: Batched>(
+    instance: &Instance,
+    packet: Packet<'p>,
+) -> Result<Verdict, Packet<'p>> {
+    let batches = &instance.batches;
+    let slot = batches.tasklets.this();
+    // Taken while packets go on, some of which may come back in another shape.
+    let Some(mut queue) = A::queue(&slot.local).try_lock() else {
+        return Err(packet);
+    };
+    let at = Arrival {
+        clock: time::clock(),
+        round: time::receiving_round(),
+    };
+    let limits = Limits {
+        size: parameters::perf_batch_size(),
+        time: time::in_clock(parameters::perf_batch_timeout()),
+    };
+    if !queue.gate.asks_to_wait(at, limits) {
+        return Err(packet);
+    }
+    let may = batches.tasklets.are_on() && parameters::perf_enable_batching() != 0;
+    if !may || !queue.waiting.admits(&packet) {
+        queue.go_on::<A>(instance, Reason::Order);
+        return Err(packet);
+    }
+    let step = queue.gate.wait(at, limits);
+    let verdict = queue.waiting.push(packet);
+    match step {
+        Step::Begin => slot.schedule(),
+        Step::Wait => {}
+        Step::GoOn(reason) => queue.go_on::<A>(instance, reason),
+    }
+    Ok(verdict)
+}
+
+/// Makes the packets go on that wait on this CPU.
+#[cold]
+pub(crate) fn go_on<A: Batched>(instance: &Instance) {
+    let slot = instance.batches.tasklets.this();
+    if let Some(mut queue) = A::queue(&slot.local).try_lock() {
+        queue.go_on::<A>(instance, Reason::Order);
+    }
+}
+
+impl Queue {
+    #[inline(never)]
+    fn go_on<A: Batched>(&mut self, instance: &Instance, reason: Reason) {
+        let count = self.gate.gone_on();
+        if count == 0 {
+            return;
+        }
+        instance.batches.counters.add(reason as usize, 1);
+        instance.batches.counters.add(PACKETS, count.into());
+        self.waiting.go_on::<Redirect<A, false>>(instance);
+    }
+}
+
+impl Deferring for Instance {
+    type Local = Queues;
+
+    fn tasklets(&self) -> &Tasklets<Queues> {
+        &self.batches.tasklets
+    }
+
+    fn run(&self, slot: &Slot<Queues>) {
+        let v4 = end_round::<V4>(self, &slot.local);
+        let v6 = end_round::<V6>(self, &slot.local);
+        if !(v4 && v6) {
+            slot.schedule();
+        }
+    }
+}
+
+// False if somebody else has the queue.
+fn end_round<A: Batched>(instance: &Instance, queues: &Queues) -> bool {
+    let Some(mut queue) = A::queue(queues).try_lock() else {
+        return false;
+    };
+    queue.go_on::<A>(instance, Reason::Round);
+    true
+}

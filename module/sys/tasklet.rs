@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a CPU does when the round of softirqs that is under way is over.
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use super::bindings;
+use super::percpu::PerCpu;
+
+/// Something with work to be done at a round's end.
+pub(crate) trait Deferring: Send + Sync {
+    /// What each CPU has of it.
+    type Local: Send + Sync;
+
+    /// All CPUs' shares.
+    fn tasklets(&self) -> &Tasklets<Self::Local>;
+
+    /// Does the work of one CPU; runs in a softirq: must not sleep.
+    fn run(&self, slot: &Slot<Self::Local>);
+}
+
+/// One CPU's share, and the tasklet that works on it.
+#[repr(C)]
+pub(crate) struct Slot<L> {
+    // The first field: see `call`.
+    tasklet: UnsafeCell<bindings::tasklet_struct>,
+    target: AtomicPtr<c_void>,
+    /// The share.
+    pub(crate) local: L,
+}
+
+// SAFETY: the tasklet is the kernel's, which any CPU may schedule.
+unsafe impl<L: Sync> Sync for Slot<L> {}
+// SAFETY: as above; it is sent only before it is set up.
+unsafe impl<L: Send> Send for Slot<L> {}
+
+impl<L> Slot<L> {
+    /// Runs the tasklet at the end of this round. [`Tasklets::are_on`] must have said so in the RCU
+    /// section that calls this.
+    #[inline]
+    pub(crate) fn schedule(&self) {
+        if self.target.load(Ordering::Acquire).is_null() {
+            return;
+        }
+        // SAFETY: set up before the target was stored.
+        unsafe { bindings::mxp_tasklet_schedule(self.tasklet.get()) };
+    }
+}
+
+/// A slot for each CPU.
+pub(crate) struct Tasklets<L: Send + Sync> {
+    slots: PerCpu<Slot<L>>,
+    on: AtomicBool,
+}
+
+impl<L: Send + Sync> Tasklets<L> {
+    /// Switched off.
+    pub(crate) fn new(mut local: impl FnMut() -> L) -> Result<Self> {
+        let slots = PerCpu::new(|| {
+            Ok(Slot {
+                // SAFETY: all bytes zero is a value of this C struct; `Running::new` sets it up.
+                tasklet: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+                target: AtomicPtr::new(core::ptr::null_mut()),
+                local: local(),
+            })
+        })?;
+        Ok(Self {
+            slots,
+            on: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether they may be scheduled.
+    #[inline]
+    pub(crate) fn are_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// The slot of this CPU.
+    #[inline]
+    pub(crate) fn this(&self) -> &Slot<L> {
+        self.slots.this()
+    }
+}
+
+/// Tasklets that are switched on. Dropping it lets those that were scheduled run, and no more.
+pub(crate) struct Running<T: Deferring>(Arc<T>);
+
+impl<T: Deferring> Running<T> {
+    /// Switches the tasklets of `target` on; once only.
+    pub(crate) fn new(target: Arc<T>) -> Self {
+        unsafe extern "C" fn call<T: Deferring>(tasklet: *mut bindings::tasklet_struct) {
+            // SAFETY: the tasklet is the first field of a slot, which lives as long as the target;
+            // that lives until the tasklet was killed.
+            unsafe {
+                let slot = &*tasklet.cast::<Slot<T::Local>>();
+                let target = slot.target.load(Ordering::Acquire);
+                (*target.cast::<T>()).run(slot);
+            }
+        }
+        for slot in target.tasklets().slots.iter() {
+            // SAFETY: nobody schedules it yet, and it stays where it is.
+            unsafe { bindings::tasklet_setup(slot.tasklet.get(), Some(call::<T>)) };
+            let pointer = core::ptr::from_ref::<T>(&target).cast_mut().cast();
+            slot.target.store(pointer, Ordering::Release);
+        }
+        target.tasklets().on.store(true, Ordering::Release);
+        Self(target)
+    }
+}
+
+impl<T: Deferring> Drop for Running<T> {
+    fn drop(&mut self) {
+        let tasklets = self.0.tasklets();
+        tasklets.on.store(false, Ordering::Release);
+        // SAFETY: may sleep: dropped by tasks only. After it no hook schedules a tasklet: those
+        // that saw them on are done.
+        unsafe { bindings::synchronize_net() };
+        for slot in tasklets.slots.iter() {
+            // SAFETY: set up in `new`. Waits until it ran, if it was scheduled.
+            unsafe { bindings::tasklet_kill(slot.tasklet.get()) };
+        }
+    }
+}

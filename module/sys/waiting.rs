@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets that were taken out of a hook, and go on from there later.
+//!
+//! What has to be kept for that is what nf_queue() of the kernel keeps, too: the packet, its state
+//! and the device through which it came. The packets of one hook differ in their device only, and
+//! that is in the packet: so they need no memory but their own.
+
+use core::ptr::NonNull;
+
+use super::bindings;
+use super::hooks::{Hook, Packet, Place, State, Verdict};
+use super::rcu;
+use super::skb::Skb;
+use crate::abi::proxy::Family;
+use crate::datapath::link::ReadGuard;
+
+/// A hook whose packets can wait.
+pub(crate) trait Resumed: Hook {
+    /// How many packets are prepared together.
+    const GROUP: usize;
+
+    /// Has a look at the packets, from their IP headers on, that come next.
+    fn prepare<'p>(
+        target: &Self::Target,
+        guard: &ReadGuard,
+        packets: impl Iterator<Item = &'p [u8]>,
+    );
+
+    /// What else [`Hook::run`] is: runs in a softirq, with softirqs off.
+    fn resume(target: &Self::Target, guard: ReadGuard, packet: Packet<'_>) -> Verdict;
+}
+
+/// Packets in the order in which they came.
+///
+/// # Invariants
+///
+/// `first` is null, or begins a list, linked by `next`, of buffers that are this queue's alone,
+/// each with a reference to its device, and ends with `last`; and `state` is what netfilter gave
+/// with each of them, but for the device.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    first: Option<NonNull<bindings::sk_buff>>,
+    last: Option<NonNull<bindings::sk_buff>>,
+    state: Option<bindings::nf_hook_state>,
+}
+
+// SAFETY: buffers may be handled on any CPU; the state's pointers are to the namespace and code.
+unsafe impl Send for Waiting {}
+
+fn next(skb: NonNull<bindings::sk_buff>) -> *mut *mut bindings::sk_buff {
+    skb.as_ptr()
+        .wrapping_byte_add(bindings::MXP_SKB_NEXT as usize)
+        .cast()
+}
+
+impl Waiting {
+    /// Whether the packet can wait: nothing belongs to it that does not live as long, and it goes
+    /// on like those that wait already.
+    #[inline]
+    pub(crate) fn admits(&self, packet: &Packet<'_>) -> bool {
+        let state = packet.state.raw();
+        if let Some(others) = &self.state {
+            let address =
+                |onward: bindings::nf_hook_state| onward.okfn.map(|function| function as usize);
+            if address(*others) != address(*state) || others.net != state.net {
+                return false;
+            }
+        }
+        // SAFETY: both are what netfilter gave the hook.
+        unsafe { bindings::mxp_may_wait(packet.skb.as_ptr(), state) }
+    }
+
+    /// Takes a packet out of its hook, which [`Self::admits`] just let in.
+    #[inline]
+    pub(crate) fn push(&mut self, packet: Packet<'_>) -> Verdict {
+        let state = *packet.state.raw();
+        let skb = packet.skb.into_raw();
+        // SAFETY: the buffer is the hook's, and by its verdict now ours; it has a device, and it is
+        // on no list.
+        unsafe {
+            bindings::mxp_hold_device(skb.as_ptr());
+            next(skb).write(core::ptr::null_mut());
+        }
+        match self.last {
+            // SAFETY: by the type's invariant a buffer of ours.
+            Some(last) => unsafe { next(last).write(skb.as_ptr()) },
+            None => self.first = Some(skb),
+        }
+        self.last = Some(skb);
+        self.state.get_or_insert(state);
+        Verdict::Stolen
+    }
+
+    fn pop(&mut self) -> Option<NonNull<bindings::sk_buff>> {
+        let skb = self.first?;
+        // SAFETY: a buffer of ours.
+        unsafe {
+            self.first = NonNull::new(next(skb).read());
+            next(skb).write(core::ptr::null_mut());
+        }
+        if self.first.is_none() {
+            self.last = None;
+        }
+        Some(skb)
+    }
+
+    // The packets, from their IP headers on.
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut at = self.first;
+        core::iter::from_fn(move || {
+            let skb = at?;
+            // SAFETY: a buffer of ours, which stays so while `self` is borrowed.
+            unsafe {
+                at = NonNull::new(next(skb).read());
+                Some(Skb::new(skb).into_linear())
+            }
+        })
+    }
+
+    /// Runs the packets through `H`, to which they came, and sends them on, in their order. To be
+    /// called with softirqs off.
+    pub(crate) fn go_on<H: Resumed>(&mut self, target: &H::Target) {
+        let Some(mut state) = self.state.take() else {
+            return;
+        };
+        rcu::read(|guard| {
+            let behind = Behind::find::<H>(&state, target);
+            while self.first.is_some() {
+                H::prepare(target, guard, self.iter().take(H::GROUP));
+                for _ in 0..H::GROUP {
+                    let Some(skb) = self.pop() else {
+                        break;
+                    };
+                    // SAFETY: the buffer is ours from here on, and has a reference to its device,
+                    // which is put when the packet is gone.
+                    unsafe {
+                        let device = bindings::mxp_device(skb.as_ptr());
+                        state.in_ = device;
+                        let packet = Packet {
+                            skb: Skb::new(skb),
+                            state: State::new(&state),
+                        };
+                        // This is an RCU read-side critical section.
+                        let verdict = H::resume(target, ReadGuard::new(), packet);
+                        behind.send(skb, &mut state, verdict);
+                        bindings::mxp_put_device(device);
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        while let Some(skb) = self.pop() {
+            // SAFETY: the buffer is ours, and has a reference to its device.
+            unsafe {
+                let device = bindings::mxp_device(skb.as_ptr());
+                bindings::mxp_drop(skb.as_ptr());
+                bindings::mxp_put_device(device);
+            }
+        }
+    }
+}
+
+/// The hooks of a place that come after ours; lives as long as the RCU section.
+struct Behind {
+    entries: *const bindings::nf_hook_entries,
+    // None: ours is not there, so nobody knows what comes after it.
+    first: Option<u32>,
+}
+
+impl Behind {
+    /// Finds the hook that runs on `target`.
+    fn find<H: Resumed>(state: &bindings::nf_hook_state, target: &H::Target) -> Self {
+        const {
+            assert!(matches!(H::PLACE, Place::PreRouting));
+        }
+        // SAFETY: the namespace lives as long as hooks in it; under RCU the array that is read does
+        // (nf_hook()). Hooks are told apart by what they work on: ours has one for each place.
+        unsafe {
+            let hooks = match H::FAMILY {
+                Family::V4 => &raw const (*state.net).nf.hooks_ipv4,
+                Family::V6 => &raw const (*state.net).nf.hooks_ipv6,
+            };
+            let place = hooks
+                .cast::<*const bindings::nf_hook_entries>()
+                .add(H::PLACE as usize);
+            let entries = place.read_volatile();
+            if entries.is_null() {
+                return Self {
+                    entries,
+                    first: None,
+                };
+            }
+            let count = (*entries).num_hook_entries;
+            let hooks = (&raw const (*entries).hooks).cast::<bindings::nf_hook_entry>();
+            let ours = core::ptr::from_ref(target).cast_mut().cast();
+            let first = (0..count)
+                .find(|&index| (*hooks.add(index.into())).priv_ == ours)
+                .map(|index| u32::from(index).wrapping_add(1));
+            Self { entries, first }
+        }
+    }
+
+    /// Does with a packet what the verdict of our hook says: nf_hook_slow(), and after that the
+    /// function to which netfilter's caller gave the packet.
+    ///
+    /// # Safety
+    ///
+    /// The buffer is the caller's, and is gone afterwards; softirqs are off.
+    unsafe fn send(
+        &self,
+        skb: NonNull<bindings::sk_buff>,
+        state: &mut bindings::nf_hook_state,
+        verdict: Verdict,
+    ) {
+        let skb = skb.as_ptr();
+        let first = match (verdict, self.first) {
+            (Verdict::Stolen, _) => return,
+            (Verdict::Accept, Some(first)) => first,
+            // SAFETY: the buffer is ours.
+            (Verdict::Drop, _) | (Verdict::Accept, None) => unsafe {
+                return bindings::mxp_drop(skb);
+            },
+        };
+        // SAFETY: the hooks are there as long as the RCU section; all that `state` points to lives
+        // as long as the packet; and so netfilter does it.
+        unsafe {
+            if bindings::nf_hook_slow(skb, state, self.entries, first) == 1 {
+                if let Some(onward) = state.okfn {
+                    onward(state.net, state.sk, skb);
+                }
+            }
+        }
+    }
+}
