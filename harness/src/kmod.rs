@@ -183,8 +183,12 @@ fn asserts(tree: &Path) -> bool {
 }
 
 /// What the kernel calls in softirqs, where a panic would take the machine down: netfilter's
-/// hooks and RCU's callbacks. A part of their mangled names.
-const IN_SOFTIRQ: [&str; 2] = ["5hooks10trampoline", "10free_later4free"];
+/// hooks, RCU's callbacks and tasklets. A part of their mangled names.
+const IN_SOFTIRQ: [&str; 3] = [
+    "5hooks10trampoline",
+    "10free_later4free",
+    "7tasklet11run_tasklet",
+];
 
 // Rust code that can panic refers to a function that does so. What runs in a softirq must not reach
 // one; what runs for a system call may, through the kernel crate's own containers.

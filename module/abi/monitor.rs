@@ -11,6 +11,12 @@
 //! the sum of the line, modulo 2^64. What is no count but a state of the whole namespace, like
 //! `flows_current`, has its value alone.
 //!
+//! `batch` is laid out like `stats`. Its lines are `packets`, how many packets waited for others, and
+//! how often packets that waited went on, by the reason: `full`, they were as many as may wait;
+//! `late`, the first had waited as long as it may; `round`, the kernel had received all that had
+//! come; `order`, a packet came that cannot wait. Packets divided by the sum of the others is the
+//! mean size of a batch.
+//!
 //! `hash` goes on with the same six lines for each IP version, whose name comes first: `v4_flows`
 //! and `v4_chains` are how many there are; `v4_entries` is how many entries are on chains, two for
 //! each flow; `v4_collisions`, how many of them are not the first on theirs; `v4_longest_chain`,
@@ -40,6 +46,8 @@
 
 /// How many lengths of chains the file `hash` tells apart.
 pub const CHAIN_LENGTHS: usize = 16;
+/// First line of the file `batch`.
+pub const BATCH_TITLE: &str = "# mutex_proxy batch 1";
 /// First line of the file `hash`.
 pub const HASH_TITLE: &str = "# mutex_proxy hash 1";
 /// The hooks of which the file `latency` tells.

@@ -11,10 +11,11 @@ use kernel::sync::Arc;
 use self::Source::{Counted, OfLocks, State};
 use crate::abi::histogram::{Octaves, Scale};
 use crate::abi::monitor::{
-    CHAIN_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE,
-    POOL_TITLE, STATS_TITLE,
+    BATCH_TITLE, CHAIN_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE,
+    LATENCY_TITLE, POOL_TITLE, STATS_TITLE,
 };
 use crate::abi::proxy;
+use crate::datapath::batch::Reason;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::latency::Histogram;
@@ -33,6 +34,8 @@ pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Direc
     let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
     let stats = Stats(instance.clone());
     directory.file(c_str!("stats"), MODE, Arc::new(stats, GFP_KERNEL)?)?;
+    let batch = Batch(instance.clone());
+    directory.file(c_str!("batch"), MODE, Arc::new(batch, GFP_KERNEL)?)?;
     let hash = Hash(instance.clone());
     directory.file(c_str!("hash"), MODE, Arc::new(hash, GFP_KERNEL)?)?;
     let pool = Pool(instance.clone());
@@ -114,6 +117,31 @@ fn numbers(
         write!(out, " {number}")?;
     }
     Ok(())
+}
+
+/// How packets waited for each other.
+struct Batch(Arc<Instance>);
+
+impl Show for Batch {
+    fn show(&self, out: &mut Text<'_>) -> Result {
+        writeln!(out, "{BATCH_TITLE}")?;
+        out.write_str("cpus")?;
+        numbers(out, percpu::cpus())?;
+        let batches = &self.0.batches;
+        out.write_str("\npackets")?;
+        sum_and_counts(out, batches.packets())?;
+        for (name, reason) in [
+            ("full", Reason::Full),
+            ("late", Reason::Late),
+            ("round", Reason::Round),
+            ("order", Reason::Order),
+        ] {
+            write!(out, "\n{name}")?;
+            sum_and_counts(out, batches.flushes(reason))?;
+        }
+        out.write_str("\n")?;
+        Ok(())
+    }
 }
 
 /// How well the flows are spread over the tables.

@@ -27,7 +27,7 @@ pub(crate) trait Deferring: Send + Sync {
 /// One CPU's share, and the tasklet that works on it.
 #[repr(C)]
 pub(crate) struct Slot<L> {
-    // The first field: see `call`.
+    // The first field: see `run_tasklet`.
     tasklet: UnsafeCell<bindings::tasklet_struct>,
     target: AtomicPtr<c_void>,
     /// The share.
@@ -88,24 +88,25 @@ impl<L: Send + Sync> Tasklets<L> {
     }
 }
 
+unsafe extern "C" fn run_tasklet<T: Deferring>(tasklet: *mut bindings::tasklet_struct) {
+    // SAFETY: the tasklet is the first field of a slot, which lives as long as the target; that
+    // lives until the tasklet was killed.
+    unsafe {
+        let slot = &*tasklet.cast::<Slot<T::Local>>();
+        let target = slot.target.load(Ordering::Acquire);
+        (*target.cast::<T>()).run(slot);
+    }
+}
+
 /// Tasklets that are switched on. Dropping it lets those that were scheduled run, and no more.
 pub(crate) struct Running<T: Deferring>(Arc<T>);
 
 impl<T: Deferring> Running<T> {
     /// Switches the tasklets of `target` on; once only.
     pub(crate) fn new(target: Arc<T>) -> Self {
-        unsafe extern "C" fn call<T: Deferring>(tasklet: *mut bindings::tasklet_struct) {
-            // SAFETY: the tasklet is the first field of a slot, which lives as long as the target;
-            // that lives until the tasklet was killed.
-            unsafe {
-                let slot = &*tasklet.cast::<Slot<T::Local>>();
-                let target = slot.target.load(Ordering::Acquire);
-                (*target.cast::<T>()).run(slot);
-            }
-        }
         for slot in target.tasklets().slots.iter() {
             // SAFETY: nobody schedules it yet, and it stays where it is.
-            unsafe { bindings::tasklet_setup(slot.tasklet.get(), Some(call::<T>)) };
+            unsafe { bindings::tasklet_setup(slot.tasklet.get(), Some(run_tasklet::<T>)) };
             let pointer = core::ptr::from_ref::<T>(&target).cast_mut().cast();
             slot.target.store(pointer, Ordering::Release);
         }

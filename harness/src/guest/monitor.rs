@@ -11,7 +11,8 @@ use std::str::Split;
 use anyhow::{bail, ensure, Context, Result};
 use mutex_abi::histogram::{self, Scale};
 use mutex_abi::monitor::{
-    LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE, POOL_TITLE, STATS_TITLE,
+    BATCH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE, POOL_TITLE,
+    STATS_TITLE,
 };
 
 use super::namespace::Namespace;
@@ -67,6 +68,14 @@ impl Stats {
     /// As for [`Self::parse`].
     pub fn parse_pool(text: &str) -> Result<Self> {
         Self::with_title(text, POOL_TITLE)
+    }
+
+    /// Reads the text of the file `batch`, which is laid out alike.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`].
+    pub fn parse_batch(text: &str) -> Result<Self> {
+        Self::with_title(text, BATCH_TITLE)
     }
 
     /// The total of the line called `name`.

@@ -13,6 +13,7 @@ use super::random::Random;
 // Of linux/pkt_sched.h.
 const LATENCY64: u16 = 10;
 const JITTER64: u16 = 11;
+const SLOT: u16 = 12;
 const PRNG_SEED: u16 = 14;
 
 /// Packets that wait at the most; more than any test has under way.
@@ -29,6 +30,8 @@ pub struct Netem {
     pub delay: Duration,
     /// By how much that varies; packets overtake each other.
     pub jitter: Duration,
+    /// If not zero: packets wait for the end of slots of this length, and then go all at once.
+    pub slot: Duration,
     /// Of the random numbers that decide.
     pub seed: u64,
 }
@@ -64,6 +67,16 @@ impl Netem {
             bytes.extend(12_u16.to_ne_bytes());
             bytes.extend(attribute.to_ne_bytes());
             bytes.extend(value.to_ne_bytes());
+        }
+        if !self.slot.is_zero() {
+            // struct tc_netem_slot: least and most delay, packets and bytes (no limit), and a
+            // distribution (none).
+            let slot = self.slot.as_nanos() as u64;
+            bytes.extend(44_u16.to_ne_bytes());
+            bytes.extend(SLOT.to_ne_bytes());
+            for word in [slot, slot, 0, 0, 0] {
+                bytes.extend(word.to_ne_bytes());
+            }
         }
         bytes
     }

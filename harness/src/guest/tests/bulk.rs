@@ -35,6 +35,7 @@ const NOTHING: Netem = Netem {
     duplicate: 0,
     delay: Duration::ZERO,
     jitter: Duration::ZERO,
+    slot: Duration::ZERO,
     seed: 0,
 };
 

@@ -3,6 +3,7 @@
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
 //! itself. Each test brings the module up and down by itself.
 
+mod batch;
 mod bulk;
 mod conntrack;
 mod context;
@@ -171,6 +172,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(conntrack::tests());
     let long = [
         upstreams::tests(),
+        batch::tests(),
         bulk::tests(),
         many::tests(),
         memory::tests(),
