@@ -9,7 +9,7 @@
 /// When a packet comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// A clock of the CPU, in ticks.
+    /// A clock of the CPU, in nanoseconds.
     pub clock: u64,
     /// Changes from one round of receiving to the next.
     pub round: u32,
@@ -20,7 +20,7 @@ pub struct Arrival {
 pub struct Limits {
     /// Packets of a batch. Below two none waits.
     pub size: u32,
-    /// Ticks of the clock. Packets farther apart do not wait for each other.
+    /// Nanoseconds. Packets farther apart do not wait for each other.
     pub time: u64,
 }
 

@@ -138,7 +138,7 @@ pub(crate) fn offer<'p, A: Batched>(
     };
     let limits = Limits {
         size: parameters::perf_batch_size(),
-        time: time::in_clock(parameters::perf_batch_timeout()),
+        time: u64::from(parameters::perf_batch_timeout()).wrapping_mul(1000),
     };
     if !queue.gate.asks_to_wait(at, limits) {
         return Err(packet);

@@ -31,19 +31,11 @@ pub(crate) fn ticks_khz() -> u32 {
     unsafe { core::ptr::read_volatile(&raw const bindings::tsc_khz) }
 }
 
-/// The time-stamp counter, for times that need not be exact to the instruction.
+/// This CPU's clock, in nanoseconds; where the time-stamp counter cannot be used, it goes in ticks.
 #[inline(always)]
 pub(crate) fn clock() -> u64 {
-    // SAFETY: part of every x86-64.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
-/// How many ticks of [`clock`] that many microseconds are; none if nobody knows.
-#[inline(always)]
-pub(crate) fn in_clock(microseconds: u32) -> u64 {
-    // SAFETY: a word that does not change after boot.
-    let kilohertz = unsafe { core::ptr::read_volatile(&raw const bindings::tsc_khz) };
-    u64::from(microseconds).wrapping_mul(kilohertz.into()) / 1000
+    // SAFETY: has no preconditions.
+    unsafe { bindings::local_clock() }
 }
 
 /// Changes whenever this CPU begins to receive packets: with every round of that softirq.
