@@ -26,7 +26,8 @@
 //!
 //! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with what the
 //! module has of memory for flows: for all namespaces together, in flows. `v4_nodes` is how many
-//! there are; of these `v4_idle` wait to be used, `v4_waiting` were removed and wait until no packet
+//! there are; of these `v4_idle` wait to be used, `v4_idle_on_node0` and so on, a line for each NUMA
+//! node, with no CPU yet, but on a node; `v4_waiting` were removed and wait until no packet
 //! is in them, and the others are in use; `v4_peak`, the most there ever were; `v4_grace_periods`,
 //! after how many grace periods flows were reclaimed. Three lines have a total and a number for
 //! each CPU: `v4_alloc_fast`, memory that was taken from what was idle; `v4_alloc_slow`, from the

@@ -198,6 +198,9 @@ fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Re
     let held = pool.held();
     writeln!(out, "{name}_nodes {}", held.nodes)?;
     writeln!(out, "{name}_idle {}", held.idle)?;
+    for (node, idle) in pool.depots().enumerate() {
+        writeln!(out, "{name}_idle_on_node{node} {idle}")?;
+    }
     writeln!(out, "{name}_waiting {}", held.waiting)?;
     writeln!(out, "{name}_peak {}", held.peak)?;
     writeln!(out, "{name}_grace_periods {}", held.grace_periods)?;

@@ -198,6 +198,14 @@ impl<K: Send + Sync, T: Spare> Pool<K, T> {
         })
     }
 
+    /// How much memory is idle in the depot of each NUMA node, in the order of their numbers.
+    pub(crate) fn depots(&self) -> impl Iterator<Item = usize> + '_ {
+        let depots = &self.inner().shared.depots;
+        depots
+            .iter()
+            .map(|depot| depot.with(|depot| depot.idle.count()))
+    }
+
     /// How much memory there is now.
     pub(crate) fn held(&self) -> Held {
         self.inner().shared.held()

@@ -7,7 +7,9 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{anyhow, ensure, Context as _, Result};
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
 
 use super::conversation::{Conversation, Servers};
 use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
@@ -36,6 +38,12 @@ pub fn tests() -> Vec<GuestTest> {
             "without the pool, memory of flows is freed when they go",
             pool_off,
         ),
+        GuestTest::single(
+            "pool-keeps-to-nodes",
+            "memory of flows is on the NUMA node whose CPU uses it, and comes back there",
+            pool_keeps_to_nodes,
+        )
+        .on_debug(),
         GuestTest::single(
             "cache-knows-flows",
             "a CPU's cache answers for flows, as long as they live and as it has its size",
@@ -173,6 +181,68 @@ fn pool_off() -> Result<()> {
     );
     drop(observer);
     setup.finish()
+}
+
+/// The first CPU of a NUMA node.
+fn cpu_of(node: usize) -> Result<usize> {
+    let path = format!("/sys/devices/system/node/node{node}/cpulist");
+    let list = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let first = list.split([',', '-', '\n']).next().unwrap_or_default();
+    first
+        .parse()
+        .with_context(|| format!("node {node} has no CPU: {list:?}"))
+}
+
+/// Packets are handled by the CPU that sends them, since their links are virtual.
+fn pool_keeps_to_nodes() -> Result<()> {
+    const FLOWS: u32 = 40;
+    const NODES: usize = 2;
+    let setup = Setup::new()?;
+    let router = &setup.layout.router;
+    let observer = setup.context(&[])?;
+    let servers = Servers::new(&setup.layout, Family::V4)?;
+    for node in [1, 0] {
+        let context = setup.context(&all_rules())?;
+        let before: Vec<u64> = (0..NODES)
+            .map(|of| idle_on(router, of))
+            .collect::<Result<_>>()?;
+        let cpu = cpu_of(node)?;
+        thread::scope(|scope| -> Result<()> {
+            let opened = scope.spawn(|| {
+                let mut cpus = CpuSet::new();
+                cpus.set(cpu)?;
+                sched_setaffinity(Pid::from_raw(0), &cpus)?;
+                open(&servers, FLOWS).map(drop)
+            });
+            opened.join().map_err(|_| anyhow!("a thread panicked"))?
+        })?;
+        drop(context);
+        Pool::wait(router, "reclaimed flows", |pool| {
+            pool.in_use() == 0 && pool.waiting == 0
+        })?;
+        // In between, some may have been given back to the kernel, but none comes from there.
+        for (of, before) in before.into_iter().enumerate() {
+            let idle = idle_on(router, of)?;
+            let right = if of == node {
+                idle > u64::from(FLOWS) / 4
+            } else {
+                idle <= before
+            };
+            ensure!(
+                right,
+                "{FLOWS} flows on node {node}: {idle} are idle on node {of}, {before} were"
+            );
+        }
+    }
+    drop(observer);
+    setup.finish()
+}
+
+fn idle_on(namespace: &Namespace, node: usize) -> Result<u64> {
+    let mut file = monitor::open(namespace, "pool")?.context("there is no file pool")?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    monitor::Stats::parse_pool(&text)?.total(&format!("v4_idle_on_node{node}"))
 }
 
 /// Sets the size of the caches, and waits until that has been taken note of.
