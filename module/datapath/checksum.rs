@@ -57,8 +57,19 @@ pub struct Delta(u16);
 impl Delta {
     /// The change from `old` to `new`.
     pub const fn between(old: Sum, new: Sum) -> Self {
-        // Subtraction is adding the complement (RFC 1624, equation 3).
-        Self(Sum(new.fold() as u64 + (!old.fold()) as u64).fold())
+        // A zero in ones' complement, and more than any sum of a packet's words.
+        const ZERO: u64 = 0xffff << 32;
+        Self(Sum(new.0.wrapping_add(ZERO).wrapping_sub(old.0)).fold())
+    }
+
+    /// The change back.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        match self.0 {
+            // As `between` says that nothing changes.
+            0xffff => self,
+            sum => Self(!sum),
+        }
     }
 
     /// Both changes.
@@ -108,6 +119,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn there_and_back_is_nothing(old in prop::collection::vec(any::<u32>(), 0..10), new in any::<u64>()) {
+            let old = old.into_iter().fold(Sum::default(), Sum::add);
+            let new = Sum::default().add(new as u32).add((new >> 32) as u32);
+            let there = Delta::between(old, new);
+            prop_assert_eq!(there.reverse(), Delta::between(new, old));
+            prop_assert_eq!(there.and(there.reverse()).0, 0xffff);
+            // What is added, by the definition of a difference.
+            prop_assert_eq!(
+                (u64::from(old.fold()) + u64::from(there.0)) % 0xffff,
+                u64::from(new.fold()) % 0xffff
+            );
+        }
+
         #[test]
         fn incremental_equals_full(
             mut words in prop::collection::vec(any::<u16>(), 4..40),

@@ -58,10 +58,18 @@ impl Change {
     /// What changes when packets of `old` become packets of `new`.
     pub fn between<A: Address>(old: &Tuple<A>, new: &Tuple<A>) -> Self {
         let ((old, old_ports), (new, new_ports)) = (old.sums(), new.sums());
-        let addresses = Delta::between(old, new);
         Self {
-            addresses,
-            transport: addresses.and(Delta::between(old_ports, new_ports)),
+            addresses: Delta::between(old, new),
+            transport: Delta::between(old.and(old_ports), new.and(new_ports)),
+        }
+    }
+
+    /// What changes back, also when both are seen from their other ends.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        Self {
+            addresses: self.addresses.reverse(),
+            transport: self.transport.reverse(),
         }
     }
 }
@@ -111,6 +119,7 @@ impl<R: Default> Flow<R> {
     /// A flow whose packets look like `original` when they come from the client, and like
     /// `upstream` when they leave for the upstream; with what packets of either side look like on
     /// arrival.
+    #[inline(always)]
     pub fn new<A: Address>(
         original: &Tuple<A>,
         upstream: &Tuple<A>,
@@ -118,22 +127,20 @@ impl<R: Default> Flow<R> {
         now: u32,
     ) -> ([Tuple<A>; 2], Self) {
         let keys = [*original, upstream.reverse()];
-        let half = |from: &Tuple<A>, to: &Tuple<A>| Half {
+        let half = |change| Half {
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             route: R::default(),
             progress: Progress::default(),
             last_seen: AtomicU32::new(now),
-            change: Change::between(from, to),
+            change,
             life: AtomicU8::new(State::Opening as u8),
             upstream: owner.upstream,
             high: AtomicU16::new(0),
             low: AtomicU32::new(owner.context),
         };
-        let halves = [
-            half(original, upstream),
-            half(&upstream.reverse(), &original.reverse()),
-        ];
+        let change = Change::between(original, upstream);
+        let halves = [half(change), half(change.reverse())];
         (keys, Self { halves })
     }
 }

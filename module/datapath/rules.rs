@@ -101,6 +101,8 @@ pub struct Rules<S, T> {
     pub rules: S,
     /// A pool for each context.
     pub pools: T,
+    /// Where addresses of upstreams may be: [`Pool::spots`] of all pools.
+    pub spots: u64,
 }
 
 impl<A, S, T, P> Rules<S, T>
@@ -111,7 +113,7 @@ where
     P: Deref<Target = Pool<A>> + 'static,
 {
     /// Where a new connection of `tuple`, seen at `hook`, goes; `interface` is asked at most once
-    /// for each rule that names one.
+    /// for each rule that names one, and `moment` is told whether its random number is used.
     ///
     /// The first rule that matches decides. A packet on its way to an upstream, of whatever
     /// context, is left alone: a proxy's own connections do not come back to a proxy. So is a
@@ -121,18 +123,18 @@ where
         hook: u8,
         tuple: &Tuple<A>,
         interface: impl Fn() -> Name,
-        moment: impl FnOnce() -> Moment,
+        moment: impl FnOnce(bool) -> Moment,
     ) -> Option<Choice<A>> {
         let (rule, pool) = self
             .open()
             .find(|(rule, _)| rule.matches(hook, tuple, &interface))?;
         if rule.action == Action::Bypass
             || self.leads_to_upstream(tuple)
-            || tuple.protocol == Protocol::Udp && self.leads_to_upstream(&tuple.reverse())
+            || tuple.protocol == Protocol::Udp && self.comes_from_upstream(tuple)
         {
             return None;
         }
-        let (number, upstream) = pool.select(rule.upstreams, tuple, &moment())?;
+        let (number, upstream) = pool.select(rule.upstreams, tuple, || moment(pool.is_random()))?;
         let owner = Owner {
             context: pool.owner,
             upstream: number,
@@ -148,14 +150,30 @@ where
         })
     }
 
-    // Whether the packet goes to an upstream: to its very port or, if that keeps ports, to one
-    // that a rule leaves it.
+    // Whether the packet goes to an upstream.
+    #[inline(always)]
     fn leads_to_upstream(&self, tuple: &Tuple<A>) -> bool {
+        // Nearly always the end of it.
+        self.spots & tuple.destination().spot() != 0 && self.is_upstream(tuple)
+    }
+
+    // Whether one the other way would.
+    #[inline(always)]
+    fn comes_from_upstream(&self, tuple: &Tuple<A>) -> bool {
+        self.spots & tuple.source().spot() != 0 && self.is_upstream(&tuple.reverse())
+    }
+
+    // Whether it goes to an upstream: to its very port or, if that keeps ports, to one that a rule leaves it.
+    #[cold]
+    #[inline(never)]
+    fn is_upstream(&self, tuple: &Tuple<A>) -> bool {
         let (address, port) = (tuple.destination(), tuple.ports.destination());
         let mut pools = self.pools.iter().filter(|pool| !pool.is_closed());
         pools.any(|pool| pool.is_at(address, port))
             || self.open().any(|(rule, pool)| {
-                rule.serves(tuple) && pool.keeps_ports_at(rule.upstreams, address)
+                pool.keeps_ports(rule.upstreams)
+                    && rule.serves(tuple)
+                    && pool.keeps_ports_at(rule.upstreams, address)
             })
     }
 
@@ -233,12 +251,14 @@ mod tests {
         let mut all = Rules {
             rules: Vec::new(),
             pools: Vec::new(),
+            spots: 0,
         };
         for (owner, (upstreams, rules)) in (1..).zip(contexts) {
             let place = all.pools.len();
             all.rules
                 .extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
             let pool = Pool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
+            all.spots |= pool.spots();
             all.pools.push(Box::new(pool));
         }
         all
@@ -249,7 +269,7 @@ mod tests {
         Tuple::new(Protocol::Tcp, ip([172, 16, 0, 7]), ip(destination), ports)
     }
 
-    fn moment() -> Moment {
+    fn moment(_: bool) -> Moment {
         Moment {
             now: 0,
             retry: 1,

@@ -56,8 +56,7 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
     ) -> Option<(&'g Entry<A, R>, Side)> {
-        let found = self.chains.find(guard, self.hash(tuple), tuple)?;
-        Some((found.node, Side::from_index(found.side)))
+        self.find_hashed(guard, self.hash(tuple), tuple)
     }
 
     /// As `find`, in fewer instructions; but while the table grows it may overlook a flow.
@@ -68,6 +67,18 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         tuple: &Tuple<A>,
     ) -> Option<(&'g Entry<A, R>, Side)> {
         let found = self.chains.find_quickly(guard, self.hash(tuple), tuple)?;
+        Some((found.node, Side::from_index(found.side)))
+    }
+
+    /// As `find`, for a tuple of which the hash is known.
+    #[inline(always)]
+    pub fn find_hashed<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: usize,
+        tuple: &Tuple<A>,
+    ) -> Option<(&'g Entry<A, R>, Side)> {
+        let found = self.chains.find(guard, hash, tuple)?;
         Some((found.node, Side::from_index(found.side)))
     }
 
@@ -133,7 +144,20 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
         flow: Owned<'_, Tuple<A>, Flow<R>, H>,
     ) -> &'g Entry<A, R> {
         let hashes = self.table.hashes(&flow);
-        self.table.flows.fetch_add(1, Ordering::Relaxed);
+        self.insert_hashed(guard, flow, hashes)
+    }
+
+    /// The same with the hashes of the flow's sides.
+    pub fn insert_hashed<'g, H: Heap<Entry<A, R>>>(
+        &mut self,
+        guard: &'g ReadGuard,
+        flow: Owned<'_, Tuple<A>, Flow<R>, H>,
+        hashes: [usize; 2],
+    ) -> &'g Entry<A, R> {
+        // Under the lock: nobody else writes it.
+        let flows = self.table.flows();
+        let flows = flows.wrapping_add(1);
+        self.table.flows.store(flows, Ordering::Relaxed);
         self.editor.publish(guard, flow, hashes)
     }
 
@@ -146,7 +170,9 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
     ) -> Option<Retired<'h, Tuple<A>, Flow<R>, H>> {
         let hashes = self.table.hashes(flow);
         let retired = self.editor.withdraw(guard, heap, flow, hashes)?;
-        self.table.flows.fetch_sub(1, Ordering::Relaxed);
+        let flows = self.table.flows();
+        let flows = flows.wrapping_sub(1);
+        self.table.flows.store(flows, Ordering::Relaxed);
         Some(retired)
     }
 

@@ -28,6 +28,8 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     fn mask(prefix: u8) -> Self;
     /// The sum of its words.
     fn sum(self) -> Sum;
+    /// One of 64 bits, by its last bytes.
+    fn spot(self) -> u64;
 
     /// Puts a pair together.
     fn pair(source: Self, destination: Self) -> Self::Pair;
@@ -80,6 +82,11 @@ impl Address for V4 {
     }
 
     #[inline(always)]
+    fn spot(self) -> u64 {
+        // The last byte is the highest of a number in network byte order.
+        1_u64.wrapping_shl(self.0 >> 24 ^ self.0 >> 16)
+    }
+
     fn pair(source: Self, destination: Self) -> u64 {
         if LITTLE {
             source.0 as u64 | (destination.0 as u64) << 32
@@ -147,6 +154,11 @@ impl Address for V6 {
     }
 
     #[inline(always)]
+    fn spot(self) -> u64 {
+        let [_, low] = self.0;
+        1_u64.wrapping_shl((low >> 56 ^ low >> 48) as u32)
+    }
+
     fn pair(source: Self, destination: Self) -> [u64; 4] {
         let ([a, b], [c, d]) = (source.0, destination.0);
         [a, b, c, d]

@@ -47,6 +47,10 @@ impl Failure {
         FAILED | u64::from(now)
     }
 
+    fn is_none(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+
     fn health(&self, moment: &Moment) -> Health {
         match self.0.load(Relaxed) {
             0 => Health::Good,
@@ -105,6 +109,33 @@ impl<A: Address> Member<A> {
     fn is_at(&self, address: A, port: u16) -> bool {
         self.address == address && (self.port == port || self.port == 0)
     }
+
+    // What packets of `tuple` look like on their way here.
+    fn lead(&self, tuple: &Tuple<A>) -> Tuple<A> {
+        let port = match self.port {
+            0 => tuple.ports.destination(),
+            port => port,
+        };
+        tuple.to(self.address, port)
+    }
+}
+
+/// Some members of a pool, in the order of their numbers.
+struct Members<'a, A> {
+    pool: &'a Pool<A>,
+    left: u8,
+}
+
+impl<'a, A> Iterator for Members<'a, A> {
+    type Item = (u8, &'a Member<A>);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.left.trailing_zeros() as u8;
+        self.left &= self.left.wrapping_sub(1);
+        let member = self.pool.members.get(usize::from(number))?.as_ref()?;
+        Some((number, member))
+    }
 }
 
 /// The upstreams of one IP version of a context. Their numbers are those of the configuration,
@@ -118,6 +149,9 @@ pub struct Pool<A> {
     // Written once for each new flow.
     turn: AtomicU32,
     members: [Option<Member<A>>; MAX_UPSTREAMS],
+    // Which members there are, and which of them keep the destination's port.
+    present: u8,
+    keeping: u8,
 }
 
 impl<A: Address> Pool<A> {
@@ -127,13 +161,38 @@ impl<A: Address> Pool<A> {
         selection: Selection,
         mut upstreams: impl Iterator<Item = Upstream>,
     ) -> Self {
+        let members: [Option<Member<A>>; MAX_UPSTREAMS] =
+            core::array::from_fn(|_| upstreams.next().and_then(|one| Member::new(&one)));
+        let which = |is: fn(&Member<A>) -> bool| {
+            let numbers = (0..).zip(&members);
+            let those = numbers.filter(|(_, member)| member.as_ref().is_some_and(is));
+            those.fold(0, |set, (number, _)| set | bit(number))
+        };
         Self {
             owner,
             closed: AtomicBool::new(false),
             selection,
             turn: AtomicU32::new(0),
-            members: core::array::from_fn(|_| upstreams.next().and_then(|one| Member::new(&one))),
+            present: which(|_| true),
+            keeping: which(|member| member.port == 0),
+            members,
         }
+    }
+
+    /// The spots of all upstreams' addresses.
+    pub fn spots(&self) -> u64 {
+        self.members(u8::MAX)
+            .fold(0, |spots, (_, member)| spots | member.address.spot())
+    }
+
+    /// Whether a selection takes a random number.
+    pub fn is_random(&self) -> bool {
+        self.selection == Selection::Random && !self.present.is_power_of_two()
+    }
+
+    /// Whether any upstream of `set` keeps the destination's port.
+    pub fn keeps_ports(&self, set: u8) -> bool {
+        self.keeping & set != 0
     }
 
     /// From now on the context's rules match nothing any more.
@@ -147,14 +206,11 @@ impl<A: Address> Pool<A> {
     }
 
     // The members of `set` with their numbers.
-    fn members(&self, set: u8) -> impl Iterator<Item = (u8, &Member<A>)> + Clone {
-        (0..)
-            .zip(&self.members)
-            .filter_map(move |(number, member)| {
-                let member = member.as_ref()?;
-                (u32::from(set).wrapping_shr(u32::from(number)) & 1 != 0)
-                    .then_some((number, member))
-            })
+    fn members(&self, set: u8) -> Members<'_, A> {
+        Members {
+            pool: self,
+            left: set & self.present,
+        }
     }
 
     /// Whether an upstream is at this address and has this very port, in network byte order.
@@ -165,13 +221,34 @@ impl<A: Address> Pool<A> {
 
     /// Whether an upstream of `set` is at this address and keeps the destination's port.
     pub fn keeps_ports_at(&self, set: u8, address: A) -> bool {
-        self.members(set)
-            .any(|(_, member)| member.address == address && member.port == 0)
+        self.members(set & self.keeping)
+            .any(|(_, member)| member.address == address)
     }
 
     /// The number of the upstream of `candidates` to which a new flow like `tuple` goes, and what
     /// its packets look like when they leave. `None` if no upstream is among them.
+    #[inline(always)]
     pub fn select(
+        &self,
+        candidates: u8,
+        tuple: &Tuple<A>,
+        moment: impl FnOnce() -> Moment,
+    ) -> Option<(u8, Tuple<A>)> {
+        // There is nothing to choose, whatever its health.
+        let usable = candidates & self.present;
+        if usable.is_power_of_two() {
+            let (number, member) = self.members(usable).next()?;
+            if tuple.protocol == Protocol::Tcp && !member.failure.is_none() {
+                member.failure.admits(&moment());
+            }
+            return Some((number, member.lead(tuple)));
+        }
+        self.select_among(candidates, tuple, &moment())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn select_among(
         &self,
         candidates: u8,
         tuple: &Tuple<A>,
@@ -198,11 +275,7 @@ impl<A: Address> Pool<A> {
             }
             usable &= !bit(number);
         };
-        let port = match member.port {
-            0 => tuple.ports.destination(),
-            port => port,
-        };
-        Some((number, tuple.to(member.address, port)))
+        Some((number, member.lead(tuple)))
     }
 
     fn pick(&self, set: u8, turn: u32) -> Option<(u8, &Member<A>)> {
@@ -210,7 +283,7 @@ impl<A: Address> Pool<A> {
         if self.selection == Selection::Failover {
             return members.min_by_key(|(_, member)| member.priority);
         }
-        let count = members.clone().count() as u32;
+        let count = (set & self.present).count_ones();
         members.nth(turn.checked_rem(count)? as usize)
     }
 
@@ -273,7 +346,7 @@ mod tests {
     }
 
     fn select(pool: &Pool<V4>, set: u8, moment: Moment) -> Option<u8> {
-        let (number, to) = pool.select(set, &tuple(Protocol::Tcp), &moment)?;
+        let (number, to) = pool.select(set, &tuple(Protocol::Tcp), || moment)?;
         assert_eq!(to.destination(), ip([10, 0, 0, number]));
         assert_eq!(to.ports.destination(), (7000 + u16::from(number)).to_be());
         assert_eq!(to.source(), ip([1; 4]));
@@ -339,7 +412,7 @@ mod tests {
     fn a_datagram_tries_nothing() {
         let pool = pool(Selection::Failover, &[0, 1]);
         let next = |protocol, now| {
-            let selected = pool.select(0b11, &tuple(protocol), &at(now));
+            let selected = pool.select(0b11, &tuple(protocol), || at(now));
             selected.map(|(number, _)| number)
         };
         report(&pool, 0, Failed, 0);
@@ -379,7 +452,7 @@ mod tests {
             ..upstream(3, 0)
         };
         let pool = Pool::<V4>::new(1, Selection::Failover, [upstream(2, 9), keeps].into_iter());
-        let (number, to) = pool.select(0b11, &tuple(Protocol::Tcp), &at(0)).unwrap();
+        let (number, to) = pool.select(0b11, &tuple(Protocol::Tcp), || at(0)).unwrap();
         assert_eq!((number, to.ports.destination()), (1, 80_u16.to_be()));
         assert!(pool.is_at(ip([10, 0, 0, 2]), 7002_u16.to_be()));
         assert!(!pool.is_at(ip([10, 0, 0, 2]), 80) && !pool.is_at(ip([10, 0, 0, 3]), 80));
@@ -388,7 +461,9 @@ mod tests {
         // What it was sent to last does not matter.
         pool.report(1, ip([10, 0, 0, 3]), 99, Failed, 0);
         assert_eq!(
-            pool.select(0b11, &tuple(Protocol::Tcp), &at(0)).unwrap().0,
+            pool.select(0b11, &tuple(Protocol::Tcp), || at(0))
+                .unwrap()
+                .0,
             0
         );
     }
@@ -421,7 +496,7 @@ mod tests {
                     None => prop_assert!(!(0..8).any(|number| is_candidate(number, false))),
                 }
                 let six = Tuple::new(Protocol::Tcp, V6([0; 2]), V6([0; 2]), Ports::new(1, 2));
-                let selected = other.select(set, &six, &moment).is_some();
+                let selected = other.select(set, &six, || moment).is_some();
                 prop_assert_eq!(selected, (0..8).any(|number| is_candidate(number, true)));
             }
         }

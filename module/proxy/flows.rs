@@ -39,7 +39,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Without any flow.
     pub(crate) fn new() -> Result<Self> {
-        let keeps = || parameters::perf_enable_pool() != 0;
+        let keeps = parameters::words::perf_enable_pool();
         Ok(Self {
             // A flow of IPv4 fills three cache lines: keys, and a half for each side.
             v4: Pool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
@@ -126,6 +126,23 @@ impl<A: Stored> Flows<A> {
         rcu::read(|guard| self.table.chains(guard))
     }
 
+    /// The hash of `tuple` in the table.
+    #[inline(always)]
+    pub(crate) fn hash(&self, tuple: &Tuple<A>) -> usize {
+        self.table.hash(tuple)
+    }
+
+    /// As `find`, for a tuple of which the hash is known.
+    #[inline(always)]
+    pub(crate) fn find_hashed<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        hash: usize,
+        tuple: &Tuple<A>,
+    ) -> Option<(&'g Entry<A>, Side)> {
+        self.table.find_hashed(guard, hash, tuple)
+    }
+
     /// The flow to which a packet of `tuple` belongs, and which of its sides it is.
     pub(crate) fn find<'g>(
         &'g self,
@@ -183,19 +200,20 @@ impl<A: Stored> Flows<A> {
         self.table.head(guard, tuple)
     }
 
-    /// Makes a flow from `original` to `upstream`, from another source port if that one is taken
+    /// Makes a flow from `original`, of which the hash is known, to `upstream`, from another source port if that one is taken
     /// there or `upstream` comes from another address, which then is the machine's own. The flow
     /// may be another CPU's that was faster.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
+        hash: usize,
         original: &Tuple<A>,
         upstream: &Tuple<A>,
         owner: Owner,
         instance: &Instance,
     ) -> Result<&'g Entry<A>, Refused> {
         let (flow, created) = self.table.edit(|edit| {
-            if let Some((flow, _)) = self.table.find(guard, original) {
+            if let Some((flow, _)) = self.table.find_hashed(guard, hash, original) {
                 return Ok((flow, false));
             }
             if self.count() >= parameters::max_flows() as usize {
@@ -208,11 +226,11 @@ impl<A: Stored> Flows<A> {
             }
             let own = original.source() != upstream.source();
             let upstream = self.free_port(guard, upstream, own);
-            let upstream = upstream.ok_or(Refused::NoPort)?;
+            let (upstream, reply) = upstream.ok_or(Refused::NoPort)?;
             let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
             let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
-            Ok((edit.insert(guard, flow), true))
+            Ok((edit.insert_hashed(guard, flow, [hash, reply]), true))
         })?;
         if created {
             instance.count(Counter::FlowsCreated);
@@ -221,11 +239,24 @@ impl<A: Stored> Flows<A> {
     }
 
     // `upstream`, or the same from another source port, such that answers to it are of no flow yet
-    // and, if it comes from an address of the machine's own, of no socket.
-    fn free_port(&self, guard: &ReadGuard, upstream: &Tuple<A>, own: bool) -> Option<Tuple<A>> {
-        let free = |tuple: &Tuple<A>| self.table.find(guard, &tuple.reverse()).is_none();
-        if !own && free(upstream) {
-            return Some(*upstream);
+    // and, if it comes from an address of the machine's own, of no socket; and the hash of answers.
+    fn free_port(
+        &self,
+        guard: &ReadGuard,
+        upstream: &Tuple<A>,
+        own: bool,
+    ) -> Option<(Tuple<A>, usize)> {
+        let free = |tuple: Tuple<A>| {
+            let answer = tuple.reverse();
+            let hash = self.table.hash(&answer);
+            let taken = self.table.find_hashed(guard, hash, &answer).is_some();
+            (!taken).then_some((tuple, hash))
+        };
+        if !own {
+            let same = free(*upstream);
+            if same.is_some() {
+                return same;
+            }
         }
         let range = if own {
             FIRST_SOCKET_PORT - FIRST_PORT
@@ -236,7 +267,7 @@ impl<A: Stored> Flows<A> {
         (0..PORT_ATTEMPTS)
             .map(|step| FIRST_PORT + (u32::from(start) + u32::from(step)) as u16 % range)
             .map(|port| upstream.from_port(port.to_be()))
-            .find(free)
+            .find_map(free)
     }
 
     /// Takes one flow out.

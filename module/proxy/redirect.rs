@@ -348,8 +348,10 @@ fn handle<A: Routed, const LOCAL: bool>(
     } else {
         None
     };
-    let Some((flow, side)) = known.or_else(|| flows.find(guard, &headers.tuple)) else {
-        return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
+    let hash = flows.hash(&headers.tuple);
+    let known = known.or_else(|| flows.find_hashed(guard, hash, &headers.tuple));
+    let Some((flow, side)) = known else {
+        return begin::<A, LOCAL>(instance, guard, packet, headers, hash, segment);
     };
     if !flow.is_plain(side, segment.as_ref())
         && advance(
@@ -363,7 +365,7 @@ fn handle<A: Routed, const LOCAL: bool>(
         ) == Next::BeginAnew
     {
         flows.remove(guard, flow, instance);
-        return begin::<A, LOCAL>(instance, guard, packet, headers, segment);
+        return begin::<A, LOCAL>(instance, guard, packet, headers, hash, segment);
     }
     pass::<A, LOCAL>(instance, packet, headers, flow, side, false)
 }
@@ -402,13 +404,14 @@ fn advance<A: Routed>(
     Next::Pass
 }
 
-// A packet of no flow.
+// A packet of no flow; `hash` is its tuple's.
 #[cold]
 fn begin<A: Routed, const LOCAL: bool>(
     instance: &Instance,
     guard: &ReadGuard,
     packet: &mut Packet<'_>,
     headers: &packet::Packet<A>,
+    hash: usize,
     segment: Option<Segment>,
 ) -> Verdict {
     // A connection that was there before the rule goes on as it began.
@@ -436,7 +439,14 @@ fn begin<A: Routed, const LOCAL: bool>(
         }
     }
     let flows = A::flows(instance);
-    match flows.create(guard, &headers.tuple, &upstream, choice.owner, instance) {
+    match flows.create(
+        guard,
+        hash,
+        &headers.tuple,
+        &upstream,
+        choice.owner,
+        instance,
+    ) {
         Ok(flow) => {
             advance(
                 instance,
@@ -462,11 +472,11 @@ fn begin<A: Routed, const LOCAL: bool>(
     }
 }
 
-fn moment() -> Moment {
+fn moment(is_random: bool) -> Moment {
     Moment {
         now: time::jiffies(),
         retry: parameters::upstream_retry().saturating_mul(time::HZ),
-        random: random(),
+        random: if is_random { random() } else { 0 },
     }
 }
 
@@ -484,7 +494,7 @@ fn pass<A: Routed, const LOCAL: bool>(
     let from = &headers.tuple;
     let to = flow.key(side.other() as usize).reverse();
     let end = headers.transport.wrapping_add(header_length(to.protocol));
-    if !packet.skb.unshare(end) {
+    if packet.skb.writable(end).is_none() && !packet.skb.unshare(end) {
         instance.count(Counter::DroppedNoMemory);
         return Verdict::Drop;
     }

@@ -77,12 +77,14 @@ const fn empty<A>() -> VersionRules<A> {
     Rules {
         rules: KVec::new(),
         pools: KVec::new(),
+        spots: 0,
     }
 }
 
 fn push<A: Address>(all: &mut VersionRules<A>, pool: &Arc<Pool<A>>, rules: &[Rule]) -> Result {
     let place = all.pools.len();
     all.pools.push(pool.clone(), GFP_KERNEL)?;
+    all.spots |= pool.spots();
     for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
         all.rules.push(rule, GFP_KERNEL)?;
     }

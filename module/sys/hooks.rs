@@ -204,9 +204,7 @@ impl Packet<'_> {
         let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
         let status = match family {
             // SAFETY: all three are what netfilter gave this hook.
-            Family::V4 => unsafe {
-                bindings::ip_route_me_harder(net, sk, skb, bindings::RTN_UNSPEC as u32)
-            },
+            Family::V4 => unsafe { bindings::mxp_route_output_v4(net, sk, skb) },
             // SAFETY: as above.
             Family::V6 => unsafe { bindings::ip6_route_me_harder(net, sk, skb) },
         };

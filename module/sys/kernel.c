@@ -25,18 +25,26 @@ void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 	lockdep_set_class(&lock->lock, &keys[rank]);
 }
 
-/* Whether another CPU held it, so that this one had to wait. */
-bool mxp_spin_lock_bh(struct mxp_spinlock *lock)
+/* Keeps softirqs off, which they mostly are already. */
+unsigned int mxp_spin_lock(struct mxp_spinlock *lock)
 {
-	if (spin_trylock_bh(&lock->lock))
-		return false;
-	spin_lock_bh(&lock->lock);
-	return true;
+	unsigned int how = 0;
+
+	if (!softirq_count()) {
+		local_bh_disable();
+		how = MXP_SOFTIRQS_WERE_ON;
+	}
+	if (spin_trylock(&lock->lock))
+		return how;
+	spin_lock(&lock->lock);
+	return how | MXP_WAITED;
 }
 
-void mxp_spin_unlock_bh(struct mxp_spinlock *lock)
+void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how)
 {
-	spin_unlock_bh(&lock->lock);
+	spin_unlock(&lock->lock);
+	if (how & MXP_SOFTIRQS_WERE_ON)
+		local_bh_enable();
 }
 
 void mxp_cond_resched(void)
@@ -177,6 +185,21 @@ unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long 
 	return copy_to_user(to, from, size);
 }
 
+/* The way of a packet of the machine's own. */
+int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	__be32 saddr = ip_hdr(skb)->saddr;
+	unsigned int type = RTN_LOCAL;
+
+	/*
+	 * If not told, ip_route_me_harder() looks the source up, only to see whether it is a unicast
+	 * address: that would be another look-up.
+	 */
+	if (ipv4_is_zeronet(saddr) || ipv4_is_multicast(saddr) || ipv4_is_lbcast(saddr))
+		type = RTN_UNSPEC;
+	return ip_route_me_harder(net, sk, skb, type);
+}
+
 /* The way of a packet that came in, by addresses that may not be those in its header. */
 int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
 {
@@ -241,37 +264,36 @@ bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
 }
 
 /*
- * Whether other packets of the flow may take the packet's route: a unicast one that works, not
- * in a VRF, where the device is exchanged only after the hook, and without a lightweight tunnel
- * or a transformation, whose state belongs to a packet.
+ * The packet's route, if other packets of the flow may take it, with a reference: a unicast one
+ * that works, not in a VRF, where the device is exchanged only after the hook, and without a
+ * lightweight tunnel or a transformation, whose state belongs to a packet. Else NULL.
  */
-bool mxp_route_may_be_kept(const struct sk_buff *skb)
+struct dst_entry *mxp_route_to_keep(const struct sk_buff *skb, u32 *cookie)
 {
-	const struct dst_entry *dst = skb_dst(skb);
+	struct dst_entry *dst = skb_dst(skb);
 
 	if (!dst || dst->error || dst->lwtstate || dst->obsolete != DST_OBSOLETE_FORCE_CHK)
-		return false;
+		return NULL;
 	if (dst->flags & (DST_METADATA | DST_FAKE_RTABLE))
-		return false;
+		return NULL;
 #ifdef CONFIG_XFRM
 	if (dst->xfrm)
-		return false;
+		return NULL;
 #endif
 	if (skb->dev && netif_is_l3_slave(skb->dev))
-		return false;
+		return NULL;
 	if (dst->ops->family == AF_INET) {
 		u16 type = dst_rtable(dst)->rt_type;
 
-		return type == RTN_UNICAST || type == RTN_LOCAL;
+		if (type != RTN_UNICAST && type != RTN_LOCAL)
+			return NULL;
+		*cookie = 0;
+	} else {
+		if (ipv6_addr_is_multicast(&ipv6_hdr(skb)->daddr))
+			return NULL;
+		*cookie = rt6_get_cookie(dst_rt6_info(dst));
 	}
-	return !ipv6_addr_is_multicast(&ipv6_hdr(skb)->daddr);
-}
-
-u32 mxp_route_cookie(const struct sk_buff *skb)
-{
-	const struct dst_entry *dst = skb_dst(skb);
-
-	return dst->ops->family == AF_INET6 ? rt6_get_cookie(dst_rt6_info(dst)) : 0;
+	return dst_hold_safe(dst) ? dst : NULL;
 }
 
 bool mxp_dst_valid(struct dst_entry *dst, u32 cookie)
@@ -287,11 +309,6 @@ bool mxp_dst_hold(struct dst_entry *dst)
 void mxp_dst_release(struct dst_entry *dst)
 {
 	dst_release(dst);
-}
-
-struct dst_entry *mxp_skb_dst(const struct sk_buff *skb)
-{
-	return skb_dst(skb);
 }
 
 void mxp_skb_dst_drop(struct sk_buff *skb)

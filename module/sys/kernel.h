@@ -64,8 +64,14 @@ enum mxp_rank {
 };
 
 void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
-bool mxp_spin_lock_bh(struct mxp_spinlock *lock);
-void mxp_spin_unlock_bh(struct mxp_spinlock *lock);
+/* How a lock was taken. */
+enum {
+	MXP_WAITED = 1,		/* another CPU held it */
+	MXP_SOFTIRQS_WERE_ON = 2,
+};
+
+unsigned int mxp_spin_lock(struct mxp_spinlock *lock);
+void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how);
 
 void mxp_cond_resched(void);
 bool mxp_skb_copy(struct sk_buff *skb);
@@ -101,17 +107,16 @@ struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name);
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);
 
+int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb);
 int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
 int mxp_route_input_v6(struct sk_buff *skb);
 __be32 mxp_source_back_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
 bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
 			const struct in6_addr *saddr, struct in6_addr *ours);
-bool mxp_route_may_be_kept(const struct sk_buff *skb);
-u32 mxp_route_cookie(const struct sk_buff *skb);
+struct dst_entry *mxp_route_to_keep(const struct sk_buff *skb, u32 *cookie);
 bool mxp_dst_valid(struct dst_entry *dst, u32 cookie);
 bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
-struct dst_entry *mxp_skb_dst(const struct sk_buff *skb);
 void mxp_skb_dst_drop(struct sk_buff *skb);
 
 int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local);

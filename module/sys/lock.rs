@@ -49,10 +49,10 @@ impl Raw {
     #[inline(always)]
     fn with<R>(&self, function: impl FnOnce(bool) -> R) -> R {
         // SAFETY: initialised in `new`.
-        let waited = unsafe { bindings::mxp_spin_lock_bh(self.0.get()) };
-        let result = function(waited);
+        let how = unsafe { bindings::mxp_spin_lock(self.0.get()) };
+        let result = function(how & bindings::MXP_WAITED != 0);
         // SAFETY: taken above.
-        unsafe { bindings::mxp_spin_unlock_bh(self.0.get()) };
+        unsafe { bindings::mxp_spin_unlock(self.0.get(), how) };
         result
     }
 }

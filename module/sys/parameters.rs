@@ -16,11 +16,24 @@ macro_rules! parameters {
             $(#[$doc])*
             #[inline(always)]
             pub(crate) fn $name() -> u32 {
-                // SAFETY: an `unsigned int` of C, aligned, which sysfs writes whole; AtomicU32 has
-                // its size and alignment.
-                unsafe { &symbols::$symbol }.load(core::sync::atomic::Ordering::Relaxed)
+                words::$name().load(core::sync::atomic::Ordering::Relaxed)
             }
         )*
+
+        /// Where they are, for who is told which one to ask.
+        pub(crate) mod words {
+            use core::sync::atomic::AtomicU32;
+
+            $(
+                $(#[$doc])*
+                #[inline(always)]
+                pub(crate) fn $name() -> &'static AtomicU32 {
+                    // SAFETY: an `unsigned int` of C, aligned, which sysfs writes whole; AtomicU32
+                    // has its size and alignment.
+                    unsafe { &super::symbols::$symbol }
+                }
+            )*
+        }
     };
 }
 

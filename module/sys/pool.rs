@@ -13,7 +13,7 @@
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use kernel::prelude::*;
 use kernel::str::CStr;
@@ -117,7 +117,7 @@ pub(crate) struct Held {
 
 struct Shared<K: Send + Sync, T: Spare> {
     base: usize,
-    keeps: fn() -> bool,
+    keeps: &'static AtomicU32,
     slab: Slab<Node<K, T>>,
     locals: PerCpu<Locked<Local<K, T>>>,
     depots: KVec<Locked<Store<K, T>>>,
@@ -152,9 +152,9 @@ unsafe impl<K: Send + Sync, T: Spare> Sync for Pool<K, T> {}
 
 impl<K: Send + Sync, T: Spare> Pool<K, T> {
     /// A pool of nodes that /proc/slabinfo knows as `name`, aligned to `align` bytes, 16 at least.
-    /// As long as `keeps` says no, it keeps nothing: memory is from kmalloc(), and freed when it
+    /// As long as `keeps` is zero, it keeps nothing: memory is from kmalloc(), and freed when it
     /// comes back.
-    pub(crate) fn new(name: &'static CStr, align: u32, keeps: fn() -> bool) -> Result<Self> {
+    pub(crate) fn new(name: &'static CStr, align: u32, keeps: &'static AtomicU32) -> Result<Self> {
         // The heap's memory is as near to nodes as any of it: all is in the direct map.
         let inner = KBox::<Inner<K, T>>::new_uninit(GFP_KERNEL)?;
         let base = inner.as_ptr().addr() & !15;
@@ -310,7 +310,12 @@ impl<K: Send + Sync, T: Spare> Inner<K, T> {
 }
 
 impl<K: Send + Sync, T: Spare> Shared<K, T> {
-    fn new(name: &'static CStr, align: u32, base: usize, keeps: fn() -> bool) -> Result<Self> {
+    fn new(
+        name: &'static CStr,
+        align: u32,
+        base: usize,
+        keeps: &'static AtomicU32,
+    ) -> Result<Self> {
         let local = || {
             Locked::of_cpu(Local {
                 store: Store::new(base),
@@ -346,7 +351,7 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
 
     fn take(&self) -> Option<NonNull<Node<K, T>>> {
         self.locals.this().with(|local| {
-            if !(self.keeps)() {
+            if self.keeps.load(Ordering::Relaxed) == 0 {
                 let node = slab::kmalloc()?;
                 local.slow = local.slow.wrapping_add(1);
                 return self.adopt(&mut local.store, node).then_some(node);
@@ -417,7 +422,7 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
                 }
             }
         }
-        if !(self.keeps)() {
+        if self.keeps.load(Ordering::Relaxed) == 0 {
             self.trim(Keep::Nothing);
         }
         (reclaimed, more)

@@ -109,16 +109,10 @@ impl Route {
     /// Keeps the route that the packet has got, if the flow's other packets may take it.
     #[cold]
     pub(crate) fn keep(&self, packet: &Packet<'_>) {
-        let skb = packet.skb.as_ptr();
+        let mut cookie = 0;
         // SAFETY: the buffer is the hook's, its route valid as long as it has it.
-        let (dst, cookie) = unsafe {
-            if !bindings::mxp_route_may_be_kept(skb) {
-                return;
-            }
-            (bindings::mxp_skb_dst(skb), bindings::mxp_route_cookie(skb))
-        };
-        // SAFETY: as above.
-        if !unsafe { bindings::mxp_dst_hold(dst) } {
+        let dst = unsafe { bindings::mxp_route_to_keep(packet.skb.as_ptr(), &raw mut cookie) };
+        if dst.is_null() {
             return;
         }
         // Who reads a mixture of two routes' words looks the way up again, or takes a way that

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,14 +184,13 @@ fn pool_off() -> Result<()> {
     setup.finish()
 }
 
-/// The first CPU of a NUMA node.
+/// A CPU of a NUMA node. Not by the node's own list, which for nodes that the kernel made up has
+/// the CPUs of all that are one in truth.
 fn cpu_of(node: usize) -> Result<usize> {
-    let path = format!("/sys/devices/system/node/node{node}/cpulist");
-    let list = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let first = list.split([',', '-', '\n']).next().unwrap_or_default();
-    first
-        .parse()
-        .with_context(|| format!("node {node} has no CPU: {list:?}"))
+    let cpus = thread::available_parallelism()?.get();
+    (0..cpus)
+        .find(|cpu| Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}/node{node}")).exists())
+        .with_context(|| format!("node {node} has no CPU"))
 }
 
 /// Packets are handled by the CPU that sends them, since their links are virtual.

@@ -237,7 +237,12 @@ fn agree<A: Address>(mut input: Input<'_>) {
             Box::new(Pool::<A>::new(owner, context.model.selection(), upstreams))
         })
         .collect();
-    let compiled = Rules { rules, pools };
+    let spots = pools.iter().fold(0, |spots, pool| spots | pool.spots());
+    let compiled = Rules {
+        rules,
+        pools,
+        spots,
+    };
     while !input.is_empty() {
         let how = input.u8();
         if how & 15 == 15 {
@@ -279,7 +284,7 @@ fn one<A: Address>(
     let ports = Ports::new(from, to);
     let tuple = Tuple::new(connection.protocol, source, destination, ports);
     let interface = || connection.interface;
-    let chosen = rules.choose(connection.hook, &tuple, interface, || *moment);
+    let chosen = rules.choose(connection.hook, &tuple, interface, |_| *moment);
     let expected = choose::<A>(contexts, connection, moment);
     let found = chosen.map(|choice| {
         let owner = choice.owner;

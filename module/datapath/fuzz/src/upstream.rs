@@ -36,16 +36,17 @@ impl Model {
         protocol: Protocol,
         moment: &Moment,
     ) -> Option<usize> {
+        let candidates: Vec<usize> = (0..self.upstreams.len())
+            .filter(|&at| set >> at & 1 != 0 && self.upstreams[at].family == family)
+            .collect();
         let turn = match self.selection {
-            Selection::RoundRobin => {
+            // Of one there is no turn to take.
+            Selection::RoundRobin if candidates.len() != 1 => {
                 self.turn = self.turn.wrapping_add(1);
                 self.turn.wrapping_sub(1)
             }
             _ => moment.random,
         };
-        let candidates: Vec<usize> = (0..self.upstreams.len())
-            .filter(|&at| set >> at & 1 != 0 && self.upstreams[at].family == family)
-            .collect();
         // Those that failed are passed over, until one may try them again.
         let rested = |since: u32| moment.now.wrapping_sub(since) >= moment.retry;
         let usable: Vec<usize> = candidates
@@ -148,7 +149,7 @@ fn select(input: &mut Input<'_>, how: u8, pool: &Pool<V4>, model: &mut Model, no
     let tuple = Tuple::new(protocol, V4(1), V4(2), Ports::new(3, 4));
     let expected = model.select(Family::V4, set, protocol, &moment);
     let expected = expected.map(|number| (number as u8, model.tuple(number, &tuple)));
-    assert_eq!(pool.select(set, &tuple, &moment), expected);
+    assert_eq!(pool.select(set, &tuple, || moment), expected);
 }
 
 fn report(input: &mut Input<'_>, how: u8, pool: &Pool<V4>, model: &mut Model, now: u32) {
