@@ -339,9 +339,11 @@ mod tests {
         assert_eq!(packet.transport, 64);
         assert_eq!(u16::from_be(packet.tuple.ports.destination()), 53);
         assert_eq!(V6::glance(&ipv6(0, &rest)), None);
-        let mut source_routed = vec![17, 0, 4, 1, 0, 0, 0, 0];
-        source_routed.extend(UDP);
-        assert_eq!(V6::parse(&ipv6(43, &source_routed)), Parsed::Other);
+        for segments_left in [1, 2, 255] {
+            let mut source_routed = vec![17, 0, 4, segments_left, 0, 0, 0, 0];
+            source_routed.extend(UDP);
+            assert_eq!(V6::parse(&ipv6(43, &source_routed)), Parsed::Other);
+        }
     }
 
     #[test]

@@ -241,6 +241,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Mutex;
 
+    type Place<A> = (Tuple<A>, Side);
     type TestTable<A> = Table<A, (), Vec<Head<A, ()>>, Mutex<()>>;
 
     fn heads<A: Address>(count: usize) -> Vec<Head<A, ()>> {
@@ -278,7 +279,7 @@ mod tests {
         };
         let table = table::<A>(4);
         // For the tuple of a packet the original tuple of its flow, and its side.
-        let mut model: Vec<(Tuple<A>, (Tuple<A>, Side))> = Vec::new();
+        let mut model: Vec<(Tuple<A>, Place<A>)> = Vec::new();
         let original_of = |flow: &Entry<A, ()>| *flow.key(Side::Original as usize);
         let upstream = A::from_bytes([10; 16]);
         for step in steps {

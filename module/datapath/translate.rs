@@ -270,6 +270,20 @@ mod tests {
         }
     }
 
+    // One of them would be zero, which says that there is none.
+    #[test]
+    #[cfg_attr(miri, ignore = "many values")]
+    fn udp_with_a_checksum_stays_with_one() {
+        let whole = build::<V4>(Protocol::Udp, Offload::None, &[7; 32], &[1; 20]);
+        let (tuple, _) = parse::<V4>(&whole);
+        for sum in 1..=u16::MAX {
+            let mut bytes = whole.clone();
+            bytes[26..28].copy_from_slice(&sum.to_ne_bytes());
+            run(&mut bytes, &tuple.to(V4(9), 9), Offload::None);
+            assert_ne!(bytes[26..28], [0, 0], "{sum:#x}");
+        }
+    }
+
     #[test]
     fn short_headers_are_told() {
         let whole = build::<V4>(Protocol::Tcp, Offload::None, &[7; 32], &[5 << 4; 20]);

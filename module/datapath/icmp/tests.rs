@@ -331,6 +331,24 @@ fn the_packet_ends_where_the_message_says() {
     }
 }
 
+// One of them would be zero, which says that there is none.
+#[test]
+#[cfg_attr(miri, ignore = "many values")]
+fn udp_with_a_checksum_stays_with_one() {
+    let mut whole = network::<V4>(V4::pair(V4(1), V4(2)), V4::ICMP, 0, false, 36);
+    whole.extend([3, 3, 0, 0, 0, 0, 0, 0]);
+    whole.extend(network::<V4>(V4::pair(V4(2), V4(3)), 17, 0, false, 8));
+    whole.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+    let error = Error::<V4>::read(&whole, 20).unwrap();
+    let to = error.from().from_address(V4(9));
+    for sum in 1..=u16::MAX {
+        let mut bytes = whole.clone();
+        bytes[54..].copy_from_slice(&sum.to_ne_bytes());
+        assert!(error.translate(&mut bytes, &to, Offload::None).is_some());
+        assert_ne!(bytes[54..], [0, 0], "{sum:#x}");
+    }
+}
+
 #[test]
 fn the_example_holds() {
     let [client, server, upstream, router] = [1, 2, 3, 4].map(|last| ip([192, 0, 2, last]));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use mutex_datapath::host::{Boxes, Sections};
-use mutex_datapath::link::{Chains, Link, Owned, Rcu};
+use mutex_datapath::link::{Chains, Editor, Found, Link, Owned, Rcu};
 
 use super::input::Input;
 
@@ -80,7 +80,7 @@ impl World<'_> {
             let node = self.chains.find(guard, self.hash(key), &key)?.node;
             let [first, second] = [0, 1].map(|side| self.hash(*node.key(side)));
             let withdraw = |hashes| {
-                let withdrawn = |editor: &mut mutex_datapath::link::Editor<'_, _, _, _, _>| {
+                let withdrawn = |editor: &mut Editor<'_, _, _, _, _>| {
                     editor.withdraw(guard, &Boxes, node, hashes).is_some()
                 };
                 self.chains.edit(withdrawn)
@@ -188,7 +188,7 @@ impl World<'_> {
         Sections::read(|guard| {
             for key in 0..KEYS {
                 let expected = model.get(&key).copied();
-                let place = |found: mutex_datapath::link::Found<'_, u32, Value>| {
+                let place = |found: Found<'_, u32, Value>| {
                     assert_eq!(*found.key(), key);
                     assert_eq!(found.node.key(found.side), found.key());
                     Place {

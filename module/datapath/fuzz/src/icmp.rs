@@ -7,7 +7,7 @@ use mutex_abi::proxy::{Family, Protocol};
 use mutex_datapath::icmp::{Error, Icmp, ICMP_HEADER, REACH};
 use mutex_datapath::packet::Parsed;
 use mutex_datapath::translate::{DeviceSum, Offload};
-use mutex_datapath::tuple::{V4, V6};
+use mutex_datapath::tuple::{Tuple, V4, V6};
 
 use super::checksum::{get, is_zero, put, same, sum};
 use super::input::Input;
@@ -47,25 +47,19 @@ fn read<A: Icmp>(mut input: Input<'_>, offload: Offload, anywhere: usize) {
     };
     if let Some(error) = Error::<A>::read(bytes, at) {
         to.protocol = error.about.protocol;
-        let (_, message, datagram) = places(&error, at, bytes);
+        assert!(error.end() <= bytes.len().min(at + REACH));
         let mut bytes = bytes.to_vec();
         sum_header(A::FAMILY, &mut bytes);
-        sum_header(A::FAMILY, &mut bytes[datagram..]);
-        put(&mut bytes, message + CHECKSUM, 0);
+        sum_header(A::FAMILY, &mut bytes[at + ICMP_HEADER..]);
+        put(&mut bytes, at + CHECKSUM, 0);
         let value = match offload {
-            Offload::Partial => sum(&[&pseudo::<A>(&bytes, message)]),
-            _ => !sum(&[&pseudo::<A>(&bytes, message), &bytes[message..]]),
+            Offload::Partial => sum(&[&pseudo::<A>(&bytes, at)]),
+            _ => !sum(&[&pseudo::<A>(&bytes, at), &bytes[at..]]),
         };
-        put(&mut bytes, message + CHECKSUM, value);
+        put(&mut bytes, at + CHECKSUM, value);
         assert_eq!(Error::read(&bytes, at), Some(error));
         translated(bytes, at, &error, &to, offload);
     }
-}
-
-// Where the header of the message's IP, the message and the packet in it start.
-fn places<A: Icmp>(error: &Error<A>, at: usize, bytes: &[u8]) -> (usize, usize, usize) {
-    assert!(error.end() <= bytes.len().min(at + REACH));
-    (0, at, at + ICMP_HEADER)
 }
 
 // Only ICMPv6 has one.
@@ -80,7 +74,7 @@ fn translated<A: Icmp>(
     before: Vec<u8>,
     at: usize,
     error: &Error<A>,
-    to: &mutex_datapath::tuple::Tuple<A>,
+    to: &Tuple<A>,
     offload: Offload,
 ) {
     let end = error.end();

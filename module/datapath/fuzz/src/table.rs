@@ -76,6 +76,7 @@ thread_local! {
 struct World<'a, A: Address> {
     input: RefCell<Input<'a>>,
     table: Table<A, Name, Vec<Head<A, Name>>, Mutex<()>>,
+    seed: Seed,
     // By the names of flows, since tuples have no order.
     model: RefCell<BTreeMap<Name, [Tuple<A>; 2]>>,
     exchanging: Cell<bool>,
@@ -142,34 +143,38 @@ impl<A: Address> World<'_, A> {
         }
     }
 
-    // Takes some flows off some chains, or off all: then it is known which.
+    // Takes some flows off one chain, or off all: a flow is on that of its original side.
     fn sweep(&self, how: u8) {
-        let mut gone = Vec::new();
         let goes = |name: Name| name.number & 3 != how & 3;
-        let all = how & 4 != 0;
         Sections::read(|guard| {
             let chains = self.table.chains(guard);
             let first = usize::from(how >> 3) % chains;
-            let range = if all { 0..chains } else { first..first + 1 };
+            let range = if how & 4 == 0 {
+                first..first + 1
+            } else {
+                0..chains
+            };
             for chain in range {
-                let before = gone.len();
+                let mut gone = Vec::new();
                 let swept = self.table.edit(|edit| {
                     edit.sweep(guard, &Boxes, chain, |flow| {
                         let name = Name::of(flow);
-                        if goes(name) {
-                            gone.push(name);
-                        }
+                        gone.extend(goes(name).then_some(name));
                         goes(name)
                     })
                 });
-                assert_eq!(swept, gone.len() - before);
+                assert_eq!(swept, gone.len());
+                gone.sort_unstable();
+                let here =
+                    |keys: &[Tuple<A>; 2]| keys[0].hash(&self.seed) as usize % chains == chain;
+                let mut model = self.model.borrow_mut();
+                let expected = model
+                    .iter()
+                    .filter(|(name, keys)| goes(**name) && here(keys));
+                assert!(expected.map(|(name, _)| name).eq(&gone));
+                model.retain(|name, _| !gone.contains(name));
             }
         });
-        let mut model = self.model.borrow_mut();
-        for name in gone {
-            assert!(model.remove(&name).is_some());
-        }
-        assert!(!all || !model.keys().any(|&name| goes(name)));
     }
 
     fn evict(&self, number: u8) {
@@ -291,6 +296,7 @@ fn change<A: Address>(mut input: Input<'_>) {
     let world = World::<A> {
         input: RefCell::new(input),
         table,
+        seed,
         model: RefCell::default(),
         exchanging: Cell::new(false),
         steps: Cell::new(0),
