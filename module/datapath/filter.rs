@@ -84,7 +84,11 @@ mod tests {
                 };
                 ranges.iter().any(within)
             };
-            for [source, destination] in packets {
+            let edges = ranges.iter().flat_map(|&(_, [first, last])| {
+                let beside = [first.wrapping_sub(1), first, last, last.wrapping_add(1)];
+                beside.map(|port| [port; 2])
+            });
+            for [source, destination] in packets.into_iter().chain(edges) {
                 let ports = Ports::new(source.to_be(), destination.to_be());
                 let expected = has(false, destination) || has(true, source);
                 prop_assert_eq!(filter.passes(ports), expected);
