@@ -64,6 +64,7 @@ doctor *args: build
 # Check format, lints and documentation
 lint:
     cargo fmt --all --check
+    cargo fmt --check --manifest-path module/datapath/fuzz/Cargo.toml
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
