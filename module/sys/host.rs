@@ -6,24 +6,40 @@
 //! Memory is given back when a grace period ends and no sooner or later, so that Miri and the
 //! sanitizers see what is used too long and what is never given back.
 
+use core::cell::Cell;
 use core::ptr::NonNull;
-use std::sync::{Mutex, PoisonError, RwLock};
+use core::sync::atomic::{fence, AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
 
 use super::link::{Heap, Lock, Node, Rcu, ReadGuard};
 use super::recent::begin_epoch;
 
-// Readers share it, and who waits for them takes it alone.
-static SECTIONS: RwLock<()> = RwLock::new(());
+// For each thread, whether it is in a section. Sections of different threads order nothing between
+// them, as in the kernel: checkers would not see what an order that is only here makes up for.
+static READERS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
 static RETIRED: Mutex<Vec<Retired>> = Mutex::new(Vec::new());
 // Who waits does so until all is freed that was retired before, also by others.
 static WAITING: Mutex<()> = Mutex::new(());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A test that fails while it holds a lock is no reason for others to fail.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // Who shares it keeps `Boxes` from beginning an epoch.
 static STEADY: RwLock<()> = RwLock::new(());
 
 /// Waits for all sections that there are.
 pub(super) fn wait() {
-    drop(SECTIONS.write().unwrap_or_else(PoisonError::into_inner));
+    fence(Ordering::SeqCst);
+    // A thread whose first section comes later gets the lock after us, and sees what we see.
+    let readers = lock(&READERS).clone();
+    for inside in &readers {
+        while inside.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
 }
 
 /// Until it is dropped, what is kept in a cache is not made void by what others free.
@@ -50,25 +66,60 @@ unsafe fn free<N>(node: NonNull<()>) {
     drop(unsafe { Box::from_raw(node.cast::<N>().as_ptr()) });
 }
 
-/// Grace periods of the whole process. Sections must not be nested: a thread that waits for them
-/// keeps new ones out.
+struct Reader {
+    depth: Cell<usize>,
+    inside: Arc<AtomicBool>,
+}
+
+thread_local! {
+    static READER: Reader = {
+        let inside = Arc::new(AtomicBool::new(false));
+        lock(&READERS).push(inside.clone());
+        Reader { depth: Cell::new(0), inside }
+    };
+}
+
+struct Section<'a>(&'a Reader);
+
+impl<'a> Section<'a> {
+    fn enter(reader: &'a Reader) -> Self {
+        if reader.depth.replace(reader.depth.get() + 1) == 0 {
+            reader.inside.store(true, Ordering::Relaxed);
+            // Pairs with that in `synchronize`: either that sees the store, or this thread sees
+            // what was taken off chains before.
+            fence(Ordering::SeqCst);
+        }
+        Self(reader)
+    }
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        let depth = self.0.depth.get() - 1;
+        self.0.depth.set(depth);
+        if depth == 0 {
+            self.0.inside.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Read-side critical sections and grace periods, of the whole process.
 pub struct Sections;
 
-// SAFETY: `synchronize` gets the lock when every reader that held it has given it back.
+// SAFETY: `synchronize` waits for every thread that was in a section, to be seen outside of it.
 unsafe impl Rcu for Sections {
     fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
-        let _section = SECTIONS.read().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: what `Boxes` is given to retire it frees in `synchronize`, which waits for the
-        // lock that is held here.
-        read(&unsafe { ReadGuard::new() })
+        READER.with(|reader| {
+            let _section = Section::enter(reader);
+            // SAFETY: what `Boxes` is given to retire it frees in `synchronize`, which waits for
+            // this section.
+            read(&unsafe { ReadGuard::new() })
+        })
     }
 
     fn synchronize() {
-        let _waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let retired = {
-            let mut retired = RETIRED.lock().unwrap_or_else(PoisonError::into_inner);
-            core::mem::take(&mut *retired)
-        };
+        let _waiting = lock(&WAITING);
+        let retired = core::mem::take(&mut *lock(&RETIRED));
         wait();
         drop(STEADY.write().map(|_steady| begin_epoch()));
         wait();
@@ -77,6 +128,8 @@ unsafe impl Rcu for Sections {
             // and those before are gone.
             unsafe { free(node) };
         }
+        // Those of threads that are gone.
+        lock(&READERS).retain(|inside| Arc::strong_count(inside) > 1);
     }
 }
 
@@ -98,8 +151,7 @@ unsafe impl<K: Send + 'static, T: Send + 'static> Heap<Node<K, T>> for Boxes {
     }
 
     unsafe fn retire(&self, node: NonNull<Node<K, T>>) {
-        let mut retired = RETIRED.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.push(Retired {
+        lock(&RETIRED).push(Retired {
             node: node.cast(),
             free: free::<Node<K, T>>,
         });
@@ -109,7 +161,7 @@ unsafe impl<K: Send + 'static, T: Send + 'static> Heap<Node<K, T>> for Boxes {
 // SAFETY: a mutex.
 unsafe impl Lock for Mutex<()> {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R {
-        let _held = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = lock(self);
         function()
     }
 }
