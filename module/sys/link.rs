@@ -770,9 +770,12 @@ pub(super) mod tests {
 
     fn find(chains: &TestChains, key: u32) -> Option<(u32, usize)> {
         Sections::read(|guard| {
-            chains
-                .find(guard, key as usize, &key)
-                .map(|found| (**found.node, found.side))
+            let place = |found: Found<'_, u32, u32>| (**found.node, found.side);
+            let quickly = chains.find_quickly(guard, key as usize, &key).map(place);
+            let found = chains.find(guard, key as usize, &key).map(place);
+            // It may overlook something, but sees nothing that is not there.
+            assert!(quickly.is_none() || quickly == found);
+            found
         })
     }
 
