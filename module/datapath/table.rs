@@ -252,9 +252,6 @@ mod tests {
         Table::new(heads(chains), Mutex::new(()), Seed::new(1)).unwrap()
     }
 
-    /// Tuples of packets with the original tuple of their flow and their side.
-    type Model<A> = Vec<(Tuple<A>, (Tuple<A>, Side))>;
-
     #[derive(Clone, Debug)]
     enum Step {
         Insert(usize, u16),

@@ -159,19 +159,20 @@ mod tests {
     /// Uses memory again after a grace period, and frees it when told to.
     #[derive(Default)]
     struct Reusing {
-        retired: Mutex<Vec<usize>>,
-        idle: Mutex<Vec<usize>>,
+        retired: Mutex<Vec<Memory>>,
+        idle: Mutex<Vec<Memory>>,
     }
 
-    fn memory(address: usize) -> NonNull<TestNode> {
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).unwrap()
-    }
+    struct Memory(NonNull<TestNode>);
+
+    // SAFETY: who has it has the memory for himself, but for what readers see of it.
+    unsafe impl Send for Memory {}
 
     // SAFETY: a box is valid and exclusive; memory is only used again after `reclaim`.
     unsafe impl Heap<TestNode> for Reusing {
         fn take(&self) -> Option<NonNull<TestNode>> {
-            if let Some(address) = self.idle.lock().unwrap().pop() {
-                return Some(memory(address));
+            if let Some(memory) = self.idle.lock().unwrap().pop() {
+                return Some(memory.0);
             }
             let new = NonNull::from(Box::leak(Box::<TestNode>::new_uninit())).cast();
             // SAFETY: new memory.
@@ -182,17 +183,11 @@ mod tests {
         unsafe fn give_back(&self, node: NonNull<TestNode>) {
             // SAFETY: the caller's promise.
             unsafe { Node::finish(node) };
-            self.idle
-                .lock()
-                .unwrap()
-                .push(node.as_ptr().expose_provenance());
+            self.idle.lock().unwrap().push(Memory(node));
         }
 
         unsafe fn retire(&self, node: NonNull<TestNode>) {
-            self.retired
-                .lock()
-                .unwrap()
-                .push(node.as_ptr().expose_provenance());
+            self.retired.lock().unwrap().push(Memory(node));
         }
     }
 
@@ -200,9 +195,9 @@ mod tests {
         fn reclaim(&self) {
             let ready = core::mem::take(&mut *self.retired.lock().unwrap());
             host::wait();
-            for &address in &ready {
+            for memory in &ready {
                 // SAFETY: retired before the grace period.
-                unsafe { Node::finish(memory(address)) };
+                unsafe { Node::finish(memory.0) };
             }
             self.idle.lock().unwrap().extend(ready);
         }
@@ -211,9 +206,9 @@ mod tests {
             let surplus = core::mem::take(&mut *self.idle.lock().unwrap());
             begin_epoch();
             host::wait();
-            for address in surplus {
+            for memory in surplus {
                 // SAFETY: from `take`, nobody's, and not looked at any more.
-                drop(unsafe { Box::from_raw(memory(address).as_ptr()) });
+                drop(unsafe { Box::from_raw(memory.0.as_ptr()) });
             }
         }
     }
