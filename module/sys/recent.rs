@@ -232,6 +232,21 @@ mod tests {
         });
     }
 
+    /// Gives everything back.
+    fn finish(chains: &TestChains, heap: &Reusing) {
+        Sections::read(|guard| {
+            chains.edit(|editor| {
+                editor.walk(guard, 0, |editor, found| {
+                    if found.side == 0 {
+                        assert!(editor.withdraw(guard, heap, found.node, [0, 0]).is_some());
+                    }
+                });
+            });
+        });
+        heap.reclaim();
+        heap.free();
+    }
+
     fn remove(chains: &TestChains, heap: &Reusing, key: u32) {
         Sections::read(|guard| {
             let node = chains.find(guard, 0, &key).unwrap().node;
@@ -279,6 +294,7 @@ mod tests {
         heap.reclaim();
         heap.free();
         assert_eq!(look(&chains, &set, 1), [None, None]);
+        finish(&chains, &heap);
     }
 
     #[test]
@@ -305,6 +321,7 @@ mod tests {
             look(&chains, &set, WAYS as u32 - 1),
             [None, Some(WAYS as u32 - 1)]
         );
+        finish(&chains, &heap);
     }
 
     #[test]
@@ -315,6 +332,7 @@ mod tests {
         look(&chains, &set, 1);
         heap.free();
         assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
+        finish(&chains, &heap);
     }
 
     #[test]
@@ -349,5 +367,6 @@ mod tests {
                 }
             }
         });
+        finish(&chains, &heap);
     }
 }

@@ -123,7 +123,9 @@ mod tests {
     use super::*;
     use core::sync::atomic::{AtomicU64, Ordering};
 
+    // Nodes have to be aligned so far.
     #[derive(Default)]
+    #[repr(align(16))]
     struct Value(AtomicU64);
 
     impl Spare for Value {
