@@ -6,21 +6,13 @@
 //! round is the first to wait, and those after it wait with it until they are as many as may, or
 //! the first has waited long enough, or the round is over. A packet that comes alone never waits.
 
-/// When a packet comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// A clock of the CPU, in nanoseconds.
-    pub clock: u64,
-    /// Changes from one round of receiving to the next.
-    pub round: u32,
-}
-
 /// How many packets may wait, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Packets of a batch. Below two none waits.
     pub size: u32,
-    /// Nanoseconds. Packets farther apart do not wait for each other.
+    /// What may pass, in ticks of the clock that [`Gate::wait`] is given, until they go on with the
+    /// next packet.
     pub time: u64,
 }
 
@@ -62,8 +54,8 @@ pub struct Gate {
     waiting: u32,
     // When the first of them came.
     first: u64,
-    // When the last packet came, whether it waited or not.
-    last: Option<Arrival>,
+    // In which round the last packet came, whether it waited or not.
+    round: Option<u32>,
     // How many batches in a row were of one packet.
     alone: u32,
     // How many packets that could wait do not, since waiting was in vain.
@@ -76,17 +68,14 @@ impl Gate {
         self.waiting
     }
 
-    /// Whether a packet that comes now should wait, if it can.
+    /// Whether a packet of `round`, a number that is another in each round, should wait, if it can.
     #[inline]
-    pub fn asks_to_wait(&mut self, at: Arrival, limits: Limits) -> bool {
-        let Some(last) = self.last.replace(at) else {
-            return false;
-        };
+    pub fn asks_to_wait(&mut self, round: u32, size: u32) -> bool {
+        let comes_alone = self.round.replace(round) != Some(round);
         if self.waiting != 0 {
             return true;
         }
-        let apart = at.clock.wrapping_sub(last.clock);
-        if limits.size < 2 || at.round != last.round || apart > limits.time {
+        if comes_alone || size < 2 {
             return false;
         }
         let pauses = self.pause != 0;
@@ -96,15 +85,15 @@ impl Gate {
 
     /// Takes in the packet for which [`Self::asks_to_wait`] just said yes.
     #[inline]
-    pub fn wait(&mut self, at: Arrival, limits: Limits) -> Step {
+    pub fn wait(&mut self, clock: u64, limits: Limits) -> Step {
         self.waiting = self.waiting.saturating_add(1);
         if self.waiting == 1 {
-            self.first = at.clock;
+            self.first = clock;
             return Step::Begin;
         }
         if self.waiting >= limits.size {
             Step::GoOn(Reason::Full)
-        } else if at.clock.wrapping_sub(self.first) > limits.time {
+        } else if clock.wrapping_sub(self.first) > limits.time {
             Step::GoOn(Reason::Late)
         } else {
             Step::Wait
@@ -134,15 +123,11 @@ mod tests {
         time: 1000,
     };
 
-    fn at(clock: u64, round: u32) -> Arrival {
-        Arrival { clock, round }
-    }
-
     /// What becomes of a packet; `None` if it does not wait.
-    fn arrive(gate: &mut Gate, at: Arrival, limits: Limits) -> Option<Step> {
+    fn arrive(gate: &mut Gate, clock: u64, round: u32, limits: Limits) -> Option<Step> {
         let step = gate
-            .asks_to_wait(at, limits)
-            .then(|| gate.wait(at, limits))?;
+            .asks_to_wait(round, limits.size)
+            .then(|| gate.wait(clock, limits))?;
         if let Step::GoOn(_) = step {
             gate.gone_on();
         }
@@ -153,24 +138,14 @@ mod tests {
     fn a_packet_alone_in_its_round_never_waits() {
         let mut gate = Gate::default();
         for round in 0..100 {
-            assert_eq!(arrive(&mut gate, at(round.into(), round), LIMITS), None);
-        }
-    }
-
-    #[test]
-    fn packets_far_apart_do_not_wait() {
-        let mut gate = Gate::default();
-        for n in 0..100 {
-            assert_eq!(arrive(&mut gate, at(n * 1001, 0), LIMITS), None);
+            assert_eq!(arrive(&mut gate, 0, round, LIMITS), None);
         }
     }
 
     #[test]
     fn a_burst_waits_from_its_second_packet_on() {
         let mut gate = Gate::default();
-        let steps: Vec<_> = (0..10)
-            .map(|n| arrive(&mut gate, at(n, 7), LIMITS))
-            .collect();
+        let steps: Vec<_> = (0..10).map(|n| arrive(&mut gate, n, 7, LIMITS)).collect();
         let batch = [
             Some(Step::Begin),
             Some(Step::Wait),
@@ -189,12 +164,12 @@ mod tests {
     fn who_waited_long_enough_goes_on() {
         let mut gate = Gate::default();
         let limits = Limits { size: 64, ..LIMITS };
-        assert_eq!(arrive(&mut gate, at(0, 0), limits), None);
-        assert_eq!(arrive(&mut gate, at(500, 0), limits), Some(Step::Begin));
+        assert_eq!(arrive(&mut gate, 0, 0, limits), None);
+        assert_eq!(arrive(&mut gate, 500, 0, limits), Some(Step::Begin));
         // A new round changes nothing while packets wait: they came first.
-        assert_eq!(arrive(&mut gate, at(1500, 1), limits), Some(Step::Wait));
+        assert_eq!(arrive(&mut gate, 1500, 1, limits), Some(Step::Wait));
         let late = Some(Step::GoOn(Reason::Late));
-        assert_eq!(arrive(&mut gate, at(1501, 1), limits), late);
+        assert_eq!(arrive(&mut gate, 1501, 1, limits), late);
     }
 
     #[test]
@@ -204,8 +179,7 @@ mod tests {
         for round in 0..10_000 {
             // Two packets a round: the second would wait for nobody.
             for clock in [0, 1] {
-                let arrival = at(u64::from(round) * 10 + clock, round);
-                waited += u32::from(arrive(&mut gate, arrival, LIMITS).is_some());
+                waited += u32::from(arrive(&mut gate, clock, round, LIMITS).is_some());
             }
             gate.gone_on();
         }
@@ -213,7 +187,7 @@ mod tests {
         // And when there are more, all wait again, sooner or later.
         let mut begun = 0;
         for clock in 0..2000 {
-            let step = arrive(&mut gate, at(1_000_000 + clock, 1_000_000), LIMITS);
+            let step = arrive(&mut gate, clock, 1_000_000, LIMITS);
             begun += u32::from(step == Some(Step::Begin));
         }
         assert!(begun > 200, "{begun} batches");
@@ -235,10 +209,9 @@ mod tests {
             for (gap, new_round, ends) in packets {
                 clock += gap;
                 round += u32::from(new_round == 0);
-                let arrival = at(clock, round);
-                if gate.asks_to_wait(arrival, limits) {
+                if gate.asks_to_wait(round, size) {
                     queue.push(clock);
-                    match gate.wait(arrival, limits) {
+                    match gate.wait(clock, limits) {
                         Step::Begin => prop_assert_eq!(queue.len(), 1),
                         Step::Wait => {
                             prop_assert!(queue.len() > 1 && queue.len() < size as usize);

@@ -5,7 +5,7 @@
 
 use kernel::prelude::*;
 
-use crate::datapath::batch::{Arrival, Gate, Limits, Reason, Step};
+use crate::datapath::batch::{Gate, Limits, Reason, Step};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::tuple::{V4, V6};
@@ -132,15 +132,11 @@ pub(crate) fn offer<'p, A: Batched>(
     let Some(mut queue) = A::queue(&slot.local).try_lock() else {
         return Err(packet);
     };
-    let at = Arrival {
-        clock: time::clock(),
-        round: time::receiving_round(),
-    };
-    let limits = Limits {
-        size: parameters::perf_batch_size(),
-        time: u64::from(parameters::perf_batch_timeout()).wrapping_mul(1000),
-    };
-    if !queue.gate.asks_to_wait(at, limits) {
+    let size = parameters::perf_batch_size();
+    // Nor do packets of two ticks wait for each other: who receives without that softirq has one
+    // round only.
+    let round = time::receiving_round().wrapping_add(time::jiffies());
+    if !queue.gate.asks_to_wait(round, size) {
         return Err(packet);
     }
     let may = batches.tasklets.are_on() && parameters::perf_enable_batching() != 0;
@@ -148,7 +144,11 @@ pub(crate) fn offer<'p, A: Batched>(
         queue.go_on::<A>(instance, Reason::Order);
         return Err(packet);
     }
-    let step = queue.gate.wait(at, limits);
+    let limits = Limits {
+        size,
+        time: u64::from(parameters::perf_batch_timeout()).wrapping_mul(1000),
+    };
+    let step = queue.gate.wait(time::clock(), limits);
     let verdict = queue.waiting.push(packet);
     match step {
         Step::Begin => slot.schedule(),

@@ -30,10 +30,11 @@
 
 /*
  * An optimization that can be switched on and off. Its key is on when it is not as it is by
- * default, and one key more when any is: the default costs no more than one no-op where the hot
- * path asks.
+ * default, one more when any of these is, and one more when batching is on or any of these: the
+ * default costs no more than one no-op where the hot path asks.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
+DEFINE_STATIC_KEY_FALSE(mxp_saving_changed);
 
 #define CHOICE(name, value, high, description)					\
 	DEFINE_STATIC_KEY_FALSE(mxp_##name##_changed);				\
@@ -48,9 +49,11 @@ DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
 			return err;						\
 		if (is) {							\
 			static_branch_enable(&mxp_##name##_changed);		\
+			static_branch_inc(&mxp_saving_changed);			\
 			static_branch_inc(&mxp_any_changed);			\
 		} else {							\
 			static_branch_disable(&mxp_##name##_changed);		\
+			static_branch_dec(&mxp_saving_changed);			\
 			static_branch_dec(&mxp_any_changed);			\
 		}								\
 		return 0;							\

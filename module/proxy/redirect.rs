@@ -104,7 +104,10 @@ fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     guard: ReadGuard,
     packet: Glanced<'_, E>,
 ) -> Verdict {
-    if LOCAL || !is_on!(changed::BATCHING) {
+    if LOCAL {
+        return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
+    }
+    if !is_on!(changed::BATCHING) {
         return at_once::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     match batch::offer::<A>(instance, packet.into_packet()) {
@@ -138,8 +141,25 @@ pub(crate) fn resume<A: Batched>(
     }
 }
 
+// A packet that does not wait, or has waited, while all else is as by default.
 #[inline(never)]
 fn at_once<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
+    instance: &Instance,
+    guard: ReadGuard,
+    packet: Glanced<'_, E>,
+) -> Verdict {
+    if is_on!(changed::SAVING) {
+        return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
+    }
+    match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
+        Ok(verdict) => verdict,
+        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+    }
+}
+
+// The same while any of what saves work is off.
+#[inline(never)]
+fn costly<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,
     guard: ReadGuard,
     packet: Glanced<'_, E>,

@@ -45,6 +45,9 @@ pub(crate) mod changed {
         /// Any of the following is on.
         #[link_name = "mxp_any_changed"]
         pub(crate) static ANY: StaticKey;
+        /// Any of the following three is on.
+        #[link_name = "mxp_saving_changed"]
+        pub(crate) static SAVING: StaticKey;
         /// `perf_enable_rcu` is off.
         #[link_name = "mxp_perf_enable_rcu_changed"]
         pub(crate) static RCU: StaticKey;

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
 
 use super::conversation::Servers;
 use super::redirect::{switch_offloads, Offloads};
@@ -136,6 +138,28 @@ struct Bursts {
     family: Family,
     // The next sequence number of each flow.
     next: u32,
+    _pinned: Pinned,
+}
+
+/// Keeps this thread on one CPU, and so what it sends: what is received by two CPUs has no order.
+struct Pinned(CpuSet);
+
+impl Pinned {
+    fn new() -> Result<Self> {
+        let this = Pid::from_raw(0);
+        let all = sched_getaffinity(this)?;
+        let mut first = CpuSet::new();
+        first.set(0)?;
+        sched_setaffinity(this, &first).context("cannot stay on CPU 0")?;
+        Ok(Self(all))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Where a thread runs is no matter of the tests that come after.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
 }
 
 impl Bursts {
@@ -145,6 +169,7 @@ impl Bursts {
             server: udp(&setup.layout.server, upstream(family))?,
             family,
             next: 0,
+            _pinned: Pinned::new()?,
         })
     }
 
@@ -334,7 +359,8 @@ fn closed_under_traffic() -> Result<()> {
             bursts
                 .pass()
                 .with_context(|| format!("{family:?}, turn {turn}"))?;
-            bursts.pass()?;
+            let again = bursts.pass();
+            again.with_context(|| format!("{family:?}, turn {turn}, again"))?;
             waited += Batches::read(&setup.layout)?.packets;
             // Closed at all sorts of moments of the burst.
             bursts.send()?;
