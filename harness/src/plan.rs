@@ -147,6 +147,7 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
                         flows,
                         round_trips: matrix.round_trips,
                         warm_up: matrix.warm_up,
+                        burst: matrix.burst,
                     }));
                 }
             }
@@ -263,6 +264,7 @@ mod tests {
                 flows: vec![1],
                 round_trips: 10,
                 warm_up: 1,
+                burst: 1,
             },
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::guest::flows;
-use crate::guest::protocol::{Family, Protocol, Subject, Way};
+use crate::guest::protocol::{Family, Protocol, Subject, Way, MAX_BURST, MAX_BURST_BYTES};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
 const MIN_PAYLOAD: u16 = 16;
@@ -72,6 +72,10 @@ pub struct TrafficMatrix {
     pub round_trips: u32,
     /// Round trips before them.
     pub warm_up: u32,
+    /// Packets of the client in each; more than one reach the router at once. One flow of UDP of
+    /// the way `forward` only.
+    #[serde(default = "once")]
+    pub burst: u32,
 }
 
 /// A value of a module parameter; sysfs takes them all as text.
@@ -175,7 +179,12 @@ impl TrafficMatrix {
             }
             let message =
                 "with the way \"local\" there can be only 1 flow: each would need a socket";
-            (local && flows != 1).then(|| (index, message.to_owned()))
+            if local && flows != 1 {
+                return Some((index, message.to_owned()));
+            }
+            let message =
+                "with traffic.burst there can be only 1 flow: a burst is sent as one packet";
+            (self.burst != 1 && flows != 1).then(|| (index, message.to_owned()))
         })
     }
 }
@@ -200,9 +209,18 @@ impl Scenario {
         if self.boots == 0 || traffic.round_trips == 0 {
             bail!("boots and traffic.round-trips must be at least 1");
         }
+        let bursts = (2..=MAX_BURST).contains(&traffic.burst)
+            && traffic.ways == [Way::Forward]
+            && traffic.protocols == [Protocol::Udp];
+        if traffic.burst != 1 && !bursts {
+            bail!("traffic.burst: 1, or for forwarded UDP only at most {MAX_BURST}");
+        }
         for payload in &traffic.payloads {
             if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(payload) {
                 bail!("traffic.payloads: {payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}");
+            }
+            if u32::from(*payload) * traffic.burst > MAX_BURST_BYTES {
+                bail!("traffic.burst: payloads of {payload} are more than {MAX_BURST_BYTES} bytes together");
             }
         }
         if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
@@ -380,6 +398,40 @@ warm-up = 1
         let text = format!("{:#}", parse(&text, "a.toml").unwrap_err());
         assert!(
             text.starts_with("a.toml:14:13: with the way \"local\" there can be only 1 flow"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn bursts_are_of_one_flow_of_forwarded_udp() {
+        assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.burst, 1);
+        let text = GOOD.replace("[64]", "[64]\nflows = [1]\nburst = 128");
+        assert_eq!(parse(&text, "a.toml").unwrap().traffic.burst, 128);
+        for (from, to, part) in [
+            ("[64]", "[64]\nburst = 0", "traffic.burst: 1, or"),
+            ("[64]", "[64]\nburst = 129", "at most 128"),
+            (
+                "[64]",
+                "[1000]\nburst = 66",
+                "traffic.burst: payloads of 1000",
+            ),
+            (
+                "[\"udp\"]",
+                "[\"udp\", \"tcp\"]\nburst = 2",
+                "forwarded UDP only",
+            ),
+            (
+                "[\"forward\"]",
+                "[\"local\"]\nburst = 2",
+                "forwarded UDP only",
+            ),
+        ] {
+            let text = error(from, to);
+            assert!(text.contains(part), "{text}");
+        }
+        let text = error("[64]", "[64]\nflows = [1, 2]\nburst = 2");
+        assert!(
+            text.starts_with("a.toml:14:13: with traffic.burst there can be only 1 flow"),
             "{text}"
         );
     }

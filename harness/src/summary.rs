@@ -320,6 +320,7 @@ mod tests {
                 flows: 1,
                 round_trips: 10,
                 warm_up: 0,
+                burst: 1,
             },
             verdict: Verdict::Ok,
             reason: None,

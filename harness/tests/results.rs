@@ -118,6 +118,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
             flows: 2_000,
             round_trips: 3,
             warm_up: 1,
+            burst: 1,
         },
         verdict,
         reason: (!ok).then(|| "because".to_owned()),

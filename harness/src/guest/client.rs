@@ -18,6 +18,10 @@ pub trait Client {
     fn establish(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Sends the next request.
     fn send(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
+    /// Sends the next `count` requests, which reach the router at once.
+    fn send_at_once(&mut self, flow: u32, count: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        (0..count).try_for_each(|_| self.send(flow, delivery))
+    }
     /// Takes the answer to it.
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Ends a connection of which the responder has closed its end already.
@@ -127,6 +131,7 @@ mod tests {
         flows: 2,
         round_trips: 1,
         warm_up: 0,
+        burst: 1,
     };
 
     fn answer(label: Label) -> [u8; 32] {

@@ -22,6 +22,7 @@ pub struct ClosedLoop {
     protocol: Protocol,
     client: Box<dyn Client>,
     responder: Responder,
+    burst: u32,
 }
 
 impl ClosedLoop {
@@ -34,6 +35,7 @@ impl ClosedLoop {
                 Way::Local => Box::new(StackClient::new(layout, traffic, flows)?),
             },
             responder: Responder::new(layout, traffic, flows, target)?,
+            burst: traffic.burst,
         })
     }
 
@@ -77,7 +79,7 @@ impl ClosedLoop {
             .try_for_each(|flow| self.round_trip(flow, delivery))
     }
 
-    /// One round trip between two ticks of the kernel's clock, again and again; returns the time
+    /// One round trip of a burst between two ticks of the kernel's clock, again and again; returns the time
     /// of all round trips, without the time between them. What the kernel does once a tick only,
     /// such as renewing a time-out, is then done by the first packet of every round trip, and not
     /// by as many packets as ticks happen to fall into the run.
@@ -90,7 +92,7 @@ impl ClosedLoop {
         for flow in flows {
             pace::until_between_ticks()?;
             let start = tsc::now();
-            self.round_trip(flow, delivery)?;
+            self.burst(flow, delivery)?;
             ticks += tsc::now() - start;
         }
         Ok(ticks)
@@ -101,6 +103,18 @@ impl ClosedLoop {
         self.responder
             .serve_until(flow, Served::Answered, delivery)?;
         self.client.receive(flow, delivery)
+    }
+
+    fn burst(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        if self.burst == 1 {
+            return self.round_trip(flow, delivery);
+        }
+        self.client.send_at_once(flow, self.burst, delivery)?;
+        for _ in 0..self.burst {
+            self.responder
+                .serve_until(flow, Served::Answered, delivery)?;
+        }
+        (0..self.burst).try_for_each(|_| self.client.receive(flow, delivery))
     }
 
     /// Ends a flow, if its protocol knows an end.

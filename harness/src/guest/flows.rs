@@ -167,6 +167,7 @@ mod tests {
             flows,
             round_trips: 1,
             warm_up: 0,
+            burst: 1,
         }
     }
 

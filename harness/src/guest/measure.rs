@@ -249,13 +249,13 @@ fn first_packet(
 impl Snapshot {
     /// Fails if the probe overlooked a packet that was measured.
     fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
+        let packets = u64::from(traffic.round_trips) * u64::from(traffic.burst);
         for (direction, samples) in [("from", &self.original), ("to", &self.reply)] {
             let seen = samples.seen();
             // The stack's TCP may send segments without payload as well.
-            if seen < u64::from(traffic.round_trips) {
+            if seen < packets {
                 return Err(anyhow!(
-                    "the probe saw {seen} packets {direction} the client of {}",
-                    traffic.round_trips
+                    "the probe saw {seen} packets {direction} the client of {packets}"
                 ));
             }
         }

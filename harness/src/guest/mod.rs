@@ -8,6 +8,7 @@ pub mod protocol;
 pub mod tests;
 
 mod agent;
+mod burst;
 mod chains;
 mod channel;
 mod client;

@@ -154,6 +154,11 @@ pub enum Protocol {
     Udp,
 }
 
+/// The most packets of a burst: UDP_MAX_SEGMENTS of linux/udp.h.
+pub const MAX_BURST: u32 = 128;
+/// The most bytes of all their payloads together, so that a packet of either IP version holds them.
+pub const MAX_BURST_BYTES: u32 = 65_000;
+
 /// Closed-loop traffic: each packet of the client is answered before the next one is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
@@ -172,6 +177,14 @@ pub struct Traffic {
     pub round_trips: u32,
     /// Round trips before them on the same flows, not measured.
     pub warm_up: u32,
+    /// Packets of the client that reach the router at once, in each round trip that is measured.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub burst: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's.
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 const fn one() -> u32 {

@@ -10,7 +10,7 @@ use anyhow::{bail, Result};
 use super::flows;
 use super::layout::{Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::payload;
-use super::protocol::{Family, Traffic, Way};
+use super::protocol::{Family, Protocol, Traffic, Way, MAX_BURST};
 use super::wire;
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow
@@ -36,6 +36,14 @@ impl Traffic {
         };
         if !(1..=max).contains(&flows) {
             bail!("{flows} flows are not between 1 and {max}");
+        }
+        let single = (self.way, self.protocol, flows) == (Way::Forward, Protocol::Udp, 1);
+        let max = if single { MAX_BURST } else { 1 };
+        if !(1..=max).contains(&self.burst) {
+            bail!(
+                "a burst of {} packets is not between 1 and {max}",
+                self.burst
+            );
         }
         Ok(())
     }

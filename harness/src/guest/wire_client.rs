@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use pnet::packet::tcp::TcpFlags;
 
+use super::burst::BurstSocket;
 use super::channel::Channel;
 use super::client::{Client, Dialogue};
 use super::flows::Flows;
@@ -32,6 +33,8 @@ pub struct WireClient {
     // For each flow; None if they are no connections.
     numbers: Option<Vec<Numbers>>,
     dialogue: Dialogue,
+    // Only for bursts.
+    bursts: Option<BurstSocket>,
 }
 
 impl WireClient {
@@ -49,6 +52,10 @@ impl WireClient {
             },
             dialogue: Dialogue::new(traffic, &flows),
             flows,
+            bursts: match traffic.burst {
+                1 => None,
+                _ => Some(BurstSocket::open(layout)?),
+            },
         })
     }
 
@@ -119,6 +126,22 @@ impl Client for WireClient {
         }
         let request = self.dialogue.request(flow, delivery);
         Ok(self.channel.send(TO_ROUTER, &header, request)?)
+    }
+
+    fn send_at_once(&mut self, flow: u32, count: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Some(bursts) = &mut self.bursts else {
+            return (0..count).try_for_each(|_| self.send(flow, delivery));
+        };
+        let mut payloads = Vec::new();
+        for _ in 0..count {
+            payloads.extend(self.dialogue.request(flow, delivery));
+        }
+        let header = Header {
+            source: self.flows.client(flow),
+            destination: self.dialogue.server(),
+            transport: Transport::Udp,
+        };
+        Ok(bursts.send(TO_ROUTER, &header, &payloads, self.dialogue.length())?)
     }
 
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {

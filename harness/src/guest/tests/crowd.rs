@@ -54,6 +54,7 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
         flows: FLOWS,
         round_trips: ROUND_TRIPS,
         warm_up: 0,
+        burst: 1,
     };
     let mut delivery = Delivery::default();
     exchange(&setup, &traffic, &mut delivery).map_err(|stop| match stop {
