@@ -3,6 +3,7 @@
 //! Times the steps that an established packet takes, one by one. They tell which step a change
 //! made slower; what a packet costs in the kernel, `mutexlab bench` counts.
 
+use std::arch::x86_64::{_mm_lfence, _mm_prefetch, _MM_HINT_T0};
 use std::hint::black_box;
 use std::ops::Deref;
 use std::sync::Mutex;
@@ -12,7 +13,7 @@ use mutex_abi::histogram;
 use mutex_abi::monitor::{LATENCY_PRECISION, LATENCY_RANGE};
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::checksum::Sum;
-use mutex_datapath::flow::{Change, Flow, Owner};
+use mutex_datapath::flow::{Change, Flow, Owner, Side};
 use mutex_datapath::hash::Seed;
 use mutex_datapath::host::{Boxes, Sections};
 use mutex_datapath::link::{Owned, Rcu};
@@ -120,24 +121,31 @@ fn rewrite(criterion: &mut Criterion) {
     });
 }
 
+type FlowTable<A> = Table<A, (), Heads<A>, Mutex<()>>;
+
+/// A table of that many flows: those of [`tuple`].
+fn table<A: Address>(flows: u32) -> FlowTable<A> {
+    let chains = flows.next_power_of_two() as usize;
+    let heads = Heads((0..chains).map(|_| Head::null()).collect());
+    let table = Table::new(heads, Mutex::new(()), Seed::new(1)).expect("a power of two");
+    let owner = Owner {
+        context: 0,
+        upstream: 0,
+    };
+    for number in 0..flows {
+        let original = tuple::<A>(number);
+        let upstream = original.to(address(2), 81_u16.to_be());
+        let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
+        let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
+        Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
+    }
+    table
+}
+
 fn find<A: Address>(criterion: &mut Criterion, name: &str) {
     let mut group = criterion.benchmark_group(name);
     for flows in [1_u32, 1000, 100_000] {
-        let chains = flows.next_power_of_two() as usize;
-        let heads = Heads((0..chains).map(|_| Head::null()).collect());
-        let table: Table<A, (), Heads<A>, Mutex<()>> =
-            Table::new(heads, Mutex::new(()), Seed::new(1)).expect("a power of two");
-        let owner = Owner {
-            context: 0,
-            upstream: 0,
-        };
-        for number in 0..flows {
-            let original = tuple::<A>(number);
-            let upstream = original.to(address(2), 81_u16.to_be());
-            let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
-            let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
-            Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
-        }
+        let table = table::<A>(flows);
         let mut number = 0_u32;
         Sections::read(|guard| {
             group.bench_function(BenchmarkId::from_parameter(flows), |bench| {
@@ -160,21 +168,8 @@ fn tables(criterion: &mut Criterion) {
 /// What a CPU's cache takes for a flow that it knows, the last one used or another.
 fn cache(criterion: &mut Criterion) {
     const FLOWS: u32 = 4;
-    let heads = Heads((0..FLOWS).map(|_| Head::null()).collect());
-    let table: Table<V4, (), Heads<V4>, Mutex<()>> =
-        Table::new(heads, Mutex::new(()), Seed::new(1)).expect("a power of two");
-    let owner = Owner {
-        context: 0,
-        upstream: 0,
-    };
+    let table = table::<V4>(FLOWS);
     let set = Set::new();
-    for number in 0..FLOWS {
-        let original = tuple::<V4>(number);
-        let upstream = original.to(address(2), 81_u16.to_be());
-        let (keys, flow) = Flow::new(&original, &upstream, owner, 0);
-        let flow: Owned<'_, _, _, _> = Owned::new(&Boxes, keys, flow).expect("memory");
-        Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
-    }
     let mut group = criterion.benchmark_group("cache");
     Sections::read(|guard| {
         let hash = |tuple: &Tuple<V4>| table.hash(tuple);
@@ -224,5 +219,62 @@ fn histograms(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, hash, parse, checksum, rewrite, tables, cache, histograms);
+/// Asks for a cache line.
+fn prefetch<T>(value: &T) {
+    // SAFETY: changes nothing that a program sees.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+}
+
+/// What a packet waits for in a table that no cache holds, alone and as `proxy/batch.rs` asks for the
+/// lines of several. Between two packets of the kernel's lie so many instructions that the processor
+/// does not look ahead to the next by itself: here a fence stands for them.
+fn batches(criterion: &mut Criterion) {
+    const PACKETS: usize = 64;
+    let mut group = criterion.benchmark_group("batch-of-64");
+    for flows in [1000_u32, 100_000, 1_000_000] {
+        let table = table::<V4>(flows);
+        for size in [1, 8] {
+            let mut number = 0_u32;
+            let id = BenchmarkId::new(format!("groups-of-{size}"), flows);
+            Sections::read(|guard| {
+                group.bench_function(id, |bench| {
+                    bench.iter(|| {
+                        let mut numbers = [0; PACKETS];
+                        for one in &mut numbers {
+                            number = number.wrapping_add(0x9e37_79b1) % flows;
+                            *one = number;
+                        }
+                        for group in numbers.chunks(size) {
+                            if size > 1 {
+                                let mut chains = [None; 8];
+                                for (chain, &number) in chains.iter_mut().zip(group) {
+                                    let head = table.head(guard, &tuple(number));
+                                    prefetch(head);
+                                    *chain = Some(head);
+                                }
+                                for found in
+                                    chains.iter().flatten().flat_map(|head| head.load(guard))
+                                {
+                                    prefetch(found.key());
+                                    prefetch(found.node.start(Side::from_index(found.side)));
+                                }
+                            }
+                            for &number in group {
+                                if let Some((flow, side)) =
+                                    table.find_quickly(guard, &tuple(number))
+                                {
+                                    flow.count(side, 64, number);
+                                }
+                                // SAFETY: part of every x86-64.
+                                unsafe { _mm_lfence() };
+                            }
+                        }
+                    });
+                })
+            });
+        }
+    }
+}
+
+criterion_group!(benches, hash, parse, checksum, rewrite, tables, cache, batches, histograms);
 criterion_main!(benches);
