@@ -21,6 +21,7 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::burst::BurstSocket;
 use crate::guest::channel::Channel;
 use crate::guest::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, SERVER_LINK, UPSTREAM_PORT, WIRE_CLIENT,
@@ -66,6 +67,11 @@ pub fn tests() -> Vec<GuestTest> {
             "batch-thin",
             "packets that come alone never wait for others",
             thin_traffic,
+        ),
+        GuestTest::single(
+            "batch-one-flow",
+            "bursts of one flow wait for each other and arrive in order, on every kernel",
+            one_flow,
         ),
         GuestTest::single(
             "batch-switched",
@@ -321,6 +327,60 @@ fn thin_traffic() -> Result<()> {
         "packets waited, each for nobody: {batches:?}"
     );
     drop((servers, context));
+    setup.finish()
+}
+
+fn one_flow() -> Result<()> {
+    let setup = Setup::with_parameters(&ON)?;
+    let context = setup.context(&all_rules())?;
+    let hop = Hop {
+        source: WIRE_CLIENT.mac,
+        destination: ROUTER_CLIENT_SIDE.mac,
+    };
+    let mut sender = BurstSocket::open(&setup.layout)?;
+    for family in FAMILIES {
+        let server = udp(&setup.layout.server, upstream(family))?;
+        let header = Header {
+            source: WIRE_CLIENT.socket(family, FIRST_PORT),
+            destination: original(family),
+            transport: Transport::Udp,
+        };
+        for turn in 0..20 {
+            let labels = (0..BURST).map(|number| Label {
+                flow: 0,
+                sequence: turn * BURST + number,
+            });
+            let mut burst = Vec::new();
+            for label in labels.clone() {
+                let mut request = [0; LENGTH];
+                payload::fill(&mut request, Kind::Request, label);
+                burst.extend(request);
+            }
+            sender.send(hop, &header, &burst, LENGTH)?;
+            for label in labels {
+                ensure!(
+                    is_readable(&server, PATIENCE)?,
+                    "{family:?}: {label:?} did not arrive"
+                );
+                let mut buffer = [0; 2048];
+                let (length, seen) = server.recv_from(&mut buffer)?;
+                ensure!(
+                    length == LENGTH
+                        && seen == header.source
+                        && payload::is_intact(&buffer[..length], Kind::Request, label),
+                    "{family:?}: {:?} came from {seen} instead of {label:?}",
+                    Label::of(&buffer[..length])
+                );
+            }
+        }
+    }
+    let batches = Batches::read(&setup.layout)?;
+    ensure!(
+        batches.packets > 2 * batches.flushes && batches.full > 0,
+        "few packets waited for others: {batches:?}"
+    );
+    ensure_no_loss(&context.stats()?)?;
+    drop(context);
     setup.finish()
 }
 
