@@ -11,7 +11,7 @@ use crate::datapath::link::ReadGuard;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::Instance;
 use crate::parameters;
-use crate::redirect::{resume, Redirect, Routed};
+use crate::redirect::{resume, Redirect};
 use crate::sys::counters::Counters;
 use crate::sys::hooks::{Packet, Verdict};
 use crate::sys::prefetch::prefetch;
@@ -19,6 +19,7 @@ use crate::sys::tasklet::{Deferring, Slot, Tasklets};
 use crate::sys::time;
 use crate::sys::try_lock::TryLock;
 use crate::sys::waiting::{Resumed, Waiting};
+use crate::way::Routed;
 
 /// How many packets are looked up together: a core waits for ten to sixteen lines at a time, and
 /// each packet needs two.

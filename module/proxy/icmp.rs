@@ -5,8 +5,8 @@
 use crate::datapath::icmp::{is_error, Error, ICMP_HEADER, REACH};
 use crate::datapath::link::ReadGuard;
 use crate::instance::{Counter, Instance};
-use crate::redirect::Routed;
 use crate::sys::hooks::{Packet, Verdict};
+use crate::way::Routed;
 
 /// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
 /// a flow. That is no news of the flow itself: anybody may have sent it.

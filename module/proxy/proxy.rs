@@ -20,6 +20,7 @@ mod parameters;
 mod sys;
 
 mod batch;
+mod closely;
 mod control;
 mod expiry;
 mod flows;
@@ -29,6 +30,7 @@ mod monitor;
 mod redirect;
 mod registry;
 mod rule_set;
+mod way;
 
 sys::version::kernel_module! {
     { type: ProxyModule, name: "mutex_proxy", }
