@@ -11,10 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
-use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
-use nix::unistd::Pid;
 
 use super::conversation::Servers;
+use super::pinned::Pinned;
 use super::redirect::{switch_offloads, Offloads};
 use super::setup::{
     all_rules, client_address, ensure_no_loss, original, rule, upstream, Setup, FAMILIES,
@@ -158,27 +157,6 @@ struct Bursts {
     _pinned: Pinned,
 }
 
-/// Keeps this thread on one CPU, and so what it sends: what is received by two CPUs has no order.
-struct Pinned(CpuSet);
-
-impl Pinned {
-    fn new() -> Result<Self> {
-        let this = Pid::from_raw(0);
-        let all = sched_getaffinity(this)?;
-        let mut first = CpuSet::new();
-        first.set(0)?;
-        sched_setaffinity(this, &first).context("cannot stay on CPU 0")?;
-        Ok(Self(all))
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // Where a thread runs is no matter of the tests that come after.
-        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
-    }
-}
-
 impl Bursts {
     fn new(setup: &Setup, family: Family) -> Result<Self> {
         Ok(Self {
@@ -187,7 +165,7 @@ impl Bursts {
             family,
             next: 0,
             dropped: None,
-            _pinned: Pinned::new()?,
+            _pinned: Pinned::to(0)?,
         })
     }
 

@@ -8,11 +8,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, ensure, Context as _, Result};
-use nix::sched::{sched_setaffinity, CpuSet};
-use nix::unistd::Pid;
+use anyhow::{ensure, Context as _, Result};
 
 use super::conversation::{Conversation, Servers};
+use super::pinned::Pinned;
 use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
 use super::sockets::{self, udp};
 use super::GuestTest;
@@ -116,6 +115,7 @@ fn open<'a>(servers: &'a Servers<'_>, count: u32) -> Result<Vec<Conversation<'a>
 
 fn pool_follows_use() -> Result<()> {
     const FLOWS: u64 = 100;
+    let _pinned = Pinned::to(0)?;
     let setup = Setup::new()?;
     let router = &setup.layout.router;
     let observer = setup.context(&[])?;
@@ -206,16 +206,9 @@ fn pool_keeps_to_nodes() -> Result<()> {
         let before: Vec<u64> = (0..NODES)
             .map(|of| idle_on(router, of))
             .collect::<Result<_>>()?;
-        let cpu = cpu_of(node)?;
-        thread::scope(|scope| -> Result<()> {
-            let opened = scope.spawn(|| {
-                let mut cpus = CpuSet::new();
-                cpus.set(cpu)?;
-                sched_setaffinity(Pid::from_raw(0), &cpus)?;
-                open(&servers, FLOWS).map(drop)
-            });
-            opened.join().map_err(|_| anyhow!("a thread panicked"))?
-        })?;
+        let pinned = Pinned::to(cpu_of(node)?)?;
+        drop(open(&servers, FLOWS)?);
+        drop(pinned);
         drop(context);
         Pool::wait(router, "reclaimed flows", |pool| {
             pool.in_use() == 0 && pool.waiting == 0

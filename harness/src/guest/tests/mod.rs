@@ -22,6 +22,7 @@ mod monitor;
 mod netns;
 mod parameters;
 mod path_mtu;
+mod pinned;
 mod priorities;
 mod redirect;
 mod rules;
