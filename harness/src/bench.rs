@@ -86,6 +86,7 @@ impl BenchCommand {
         interrupt.check()?;
         let accelerator = match scenario.scenario.mode {
             Mode::Virtual => Accelerator::TcgIcount,
+            Mode::Wall => bail!("mode \"wall\" cannot be measured yet"),
         };
         let closure = Closure::collect(
             &repository,

@@ -51,6 +51,8 @@ pub struct Scenario {
 pub enum Mode {
     /// Instructions.
     Virtual,
+    /// Real time.
+    Wall,
 }
 
 /// The combinations of traffic.

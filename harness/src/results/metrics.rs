@@ -47,9 +47,33 @@ pub enum Unit {
     /// Executed instructions, of one packet.
     #[serde(rename = "instructions/packet")]
     InstructionsPerPacket,
+    /// Nanoseconds of real time, of one packet.
+    #[serde(rename = "ns/packet")]
+    NanosecondsPerPacket,
+    /// Nanoseconds of the guest's clock; in virtual mode an instruction takes one.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Packets a second of the guest's clock.
+    #[serde(rename = "packets/s")]
+    PacketsPerSecond,
+    /// 10^9 bits of Ethernet frames, their checksums left out, a second of the guest's clock.
+    #[serde(rename = "Gbit/s")]
+    GigabitsPerSecond,
     /// Bytes of memory, of one flow.
     #[serde(rename = "bytes/flow")]
     BytesPerFlow,
+    /// Packets.
+    #[serde(rename = "packets")]
+    Packets,
+    /// How often it happened, for each packet.
+    #[serde(rename = "1/packet")]
+    PerPacket,
+    /// A hundredth of the whole.
+    #[serde(rename = "%")]
+    Percent,
+    /// Entries of a table.
+    #[serde(rename = "entries")]
+    Entries,
 }
 
 impl Unit {
@@ -57,6 +81,7 @@ impl Unit {
     pub const fn of(mode: Mode) -> Self {
         match mode {
             Mode::Virtual => Self::InstructionsPerPacket,
+            Mode::Wall => Self::NanosecondsPerPacket,
         }
     }
 }
@@ -67,6 +92,10 @@ impl Unit {
 pub enum Better {
     /// Less of it.
     Lower,
+    /// More of it.
+    Higher,
+    /// Neither: it tells what was done, or explains another metric.
+    Neither,
 }
 
 /// Whether a repetition must give the same number.
