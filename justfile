@@ -60,6 +60,11 @@ sanitize *args: (needs "rustc +nightly --version" "rustup toolchain install nigh
 image *args="list": build
     {{mutexlab}} image "$@"
 
+# Write the JSON Schemas of scenarios and results
+schema: build
+    {{mutexlab}} schema results > results/schema.json
+    {{mutexlab}} schema scenario > scenarios/schema.json
+
 # Show each prerequisite, whether it is there, and what to do if it is not
 doctor *args: build
     {{mutexlab}} doctor "$@"

@@ -67,7 +67,7 @@ impl BenchCommand {
     pub fn run(&self) -> Result<i32> {
         let repository = paths::repository()?;
         let scenario = ScenarioFile::load(&self.scenario)?;
-        let mut plan = Plan::new(&scenario.scenario);
+        let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         if let Some(part) = &self.filter {
             plan.retain(|_, cell| cell.id.contains(part));
             if plan.boots.is_empty() {

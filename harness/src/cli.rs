@@ -12,6 +12,7 @@ use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::image::command::ImageCommand;
 use crate::paths;
+use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
@@ -41,6 +42,7 @@ enum Command {
     Boot(BootCommand),
     Image(ImageCommand),
     Doctor(DoctorCommand),
+    Schema(SchemaCommand),
     #[command(hide = true)]
     Agent(AgentCommand),
     #[command(hide = true)]
@@ -59,6 +61,7 @@ impl Cli {
             Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Schema(command) => command.run().map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }

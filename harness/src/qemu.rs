@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use duct::cmd;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::guard;
@@ -30,7 +31,7 @@ pub const fn memory_mib(flows: u32) -> u32 {
 }
 
 /// How the guest's instructions are executed, and what its clock counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
     /// Emulated, one instruction a nanosecond: exact and the same everywhere, on one host thread.

@@ -93,21 +93,25 @@ fn traffics(group: &Group<'_>) -> Vec<Traffic> {
     group
         .iter()
         .map(|cell| cell.traffic)
-        .filter(|traffic| seen.insert(plan::traffic_name(traffic)))
+        .filter(|traffic| seen.insert(traffic.name()))
         .collect()
 }
 
 fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
     let mut text = format!(
         "{} {} {}",
-        plan::family_name(traffic.family),
-        plan::protocol_name(traffic.protocol),
+        traffic.family.name(),
+        traffic.protocol.name(),
         traffic.payload
     );
-    if traffic.flows != 1 {
-        text.push_str(&format!(", {} flows", whole(traffic.flows.into())));
+    for part in traffic.unusual() {
+        let part = match part.strip_suffix("flows") {
+            Some(_) => format!("{} flows", whole(traffic.flows.into())),
+            None => part,
+        };
+        text.push_str(&format!(", {part}"));
     }
-    [plan::way_name(traffic.way).into(), text.into()]
+    [traffic.way.name().into(), text.into()]
 }
 
 /// Our subjects side by side; the module with its first parameters, which are all unless the
@@ -173,7 +177,7 @@ fn first_packets(group: &Group<'_>) -> Table {
             let mut fields = name.to_vec();
             // Once for all subjects.
             name = ["".into(), "".into()];
-            fields.push(plan::subject_name(cell.subject).into());
+            fields.push(cell.subject.name().into());
             fields.extend([FIRST_PACKET, MEMORY_PER_FLOW].map(|name| value(Some(cell), name)));
             table.row(fields);
         }
@@ -289,7 +293,9 @@ fn complaints(results: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Delivery, Family, Protocol, Way};
+    use crate::guest::protocol::{
+        Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Way,
+    };
     use crate::qemu::Accelerator;
     use crate::results::closure::{Closure, Host, QemuClosure};
     use crate::results::metrics::{Better, Kind, Metric, Unit};
@@ -305,7 +311,7 @@ mod tests {
             value,
         };
         CellRecord {
-            id: format!("7.3/1cpu/{}/forward-v4-udp-64", plan::subject_name(subject)),
+            id: format!("7.3/1cpu/{}/forward-v4-udp-64", subject.name()),
             boot: "7.3/1cpu/boot1".into(),
             kernel: "7.3".into(),
             cpus: 1,
@@ -316,11 +322,15 @@ mod tests {
                 way: Way::Forward,
                 family: Family::V4,
                 protocol: Protocol::Udp,
-                payload: 64,
+                payload: Payload::Bytes(64),
                 flows: 1,
-                round_trips: 10,
+                load: Load::Closed {
+                    round_trips: 10,
+                    burst: 1,
+                },
+                ends: Ends::Wire,
+                popularity: Popularity::Uniform,
                 warm_up: 0,
-                burst: 1,
             },
             verdict: Verdict::Ok,
             reason: None,

@@ -10,14 +10,17 @@ use jiff::Timestamp;
 use jsonschema::Validator;
 use mutexlab::console::{Kind, Report};
 use mutexlab::guest::protocol::{
-    Delivery, Family, HookCost, Measurement, PathCost, Protocol, Subject, Traffic, Way,
+    Delivery, Ends, Family, HookCost, Load, Measurement, PathCost, Payload, Popularity, Protocol,
+    Subject, Traffic, Way,
 };
+use mutexlab::histogram::Histogram;
 use mutexlab::qemu::Accelerator;
 use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::metrics;
 use mutexlab::results::record::{BootRecord, CellRecord, Directions};
 use mutexlab::scenario::{Mode, ScenarioFile};
+use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;
 use serde_json::{json, Value};
 
@@ -72,7 +75,7 @@ fn measurement(path_ticks: u64) -> Measurement {
     let cost = HookCost {
         overhead: 112,
         packets: 3,
-        histogram: vec![(100, 2), (120, 1)],
+        histogram: Histogram::from_pairs([(100, 2), (120, 1)]),
         sum: 320,
         min: 100,
         max: 120,
@@ -114,11 +117,15 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
             way: Way::Forward,
             family: Family::V4,
             protocol: Protocol::Udp,
-            payload: 64,
+            payload: Payload::Bytes(64),
             flows: 2_000,
-            round_trips: 3,
+            load: Load::Closed {
+                round_trips: 3,
+                burst: 1,
+            },
+            ends: Ends::Wire,
+            popularity: Popularity::Uniform,
             warm_up: 1,
-            burst: 1,
         },
         verdict,
         reason: (!ok).then(|| "because".to_owned()),
@@ -204,14 +211,14 @@ fn the_schema_refuses_what_is_not_so() {
     let (schema, good) = (schema(), on_disk(&file));
     assert!(schema.is_valid(&good));
     for (pointer, value) in [
-        ("/schema", json!(2)),
-        ("/mode", json!("wall")),
+        ("/schema", json!(1)),
+        ("/mode", json!("both")),
         ("/started", json!("yesterday")),
         ("/closure/commit", json!("main")),
         ("/cells/0/verdict", json!("fine")),
         ("/cells/0/metrics/0/unit", json!("seconds")),
         ("/cells/0/metrics/0/value", json!("1")),
-        ("/cells/0/hook_cost/reply/histogram/0", json!([1])),
+        ("/cells/0/hook_cost/reply/histogram", json!("100 100 120")),
         ("/cells/0/traffic/payload", json!(15)),
         ("/cells/0/traffic/flows", json!(0)),
         ("/cells/0/delivery/sent", json!(-1)),
@@ -258,19 +265,33 @@ fn a_file_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn results_without_a_number_of_flows_are_of_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut file = create(directory.path());
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
-        .unwrap();
-    let mut value = on_disk(&file);
-    let traffic = value.pointer_mut("/cells/0/traffic").unwrap();
-    assert_eq!(traffic["flows"], json!(2_000));
-    traffic.as_object_mut().unwrap().remove("flows");
-    assert!(schema().is_valid(&value));
-    fs::write(file.path(), value.to_string()).unwrap();
-    let read = ResultsFile::open(file.path()).unwrap();
-    assert_eq!(read.results().cells[0].traffic.flows, 1);
+fn the_schemas_in_the_repository_are_current() {
+    for (of, path) in [
+        (SchemaOf::Results, "results/schema.json"),
+        (SchemaOf::Scenario, "scenarios/schema.json"),
+    ] {
+        let there = fs::read_to_string(repository().join(path)).unwrap();
+        assert_eq!(there, of.text().unwrap(), "{path}: run `just schema`");
+    }
+}
+
+/// Editors check scenarios by it, so it must accept what the parser does.
+#[test]
+fn scenarios_are_as_their_schema_says() {
+    let schema = serde_json::to_value(SchemaOf::Scenario.schema()).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    for entry in fs::read_dir(repository().join("scenarios")).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let value: Value = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            let errors: Vec<_> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
+            assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
+        }
+    }
+    assert!(!schema.is_valid(&json!({"question": "?"})));
 }
 
 #[test]
@@ -278,10 +299,10 @@ fn a_file_of_another_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = create(directory.path());
     let mut value = on_disk(&file);
-    value["schema"] = json!(2);
+    value["schema"] = json!(3);
     fs::write(file.path(), value.to_string()).unwrap();
     let error = format!("{:#}", ResultsFile::open(file.path()).unwrap_err());
-    assert!(error.contains("schema 2"), "{error}");
+    assert!(error.contains("schema 3"), "{error}");
 }
 
 #[test]

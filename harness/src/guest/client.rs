@@ -48,7 +48,7 @@ impl Dialogue {
         Self {
             server: Target::Original.socket(traffic.family),
             flows: vec![Progress::default(); flows.count() as usize],
-            payload: vec![0; usize::from(traffic.payload)],
+            payload: vec![0; traffic.payload.max().into()],
         }
     }
 
@@ -121,17 +121,21 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Family, Protocol, Way};
+    use crate::guest::protocol::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
     const TRAFFIC: Traffic = Traffic {
         way: Way::Forward,
         family: Family::V4,
         protocol: Protocol::Udp,
-        payload: 32,
+        payload: Payload::Bytes(32),
         flows: 2,
-        round_trips: 1,
+        load: Load::Closed {
+            round_trips: 1,
+            burst: 1,
+        },
+        ends: Ends::Wire,
+        popularity: Popularity::Uniform,
         warm_up: 0,
-        burst: 1,
     };
 
     fn answer(label: Label) -> [u8; 32] {

@@ -35,7 +35,7 @@ impl ClosedLoop {
                 Way::Local => Box::new(StackClient::new(layout, traffic, flows)?),
             },
             responder: Responder::new(layout, traffic, flows, target)?,
-            burst: traffic.burst,
+            burst: traffic.load.burst(),
         })
     }
 

@@ -155,7 +155,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::Protocol;
+    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Protocol};
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -163,11 +163,15 @@ mod tests {
             way,
             family,
             protocol: Protocol::Udp,
-            payload: 64,
+            payload: Payload::Bytes(64),
             flows,
-            round_trips: 1,
+            load: Load::Closed {
+                round_trips: 1,
+                burst: 1,
+            },
+            ends: Ends::Wire,
+            popularity: Popularity::Uniform,
             warm_up: 0,
-            burst: 1,
         }
     }
 

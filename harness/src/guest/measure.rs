@@ -16,7 +16,9 @@ use super::layout::{Layout, ROUTER_SERVER_LINK};
 use super::offload::{self, Offload};
 use super::pace;
 use super::probe::{Probe, Snapshot};
-use super::protocol::{Delivery, GuestCell, Measurement, Outcome, PathCost, Subject, Traffic, Way};
+use super::protocol::{
+    Delivery, GuestCell, Load, Measurement, Outcome, PathCost, Subject, Traffic, Way,
+};
 use super::subject::{self, Installed};
 use super::traffic::{Stop, Target};
 
@@ -59,6 +61,9 @@ pub fn run(cell: &GuestCell) -> Outcome {
 fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     traffic.check()?;
+    let Load::Closed { round_trips, .. } = traffic.load else {
+        return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
+    };
     let layout = Layout::new()?;
     let probe = Probe::open(&layout.router)?;
     if traffic.way == Way::Local {
@@ -89,17 +94,25 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     thread::sleep(QUIET);
     let before = installed.counters()?;
     let mut flow_memory = None;
-    let measured = exchange(&layout, &probe, traffic, target, delivery, &mut || {
-        if cell.subject.redirects() && crowd {
-            installed
-                .settle(traffic, &layout.router)
-                .map_err(|error| blame(cell.subject, error))?;
-        }
-        if cell.subject.redirects() && traffic.flows >= MANY {
-            flow_memory = installed.flow_memory(traffic, &layout.router)?;
-        }
-        Ok(())
-    })?;
+    let measured = exchange(
+        &layout,
+        &probe,
+        traffic,
+        round_trips,
+        target,
+        delivery,
+        &mut || {
+            if cell.subject.redirects() && crowd {
+                installed
+                    .settle(traffic, &layout.router)
+                    .map_err(|error| blame(cell.subject, error))?;
+            }
+            if cell.subject.redirects() && traffic.flows >= MANY {
+                flow_memory = installed.flow_memory(traffic, &layout.router)?;
+            }
+            Ok(())
+        },
+    )?;
     let counters = since(&before, installed.counters()?);
     installed
         .ensure_kept(traffic, &layout.router, &counters)
@@ -137,14 +150,19 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
     let traffic = Traffic {
         flows: 1,
         warm_up: CALIBRATION,
-        round_trips: CALIBRATION,
         ..*traffic
     };
     let mut delivery = Delivery::default();
     let target = Target::Original;
-    let exchanged = exchange(layout, probe, &traffic, target, &mut delivery, &mut || {
-        Ok(())
-    });
+    let exchanged = exchange(
+        layout,
+        probe,
+        &traffic,
+        CALIBRATION,
+        target,
+        &mut delivery,
+        &mut || Ok(()),
+    );
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),
@@ -181,6 +199,7 @@ fn exchange(
     layout: &Layout,
     probe: &Probe,
     traffic: &Traffic,
+    round_trips: u32,
     target: Target,
     delivery: &mut Delivery,
     established: &mut dyn FnMut() -> Result<(), Stop>,
@@ -194,7 +213,7 @@ fn exchange(
     established()?;
     closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
     thread::sleep(SETTLED);
-    let measured = || flows.picks().take(traffic.round_trips as usize);
+    let measured = || flows.picks().take(round_trips as usize);
     if flows.are_of_the_crowd() {
         // What comes only once after that time is behind each flow, as it is behind a single one.
         closed_loop.round_trips(measured(), delivery)?;
@@ -249,7 +268,7 @@ fn first_packet(
 impl Snapshot {
     /// Fails if the probe overlooked a packet that was measured.
     fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
-        let packets = u64::from(traffic.round_trips) * u64::from(traffic.burst);
+        let packets = u64::from(traffic.load.packets()) * u64::from(traffic.load.burst());
         for (direction, samples) in [("from", &self.original), ("to", &self.reply)] {
             let seen = samples.seen();
             // The stack's TCP may send segments without payload as well.

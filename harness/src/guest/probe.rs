@@ -16,6 +16,7 @@ use super::device;
 use super::namespace::Namespace;
 use super::protocol::{Family, HookCost, Protocol};
 use super::proxy::{abi_family, abi_protocol};
+use crate::histogram::Histogram;
 
 type ProbeScale = Scale<PRECISION_BITS, RANGE_BITS>;
 
@@ -130,14 +131,11 @@ impl Samples {
         let overhead = empty
             .median()
             .context("no packet was recorded when the probe's own cost was taken")?;
-        let mut histogram: Vec<(u64, u64)> = Vec::new();
-        for &(value, count) in &self.histogram {
-            let value = value.saturating_sub(overhead);
-            match histogram.last_mut() {
-                Some(last) if last.0 == value => last.1 += count,
-                _ => histogram.push((value, count)),
-            }
-        }
+        let histogram = Histogram::from_pairs(
+            self.histogram
+                .iter()
+                .map(|&(value, count)| (value.saturating_sub(overhead), count)),
+        );
         let by_hook: BTreeMap<String, f64> = HOOK_NAMES
             .iter()
             .enumerate()
@@ -193,7 +191,10 @@ mod tests {
             .net_of(&empty)
             .unwrap();
         assert_eq!(cost.overhead, 56);
-        assert_eq!(cost.histogram, [(0, 3), (100, 7)]);
+        assert_eq!(
+            cost.histogram.pairs().collect::<Vec<_>>(),
+            [(0, 3), (100, 7)]
+        );
         assert_eq!((cost.min, cost.max), (0, 100));
         assert_eq!(cost.sum, 50 + 112 + 1092 - 560);
         assert_eq!(cost.by_hook["pre_routing"], 0.0);

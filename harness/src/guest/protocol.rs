@@ -8,10 +8,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::Histogram;
+pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
+
 /// Raised when an old agent could not understand a new host or the reverse.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
@@ -99,7 +103,9 @@ pub struct GuestCell {
 }
 
 /// The thing that is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
     /// Bare forwarding.
@@ -113,6 +119,24 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::None,
+        Self::NftDnat,
+        Self::Module,
+        Self::ModuleUnmatched,
+    ];
+
+    /// The name in ids and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NftDnat => "nft-dnat",
+            Self::Module => "module",
+            Self::ModuleUnmatched => "module-unmatched",
+        }
+    }
+
     /// Whether the module is loaded.
     pub const fn is_module(self) -> bool {
         matches!(self, Self::Module | Self::ModuleUnmatched)
@@ -124,72 +148,10 @@ impl Subject {
     }
 }
 
-/// Where the client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// In the client's namespace: its packets pass through the router.
-    Forward,
-    /// On the router itself.
-    Local,
-}
-
-/// IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-/// Transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
 /// The most packets of a burst: UDP_MAX_SEGMENTS of linux/udp.h.
 pub const MAX_BURST: u32 = 128;
 /// The most bytes of all their payloads together, so that a packet of either IP version holds them.
 pub const MAX_BURST_BYTES: u32 = 65_000;
-
-/// Closed-loop traffic: each packet of the client is answered before the next one is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Where the client is.
-    pub way: Way,
-    /// IP version.
-    pub family: Family,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Payload of the transport protocol in bytes, at least 16 (flow, sequence, seed).
-    pub payload: u16,
-    /// Established flows, among which the round trips are spread. Old results do not say it.
-    #[serde(default = "one")]
-    pub flows: u32,
-    /// Round trips that are measured.
-    pub round_trips: u32,
-    /// Round trips before them on the same flows, not measured.
-    pub warm_up: u32,
-    /// Packets of the client that reach the router at once, in each round trip that is measured.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub burst: u32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's.
-fn is_one(number: &u32) -> bool {
-    *number == 1
-}
-
-const fn one() -> u32 {
-    1
-}
 
 /// A line from the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -277,7 +239,8 @@ pub struct Measurement {
 
 /// Where the packets of a cell that carry payload went, warm-up included. Of those that carry
 /// none (SYN, ACK, FIN) only such count as came to the wrong place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Delivery {
     /// Packets that the client sent.
     pub sent: u64,
@@ -296,7 +259,8 @@ pub struct Delivery {
 }
 
 /// Ticks that the hooks of a packet's way took, one direction.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HookCost {
     /// Ticks of the empty pairs on the way, already taken off everywhere here.
     pub overhead: u64,
@@ -306,8 +270,8 @@ pub struct HookCost {
     pub interrupted: u64,
     /// Packets left out because their way was not followed to its end.
     pub torn: u64,
-    /// The histogram: (lowest value of the bucket, packets).
-    pub histogram: Vec<(u64, u64)>,
+    /// What each of them took.
+    pub histogram: Histogram,
     /// Sum over the packets in the histogram.
     pub sum: u64,
     /// The cheapest packet.

@@ -10,7 +10,7 @@ use anyhow::{bail, Result};
 use super::flows;
 use super::layout::{Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::payload;
-use super::protocol::{Family, Protocol, Traffic, Way, MAX_BURST};
+use super::protocol::{Ends, Family, Payload, Popularity, Protocol, Traffic, Way, MAX_BURST};
 use super::wire;
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow
@@ -21,7 +21,13 @@ impl Traffic {
     /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
     /// flows that the client cannot have.
     pub fn check(&self) -> Result<()> {
-        let length = usize::from(self.payload);
+        if self.ends != Ends::Wire || self.popularity != Popularity::Uniform {
+            bail!("the agent has no generator for {}", self.name());
+        }
+        if let Payload::Mix(_) = self.payload {
+            bail!("the agent has no generator for {}", self.name());
+        }
+        let length = usize::from(self.payload.max());
         let max = wire::payload_max(self.family, self.protocol);
         if !(payload::MIN..=max).contains(&length) {
             bail!(
@@ -39,10 +45,10 @@ impl Traffic {
         }
         let single = (self.way, self.protocol, flows) == (Way::Forward, Protocol::Udp, 1);
         let max = if single { MAX_BURST } else { 1 };
-        if !(1..=max).contains(&self.burst) {
+        if !(1..=max).contains(&self.load.burst()) {
             bail!(
                 "a burst of {} packets is not between 1 and {max}",
-                self.burst
+                self.load.burst()
             );
         }
         Ok(())

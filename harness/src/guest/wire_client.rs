@@ -52,7 +52,7 @@ impl WireClient {
             },
             dialogue: Dialogue::new(traffic, &flows),
             flows,
-            bursts: match traffic.burst {
+            bursts: match traffic.load.burst() {
                 1 => None,
                 _ => Some(BurstSocket::open(layout)?),
             },

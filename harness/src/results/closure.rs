@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -19,15 +20,21 @@ use crate::paths;
 use crate::qemu::{self, Accelerator};
 use crate::virtme::Virtme;
 
-/// The closure of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a hash looks like.
+const SHA256: &str = "^[0-9a-f]{64}$";
+
+/// Everything that the numbers of a run depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Closure {
     /// The commit, in full.
+    #[schemars(regex(pattern = r"^[0-9a-f]{40}([0-9a-f]{24})?$"))]
     pub commit: String,
     /// Whether files differed from it.
     pub dirty: bool,
     /// Hash of the program that was agent and host, which covers what the commit does not if
     /// files differed.
+    #[schemars(regex(pattern = SHA256))]
     pub harness_sha256: String,
     /// By name in the scenario.
     pub kernels: BTreeMap<String, KernelClosure>,
@@ -46,15 +53,19 @@ pub struct Closure {
 }
 
 /// A kernel and the modules built against it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct KernelClosure {
     /// What `uname -r` says.
     pub release: String,
     /// Hash of the source archive; null for a tree of the user's.
+    #[schemars(regex(pattern = SHA256))]
     pub source_sha256: Option<String>,
     /// Hash of `.config`.
+    #[schemars(regex(pattern = SHA256))]
     pub config_sha256: String,
     /// Hash of the bzImage.
+    #[schemars(regex(pattern = SHA256))]
     pub image_sha256: String,
     /// The C compiler, as `.config` has it.
     pub compiler: Option<String>,
@@ -67,7 +78,8 @@ pub struct KernelClosure {
 }
 
 /// The virtual machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct QemuClosure {
     /// The first line of `--version`.
     pub version: String,
@@ -81,7 +93,8 @@ pub struct QemuClosure {
 
 /// The machine underneath. In virtual mode it must not matter; whether it does can be found out
 /// only if it is known.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Host {
     /// Release of its kernel.
     pub kernel: String,

@@ -2,7 +2,7 @@
 
 //! Numbers that say what they are: from a measurement to named metrics with units.
 
-use mutex_abi::histogram::percentile;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::protocol::{HookCost, Measurement};
@@ -19,15 +19,17 @@ pub const PATH_MEAN: &str = "path.mean";
 /// [`PATH_MEAN`] less that of `none`.
 pub const PATH_OVER_NONE: &str = "path.over_none";
 /// Percentiles by name, in thousandths of a percent.
-pub const PERCENTILES: [(&str, u32); 4] = [
+pub const PERCENTILES: [(&str, u32); 5] = [
     ("p50", 50_000),
     ("p90", 90_000),
+    ("p95", 95_000),
     ("p99", 99_000),
     ("p99.9", 99_900),
 ];
 
 /// A number and what it means.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Metric {
     /// Its name: span, direction where it is of one, and statistic.
     pub name: String,
@@ -42,7 +44,7 @@ pub struct Metric {
 }
 
 /// What a metric counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Unit {
     /// Executed instructions, of one packet.
     #[serde(rename = "instructions/packet")]
@@ -87,7 +89,7 @@ impl Unit {
 }
 
 /// Which direction is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
     /// Less of it.
@@ -99,7 +101,7 @@ pub enum Better {
 }
 
 /// Whether a repetition must give the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It must, to the instruction.
@@ -132,7 +134,7 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
         ("hook.reply", &measurement.reply),
     ] {
         for (name, thousandths) in PERCENTILES {
-            let value = percentile(cost.histogram.iter().copied(), thousandths);
+            let value = cost.histogram.percentile(thousandths);
             add(format!("{span}.{name}"), exact, value.map(to_float));
         }
         let any = cost.packets > 0;
@@ -202,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::guest::protocol::{Delivery, PathCost};
+    use crate::histogram::Histogram;
 
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {
@@ -211,7 +214,7 @@ mod tests {
                 .map(|&(value, packets)| value * packets)
                 .sum(),
             max: histogram.last().map_or(0, |&(value, _)| value),
-            histogram: histogram.to_vec(),
+            histogram: Histogram::from_pairs(histogram.iter().copied()),
             by_hook: [("pre_routing".to_owned(), 7.0)].into(),
             ..HookCost::default()
         }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::closure::Closure;
@@ -14,12 +15,15 @@ use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
 /// Version of the format; raised whenever a reader of the old one would misread the new one.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
-/// All of one run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// All of one run. Written anew and put in place as a whole whenever a cell ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "mutexlab results")]
 pub struct Results {
     /// [`SCHEMA`].
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: u32,
     /// The scenario's name.
     pub scenario: String,
@@ -28,6 +32,7 @@ pub struct Results {
     /// What time is counted in.
     pub mode: Mode,
     /// When the run began, RFC 3339, UTC.
+    #[schemars(regex(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"))]
     pub started: String,
     /// Which cells were chosen of the scenario's: a part of their ids. Null if all were.
     pub filter: Option<String>,
@@ -40,7 +45,8 @@ pub struct Results {
 }
 
 /// One boot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BootRecord {
     /// Its name in the plan.
     pub id: String,
@@ -59,7 +65,8 @@ pub struct BootRecord {
 }
 
 /// One cell of one boot.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CellRecord {
     /// Its name in the plan; the same in every repetition.
     pub id: String,
@@ -68,8 +75,10 @@ pub struct CellRecord {
     /// The kernel's name.
     pub kernel: String,
     /// Number of CPUs.
+    #[schemars(range(min = 1))]
     pub cpus: u32,
     /// Which repetition it is, from 1.
+    #[schemars(range(min = 1))]
     pub repetition: u32,
     /// What was measured.
     pub subject: Subject,
@@ -102,7 +111,8 @@ impl CellRecord {
 }
 
 /// Histograms by direction.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Directions {
     /// Packets from the client.
     pub original: HookCost,

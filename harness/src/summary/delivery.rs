@@ -4,7 +4,6 @@
 
 use super::whole;
 use crate::guest::protocol::{Delivery, Subject};
-use crate::plan;
 use crate::results::record::Results;
 use crate::table::{Align, Style, Table};
 
@@ -20,17 +19,12 @@ pub fn text(results: &Results) -> String {
         ("damaged", Align::Right),
     ]);
     let (mut redirected, mut astray) = (Vec::new(), Vec::new());
-    for subject in [
-        Subject::None,
-        Subject::NftDnat,
-        Subject::Module,
-        Subject::ModuleUnmatched,
-    ] {
+    for subject in Subject::ALL {
         let sum = delivered(results, subject);
         if sum.sent == 0 {
             continue;
         }
-        let name = plan::subject_name(subject);
+        let name = subject.name();
         let damaged = sum.bad_payload + sum.bad_checksum;
         let (there, elsewhere) = if subject.redirects() {
             (sum.at_upstream, sum.at_original)

@@ -10,7 +10,9 @@ use crate::guest::chains;
 use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
-use crate::guest::protocol::{Delivery, Family, Protocol, Traffic, Way};
+use crate::guest::protocol::{
+    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way,
+};
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
 
@@ -50,11 +52,15 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
         way: Way::Forward,
         family,
         protocol,
-        payload: 64,
+        payload: Payload::Bytes(64),
         flows: FLOWS,
-        round_trips: ROUND_TRIPS,
+        load: Load::Closed {
+            round_trips: ROUND_TRIPS,
+            burst: 1,
+        },
+        ends: Ends::Wire,
+        popularity: Popularity::Uniform,
         warm_up: 0,
-        burst: 1,
     };
     let mut delivery = Delivery::default();
     exchange(&setup, &traffic, &mut delivery).map_err(|stop| match stop {

@@ -2,86 +2,183 @@
 
 //! A scenario: one question and what must be measured to answer it, from a TOML file.
 
+mod check;
+mod explain;
+mod values;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
 
-use crate::guest::flows;
-use crate::guest::protocol::{Family, Protocol, Subject, Way, MAX_BURST, MAX_BURST_BYTES};
+pub use explain::{nearest, Fault};
+pub use values::{FromNumber, Values};
 
-/// The least payload: the agent puts flow, sequence number and seed into it.
-const MIN_PAYLOAD: u16 = 16;
-/// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
-const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
-/// A misspelt name is put right if at most this many letters are wrong.
-const MAX_TYPOS: usize = 4;
+use crate::guest::protocol::Subject;
+use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
 /// What a scenario's file says.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "mutexlab scenario")]
 pub struct Scenario {
     /// The question, for a person.
     pub question: String,
     /// What time is counted in.
     pub mode: Mode,
     /// Kernels by their names in images/kernels.toml.
-    pub kernels: Vec<String>,
+    pub kernels: Values<String>,
     /// Numbers of CPUs.
-    pub cpus: Vec<u32>,
+    pub cpus: Values<u32>,
     /// How often each boot is repeated; the unit of repetition is the boot.
     #[serde(default = "once")]
+    #[schemars(range(min = 1))]
     pub boots: u32,
     /// What is measured.
-    pub subjects: Vec<Subject>,
-    /// Parameters of the module, each with its values.
+    pub subjects: Values<Subject>,
+    /// Which combinations of the parameters' values are measured.
     #[serde(default)]
-    pub parameters: BTreeMap<String, Vec<ParameterValue>>,
+    pub combine: Combine,
+    /// Parameters of the module, each with its values; the first one is the default.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Values<ParameterValue>>,
+    /// Cells that are left out.
+    #[serde(default)]
+    pub exclude: Vec<Exclusion>,
     /// The packets.
     pub traffic: TrafficMatrix,
 }
 
 /// What time is counted in. Results of different modes are never compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Instructions.
+    /// Instructions: the same on every machine.
     Virtual,
-    /// Real time.
+    /// Real time: many boots and statistics, and KVM that works.
     Wall,
 }
 
-/// The combinations of traffic.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// Which combinations of parameters are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Combine {
+    /// All.
+    #[default]
+    Full,
+    /// The defaults, and each other value alone among defaults.
+    Alone,
+    /// The same, and every two other values together.
+    Pairs,
+    /// Few, among which every two values of two parameters occur together somewhere: a covering
+    /// array of strength 2.
+    Pairwise,
+}
+
+/// The combinations of traffic. Each of `round-trips`, `rates` and `bulk` that is given is a load
+/// of its own.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrafficMatrix {
+    /// Who makes the packets.
+    #[serde(default = "on_the_wire")]
+    pub ends: Values<Ends>,
     /// Where the client is.
-    pub ways: Vec<Way>,
+    pub ways: Values<Way>,
     /// IP versions.
-    pub families: Vec<Family>,
+    pub families: Values<Family>,
     /// Transport protocols.
-    pub protocols: Vec<Protocol>,
-    /// Payloads in bytes.
-    pub payloads: Vec<u16>,
-    /// Numbers of flows.
-    #[serde(default = "one_flow")]
-    pub flows: Vec<u32>,
-    /// Round trips that are measured, in each cell.
-    pub round_trips: u32,
-    /// Round trips before them.
-    pub warm_up: u32,
+    pub protocols: Values<Protocol>,
+    /// Payloads in bytes, or "imix".
+    pub payloads: Values<Payload>,
+    /// Numbers of flows, at most 1,000,000.
+    #[serde(default = "one")]
+    pub flows: Values<u32>,
+    /// Which of them a packet is of.
+    #[serde(default = "uniform")]
+    pub popularity: Values<Popularity>,
+    /// Closed loop: round trips that are measured in each cell.
+    #[schemars(range(min = 1))]
+    pub round_trips: Option<u32>,
     /// Packets of the client in each; more than one reach the router at once. One flow of UDP of
-    /// the way `forward` only.
+    /// the way "forward" only.
     #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 128))]
     pub burst: u32,
+    /// Open loop: packets a second.
+    pub rates: Option<Values<u32>>,
+    /// Packets that are measured at each of these rates.
+    #[schemars(range(min = 1))]
+    pub packets: Option<u32>,
+    /// New flows a second at each of these rates.
+    pub churn: Option<Values<u32>>,
+    /// Bulk: bytes of one stream of TCP, as fast as it goes. Only between ends of the stack.
+    #[schemars(range(min = 1))]
+    pub bulk: Option<u64>,
+    /// Round trips before what is measured.
+    pub warm_up: u32,
+}
+
+impl TrafficMatrix {
+    /// All loads, in order.
+    pub fn loads(&self) -> Vec<Load> {
+        let mut loads = Vec::new();
+        loads.extend(self.round_trips.map(|round_trips| Load::Closed {
+            round_trips,
+            burst: self.burst,
+        }));
+        for &rate in self.rates.iter().flatten() {
+            let open = |churn| Load::Open {
+                rate,
+                packets: self.packets.unwrap_or(1),
+                churn,
+            };
+            match &self.churn {
+                Some(churn) => loads.extend(churn.iter().map(|&churn| open(churn))),
+                None => loads.push(open(0)),
+            }
+        }
+        loads.extend(self.bulk.map(|bytes| Load::Bulk { bytes }));
+        loads
+    }
+}
+
+/// Cells that are left out: those that agree with all that is given here.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Exclusion {
+    /// The kernel.
+    pub kernel: Option<String>,
+    /// The number of CPUs.
+    pub cpus: Option<u32>,
+    /// What is measured.
+    pub subject: Option<Subject>,
+    /// Values of parameters.
+    pub parameters: BTreeMap<String, ParameterValue>,
+    /// Who makes the packets.
+    pub ends: Option<Ends>,
+    /// Where the client is.
+    pub way: Option<Way>,
+    /// The IP version.
+    pub family: Option<Family>,
+    /// The transport protocol.
+    pub protocol: Option<Protocol>,
+    /// The payload.
+    pub payload: Option<Payload>,
+    /// The number of flows.
+    pub flows: Option<u32>,
+    /// The open loop's rate.
+    pub rate: Option<u32>,
+    /// The open loop's new flows a second.
+    pub churn: Option<u32>,
 }
 
 /// A value of a module parameter; sysfs takes them all as text.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ParameterValue {
     /// `true` is `Y` to the kernel.
@@ -103,12 +200,32 @@ impl Display for ParameterValue {
     }
 }
 
+impl FromNumber for ParameterValue {
+    fn from_number(number: u32) -> Option<Self> {
+        Some(Self::Integer(number.into()))
+    }
+}
+
+impl FromNumber for Payload {
+    fn from_number(number: u32) -> Option<Self> {
+        u16::try_from(number).ok().map(Self::Bytes)
+    }
+}
+
 const fn once() -> u32 {
     1
 }
 
-fn one_flow() -> Vec<u32> {
-    vec![1]
+fn one() -> Values<u32> {
+    Values(vec![1])
+}
+
+fn on_the_wire() -> Values<Ends> {
+    Values(vec![Ends::Wire])
+}
+
+fn uniform() -> Values<Popularity> {
+    Values(vec![Popularity::Uniform])
 }
 
 /// A scenario with the text that it came from, which goes into the results.
@@ -116,6 +233,8 @@ fn one_flow() -> Vec<u32> {
 pub struct ScenarioFile {
     /// The file's name without directory and `.toml`.
     pub name: String,
+    /// The file, as errors name it.
+    pub file: String,
     /// The whole text.
     pub text: String,
     /// What it says.
@@ -134,156 +253,36 @@ impl ScenarioFile {
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned())
             .with_context(|| format!("{} is no file name", path.display()))?;
+        Self::parse(name, path.display().to_string(), text)
+    }
+
+    /// A scenario called `name` from its text; `file` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(name: String, file: String, text: String) -> Result<Self> {
         Ok(Self {
-            scenario: parse(&text, &path.display().to_string())?,
+            scenario: parse(&text, &file)?,
             name,
+            file,
             text,
         })
+    }
+
+    /// `fault` with its place in the text.
+    pub fn explain(&self, fault: &Fault) -> anyhow::Error {
+        fault.explain(&self.text, &self.file)
     }
 }
 
 /// Parses a scenario's text; `file` names it in errors.
 fn parse(text: &str, file: &str) -> Result<Scenario> {
-    let scenario: Scenario = toml::from_str(text).map_err(|error| explain(&error, text, file))?;
-    scenario.check().with_context(|| file.to_owned())?;
-    if let Some((index, message)) = scenario.traffic.bad_flows() {
-        bail!("{}: {message}", place_of_flows(text, index, file));
-    }
+    let scenario: Scenario =
+        toml::from_str(text).map_err(|error| explain::syntax(&error, text, file))?;
+    scenario
+        .check()
+        .map_err(|fault| fault.explain(text, file))?;
     Ok(scenario)
-}
-
-/// `file:line:column` of the given element of `traffic.flows`.
-fn place_of_flows(text: &str, index: usize, file: &str) -> String {
-    #[derive(Deserialize)]
-    struct Places {
-        traffic: TrafficPlaces,
-    }
-    #[derive(Deserialize)]
-    struct TrafficPlaces {
-        flows: Vec<Spanned<u32>>,
-    }
-    // It was understood before.
-    let places = toml::from_str(text).map_or(Vec::new(), |places: Places| places.traffic.flows);
-    match places.get(index) {
-        Some(place) => self::place(text, place.span().start, file),
-        None => file.to_owned(),
-    }
-}
-
-impl TrafficMatrix {
-    /// The first number of flows that cannot be, by its index, and why.
-    fn bad_flows(&self) -> Option<(usize, String)> {
-        let local = self.ways.contains(&Way::Local);
-        self.flows.iter().enumerate().find_map(|(index, &flows)| {
-            let max = flows::MAX;
-            if !(1..=max).contains(&flows) {
-                return Some((index, format!("{flows} flows are not between 1 and {max}")));
-            }
-            let message =
-                "with the way \"local\" there can be only 1 flow: each would need a socket";
-            if local && flows != 1 {
-                return Some((index, message.to_owned()));
-            }
-            let message =
-                "with traffic.burst there can be only 1 flow: a burst is sent as one packet";
-            (self.burst != 1 && flows != 1).then(|| (index, message.to_owned()))
-        })
-    }
-}
-
-impl Scenario {
-    fn check(&self) -> Result<()> {
-        let traffic = &self.traffic;
-        check_list("kernels", &self.kernels)?;
-        check_list("cpus", &self.cpus)?;
-        check_list("subjects", &self.subjects)?;
-        check_list("traffic.ways", &traffic.ways)?;
-        check_list("traffic.families", &traffic.families)?;
-        check_list("traffic.protocols", &traffic.protocols)?;
-        check_list("traffic.payloads", &traffic.payloads)?;
-        check_list("traffic.flows", &traffic.flows)?;
-        for (name, values) in &self.parameters {
-            check_list(&format!("parameters.{name}"), values)?;
-        }
-        if self.cpus.contains(&0) {
-            bail!("cpus: a guest needs at least one CPU");
-        }
-        if self.boots == 0 || traffic.round_trips == 0 {
-            bail!("boots and traffic.round-trips must be at least 1");
-        }
-        let bursts = (2..=MAX_BURST).contains(&traffic.burst)
-            && traffic.ways == [Way::Forward]
-            && traffic.protocols == [Protocol::Udp];
-        if traffic.burst != 1 && !bursts {
-            bail!("traffic.burst: 1, or for forwarded UDP only at most {MAX_BURST}");
-        }
-        for payload in &traffic.payloads {
-            if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(payload) {
-                bail!("traffic.payloads: {payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}");
-            }
-            if u32::from(*payload) * traffic.burst > MAX_BURST_BYTES {
-                bail!("traffic.burst: payloads of {payload} are more than {MAX_BURST_BYTES} bytes together");
-            }
-        }
-        if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
-            bail!("parameters are the module's, but subjects does not list \"module\"");
-        }
-        Ok(())
-    }
-}
-
-fn check_list<T: PartialEq + std::fmt::Debug>(key: &str, values: &[T]) -> Result<()> {
-    if values.is_empty() {
-        bail!("{key} is empty, so there is nothing to measure");
-    }
-    for (index, value) in values.iter().enumerate() {
-        if values.iter().take(index).any(|earlier| earlier == value) {
-            bail!("{key} lists {value:?} twice");
-        }
-    }
-    Ok(())
-}
-
-/// An error as `file:line:column: what; did you mean …`.
-fn explain(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
-    let message = error.message();
-    let hint = suggestion(message)
-        .map(|name| format!("; did you mean `{name}`?"))
-        .unwrap_or_default();
-    let Some(span) = error.span() else {
-        return anyhow!("{file}: {message}{hint}");
-    };
-    let place = place(text, span.start, file);
-    anyhow!("{place}: {message}{hint}")
-}
-
-/// An offset into the text as `file:line:column`.
-fn place(text: &str, offset: usize, file: &str) -> String {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before
-        .chars()
-        .rev()
-        .take_while(|&char| char != '\n')
-        .count()
-        + 1;
-    format!("{file}:{line}:{column}")
-}
-
-/// The valid name nearest to the wrong one in serde's "unknown field `a`, expected one of `b`,
-/// `c`"; `None` for other errors, and if nothing is near.
-fn suggestion(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    // Between backticks: every second piece.
-    let mut names = message.split('`').skip(1).step_by(2);
-    let wrong = names.next()?;
-    names
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|&(distance, name)| distance <= MAX_TYPOS.min(name.len() / 2))
-        .min()
-        .map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -318,7 +317,7 @@ warm-up = 1
     fn a_good_scenario_is_understood() {
         let scenario = parse(GOOD, "a.toml").unwrap();
         assert_eq!(scenario.boots, 1);
-        assert_eq!(scenario.subjects, [Subject::None, Subject::Module]);
+        assert_eq!(*scenario.subjects, [Subject::None, Subject::Module]);
         assert_eq!(scenario.parameters["cache"][1].to_string(), "N");
     }
 
@@ -371,10 +370,10 @@ warm-up = 1
 
     #[test]
     fn flows_are_one_unless_told() {
-        assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.flows, [1]);
+        assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.flows[..], [1]);
         let text = GOOD.replace("[64]", "[64]\nflows = [1, 1_000, 1_000_000]");
         let flows = parse(&text, "a.toml").unwrap().traffic.flows;
-        assert_eq!(flows, [1, 1_000, 1_000_000]);
+        assert_eq!(flows[..], [1, 1_000, 1_000_000]);
         let text = GOOD
             .replace("[64]", "[64]\nflows = [1]")
             .replace("[\"forward\"]", "[\"forward\", \"local\"]");
@@ -443,8 +442,20 @@ warm-up = 1
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
         let mut count = 0;
         for entry in fs::read_dir(directory).unwrap() {
-            ScenarioFile::load(&entry.unwrap().path()).unwrap();
-            count += 1;
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                let file = ScenarioFile::load(&path).unwrap();
+                let plan = crate::plan::Plan::new(&file.scenario);
+                assert!(
+                    plan.is_ok_and(|plan| plan.cells() > 0),
+                    "{}",
+                    path.display()
+                );
+                count += 1;
+            }
         }
         assert!(count > 0);
     }

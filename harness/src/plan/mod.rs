@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a scenario amounts to: boots, and the cells that each measures. The plan is data; making
+//! it touches nothing.
+
+mod combine;
+mod shard;
+
+use serde::Serialize;
+
+pub use combine::Combination;
+pub use shard::Shard;
+
+use crate::guest::flows;
+use crate::guest::protocol::{GuestCell, Subject};
+use crate::scenario::{Exclusion, Fault, Mode, Scenario};
+use crate::traffic::{Load, Traffic};
+
+/// Everything that is to be done, in order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The boots, none of them empty.
+    pub boots: Vec<PlannedBoot>,
+}
+
+/// Cells that share a kernel and a number of CPUs are measured in one boot.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedBoot {
+    /// Stable name, such as `7.3/1cpu/boot1`.
+    pub id: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Which repetition it is, from 1.
+    pub repetition: u32,
+    /// The cells, in the order of measuring.
+    pub cells: Vec<GuestCell>,
+}
+
+impl Plan {
+    /// All that a scenario's lists amount to.
+    ///
+    /// # Errors
+    /// If the scenario excludes what it does not ask for, or everything.
+    pub fn new(scenario: &Scenario) -> Result<Self, Fault> {
+        let mut used = vec![false; scenario.exclude.len()];
+        let mut machines = Vec::new();
+        for kernel in &scenario.kernels {
+            for &cpus in &scenario.cpus {
+                let mut cells = cells(scenario, &format!("{kernel}/{cpus}cpu"));
+                cells.retain(|cell| {
+                    let mut excluded = false;
+                    for (exclusion, used) in scenario.exclude.iter().zip(&mut used) {
+                        if exclusion.holds(kernel, cpus, cell) {
+                            *used = true;
+                            excluded = true;
+                        }
+                    }
+                    !excluded
+                });
+                machines.push((kernel, cpus, cells));
+            }
+        }
+        if let Some(index) = used.iter().position(|used| !used) {
+            let message = "this excludes nothing: no cell is like it";
+            return Err(Fault::at("exclude", message).element(index));
+        }
+        if machines.iter().all(|(_, _, cells)| cells.is_empty()) {
+            return Err(Fault::at("exclude", "every cell is excluded"));
+        }
+        Ok(Self {
+            boots: match scenario.mode {
+                Mode::Virtual => one_after_another(scenario, &machines),
+                Mode::Wall => interleaved(scenario, &machines),
+            },
+        })
+    }
+
+    /// Keeps the cells of one shard.
+    pub fn shard(&mut self, shard: Shard) {
+        let mut place = 0;
+        for boot in &mut self.boots {
+            boot.cells.retain(|_| {
+                place += 1;
+                shard.has(place - 1)
+            });
+        }
+        self.boots.retain(|boot| !boot.cells.is_empty());
+    }
+
+    /// Splits boots so that `guests` of them can run side by side, if there are fewer: what a cell
+    /// costs in virtual mode does not depend on what else its boot measures.
+    pub fn spread(&mut self, guests: usize) {
+        let parts = guests.div_ceil(self.boots.len().max(1));
+        let boots = std::mem::take(&mut self.boots);
+        for boot in boots {
+            let parts = parts.min(boot.cells.len());
+            if parts <= 1 {
+                self.boots.push(boot);
+                continue;
+            }
+            let mut split: Vec<PlannedBoot> = (1..=parts)
+                .map(|part| PlannedBoot {
+                    id: format!("{}/part{part}", boot.id),
+                    cells: Vec::new(),
+                    ..boot.clone()
+                })
+                .collect();
+            // Whichever part is done first gets the next cell.
+            let mut work = vec![0_u64; parts];
+            for cell in boot.cells {
+                let least = (0..parts).min_by_key(|&part| work[part]).unwrap_or(0);
+                work[least] += effort(&cell.traffic);
+                split[least].cells.push(cell);
+            }
+            self.boots.extend(split);
+        }
+    }
+
+    /// Keeps the cells that `keep` says to keep, and the boots that still have one.
+    pub fn retain(&mut self, keep: impl Fn(&PlannedBoot, &GuestCell) -> bool) {
+        for boot in &mut self.boots {
+            let cells = std::mem::take(&mut boot.cells);
+            boot.cells = cells.into_iter().filter(|cell| keep(boot, cell)).collect();
+        }
+        self.boots.retain(|boot| !boot.cells.is_empty());
+    }
+
+    /// How many cells there are in all boots.
+    pub fn cells(&self) -> usize {
+        self.boots.iter().map(|boot| boot.cells.len()).sum()
+    }
+
+    /// The kernels' names, each once.
+    pub fn kernels(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.boots.iter().map(|boot| boot.kernel.as_str()).collect();
+        names.dedup();
+        names
+    }
+}
+
+/// A kernel, a number of CPUs, and what is to be measured there.
+type Machine<'a> = (&'a String, u32, Vec<GuestCell>);
+
+/// All cells of a machine in one boot.
+fn one_after_another(scenario: &Scenario, machines: &[Machine<'_>]) -> Vec<PlannedBoot> {
+    let mut boots = Vec::new();
+    for (kernel, cpus, cells) in machines {
+        boots.extend((1..=scenario.boots).map(|repetition| PlannedBoot {
+            id: format!("{kernel}/{cpus}cpu/boot{repetition}"),
+            kernel: (*kernel).clone(),
+            cpus: *cpus,
+            repetition,
+            cells: cells.clone(),
+        }));
+    }
+    boots.retain(|boot| !boot.cells.is_empty());
+    boots
+}
+
+/// A boot for each thing that is compared, again and again in turn, so that what changes on the
+/// host meanwhile befalls all alike.
+fn interleaved(scenario: &Scenario, machines: &[Machine<'_>]) -> Vec<PlannedBoot> {
+    let mut boots: Vec<PlannedBoot> = Vec::new();
+    for repetition in 1..=scenario.boots {
+        for (kernel, cpus, cells) in machines {
+            let start = boots.len();
+            for cell in cells {
+                let variant = variant(cell.subject, &cell.parameters);
+                let id = format!("{kernel}/{cpus}cpu/{variant}/boot{repetition}");
+                let there = boots[start..].iter().position(|boot| boot.id == id);
+                let place = there.map_or(boots.len(), |index| start + index);
+                if place == boots.len() {
+                    boots.push(PlannedBoot {
+                        id,
+                        kernel: (*kernel).clone(),
+                        cpus: *cpus,
+                        repetition,
+                        cells: Vec::new(),
+                    });
+                }
+                boots[place].cells.push(cell.clone());
+            }
+        }
+    }
+    boots
+}
+
+/// How long a cell takes, beside others: establishing a flow is about a fifth of a paced round
+/// trip, and what every cell does is about 500 of these.
+fn effort(traffic: &Traffic) -> u64 {
+    const EACH: u64 = 500;
+    EACH + u64::from(traffic.flows) / 5 + u64::from(traffic.load.packets() + traffic.warm_up)
+}
+
+/// The cells of one boot. Subjects are innermost, so that what is compared lies close together.
+fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
+    let combinations = combine::combinations(&scenario.parameters, scenario.combine);
+    let nothing = [Combination::new()];
+    let mut cells = Vec::new();
+    for traffic in traffic(scenario) {
+        for &subject in &scenario.subjects {
+            let combinations = if subject.is_module() {
+                combinations.as_slice()
+            } else {
+                &nothing
+            };
+            cells.extend(combinations.iter().map(|chosen| {
+                let mut parameters = chosen.clone();
+                if subject.is_module() {
+                    make_room(&mut parameters, &traffic);
+                }
+                GuestCell {
+                    id: format!(
+                        "{prefix}/{}/{}",
+                        variant(subject, &parameters),
+                        traffic.name()
+                    ),
+                    subject,
+                    parameters,
+                    traffic,
+                }
+            }));
+        }
+    }
+    cells
+}
+
+impl Exclusion {
+    /// Whether a cell agrees with all that is given.
+    fn holds(&self, kernel: &str, cpus: u32, cell: &GuestCell) -> bool {
+        fn agrees<T: PartialEq>(given: &Option<T>, there: &T) -> bool {
+            given.as_ref().is_none_or(|given| given == there)
+        }
+        let traffic = &cell.traffic;
+        let (rate, churn) = match traffic.load {
+            Load::Open { rate, churn, .. } => (Some(rate), Some(churn)),
+            Load::Closed { .. } | Load::Bulk { .. } => (None, None),
+        };
+        agrees(&self.kernel.as_deref(), &kernel)
+            && agrees(&self.cpus, &cpus)
+            && agrees(&self.subject, &cell.subject)
+            && agrees(&self.ends, &traffic.ends)
+            && agrees(&self.way, &traffic.way)
+            && agrees(&self.family, &traffic.family)
+            && agrees(&self.protocol, &traffic.protocol)
+            && agrees(&self.payload, &traffic.payload)
+            && agrees(&self.flows, &traffic.flows)
+            && (self.rate.is_none() || self.rate == rate)
+            && (self.churn.is_none() || self.churn == churn)
+            && self
+                .parameters
+                .iter()
+                .all(|(name, value)| cell.parameters.get(name) == Some(&value.to_string()))
+    }
+}
+
+/// Has the module keep all flows of `traffic` for as long as they are needed, unless the scenario
+/// says what it shall keep.
+fn make_room(parameters: &mut Combination, traffic: &Traffic) {
+    // The module's defaults.
+    const MAX_FLOWS: u32 = 65_536;
+    const UDP_TIMEOUT: u32 = 180;
+    let mut set = |name: &str, wanted: u32| {
+        let value = parameters.entry(name.to_owned());
+        value.or_insert_with(|| wanted.to_string());
+    };
+    if traffic.flows > 1 {
+        // Else chains would be others in each boot.
+        set("hash_seed", 1);
+    }
+    let flows = traffic.flows + flows::OTHERS;
+    if flows > MAX_FLOWS {
+        set("max_flows", flows);
+    }
+    // Seconds of the guest's time that a flow may be left alone: while others are made, a tenth of
+    // a millisecond each, and while round trips are measured, a hundredth of a second each.
+    let idle = traffic.flows / 10_000 + traffic.load.packets() / 100;
+    if traffic.flows > 1 && idle > UDP_TIMEOUT / 3 {
+        set("udp_timeout", (3 * idle).min(86_400));
+    }
+}
+
+fn traffic(scenario: &Scenario) -> Vec<Traffic> {
+    let matrix = &scenario.traffic;
+    let loads = matrix.loads();
+    let mut all = Vec::new();
+    for &ends in &matrix.ends {
+        for &way in &matrix.ways {
+            for &family in &matrix.families {
+                for &protocol in &matrix.protocols {
+                    for &payload in &matrix.payloads {
+                        for &flows in &matrix.flows {
+                            for &popularity in &matrix.popularity {
+                                all.extend(loads.iter().map(|&load| Traffic {
+                                    ends,
+                                    way,
+                                    family,
+                                    protocol,
+                                    payload,
+                                    flows,
+                                    popularity,
+                                    load,
+                                    warm_up: matrix.warm_up,
+                                }));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // One flow has no popularity among others.
+    let mut names = std::collections::BTreeSet::new();
+    for traffic in &mut all {
+        if traffic.flows == 1 {
+            traffic.popularity = crate::traffic::Popularity::Uniform;
+        }
+    }
+    all.retain(|traffic| names.insert(traffic.name()));
+    all
+}
+
+/// A subject with its parameters, such as `module,cache=N`.
+pub fn variant(subject: Subject, parameters: &Combination) -> String {
+    let mut name = subject.name().to_owned();
+    for (parameter, value) in parameters {
+        name.push_str(&format!(",{parameter}={value}"));
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::guest::protocol::{Family, Protocol, Way};
+    use crate::scenario::{Combine, ParameterValue, TrafficMatrix, Values};
+    use crate::traffic::{Ends, Payload, Popularity};
+
+    fn scenario() -> Scenario {
+        let values =
+            |values: &[i64]| Values(values.iter().map(|&v| ParameterValue::Integer(v)).collect());
+        Scenario {
+            question: String::new(),
+            mode: Mode::Virtual,
+            kernels: Values(vec!["7.3".into(), "6.12".into()]),
+            cpus: Values(vec![1, 2]),
+            boots: 3,
+            subjects: Values(vec![Subject::None, Subject::NftDnat, Subject::Module]),
+            parameters: [
+                ("a".into(), values(&[0, 1])),
+                ("b".into(), values(&[0, 1, 2])),
+            ]
+            .into(),
+            combine: Combine::Full,
+            exclude: Vec::new(),
+            traffic: TrafficMatrix {
+                ways: Values(vec![Way::Forward, Way::Local]),
+                families: Values(vec![Family::V4, Family::V6]),
+                protocols: Values(vec![Protocol::Udp]),
+                payloads: Values(vec![Payload::Bytes(64), Payload::Bytes(1024)]),
+                flows: Values(vec![1]),
+                ends: Values(vec![Ends::Wire]),
+                popularity: Values(vec![Popularity::Uniform]),
+                round_trips: Some(10),
+                warm_up: 1,
+                burst: 1,
+                rates: None,
+                packets: None,
+                churn: None,
+                bulk: None,
+            },
+        }
+    }
+
+    #[test]
+    fn the_plan_is_the_whole_product() {
+        let plan = Plan::new(&scenario()).unwrap();
+        assert_eq!(plan.boots.len(), 2 * 2 * 3);
+        // Two subjects without parameters, one with six combinations.
+        assert_eq!(plan.cells(), 12 * 8 * (1 + 1 + 6));
+        assert_eq!(plan.kernels(), ["7.3", "6.12"]);
+    }
+
+    #[test]
+    fn names_are_unique_and_readable() {
+        let plan = Plan::new(&scenario()).unwrap();
+        let boots: BTreeSet<_> = plan.boots.iter().map(|boot| &boot.id).collect();
+        assert_eq!(boots.len(), plan.boots.len());
+        for boot in &plan.boots {
+            let cells: BTreeSet<_> = boot.cells.iter().map(|cell| &cell.id).collect();
+            assert_eq!(cells.len(), boot.cells.len());
+        }
+        assert_eq!(plan.boots[0].cells[0].id, "7.3/1cpu/none/forward-v4-udp-64");
+        assert_eq!(
+            plan.boots[0].cells[2].id,
+            "7.3/1cpu/module,a=0,b=0/forward-v4-udp-64"
+        );
+    }
+
+    #[test]
+    fn many_flows_have_names_and_room() {
+        let mut scenario = scenario();
+        scenario.traffic.ways = Values(vec![Way::Forward]);
+        scenario.traffic.flows = Values(vec![1, 1_000, 1_000_000]);
+        let plan = Plan::new(&scenario).unwrap();
+        assert_eq!(plan.cells(), 12 * 4 * 3 * (1 + 1 + 6));
+        let cells = &plan.boots[0].cells;
+        let find = |id: &str| cells.iter().find(|cell| cell.id == id).unwrap();
+        assert!(find("7.3/1cpu/none/forward-v4-udp-64-1000flows")
+            .parameters
+            .is_empty());
+        let few = find("7.3/1cpu/module,a=0,b=0,hash_seed=1/forward-v4-udp-64-1000flows");
+        assert_eq!(few.parameters.len(), 3);
+        let many = find(
+            "7.3/1cpu/module,a=0,b=0,hash_seed=1,max_flows=1001001,udp_timeout=300/forward-v4-udp-64-1000000flows",
+        );
+        assert_eq!(many.parameters["max_flows"], "1001001");
+
+        // What the scenario says holds.
+        let own = Values(vec![ParameterValue::Integer(5)]);
+        scenario.parameters = [("max_flows".to_owned(), own)].into();
+        scenario.traffic.flows = Values(vec![100_000]);
+        let plan = Plan::new(&scenario).unwrap();
+        let module = plan.boots[0]
+            .cells
+            .iter()
+            .find(|cell| cell.subject.is_module());
+        assert_eq!(module.unwrap().parameters["max_flows"], "5");
+    }
+
+    #[test]
+    fn retaining_drops_boots_without_cells() {
+        let mut plan = Plan::new(&scenario()).unwrap();
+        plan.retain(|boot, cell| boot.repetition == 2 && cell.id.contains("6.12/2cpu/none"));
+        assert_eq!(plan.boots.len(), 1);
+        assert_eq!(plan.cells(), 8);
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a scenario may ask for.
+
+use std::fmt::Debug;
+
+use super::explain::Fault;
+use super::{Scenario, TrafficMatrix};
+use crate::guest::flows;
+use crate::guest::protocol::{MAX_BURST, MAX_BURST_BYTES};
+use crate::traffic::{Ends, Load, Payload, Protocol, Way};
+
+/// The least payload: the agent puts flow, sequence number and seed into it.
+const MIN_PAYLOAD: u16 = 16;
+/// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
+const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
+
+impl Scenario {
+    /// The first thing that cannot be meant.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        check_list("kernels", &self.kernels)?;
+        check_list("cpus", &self.cpus)?;
+        check_list("subjects", &self.subjects)?;
+        for (name, values) in &self.parameters {
+            check_list(&format!("parameters.{name}"), values)?;
+        }
+        if let Some(index) = self.cpus.iter().position(|&cpus| cpus == 0) {
+            return Err(Fault::at("cpus", "a guest needs at least one CPU").element(index));
+        }
+        if self.boots == 0 {
+            return Err(Fault::at("boots", "boots must be at least 1"));
+        }
+        if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
+            let message = "parameters are the module's, but subjects does not list \"module\"";
+            return Err(Fault::at("parameters", message));
+        }
+        self.traffic.check()
+    }
+}
+
+impl TrafficMatrix {
+    fn check(&self) -> Result<(), Fault> {
+        check_list("traffic.ends", &self.ends)?;
+        check_list("traffic.ways", &self.ways)?;
+        check_list("traffic.families", &self.families)?;
+        check_list("traffic.protocols", &self.protocols)?;
+        check_list("traffic.payloads", &self.payloads)?;
+        check_list("traffic.flows", &self.flows)?;
+        check_list("traffic.popularity", &self.popularity)?;
+        self.check_payloads()?;
+        self.check_flows()?;
+        self.check_loads()
+    }
+
+    fn check_payloads(&self) -> Result<(), Fault> {
+        for (index, payload) in self.payloads.iter().enumerate() {
+            let Payload::Bytes(payload) = *payload else {
+                continue;
+            };
+            let at = |message: String| Fault::at("traffic.payloads", message).element(index);
+            if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&payload) {
+                return Err(at(format!(
+                    "{payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}"
+                )));
+            }
+            if u32::from(payload) * self.burst > MAX_BURST_BYTES {
+                return Err(at(format!(
+                    "traffic.burst: payloads of {payload} are more than {MAX_BURST_BYTES} bytes together"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_flows(&self) -> Result<(), Fault> {
+        let local = self.ways.contains(&Way::Local);
+        let stack = self.ends.contains(&Ends::Stack);
+        for (index, &flows) in self.flows.iter().enumerate() {
+            let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
+            let max = flows::MAX;
+            if !(1..=max).contains(&flows) {
+                return at(&format!("{flows} flows are not between 1 and {max}"));
+            }
+            if local && flows != 1 {
+                return at(
+                    "with the way \"local\" there can be only 1 flow: each would need a socket",
+                );
+            }
+            if stack && flows != 1 {
+                return at(
+                    "between ends of the stack there can be only 1 flow: each would need a socket",
+                );
+            }
+            if self.burst != 1 && flows != 1 {
+                return at(
+                    "with traffic.burst there can be only 1 flow: a burst is sent as one packet",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_loads(&self) -> Result<(), Fault> {
+        let fault = |key: &str, message: &str| Err(Fault::at(&format!("traffic.{key}"), message));
+        if self.round_trips == Some(0) {
+            return fault("round-trips", "round-trips must be at least 1");
+        }
+        if self.bulk == Some(0) {
+            return fault("bulk", "bulk must be at least 1 byte");
+        }
+        if self.loads().is_empty() {
+            return Err(Fault::at(
+                "traffic",
+                "there is no load: give round-trips, rates with packets, or bulk",
+            ));
+        }
+        let bursts = (2..=MAX_BURST).contains(&self.burst)
+            && self.round_trips.is_some()
+            && *self.ways == [Way::Forward]
+            && *self.ends == [Ends::Wire]
+            && *self.protocols == [Protocol::Udp];
+        if self.burst != 1 && !bursts {
+            return fault(
+                "burst",
+                &format!("traffic.burst: 1, or for forwarded UDP only at most {MAX_BURST}"),
+            );
+        }
+        match &self.rates {
+            Some(rates) => {
+                check_list("traffic.rates", rates)?;
+                if let Some(index) = rates.iter().position(|&rate| rate == 0) {
+                    let message = "a rate of 0 packets a second sends nothing";
+                    return Err(Fault::at("traffic.rates", message).element(index));
+                }
+                if self.packets.unwrap_or(0) == 0 {
+                    return fault("rates", "rates need packets, at least 1");
+                }
+                if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                    return fault("rates", "an open loop is of forwarded packets on the wire");
+                }
+            }
+            None if self.packets.is_some() => {
+                return fault(
+                    "packets",
+                    "packets are those of an open loop: give rates, too",
+                );
+            }
+            None => {}
+        }
+        if let Some(churn) = &self.churn {
+            check_list("traffic.churn", churn)?;
+            if self.rates.is_none() {
+                return fault("churn", "churn is an open loop's: give rates, too");
+            }
+        }
+        let bulk = self.bulk.is_some();
+        if bulk && (*self.ends != [Ends::Stack] || *self.protocols != [Protocol::Tcp]) {
+            return fault("bulk", "bulk is of TCP between ends of the stack");
+        }
+        Ok(())
+    }
+}
+
+impl Load {
+    /// Round trips of a closed loop, or packets of an open one: how long a cell takes.
+    pub const fn packets(&self) -> u32 {
+        match *self {
+            Self::Closed { round_trips, .. } => round_trips,
+            Self::Open { packets, .. } => packets,
+            Self::Bulk { .. } => 1,
+        }
+    }
+}
+
+fn check_list<T: PartialEq + Debug>(key: &str, values: &[T]) -> Result<(), Fault> {
+    if values.is_empty() {
+        let message = format!("{key} is empty, so there is nothing to measure");
+        return Err(Fault::at(key, message));
+    }
+    for (index, value) in values.iter().enumerate() {
+        if values.iter().take(index).any(|earlier| earlier == value) {
+            return Err(Fault::at(key, format!("{key} lists {value:?} twice")).element(index));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What is wrong with a scenario's text, as `file:line:column: what; did you mean …`.
+
+use anyhow::anyhow;
+use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+
+/// A misspelt name is put right if at most this many letters are wrong.
+const MAX_TYPOS: usize = 4;
+
+/// A step from a table or a list into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the value of a key.
+    Key(String),
+    /// To an element.
+    Element(usize),
+}
+
+impl From<&str> for Step {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<usize> for Step {
+    fn from(index: usize) -> Self {
+        Self::Element(index)
+    }
+}
+
+/// What a well-formed scenario says and cannot mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it says so, from the outermost table.
+    pub at: Vec<Step>,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault at `key`, in which dots lead into tables.
+    pub fn at(key: &str, message: impl Into<String>) -> Self {
+        Self {
+            at: key.split('.').map(Step::from).collect(),
+            message: message.into(),
+        }
+    }
+
+    /// The same at an element of the list there.
+    #[must_use]
+    pub fn element(mut self, index: usize) -> Self {
+        self.at.push(Step::Element(index));
+        self
+    }
+
+    /// The whole error.
+    pub fn explain(&self, text: &str, file: &str) -> anyhow::Error {
+        let place = match offset(text, &self.at) {
+            Some(offset) => place(text, offset, file),
+            None => file.to_owned(),
+        };
+        anyhow!("{place}: {}", self.message)
+    }
+}
+
+/// Where the text has what `path` leads to, or the last step of it that there is.
+fn offset(text: &str, path: &[Step]) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut found = None;
+    let mut value: Option<&Spanned<DeValue<'_>>> = None;
+    for step in path {
+        let next = match (step, value.map(Spanned::get_ref)) {
+            (Step::Key(key), None) => root.get_ref().get(key.as_str()),
+            (Step::Key(key), Some(DeValue::Table(table))) => table.get(key.as_str()),
+            (Step::Element(index), Some(DeValue::Array(array))) => array.get(*index),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        found = Some(next.span().start);
+        value = Some(next);
+    }
+    found
+}
+
+/// What the parser found wrong.
+pub fn syntax(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
+    let message = error.message();
+    let hint = suggestion(message)
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default();
+    let Some(span) = error.span() else {
+        return anyhow!("{file}: {message}{hint}");
+    };
+    let place = place(text, span.start, file);
+    anyhow!("{place}: {message}{hint}")
+}
+
+/// An offset into the text as `file:line:column`.
+fn place(text: &str, offset: usize, file: &str) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .chars()
+        .rev()
+        .take_while(|&char| char != '\n')
+        .count()
+        + 1;
+    format!("{file}:{line}:{column}")
+}
+
+/// The valid name nearest to the wrong one in serde's "unknown field `a`, expected one of `b`,
+/// `c`"; `None` for other errors, and if nothing is near.
+fn suggestion(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    // Between backticks: every second piece.
+    let mut names = message.split('`').skip(1).step_by(2);
+    let wrong = names.next()?;
+    nearest(wrong, names)
+}
+
+/// The one of `names` that `wrong` was probably meant to be.
+pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|&(distance, name)| distance <= MAX_TYPOS.min(name.len() / 2))
+        .min()
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What packets a cell has: the data that scenario, plan, agent and results share.
+
+use std::fmt::{self, Write};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where the client is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// In the client's namespace: its packets pass through the router.
+    Forward,
+    /// On the router itself.
+    Local,
+}
+
+/// IP version.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Transport protocol.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Who makes the packets at both ends.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ends {
+    /// The agent, with pnet, and every packet is checked.
+    #[default]
+    Wire,
+    /// The kernel's sockets, as for any program; a proxy in user space understands no others.
+    Stack,
+}
+
+/// Payload of the transport protocol.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(untagged)]
+pub enum Payload {
+    /// So many bytes in each packet, at least 16: flow, sequence number and seed.
+    Bytes(#[schemars(range(min = 16, max = 1400))] u16),
+    /// Packets of several sizes.
+    Mix(Mix),
+}
+
+/// A mix of sizes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mix {
+    /// Frames of 64, 570 and 1518 bytes, 7 to 4 to 1: the simple IMIX that RFC 6985 gives as an
+    /// example of its notation.
+    Imix,
+}
+
+/// How often each of several flows has a packet.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Popularity {
+    /// All the same.
+    #[default]
+    Uniform,
+    /// The *n*-th most popular one in proportion to 1/*n*: Zipf's law with exponent 1.
+    Zipf,
+}
+
+/// When packets are sent.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Load {
+    /// Each packet of the client is answered before the next one is sent.
+    #[serde(rename_all = "kebab-case")]
+    Closed {
+        /// Round trips that are measured.
+        #[schemars(range(min = 1))]
+        round_trips: u32,
+        /// Packets of the client that reach the router at once in each of them.
+        #[schemars(range(min = 1, max = 128))]
+        burst: u32,
+    },
+    /// At times that were fixed before, whatever comes back.
+    #[serde(rename_all = "kebab-case")]
+    Open {
+        /// Packets a second of the guest's time.
+        #[schemars(range(min = 1))]
+        rate: u32,
+        /// Packets that are measured.
+        #[schemars(range(min = 1))]
+        packets: u32,
+        /// New flows a second, each in the place of an old one.
+        churn: u32,
+    },
+    /// One stream of TCP, as fast as it goes.
+    #[serde(rename_all = "kebab-case")]
+    Bulk {
+        /// Bytes of payload.
+        #[schemars(range(min = 1))]
+        bytes: u64,
+    },
+}
+
+impl Load {
+    /// Packets of the client that come at once.
+    pub const fn burst(&self) -> u32 {
+        match self {
+            Self::Closed { burst, .. } => *burst,
+            Self::Open { .. } | Self::Bulk { .. } => 1,
+        }
+    }
+}
+
+/// The packets of a cell.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// Who makes the packets.
+    pub ends: Ends,
+    /// Where the client is.
+    pub way: Way,
+    /// IP version.
+    pub family: Family,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Payload of each packet.
+    pub payload: Payload,
+    /// Flows, all established before anything is measured; each packet is of one of them.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub flows: u32,
+    /// Of which one.
+    pub popularity: Popularity,
+    /// When packets are sent.
+    pub load: Load,
+    /// Round trips on the same flows before anything is measured.
+    pub warm_up: u32,
+}
+
+impl Way {
+    /// The name in ids and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl Family {
+    /// The name in ids and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+}
+
+impl Protocol {
+    /// The name in ids and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl Payload {
+    /// Bytes of the largest packet's.
+    pub const fn max(self) -> u16 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Mix(Mix::Imix) => 1_400,
+        }
+    }
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => bytes.fmt(formatter),
+            Self::Mix(Mix::Imix) => formatter.write_str("imix"),
+        }
+    }
+}
+
+impl Traffic {
+    /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as
+    /// `-1000flows`.
+    pub fn name(&self) -> String {
+        let mut name = format!(
+            "{}-{}-{}-{}",
+            self.way.name(),
+            self.family.name(),
+            self.protocol.name(),
+            self.payload
+        );
+        for part in self.unusual() {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "-{part}");
+        }
+        name
+    }
+
+    /// What is unlike one flow in a closed loop on the wire, in the words of [`Self::name`].
+    pub fn unusual(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if self.ends == Ends::Stack {
+            parts.push("stack".to_owned());
+        }
+        if self.flows != 1 {
+            parts.push(format!("{}flows", self.flows));
+        }
+        if self.popularity == Popularity::Zipf {
+            parts.push("zipf".to_owned());
+        }
+        match self.load {
+            Load::Closed { burst: 1, .. } => {}
+            Load::Closed { burst, .. } => parts.push(format!("burst{burst}")),
+            Load::Open { rate, churn, .. } => {
+                parts.push(format!("{rate}pps"));
+                if churn != 0 {
+                    parts.push(format!("churn{churn}"));
+                }
+            }
+            Load::Bulk { .. } => parts.push("bulk".to_owned()),
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USUAL: Traffic = Traffic {
+        ends: Ends::Wire,
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 1,
+        popularity: Popularity::Uniform,
+        load: Load::Closed {
+            round_trips: 1,
+            burst: 1,
+        },
+        warm_up: 0,
+    };
+
+    #[test]
+    fn names_tell_what_is_unusual() {
+        assert_eq!(USUAL.name(), "forward-v4-udp-64");
+        let rare = Traffic {
+            ends: Ends::Stack,
+            payload: Payload::Mix(Mix::Imix),
+            flows: 1000,
+            popularity: Popularity::Zipf,
+            load: Load::Open {
+                rate: 50_000,
+                packets: 9,
+                churn: 100,
+            },
+            ..USUAL
+        };
+        assert_eq!(
+            rare.name(),
+            "forward-v4-udp-imix-stack-1000flows-zipf-50000pps-churn100"
+        );
+        let burst = Traffic {
+            load: Load::Closed {
+                round_trips: 1,
+                burst: 64,
+            },
+            ..USUAL
+        };
+        assert_eq!(burst.name(), "forward-v4-udp-64-burst64");
+    }
+
+    #[test]
+    fn payloads_are_numbers_or_words() {
+        let payloads: Vec<Payload> = serde_json::from_str("[64, \"imix\"]").unwrap();
+        assert_eq!(payloads, [Payload::Bytes(64), Payload::Mix(Mix::Imix)]);
+        assert_eq!(serde_json::to_string(&payloads).unwrap(), "[64,\"imix\"]");
+    }
+}
