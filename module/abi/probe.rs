@@ -7,7 +7,8 @@
 //! LOCAL_IN. It tells directions apart by the client's port, which no subject changes.
 //!
 //! * `open` needs CAP_NET_ADMIN; it puts the probe into the caller's network namespace.
-//! * `write` takes a [`Filter`], empties the histograms and starts to record.
+//! * `write` takes a [`Filter`], empties the histograms and starts to record. If the filter asks for
+//!   a ballast, there are hooks of known cost between the probe's from then on.
 //! * `read` at position 0 takes a snapshot; further reads page through it: one [`Report`] for each
 //!   [`Direction`], each followed by its buckets as pairs of index and count (two `u32`).
 //! * `close` takes the probe out.
@@ -20,7 +21,7 @@ pub const DEVICE: &str = "mutex_probe";
 /// First four bytes of a filter: "MTXQ".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXQ");
 /// Version of the records in this file.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Below two to this power a histogram is exact; above, its buckets are this many bits precise.
 pub const PRECISION_BITS: u32 = 12;
 /// Samples from two to this power on share the last bucket.
@@ -47,11 +48,14 @@ pub struct Filter {
     pub client_port_first: u16,
     /// Last port of the client, inclusive.
     pub client_port_last: u16,
+    /// If there is one, each packet of the namespace is made to cost so many instructions and a
+    /// constant more where its way begins, in a hook of priority 0. To test the instrument by.
+    pub ballast: Option<u16>,
 }
 
 impl Filter {
     /// Size in bytes.
-    pub const SIZE: usize = 12;
+    pub const SIZE: usize = 16;
 
     /// Reads and checks a filter.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -64,6 +68,10 @@ impl Filter {
             protocol: Protocol::from_number(reader.u8()?)?,
             client_port_first: reader.u16()?,
             client_port_last: reader.u16()?,
+            ballast: match reader.u32()?.checked_sub(1) {
+                None => None,
+                Some(instructions) => Some(u16::try_from(instructions).ok()?),
+            },
         };
         (reader.remaining() == 0 && filter.client_port_first <= filter.client_port_last)
             .then_some(filter)
@@ -78,6 +86,8 @@ impl Filter {
         let _ = writer.put(&[self.family as u8, self.protocol as u8]);
         let _ = writer.put(&self.client_port_first.to_le_bytes());
         let _ = writer.put(&self.client_port_last.to_le_bytes());
+        let ballast = self.ballast.map_or(0, |count| u32::from(count) + 1);
+        let _ = writer.put(&ballast.to_le_bytes());
         out
     }
 }
@@ -172,9 +182,16 @@ mod tests {
             protocol: Protocol::Tcp,
             client_port_first: 1000,
             client_port_last: 2000,
+            ballast: None,
         };
-        assert_eq!(Filter::decode(&filter.encode()), Some(filter));
-        assert_eq!(Filter::decode(&filter.encode()[..11]), None);
+        for ballast in [None, Some(0), Some(1), Some(u16::MAX)] {
+            let filter = Filter { ballast, ..filter };
+            assert_eq!(Filter::decode(&filter.encode()), Some(filter));
+        }
+        assert_eq!(Filter::decode(&filter.encode()[..15]), None);
+        let mut too_much = filter.encode();
+        too_much[12..].copy_from_slice(&0x10001_u32.to_le_bytes());
+        assert_eq!(Filter::decode(&too_much), None);
         let reversed = Filter {
             client_port_first: 2001,
             ..filter

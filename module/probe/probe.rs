@@ -17,10 +17,12 @@ mod datapath;
 #[path = "../sys/mod.rs"]
 mod sys;
 
+mod ballast;
 mod meter;
 mod spans;
 
 use abi::probe::Filter;
+use ballast::Ballast;
 use meter::Meter;
 use sys::device::{self, ToUser};
 use sys::net::Namespace;
@@ -44,11 +46,28 @@ impl kernel::Module for ProbeModule {
 struct ProbeDevice;
 
 struct Context {
-    // Before the namespace, in which it is: fields are dropped in order.
+    // These two before the namespace, in which they are: fields are dropped in order.
     _spans: spans::Registered,
+    ballast: Pin<KBox<Mutex<Option<Ballast>>>>,
     meter: Arc<Meter>,
     snapshot: Pin<KBox<Mutex<KVVec<u8>>>>,
-    _net: Namespace,
+    net: Namespace,
+}
+
+impl Context {
+    fn load(&self, instructions: Option<u16>) -> Result {
+        let mut ballast = self.ballast.lock();
+        match (instructions, ballast.as_ref()) {
+            (None, _) => *ballast = None,
+            (Some(instructions), Some(ballast)) => ballast.set(instructions),
+            (Some(instructions), None) => {
+                let new = Ballast::new(&self.net)?;
+                new.set(instructions);
+                *ballast = Some(new);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl device::Device for ProbeDevice {
@@ -61,14 +80,17 @@ impl device::Device for ProbeDevice {
         let meter = Arc::new(Meter::new()?, GFP_KERNEL)?;
         Ok(Context {
             _spans: spans::register(&net, meter.clone())?,
+            ballast: KBox::pin_init(new_mutex!(None), GFP_KERNEL)?,
             meter,
             snapshot: KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL)?,
-            _net: net,
+            net,
         })
     }
 
     fn write(&self, context: &Context, bytes: &[u8]) -> Result {
-        context.meter.record(Filter::decode(bytes).ok_or(EINVAL)?);
+        let filter = Filter::decode(bytes).ok_or(EINVAL)?;
+        context.load(filter.ballast)?;
+        context.meter.record(filter);
         Ok(())
     }
 

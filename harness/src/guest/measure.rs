@@ -65,7 +65,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     };
     let layout = Layout::new()?;
-    let probe = Probe::open(&layout.router)?;
+    let mut probe = Probe::open(&layout.router)?;
+    probe.set_ballast(cell.ballast.map(|_| 0));
     if traffic.way == Way::Local {
         // Else the stack would leave its checksums to a device that there is not, and nobody
         // could tell a wrong one from an unfinished one.
@@ -85,6 +86,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         .transpose()?;
     thread::sleep(QUIET);
     let empty = calibrate(&layout, &probe, traffic)?;
+    probe.set_ballast(cell.ballast);
 
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout.router)
         .map_err(|error| blame(cell.subject, error))?;

@@ -23,6 +23,7 @@ type ProbeScale = Scale<PRECISION_BITS, RANGE_BITS>;
 /// The probe in one namespace, until it is dropped.
 pub struct Probe {
     file: File,
+    ballast: Option<u16>,
 }
 
 /// What the probe saw in one direction.
@@ -49,7 +50,17 @@ impl Probe {
     /// last.
     pub fn open(namespace: &Namespace) -> Result<Self> {
         let file = namespace.run(|| device::open(DEVICE))?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            ballast: None,
+        })
+    }
+
+    /// From the next [`Self::reset`] on each packet costs so many instructions and a constant more, in
+    /// a hook where its way begins; with `None` there is no such hook. The constant is no part of the
+    /// subject's cost if the probe's own was taken with `Some(0)`.
+    pub fn set_ballast(&mut self, ballast: Option<u16>) {
+        self.ballast = ballast;
     }
 
     /// Empties the histograms and records what clients with these ports send and receive from now
@@ -65,6 +76,7 @@ impl Probe {
             protocol: abi_protocol(protocol),
             client_port_first: *ports.start(),
             client_port_last: *ports.end(),
+            ballast: self.ballast,
         };
         (&self.file)
             .write_all(&filter.encode())

@@ -100,6 +100,10 @@ pub struct GuestCell {
     pub parameters: BTreeMap<String, String>,
     /// The packets.
     pub traffic: Traffic,
+    /// If there is one, each packet costs so many instructions more than the subject takes: to test
+    /// the instrument by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ballast: Option<u16>,
 }
 
 /// The thing that is measured.

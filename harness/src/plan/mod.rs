@@ -220,6 +220,7 @@ fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
                     subject,
                     parameters,
                     traffic,
+                    ballast: None,
                 }
             }));
         }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A hook of known cost between the probe's, which has to find it again.
+
+use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::abi::proxy::Family;
+use crate::datapath::link::ReadGuard;
+use crate::sys::ballast;
+use crate::sys::hooks::{Hook, Packet, Place, Registered, Registration, Verdict};
+use crate::sys::net::Namespace;
+
+struct Middle<const V6: bool, const LOCAL: bool>;
+
+impl<const V6: bool, const LOCAL: bool> Hook for Middle<V6, LOCAL> {
+    type Target = AtomicU16;
+    const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
+    const PLACE: Place = if LOCAL {
+        Place::LocalOut
+    } else {
+        Place::PreRouting
+    };
+
+    fn run(instructions: &AtomicU16, _: ReadGuard, _: Packet<'_>) -> Verdict {
+        ballast::execute(instructions.load(Relaxed));
+        Verdict::Accept
+    }
+}
+
+/// The hooks where each packet's way begins, once.
+pub(crate) struct Ballast {
+    instructions: Arc<AtomicU16>,
+    _hooks: Registered<AtomicU16>,
+}
+
+impl Ballast {
+    /// Makes each packet of `net` cost a constant more.
+    pub(crate) fn new(net: &Namespace) -> Result<Self> {
+        let instructions = Arc::new(AtomicU16::new(0), GFP_KERNEL)?;
+        let hooks = [
+            Registration::new::<Middle<false, false>>(0),
+            Registration::new::<Middle<false, true>>(0),
+            Registration::new::<Middle<true, false>>(0),
+            Registration::new::<Middle<true, true>>(0),
+        ];
+        Ok(Self {
+            _hooks: Registered::new(net, instructions.clone(), hooks)?,
+            instructions,
+        })
+    }
+
+    /// From now on it is `instructions` and the constant.
+    pub(crate) fn set(&self, instructions: u16) {
+        self.instructions.store(instructions, Relaxed);
+    }
+}
