@@ -359,6 +359,7 @@ mod tests {
             mode: Mode::Virtual,
             started: String::new(),
             filter: None,
+            shard: None,
             closure: Closure {
                 commit: String::new(),
                 dirty: false,

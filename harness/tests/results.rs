@@ -17,8 +17,8 @@ use mutexlab::histogram::Histogram;
 use mutexlab::qemu::Accelerator;
 use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
 use mutexlab::results::file::ResultsFile;
-use mutexlab::results::metrics;
-use mutexlab::results::record::{BootRecord, CellRecord, Directions};
+use mutexlab::results::metrics::{self, Clock};
+use mutexlab::results::record::{BootRecord, CellRecord, Directions, Selection};
 use mutexlab::scenario::{Mode, ScenarioFile};
 use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;
@@ -71,6 +71,11 @@ fn closure() -> Closure {
     }
 }
 
+const VIRTUAL: Clock = Clock {
+    mode: Mode::Virtual,
+    khz: 1_000_000,
+};
+
 fn measurement(path_ticks: u64) -> Measurement {
     let cost = HookCost {
         overhead: 112,
@@ -105,6 +110,20 @@ fn measurement(path_ticks: u64) -> Measurement {
 fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
     let measurement = measurement(path_ticks);
     let ok = verdict == Verdict::Ok;
+    let traffic = Traffic {
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 2_000,
+        load: Load::Closed {
+            round_trips: 3,
+            burst: 1,
+        },
+        ends: Ends::Wire,
+        popularity: Popularity::Uniform,
+        warm_up: 1,
+    };
     CellRecord {
         id: format!("7.3/1cpu/{subject:?}/forward-v4-udp-64"),
         boot: "7.3/1cpu/boot1".into(),
@@ -113,25 +132,12 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         repetition: 1,
         subject,
         parameters: BTreeMap::new(),
-        traffic: Traffic {
-            way: Way::Forward,
-            family: Family::V4,
-            protocol: Protocol::Udp,
-            payload: Payload::Bytes(64),
-            flows: 2_000,
-            load: Load::Closed {
-                round_trips: 3,
-                burst: 1,
-            },
-            ends: Ends::Wire,
-            popularity: Popularity::Uniform,
-            warm_up: 1,
-        },
+        traffic,
         verdict,
         reason: (!ok).then(|| "because".to_owned()),
         delivery: ok.then_some(measurement.delivery),
         metrics: if ok {
-            metrics::of(&measurement, 2_000, Mode::Virtual)
+            metrics::of(&measurement, subject, &traffic, VIRTUAL)
         } else {
             Vec::new()
         },
@@ -163,7 +169,7 @@ fn boot(verdict: Verdict) -> BootRecord {
 fn create(directory: &Path) -> ResultsFile {
     let scenario = ScenarioFile::load(&repository().join("scenarios/quick.toml")).unwrap();
     let now: Timestamp = "2026-11-23T10:15:00Z".parse().unwrap();
-    ResultsFile::create(directory, &scenario, None, closure(), now).unwrap()
+    ResultsFile::create(directory, &scenario, Selection::default(), closure(), now).unwrap()
 }
 
 fn on_disk(file: &ResultsFile) -> Value {

@@ -146,6 +146,12 @@ impl Subject {
         matches!(self, Self::Module | Self::ModuleUnmatched)
     }
 
+    /// Whether the kernel's connection tracking is at work, which picks numbers at random in every
+    /// boot: the key of its hash, and each connection's own.
+    pub const fn tracks_connections(self) -> bool {
+        matches!(self, Self::NftDnat)
+    }
+
     /// Whether packets reach another server than they were sent to.
     pub const fn redirects(self) -> bool {
         matches!(self, Self::NftDnat | Self::Module)

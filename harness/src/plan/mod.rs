@@ -6,6 +6,8 @@
 mod combine;
 mod shard;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 pub use combine::Combination;
@@ -14,7 +16,7 @@ pub use shard::Shard;
 use crate::guest::flows;
 use crate::guest::protocol::{GuestCell, Subject};
 use crate::scenario::{Exclusion, Fault, Mode, Scenario};
-use crate::traffic::{Load, Traffic};
+use crate::traffic::{Load, Popularity, Traffic};
 
 /// Everything that is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,13 +93,14 @@ impl Plan {
 
     /// Splits boots so that `guests` of them can run side by side, if there are fewer: what a cell
     /// costs in virtual mode does not depend on what else its boot measures.
-    pub fn spread(&mut self, guests: usize) {
+    #[must_use]
+    pub fn spread(self, guests: usize) -> Self {
         let parts = guests.div_ceil(self.boots.len().max(1));
-        let boots = std::mem::take(&mut self.boots);
-        for boot in boots {
+        let mut boots = Vec::new();
+        for boot in self.boots {
             let parts = parts.min(boot.cells.len());
             if parts <= 1 {
-                self.boots.push(boot);
+                boots.push(boot);
                 continue;
             }
             let mut split: Vec<PlannedBoot> = (1..=parts)
@@ -114,8 +117,9 @@ impl Plan {
                 work[least] += effort(&cell.traffic);
                 split[least].cells.push(cell);
             }
-            self.boots.extend(split);
+            boots.extend(split);
         }
+        Self { boots }
     }
 
     /// Keeps the cells that `keep` says to keep, and the boots that still have one.
@@ -313,10 +317,10 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
         }
     }
     // One flow has no popularity among others.
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     for traffic in &mut all {
         if traffic.flows == 1 {
-            traffic.popularity = crate::traffic::Popularity::Uniform;
+            traffic.popularity = Popularity::Uniform;
         }
     }
     all.retain(|traffic| names.insert(traffic.name()));
@@ -334,12 +338,12 @@ pub fn variant(subject: Subject, parameters: &Combination) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::guest::protocol::{Family, Protocol, Way};
     use crate::scenario::{Combine, ParameterValue, TrafficMatrix, Values};
-    use crate::traffic::{Ends, Payload, Popularity};
+    use crate::traffic::{Ends, Payload};
 
     fn scenario() -> Scenario {
         let values =
@@ -431,6 +435,97 @@ mod tests {
             .iter()
             .find(|cell| cell.subject.is_module());
         assert_eq!(module.unwrap().parameters["max_flows"], "5");
+    }
+
+    #[test]
+    fn what_is_excluded_is_not_there() {
+        let mut scenario = scenario();
+        let not_b = Exclusion {
+            kernel: Some("6.12".into()),
+            parameters: [("b".to_owned(), ParameterValue::Integer(2))].into(),
+            ..Exclusion::default()
+        };
+        scenario.exclude = vec![not_b.clone()];
+        let plan = Plan::new(&scenario).unwrap();
+        // Two values of `a` with this one of `b`, in half of the boots.
+        assert_eq!(plan.cells(), 12 * 8 * 8 - 6 * 8 * 2);
+        let cells = plan.boots.iter().flat_map(|boot| &boot.cells);
+        for cell in cells.filter(|cell| cell.id.contains("b=2")) {
+            assert!(cell.id.starts_with("7.3/"), "{}", cell.id);
+        }
+
+        let nothing = Exclusion {
+            cpus: Some(3),
+            ..Exclusion::default()
+        };
+        scenario.exclude = vec![not_b, nothing];
+        let fault = Plan::new(&scenario).unwrap_err();
+        assert!(fault.message.contains("excludes nothing"), "{fault:?}");
+        scenario.exclude = vec![Exclusion::default()];
+        let fault = Plan::new(&scenario).unwrap_err();
+        assert!(fault.message.contains("every cell"), "{fault:?}");
+    }
+
+    #[test]
+    fn real_time_is_measured_in_turn() {
+        let mut scenario = scenario();
+        scenario.mode = Mode::Wall;
+        scenario.kernels = Values(vec!["7.3".into()]);
+        scenario.cpus = Values(vec![1]);
+        let plan = Plan::new(&scenario).unwrap();
+        let ids: Vec<&str> = plan.boots.iter().map(|boot| boot.id.as_str()).collect();
+        assert_eq!(plan.boots.len(), 3 * 8);
+        assert_eq!(ids[..2], ["7.3/1cpu/none/boot1", "7.3/1cpu/nft-dnat/boot1"]);
+        assert_eq!(ids[8], "7.3/1cpu/none/boot2");
+        assert_eq!(plan.cells(), 3 * 8 * 8);
+    }
+
+    fn names(plan: &Plan) -> Vec<(u32, String)> {
+        let cells = |boot: &PlannedBoot| {
+            let repetition = boot.repetition;
+            let ids = boot
+                .cells
+                .iter()
+                .map(move |cell| (repetition, cell.id.clone()));
+            ids.collect::<Vec<_>>()
+        };
+        let mut names: Vec<_> = plan.boots.iter().flat_map(cells).collect();
+        names.sort();
+        names
+    }
+
+    proptest! {
+        #[test]
+        fn shards_and_guests_partition_a_plan(
+            count in 1_usize..9,
+            guests in 1_usize..9,
+            mode in prop_oneof![Just(Mode::Virtual), Just(Mode::Wall)],
+            combine in prop_oneof![
+                Just(Combine::Full), Just(Combine::Alone),
+                Just(Combine::Pairs), Just(Combine::Pairwise),
+            ],
+        ) {
+            let scenario = Scenario { mode, combine, ..scenario() };
+            let whole = Plan::new(&scenario).unwrap();
+            let all = names(&whole);
+            let mut distinct = all.clone();
+            distinct.dedup();
+            prop_assert_eq!(&distinct, &all);
+            let mut parts = Vec::new();
+            for index in 1..=count {
+                let mut part = whole.clone();
+                part.shard(format!("{index}/{count}").parse().unwrap());
+                prop_assert!(part.boots.iter().all(|boot| !boot.cells.is_empty()));
+                parts.extend(names(&part));
+            }
+            parts.sort();
+            prop_assert_eq!(&parts, &all);
+            let spread = whole.clone().spread(guests);
+            prop_assert_eq!(&names(&spread), &all);
+            prop_assert!(spread.boots.len() >= guests.min(whole.cells()));
+            let ids: BTreeSet<&str> = spread.boots.iter().map(|boot| boot.id.as_str()).collect();
+            prop_assert_eq!(ids.len(), spread.boots.len());
+        }
     }
 
     #[test]

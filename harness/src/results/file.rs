@@ -10,9 +10,8 @@ use anyhow::{bail, Context, Result};
 use jiff::Timestamp;
 
 use super::closure::Closure;
-use super::metrics::{self, PATH_MEAN};
-use super::record::{BootRecord, CellRecord, Results, SCHEMA};
-use crate::guest::protocol::Subject;
+use super::derive;
+use super::record::{BootRecord, CellRecord, Results, Selection, SCHEMA};
 use crate::scenario::ScenarioFile;
 
 /// A results file that is being written.
@@ -30,7 +29,7 @@ impl ResultsFile {
     pub fn create(
         directory: &Path,
         file: &ScenarioFile,
-        filter: Option<&str>,
+        selection: Selection,
         closure: Closure,
         now: Timestamp,
     ) -> Result<Self> {
@@ -48,7 +47,8 @@ impl ResultsFile {
                 question: file.scenario.question.clone(),
                 mode: file.scenario.mode,
                 started: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                filter: filter.map(str::to_owned),
+                filter: selection.filter,
+                shard: selection.shard,
                 closure,
                 boots: Vec::new(),
                 cells: Vec::new(),
@@ -124,38 +124,24 @@ impl ResultsFile {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn put_cell(&mut self, mut record: CellRecord) -> Result<()> {
-        let none = self
-            .none_of(&record)
-            .and_then(|none| none.metric(PATH_MEAN));
-        if let (Some(path), Some(none), true) = (
-            record.metric(PATH_MEAN),
-            none,
-            record.subject != Subject::None,
-        ) {
-            let metric = metrics::path_over_none(path, none, self.results.mode);
-            record.metrics.push(metric);
-        }
+    pub fn put_cell(&mut self, record: CellRecord) -> Result<()> {
         let cells = &mut self.results.cells;
         cells.retain(|cell| (&cell.id, cell.repetition) != (&record.id, record.repetition));
         cells.push(record);
+        derive::path_over_none(cells, self.results.mode);
         self.save()
     }
 
-    /// The cell of the same kernel, CPUs, repetition and traffic without a subject.
-    fn none_of(&self, record: &CellRecord) -> Option<&CellRecord> {
-        let key = |cell: &CellRecord| {
-            (
-                cell.kernel.clone(),
-                cell.cpus,
-                cell.repetition,
-                cell.traffic,
-            )
-        };
+    /// Puts the cells into an order that does not depend on which guest was faster, and writes the
+    /// file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(&mut self, order: impl Fn(&CellRecord) -> usize) -> Result<()> {
         self.results
             .cells
-            .iter()
-            .find(|cell| cell.subject == Subject::None && key(cell) == key(record))
+            .sort_by_cached_key(|cell| (cell.repetition, order(cell)));
+        self.save()
     }
 
     /// A name for a boot: the planned one, or one behind it if a run that was cut short has used

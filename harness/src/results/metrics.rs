@@ -5,8 +5,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::protocol::{HookCost, Measurement};
+use crate::guest::protocol::{HookCost, Measurement, Subject};
 use crate::scenario::Mode;
+use crate::traffic::Traffic;
 
 /// Mean cost of a whole way in the hooks, both directions.
 pub const HOOK_MEAN: &str = "hook.mean";
@@ -110,23 +111,48 @@ pub enum Kind {
     Sampled,
 }
 
-/// All metrics of a measurement of `flows` but [`PATH_OVER_NONE`], which needs another cell.
-pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
-    let unit = Unit::of(mode);
-    // How many flows share a chain of connection tracking's is another matter in each boot.
-    let exact = if flows == 1 {
-        Kind::Exact
-    } else {
-        Kind::Sampled
+/// What a guest's ticks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// What time is counted in.
+    pub mode: Mode,
+    /// Ticks of the time-stamp counter a millisecond.
+    pub khz: u64,
+}
+
+impl Clock {
+    /// Ticks in the unit of the mode: instructions, or nanoseconds.
+    fn time(self, ticks: f64) -> f64 {
+        match self.mode {
+            Mode::Virtual => ticks,
+            Mode::Wall => ticks * 1e6 / to_float(self.khz.max(1)),
+        }
+    }
+}
+
+/// All metrics of a measurement of `traffic` but [`PATH_OVER_NONE`], which needs another cell.
+pub fn of(
+    measurement: &Measurement,
+    subject: Subject,
+    traffic: &Traffic,
+    clock: Clock,
+) -> Vec<Metric> {
+    let unit = Unit::of(clock.mode);
+    let exact_if = |condition| match (clock.mode, condition) {
+        (Mode::Virtual, true) => Kind::Exact,
+        _ => Kind::Sampled,
     };
+    // How many flows share a chain of connection tracking's is another matter in each boot.
+    let exact = exact_if(traffic.flows == 1 || !subject.tracks_connections());
+    let first_exact = exact_if(!subject.tracks_connections());
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
-        metrics.extend(value.map(|value| Metric {
+        metrics.extend(value.map(|ticks| Metric {
             name,
             unit,
             better: Better::Lower,
             kind,
-            value,
+            value: clock.time(ticks),
         }));
     };
     for (span, cost) in [
@@ -139,9 +165,9 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
         }
         let any = cost.packets > 0;
         let max = any.then_some(to_float(cost.max));
-        add(format!("{span}.max"), Kind::Sampled, max);
+        add(format!("{span}.max"), exact, max);
         let mean = ratio(cost.sum, cost.packets);
-        add(format!("{span}.mean"), Kind::Sampled, mean);
+        add(format!("{span}.mean"), exact, mean);
     }
     // No percentiles of both directions together: a median of two halves lies where they meet,
     // and a single packet more in one of them moves it from one to the other.
@@ -150,19 +176,15 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
     let mean = |cost: &HookCost| ratio(cost.sum, cost.packets);
     let means = mean(&measurement.original).zip(mean(&measurement.reply));
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
-    add(HOOK_MEAN.to_owned(), Kind::Sampled, mean);
+    add(HOOK_MEAN.to_owned(), exact, mean);
     let first = measurement.first_packet.map(to_float);
-    add(FIRST_PACKET.to_owned(), exact, first);
+    add(FIRST_PACKET.to_owned(), first_exact, first);
     for (direction, cost) in [
         ("original", &measurement.original),
         ("reply", &measurement.reply),
     ] {
         for (hook, &mean) in &cost.by_hook {
-            add(
-                format!("hook.{direction}.{hook}.mean"),
-                Kind::Sampled,
-                Some(mean),
-            );
+            add(format!("hook.{direction}.{hook}.mean"), exact, Some(mean));
         }
     }
     let path = ratio(measurement.path.ticks, measurement.path.packets);
@@ -172,7 +194,7 @@ pub fn of(measurement: &Measurement, flows: u32, mode: Mode) -> Vec<Metric> {
         unit: Unit::BytesPerFlow,
         better: Better::Lower,
         kind: Kind::Exact,
-        value: to_float(bytes) / f64::from(flows),
+        value: to_float(bytes) / f64::from(traffic.flows),
     }));
     metrics
 }
@@ -205,6 +227,26 @@ mod tests {
     use super::*;
     use crate::guest::protocol::{Delivery, PathCost};
     use crate::histogram::Histogram;
+    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+
+    const VIRTUAL: Clock = Clock {
+        mode: Mode::Virtual,
+        khz: 1_000_000,
+    };
+    const TRAFFIC: Traffic = Traffic {
+        ends: Ends::Wire,
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 1_000,
+        popularity: Popularity::Uniform,
+        load: Load::Closed {
+            round_trips: 1_000,
+            burst: 1,
+        },
+        warm_up: 0,
+    };
 
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {
@@ -244,7 +286,7 @@ mod tests {
 
     #[test]
     fn percentiles_and_means_are_those_of_the_histograms() {
-        let metrics = of(&measurement(), 1_000, Mode::Virtual);
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
         for (name, expected) in [
             ("hook.original.p50", 100.0),
             ("hook.original.p99.9", 100.0),
@@ -263,8 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn ticks_of_real_time_become_nanoseconds() {
+        let clock = Clock {
+            mode: Mode::Wall,
+            khz: 2_000_000,
+        };
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, clock);
+        let metric = metrics
+            .iter()
+            .find(|metric| metric.name == "hook.original.p50");
+        let metric = metric.unwrap();
+        assert_eq!((metric.value, metric.kind), (50.0, Kind::Sampled));
+        assert_eq!(metric.unit, Unit::NanosecondsPerPacket);
+    }
+
+    #[test]
     fn names_are_unique() {
-        let metrics = of(&measurement(), 1_000, Mode::Virtual);
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
         for (index, metric) in metrics.iter().enumerate() {
             assert!(!metrics[..index]
                 .iter()
@@ -282,6 +339,6 @@ mod tests {
             path: PathCost::default(),
             ..measurement()
         };
-        assert_eq!(of(&nothing, 1_000, Mode::Virtual), []);
+        assert_eq!(of(&nothing, Subject::Module, &TRAFFIC, VIRTUAL), []);
     }
 }

@@ -36,12 +36,23 @@ pub struct Results {
     pub started: String,
     /// Which cells were chosen of the scenario's: a part of their ids. Null if all were.
     pub filter: Option<String>,
+    /// Which part of them, such as 2/5. Null if all were.
+    pub shard: Option<String>,
     /// Everything that the numbers depend on.
     pub closure: Closure,
     /// The boots, in order.
     pub boots: Vec<BootRecord>,
     /// The cells, in the order in which they ended.
     pub cells: Vec<CellRecord>,
+}
+
+/// Which cells of a scenario a run is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// [`Results::filter`].
+    pub filter: Option<String>,
+    /// [`Results::shard`].
+    pub shard: Option<String>,
 }
 
 /// One boot.

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A run: the boots of a plan, as many side by side as there shall be, into a results file.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+
+use super::progress::Progress;
+use crate::boot::{Boot, Deadlines};
+use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
+use crate::image::{Cache, Flavour};
+use crate::interrupt::Interrupt;
+use crate::kernel::{Kernel, NamedTree};
+use crate::kvm;
+use crate::plan::{Plan, PlannedBoot};
+use crate::qemu::Accelerator;
+use crate::results::closure::Closure;
+use crate::results::file::ResultsFile;
+use crate::results::metrics::{self, Clock};
+use crate::results::record::{BootRecord, CellRecord, Directions};
+use crate::scenario::{Mode, ScenarioFile};
+use crate::verdict::{Ending, Verdict};
+use crate::virtme::Virtme;
+
+/// Everything that measuring needs beside a plan.
+pub struct Lab<'a> {
+    repository: PathBuf,
+    virtme: Virtme,
+    interrupt: &'a Interrupt,
+    accelerator: Accelerator,
+    mode: Mode,
+    kernels: BTreeMap<String, Kernel>,
+    /// What the numbers will depend on.
+    pub closure: Closure,
+}
+
+impl<'a> Lab<'a> {
+    /// Gets everything ready for a plan of `scenario`: kernels and modules are built if they were
+    /// not.
+    ///
+    /// # Errors
+    /// If something is missing on this machine, does not build, or the user interrupts.
+    pub fn open(
+        repository: &Path,
+        scenario: &ScenarioFile,
+        plan: &Plan,
+        trees: &[NamedTree],
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let virtme = Virtme::find()?;
+        let mut kernels = BTreeMap::new();
+        for name in plan.kernels() {
+            let kernel = Kernel::prepare(name, Flavour::Plain, trees, repository)?;
+            kernels.insert(name.to_owned(), kernel);
+        }
+        interrupt.check()?;
+        let mode = scenario.scenario.mode;
+        let accelerator = match mode {
+            Mode::Virtual => Accelerator::TcgIcount,
+            Mode::Wall => real_time(&kernels, &virtme, interrupt)?,
+        };
+        let closure = Closure::collect(
+            repository,
+            kernels.values(),
+            &virtme,
+            accelerator,
+            &scenario.text,
+        )?;
+        Ok(Self {
+            repository: repository.to_owned(),
+            virtme,
+            interrupt,
+            accelerator,
+            mode,
+            kernels,
+            closure,
+        })
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        let path = path.strip_prefix(&self.repository).unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    }
+}
+
+/// KVM if it works. Without it times are the emulator's: enough to try the machinery out.
+fn real_time(
+    kernels: &BTreeMap<String, Kernel>,
+    virtme: &Virtme,
+    interrupt: &Interrupt,
+) -> Result<Accelerator> {
+    let kernel = kernels.values().next().context("there is no kernel")?;
+    let probe = kvm::probe(kernel, virtme, Cache::new()?.directory(), interrupt)?;
+    if !probe.works {
+        eprintln!(
+            "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \
+             emulator; they say nothing about a kernel, and `compare` refuses them",
+            probe.reason
+        );
+    }
+    Ok(probe.accelerator())
+}
+
+/// Measures all of a plan with `jobs` guests side by side. Returns whether all boots ended well.
+///
+/// # Errors
+/// If a guest cannot be started, the results cannot be written, or the user interrupts. What has
+/// ended until then is in `results`.
+pub fn measure(lab: &Lab<'_>, plan: &Plan, jobs: usize, results: &mut ResultsFile) -> Result<bool> {
+    let spread = plan.clone().spread(jobs);
+    let run = Run {
+        lab,
+        progress: Progress::new(plan.cells()),
+        queue: Mutex::new(spread.boots.iter().collect()),
+        state: Mutex::new(State {
+            results,
+            well: true,
+            failure: None,
+        }),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(spread.boots.len()) {
+            scope.spawn(|| run.work());
+        }
+    });
+    let Run {
+        progress, state, ..
+    } = run;
+    let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match state.failure {
+        Some(error) => {
+            progress.abandon();
+            Err(error)
+        }
+        None => {
+            progress.clear();
+            let places: HashMap<&str, usize> = plan
+                .boots
+                .iter()
+                .flat_map(|boot| &boot.cells)
+                .enumerate()
+                .map(|(place, cell)| (cell.id.as_str(), place))
+                .collect();
+            state
+                .results
+                .finish(|cell| places.get(cell.id.as_str()).copied().unwrap_or(usize::MAX))?;
+            Ok(state.well)
+        }
+    }
+}
+
+/// What all guests of a run share.
+struct Run<'a> {
+    lab: &'a Lab<'a>,
+    progress: Progress,
+    queue: Mutex<VecDeque<&'a PlannedBoot>>,
+    state: Mutex<State<'a>>,
+}
+
+/// What has come out until now.
+struct State<'a> {
+    results: &'a mut ResultsFile,
+    /// Whether all boots ended well.
+    well: bool,
+    /// The first error, after which no boot goes on.
+    failure: Option<anyhow::Error>,
+}
+
+/// The error of a boot that was ended because another one failed.
+#[derive(Debug)]
+struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("stopped, since another guest failed")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+impl<'a> Run<'a> {
+    /// Boots one after another until there is none left.
+    fn work(&self) {
+        loop {
+            let next = self.queue().pop_front();
+            let Some(planned) = next else { return };
+            if let Err(error) = self.boot(planned) {
+                self.queue().clear();
+                let mut state = self.state();
+                if state.failure.is_none() {
+                    state.failure = Some(error);
+                }
+                return;
+            }
+        }
+    }
+
+    // A thread that panicked takes the program down with it when the scope ends: what it left
+    // behind a lock is of no interest.
+    fn queue(&self) -> MutexGuard<'_, VecDeque<&'a PlannedBoot>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Measures the cells of one boot; each has a record afterwards.
+    fn boot(&self, planned: &PlannedBoot) -> Result<()> {
+        let lab = self.lab;
+        let kernel = lab
+            .kernels
+            .get(&planned.kernel)
+            .with_context(|| format!("kernel {} was not prepared", planned.kernel))?;
+        let (mut record, console_log) = self.begin(planned)?;
+        let order = Order {
+            version: VERSION,
+            work: Work::Measure(planned.cells.clone()),
+        };
+        let boot = Boot {
+            kernel: &kernel.bzimage(),
+            arguments: kernel.arguments(),
+            cpus: planned.cpus,
+            accelerator: lab.accelerator,
+            order: &order,
+            modules: kernel.modules.as_ref(),
+            deadlines: Deadlines::PLAIN.for_flows(&order),
+            console_log: &console_log,
+        };
+        self.progress.announce(&format!("booting {}", record.id));
+        let mut cells = BootProgress::new(planned, record.id.clone(), lab.mode);
+        let booted = boot.run(&lab.virtme, lab.interrupt, &mut |event| {
+            self.take(&mut cells, event)
+        })?;
+        record.verdict = booted.ending.verdict;
+        record.reason = (!booted.ending.is_ok()).then(|| booted.ending.reason.clone());
+        record.reports = booted.reports;
+        record.seconds = booted.duration.as_secs_f64();
+        record.qemu = booted.qemu;
+        {
+            let mut state = self.state();
+            state.results.put_boot(record)?;
+            state.well &= booted.ending.is_ok();
+        }
+        self.settle(cells, &booted.ending)
+    }
+
+    /// The record of a boot that begins, and where its console goes.
+    fn begin(&self, planned: &PlannedBoot) -> Result<(BootRecord, PathBuf)> {
+        let mut state = self.state();
+        let id = state.results.boot_id(&planned.id);
+        let log_name = format!("{}.console.log", id.replace('/', "-"));
+        let console_log = state.results.log_directory().join(log_name);
+        // Stands if this program is killed before it can tell better.
+        let record = BootRecord {
+            id,
+            verdict: Verdict::Infra,
+            reason: Some("the harness ended before the boot did".to_owned()),
+            reports: Vec::new(),
+            seconds: 0.0,
+            qemu: Vec::new(),
+            console_log: self.lab.relative(&console_log),
+        };
+        state.results.put_boot(record.clone())?;
+        Ok((record, console_log))
+    }
+
+    fn take(&self, cells: &mut BootProgress<'_>, event: &Event) -> Result<()> {
+        if self.state().failure.is_some() {
+            return Err(Stopped.into());
+        }
+        match event {
+            Event::Up { tsc_khz, .. } => cells.clock.khz = *tsc_khz,
+            Event::CellStarted { id } => {
+                cells.started = Instant::now();
+                self.progress.doing(id);
+            }
+            Event::CellEnded { id, outcome } => {
+                let Some(cell) = cells.end(id) else {
+                    bail!("the agent measured {id:?}, which it was not asked for");
+                };
+                let record = cells.record(cell, outcome);
+                self.put(record, Some(cells.started.elapsed()))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the cells that the boot's bad end kept from ending that verdict. A splat also spoils
+    /// the last cell that ended: console and events are not in step.
+    fn settle(&self, cells: BootProgress<'_>, ending: &Ending) -> Result<()> {
+        let ending = match (ending, cells.left.is_empty()) {
+            (ending, true) if ending.is_ok() => return Ok(()),
+            (ending, false) if ending.is_ok() => {
+                Ending::bad(Verdict::Infra, "the agent left the cell out")
+            }
+            (ending, _) => ending.clone(),
+        };
+        let spoilt = matches!(ending.verdict, Verdict::Splat | Verdict::Panic);
+        let last = cells.last.filter(|_| spoilt);
+        for cell in last.into_iter().chain(cells.left.iter().copied()) {
+            self.put(cells.empty(cell, &ending), None)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, record: CellRecord, took: Option<Duration>) -> Result<()> {
+        let took = took.map_or(String::new(), |took| {
+            format!(" ({:.1} s)", took.as_secs_f64())
+        });
+        self.progress
+            .announce(&format!("{:<6} {}{took}", record.verdict, record.id));
+        self.state().results.put_cell(record)?;
+        self.progress.cell_done();
+        Ok(())
+    }
+}
+
+/// How far a boot has come with its cells.
+struct BootProgress<'a> {
+    planned: &'a PlannedBoot,
+    boot_id: String,
+    clock: Clock,
+    left: Vec<&'a GuestCell>,
+    last: Option<&'a GuestCell>,
+    started: Instant,
+}
+
+impl<'a> BootProgress<'a> {
+    fn new(planned: &'a PlannedBoot, boot_id: String, mode: Mode) -> Self {
+        Self {
+            planned,
+            boot_id,
+            clock: Clock { mode, khz: 0 },
+            left: planned.cells.iter().collect(),
+            last: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes a cell that has ended out of those that are left; `None` if it is none of them.
+    fn end(&mut self, id: &str) -> Option<&'a GuestCell> {
+        let index = self.left.iter().position(|cell| cell.id == id)?;
+        self.last = Some(self.left.remove(index));
+        self.last
+    }
+
+    /// The record of a cell that the agent ended.
+    fn record(&self, cell: &GuestCell, outcome: &Outcome) -> CellRecord {
+        match outcome {
+            Outcome::Ok(measurement) => CellRecord {
+                delivery: Some(measurement.delivery),
+                metrics: metrics::of(measurement, cell.subject, &cell.traffic, self.clock),
+                hook_cost: Some(Directions {
+                    original: measurement.original.clone(),
+                    reply: measurement.reply.clone(),
+                }),
+                counters: measurement.counters.clone(),
+                ..self.empty(cell, &Ending::ok())
+            },
+            Outcome::Failed { reason, delivery } => CellRecord {
+                delivery: Some(*delivery),
+                ..self.empty(cell, &Ending::bad(Verdict::Failed, reason))
+            },
+            Outcome::Infra { reason } => self.empty(cell, &Ending::bad(Verdict::Infra, reason)),
+        }
+    }
+
+    /// The record of a cell without numbers.
+    fn empty(&self, cell: &GuestCell, ending: &Ending) -> CellRecord {
+        let planned = self.planned;
+        CellRecord {
+            id: cell.id.clone(),
+            boot: self.boot_id.clone(),
+            kernel: planned.kernel.clone(),
+            cpus: planned.cpus,
+            repetition: planned.repetition,
+            subject: cell.subject,
+            parameters: cell.parameters.clone(),
+            traffic: cell.traffic,
+            verdict: ending.verdict,
+            reason: (!ending.is_ok()).then(|| ending.reason.clone()),
+            delivery: None,
+            metrics: Vec::new(),
+            hook_cost: None,
+            counters: BTreeMap::new(),
+        }
+    }
+}
