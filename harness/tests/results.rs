@@ -321,7 +321,7 @@ fn the_path_over_none_is_known_as_soon_as_none_is() {
     file.put_cell(cell(Subject::Module, Verdict::Ok, 90))
         .unwrap();
     let over = |index: usize| file.results().cells[index].metric(metrics::PATH_OVER_NONE);
-    assert_eq!([over(0), over(1), over(2)], [None, None, Some(5.0)]);
+    assert_eq!([over(0), over(1), over(2)], [Some(90.0), None, Some(5.0)]);
 }
 
 #[test]

@@ -85,13 +85,13 @@ impl BenchCommand {
         skip_finished(&mut plan, &results);
         let jobs = jobs(self.jobs, scenario.scenario.mode)?;
         let measured = measure(&lab, &plan, jobs, &mut results);
-        if let Err(error) = &measured {
-            if error.is::<Interrupted>() {
-                eprintln!(
-                    "finished cells are in {}; `mutexlab bench --resume` measures the rest",
-                    results.path().display()
-                );
-            }
+        if let Err(error) = &measured
+            && error.is::<Interrupted>()
+        {
+            eprintln!(
+                "finished cells are in {}; `mutexlab bench --resume` measures the rest",
+                results.path().display()
+            );
         }
         let well = measured?;
         self.report(&results)?;
