@@ -60,6 +60,10 @@ sanitize *args: (needs "rustc +nightly --version" "rustup toolchain install nigh
 image *args="list": build
     {{mutexlab}} image "$@"
 
+# Show that the instrument measures what is there, and nothing else
+selfcheck *args: build
+    {{mutexlab}} selfcheck "$@"
+
 # Write the JSON Schemas of scenarios and results
 schema: build
     {{mutexlab}} schema results > results/schema.json

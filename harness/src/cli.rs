@@ -14,6 +14,7 @@ use crate::image::command::ImageCommand;
 use crate::paths;
 use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
+use crate::selfcheck::SelfcheckCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///
@@ -39,6 +40,7 @@ pub struct Cli {
 enum Command {
     Bench(BenchCommand),
     Test(TestCommand),
+    Selfcheck(SelfcheckCommand),
     Boot(BootCommand),
     Image(ImageCommand),
     Doctor(DoctorCommand),
@@ -58,6 +60,7 @@ impl Cli {
         match self.command {
             Command::Bench(command) => command.run(),
             Command::Test(command) => command.run(),
+            Command::Selfcheck(command) => command.run(),
             Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),

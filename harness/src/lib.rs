@@ -26,6 +26,7 @@ pub mod results;
 pub mod scenario;
 pub mod schema;
 pub mod self_test;
+pub mod selfcheck;
 pub mod summary;
 pub mod table;
 pub mod traffic;

@@ -228,7 +228,7 @@ fn percentiles(group: &Group<'_>) -> Table {
             let mut fields = name.to_vec();
             // Once for all subjects.
             name = ["".into(), "".into()];
-            fields.push(plan::variant(cell.subject, &cell.parameters).into());
+            fields.push(cell.variant().into());
             if cell.verdict == Verdict::Ok {
                 let names = PERCENTILES.map(|(name, _)| name);
                 let statistics = names.iter().copied().chain(["max"]);

@@ -50,7 +50,12 @@ const MANY: u32 = 1_000;
 pub fn run(cell: &GuestCell) -> Outcome {
     let mut delivery = Delivery::default();
     match measure(cell, &mut delivery) {
-        Ok(measurement) => Outcome::Ok(Box::new(measurement)),
+        Ok(mut measurement) => {
+            if let Some(sabotage) = cell.sabotage {
+                sabotage.spoil(&mut measurement);
+            }
+            Outcome::Ok(Box::new(measurement))
+        }
         Err(Stop::Subject(reason)) => Outcome::Failed { reason, delivery },
         Err(Stop::Infra(error)) => Outcome::Infra {
             reason: format!("{error:#}"),

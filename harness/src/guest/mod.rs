@@ -35,6 +35,7 @@ mod probe;
 mod proxy;
 mod random;
 mod responder;
+mod sabotage;
 mod stack_client;
 mod subject;
 mod tcp;

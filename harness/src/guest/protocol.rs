@@ -104,6 +104,21 @@ pub struct GuestCell {
     /// the instrument by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ballast: Option<u16>,
+    /// If there is any, the agent measures wrong: to test the self check by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A way to measure wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// Every packet takes so many ticks more than it does.
+    Skew(u64),
+    /// Every packet takes a multiple of so many ticks.
+    Coarse(u64),
+    /// Whatever arrives is taken for what was sent.
+    Credulous,
 }
 
 /// The thing that is measured.

@@ -112,6 +112,13 @@ pub struct CellRecord {
 }
 
 impl CellRecord {
+    /// The subject with the parameters that its scenario chose, such as `module,cache=N`: a part
+    /// of the id, from [`crate::plan::variant`].
+    pub fn variant(&self) -> &str {
+        let part = self.id.split('/').nth(2);
+        part.unwrap_or(self.subject.name())
+    }
+
     /// The value of the metric called `name`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics

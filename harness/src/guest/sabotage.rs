@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Measuring wrong on purpose, to show that the self check notices.
+
+use super::protocol::{HookCost, Measurement, Sabotage};
+use crate::histogram::Histogram;
+
+impl Sabotage {
+    /// What a bad instrument would have said.
+    pub fn spoil(self, measurement: &mut Measurement) {
+        for cost in [&mut measurement.original, &mut measurement.reply] {
+            self.spoil_cost(cost);
+        }
+    }
+
+    fn spoil_cost(self, cost: &mut HookCost) {
+        let wrong = |ticks: u64| match self {
+            Self::Skew(by) => ticks + by,
+            Self::Coarse(step) => ticks - ticks % step.max(1),
+            Self::Credulous => ticks,
+        };
+        cost.histogram = Histogram::from_pairs(
+            cost.histogram
+                .pairs()
+                .map(|(ticks, count)| (wrong(ticks), count)),
+        );
+        cost.min = wrong(cost.min);
+        cost.max = wrong(cost.max);
+        cost.sum = cost
+            .histogram
+            .pairs()
+            .map(|(ticks, count)| ticks * count)
+            .sum();
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What is demanded of the instrument, and whether it holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::cells::{ballast_suffix, BALLASTS};
+use crate::guest::protocol::{HookCost, Subject};
+use crate::results::metrics::Kind;
+use crate::results::record::{CellRecord, Results};
+use crate::table::Style;
+use crate::verdict::Verdict;
+
+/// A property of the instrument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Boots of the same agree in every exact metric.
+    Repeatable,
+    /// Instructions that are put into the path are read, all and no others.
+    Exact,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// What was checked.
+    pub check: Check,
+    /// How many numbers were looked at; a check of nothing is none.
+    pub compared: usize,
+    /// What is not as it should be.
+    pub faults: Vec<String>,
+}
+
+impl Finding {
+    /// Whether the property holds.
+    pub fn passed(&self) -> bool {
+        self.compared > 0 && self.faults.is_empty()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 10;
+        let word = if self.passed() {
+            Style::Good.paint("holds")
+        } else {
+            Style::Bad.paint("FAILS")
+        };
+        writeln!(
+            formatter,
+            "{word}  {} ({} numbers)",
+            self.check.demand(),
+            self.compared
+        )?;
+        for fault in self.faults.iter().take(SHOWN) {
+            writeln!(formatter, "         {fault}")?;
+        }
+        if self.faults.len() > SHOWN {
+            writeln!(formatter, "         and {} more", self.faults.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl Check {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Repeatable, Self::Exact];
+
+    /// What is demanded, for a person.
+    const fn demand(self) -> &'static str {
+        match self {
+            Self::Repeatable => "three boots of the same give the same numbers",
+            Self::Exact => {
+                "1, 10 and 100 instructions more in the path are read as 1, 10 and 100 more"
+            }
+        }
+    }
+
+    /// Judges what was measured.
+    pub fn judge(self, results: &Results) -> Finding {
+        let mut finding = Finding {
+            check: self,
+            compared: 0,
+            faults: Vec::new(),
+        };
+        match self {
+            Self::Repeatable => repeatable(results, &mut finding),
+            Self::Exact => exact(results, &mut finding),
+        }
+        finding
+    }
+}
+
+/// The good cells among `cells`; the others are faults.
+fn good<'a>(
+    cells: impl Iterator<Item = &'a CellRecord>,
+    finding: &mut Finding,
+) -> Vec<&'a CellRecord> {
+    cells
+        .filter(|cell| {
+            let ok = cell.verdict == Verdict::Ok;
+            if !ok {
+                let reason = cell.reason.as_deref().unwrap_or("no reason given");
+                finding
+                    .faults
+                    .push(format!("{} is {}: {reason}", cell.id, cell.verdict));
+            }
+            ok
+        })
+        .collect()
+}
+
+fn repeatable(results: &Results, finding: &mut Finding) {
+    let ordinary = results.cells.iter().filter(|cell| !cell.id.contains('+'));
+    let mut boots: BTreeMap<&str, Vec<&CellRecord>> = BTreeMap::new();
+    for cell in good(ordinary, finding) {
+        boots.entry(&cell.id).or_default().push(cell);
+    }
+    for (id, cells) in boots {
+        let Some((first, others)) = cells.split_first() else {
+            continue;
+        };
+        if others.is_empty() {
+            finding.faults.push(format!("{id} was measured once only"));
+        }
+        let exact = |metric: &&crate::results::metrics::Metric| metric.kind == Kind::Exact;
+        for metric in first.metrics.iter().filter(exact) {
+            for other in others {
+                finding.compared += 1;
+                let value = other.metric(&metric.name);
+                if value != Some(metric.value) {
+                    finding.faults.push(format!(
+                        "{id}: {} is {} in boot {} and {} in boot {}",
+                        metric.name,
+                        metric.value,
+                        first.repetition,
+                        value.map_or("missing".to_owned(), |value| value.to_string()),
+                        other.repetition
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn exact(results: &Results, finding: &mut Finding) {
+    let bases = results.cells.iter().filter(|cell| {
+        cell.repetition == 1
+            && matches!(cell.subject, Subject::None | Subject::Module)
+            && !cell.id.contains('+')
+    });
+    for base in good(bases, finding) {
+        for ballast in BALLASTS {
+            let id = base.id.clone() + &ballast_suffix(ballast);
+            let cell = results.cells.iter().filter(|cell| cell.id == id);
+            let cells = good(cell, finding);
+            let (Some(cell), Some(without)) = (cells.first(), &base.hook_cost) else {
+                finding.faults.push(format!("{id} was not measured"));
+                continue;
+            };
+            let Some(with) = &cell.hook_cost else {
+                continue;
+            };
+            for (direction, without, with) in [
+                ("there", &without.original, &with.original),
+                ("back", &without.reply, &with.reply),
+            ] {
+                for (statistic, of) in STATISTICS {
+                    finding.compared += 1;
+                    let (wanted, read) = (of(without) + u64::from(ballast), of(with));
+                    if read != wanted {
+                        finding.faults.push(format!(
+                            "{id}, {direction}: {statistic} is {read} instead of {wanted}"
+                        ));
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Statistic = (&'static str, fn(&HookCost) -> u64);
+
+/// The cheapest and the dearest packet: none in between can be wrong if neither is, unless the
+/// histogram is.
+const STATISTICS: [Statistic; 3] = [
+    ("the cheapest packet", |cost| cost.min),
+    ("the median", |cost| {
+        cost.histogram.percentile(50_000).unwrap_or(u64::MAX / 2)
+    }),
+    ("the dearest packet", |cost| cost.max),
+];
