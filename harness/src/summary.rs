@@ -2,12 +2,12 @@
 
 //! Results as a person reads them.
 
+mod ablation;
 mod delivery;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::guest::protocol::{Subject, Traffic};
-use crate::plan;
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };
@@ -32,6 +32,13 @@ pub fn text(results: &Results) -> String {
         say(&heading(results, &group));
         say("");
         say(&costs(&group).to_string());
+        if let Some(table) = ablation::table(&group) {
+            say(&Style::Dim.paint(
+                "  What the module's parameters change, in instructions a packet (hook.mean).",
+            ));
+            say("");
+            say(&table.to_string());
+        }
         say(&Style::Dim.paint(
             "  Percentiles of the same packets, client to server›server to client; path is all that \
              happens\n  from one packet to the next, generator and receivers included.",
@@ -222,9 +229,13 @@ fn percentiles(group: &Group<'_>) -> Table {
         ("over none", Align::Right),
     ]);
     let mut table = Table::new(&head);
+    let variants = ablation::variants(group);
     for traffic in traffics(group) {
         let mut name = traffic_fields(&traffic);
-        for cell in group.iter().filter(|cell| cell.traffic == traffic) {
+        let cells = group
+            .iter()
+            .filter(|cell| cell.traffic == traffic && ablation::is_shown(&variants, cell));
+        for cell in cells {
             let mut fields = name.to_vec();
             // Once for all subjects.
             name = ["".into(), "".into()];
@@ -428,6 +439,24 @@ mod tests {
         assert_eq!(text.matches("1,000 flows").count(), 3);
         let last = text.lines().rfind(|line| line.contains("1,000 flows"));
         assert!(last.unwrap().ends_with(" 203"), "{text}");
+    }
+
+    #[test]
+    fn parameters_stand_against_their_defaults() {
+        let variant = |parameters: &str, mean| CellRecord {
+            id: format!("7.3/1cpu/module{parameters}/forward-v4-udp-64"),
+            ..cell(Subject::Module, mean, redirected())
+        };
+        let text = text(&results(vec![
+            variant(",a=1,b=0", 179.0),
+            variant(",a=0,b=0", 310.5),
+            variant(",a=1,b=2", 170.0),
+            variant(",a=0,b=2", 179.0),
+        ]));
+        assert_eq!(line(&text, "(all defaults)")[2..], ["179"]);
+        assert_eq!(line(&text, "  a=0  ")[1..], ["+132"]);
+        assert_eq!(line(&text, "  b=2  ")[1..], ["-9"]);
+        assert_eq!(line(&text, "a=0, b=2")[2..], ["0"]);
     }
 
     #[test]
