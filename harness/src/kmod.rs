@@ -289,6 +289,25 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The names of a built module's parameters: what its `.modinfo` says of them, as `modinfo` does.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn parameters(module: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+    Ok(parameters_in(&bytes))
+}
+
+fn parameters_in(bytes: &[u8]) -> Vec<String> {
+    let strings = bytes.split(|&byte| byte == 0);
+    strings
+        .filter_map(|string| {
+            let description = std::str::from_utf8(string).ok()?.strip_prefix("parm=")?;
+            Some(description.split_once(':')?.0.to_owned())
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,5 +378,11 @@ mod tests {
         assert!(shown.starts_with("  error[E1]: bad\n    here\n"));
         assert_eq!(shown.lines().count(), 20);
         assert!(errors("no such word\n").contains("no such word"));
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_module_s_information() {
+        let bytes = b"\x7fELF\0license=GPL\0parm=max_flows:How many (1 to 2)\0parm=b:c:d\0parm\0xparm=no:x\0";
+        assert_eq!(parameters_in(bytes), ["max_flows", "b"]);
     }
 }

@@ -15,6 +15,7 @@ use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use crate::image::{Cache, Flavour};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
+use crate::kmod;
 use crate::kvm;
 use crate::plan::{Plan, PlannedBoot};
 use crate::qemu::Accelerator;
@@ -58,6 +59,16 @@ impl<'a> Lab<'a> {
             kernels.insert(name.to_owned(), kernel);
         }
         interrupt.check()?;
+        for modules in kernels
+            .values()
+            .filter_map(|kernel| kernel.modules.as_ref())
+        {
+            let there = kmod::parameters(&modules.proxy)?;
+            scenario
+                .scenario
+                .check_parameters(&there)
+                .map_err(|fault| scenario.explain(&fault))?;
+        }
         let mode = scenario.scenario.mode;
         let accelerator = match mode {
             Mode::Virtual => Accelerator::TcgIcount,

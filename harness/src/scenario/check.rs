@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 
-use super::explain::Fault;
+use super::explain::{nearest, Fault, Step};
 use super::{Scenario, TrafficMatrix};
 use crate::guest::flows;
 use crate::guest::protocol::{MAX_BURST, MAX_BURST_BYTES};
@@ -35,6 +35,33 @@ impl Scenario {
             return Err(Fault::at("parameters", message));
         }
         self.traffic.check()
+    }
+
+    /// The first parameter that is none of those that the module has.
+    pub fn check_parameters(&self, there: &[String]) -> Result<(), Fault> {
+        let excluded = self
+            .exclude
+            .iter()
+            .enumerate()
+            .flat_map(|(index, exclusion)| {
+                let names = exclusion.parameters.keys();
+                names.map(move |name| (vec![Step::from("exclude"), Step::from(index)], name))
+            });
+        let matrix = self.parameters.keys().map(|name| (Vec::new(), name));
+        for (mut at, name) in matrix.chain(excluded) {
+            if there.contains(name) {
+                continue;
+            }
+            let hint = nearest(name, there.iter().map(String::as_str))
+                .map(|name| format!("; did you mean `{name}`?"))
+                .unwrap_or_default();
+            at.extend([Step::from("parameters"), Step::from(name.as_str())]);
+            return Err(Fault {
+                at,
+                message: format!("the module has no parameter `{name}`{hint}"),
+            });
+        }
+        Ok(())
     }
 }
 

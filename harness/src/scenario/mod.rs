@@ -342,6 +342,41 @@ warm-up = 1
     }
 
     #[test]
+    fn a_parameter_that_the_module_does_not_have_is_found() {
+        let there = ["cache_size".to_owned(), "pool".to_owned()];
+        let fault = |text: &str| {
+            let file = ScenarioFile::parse("a".into(), "a.toml".into(), text.into()).unwrap();
+            let fault = file.scenario.check_parameters(&there).unwrap_err();
+            file.explain(&fault).to_string()
+        };
+        let text = GOOD.replace("cache =", "pool = [1]\ncache_sise =");
+        assert_eq!(
+            fault(&text),
+            "a.toml:9:14: the module has no parameter `cache_sise`; did you mean `cache_size`?"
+        );
+        let text = GOOD.replace("cache =", "pool =") + "[[exclude]]\nparameters = { pol = 1 }\n";
+        assert_eq!(
+            fault(&text),
+            "a.toml:17:22: the module has no parameter `pol`; did you mean `pool`?"
+        );
+    }
+
+    #[test]
+    fn every_fault_is_shown_where_it_is() {
+        for (from, to, place) in [
+            ("[1]", "[1, 1]", "5:12"),
+            ("[1]", "[1, 0]", "5:12"),
+            ("[64]", "[64, 15]", "13:17"),
+            ("[64]", "[]", "13:12"),
+            ("= 10", "= 0", "14:15"),
+            (", \"module\"", "", "7:1"),
+        ] {
+            let text = error(from, to);
+            assert!(text.starts_with(&format!("a.toml:{place}: ")), "{text}");
+        }
+    }
+
+    #[test]
     fn a_key_far_from_all_others_is_not_guessed() {
         assert!(!error("\nkernels", "\nxyzzy").contains("did you mean"));
     }
