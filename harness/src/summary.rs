@@ -12,6 +12,7 @@ use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };
 use crate::results::record::{CellRecord, Results};
+use crate::results::stability;
 use crate::table::{number, Align, Field, Style, Table};
 use crate::verdict::Verdict;
 
@@ -55,6 +56,9 @@ pub fn text(results: &Results) -> String {
         }
     }
     say(&delivery::text(results));
+    for line in stability::advice(results) {
+        say(&format!("  {} {line}", Style::Bad.paint("warning:")));
+    }
     for line in complaints(results) {
         say(&line);
     }

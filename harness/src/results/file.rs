@@ -10,8 +10,8 @@ use anyhow::{bail, Context, Result};
 use jiff::Timestamp;
 
 use super::closure::Closure;
-use super::derive;
 use super::record::{BootRecord, CellRecord, Results, Selection, SCHEMA};
+use super::{derive, stability};
 use crate::scenario::ScenarioFile;
 
 /// A results file that is being written.
@@ -132,8 +132,8 @@ impl ResultsFile {
         self.save()
     }
 
-    /// Puts the cells into an order that does not depend on which guest was faster, and writes the
-    /// file.
+    /// Puts the cells into an order that does not depend on which guest was faster, judges how
+    /// steady times are, and writes the file.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -141,6 +141,7 @@ impl ResultsFile {
         self.results
             .cells
             .sort_by_cached_key(|cell| (cell.repetition, order(cell)));
+        stability::judge(&mut self.results);
         self.save()
     }
 

@@ -8,3 +8,4 @@ pub mod derive;
 pub mod file;
 pub mod metrics;
 pub mod record;
+pub mod stability;
