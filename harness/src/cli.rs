@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::boot_command::BootCommand;
+use crate::compare::command::CompareCommand;
 use crate::doctor::DoctorCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
@@ -27,6 +28,7 @@ use crate::selfcheck::SelfcheckCommand;
     after_help = "Examples:\n  \
         mutexlab bench              Answer the question of scenarios/quick.toml\n  \
         mutexlab bench --plan       Only say what would be measured\n  \
+        mutexlab compare HEAD       What your changes cost\n  \
         mutexlab test               Run all tests that need a guest\n  \
         mutexlab image list         The kernels, and which are built\n  \
         mutexlab doctor             What this machine lacks, and how to mend it"
@@ -39,6 +41,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(BenchCommand),
+    Compare(CompareCommand),
     Test(TestCommand),
     Selfcheck(SelfcheckCommand),
     Boot(BootCommand),
@@ -59,6 +62,7 @@ impl Cli {
     pub fn run(self) -> Result<i32> {
         match self.command {
             Command::Bench(command) => command.run(),
+            Command::Compare(command) => command.run(),
             Command::Test(command) => command.run(),
             Command::Selfcheck(command) => command.run(),
             Command::Boot(command) => command.run(),

@@ -10,7 +10,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::guest_root::ModuleFiles;
 use crate::image::{Cache, Catalog, Flavour, Image};
-use crate::kmod;
+use crate::kmod::{self, Modules};
 use crate::results::closure;
 
 /// Where a build leaves the kernel, below the tree.
@@ -78,13 +78,30 @@ impl Kernel {
             let catalog = Catalog::load(repository)?;
             Self::of_image(name, &cache.ensure(catalog.find(name, flavour)?)?)
         };
-        let key = closure::sha256(&kernel.config())? + &kernel.release;
-        let modules = kmod::build(repository, &cache, &kernel.directory, &key)?;
+        let modules = kernel.build_modules(&cache, repository)?;
         kernel.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,
         });
         Ok(kernel)
+    }
+
+    /// Has the proxy be that of another tree, `repository`. The probe, which is a part of what
+    /// measures, stays.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn take_proxy_of(&mut self, repository: &Path) -> Result<()> {
+        let proxy = self.build_modules(&Cache::new()?, repository)?.proxy;
+        if let Some(files) = &mut self.modules {
+            files.proxy = proxy;
+        }
+        Ok(())
+    }
+
+    fn build_modules(&self, cache: &Cache, repository: &Path) -> Result<Modules> {
+        let key = closure::sha256(&self.config())? + &self.release;
+        kmod::build(repository, cache, &self.directory, &key)
     }
 
     fn of_image(name: &str, image: &Image) -> Self {

@@ -8,6 +8,8 @@ pub mod boot;
 pub mod boot_command;
 pub mod call_graph;
 pub mod cli;
+pub mod commit;
+pub mod compare;
 pub mod console;
 pub mod doctor;
 pub mod guard;

@@ -378,6 +378,7 @@ mod tests {
             closure: Closure {
                 commit: String::new(),
                 dirty: false,
+                harness: None,
                 harness_sha256: String::new(),
                 kernels: BTreeMap::new(),
                 virtme_ng: String::new(),

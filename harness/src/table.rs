@@ -153,6 +153,11 @@ pub fn number(value: f64) -> String {
     } else {
         0
     };
+    decimals(value, digits)
+}
+
+/// A number with thousands apart and so many decimals.
+pub fn decimals(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let (sign, whole) = whole

@@ -37,6 +37,7 @@ fn closure() -> Closure {
     Closure {
         commit: "0123456789abcdef0123456789abcdef01234567".into(),
         dirty: false,
+        harness: None,
         harness_sha256: "a".repeat(64),
         kernels: [(
             "7.3".to_owned(),

@@ -59,6 +59,9 @@ pub struct BenchCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// Measure the proxy of another work tree of this repository, with the harness and probe of this
+    #[arg(long, value_name = "DIRECTORY")]
+    module_source: Option<PathBuf>,
 }
 
 impl BenchCommand {
@@ -80,7 +83,14 @@ impl BenchCommand {
             return self.print_plan(&plan);
         }
         let interrupt = Interrupt::install()?;
-        let lab = Lab::open(&repository, &scenario, &plan, &self.tree, &interrupt)?;
+        let lab = Lab::open(
+            &repository,
+            &scenario,
+            &plan,
+            &self.tree,
+            self.module_source.as_deref(),
+            &interrupt,
+        )?;
         let mut results = self.open(&lab, &repository, &scenario, selection)?;
         skip_finished(&mut plan, &results);
         let jobs = jobs(self.jobs, scenario.scenario.mode)?;

@@ -41,7 +41,7 @@ pub struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// Gets everything ready for a plan of `scenario`: kernels and modules are built if they were
-    /// not.
+    /// not, the proxy from `module_source`, a work tree of its own, if there is one.
     ///
     /// # Errors
     /// If something is missing on this machine, does not build, or the user interrupts.
@@ -50,12 +50,16 @@ impl<'a> Lab<'a> {
         scenario: &ScenarioFile,
         plan: &Plan,
         trees: &[NamedTree],
+        module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let virtme = Virtme::find()?;
         let mut kernels = BTreeMap::new();
         for name in plan.kernels() {
-            let kernel = Kernel::prepare(name, Flavour::Plain, trees, repository)?;
+            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository)?;
+            if let Some(directory) = module_source {
+                kernel.take_proxy_of(directory)?;
+            }
             kernels.insert(name.to_owned(), kernel);
         }
         interrupt.check()?;
@@ -76,6 +80,7 @@ impl<'a> Lab<'a> {
         };
         let closure = Closure::collect(
             repository,
+            module_source,
             kernels.values(),
             &virtme,
             accelerator,

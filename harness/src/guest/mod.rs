@@ -33,7 +33,7 @@ mod pace;
 mod payload;
 mod probe;
 mod proxy;
-mod random;
+pub(crate) mod random;
 mod responder;
 mod sabotage;
 mod stack_client;

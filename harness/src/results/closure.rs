@@ -32,6 +32,10 @@ pub struct Closure {
     pub commit: String,
     /// Whether files differed from it.
     pub dirty: bool,
+    /// The tree of harness and probe, if the proxy is of another, which `commit` and `dirty` then
+    /// tell of; absent if all is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harness: Option<Tree>,
     /// Hash of the program that was agent and host, which covers what the commit does not if
     /// files differed.
     #[schemars(regex(pattern = SHA256))]
@@ -50,6 +54,43 @@ pub struct Closure {
     pub seeds: BTreeMap<String, u32>,
     /// The scenario's file.
     pub scenario_text: String,
+}
+
+/// A work tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tree {
+    /// The commit, in full.
+    #[schemars(regex(pattern = r"^[0-9a-f]{40}([0-9a-f]{24})?$"))]
+    pub commit: String,
+    /// Whether files differed from it.
+    pub dirty: bool,
+}
+
+impl Tree {
+    /// The tree in `directory`.
+    ///
+    /// # Errors
+    /// If git does not know it.
+    pub fn of(directory: &Path) -> Result<Self> {
+        let git = |arguments: &[&str]| {
+            duct::cmd("git", arguments)
+                .dir(directory)
+                .stderr_null()
+                .read()
+                .with_context(|| {
+                    format!(
+                        "git {} fails in {}",
+                        arguments.join(" "),
+                        directory.display()
+                    )
+                })
+        };
+        Ok(Self {
+            commit: git(&["rev-parse", "HEAD"])?,
+            dirty: !git(&["status", "--porcelain"])?.is_empty(),
+        })
+    }
 }
 
 /// A kernel and the modules built against it.
@@ -107,35 +148,28 @@ pub struct Host {
 }
 
 impl Closure {
-    /// Finds everything out.
+    /// Finds everything out; the proxy is of `repository`, too, unless `module_source` says
+    /// otherwise.
     ///
     /// # Errors
     /// If something cannot be found out: a number of unknown origin is worth nothing.
     pub fn collect<'a>(
         repository: &Path,
+        module_source: Option<&Path>,
         kernels: impl Iterator<Item = &'a Kernel>,
         virtme: &Virtme,
         accelerator: Accelerator,
         scenario_text: &str,
     ) -> Result<Self> {
-        let harness = paths::this_program();
-        let git = |arguments: &[&str]| {
-            duct::cmd("git", arguments)
-                .dir(repository)
-                .stderr_null()
-                .read()
-                .with_context(|| {
-                    format!(
-                        "git {} fails in {}",
-                        arguments.join(" "),
-                        repository.display()
-                    )
-                })
+        let (module, harness) = match module_source {
+            Some(directory) => (Tree::of(directory)?, Some(Tree::of(repository)?)),
+            None => (Tree::of(repository)?, None),
         };
         Ok(Self {
-            commit: git(&["rev-parse", "HEAD"])?,
-            dirty: !git(&["status", "--porcelain"])?.is_empty(),
-            harness_sha256: sha256(&harness)?,
+            commit: module.commit,
+            dirty: module.dirty,
+            harness,
+            harness_sha256: sha256(&paths::this_program())?,
             kernels: kernels
                 .map(|kernel| Ok((kernel.name.clone(), KernelClosure::of(kernel)?)))
                 .collect::<Result<_>>()?,

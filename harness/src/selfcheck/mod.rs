@@ -125,7 +125,7 @@ impl SelfcheckCommand {
             }
         }
         let interrupt = Interrupt::install()?;
-        let lab = Lab::open(repository, &scenario, &plan, &self.tree, &interrupt)?;
+        let lab = Lab::open(repository, &scenario, &plan, &self.tree, None, &interrupt)?;
         let mut results = ResultsFile::create(
             directory,
             &scenario,

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Commits: which there are, and what they cost.
+
+mod leash;
+pub mod measure;
+mod repository;
+mod work_tree;
+
+pub use measure::{Measured, Measurer};
+pub use repository::{Commit, Repository};
