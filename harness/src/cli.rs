@@ -13,6 +13,7 @@ use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::image::command::ImageCommand;
 use crate::paths;
+use crate::reproduce::ReproduceCommand;
 use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
 use crate::selfcheck::SelfcheckCommand;
@@ -43,6 +44,7 @@ enum Command {
     Bench(BenchCommand),
     Compare(CompareCommand),
     Test(TestCommand),
+    Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
     Boot(BootCommand),
     Image(ImageCommand),
@@ -64,6 +66,7 @@ impl Cli {
             Command::Bench(command) => command.run(),
             Command::Compare(command) => command.run(),
             Command::Test(command) => command.run(),
+            Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),
             Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),

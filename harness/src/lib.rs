@@ -24,6 +24,7 @@ pub mod kvm;
 pub mod paths;
 pub mod plan;
 pub mod qemu;
+pub mod reproduce;
 pub mod results;
 pub mod scenario;
 pub mod schema;

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::cells::{ballast_suffix, BALLASTS};
+use crate::compare::comparable::Comparable;
+use crate::compare::difference::{Difference, Selection};
+use crate::compare::run::Run;
 use crate::guest::protocol::{HookCost, Subject};
 use crate::results::metrics::Kind;
 use crate::results::record::{CellRecord, Results};
@@ -22,6 +26,8 @@ pub enum Check {
     Repeatable,
     /// Instructions that are put into the path are read, all and no others.
     Exact,
+    /// A comparison of the same finds nothing.
+    Silent,
 }
 
 /// What a check found.
@@ -68,7 +74,7 @@ impl fmt::Display for Finding {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Repeatable, Self::Exact];
+    pub const ALL: [Self; 3] = [Self::Repeatable, Self::Exact, Self::Silent];
 
     /// What is demanded, for a person.
     const fn demand(self) -> &'static str {
@@ -77,6 +83,7 @@ impl Check {
             Self::Exact => {
                 "1, 10 and 100 instructions more in the path are read as 1, 10 and 100 more"
             }
+            Self::Silent => "comparing a commit with itself finds nothing",
         }
     }
 
@@ -90,6 +97,7 @@ impl Check {
         match self {
             Self::Repeatable => repeatable(results, &mut finding),
             Self::Exact => exact(results, &mut finding),
+            Self::Silent => silent(results, &mut finding),
         }
         finding
     }
@@ -179,6 +187,52 @@ fn exact(results: &Results, finding: &mut Finding) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Compares the first boot with the second, as files.
+fn silent(results: &Results, finding: &mut Finding) {
+    let of_boot = |repetition: u32| {
+        let of = |cell: &&CellRecord| cell.repetition == repetition && !cell.id.contains('+');
+        let cells = results.cells.iter().filter(of);
+        let results = Results {
+            cells: cells
+                .map(|cell| CellRecord {
+                    repetition: 1,
+                    ..cell.clone()
+                })
+                .collect(),
+            ..results.clone()
+        };
+        let text = serde_json::to_string(&results)?;
+        Run::parse(Path::new("selfcheck"), &text)
+    };
+    let (a, b) = match (of_boot(1), of_boot(2)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(error), _) | (_, Err(error)) => {
+            return finding
+                .faults
+                .push(format!("compare cannot read it: {error:#}"));
+        }
+    };
+    finding
+        .faults
+        .extend(Comparable::check(&a, &b, false).refusals);
+    let selection = Selection {
+        all: true,
+        ..Selection::default()
+    };
+    let difference = Difference::of(&a, &b, &selection);
+    for change in &difference.findings {
+        finding.compared += 1;
+        if change.judgement.is_change() {
+            finding.faults.push(format!(
+                "{}: {} is called {:?}",
+                change.cell,
+                change.change.metric().unwrap_or("the verdict"),
+                change.judgement
+            ));
         }
     }
 }

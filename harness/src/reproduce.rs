@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mutexlab reproduce`: makes the numbers of a results file again, from what it says of itself.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{bail, Context, Result};
+use clap::Args;
+use serde::Serialize;
+
+use crate::commit::{Measurer, Repository};
+use crate::compare::comparable::Comparable;
+use crate::compare::difference::{Difference, Finding, Selection};
+use crate::compare::run::Run;
+use crate::compare::text::{self, Format};
+use crate::interrupt::Interrupt;
+use crate::paths;
+use crate::results::closure::Tree;
+use crate::results::metrics::Kind;
+use crate::scenario::ScenarioFile;
+use crate::table::Style;
+
+/// Parts of the closure that may differ without a word: exact numbers must not depend on them.
+const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];
+
+/// Measure again what a results file tells of, and say whether it is equal
+///
+/// Rebuilds what the file's closure names: the commit in a work tree of its own unless it is the
+/// present one, its kernel, its modules and its scenario. Then every exact number must be the same.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    mutexlab reproduce results/20261124T024223Z-58e4c2b0a1-quick.json\n  \
+    mutexlab reproduce a.json --filter module/forward\n\n\
+Exit codes: 0 if it is equal, 1 if not, 2 if it could not be measured again, 130 if interrupted.")]
+pub struct ReproduceCommand {
+    /// A results file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only cells with this in their names
+    #[arg(long, value_name = "PART")]
+    filter: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came out.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    equal: bool,
+    /// Exact numbers that are in both.
+    exact_numbers: usize,
+    cells: usize,
+    /// What was other than then, of all that numbers may depend on.
+    closure: &'a [String],
+    /// What was other than then and must not matter.
+    irrelevant: &'a [String],
+    /// Cells that were not measured again.
+    missing: &'a [&'a str],
+    differences: Vec<&'a Finding<'a>>,
+}
+
+impl ReproduceCommand {
+    /// Runs the command and returns the exit code.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or what it names cannot be built or measured again.
+    pub fn run(&self) -> Result<i32> {
+        let mut then = Run::read(&self.file)?;
+        if let Some(part) = &self.filter {
+            then.cells.retain(|id, _| id.contains(part));
+            if then.cells.is_empty() {
+                bail!(
+                    "no cell of {} has {part:?} in its name",
+                    self.file.display()
+                );
+            }
+        }
+        let now = self.again(&then)?;
+        let comparable = Comparable::check(&then, &now, true);
+        if let Some(refusal) = comparable.refusals.first() {
+            bail!("what was measured again cannot be compared: {refusal}");
+        }
+        let difference = Difference::of(&then, &now, &Selection::default());
+        let (irrelevant, closure): (Vec<_>, Vec<_>) = now
+            .closure
+            .differences(&then.closure)?
+            .into_iter()
+            .partition(|line| IRRELEVANT.iter().any(|part| line.starts_with(part)));
+        let differences: Vec<_> = difference
+            .findings
+            .iter()
+            .filter(|finding| finding.judgement.is_change())
+            .collect();
+        let outcome = Outcome {
+            equal: differences.is_empty() && difference.only_a.is_empty(),
+            exact_numbers: exact_numbers(&then, &now),
+            cells: difference.cells,
+            closure: &closure,
+            irrelevant: &irrelevant,
+            missing: &difference.only_a,
+            differences,
+        };
+        if self.json {
+            let json = serde_json::to_string_pretty(&outcome).context("cannot write JSON")?;
+            println!("{json}");
+        } else {
+            print!("{}", describe(&outcome, &difference));
+        }
+        Ok(i32::from(!outcome.equal))
+    }
+
+    /// Measures the same again.
+    fn again(&self, then: &Run) -> Result<Run> {
+        let closure = &then.closure;
+        let repository = Repository::new(&paths::repository()?);
+        let present = Tree::of(repository.directory())?;
+        let harness = closure.harness.clone().unwrap_or_else(|| Tree {
+            commit: closure.commit.clone(),
+            dirty: closure.dirty,
+        });
+        if closure.dirty || harness.dirty {
+            bail!(
+                "{} was measured with files that are in no commit ({} with changes): what it was \
+                 made of is lost. Commit first, then measure.",
+                self.file.display(),
+                closure.commit
+            );
+        }
+        let is_present = present == harness;
+        if closure.harness.is_some() && !is_present {
+            bail!(
+                "{} is of another commit's proxy, measured by the harness of {}: check that out, \
+                 and run this again",
+                self.file.display(),
+                harness.commit
+            );
+        }
+        let commit = repository.commit(&closure.commit).with_context(|| {
+            format!(
+                "{} is of a commit that is not here: fetch it first",
+                self.file.display()
+            )
+        })?;
+        let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
+        let path = scratch.path().join(format!("{}.toml", then.scenario));
+        fs::write(&path, &closure.scenario_text)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let scenario = ScenarioFile::load(&path)
+            .context("the scenario in the results is not understood by this program")?;
+        let interrupt = Interrupt::install()?;
+        let measurer = Measurer {
+            repository: &repository,
+            scenario: &scenario,
+            filter: self.filter.as_deref().or(then.filter.as_deref()),
+            again: true,
+            own_harness: !is_present,
+            interrupt: &interrupt,
+        };
+        if is_present && closure.harness.is_none() {
+            measurer.files()
+        } else {
+            Ok(measurer.commit(&commit)?.run)
+        }
+    }
+}
+
+/// How many exact numbers both have.
+fn exact_numbers(then: &Run, now: &Run) -> usize {
+    let is_exact = |index: usize| {
+        let definition = then.definitions.get(index);
+        definition.is_some_and(|definition| definition.kind == Kind::Exact)
+    };
+    let common = then
+        .cells
+        .iter()
+        .filter(|(id, _)| now.cells.contains_key(*id));
+    common
+        .flat_map(|(_, cell)| cell.boots.values())
+        .flat_map(|boot| &boot.values)
+        .filter(|(index, _)| is_exact(*index))
+        .count()
+}
+
+fn describe(outcome: &Outcome<'_>, difference: &Difference<'_>) -> String {
+    let mut text = String::new();
+    let mut list = |heading: &str, lines: &[String]| {
+        if !lines.is_empty() {
+            text.push_str(&format!("{heading}\n"));
+            lines
+                .iter()
+                .for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+    };
+    list(
+        "Other than then, and should not matter:",
+        outcome.irrelevant,
+    );
+    list("OTHER THAN THEN, and may well matter:", outcome.closure);
+    let missing: Vec<String> = outcome.missing.iter().map(ToString::to_string).collect();
+    list("Not measured again:", &missing);
+    if !outcome.differences.is_empty() {
+        text.push_str(&format!("\n{}\n", text::summary(difference)));
+        text.push_str(&text::details(difference, false, Format::Terminal));
+    }
+    let verdict = if outcome.equal {
+        let line = format!(
+            "EQUAL: all {} exact numbers of {} cells are as they were.",
+            outcome.exact_numbers, outcome.cells
+        );
+        Style::Good.paint(&line)
+    } else {
+        Style::Bad.paint("NOT EQUAL: what differs is above.")
+    };
+    text + "\n" + &verdict + "\n"
+}
