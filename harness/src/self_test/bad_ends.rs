@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::outcome::Outcomes;
+use super::outcome::{label, Outcomes};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
@@ -94,7 +94,7 @@ impl BadEnd {
                 stop_harness(bench, name, signal, &kernel.bzimage())?
             }
         };
-        outcomes.add(self.name(), kernel, ending, Some(started.elapsed()));
+        outcomes.add(self.name(), &label(kernel), ending, Some(started.elapsed()));
         Ok(())
     }
 }

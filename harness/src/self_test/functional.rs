@@ -68,7 +68,7 @@ pub fn run(
                     None => Ending::ok(),
                     Some(reason) => Ending::bad(Verdict::Failed, reason),
                 };
-                outcomes.add(name, kernel, ending, Some(started.elapsed()));
+                outcomes.add(name, &label(kernel), ending, Some(started.elapsed()));
             }
             _ => {}
         }
@@ -85,7 +85,7 @@ pub fn run(
         for name in left {
             outcomes.add(
                 &name,
-                kernel,
+                &label(kernel),
                 Ending::bad(Verdict::Infra, "the agent left it out"),
                 None,
             );
@@ -93,11 +93,16 @@ pub fn run(
         return Ok(());
     }
     if left.is_empty() {
-        outcomes.add("going-down", kernel, ending.clone(), None);
+        outcomes.add("going-down", &label(kernel), ending.clone(), None);
     }
     let mut reason = ending.reason;
     for name in left {
-        outcomes.add(&name, kernel, Ending::bad(ending.verdict, reason), None);
+        outcomes.add(
+            &name,
+            &label(kernel),
+            Ending::bad(ending.verdict, reason),
+            None,
+        );
         reason = "not run after that".to_owned();
     }
     Ok(())

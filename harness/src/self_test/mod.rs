@@ -2,14 +2,17 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Two kinds of checks: the agent's functional tests of the module, where any splat fails them;
-//! and bad ends on purpose, where anything but the right verdict fails them.
+//! Three kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! bad ends on purpose, where anything but the right verdict fails them; and the self check, which
+//! must hold, and must not when the agent measures wrong.
 
 mod bad_ends;
 mod functional;
+mod instrument;
 mod outcome;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{bail, Result};
 use clap::Args;
@@ -78,7 +81,11 @@ impl TestCommand {
             .iter()
             .filter(|end| self.wants(end.name()))
             .collect();
-        if tests.is_empty() && bad_ends.is_empty() {
+        let trials: Vec<_> = instrument::ALL
+            .iter()
+            .filter(|trial| self.wants(trial.name))
+            .collect();
+        if tests.is_empty() && bad_ends.is_empty() && trials.is_empty() {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -87,6 +94,7 @@ impl TestCommand {
         if self.list {
             tests.iter().for_each(|test| println!("{}", test.name));
             bad_ends.iter().for_each(|end| println!("{}", end.name()));
+            trials.iter().for_each(|trial| println!("{}", trial.name));
             return Ok(0);
         }
         let repository = paths::repository()?;
@@ -132,6 +140,12 @@ impl TestCommand {
                 Some(kernel) => end.run(&bench, kernel, &mut outcomes)?,
                 None => eprintln!("not run: {} needs the debug kernel", end.name()),
             }
+        }
+        for trial in trials {
+            interrupt.check()?;
+            let started = Instant::now();
+            let ending = trial.run()?;
+            outcomes.add(trial.name, "", ending, Some(started.elapsed()));
         }
         println!("\n{outcomes}");
         if outcomes.failed() > 0 {

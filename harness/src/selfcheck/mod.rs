@@ -7,7 +7,7 @@ mod checks;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -48,6 +48,9 @@ pub struct SelfcheckCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// Only cells with this in their names
+    #[arg(long, value_name = "PART", default_value = "")]
+    filter: String,
     /// Measure wrong, which the checks must notice
     #[arg(long, hide = true)]
     sabotage: Option<Saboteur>,
@@ -116,6 +119,10 @@ impl SelfcheckCommand {
     fn measure(&self, repository: &Path, directory: &Path) -> Result<Results> {
         let scenario = ScenarioFile::load(&repository.join(SCENARIO))?;
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
+        plan.retain(|_, cell| cell.id.contains(&self.filter));
+        if plan.boots.is_empty() {
+            bail!("no cell of {SCENARIO} has {:?} in its name", self.filter);
+        }
         cells::add(&mut plan);
         if let Some(saboteur) = self.sabotage {
             for boot in &mut plan.boots {
