@@ -64,6 +64,10 @@ image *args="list": build
 selfcheck *args: build
     {{mutexlab}} selfcheck "$@"
 
+# Make the numbers of a results file again, and say whether they are equal
+reproduce *args: build
+    {{mutexlab}} reproduce "$@"
+
 # Write the JSON Schemas of scenarios and results
 schema: build
     {{mutexlab}} schema results > results/schema.json

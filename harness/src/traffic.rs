@@ -5,7 +5,8 @@
 use std::fmt::{self, Write};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{IntoDeserializer, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where the client is.
 #[derive(
@@ -68,9 +69,7 @@ pub enum Ends {
 }
 
 /// Payload of the transport protocol.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Payload {
     /// So many bytes in each packet, at least 16: flow, sequence number and seed.
@@ -228,6 +227,39 @@ impl Payload {
     }
 }
 
+// By hand, so that an error says more than that it is neither.
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PayloadVisitor;
+
+        impl Visitor<'_> for PayloadVisitor {
+            type Value = Payload;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a number of bytes, or \"imix\"")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<Payload, E> {
+                u16::try_from(bytes)
+                    .map(Payload::Bytes)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(bytes), &self))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<Payload, E> {
+                u16::try_from(bytes)
+                    .map(Payload::Bytes)
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Payload, E> {
+                Mix::deserialize(name.into_deserializer()).map(Payload::Mix)
+            }
+        }
+
+        deserializer.deserialize_any(PayloadVisitor)
+    }
+}
+
 impl fmt::Display for Payload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -335,5 +367,19 @@ mod tests {
         let payloads: Vec<Payload> = serde_json::from_str("[64, \"imix\"]").unwrap();
         assert_eq!(payloads, [Payload::Bytes(64), Payload::Mix(Mix::Imix)]);
         assert_eq!(serde_json::to_string(&payloads).unwrap(), "[64,\"imix\"]");
+        for (bad, part) in [
+            (
+                "-1",
+                "invalid value: integer `-1`, expected a number of bytes",
+            ),
+            ("65536", "expected a number of bytes, or \"imix\""),
+            ("\"imx\"", "unknown variant `imx`"),
+            ("true", "invalid type: boolean"),
+        ] {
+            let error = serde_json::from_str::<Payload>(bad)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

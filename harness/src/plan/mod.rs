@@ -61,6 +61,9 @@ impl Plan {
                     }
                     !excluded
                 });
+                for cell in &cells {
+                    scenario.check_cell(&cell.traffic)?;
+                }
                 machines.push((kernel, cpus, cells));
             }
         }

@@ -8,7 +8,7 @@ use super::explain::{nearest, Fault, Step};
 use super::{Scenario, TrafficMatrix};
 use crate::guest::flows;
 use crate::guest::protocol::{MAX_BURST, MAX_BURST_BYTES};
-use crate::traffic::{Ends, Load, Payload, Protocol, Way};
+use crate::traffic::{Ends, Load, Payload, Protocol, Traffic, Way};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
 const MIN_PAYLOAD: u16 = 16;
@@ -100,23 +100,11 @@ impl TrafficMatrix {
     }
 
     fn check_flows(&self) -> Result<(), Fault> {
-        let local = self.ways.contains(&Way::Local);
-        let stack = self.ends.contains(&Ends::Stack);
         for (index, &flows) in self.flows.iter().enumerate() {
             let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
             let max = flows::MAX;
             if !(1..=max).contains(&flows) {
                 return at(&format!("{flows} flows are not between 1 and {max}"));
-            }
-            if local && flows != 1 {
-                return at(
-                    "with the way \"local\" there can be only 1 flow: each would need a socket",
-                );
-            }
-            if stack && flows != 1 {
-                return at(
-                    "between ends of the stack there can be only 1 flow: each would need a socket",
-                );
             }
             if self.burst != 1 && flows != 1 {
                 return at(
@@ -183,6 +171,27 @@ impl TrafficMatrix {
         let bulk = self.bulk.is_some();
         if bulk && (*self.ends != [Ends::Stack] || *self.protocols != [Protocol::Tcp]) {
             return fault("bulk", "bulk is of TCP between ends of the stack");
+        }
+        Ok(())
+    }
+}
+
+impl Scenario {
+    /// What there can be no cell of, where the scenario asks for it.
+    pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Fault> {
+        let at = |message: &str| {
+            let flows = &self.traffic.flows;
+            let index = flows.iter().position(|&flows| flows == traffic.flows);
+            let fault = Fault::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
+            Err(fault.element(index.unwrap_or(0)))
+        };
+        if traffic.flows != 1 && traffic.way == Way::Local {
+            return at("with the way \"local\" there can be only 1 flow: each would need a socket");
+        }
+        if traffic.flows != 1 && traffic.ends == Ends::Stack {
+            return at(
+                "between ends of the stack there can be only 1 flow: each would need a socket",
+            );
         }
         Ok(())
     }

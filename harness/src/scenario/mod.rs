@@ -431,11 +431,17 @@ warm-up = 1
         let text = GOOD
             .replace("[64]", "[64]\nflows = [1, 2]")
             .replace("[\"forward\"]", "[\"forward\", \"local\"]");
-        let text = format!("{:#}", parse(&text, "a.toml").unwrap_err());
+        let planned = |text: String| {
+            let file = ScenarioFile::parse("a".into(), "a.toml".into(), text).unwrap();
+            let plan = crate::plan::Plan::new(&file.scenario);
+            plan.map_err(|fault| file.explain(&fault).to_string())
+        };
+        let error = planned(text.clone()).unwrap_err();
         assert!(
-            text.starts_with("a.toml:14:13: with the way \"local\" there can be only 1 flow"),
-            "{text}"
+            error.starts_with("a.toml:14:13: with the way \"local\" there can be only 1 flow"),
+            "{error}"
         );
+        assert!(planned(text + "[[exclude]]\nway = \"local\"\nflows = 2\n").is_ok());
     }
 
     #[test]
