@@ -352,6 +352,7 @@ mod tests {
             delivery: Some(delivery),
             metrics: vec![metric(HOOK_MEAN, mean), metric("hook.original.p50", mean)],
             hook_cost: None,
+            latency: None,
             counters: BTreeMap::new(),
         }
     }

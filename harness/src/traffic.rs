@@ -217,16 +217,6 @@ impl Protocol {
     }
 }
 
-impl Payload {
-    /// Bytes of the largest packet's.
-    pub const fn max(self) -> u16 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Mix(Mix::Imix) => 1_400,
-        }
-    }
-}
-
 // By hand, so that an error says more than that it is neither.
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -270,6 +260,26 @@ impl fmt::Display for Payload {
 }
 
 impl Traffic {
+    /// New flows that take the place of others while packets are measured.
+    pub fn churned(&self) -> u32 {
+        let Load::Open {
+            rate,
+            packets,
+            churn,
+        } = self.load
+        else {
+            return 0;
+        };
+        // As many as whole periods end before the last packet is sent.
+        let due = u64::from(churn) * u64::from(packets.saturating_sub(1)) / u64::from(rate.max(1));
+        u32::try_from(due).unwrap_or(u32::MAX)
+    }
+
+    /// All flows, with those that take the place of others.
+    pub fn flows_in_all(&self) -> u32 {
+        self.flows.saturating_add(self.churned())
+    }
+
     /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as
     /// `-1000flows`.
     pub fn name(&self) -> String {
@@ -360,6 +370,23 @@ mod tests {
             ..USUAL
         };
         assert_eq!(burst.name(), "forward-v4-udp-64-burst64");
+    }
+
+    #[test]
+    fn flows_are_added_while_packets_are_sent() {
+        let open = |rate, packets, churn| Traffic {
+            flows: 10,
+            load: Load::Open {
+                rate,
+                packets,
+                churn,
+            },
+            ..USUAL
+        };
+        assert_eq!(USUAL.flows_in_all(), 1);
+        assert_eq!(open(1_000, 1_001, 0).churned(), 0);
+        assert_eq!(open(1_000, 1_001, 100).churned(), 100);
+        assert_eq!(open(1_000, 1_000, 100).flows_in_all(), 109);
     }
 
     #[test]

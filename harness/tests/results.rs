@@ -102,8 +102,12 @@ fn measurement(path_ticks: u64) -> Measurement {
         flow_memory: Some(640_000),
         path: PathCost {
             ticks: path_ticks,
+            nanoseconds: path_ticks,
             packets: 6,
+            bytes: 318,
         },
+        round_trip: Some(Histogram::from_pairs([(path_ticks / 3, 3)])),
+        open: None,
         counters: [("packets_original".to_owned(), 4)].into(),
     }
 }
@@ -142,6 +146,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         } else {
             Vec::new()
         },
+        latency: ok.then(|| measurement.latency().cloned()).flatten(),
         hook_cost: ok.then(|| Directions {
             original: measurement.original.clone(),
             reply: measurement.reply.clone(),

@@ -376,6 +376,7 @@ impl<'a> BootProgress<'a> {
                     original: measurement.original.clone(),
                     reply: measurement.reply.clone(),
                 }),
+                latency: measurement.latency().cloned(),
                 counters: measurement.counters.clone(),
                 ..self.empty(cell, &Ending::ok())
             },
@@ -404,6 +405,7 @@ impl<'a> BootProgress<'a> {
             delivery: None,
             metrics: Vec::new(),
             hook_cost: None,
+            latency: None,
             counters: BTreeMap::new(),
         }
     }

@@ -4,7 +4,8 @@
 //! stack.
 
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 use nix::libc;
@@ -22,6 +23,7 @@ use super::wire::{self, Header, Hop, FRAME_MAX};
 
 /// Frames of one IP version on one link.
 pub struct Channel {
+    socket: OwnedFd,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
     buffer: Box<[u8; FRAME_MAX]>,
@@ -30,7 +32,17 @@ pub struct Channel {
 impl Channel {
     /// Opens a channel on `link` of `namespace`.
     pub fn open(namespace: &Namespace, link: &VethEnd, family: Family) -> Result<Self> {
-        let channel = namespace.run(|| {
+        Self::with_patience(namespace, link, family, PATIENCE)
+    }
+
+    /// The same, with another time for which it waits for a frame.
+    pub fn with_patience(
+        namespace: &Namespace,
+        link: &VethEnd,
+        family: Family,
+        patience: Duration,
+    ) -> Result<Self> {
+        let (socket, channel) = namespace.run(|| {
             // pnet's own socket would be for all protocols, and so would get a copy of each frame
             // that the stack sends. One bound to IP sees arriving frames only.
             let socket = socket::socket(
@@ -44,8 +56,9 @@ impl Channel {
                 Family::V4 => libc::ETH_P_IP,
                 Family::V6 => libc::ETH_P_IPV6,
             };
+            let own = socket.try_clone().context("cannot copy a descriptor")?;
             let config = Config {
-                read_timeout: Some(PATIENCE),
+                read_timeout: Some(patience),
                 write_timeout: Some(PATIENCE),
                 channel_type: ChannelType::Layer3(ether_type as u16),
                 promiscuous: false,
@@ -60,18 +73,20 @@ impl Channel {
                 ips: Vec::new(),
                 flags: 0,
             };
-            datalink::channel(&interface, config).with_context(|| {
+            let channel = datalink::channel(&interface, config).with_context(|| {
                 format!(
                     "cannot open a channel on {} of {}",
                     link.name,
                     namespace.name()
                 )
-            })
+            })?;
+            Ok((own, channel))
         })?;
         let datalink::Channel::Ethernet(sender, receiver) = channel else {
             bail!("pnet opened a channel of an unknown sort on {}", link.name);
         };
         Ok(Self {
+            socket,
             sender,
             receiver,
             buffer: Box::new([0; FRAME_MAX]),
@@ -89,7 +104,7 @@ impl Channel {
         transmit(&mut *self.sender, frame)
     }
 
-    /// The next frame for one of `hosts`; None if none comes within [`PATIENCE`].
+    /// The next frame for one of `hosts`; None if none comes within the channel's patience.
     pub fn receive(&mut self, hosts: &[MacAddr]) -> Result<Option<&[u8]>> {
         // The borrow checker can't see that a frame for others is let go before the next one is
         // fetched, so the frame for us is copied.
@@ -110,6 +125,12 @@ impl Channel {
                 return Ok(Some(copy));
             }
         }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

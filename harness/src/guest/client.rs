@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use super::flows::Flows;
 use super::payload::{self, Kind, Label};
 use super::protocol::{Delivery, Traffic};
+use super::sizes::Sizes;
+use super::tcp::Numbers;
 use super::traffic::{Stop, Target};
 
 /// What a client does, step by step, each on the flow of the given number; between the steps the
@@ -26,11 +28,16 @@ pub trait Client {
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
     /// Ends a connection of which the responder has closed its end already.
     fn close(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
+    /// Ends the client, and leaves what it knows of its connections; only on the wire it knows it.
+    fn hand_over(self: Box<Self>) -> Vec<Numbers> {
+        Vec::new()
+    }
 }
 
 /// Makes requests and checks their answers.
 pub struct Dialogue {
     server: SocketAddr,
+    sizes: Sizes,
     flows: Vec<Progress>,
     payload: Vec<u8>,
 }
@@ -45,10 +52,12 @@ struct Progress {
 impl Dialogue {
     /// A dialogue of each of `flows` with the original destination of `traffic`.
     pub fn new(traffic: &Traffic, flows: &Flows) -> Self {
+        let sizes = Sizes::of(traffic);
         Self {
             server: Target::Original.socket(traffic.family),
             flows: vec![Progress::default(); flows.count() as usize],
-            payload: vec![0; traffic.payload.max().into()],
+            payload: vec![0; sizes.max()],
+            sizes,
         }
     }
 
@@ -57,9 +66,10 @@ impl Dialogue {
         self.server
     }
 
-    /// Bytes of a request.
-    pub fn length(&self) -> usize {
-        self.payload.len()
+    /// Bytes of the next request of a flow.
+    pub fn length(&self, flow: u32) -> usize {
+        let sequence = self.flows[flow as usize].sent;
+        self.sizes.payload(Label { flow, sequence }.number())
     }
 
     /// The next request of a flow, counted as sent.
@@ -69,10 +79,11 @@ impl Dialogue {
             flow,
             sequence: progress.sent,
         };
-        payload::fill(&mut self.payload, Kind::Request, label);
+        let payload = &mut self.payload[..self.sizes.payload(label.number())];
+        payload::fill(payload, Kind::Request, label);
         progress.sent += 1;
         delivery.sent += 1;
-        &self.payload
+        payload
     }
 
     /// Checks that the next answer of a flow came from the server, as it was sent.
@@ -97,15 +108,15 @@ impl Dialogue {
             )));
         }
         delivery.replies_from_original += 1;
-        let length_fits = answer.len() == self.payload.len();
-        if !length_fits || !payload::is_intact(answer, Kind::Answer, label) {
+        let length = self.sizes.payload(label.number());
+        if answer.len() != length || !payload::is_intact(answer, Kind::Answer, label) {
             delivery.bad_payload += 1;
             return Err(Stop::Subject(format!(
                 "answer {} of flow {flow} is not what was sent: {:?}, {} of {} bytes",
                 label.sequence,
                 Label::of(answer),
                 answer.len(),
-                self.payload.len()
+                length
             )));
         }
         Ok(())

@@ -10,12 +10,22 @@ use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
 use super::pace;
-use super::protocol::{Delivery, Protocol, Traffic, Way};
+use super::protocol::{Delivery, Mischief, Protocol, Traffic, Way};
 use super::responder::{Responder, Served};
 use super::stack_client::StackClient;
+use super::tcp::Numbers;
 use super::traffic::{Stop, Target};
 use super::tsc;
 use super::wire_client::WireClient;
+
+/// Connections that are established, flow by flow; empty if flows are none.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// The client's ends.
+    pub client: Vec<Numbers>,
+    /// The responder's.
+    pub server: Vec<Numbers>,
+}
 
 /// A client and its responder.
 pub struct ClosedLoop {
@@ -37,6 +47,11 @@ impl ClosedLoop {
             responder: Responder::new(layout, traffic, flows, target)?,
             burst: traffic.load.burst(),
         })
+    }
+
+    /// The responder treats its answers so from now on.
+    pub fn misbehave(&mut self, mischief: Option<Mischief>) {
+        self.responder.misbehave(mischief);
     }
 
     /// Sends the first packet of each of `flows`, which wait at the responder: they may not be more
@@ -79,23 +94,23 @@ impl ClosedLoop {
             .try_for_each(|flow| self.round_trip(flow, delivery))
     }
 
-    /// One round trip of a burst between two ticks of the kernel's clock, again and again; returns the time
-    /// of all round trips, without the time between them. What the kernel does once a tick only,
+    /// One round trip of a burst between two ticks of the kernel's clock, again and again; tells `each`
+    /// how many ticks of the time-stamp counter it took. What the kernel does once a tick only,
     /// such as renewing a time-out, is then done by the first packet of every round trip, and not
     /// by as many packets as ticks happen to fall into the run.
     pub fn paced_round_trips(
         &mut self,
         flows: impl IntoIterator<Item = u32>,
         delivery: &mut Delivery,
-    ) -> Result<u64, Stop> {
-        let mut ticks = 0;
+        each: &mut dyn FnMut(u64),
+    ) -> Result<(), Stop> {
         for flow in flows {
             pace::until_between_ticks()?;
             let start = tsc::now();
             self.burst(flow, delivery)?;
-            ticks += tsc::now() - start;
+            each(tsc::now() - start);
         }
-        Ok(ticks)
+        Ok(())
     }
 
     fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
@@ -125,6 +140,19 @@ impl ClosedLoop {
             Protocol::Udp => Ok(()),
             Protocol::Tcp => self.responder.serve_until(flow, Served::Closed, delivery),
         }
+    }
+
+    /// Ends both, and leaves the connections that they have.
+    pub fn hand_over(self) -> Connections {
+        Connections {
+            client: self.client.hand_over(),
+            server: self.responder.hand_over(),
+        }
+    }
+
+    /// Bytes of the client's frames that reached the responder until now.
+    pub fn bytes(&self) -> u64 {
+        self.responder.bytes()
     }
 
     /// Frames that passed the responder until now, both ways.

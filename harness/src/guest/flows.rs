@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use super::layout::{
     Host, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
 };
-use super::protocol::{Family, Traffic, Way};
-use super::random::Random;
+use super::popularity::Picks;
+use super::protocol::{Family, Popularity, Traffic, Way};
 
 /// The most flows of a cell.
 pub const MAX: u32 = 1_000_000;
@@ -24,15 +24,13 @@ const FURTHER: RangeInclusive<u32> = 31..=1_000;
 const PORTS_EACH: u32 = 1_024;
 const _: () = assert!((MAX + OTHERS) / PORTS_EACH < CROWD_MEMBERS_MAX);
 
-/// Fixed, so that a cell is the same every time.
-const SEED: u64 = 0x3c6e_f372_fe94_f82b;
-
 /// Flows with one destination, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flows {
     family: Family,
     clients: Clients,
     count: u32,
+    popularity: Popularity,
 }
 
 /// Where flows come from.
@@ -45,15 +43,24 @@ enum Clients {
 }
 
 impl Flows {
-    /// Those that are measured.
+    /// Those that are measured, without those that take the place of others meanwhile.
     pub fn measured(traffic: &Traffic) -> Self {
         Self {
             family: traffic.family,
-            clients: match traffic.flows {
+            clients: match traffic.flows_in_all() {
                 1 => Clients::One(host(traffic.way), CLIENT_PORT),
                 _ => Clients::Crowd(0),
             },
             count: traffic.flows,
+            popularity: traffic.popularity,
+        }
+    }
+
+    /// Those that are measured, and those that take the place of others meanwhile.
+    pub fn in_all(traffic: &Traffic) -> Self {
+        Self {
+            count: traffic.flows_in_all(),
+            ..Self::measured(traffic)
         }
     }
 
@@ -63,6 +70,7 @@ impl Flows {
             family: traffic.family,
             clients: Clients::One(host(traffic.way), UNMEASURED_PORT),
             count: 1,
+            popularity: Popularity::Uniform,
         }
     }
 
@@ -71,11 +79,12 @@ impl Flows {
     pub fn further(traffic: &Traffic) -> Self {
         Self {
             family: traffic.family,
-            clients: match traffic.flows {
+            clients: match traffic.flows_in_all() {
                 1 => Clients::One(host(traffic.way), UNMEASURED_PORT + 1),
                 flows => Clients::Crowd(flows),
             },
             count: traffic.flows.clamp(*FURTHER.start(), *FURTHER.end()),
+            popularity: Popularity::Uniform,
         }
     }
 
@@ -133,12 +142,9 @@ impl Flows {
         }
     }
 
-    /// Flows at random, for ever; each is as likely as any other, and the sequence is always the
-    /// same.
-    pub fn picks(&self) -> impl Iterator<Item = u32> {
-        let count = self.count as usize;
-        let mut random = Random::new(SEED);
-        std::iter::repeat_with(move || random.below(count) as u32)
+    /// Flows as packets are of them, for ever, and always in the same order.
+    pub fn picks(&self) -> Picks {
+        Picks::new(self.popularity, self.count)
     }
 }
 
@@ -155,7 +161,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Protocol};
+    use crate::guest::protocol::{Ends, Load, Payload, Protocol};
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -260,22 +266,5 @@ mod tests {
             }
             assert_eq!(flows.of(further.client(0)), None);
         }
-    }
-
-    #[test]
-    fn picks_are_the_same_every_time_and_spread() {
-        let flows = Flows::measured(&traffic(Way::Forward, Family::V4, 100));
-        let picks: Vec<u32> = flows.picks().take(10_000).collect();
-        let again: Vec<u32> = flows.picks().take(10_000).collect();
-        assert_eq!(picks, again);
-        let mut times = [0_u32; 100];
-        picks.iter().for_each(|&flow| times[flow as usize] += 1);
-        // 100 each, give or take five times the standard deviation.
-        assert!(
-            times.iter().all(|times| (50..=150).contains(times)),
-            "{times:?}"
-        );
-        let single = Flows::measured(&traffic(Way::Forward, Family::V4, 1));
-        assert!(single.picks().take(10).all(|flow| flow == 0));
     }
 }

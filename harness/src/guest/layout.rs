@@ -232,7 +232,7 @@ impl Layout {
 }
 
 /// Keeps a namespace from sending anything that nobody asked for.
-fn quieten(namespace: &Namespace) -> Result<()> {
+pub fn quieten(namespace: &Namespace) -> Result<()> {
     for scope in ["all", "default"] {
         for (variable, value) in [
             // No duplicate address detection, no router discovery, no link-local addresses.

@@ -14,16 +14,23 @@ use super::conntrack;
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_LINK};
 use super::offload::{self, Offload};
+use super::open_loop::{self, Generator, Stream};
 use super::pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
-    Delivery, GuestCell, Load, Measurement, Outcome, PathCost, Subject, Traffic, Way,
+    Delivery, GuestCell, Load, Measurement, Mischief, OpenLoop, Outcome, PathCost, Subject,
+    Traffic, Way,
 };
 use super::subject::{self, Installed};
 use super::traffic::{Stop, Target};
+use super::tsc;
+use crate::histogram::{Histogram, Recorder};
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
+
+/// Packets of an open loop before those that are measured.
+const LEAD_IN: u32 = 64;
 
 /// Round trips of the flow that goes before those that are measured.
 const REHEARSAL: u32 = 8;
@@ -66,8 +73,12 @@ pub fn run(cell: &GuestCell) -> Outcome {
 fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     traffic.check()?;
-    let Load::Closed { round_trips, .. } = traffic.load else {
+    if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
+    }
+    let limit = match traffic.load {
+        Load::Open { .. } => open_loop::limit(traffic)?,
+        Load::Closed { .. } | Load::Bulk { .. } => 0,
     };
     let layout = Layout::new()?;
     let mut probe = Probe::open(&layout.router)?;
@@ -87,7 +98,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         layout.route_crowd(traffic.family)?;
     }
     let _room = (crowd && cell.subject == Subject::NftDnat)
-        .then(|| conntrack::Room::make(&layout.router, traffic.flows))
+        .then(|| conntrack::Room::make(&layout.router, traffic.flows_in_all()))
         .transpose()?;
     thread::sleep(QUIET);
     let empty = calibrate(&layout, &probe, traffic)?;
@@ -105,8 +116,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         &layout,
         &probe,
         traffic,
-        round_trips,
         target,
+        cell.mischief,
         delivery,
         &mut || {
             if cell.subject.redirects() && crowd {
@@ -135,11 +146,11 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     layout.tear_down()?;
     if crowd {
         // What the kernel knows of them goes with the namespaces, in its own good time.
-        thread::sleep(QUIET + QUIET_EACH * traffic.flows);
+        thread::sleep(QUIET + QUIET_EACH * traffic.flows_in_all());
     }
 
-    verify(cell.subject, delivery)?;
-    measured.snapshot.ensure_seen(traffic)?;
+    verify(cell.subject, traffic, delivery)?;
+    measured.ensure_seen(traffic)?;
     let original = measured.snapshot.original.net_of(&empty.original)?;
     Ok(Measurement {
         delivery: *delivery,
@@ -148,6 +159,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         original,
         reply: measured.snapshot.reply.net_of(&empty.reply)?,
         path: measured.path,
+        round_trip: measured.round_trip,
+        open: measured.open.map(|open| OpenLoop { limit, ..open }),
         counters,
     })
 }
@@ -156,6 +169,10 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
 fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
         flows: 1,
+        load: Load::Closed {
+            round_trips: CALIBRATION,
+            burst: traffic.load.burst(),
+        },
         warm_up: CALIBRATION,
         ..*traffic
     };
@@ -165,8 +182,8 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
         layout,
         probe,
         &traffic,
-        CALIBRATION,
         target,
+        None,
         &mut delivery,
         &mut || Ok(()),
     );
@@ -197,17 +214,19 @@ fn rehearse(
 struct Exchanged {
     snapshot: Snapshot,
     path: PathCost,
+    round_trip: Option<Histogram>,
+    open: Option<OpenLoop>,
 }
 
-/// Runs the whole closed loop of `traffic`: all flows, the warm-up and what is measured. The host
-/// hears nothing in between, since any word to it moves the guest's virtual clock. Calls
+/// Sends all packets of `traffic`: all flows are established, the warm-up, and what is measured. The
+/// host hears nothing in between, since any word to it moves the guest's virtual clock. Calls
 /// `established` when all flows are.
 fn exchange(
     layout: &Layout,
     probe: &Probe,
     traffic: &Traffic,
-    round_trips: u32,
     target: Target,
+    mischief: Option<Mischief>,
     delivery: &mut Delivery,
     established: &mut dyn FnMut() -> Result<(), Stop>,
 ) -> Result<Exchanged, Stop> {
@@ -220,24 +239,104 @@ fn exchange(
     established()?;
     closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
     thread::sleep(SETTLED);
-    let measured = || flows.picks().take(round_trips as usize);
     if flows.are_of_the_crowd() {
         // What comes only once after that time is behind each flow, as it is behind a single one.
-        closed_loop.round_trips(measured(), delivery)?;
+        let measured = flows.picks().take(traffic.load.packets() as usize);
+        closed_loop.round_trips(measured, delivery)?;
     }
-    closed_loop.paced_round_trips(measured().take(REHEARSAL as usize), delivery)?;
+    match traffic.load {
+        Load::Closed { .. } => {
+            let measured = flows.picks().take(traffic.load.packets() as usize);
+            let exchanged = in_closed_loop(
+                &mut closed_loop,
+                probe,
+                traffic,
+                measured,
+                mischief,
+                delivery,
+            )?;
+            if !flows.are_of_the_crowd() {
+                closed_loop.close(0, delivery)?;
+            }
+            Ok(exchanged)
+        }
+        Load::Open {
+            rate,
+            packets,
+            churn,
+        } => {
+            let stream = Stream {
+                packets,
+                rate,
+                churn,
+            };
+            let connections = closed_loop.hand_over();
+            let wire = layout.wire(target);
+            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
+            in_open_loop(&mut generator, probe, traffic, &stream, delivery)
+        }
+        Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
+    }
+}
 
-    probe.reset(traffic.family, traffic.protocol, flows.ports())?;
-    let frames = closed_loop.frames();
-    let path = PathCost {
-        ticks: closed_loop.paced_round_trips(measured(), delivery)?,
-        packets: closed_loop.frames() - frames,
+/// Measures round trips on the flows that are `measured`.
+fn in_closed_loop(
+    closed_loop: &mut ClosedLoop,
+    probe: &Probe,
+    traffic: &Traffic,
+    measured: impl Iterator<Item = u32> + Clone,
+    mischief: Option<Mischief>,
+    delivery: &mut Delivery,
+) -> Result<Exchanged, Stop> {
+    let rehearsal = measured.clone().take(REHEARSAL as usize);
+    closed_loop.paced_round_trips(rehearsal, delivery, &mut |_| {})?;
+    closed_loop.misbehave(mischief);
+    let ports = Flows::measured(traffic).ports();
+    probe.reset(traffic.family, traffic.protocol, ports)?;
+    let (frames, bytes) = (closed_loop.frames(), closed_loop.bytes());
+    let mut each = Recorder::new();
+    let mut ticks = 0;
+    closed_loop.paced_round_trips(measured, delivery, &mut |took| {
+        ticks += took;
+        each.record(tsc::nanoseconds(took));
+    })?;
+    closed_loop.misbehave(None);
+    Ok(Exchanged {
+        path: PathCost {
+            ticks,
+            nanoseconds: tsc::nanoseconds(ticks),
+            packets: closed_loop.frames() - frames,
+            bytes: closed_loop.bytes() - bytes,
+        },
+        snapshot: probe.snapshot()?,
+        round_trip: (traffic.load.burst() == 1).then(|| each.histogram()),
+        open: None,
+    })
+}
+
+/// Measures the packets of `stream`.
+fn in_open_loop(
+    generator: &mut Generator,
+    probe: &Probe,
+    traffic: &Traffic,
+    stream: &Stream,
+    delivery: &mut Delivery,
+) -> Result<Exchanged, Stop> {
+    let lead_in = Stream {
+        packets: LEAD_IN,
+        churn: 0,
+        ..*stream
     };
-    let snapshot = probe.snapshot()?;
-    if !flows.are_of_the_crowd() {
-        closed_loop.close(0, delivery)?;
-    }
-    Ok(Exchanged { snapshot, path })
+    generator.run(&lead_in, delivery)?;
+    let ports = Flows::in_all(traffic).ports();
+    probe.reset(traffic.family, traffic.protocol, ports)?;
+    let open = generator.run(stream, delivery)?;
+    Ok(Exchanged {
+        snapshot: probe.snapshot()?,
+        path: PathCost::default(),
+        round_trip: None,
+        open: Some(open),
+    })
 }
 
 /// What the first packet of a flow costs, the probe's own cost included: the median over further
@@ -272,11 +371,19 @@ fn first_packet(
     ))
 }
 
-impl Snapshot {
+impl Exchanged {
     /// Fails if the probe overlooked a packet that was measured.
     fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
         let packets = u64::from(traffic.load.packets()) * u64::from(traffic.load.burst());
-        for (direction, samples) in [("from", &self.original), ("to", &self.reply)] {
+        let (there, back) = match &self.open {
+            // What is lost may be lost before the probe, and after it.
+            Some(open) => (open.forward.arrived, open.round_trip.arrived),
+            None => (packets, packets),
+        };
+        for (direction, samples, packets) in [
+            ("from", &self.snapshot.original, there),
+            ("to", &self.snapshot.reply, back),
+        ] {
             let seen = samples.seen();
             // The stack's TCP may send segments without payload as well.
             if seen < packets {
@@ -301,16 +408,28 @@ fn since(
 }
 
 /// Fails unless every packet arrived where it should and every answer came back from where the
-/// client had sent to.
-fn verify(subject: Subject, delivery: &Delivery) -> Result<(), Stop> {
+/// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
+/// for more, perhaps, than can be done.
+fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
     let (there, elsewhere) = match subject::target(subject) {
         Target::Original => (delivery.at_original, delivery.at_upstream),
         Target::Upstream => (delivery.at_upstream, delivery.at_original),
     };
-    let all = [there, delivery.replies, delivery.replies_from_original];
-    let none = [elsewhere, delivery.bad_payload, delivery.bad_checksum];
-    if all.iter().any(|&count| count != delivery.sent) || none.iter().any(|&count| count != 0) {
+    let wanted = match traffic.load {
+        Load::Open { .. } => [there, delivery.replies],
+        Load::Closed { .. } | Load::Bulk { .. } => [delivery.sent; 2],
+    };
+    let astray = wanted != [there, delivery.replies]
+        || delivery.replies != delivery.replies_from_original
+        || elsewhere != 0;
+    let damaged = delivery.bad_payload + delivery.bad_checksum;
+    if astray {
         return Err(Stop::Subject(format!("packets went astray: {delivery:?}")));
+    }
+    if damaged != 0 {
+        return Err(Stop::Subject(format!(
+            "{damaged} packets were damaged: {delivery:?}"
+        )));
     }
     Ok(())
 }
@@ -328,6 +447,7 @@ fn blame(subject: Subject, error: anyhow::Error) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::protocol::{Ends, Family, Payload, Popularity, Protocol};
 
     const GOOD: Delivery = Delivery {
         sent: 3,
@@ -339,8 +459,54 @@ mod tests {
         bad_checksum: 0,
     };
 
+    const CLOSED: Traffic = Traffic {
+        ends: Ends::Wire,
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 1,
+        popularity: Popularity::Uniform,
+        load: Load::Closed {
+            round_trips: 3,
+            burst: 1,
+        },
+        warm_up: 0,
+    };
+
+    #[test]
+    fn in_an_open_loop_packets_may_be_lost_but_not_astray() {
+        let open = Traffic {
+            load: Load::Open {
+                rate: 1,
+                packets: 3,
+                churn: 0,
+            },
+            ..CLOSED
+        };
+        let verify = |delivery: &Delivery| verify(Subject::Module, &open, delivery);
+        assert!(verify(&Delivery { sent: 4, ..GOOD }).is_ok());
+        for bad in [
+            Delivery {
+                at_original: 1,
+                ..GOOD
+            },
+            Delivery {
+                replies_from_original: 2,
+                ..GOOD
+            },
+            Delivery {
+                bad_checksum: 1,
+                ..GOOD
+            },
+        ] {
+            assert!(verify(&bad).is_err(), "{bad:?}");
+        }
+    }
+
     #[test]
     fn only_complete_delivery_passes() {
+        let verify = |subject, delivery: &Delivery| verify(subject, &CLOSED, delivery);
         assert!(verify(Subject::Module, &GOOD).is_ok());
         assert!(verify(Subject::NftDnat, &GOOD).is_ok());
         assert!(verify(Subject::None, &GOOD).is_err());

@@ -17,9 +17,21 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// # Errors
 /// If the clock cannot be read.
 pub fn until_between_ticks() -> Result<()> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the monotonic clock")?;
-    thread::sleep(until_middle(now.into()));
+    thread::sleep(until_middle(now()?));
     Ok(())
+}
+
+/// How long it is to the middle of the period after this one.
+///
+/// # Errors
+/// If the clock cannot be read.
+pub fn to_between_ticks() -> Result<Duration> {
+    now().map(until_middle)
+}
+
+fn now() -> Result<Duration> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    Ok(now.context("cannot read the monotonic clock")?.into())
 }
 
 /// From `now` to the middle of the period after the one that it is in.

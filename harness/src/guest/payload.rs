@@ -39,6 +39,11 @@ impl Label {
             sequence: u32::from_be_bytes(*sequence),
         })
     }
+
+    /// What sizes go by: neighbours are of another size in each flow, and from packet to packet.
+    pub fn number(self) -> u32 {
+        self.flow.wrapping_add(self.sequence)
+    }
 }
 
 /// Fills a payload.

@@ -52,7 +52,7 @@ impl Order {
             return FlowCount::default();
         };
         cells.iter().fold(FlowCount::default(), |count, cell| {
-            let flows = cell.traffic.flows;
+            let flows = cell.traffic.flows_in_all();
             FlowCount {
                 max: count.max.max(flows),
                 total: count.total + u64::from(flows),
@@ -107,6 +107,10 @@ pub struct GuestCell {
     /// If there is any, the agent measures wrong: to test the self check by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sabotage: Option<Sabotage>,
+    /// If there is one, the server misbehaves so while the cell is measured: to test the instrument
+    /// by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mischief: Option<Mischief>,
 }
 
 /// A way to measure wrong.
@@ -119,6 +123,32 @@ pub enum Sabotage {
     Coarse(u64),
     /// Whatever arrives is taken for what was sent.
     Credulous,
+}
+
+/// What a server does wrong on purpose, with each `every`-th of its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mischief {
+    /// What is done.
+    pub deed: Deed,
+    /// To which answers: to those whose number within its flow, or in an open loop within the whole
+    /// stream, is one less than a multiple of this. At least 1.
+    pub every: u32,
+}
+
+/// What can be done to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// It is not sent.
+    Drop,
+    /// It is sent so many nanoseconds later.
+    Delay(u64),
+    /// It is sent twice.
+    Duplicate,
+    /// It is sent after the next one; in a closed loop, where there is none, not at all.
+    Reorder,
+    /// A bit of its payload is changed, and the checksum left as it was.
+    Corrupt,
 }
 
 /// The thing that is measured.
@@ -256,10 +286,23 @@ pub struct Measurement {
     pub first_packet: Option<u64>,
     /// Bytes of the kernel's memory that all flows together take; only of many flows.
     pub flow_memory: Option<u64>,
-    /// The whole loop, generator and receivers included.
+    /// The whole of a closed loop, generator and receivers included.
     pub path: PathCost,
+    /// Round trips of a closed loop of single packets, each from the client to the client: nanoseconds
+    /// of the guest's clock.
+    pub round_trip: Option<Histogram>,
+    /// What only an open loop shows.
+    pub open: Option<OpenLoop>,
     /// The module's counters over the cell, by name; empty for other subjects.
     pub counters: BTreeMap<String, u64>,
+}
+
+impl Measurement {
+    /// How long packets took there and back, in nanoseconds of the guest's clock.
+    pub fn latency(&self) -> Option<&Histogram> {
+        let open = self.open.as_ref().map(|open| &open.round_trip.latency);
+        open.or(self.round_trip.as_ref())
+    }
 }
 
 /// Where the packets of a cell that carry payload went, warm-up included. Of those that carry
@@ -312,6 +355,49 @@ pub struct HookCost {
 pub struct PathCost {
     /// Ticks from before the first packet to after the last answer.
     pub ticks: u64,
+    /// The same in nanoseconds of the guest's clock.
+    pub nanoseconds: u64,
     /// Packets in both directions.
     pub packets: u64,
+    /// Bytes of the client's frames, Ethernet's checksums left out.
+    pub bytes: u64,
+}
+
+/// An open loop: packets sent at times that were fixed before. Times are in nanoseconds of the
+/// guest's clock.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpenLoop {
+    /// Packets a second that were to be sent.
+    pub rate: u32,
+    /// Packets that were sent.
+    pub sent: u64,
+    /// From the client to the server.
+    pub forward: Transit,
+    /// There and back.
+    pub round_trip: Transit,
+    /// By how much each packet was sent later than it should have been.
+    pub lateness: Histogram,
+    /// From the first answer to the last one.
+    pub span: u64,
+    /// Bytes of all answers' frames but the first one's, Ethernet's checksums left out.
+    pub bytes: u64,
+    /// New flows that took the place of others.
+    pub churned: u64,
+    /// Packets a second that the generator sends, answers and receives with nothing in between.
+    pub limit: u64,
+}
+
+/// How packets of an open loop got to one place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Transit {
+    /// Packets that came, further copies not counted.
+    pub arrived: u64,
+    /// Packets that did not (RFC 7680).
+    pub lost: u64,
+    /// Packets that came after one that was sent later (RFC 4737, section 3).
+    pub reordered: u64,
+    /// Further copies of packets that had come (RFC 5560).
+    pub duplicates: u64,
+    /// From the time at which each packet should have been sent to its first copy's arrival.
+    pub latency: Histogram,
 }

@@ -9,8 +9,10 @@ use pnet::packet::tcp::TcpFlags;
 use super::channel::Channel;
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use super::mischief::Prankster;
 use super::payload::{self, Kind, Label};
-use super::protocol::{Delivery, Family, Traffic};
+use super::protocol::{Delivery, Family, Mischief, Traffic};
+use super::sizes::Sizes;
 use super::tcp::{Connection, Numbers};
 use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
@@ -34,8 +36,11 @@ pub struct Responder {
     family: Family,
     target: Target,
     flows: Flows,
+    sizes: Sizes,
     ends: Vec<End>,
     frames: u64,
+    bytes: u64,
+    prankster: Prankster,
     answer: Vec<u8>,
 }
 
@@ -55,15 +60,33 @@ impl Responder {
             family: traffic.family,
             target,
             flows,
+            sizes: Sizes::of(traffic),
             ends: vec![End::default(); flows.count() as usize],
             frames: 0,
+            bytes: 0,
+            prankster: Prankster::new(None),
             answer: vec![0; FRAME_MAX],
         })
+    }
+
+    /// Treats answers so from now on.
+    pub fn misbehave(&mut self, mischief: Option<Mischief>) {
+        self.prankster = Prankster::new(mischief);
+    }
+
+    /// Ends it, and leaves its connections' numbers, if flows have any.
+    pub fn hand_over(self) -> Vec<Numbers> {
+        self.ends.iter().filter_map(|end| end.numbers).collect()
     }
 
     /// Frames received and sent until now.
     pub fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// Bytes of the frames received until now.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Waits for one frame, which must be of the flow `flow`, and does what it asks for.
@@ -77,6 +100,7 @@ impl Responder {
             )));
         };
         self.frames += 1;
+        self.bytes += frame.len() as u64;
         let packet = wire::parse(frame).map_err(|malformed| {
             if matches!(malformed, Malformed::Checksum(_)) {
                 delivery.bad_checksum += 1;
@@ -114,7 +138,8 @@ impl Responder {
                 flow,
                 sequence: end.requests,
             };
-            if !payload::is_intact(packet.payload, Kind::Request, label) {
+            let fits = length == self.sizes.payload(label.number());
+            if !fits || !payload::is_intact(packet.payload, Kind::Request, label) {
                 delivery.bad_payload += 1;
                 return Err(Stop::Subject(format!(
                     "request {} of flow {flow} has other bytes than were sent: {:?}",
@@ -152,7 +177,7 @@ impl Responder {
             return Ok(Served::Answered);
         };
         if segment.flags == TcpFlags::SYN {
-            let numbers = Numbers::new(segment.sequence ^ 0x5555_5555);
+            let numbers = Numbers::of_server(&segment);
             let mut connection = Connection::new(request.destination, request.source, numbers);
             connection.synchronize(&segment);
             let header = connection.send(TcpFlags::SYN | TcpFlags::ACK, 0);
@@ -211,7 +236,16 @@ impl Responder {
             source: self.target.host().mac,
             destination: ROUTER_SERVER_SIDE.mac,
         };
-        self.channel.send(hop, header, &self.answer[..length])?;
+        let answer = &self.answer[..length];
+        match Label::of(answer).filter(|_| length != 0) {
+            Some(label) => {
+                self.prankster
+                    .send(&mut self.channel, hop, header, answer, label.sequence)?;
+                // Nobody waits for anything else.
+                self.prankster.release_all(&mut self.channel)?;
+            }
+            None => self.channel.send(hop, header, answer)?,
+        }
         self.frames += 1;
         Ok(())
     }

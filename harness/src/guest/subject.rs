@@ -124,14 +124,19 @@ impl Installed {
         router: &Namespace,
         counters: &BTreeMap<String, u64>,
     ) -> Result<()> {
-        let flows = u64::from(traffic.flows);
+        let flows = u64::from(traffic.flows_in_all());
         match self {
             Self::None => {}
             Self::NftDnat { .. } => {
+                let kept = match traffic.protocol {
+                    // Connections that others took the place of have been reset.
+                    Protocol::Tcp => traffic.flows.into(),
+                    Protocol::Udp => flows,
+                };
                 let count = conntrack::count(router)?;
                 ensure!(
-                    count.is_some_and(|count| count >= flows),
-                    "connection tracking knows {count:?} connections of {flows}"
+                    count.is_some_and(|count| count >= kept),
+                    "connection tracking knows {count:?} connections of {kept}"
                 );
             }
             Self::Module { .. } => {

@@ -26,7 +26,39 @@ pub struct Numbers {
     receive_next: u32,
 }
 
+/// Initial sequence number of the first client's connection; those of others are far from each
+/// other's.
+const INITIAL: u32 = 0x1000_0000;
+const INITIAL_STEP: u32 = 0x9e37_79b9;
+
 impl Numbers {
+    /// Those of the client of a flow that is to be established.
+    pub fn of_client(flow: u32) -> Self {
+        Self::new(INITIAL.wrapping_add(flow.wrapping_mul(INITIAL_STEP)))
+    }
+
+    /// Those of the server that got this SYN.
+    pub fn of_server(syn: &Segment) -> Self {
+        Self::new(syn.sequence ^ 0x5555_5555)
+    }
+
+    /// Those of both ends of a connection that nobody had to establish, the client's first.
+    pub fn pair(flow: u32) -> (Self, Self) {
+        let client = Self::of_client(flow);
+        let server = Self {
+            send_next: client.send_next ^ 0x5555_5555,
+            receive_next: client.send_next,
+        };
+        let receive_next = server.send_next;
+        (
+            Self {
+                receive_next,
+                ..client
+            },
+            server,
+        )
+    }
+
     /// Those of a connection that knows nothing of its peer's yet and starts at `initial`.
     pub fn new(initial: u32) -> Self {
         Self {
@@ -121,6 +153,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes a segment that may be any of the peer's: of all that came, the last one counts.
+    pub fn observe(&mut self, segment: Segment, length: usize) {
+        let end = segment.sequence.wrapping_add(space(segment.flags, length));
+        // RFC 9293, section 3.4: numbers are compared modulo 2^32.
+        let ahead = end.wrapping_sub(self.numbers.receive_next);
+        if ahead < 1 << 31 {
+            self.numbers.receive_next = end;
+        }
+    }
+
     /// Takes the answer to a SYN.
     pub fn receive_syn_ack(&mut self, segment: Segment) -> Result<(), OutOfPlace> {
         let fits = segment.flags == TcpFlags::SYN | TcpFlags::ACK
@@ -186,6 +228,17 @@ mod tests {
         server.receive(fin, 0).unwrap();
         let last = segment(server.send(ACK, 0));
         client.receive(last, 0).unwrap();
+    }
+
+    #[test]
+    fn the_last_of_all_segments_counts_however_they_come() {
+        let (mut client, mut server) = pair();
+        let segments: Vec<Segment> = (0..3).map(|_| segment(client.send(ACK, 100))).collect();
+        for &segment in [&segments[1], &segments[2], &segments[0], &segments[2]] {
+            server.observe(segment, 100);
+        }
+        let answer = segment(server.send(ACK, 0));
+        assert!(client.receive(answer, 0).is_ok());
     }
 
     #[test]

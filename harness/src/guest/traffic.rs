@@ -5,12 +5,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{bail, Result};
+use anyhow::{anyhow, bail, Result};
 
 use super::flows;
 use super::layout::{Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::payload;
-use super::protocol::{Ends, Family, Payload, Popularity, Protocol, Traffic, Way, MAX_BURST};
+use super::protocol::{Ends, Family, Load, Protocol, Traffic, Way, MAX_BURST};
+use super::sizes::Sizes;
 use super::wire;
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow
@@ -21,13 +22,10 @@ impl Traffic {
     /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
     /// flows that the client cannot have.
     pub fn check(&self) -> Result<()> {
-        if self.ends != Ends::Wire || self.popularity != Popularity::Uniform {
+        if self.ends != Ends::Wire {
             bail!("the agent has no generator for {}", self.name());
         }
-        if let Payload::Mix(_) = self.payload {
-            bail!("the agent has no generator for {}", self.name());
-        }
-        let length = usize::from(self.payload.max());
+        let length = Sizes::of(self).max();
         let max = wire::payload_max(self.family, self.protocol);
         if !(payload::MIN..=max).contains(&length) {
             bail!(
@@ -36,6 +34,9 @@ impl Traffic {
             );
         }
         let flows = self.flows;
+        if matches!(self.load, Load::Open { .. }) && self.way != Way::Forward {
+            bail!("an open loop is of forwarded packets on the wire");
+        }
         let max = match self.way {
             Way::Forward => flows::MAX,
             Way::Local => 1,
@@ -96,6 +97,16 @@ impl Stop {
     /// Something did not arrive.
     pub fn lost(what: &str) -> Self {
         Self::Subject(format!("{what} did not come within {PATIENCE:?}"))
+    }
+}
+
+impl Stop {
+    /// What went wrong, whosever fault it is.
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Subject(reason) => anyhow!(reason),
+            Self::Infra(error) => error,
+        }
     }
 }
 

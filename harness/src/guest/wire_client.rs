@@ -17,10 +17,6 @@ use super::tcp::{Connection, Numbers, OutOfPlace};
 use super::traffic::Stop;
 use super::wire::{self, Header, Hop, Malformed, Packet, Transport};
 
-/// Initial sequence number of the first connection; those of others are far from each other's.
-const INITIAL: u32 = 0x1000_0000;
-const INITIAL_STEP: u32 = 0x9e37_79b9;
-
 const TO_ROUTER: Hop = Hop {
     source: WIRE_CLIENT.mac,
     destination: ROUTER_CLIENT_SIDE.mac,
@@ -40,14 +36,10 @@ pub struct WireClient {
 impl WireClient {
     /// Opens the client's channel; nothing is sent yet.
     pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows) -> Result<Self> {
-        let initial = |flow: u32| INITIAL.wrapping_add(flow.wrapping_mul(INITIAL_STEP));
         Ok(Self {
             channel: Channel::open(&layout.client, &CLIENT_LINK, traffic.family)?,
             numbers: match traffic.protocol {
-                Protocol::Tcp => {
-                    let numbers = (0..flows.count()).map(|flow| Numbers::new(initial(flow)));
-                    Some(numbers.collect())
-                }
+                Protocol::Tcp => Some((0..flows.count()).map(Numbers::of_client).collect()),
                 Protocol::Udp => None,
             },
             dialogue: Dialogue::new(traffic, &flows),
@@ -81,6 +73,10 @@ impl WireClient {
 }
 
 impl Client for WireClient {
+    fn hand_over(self: Box<Self>) -> Vec<Numbers> {
+        self.numbers.unwrap_or_default()
+    }
+
     fn open(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         let Some(connection) = self.connection(flow) else {
             return self.send(flow, delivery);
@@ -113,7 +109,7 @@ impl Client for WireClient {
         let server = self.dialogue.server();
         let header = match &mut connection {
             Some(connection) => {
-                connection.send(TcpFlags::PSH | TcpFlags::ACK, self.dialogue.length())
+                connection.send(TcpFlags::PSH | TcpFlags::ACK, self.dialogue.length(flow))
             }
             None => Header {
                 source: self.flows.client(flow),
@@ -132,6 +128,7 @@ impl Client for WireClient {
         let Some(bursts) = &mut self.bursts else {
             return (0..count).try_for_each(|_| self.send(flow, delivery));
         };
+        let size = self.dialogue.length(flow);
         let mut payloads = Vec::new();
         for _ in 0..count {
             payloads.extend(self.dialogue.request(flow, delivery));
@@ -141,7 +138,7 @@ impl Client for WireClient {
             destination: self.dialogue.server(),
             transport: Transport::Udp,
         };
-        Ok(bursts.send(TO_ROUTER, &header, &payloads, self.dialogue.length())?)
+        Ok(bursts.send(TO_ROUTER, &header, &payloads, size)?)
     }
 
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {

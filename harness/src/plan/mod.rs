@@ -223,6 +223,7 @@ fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
                 },
                 traffic,
                 ballast: None,
+                mischief: None,
                 sabotage: None,
             }));
         }
@@ -271,14 +272,20 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     };
     // Else chains would be others in each boot: even two flows share one now and then.
     set("hash_seed", 1);
-    let flows = traffic.flows + flows::OTHERS;
+    let all = traffic.flows_in_all();
+    let flows = all.saturating_add(flows::OTHERS);
     if flows > MAX_FLOWS {
         set("max_flows", flows);
     }
     // Seconds of the guest's time that a flow may be left alone: while others are made, a tenth of
     // a millisecond each, and while round trips are measured, a hundredth of a second each.
-    let idle = traffic.flows / 10_000 + traffic.load.packets() / 100;
-    if traffic.flows > 1 && idle > UDP_TIMEOUT / 3 {
+    let measured = match traffic.load {
+        Load::Closed { round_trips, .. } => round_trips / 100,
+        Load::Open { rate, packets, .. } => packets / rate,
+        Load::Bulk { .. } => 0,
+    };
+    let idle = traffic.flows / 10_000 + measured;
+    if all > 1 && idle > UDP_TIMEOUT / 3 {
         set("udp_timeout", (3 * idle).min(86_400));
     }
     parameters

@@ -5,9 +5,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::travel;
 use crate::guest::protocol::{HookCost, Measurement, Subject};
 use crate::scenario::Mode;
-use crate::traffic::Traffic;
+use crate::traffic::{Load, Traffic};
 
 /// Mean cost of a whole way in the hooks, both directions.
 pub const HOOK_MEAN: &str = "hook.mean";
@@ -143,8 +144,10 @@ pub fn of(
         _ => Kind::Sampled,
     };
     // How many flows share a chain of connection tracking's is another matter in each boot.
-    let exact = exact_if(traffic.flows == 1 || !subject.tracks_connections());
-    let first_exact = exact_if(!subject.tracks_connections());
+    // It does some things once a tick only, and in an open loop packets come when they come.
+    let closed = matches!(traffic.load, Load::Closed { .. });
+    let exact = exact_if(traffic.flows == 1 && closed || !subject.tracks_connections());
+    let first_exact = exact_if(closed && !subject.tracks_connections());
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
         metrics.extend(value.map(|ticks| Metric {
@@ -196,6 +199,7 @@ pub fn of(
         kind: Kind::Exact,
         value: to_float(bytes) / f64::from(traffic.flows),
     }));
+    metrics.extend(travel::of(measurement));
     metrics
 }
 
@@ -210,13 +214,14 @@ pub fn path_over_none(path: f64, none: f64, mode: Mode) -> Metric {
     }
 }
 
-fn ratio(sum: u64, count: u64) -> Option<f64> {
+/// `None` if there is nothing to divide by.
+pub(super) fn ratio(sum: u64, count: u64) -> Option<f64> {
     (count > 0).then(|| to_float(sum) / to_float(count))
 }
 
-/// Counts of instructions and bytes stay far below 2^53.
+/// Counts of instructions, nanoseconds and bytes stay far below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-fn to_float(number: u64) -> f64 {
+pub(super) fn to_float(number: u64) -> f64 {
     number as f64
 }
 
@@ -271,8 +276,12 @@ mod tests {
             flow_memory: Some(208_000),
             path: PathCost {
                 ticks: 20_000_000,
+                nanoseconds: 20_000_000,
                 packets: 2000,
+                bytes: 100_000,
             },
+            round_trip: None,
+            open: None,
             counters: BTreeMap::new(),
         }
     }

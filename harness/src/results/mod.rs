@@ -9,3 +9,4 @@ pub mod file;
 pub mod metrics;
 pub mod record;
 pub mod stability;
+pub mod travel;

@@ -11,6 +11,7 @@ use super::closure::Closure;
 use super::metrics::Metric;
 use crate::console::Report;
 use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
+use crate::histogram::Histogram;
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
@@ -107,6 +108,10 @@ pub struct CellRecord {
     pub metrics: Vec<Metric>,
     /// What the percentiles were taken from; null unless it is ok.
     pub hook_cost: Option<Directions>,
+    /// What the latency's percentiles were taken from: nanoseconds of the guest's clock, there and
+    /// back. Null if they were not taken.
+    #[serde(default)]
+    pub latency: Option<Histogram>,
     /// The module's counters over the cell.
     pub counters: BTreeMap<String, u64>,
 }

@@ -81,10 +81,15 @@ impl TrafficMatrix {
 
     fn check_payloads(&self) -> Result<(), Fault> {
         for (index, payload) in self.payloads.iter().enumerate() {
+            let at = |message: String| Fault::at("traffic.payloads", message).element(index);
             let Payload::Bytes(payload) = *payload else {
+                if self.burst != 1 {
+                    return Err(at(
+                        "traffic.burst: the packets of a burst are all of one size".to_owned(),
+                    ));
+                }
                 continue;
             };
-            let at = |message: String| Fault::at("traffic.payloads", message).element(index);
             if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&payload) {
                 return Err(at(format!(
                     "{payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}"

@@ -452,6 +452,7 @@ warm-up = 1
         for (from, to, part) in [
             ("[64]", "[64]\nburst = 0", "traffic.burst: 1, or"),
             ("[64]", "[64]\nburst = 129", "at most 128"),
+            ("[64]", "[\"imix\"]\nburst = 2", "all of one size"),
             (
                 "[64]",
                 "[1000]\nburst = 66",
