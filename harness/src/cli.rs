@@ -11,6 +11,7 @@ use crate::compare::command::CompareCommand;
 use crate::doctor::DoctorCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
+use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
 use crate::paths;
 use crate::reproduce::ReproduceCommand;
@@ -53,6 +54,8 @@ enum Command {
     #[command(hide = true)]
     Agent(AgentCommand),
     #[command(hide = true)]
+    SpliceProxy(SpliceCommand),
+    #[command(hide = true)]
     Guard(GuardCommand),
 }
 
@@ -73,6 +76,7 @@ impl Cli {
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
+            Command::SpliceProxy(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }
     }

@@ -91,6 +91,7 @@ enum How {
     Component,
     Crate,
     Wheel,
+    Unpacked,
 }
 
 /// How a tool is seen to be there.
@@ -134,7 +135,8 @@ impl Tool {
             "component" => How::Component,
             "crate" => How::Crate,
             "wheel" => How::Wheel,
-            other => bail!("'{other}' is none of deb, component, crate, wheel"),
+            "unpacked" => How::Unpacked,
+            other => bail!("'{other}' is none of deb, component, crate, wheel, unpacked"),
         };
         let name = next("name")?.to_owned();
         let seen_by = match next("seen by")? {
@@ -218,6 +220,8 @@ impl Tool {
         let is_program = match &self.seen_by {
             SeenBy::Command(_) => true,
             SeenBy::File(path) => path.components().any(|part| part.as_os_str() == "bin"),
+            // A library, or a program that knows no such option.
+            SeenBy::InTools(_) if self.how == How::Unpacked => false,
             SeenBy::InTools(_) => true,
             SeenBy::InSysroot(_) | SeenBy::PythonModule(_) => false,
         };
@@ -243,7 +247,10 @@ impl Tool {
             How::Package if is_debian() => format!("apt-get install {name}"),
             How::Package => format!("install what Debian calls {name}"),
             How::Component => format!("rustup component add {name}"),
-            How::Crate | How::Wheel if is_debian() => "./just installs it".to_owned(),
+            How::Crate | How::Wheel | How::Unpacked if is_debian() => {
+                "./just installs it".to_owned()
+            }
+            How::Unpacked => format!("install what Debian calls {name}"),
             How::Crate => format!("cargo install --locked {name}"),
             How::Wheel => format!("pip install {name}"),
         }

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{Order, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
+use crate::guest::protocol::{
+    Order, Subject, MICROSOCKS, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH, REDSOCKS,
+};
+use crate::image::Cache;
 use crate::paths;
 
 /// What the guest starts; see [`START_SCRIPT`].
@@ -70,7 +73,7 @@ pub struct ModuleFiles {
 /// Lays out a root for `order` in the empty directory `root`.
 ///
 /// # Errors
-/// If busybox or nft are not installed, or `root` cannot be written.
+/// If a program that the order needs is not there, or `root` cannot be written.
 pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Result<()> {
     for directory in DIRECTORIES {
         create_directory(&root.join(directory))?;
@@ -81,9 +84,12 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
     }
     install_busybox(root)?;
     let agent = paths::this_program();
-    install_program(root, &agent, AGENT_PATH)?;
+    install_program(root, &agent, AGENT_PATH, None)?;
     let nft = find_program("nft", "nftables")?;
-    install_program(root, &nft, "/usr/sbin/nft")?;
+    install_program(root, &nft, "/usr/sbin/nft", None)?;
+    if order.needs(Subject::Redsocks) {
+        install_unpacked(root)?;
+    }
     if let Some(modules) = modules {
         copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
         copy(&modules.probe, &inside(root, PROBE_MODULE_PATH))?;
@@ -105,9 +111,26 @@ pub fn nft_version() -> Result<String> {
         .with_context(|| format!("cannot run {}", nft.display()))
 }
 
+/// Installs what `./just` has unpacked, or, where it does not do so, what this machine has.
+fn install_unpacked(root: &Path) -> Result<()> {
+    let unpacked = Cache::new()?.directory().join("tools/debian");
+    let libraries = unpacked.join("usr/lib/x86_64-linux-gnu");
+    for (name, path) in [("redsocks", REDSOCKS), ("microsocks", MICROSOCKS)] {
+        let ours = inside(&unpacked, path);
+        let program = if ours.is_file() {
+            ours
+        } else {
+            find_program(name, name)
+                .with_context(|| format!("./just unpacks {name}, but has not yet"))?
+        };
+        install_program(root, &program, path, Some(&libraries))?;
+    }
+    Ok(())
+}
+
 fn install_busybox(root: &Path) -> Result<()> {
     let busybox = find_program("busybox", "busybox-static")?;
-    if !shared_libraries(&busybox)?.is_empty() {
+    if !shared_libraries(&busybox, None)?.is_empty() {
         bail!(
             "{} is not static: install busybox-static, on Debian with `apt-get install busybox-static`",
             busybox.display()
@@ -121,11 +144,16 @@ fn install_busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a program to `path` in the guest and its shared libraries to where they are here.
-fn install_program(root: &Path, program: &Path, path: &str) -> Result<()> {
+/// Copies a program to `path` in the guest and its shared libraries to where they are here; those
+/// in the directory `beside`, to where the dynamic linker looks.
+fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path>) -> Result<()> {
     copy(program, &inside(root, path))?;
-    for library in shared_libraries(program)? {
-        let target = inside(root, &library.to_string_lossy());
+    for library in shared_libraries(program, beside)? {
+        let name = beside.and_then(|directory| library.strip_prefix(directory).ok());
+        let target = match name {
+            Some(name) => root.join("usr/lib/x86_64-linux-gnu").join(name),
+            None => inside(root, &library.to_string_lossy()),
+        };
         if target.exists() {
             continue;
         }
@@ -137,14 +165,16 @@ fn install_program(root: &Path, program: &Path, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the dynamic linker would load for `program`; nothing if it is static.
-fn shared_libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
+/// What the dynamic linker would load for `program`, if it looked into the directory `beside`, too;
+/// nothing if it is static.
+fn shared_libraries(program: &Path, beside: Option<&Path>) -> Result<BTreeSet<PathBuf>> {
     // ldd fails for static programs and says so on either stream.
     let output = cmd!("ldd", program)
         .stdout_capture()
         .stderr_capture()
         .unchecked()
         .env("LC_ALL", "C")
+        .env("LD_LIBRARY_PATH", beside.unwrap_or(Path::new("")))
         .run()
         .context("cannot run ldd, which is part of glibc")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -212,7 +242,7 @@ mod tests {
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
         let program = paths::this_program();
-        for library in shared_libraries(&program).unwrap() {
+        for library in shared_libraries(&program, None).unwrap() {
             assert!(inside(root, &library.to_string_lossy()).is_file());
         }
         let mode = fs::metadata(root.join("lab/start"))
@@ -224,7 +254,7 @@ mod tests {
 
     #[test]
     fn libraries_of_a_dynamic_program_are_found() {
-        let libraries = shared_libraries(&paths::this_program()).unwrap();
+        let libraries = shared_libraries(&paths::this_program(), None).unwrap();
         assert!(libraries
             .iter()
             .any(|library| library.to_string_lossy().contains("libc.so")));

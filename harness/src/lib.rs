@@ -30,6 +30,7 @@ pub mod scenario;
 pub mod schema;
 pub mod self_test;
 pub mod selfcheck;
+pub mod subject;
 pub mod summary;
 pub mod table;
 pub mod traffic;

@@ -3,11 +3,12 @@
 //! Results as a person reads them.
 
 mod ablation;
+mod baselines;
 mod delivery;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::guest::protocol::{Subject, Traffic};
+use crate::guest::protocol::{Ends, Subject, Traffic};
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };
@@ -18,6 +19,9 @@ use crate::verdict::Verdict;
 
 /// Cells that are shown together: one kernel, one number of CPUs, one repetition.
 type Group<'a> = Vec<&'a CellRecord>;
+
+/// What is told of cells on the wire.
+const HOOKS: &str = "Instructions a packet spends in netfilter's hooks, mean of both directions";
 
 /// The tables of a run, and what is to be said about them.
 pub fn text(results: &Results) -> String {
@@ -30,7 +34,18 @@ pub fn text(results: &Results) -> String {
     say(&Style::Bold.paint(&results.question));
     for group in groups(results) {
         say("");
-        say(&heading(results, &group));
+        let (group, sockets): (Group<'_>, Group<'_>) = group
+            .into_iter()
+            .partition(|cell| cell.traffic.ends == Ends::Wire);
+        if !sockets.is_empty() {
+            say(&heading(results, &sockets, baselines::TITLE));
+            say("");
+            say(&baselines::table(&sockets).to_string());
+        }
+        if group.is_empty() {
+            continue;
+        }
+        say(&heading(results, &group, HOOKS));
         say("");
         say(&costs(&group).to_string());
         if let Some(table) = ablation::table(&group) {
@@ -82,7 +97,7 @@ fn groups(results: &Results) -> Vec<Group<'_>> {
     groups.into_values().collect()
 }
 
-fn heading(results: &Results, group: &Group<'_>) -> String {
+fn heading(results: &Results, group: &Group<'_>, what: &str) -> String {
     let Some(cell) = group.first() else {
         return String::new();
     };
@@ -93,13 +108,13 @@ fn heading(results: &Results, group: &Group<'_>) -> String {
         .map_or(cell.kernel.as_str(), |kernel| &kernel.release);
     let cpus = if cell.cpus == 1 { "CPU" } else { "CPUs" };
     format!(
-        "Instructions a packet spends in netfilter's hooks, mean of both directions (Linux {release}, {} {cpus}, boot {})",
+        "{what} (Linux {release}, {} {cpus}, boot {})",
         cell.cpus, cell.repetition
     )
 }
 
 /// Traffic and payload, in the order of the plan.
-fn traffics(group: &Group<'_>) -> Vec<Traffic> {
+fn traffics(group: &[&CellRecord]) -> Vec<Traffic> {
     let mut seen = BTreeSet::new();
     group
         .iter()
@@ -308,12 +323,10 @@ fn complaints(results: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{
-        Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Way,
-    };
+    use crate::guest::protocol::{Delivery, Family, Load, Payload, Popularity, Protocol, Way};
     use crate::qemu::Accelerator;
     use crate::results::closure::{Closure, Host, QemuClosure};
-    use crate::results::metrics::{Better, Kind, Metric, Unit};
+    use crate::results::metrics::{Better, Kind, Metric, Unit, CPU_PROXY};
     use crate::results::record::SCHEMA;
     use crate::scenario::Mode;
 
@@ -445,6 +458,38 @@ mod tests {
         assert_eq!(text.matches("1,000 flows").count(), 3);
         let last = text.lines().rfind(|line| line.contains("1,000 flows"));
         assert!(last.unwrap().ends_with(" 203"), "{text}");
+    }
+
+    #[test]
+    fn whatever_is_between_sockets_stands_side_by_side() {
+        let between = |subject: Subject, path: f64| {
+            let mut cell = cell(subject, 0.0, redirected());
+            cell.traffic.ends = Ends::Stack;
+            cell.metrics = vec![Metric {
+                name: PATH_MEAN.to_owned(),
+                value: path,
+                ..cell.metrics[0].clone()
+            }];
+            cell
+        };
+        let mut tproxy = between(Subject::Tproxy, 50_000.0);
+        tproxy.metrics.push(Metric {
+            name: CPU_PROXY.to_owned(),
+            unit: Unit::Percent,
+            value: 61.2,
+            ..tproxy.metrics[0].clone()
+        });
+        let text = text(&results(vec![
+            between(Subject::None, 10_000.0),
+            tproxy,
+            between(Subject::Module, 10_500.0),
+        ]));
+        let all = line(&text, "forward");
+        assert_eq!(all[5..], ["all", "10,000", "50,000", "10,500"]);
+        assert_eq!(line(&text, "over none")[2..], ["–", "40,000", "500"]);
+        assert_eq!(line(&text, "module's")[3..], ["0.95", "4.76", "1.00"]);
+        assert_eq!(line(&text, "the proxy")[4..], ["–", "61", "–"]);
+        assert!(!text.contains("hooks"), "nothing was on the wire: {text}");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use schemars::JsonSchema;
 use serde::de::{IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
+pub const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
+
 /// Where the client is.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

@@ -108,6 +108,9 @@ fn measurement(path_ticks: u64) -> Measurement {
         },
         round_trip: Some(Histogram::from_pairs([(path_ticks / 3, 3)])),
         open: None,
+        bulk: None,
+        proxy_time: None,
+        chains: None,
         counters: [("packets_original".to_owned(), 4)].into(),
     }
 }

@@ -11,7 +11,7 @@ use mutex_abi::monitor::HASH_TITLE;
 
 use super::monitor;
 use super::namespace::Namespace;
-use super::protocol::Family;
+use super::protocol::{Chains, Family};
 
 /// The table grows in steps a fraction of the parameter `gc_interval` apart.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -19,6 +19,11 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// How many chains the table of `family` in a namespace with a context has.
 pub fn count(namespace: &Namespace, family: Family) -> Result<u64> {
+    Ok(lengths(namespace, family)?.chains)
+}
+
+/// How long its chains are.
+pub fn lengths(namespace: &Namespace, family: Family) -> Result<Chains> {
     let mut file = monitor::open(namespace, "hash")?
         .with_context(|| format!("there is no file in {}", namespace.name()))?;
     let mut text = String::new();
@@ -47,18 +52,27 @@ pub fn wait_for(namespace: &Namespace, family: Family, flows: u32) -> Result<()>
     }
 }
 
-fn parse(text: &str, family: Family) -> Option<u64> {
-    let mut lines = text.lines();
-    let name = match family {
-        Family::V4 => "v4_chains",
-        Family::V6 => "v6_chains",
-    };
-    if lines.next() != Some(HASH_TITLE) {
+fn parse(text: &str, family: Family) -> Option<Chains> {
+    if text.lines().next() != Some(HASH_TITLE) {
         return None;
     }
-    lines
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .and_then(|number| number.parse().ok())
+    let words = |name: &str| {
+        let prefix = match family {
+            Family::V4 => "v4_",
+            Family::V6 => "v6_",
+        };
+        text.lines().find_map(|line| {
+            let mut words = line.strip_prefix(prefix)?.split(' ');
+            (words.next() == Some(name)).then_some(words)
+        })
+    };
+    let number = |name| words(name)?.next()?.parse().ok();
+    Some(Chains {
+        chains: number("chains")?,
+        entries: number("entries")?,
+        empty: number("chains_of_length")?,
+        longest: number("longest_chain")?,
+    })
 }
 
 #[cfg(test)]
@@ -67,10 +81,28 @@ mod tests {
 
     #[test]
     fn chains_are_read_by_ip_version() {
-        let text = "# mutex_proxy hash 1\nv4_flows 3\nv4_chains 1024\n\
-                    v4_chains_of_length 1018 6\nv6_flows 0\nv6_chains 16\n";
-        assert_eq!(parse(text, Family::V4), Some(1024));
-        assert_eq!(parse(text, Family::V6), Some(16));
+        let of = |name: &str, flows: u64, chains: u64| {
+            format!(
+                "{name}_flows {flows}\n{name}_chains {chains}\n{name}_entries {}\n\
+                 {name}_collisions 0\n{name}_longest_chain 1\n\
+                 {name}_chains_of_length {} {} 0\n",
+                2 * flows,
+                chains - 2 * flows,
+                2 * flows
+            )
+        };
+        let text = format!("{HASH_TITLE}\n{}{}", of("v4", 3, 1024), of("v6", 0, 16));
+        let expected = Chains {
+            chains: 1024,
+            entries: 6,
+            empty: 1018,
+            longest: 1,
+        };
+        assert_eq!(parse(&text, Family::V4), Some(expected));
+        assert_eq!(
+            parse(&text, Family::V6).map(|chains| chains.chains),
+            Some(16)
+        );
         for (from, to) in [
             ("hash 1", "hash 2"),
             ("v4_chains 1024\n", ""),

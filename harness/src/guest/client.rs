@@ -54,7 +54,7 @@ impl Dialogue {
     pub fn new(traffic: &Traffic, flows: &Flows) -> Self {
         let sizes = Sizes::of(traffic);
         Self {
-            server: Target::Original.socket(traffic.family),
+            server: Target::Original.address(traffic),
             flows: vec![Progress::default(); flows.count() as usize],
             payload: vec![0; sizes.max()],
             sizes,
@@ -69,6 +69,12 @@ impl Dialogue {
     /// Bytes of the next request of a flow.
     pub fn length(&self, flow: u32) -> usize {
         let sequence = self.flows[flow as usize].sent;
+        self.sizes.payload(Label { flow, sequence }.number())
+    }
+
+    /// Bytes of the next answer to a flow.
+    pub fn answer_length(&self, flow: u32) -> usize {
+        let sequence = self.flows[flow as usize].answered;
         self.sizes.payload(Label { flow, sequence }.number())
     }
 

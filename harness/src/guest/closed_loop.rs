@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Traffic in a closed loop: a client and its responder, who take turns.
+//! Traffic in a closed loop: a client and its server, who take turns.
 
 use std::ops::Range;
 
@@ -10,11 +10,13 @@ use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
 use super::pace;
-use super::protocol::{Delivery, Mischief, Protocol, Traffic, Way};
-use super::responder::{Responder, Served};
+use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
+use super::responder::Responder;
+use super::server::{Served, Server};
 use super::stack_client::StackClient;
+use super::stack_server::StackServer;
 use super::tcp::Numbers;
-use super::traffic::{Stop, Target};
+use super::traffic::{Arrival, Stop};
 use super::tsc;
 use super::wire_client::WireClient;
 
@@ -23,38 +25,47 @@ use super::wire_client::WireClient;
 pub struct Connections {
     /// The client's ends.
     pub client: Vec<Numbers>,
-    /// The responder's.
+    /// The server's.
     pub server: Vec<Numbers>,
 }
 
-/// A client and its responder.
+/// A client and its server.
 pub struct ClosedLoop {
     protocol: Protocol,
     client: Box<dyn Client>,
-    responder: Responder,
+    server: Box<dyn Server>,
     burst: u32,
 }
 
 impl ClosedLoop {
     /// Both are ready afterwards; nothing is sent yet.
-    pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows, target: Target) -> Result<Self> {
+    pub fn new(
+        layout: &Layout,
+        traffic: &Traffic,
+        flows: Flows,
+        arrival: impl Into<Arrival>,
+    ) -> Result<Self> {
+        let arrival = arrival.into();
         Ok(Self {
             protocol: traffic.protocol,
-            client: match traffic.way {
-                Way::Forward => Box::new(WireClient::new(layout, traffic, flows)?),
-                Way::Local => Box::new(StackClient::new(layout, traffic, flows)?),
+            client: match (traffic.ends, traffic.way) {
+                (Ends::Wire, Way::Forward) => Box::new(WireClient::new(layout, traffic, flows)?),
+                _ => Box::new(StackClient::new(layout, traffic, flows)?),
             },
-            responder: Responder::new(layout, traffic, flows, target)?,
+            server: match traffic.ends {
+                Ends::Wire => Box::new(Responder::new(layout, traffic, flows, arrival.target)?),
+                Ends::Stack => Box::new(StackServer::new(layout, traffic, flows, arrival)?),
+            },
             burst: traffic.load.burst(),
         })
     }
 
-    /// The responder treats its answers so from now on.
+    /// The server treats its answers so from now on; only one on the wire can.
     pub fn misbehave(&mut self, mischief: Option<Mischief>) {
-        self.responder.misbehave(mischief);
+        self.server.misbehave(mischief);
     }
 
-    /// Sends the first packet of each of `flows`, which wait at the responder: they may not be more
+    /// Sends the first packet of each of `flows`, which wait at the server: they may not be more
     /// than there is room for.
     pub fn open(&mut self, flows: Range<u32>, delivery: &mut Delivery) -> Result<(), Stop> {
         flows
@@ -69,14 +80,14 @@ impl ClosedLoop {
             Protocol::Tcp => Served::Opened,
         };
         for flow in flows.clone() {
-            self.responder.serve_until(flow, first, delivery)?;
+            self.server.serve_until(flow, first, delivery)?;
         }
         for flow in flows.clone() {
             self.client.establish(flow, delivery)?;
         }
         if self.protocol == Protocol::Tcp {
             for flow in flows {
-                self.responder
+                self.server
                     .serve_until(flow, Served::Acknowledged, delivery)?;
             }
         }
@@ -115,8 +126,7 @@ impl ClosedLoop {
 
     fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         self.client.send(flow, delivery)?;
-        self.responder
-            .serve_until(flow, Served::Answered, delivery)?;
+        self.server.serve_until(flow, Served::Answered, delivery)?;
         self.client.receive(flow, delivery)
     }
 
@@ -126,19 +136,18 @@ impl ClosedLoop {
         }
         self.client.send_at_once(flow, self.burst, delivery)?;
         for _ in 0..self.burst {
-            self.responder
-                .serve_until(flow, Served::Answered, delivery)?;
+            self.server.serve_until(flow, Served::Answered, delivery)?;
         }
         (0..self.burst).try_for_each(|_| self.client.receive(flow, delivery))
     }
 
     /// Ends a flow, if its protocol knows an end.
     pub fn close(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
-        self.responder.finish(flow)?;
+        self.server.finish(flow, delivery)?;
         self.client.close(flow, delivery)?;
         match self.protocol {
             Protocol::Udp => Ok(()),
-            Protocol::Tcp => self.responder.serve_until(flow, Served::Closed, delivery),
+            Protocol::Tcp => self.server.serve_until(flow, Served::Closed, delivery),
         }
     }
 
@@ -146,17 +155,18 @@ impl ClosedLoop {
     pub fn hand_over(self) -> Connections {
         Connections {
             client: self.client.hand_over(),
-            server: self.responder.hand_over(),
+            server: self.server.hand_over(),
         }
     }
 
-    /// Bytes of the client's frames that reached the responder until now.
+    /// Bytes of the client's frames that reached the server until now; 0 between sockets, which see
+    /// none.
     pub fn bytes(&self) -> u64 {
-        self.responder.bytes()
+        self.server.bytes()
     }
 
-    /// Frames that passed the responder until now, both ways.
-    pub fn frames(&self) -> u64 {
-        self.responder.frames()
+    /// Packets that passed the server until now, both ways.
+    pub fn packets(&self) -> u64 {
+        self.server.packets()
     }
 }

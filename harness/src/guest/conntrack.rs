@@ -76,6 +76,18 @@ pub fn count(router: &Namespace) -> Result<Option<u64>> {
         .transpose()
 }
 
+/// Fails unless a connection that `router` knows is in its flow table.
+pub fn ensure_offloaded(router: &Namespace) -> Result<()> {
+    // Not /proc/net: that is the main thread's.
+    let path = "/proc/thread-self/net/nf_conntrack";
+    let text =
+        router.run(|| fs::read_to_string(path).with_context(|| format!("cannot read {path}")))?;
+    if !text.contains("[OFFLOAD]") {
+        bail!("the flow table has taken none of the connections:\n{text}");
+    }
+    Ok(())
+}
+
 /// Fails if connection tracking is at work in `router`: nothing but nftables needs it here, and
 /// it would be paid for by whatever is measured.
 pub fn ensure_none(router: &Namespace) -> Result<()> {

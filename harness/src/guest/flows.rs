@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::layout::{
-    Host, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
+    Host, CLIENT, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
 };
 use super::popularity::Picks;
-use super::protocol::{Family, Popularity, Traffic, Way};
+use super::protocol::{Ends, Family, Popularity, Traffic, Way};
 
 /// The most flows of a cell.
 pub const MAX: u32 = 1_000_000;
@@ -48,7 +48,7 @@ impl Flows {
         Self {
             family: traffic.family,
             clients: match traffic.flows_in_all() {
-                1 => Clients::One(host(traffic.way), CLIENT_PORT),
+                1 => Clients::One(host(traffic), CLIENT_PORT),
                 _ => Clients::Crowd(0),
             },
             count: traffic.flows,
@@ -68,7 +68,7 @@ impl Flows {
     pub fn rehearsal(traffic: &Traffic) -> Self {
         Self {
             family: traffic.family,
-            clients: Clients::One(host(traffic.way), UNMEASURED_PORT),
+            clients: Clients::One(host(traffic), UNMEASURED_PORT),
             count: 1,
             popularity: Popularity::Uniform,
         }
@@ -80,7 +80,7 @@ impl Flows {
         Self {
             family: traffic.family,
             clients: match traffic.flows_in_all() {
-                1 => Clients::One(host(traffic.way), UNMEASURED_PORT + 1),
+                1 => Clients::One(host(traffic), UNMEASURED_PORT + 1),
                 flows => Clients::Crowd(flows),
             },
             count: traffic.flows.clamp(*FURTHER.start(), *FURTHER.end()),
@@ -149,10 +149,11 @@ impl Flows {
 }
 
 /// The machine that a single flow comes from.
-fn host(way: Way) -> Host {
-    match way {
-        Way::Forward => WIRE_CLIENT,
-        Way::Local => ROUTER_SERVER_SIDE,
+fn host(traffic: &Traffic) -> Host {
+    match (traffic.way, traffic.ends) {
+        (Way::Forward, Ends::Wire) => WIRE_CLIENT,
+        (Way::Forward, Ends::Stack) => CLIENT,
+        (Way::Local, _) => ROUTER_SERVER_SIDE,
     }
 }
 
@@ -161,7 +162,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::{Ends, Load, Payload, Protocol};
+    use crate::guest::protocol::{Load, Payload, Protocol};
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -254,7 +255,10 @@ mod tests {
             let traffic = traffic(way, Family::V4, 1);
             let (flows, further) = (Flows::measured(&traffic), Flows::further(&traffic));
             assert!(!flows.are_of_the_crowd());
-            assert_eq!(flows.client(0), host(way).socket(Family::V4, CLIENT_PORT));
+            assert_eq!(
+                flows.client(0),
+                host(&traffic).socket(Family::V4, CLIENT_PORT)
+            );
             assert_eq!(flows.of(flows.client(0)), Some(0));
             assert_eq!(flows.ports(), CLIENT_PORT..=CLIENT_PORT);
             // The median of an odd number of packets is one of theirs.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, Context, Result};
 use mutex_abi::histogram::percentile;
 
+use super::between_sockets;
 use super::closed_loop::ClosedLoop;
 use super::conntrack;
 use super::flows::Flows;
@@ -18,11 +19,11 @@ use super::open_loop::{self, Generator, Stream};
 use super::pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
-    Delivery, GuestCell, Load, Measurement, Mischief, OpenLoop, Outcome, PathCost, Subject,
+    Delivery, Ends, GuestCell, Load, Measurement, Mischief, OpenLoop, Outcome, PathCost, Subject,
     Traffic, Way,
 };
 use super::subject::{self, Installed};
-use super::traffic::{Stop, Target};
+use super::traffic::{Arrival, Stop, Target};
 use super::tsc;
 use crate::histogram::{Histogram, Recorder};
 
@@ -33,17 +34,17 @@ const CALIBRATION: u32 = 64;
 const LEAD_IN: u32 = 64;
 
 /// Round trips of the flow that goes before those that are measured.
-const REHEARSAL: u32 = 8;
+pub const REHEARSAL: u32 = 8;
 
 /// How long the kernel is left alone after a change, so that what it puts off (multicast
 /// reports, RCU, what a process leaves behind) does not fall into the measurement.
-const QUIET: Duration = Duration::from_millis(250);
+pub const QUIET: Duration = Duration::from_millis(250);
 /// The same for each flow of many, after they have gone.
 const QUIET_EACH: Duration = Duration::from_micros(20);
 
 /// How old flows are when they are measured: conntrack takes UDP for a stream after two seconds
 /// (nf_conntrack_udp_packet()), and treats it otherwise from then on.
-const SETTLED: Duration = Duration::from_secs(3);
+pub const SETTLED: Duration = Duration::from_secs(3);
 
 /// How many first packets are sent before the first of them is answered: what fits into the queues
 /// of sockets, and between two ticks.
@@ -73,6 +74,9 @@ pub fn run(cell: &GuestCell) -> Outcome {
 fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     traffic.check()?;
+    if traffic.ends == Ends::Stack {
+        return between_sockets::measure(cell, delivery);
+    }
     if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     }
@@ -97,20 +101,20 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     if crowd {
         layout.route_crowd(traffic.family)?;
     }
-    let _room = (crowd && cell.subject == Subject::NftDnat)
+    let _room = (crowd && cell.subject.tracks_connections())
         .then(|| conntrack::Room::make(&layout.router, traffic.flows_in_all()))
         .transpose()?;
     thread::sleep(QUIET);
     let empty = calibrate(&layout, &probe, traffic)?;
     probe.set_ballast(cell.ballast);
 
-    let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout.router)
+    let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(cell.subject, error))?;
     let target = subject::target(cell.subject);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
-    let before = installed.counters()?;
+    let before = installed.counters(&layout.router)?;
     let mut flow_memory = None;
     let measured = exchange(
         &layout,
@@ -131,12 +135,13 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
             Ok(())
         },
     )?;
-    let counters = since(&before, installed.counters()?);
+    let counters = since(&before, installed.counters(&layout.router)?);
+    let chains = installed.chains(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(cell.subject, error))?;
     let first = first_packet(&layout, &probe, traffic, target, delivery)?;
-    if cell.subject != Subject::NftDnat {
+    if !cell.subject.tracks_connections() {
         conntrack::ensure_none(&layout.router)?;
     }
     installed
@@ -161,6 +166,9 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         path: measured.path,
         round_trip: measured.round_trip,
         open: measured.open.map(|open| OpenLoop { limit, ..open }),
+        bulk: None,
+        proxy_time: None,
+        chains,
         counters,
     })
 }
@@ -197,13 +205,13 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
 
 /// Sends a short flow of its own through the subject, so that what the kernel does once only, on
 /// a packet or soon after (keys of hashes, the first slab of a cache), is behind it.
-fn rehearse(
+pub fn rehearse(
     layout: &Layout,
     traffic: &Traffic,
-    target: Target,
+    arrival: impl Into<Arrival>,
     delivery: &mut Delivery,
 ) -> Result<(), Stop> {
-    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::rehearsal(traffic), target)?;
+    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::rehearsal(traffic), arrival)?;
     closed_loop.open(0..1, delivery)?;
     closed_loop.establish(0..1, delivery)?;
     closed_loop.round_trips((0..REHEARSAL).map(|_| 0), delivery)?;
@@ -293,7 +301,7 @@ fn in_closed_loop(
     closed_loop.misbehave(mischief);
     let ports = Flows::measured(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
-    let (frames, bytes) = (closed_loop.frames(), closed_loop.bytes());
+    let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
     let mut each = Recorder::new();
     let mut ticks = 0;
     closed_loop.paced_round_trips(measured, delivery, &mut |took| {
@@ -305,7 +313,7 @@ fn in_closed_loop(
         path: PathCost {
             ticks,
             nanoseconds: tsc::nanoseconds(ticks),
-            packets: closed_loop.frames() - frames,
+            packets: closed_loop.packets() - packets,
             bytes: closed_loop.bytes() - bytes,
         },
         snapshot: probe.snapshot()?,
@@ -397,7 +405,7 @@ impl Exchanged {
 }
 
 /// What counters rose by since `before`.
-fn since(
+pub fn since(
     before: &BTreeMap<String, u64>,
     mut counters: BTreeMap<String, u64>,
 ) -> BTreeMap<String, u64> {
@@ -410,7 +418,7 @@ fn since(
 /// Fails unless every packet arrived where it should and every answer came back from where the
 /// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
 /// for more, perhaps, than can be done.
-fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
+pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
     let (there, elsewhere) = match subject::target(subject) {
         Target::Original => (delivery.at_original, delivery.at_upstream),
         Target::Upstream => (delivery.at_upstream, delivery.at_original),
@@ -436,7 +444,7 @@ fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<()
 
 /// A module that cannot be put up or taken down is wrong itself; any other subject is the
 /// kernel's.
-fn blame(subject: Subject, error: anyhow::Error) -> Stop {
+pub fn blame(subject: Subject, error: anyhow::Error) -> Stop {
     if subject.is_module() {
         Stop::Subject(format!("{error:#}"))
     } else {

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+pub use crate::subject::Subject;
 pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
 
 /// Raised when an old agent could not understand a new host or the reverse.
@@ -23,6 +24,10 @@ pub const ORDER_PATH: &str = "/lab/order.json";
 pub const PROXY_MODULE_PATH: &str = "/lab/mutex_proxy.ko";
 /// See [`PROXY_MODULE_PATH`].
 pub const PROBE_MODULE_PATH: &str = "/lab/mutex_probe.ko";
+/// Where redsocks lies in the guest, if the order needs it.
+pub const REDSOCKS: &str = "/usr/sbin/redsocks";
+/// Where its SOCKS server lies.
+pub const MICROSOCKS: &str = "/usr/bin/microsocks";
 /// Every line of the agent's that is an event starts with this, since a guest's init and its
 /// programs may print, too.
 pub const EVENT_PREFIX: &str = "@mutexlab ";
@@ -46,6 +51,15 @@ pub struct FlowCount {
 }
 
 impl Order {
+    /// Whether it measures or tests `subject`.
+    pub fn needs(&self, subject: Subject) -> bool {
+        match &self.work {
+            Work::Boot | Work::Fault(_) => false,
+            Work::Measure(cells) => cells.iter().any(|cell| cell.subject == subject),
+            Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
+        }
+    }
+
     /// How many flows its cells have.
     pub fn flows(&self) -> FlowCount {
         let Work::Measure(cells) = &self.work else {
@@ -151,58 +165,6 @@ pub enum Deed {
     Corrupt,
 }
 
-/// The thing that is measured.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Subject {
-    /// Bare forwarding.
-    None,
-    /// The kernel's own destination NAT: conntrack and an nftables `dnat` rule.
-    NftDnat,
-    /// mutex_proxy.ko.
-    Module,
-    /// mutex_proxy.ko with rules that match none of the packets: what it costs others.
-    ModuleUnmatched,
-}
-
-impl Subject {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::None,
-        Self::NftDnat,
-        Self::Module,
-        Self::ModuleUnmatched,
-    ];
-
-    /// The name in ids and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::NftDnat => "nft-dnat",
-            Self::Module => "module",
-            Self::ModuleUnmatched => "module-unmatched",
-        }
-    }
-
-    /// Whether the module is loaded.
-    pub const fn is_module(self) -> bool {
-        matches!(self, Self::Module | Self::ModuleUnmatched)
-    }
-
-    /// Whether the kernel's connection tracking is at work, which picks numbers at random in every
-    /// boot: the key of its hash, and each connection's own.
-    pub const fn tracks_connections(self) -> bool {
-        matches!(self, Self::NftDnat)
-    }
-
-    /// Whether packets reach another server than they were sent to.
-    pub const fn redirects(self) -> bool {
-        matches!(self, Self::NftDnat | Self::Module)
-    }
-}
-
 /// The most packets of a burst: UDP_MAX_SEGMENTS of linux/udp.h.
 pub const MAX_BURST: u32 = 128;
 /// The most bytes of all their payloads together, so that a packet of either IP version holds them.
@@ -293,6 +255,12 @@ pub struct Measurement {
     pub round_trip: Option<Histogram>,
     /// What only an open loop shows.
     pub open: Option<OpenLoop>,
+    /// The stream; only of bulk.
+    pub bulk: Option<BulkCost>,
+    /// Nanoseconds that a proxy's processes spent on what was measured.
+    pub proxy_time: Option<u64>,
+    /// The module's table at the end; `None` for other subjects.
+    pub chains: Option<Chains>,
     /// The module's counters over the cell, by name; empty for other subjects.
     pub counters: BTreeMap<String, u64>,
 }
@@ -400,4 +368,30 @@ pub struct Transit {
     pub duplicates: u64,
     /// From the time at which each packet should have been sent to its first copy's arrival.
     pub latency: Histogram,
+}
+
+/// What one stream took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkCost {
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// Ticks of the whole machine.
+    pub ticks: u64,
+    /// Ethernet frames that the server's link received.
+    pub frames: u64,
+    /// Their bytes, without their checksums.
+    pub frame_bytes: u64,
+}
+
+/// The chains of the module's flow table, of the IP version of the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chains {
+    /// How many there are.
+    pub chains: u64,
+    /// Entries on all of them; a flow has two.
+    pub entries: u64,
+    /// Chains without an entry.
+    pub empty: u64,
+    /// Entries on the longest.
+    pub longest: u64,
 }

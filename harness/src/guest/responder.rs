@@ -12,23 +12,11 @@ use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE
 use super::mischief::Prankster;
 use super::payload::{self, Kind, Label};
 use super::protocol::{Delivery, Family, Mischief, Traffic};
+use super::server::{Served, Server};
 use super::sizes::Sizes;
 use super::tcp::{Connection, Numbers};
 use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
-
-/// What a frame was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Served {
-    /// The first segment of a connection; its answer is sent.
-    Opened,
-    /// A segment with nothing to answer.
-    Acknowledged,
-    /// A request; its answer is sent.
-    Answered,
-    /// The last segment of a connection; its acknowledgement is sent.
-    Closed,
-}
 
 /// Answers the clients of some flows, one at a time.
 pub struct Responder {
@@ -69,28 +57,8 @@ impl Responder {
         })
     }
 
-    /// Treats answers so from now on.
-    pub fn misbehave(&mut self, mischief: Option<Mischief>) {
-        self.prankster = Prankster::new(mischief);
-    }
-
-    /// Ends it, and leaves its connections' numbers, if flows have any.
-    pub fn hand_over(self) -> Vec<Numbers> {
-        self.ends.iter().filter_map(|end| end.numbers).collect()
-    }
-
-    /// Frames received and sent until now.
-    pub fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// Bytes of the frames received until now.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Waits for one frame, which must be of the flow `flow`, and does what it asks for.
-    pub fn serve(&mut self, flow: u32, delivery: &mut Delivery) -> Result<Served, Stop> {
+    fn serve(&mut self, flow: u32, delivery: &mut Delivery) -> Result<Served, Stop> {
         let end = self.ends[flow as usize];
         let macs = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
         let Some(frame) = self.channel.receive(&macs)? else {
@@ -209,28 +177,6 @@ impl Responder {
         Ok(Served::Answered)
     }
 
-    /// Serves frames of the flow `flow` until one of them was `wanted`.
-    pub fn serve_until(
-        &mut self,
-        flow: u32,
-        wanted: Served,
-        delivery: &mut Delivery,
-    ) -> Result<(), Stop> {
-        while self.serve(flow, delivery)? != wanted {}
-        Ok(())
-    }
-
-    /// Closes the connection from this end first, so that the client's stack keeps nothing in
-    /// TIME_WAIT. Does nothing if there is no connection.
-    pub fn finish(&mut self, flow: u32) -> Result<(), Stop> {
-        if let Some(mut connection) = self.connection(flow) {
-            let header = connection.send(TcpFlags::FIN | TcpFlags::ACK, 0);
-            self.put_back(flow, &connection);
-            self.send(&header, 0)?;
-        }
-        Ok(())
-    }
-
     fn send(&mut self, header: &Header, length: usize) -> Result<()> {
         let hop = Hop {
             source: self.target.host().mac,
@@ -248,5 +194,42 @@ impl Responder {
         }
         self.frames += 1;
         Ok(())
+    }
+}
+
+impl Server for Responder {
+    fn serve_until(
+        &mut self,
+        flow: u32,
+        wanted: Served,
+        delivery: &mut Delivery,
+    ) -> Result<(), Stop> {
+        while self.serve(flow, delivery)? != wanted {}
+        Ok(())
+    }
+
+    fn finish(&mut self, flow: u32, _: &mut Delivery) -> Result<(), Stop> {
+        if let Some(mut connection) = self.connection(flow) {
+            let header = connection.send(TcpFlags::FIN | TcpFlags::ACK, 0);
+            self.put_back(flow, &connection);
+            self.send(&header, 0)?;
+        }
+        Ok(())
+    }
+
+    fn packets(&self) -> u64 {
+        self.frames
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn misbehave(&mut self, mischief: Option<Mischief>) {
+        self.prankster = Prankster::new(mischief);
+    }
+
+    fn hand_over(self: Box<Self>) -> Vec<Numbers> {
+        self.ends.iter().filter_map(|end| end.numbers).collect()
     }
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A client with sockets of the router's own stack.
+//! A client with sockets of a stack: the router's own, or the client's.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::linux::net::TcpStreamExt;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -17,7 +16,8 @@ use nix::sys::socket::{
 use super::client::{Client, Dialogue};
 use super::flows::Flows;
 use super::layout::Layout;
-use super::protocol::{Delivery, Family, Protocol, Traffic};
+use super::protocol::{Delivery, Family, Protocol, Traffic, Way};
+use super::stack_server::{self, prepare, read_message};
 use super::traffic::{Stop, PATIENCE};
 use super::wire::MTU;
 
@@ -50,7 +50,11 @@ impl StackClient {
                 Protocol::Tcp => Ok(Socket::Unconnected(bound(traffic.family, local)?)),
             }
         };
-        let sockets = layout.router.run(|| {
+        let namespace = match traffic.way {
+            Way::Forward => &layout.client,
+            Way::Local => &layout.router,
+        };
+        let sockets = namespace.run(|| {
             (0..flows.count())
                 .map(|flow| {
                     let local = flows.client(flow);
@@ -65,17 +69,21 @@ impl StackClient {
         })
     }
 
+    /// The connection of the first flow, if there is one.
+    pub fn into_stream(self) -> Option<TcpStream> {
+        match self.sockets.into_iter().next() {
+            Some(Socket::Tcp { stream, .. }) => Some(stream),
+            _ => None,
+        }
+    }
+
     /// Takes the flow's socket; whoever still needs it puts it back.
     fn take(&mut self, flow: u32) -> Socket {
         std::mem::replace(&mut self.sockets[flow as usize], Socket::Closed)
     }
 
-    fn lost(&self, flow: u32, error: io::Error) -> Stop {
-        let what = self.dialogue.awaited(flow);
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Stop::lost(&what),
-            _ => Stop::Subject(format!("waiting for {what}: {error}")),
-        }
+    fn lost(&self, flow: u32, error: &io::Error) -> Stop {
+        stack_server::lost(&self.dialogue.awaited(flow), error)
     }
 }
 
@@ -113,20 +121,15 @@ impl Client for StackClient {
             return Err(Stop::lost(&format!("a connection to {server}")));
         }
         let stream = TcpStream::from(socket);
-        let prepare = || -> io::Result<SocketAddr> {
+        let prepared = || -> io::Result<SocketAddr> {
             if let Some(error) = stream.take_error()? {
                 return Err(error);
             }
-            stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            stream.set_nodelay(true)?;
-            // Acknowledgements ride on the next request: no segments but requests and answers.
-            stream.set_quickack(false)?;
+            prepare(&stream)?;
             stream.peer_addr()
         };
-        let peer =
-            prepare().map_err(|error| Stop::Subject(format!("connection to {server}: {error}")))?;
+        let peer = prepared()
+            .map_err(|error| Stop::Subject(format!("connection to {server}: {error}")))?;
         self.sockets[flow as usize] = Socket::Tcp { stream, peer };
         Ok(())
     }
@@ -147,9 +150,9 @@ impl Client for StackClient {
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         let received = match &mut self.sockets[flow as usize] {
             Socket::Udp(socket) => socket.recv_from(&mut self.answer),
-            // An answer is one segment, and is there as a whole or not at all.
             Socket::Tcp { stream, peer } => {
-                stream.read(&mut self.answer).map(|length| (length, *peer))
+                let answer = &mut self.answer[..self.dialogue.answer_length(flow)];
+                read_message(stream, answer).map(|length| (length, *peer))
             }
             Socket::Unconnected(_) | Socket::Closed => {
                 Err(io::Error::from(io::ErrorKind::NotConnected))
@@ -160,7 +163,7 @@ impl Client for StackClient {
                 let answer = &self.answer[..length];
                 self.dialogue.check(flow, source, answer, delivery)
             }
-            Err(error) => Err(self.lost(flow, error)),
+            Err(error) => Err(self.lost(flow, &error)),
         }
     }
 
@@ -173,7 +176,7 @@ impl Client for StackClient {
             Ok(length) => Err(Stop::Subject(format!(
                 "{length} bytes came instead of the connection's end"
             ))),
-            Err(error) => Err(self.lost(flow, error)),
+            Err(error) => Err(self.lost(flow, &error)),
         }
     }
 }

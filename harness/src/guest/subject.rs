@@ -3,7 +3,8 @@
 //! What is measured: put up in the router's namespace, and taken down again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::Read;
+use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
@@ -11,15 +12,16 @@ use mutex_abi::proxy::Stats;
 use super::chains;
 use super::conntrack;
 use super::kmod::{LoadedModule, Parameters};
+use super::layout::Layout;
 use super::memory::Slabs;
+use super::monitor;
 use super::namespace::Namespace;
 use super::nft;
-use super::protocol::{Family, Protocol, Subject, Traffic, PROXY_MODULE_PATH};
+use super::protocol::{Chains, Family, Subject, Traffic, PROXY_MODULE_PATH};
 use super::proxy::{self, Context};
-use super::traffic::Target;
-
-/// Name of the nftables table.
-const TABLE: &str = "mutexlab";
+use super::ruleset;
+use super::traffic::{Arrival, Origin, Target};
+use super::user_proxy::UserProxy;
 
 /// A port to which nobody sends.
 const UNUSED_PORT: u16 = 9;
@@ -30,10 +32,14 @@ pub enum Installed {
     /// There is nothing to take down.
     None,
     /// A table of nftables, which goes with the namespace.
-    NftDnat {
+    Nft {
         /// IP version of the table.
         family: Family,
+        /// Whether packets take a short cut.
+        flow_table: bool,
     },
+    /// A proxy in user space.
+    Proxy(UserProxy),
     /// The module and its context. The order matters: the context holds the module.
     Module {
         /// The rules' owner.
@@ -49,17 +55,29 @@ impl Installed {
         subject: Subject,
         parameters: &Parameters,
         traffic: &Traffic,
-        router: &Namespace,
+        layout: &Layout,
     ) -> Result<Self> {
-        let original = Target::Original.socket(traffic.family);
-        let upstream = Target::Upstream.socket(traffic.family);
+        let router = &layout.router;
+        let original = Target::Original.address(traffic);
+        let upstream = Target::Upstream.address(traffic);
         match subject {
             Subject::None => Ok(Self::None),
             Subject::NftDnat => {
-                let family = traffic.family;
-                nft::load(router, &ruleset(traffic.protocol, original, upstream))?;
-                Ok(Self::NftDnat { family })
+                nft::load(router, &ruleset::dnat(traffic))?;
+                Ok(Self::Nft {
+                    family: traffic.family,
+                    flow_table: false,
+                })
             }
+            Subject::NftFlowtable => {
+                nft::load(router, &ruleset::flow_table(traffic))?;
+                Ok(Self::Nft {
+                    family: traffic.family,
+                    flow_table: true,
+                })
+            }
+            Subject::Tproxy => Ok(Self::Proxy(UserProxy::splicing(traffic, layout)?)),
+            Subject::Redsocks => Ok(Self::Proxy(UserProxy::redsocks(traffic, layout)?)),
             Subject::Module | Subject::ModuleUnmatched => {
                 let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
                 let context = Context::open(router)?;
@@ -76,20 +94,48 @@ impl Installed {
     }
 
     /// The subject's own counters, by name; empty if it has none.
-    pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
+    pub fn counters(&self, router: &Namespace) -> Result<BTreeMap<String, u64>> {
         let Self::Module { context, .. } = self else {
             return Ok(BTreeMap::new());
         };
         let stats = context.stats()?;
         let names = Stats::NAMES.iter().map(|name| (*name).to_owned());
-        Ok(names.zip(stats.values()).collect())
+        let mut counters: BTreeMap<String, u64> = names.zip(stats.values()).collect();
+        if let Some(mut file) = monitor::open(router, "pool")? {
+            let mut text = String::new();
+            file.read_to_string(&mut text)
+                .context("cannot read the module's file about its memory")?;
+            let pool = monitor::Stats::parse_pool(&text)?;
+            for name in ["alloc_fast", "alloc_slow"] {
+                let both =
+                    pool.total(&format!("v4_{name}"))? + pool.total(&format!("v6_{name}"))?;
+                counters.insert(name.to_owned(), both);
+            }
+        }
+        Ok(counters)
+    }
+
+    /// The chains of the module's table; `None` of other subjects.
+    pub fn chains(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<Chains>> {
+        match self {
+            Self::Module { .. } => chains::lengths(router, traffic.family).map(Some),
+            Self::None | Self::Nft { .. } | Self::Proxy(_) => Ok(None),
+        }
+    }
+
+    /// The time that a proxy's processes have spent; `None` if there are none.
+    pub fn proxy_time(&self) -> Result<Option<Duration>> {
+        match self {
+            Self::Proxy(proxy) => proxy.cpu_time().map(Some),
+            Self::None | Self::Nft { .. } | Self::Module { .. } => Ok(None),
+        }
     }
 
     /// Waits until the subject has done what it puts off when it gets many flows.
     pub fn settle(&self, traffic: &Traffic, router: &Namespace) -> Result<()> {
         match self {
             Self::Module { .. } => chains::wait_for(router, traffic.family, traffic.flows),
-            Self::None | Self::NftDnat { .. } => Ok(()),
+            Self::None | Self::Nft { .. } | Self::Proxy(_) => Ok(()),
         }
     }
 
@@ -98,8 +144,8 @@ impl Installed {
     /// beside their entries is left out.
     pub fn flow_memory(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<u64>> {
         let (cache, flows, heads) = match self {
-            Self::None => return Ok(None),
-            Self::NftDnat { .. } => {
+            Self::None | Self::Proxy(_) => return Ok(None),
+            Self::Nft { .. } => {
                 let count = conntrack::count(router)?;
                 ("nf_conntrack", count.unwrap_or(0), conntrack::buckets()?)
             }
@@ -125,8 +171,8 @@ impl Installed {
         counters: &BTreeMap<String, u64>,
     ) -> Result<()> {
         match self {
-            Self::None => {}
-            Self::NftDnat { .. } => {
+            Self::None | Self::Proxy(_) => {}
+            Self::Nft { .. } => {
                 // Of those that others took the place of it may have forgotten some, and others may
                 // have come and gone without a packet.
                 let flows = u64::from(traffic.flows);
@@ -148,14 +194,23 @@ impl Installed {
         Ok(())
     }
 
+    /// Fails unless a subject that may leave packets to something slower did what it is for; to be
+    /// asked while the flows of the traffic are there.
+    pub fn ensure_at_work(&self, router: &Namespace) -> Result<()> {
+        match self {
+            Self::Nft {
+                flow_table: true, ..
+            } => conntrack::ensure_offloaded(router),
+            Self::Nft { .. } | Self::None | Self::Proxy(_) | Self::Module { .. } => Ok(()),
+        }
+    }
+
     /// Takes the subject down.
     pub fn down(self, router: &Namespace) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::NftDnat { family } => nft::load(
-                router,
-                &format!("delete table {} {TABLE}\n", nft_family(family)),
-            ),
+            Self::Nft { family, .. } => nft::load(router, &ruleset::removal(family)),
+            Self::Proxy(proxy) => proxy.down(router),
             Self::Module { context, module } => {
                 drop(context);
                 module.unload()
@@ -166,66 +221,20 @@ impl Installed {
 
 /// Where packets arrive while `subject` is up.
 pub fn target(subject: Subject) -> Target {
-    if subject.redirects() {
+    arrival(subject).target
+}
+
+/// Where packets arrive while `subject` is up, and from whom.
+pub fn arrival(subject: Subject) -> Arrival {
+    let target = if subject.redirects() {
         Target::Upstream
     } else {
         Target::Original
-    }
-}
-
-fn nft_family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
-    }
-}
-
-// The same rule where packets come in and where the machine's own start, as the module has it.
-fn ruleset(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) -> String {
-    let family = match original {
-        SocketAddr::V4(_) => Family::V4,
-        SocketAddr::V6(_) => Family::V6,
     };
-    let family = nft_family(family);
-    let protocol = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
+    let from = match subject {
+        Subject::Tproxy => Origin::Router,
+        Subject::Redsocks => Origin::Upstream,
+        _ => Origin::Client,
     };
-    let (address, port) = (original.ip(), original.port());
-    let rule = format!("{family} daddr {address} {protocol} dport {port} dnat to {upstream}");
-    format!(
-        "table {family} {TABLE} {{\n\
-         \tchain prerouting {{\n\
-         \t\ttype nat hook prerouting priority -100;\n\
-         \t\t{rule}\n\
-         \t}}\n\
-         \tchain output {{\n\
-         \t\ttype nat hook output priority -100;\n\
-         \t\t{rule}\n\
-         \t}}\n\
-         }}\n"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rules_name_the_right_addresses() {
-        let rules = ruleset(
-            Protocol::Tcp,
-            Target::Original.socket(Family::V6),
-            Target::Upstream.socket(Family::V6),
-        );
-        let rule = "ip6 daddr 2001:db8:2::c8 tcp dport 7 dnat to [2001:db8:2::64]:7007\n";
-        assert_eq!(rules.matches(rule).count(), 2, "{rules}");
-        let rules = ruleset(
-            Protocol::Udp,
-            Target::Original.socket(Family::V4),
-            Target::Upstream.socket(Family::V4),
-        );
-        let rule = "ip daddr 198.51.100.200 udp dport 7 dnat to 198.51.100.100:7007\n";
-        assert_eq!(rules.matches(rule).count(), 2, "{rules}");
-    }
+    Arrival { target, from }
 }

@@ -2,15 +2,20 @@
 
 //! Where the traffic of a cell starts and ends, and what stops it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, Result};
 
 use super::flows;
-use super::layout::{Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use super::layout::{
+    Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
+};
 use super::payload;
-use super::protocol::{Ends, Family, Load, Protocol, Traffic, Way, MAX_BURST};
+use super::protocol::{
+    Delivery, Ends, Family, Load, Popularity, Protocol, Traffic, Way, MAX_BURST,
+};
 use super::sizes::Sizes;
 use super::wire;
 
@@ -22,7 +27,7 @@ impl Traffic {
     /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
     /// flows that the client cannot have.
     pub fn check(&self) -> Result<()> {
-        if self.ends != Ends::Wire {
+        if self.ends == Ends::Stack && self.popularity != Popularity::Uniform {
             bail!("the agent has no generator for {}", self.name());
         }
         let length = Sizes::of(self).max();
@@ -34,18 +39,20 @@ impl Traffic {
             );
         }
         let flows = self.flows;
-        if matches!(self.load, Load::Open { .. }) && self.way != Way::Forward {
+        let open = matches!(self.load, Load::Open { .. });
+        if open && (self.ends, self.way) != (Ends::Wire, Way::Forward) {
             bail!("an open loop is of forwarded packets on the wire");
         }
-        let max = match self.way {
-            Way::Forward => flows::MAX,
-            Way::Local => 1,
+        let max = match (self.ends, self.way) {
+            (Ends::Wire, Way::Forward) => flows::MAX,
+            _ => 1,
         };
         if !(1..=max).contains(&flows) {
             bail!("{flows} flows are not between 1 and {max}");
         }
-        let single = (self.way, self.protocol, flows) == (Way::Forward, Protocol::Udp, 1);
-        let max = if single { MAX_BURST } else { 1 };
+        let bursts = self.ends == Ends::Wire
+            && (self.way, self.protocol, flows) == (Way::Forward, Protocol::Udp, 1);
+        let max = if bursts { MAX_BURST } else { 1 };
         if !(1..=max).contains(&self.load.burst()) {
             bail!(
                 "a burst of {} packets is not between 1 and {max}",
@@ -74,13 +81,80 @@ impl Target {
         }
     }
 
-    /// Its address and port.
+    /// Its address and port on the wire.
     pub fn socket(self, family: Family) -> SocketAddr {
-        let port = match self {
+        self.host().socket(family, self.port())
+    }
+
+    /// Its address and port for `traffic`.
+    pub fn address(self, traffic: &Traffic) -> SocketAddr {
+        let host = match (traffic.ends, self) {
+            (Ends::Wire, _) => self.host(),
+            (Ends::Stack, Self::Original) => ORIGINAL,
+            (Ends::Stack, Self::Upstream) => UPSTREAM,
+        };
+        host.socket(traffic.family, self.port())
+    }
+
+    const fn port(self) -> u16 {
+        match self {
             Self::Original => ORIGINAL_PORT,
             Self::Upstream => UPSTREAM_PORT,
-        };
-        self.host().socket(family, port)
+        }
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Original => Self::Upstream,
+            Self::Upstream => Self::Original,
+        }
+    }
+
+    /// What has arrived there.
+    pub fn count(self, delivery: &mut Delivery) -> &mut u64 {
+        match self {
+            Self::Original => &mut delivery.at_original,
+            Self::Upstream => &mut delivery.at_upstream,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Original => "original destination",
+            Self::Upstream => "upstream",
+        })
+    }
+}
+
+/// Whom a server's stack sees as the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The client itself.
+    Client,
+    /// The router, with any port: a proxy there has made the connection.
+    Router,
+    /// The upstream, with any port: a server there has made it.
+    Upstream,
+}
+
+/// Where flows arrive, and from whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where.
+    pub target: Target,
+    /// From whom.
+    pub from: Origin,
+}
+
+impl From<Target> for Arrival {
+    fn from(target: Target) -> Self {
+        Self {
+            target,
+            from: Origin::Client,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub use shard::Shard;
 use crate::guest::flows;
 use crate::guest::protocol::{GuestCell, Subject};
 use crate::scenario::{Exclusion, Fault, Mode, Scenario};
-use crate::traffic::{Load, Popularity, Traffic};
+use crate::traffic::{Load, Payload, Popularity, Traffic, MAX_PAYLOAD};
 
 /// Everything that is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,7 +62,7 @@ impl Plan {
                     !excluded
                 });
                 for cell in &cells {
-                    scenario.check_cell(&cell.traffic)?;
+                    scenario.check_cell(cell.subject, &cell.traffic)?;
                 }
                 machines.push((kernel, cpus, cells));
             }
@@ -326,6 +326,10 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
         if traffic.flows == 1 {
             traffic.popularity = Popularity::Uniform;
         }
+        // A stream has no packets of its own but as many bytes in each as fit.
+        if let Load::Bulk { .. } = traffic.load {
+            traffic.payload = Payload::Bytes(MAX_PAYLOAD);
+        }
     }
     all.retain(|traffic| names.insert(traffic.name()));
     all
@@ -346,8 +350,8 @@ mod tests {
 
     use super::*;
     use crate::guest::protocol::{Family, Protocol, Way};
-    use crate::scenario::{Combine, ParameterValue, TrafficMatrix, Values};
-    use crate::traffic::{Ends, Payload};
+    use crate::scenario::{Combine, ParameterValue, Step, TrafficMatrix, Values};
+    use crate::traffic::Ends;
 
     fn scenario() -> Scenario {
         let values =
@@ -528,6 +532,36 @@ mod tests {
             let ids: BTreeSet<&str> = spread.boots.iter().map(|boot| boot.id.as_str()).collect();
             prop_assert_eq!(ids.len(), spread.boots.len());
         }
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_unless_it_is_left_out() {
+        let mut scenario = scenario();
+        scenario.subjects = Values(vec![Subject::None, Subject::Tproxy, Subject::Module]);
+        let fault = Plan::new(&scenario).unwrap_err();
+        assert_eq!(fault.at, ["subjects".into(), Step::Element(1)]);
+        let expected = "tproxy cannot have the traffic forward-v4-udp-64: a proxy in user space";
+        assert!(fault.message.starts_with(expected), "{}", fault.message);
+        scenario.exclude = vec![Exclusion {
+            subject: Some(Subject::Tproxy),
+            ..Exclusion::default()
+        }];
+        assert!(Plan::new(&scenario).is_ok());
+    }
+
+    #[test]
+    fn a_stream_has_one_payload() {
+        let mut scenario = scenario();
+        let traffic = &mut scenario.traffic;
+        traffic.ends = Values(vec![Ends::Stack]);
+        traffic.protocols = Values(vec![Protocol::Tcp]);
+        traffic.bulk = Some(1 << 20);
+        let plan = Plan::new(&scenario).unwrap();
+        let ids = plan.boots[0].cells.iter().map(|cell| cell.id.as_str());
+        let streams: Vec<&str> = ids.filter(|id| id.ends_with("-bulk")).collect();
+        // Two ways, two IP versions, and the subjects.
+        assert_eq!(streams.len(), 2 * 2 * (1 + 1 + 6));
+        assert_eq!(streams[0], "7.3/1cpu/none/forward-v4-tcp-1400-stack-bulk");
     }
 
     #[test]

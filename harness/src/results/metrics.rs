@@ -5,8 +5,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::travel;
-use crate::guest::protocol::{HookCost, Measurement, Subject};
+use super::travel::{THROUGHPUT_GBIT, THROUGHPUT_PPS};
+use super::{counters, travel};
+use crate::guest::protocol::{BulkCost, HookCost, Measurement, Subject};
 use crate::scenario::Mode;
 use crate::traffic::{Load, Traffic};
 
@@ -20,6 +21,11 @@ pub const MEMORY_PER_FLOW: &str = "memory_per_flow";
 pub const PATH_MEAN: &str = "path.mean";
 /// [`PATH_MEAN`] less that of `none`.
 pub const PATH_OVER_NONE: &str = "path.over_none";
+/// What bulk costs, beside [`THROUGHPUT_GBIT`].
+pub const BULK_PER_KIB: &str = "bulk.per_kib";
+/// Of the time of what was measured, how much a proxy's processes spent, with the kernel's work
+/// for them.
+pub const CPU_PROXY: &str = "cpu.proxy";
 /// Percentiles by name, in thousandths of a percent.
 pub const PERCENTILES: [(&str, u32); 5] = [
     ("p50", 50_000),
@@ -57,6 +63,12 @@ pub enum Unit {
     /// Nanoseconds of the guest's clock; in virtual mode an instruction takes one.
     #[serde(rename = "ns")]
     Nanoseconds,
+    /// Executed instructions, of 1024 bytes of payload.
+    #[serde(rename = "instructions/KiB")]
+    InstructionsPerKib,
+    /// Nanoseconds of real time, of 1024 bytes of payload.
+    #[serde(rename = "ns/KiB")]
+    NanosecondsPerKib,
     /// Packets a second of the guest's clock.
     #[serde(rename = "packets/s")]
     PacketsPerSecond,
@@ -192,6 +204,14 @@ pub fn of(
     }
     let path = ratio(measurement.path.ticks, measurement.path.packets);
     add(PATH_MEAN.to_owned(), Kind::Sampled, path);
+    metrics.extend(
+        measurement
+            .bulk
+            .iter()
+            .flat_map(|bulk| of_bulk(bulk, clock)),
+    );
+    metrics.extend(of_proxy(measurement, clock));
+    metrics.extend(counters::of(measurement, clock.mode));
     metrics.extend(measurement.flow_memory.map(|bytes| Metric {
         name: MEMORY_PER_FLOW.to_owned(),
         unit: Unit::BytesPerFlow,
@@ -201,6 +221,59 @@ pub fn of(
     }));
     metrics.extend(travel::of(measurement));
     metrics
+}
+
+/// The share of a proxy in user space.
+fn of_proxy(measurement: &Measurement, clock: Clock) -> Option<Metric> {
+    let bulk = measurement.bulk.map_or(0, |bulk| bulk.ticks);
+    let elapsed = clock.time(to_float(measurement.path.ticks + bulk));
+    let proxy = to_float(measurement.proxy_time?);
+    (elapsed > 0.0).then(|| Metric {
+        name: CPU_PROXY.to_owned(),
+        unit: Unit::Percent,
+        better: Better::Lower,
+        kind: Kind::Sampled,
+        value: 100.0 * proxy / elapsed,
+    })
+}
+
+/// What a stream took, and how fast it was.
+fn of_bulk(bulk: &BulkCost, clock: Clock) -> Vec<Metric> {
+    // Of the guest's clock, on which an instruction of virtual mode takes one.
+    let nanoseconds = clock.time(to_float(bulk.ticks));
+    let seconds = nanoseconds / 1e9;
+    let per_kib = match clock.mode {
+        Mode::Virtual => Unit::InstructionsPerKib,
+        Mode::Wall => Unit::NanosecondsPerKib,
+    };
+    let all = [
+        (
+            BULK_PER_KIB,
+            per_kib,
+            Better::Lower,
+            nanoseconds * 1024.0 / to_float(bulk.bytes),
+        ),
+        (
+            THROUGHPUT_PPS,
+            Unit::PacketsPerSecond,
+            Better::Higher,
+            to_float(bulk.frames) / seconds,
+        ),
+        (
+            THROUGHPUT_GBIT,
+            Unit::GigabitsPerSecond,
+            Better::Higher,
+            8.0 * to_float(bulk.frame_bytes) / seconds / 1e9,
+        ),
+    ];
+    all.map(|(name, unit, better, value)| Metric {
+        name: name.to_owned(),
+        unit,
+        better,
+        kind: Kind::Sampled,
+        value,
+    })
+    .into()
 }
 
 /// [`PATH_OVER_NONE`] from the paths of a subject and of `none`.
@@ -282,6 +355,14 @@ mod tests {
             },
             round_trip: None,
             open: None,
+            bulk: Some(BulkCost {
+                bytes: 2048,
+                ticks: 4_000,
+                frames: 2,
+                frame_bytes: 2_180,
+            }),
+            proxy_time: Some(15_000_000),
+            chains: None,
             counters: BTreeMap::new(),
         }
     }
@@ -308,6 +389,11 @@ mod tests {
             ("hook.reply.pre_routing.mean", 7.0),
             ("path.mean", 10_000.0),
             ("memory_per_flow", 208.0),
+            ("bulk.per_kib", 2_000.0),
+            ("throughput.pps", 500_000.0),
+            ("throughput.gbit", 4.36),
+            // Of both together.
+            ("cpu.proxy", 1_500_000_000.0 / 20_004_000.0),
         ] {
             assert_eq!(value(&metrics, name), Some(expected), "{name}");
         }
@@ -346,6 +432,9 @@ mod tests {
             first_packet: None,
             flow_memory: None,
             path: PathCost::default(),
+            bulk: None,
+            proxy_time: None,
+            chains: None,
             ..measurement()
         };
         assert_eq!(of(&nothing, Subject::Module, &TRAFFIC, VIRTUAL), []);

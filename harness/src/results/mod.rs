@@ -4,6 +4,7 @@
 //! format for other programs.
 
 pub mod closure;
+mod counters;
 pub mod derive;
 pub mod file;
 pub mod metrics;

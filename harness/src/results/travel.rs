@@ -42,6 +42,8 @@ pub(super) fn of(measurement: &Measurement) -> Vec<Metric> {
     }
     match &measurement.open {
         Some(open) => open_loop(&mut metrics, open),
+        // A stream has its own.
+        None if measurement.bulk.is_some() => {}
         None => closed_loop(&mut metrics, &measurement.path),
     }
     metrics
@@ -85,7 +87,8 @@ fn throughput(metrics: &mut Vec<Metric>, packets: u64, bytes: u64, nanoseconds: 
     let pps = ratio(packets, nanoseconds).map(|each| each * 1e9);
     add(THROUGHPUT_PPS, Unit::PacketsPerSecond, pps);
     // A bit a nanosecond is 10^9 a second.
-    let gbit = ratio(8 * bytes, nanoseconds);
+    // Sockets see no frames.
+    let gbit = ratio(8 * bytes, nanoseconds).filter(|_| bytes > 0);
     add(THROUGHPUT_GBIT, Unit::GigabitsPerSecond, gbit);
 }
 

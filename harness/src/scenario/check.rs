@@ -7,13 +7,11 @@ use std::fmt::Debug;
 use super::explain::{nearest, Fault, Step};
 use super::{Scenario, TrafficMatrix};
 use crate::guest::flows;
-use crate::guest::protocol::{MAX_BURST, MAX_BURST_BYTES};
-use crate::traffic::{Ends, Load, Payload, Protocol, Traffic, Way};
+use crate::guest::protocol::{Subject, MAX_BURST, MAX_BURST_BYTES};
+use crate::traffic::{Ends, Load, Payload, Protocol, Traffic, Way, MAX_PAYLOAD};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
 const MIN_PAYLOAD: u16 = 16;
-/// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
-const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
 
 impl Scenario {
     /// The first thing that cannot be meant.
@@ -183,7 +181,7 @@ impl TrafficMatrix {
 
 impl Scenario {
     /// What there can be no cell of, where the scenario asks for it.
-    pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Fault> {
+    pub fn check_cell(&self, subject: Subject, traffic: &Traffic) -> Result<(), Fault> {
         let at = |message: &str| {
             let flows = &self.traffic.flows;
             let index = flows.iter().position(|&flows| flows == traffic.flows);
@@ -197,6 +195,15 @@ impl Scenario {
             return at(
                 "between ends of the stack there can be only 1 flow: each would need a socket",
             );
+        }
+        if let Some(reason) = subject.refusal(traffic) {
+            let message = format!(
+                "{} cannot have the traffic {}: {reason} (or [[exclude]] it)",
+                subject.name(),
+                traffic.name()
+            );
+            let index = self.subjects.iter().position(|&other| other == subject);
+            return Err(Fault::at("subjects", message).element(index.unwrap_or(0)));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use explain::{nearest, Fault};
+pub use explain::{nearest, Fault, Step};
 pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;

@@ -55,6 +55,13 @@ pub fn text(results: &Results) -> String {
             redirected.join(" and ")
         ));
     }
+    let by_socks = Subject::Redsocks.name();
+    if delivered(results, Subject::Redsocks).sent != 0 && !astray.contains(&by_socks) {
+        text.push_str(&format!(
+            "\n  With {by_socks}, every message arrived at the original address, from the SOCKS \
+             server beside it.\n"
+        ));
+    }
     if !astray.is_empty() {
         let line = format!("With {}, packets went astray.", astray.join(" and "));
         text.push_str(&format!("\n  {}\n", Style::Bad.paint(&line)));

@@ -3,6 +3,7 @@
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
 //! itself. Each test brings the module up and down by itself.
 
+mod baselines;
 mod batch;
 mod bulk;
 mod conntrack;
@@ -169,6 +170,7 @@ pub fn all() -> Vec<GuestTest> {
         )
         .long(),
     ]);
+    tests.extend(baselines::tests());
     tests.extend(latency::tests());
     tests.extend(conntrack::tests());
     let long = [

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Whatever is compared redirects traffic between sockets, and a server notices what does not.
+
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
+
+use super::setup::{FAMILIES, PROTOCOLS, WAYS};
+use super::GuestTest;
+use crate::guest::between_sockets::cut_segments;
+use crate::guest::bulk::BulkStream;
+use crate::guest::closed_loop::ClosedLoop;
+use crate::guest::flows::Flows;
+use crate::guest::kmod::Parameters;
+use crate::guest::layout::Layout;
+use crate::guest::measure::verify;
+use crate::guest::protocol::{
+    Delivery, Ends, Load, Payload, Popularity, Protocol, Subject, Traffic,
+};
+use crate::guest::subject::{self, Installed};
+use crate::guest::traffic::{Arrival, Stop, Target};
+
+const ROUND_TRIPS: u32 = 50;
+/// Bytes of a stream: some parts and a piece of one.
+const STREAM: u64 = (3 << 20) + 12_345;
+
+/// One test for each subject, and those of the instrument itself.
+pub fn tests() -> Vec<GuestTest> {
+    let test = |subject: Subject| {
+        GuestTest::new(
+            format!("baseline-{}", subject.name()),
+            format!(
+                "messages and streams between sockets arrive where {} has them arrive",
+                subject.name()
+            ),
+            move || all_traffic(subject),
+        )
+    };
+    let mut tests: Vec<GuestTest> = Subject::ALL.map(test).into();
+    tests.push(GuestTest::single(
+        "baseline-astray",
+        "a server of sockets notices what nobody redirects",
+        astray,
+    ));
+    tests
+}
+
+/// Everything that the subject can have.
+fn all_traffic(subject: Subject) -> Result<()> {
+    let mut count = 0;
+    for way in WAYS {
+        for family in FAMILIES {
+            for protocol in PROTOCOLS {
+                for load in [closed(), Load::Bulk { bytes: STREAM }] {
+                    let traffic = Traffic {
+                        ends: Ends::Stack,
+                        way,
+                        family,
+                        protocol,
+                        payload: Payload::Bytes(500),
+                        flows: 1,
+                        popularity: Popularity::Uniform,
+                        load,
+                        warm_up: 0,
+                    };
+                    let streams_datagrams =
+                        matches!(load, Load::Bulk { .. }) && protocol == Protocol::Udp;
+                    if streams_datagrams || subject.refusal(&traffic).is_some() {
+                        continue;
+                    }
+                    run(subject, &traffic).with_context(|| traffic.name())?;
+                    count += 1;
+                }
+            }
+        }
+    }
+    ensure!(
+        count > 0,
+        "there is nothing that {} can have",
+        subject.name()
+    );
+    Ok(())
+}
+
+fn closed() -> Load {
+    Load::Closed {
+        round_trips: ROUND_TRIPS,
+        burst: 1,
+    }
+}
+
+fn run(subject: Subject, traffic: &Traffic) -> Result<()> {
+    let layout = Layout::new()?;
+    cut_segments(&layout)?;
+    let installed = Installed::up(subject, &Parameters::new(), traffic, &layout)?;
+    let arrival = subject::arrival(subject);
+    let mut delivery = Delivery::default();
+    let sent = match traffic.load {
+        Load::Bulk { bytes } => {
+            let mut stream =
+                BulkStream::open(&layout, traffic, arrival, &mut delivery).map_err(told)?;
+            let cost = stream
+                .measure(&layout, bytes, &mut delivery)
+                .map_err(told)?;
+            ensure!(
+                cost.bytes == bytes && cost.frame_bytes > bytes && cost.frames > bytes / 1_448,
+                "{cost:?} of {bytes} bytes: more than fits in so many frames"
+            );
+            installed.ensure_at_work(&layout.router)?;
+            4
+        }
+        _ => {
+            round_trips(&layout, traffic, arrival, &mut delivery, &|| {
+                installed.ensure_at_work(&layout.router)
+            })?;
+            // The first datagram is what makes a flow of UDP.
+            u64::from(ROUND_TRIPS) + u64::from(traffic.protocol == Protocol::Udp)
+        }
+    };
+    verify(subject, traffic, &delivery).map_err(told)?;
+    ensure!(
+        delivery.sent == sent,
+        "{sent} messages went as {delivery:?}"
+    );
+    installed.down(&layout.router)?;
+    layout.tear_down()
+}
+
+fn round_trips(
+    layout: &Layout,
+    traffic: &Traffic,
+    arrival: Arrival,
+    delivery: &mut Delivery,
+    at_work: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::measured(traffic), arrival)?;
+    let mut go = || {
+        closed_loop.open(0..1, delivery)?;
+        closed_loop.establish(0..1, delivery)?;
+        closed_loop.round_trips((0..ROUND_TRIPS).map(|_| 0), delivery)?;
+        at_work()?;
+        closed_loop.close(0, delivery)
+    };
+    go().map_err(told)
+}
+
+/// What is not redirected, but should be.
+fn astray() -> Result<()> {
+    for protocol in PROTOCOLS {
+        let layout = Layout::new()?;
+        let traffic = Traffic {
+            ends: Ends::Stack,
+            way: WAYS[0],
+            family: FAMILIES[0],
+            protocol,
+            payload: Payload::Bytes(64),
+            flows: 1,
+            popularity: Popularity::Uniform,
+            load: closed(),
+            warm_up: 0,
+        };
+        let mut delivery = Delivery::default();
+        let mut closed_loop = ClosedLoop::new(
+            &layout,
+            &traffic,
+            Flows::measured(&traffic),
+            Target::Upstream,
+        )?;
+        let mut go = || {
+            closed_loop.open(0..1, &mut delivery)?;
+            closed_loop.establish(0..1, &mut delivery)
+        };
+        match go() {
+            Err(Stop::Subject(reason)) if reason.contains("came to the original destination") => {}
+            other => bail!("{protocol:?} without any subject went as {other:?}"),
+        }
+        ensure!(delivery.at_original == 1, "{protocol:?}: {delivery:?}");
+        layout.tear_down()?;
+    }
+    Ok(())
+}
+
+fn told(stop: Stop) -> anyhow::Error {
+    match stop {
+        Stop::Subject(reason) => anyhow!(reason),
+        Stop::Infra(error) => error,
+    }
+}
