@@ -159,7 +159,6 @@ pub fn of(
     // It does some things once a tick only, and in an open loop packets come when they come.
     let closed = matches!(traffic.load, Load::Closed { .. });
     let exact = exact_if(traffic.flows == 1 && closed || !subject.tracks_connections());
-    let first_exact = exact_if(closed && !subject.tracks_connections());
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
         metrics.extend(value.map(|ticks| Metric {
@@ -192,8 +191,10 @@ pub fn of(
     let means = mean(&measurement.original).zip(mean(&measurement.reply));
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), exact, mean);
+    // In one boot of twelve the module's took five instructions more, 1,785 for 1,780, with all
+    // else the same: on a machine that had much else to do.
     let first = measurement.first_packet.map(to_float);
-    add(FIRST_PACKET.to_owned(), first_exact, first);
+    add(FIRST_PACKET.to_owned(), Kind::Sampled, first);
     for (direction, cost) in [
         ("original", &measurement.original),
         ("reply", &measurement.reply),
