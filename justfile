@@ -18,6 +18,22 @@ default:
 bench *args: build
     {{mutexlab}} bench "$@"
 
+# Tell what differs between two commits or results files: `just compare HEAD~1 HEAD`
+compare *args: build
+    {{mutexlab}} compare "$@"
+
+# Find the commit that changed a metric: `just bisect hook.mean v1 HEAD`
+bisect *args: build
+    {{mutexlab}} bisect "$@"
+
+# Check what packets cost against results/golden/; `--update` accepts what moved
+golden *args: build
+    {{mutexlab}} golden "$@"
+
+# Join the results of shards: `just merge a.json b.json -o both.json`
+merge *args: build
+    {{mutexlab}} merge "$@"
+
 # Run all tests: on the host, and in guests with the kernel's checkers on
 test *args: build
     cargo test --workspace

@@ -6,13 +6,16 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::bench::BenchCommand;
+use crate::bisect::BisectCommand;
 use crate::boot_command::BootCommand;
 use crate::compare::command::CompareCommand;
 use crate::doctor::DoctorCommand;
+use crate::golden::GoldenCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
+use crate::merge::MergeCommand;
 use crate::paths;
 use crate::reproduce::ReproduceCommand;
 use crate::schema::SchemaCommand;
@@ -44,6 +47,9 @@ pub struct Cli {
 enum Command {
     Bench(BenchCommand),
     Compare(CompareCommand),
+    Bisect(BisectCommand),
+    Golden(GoldenCommand),
+    Merge(MergeCommand),
     Test(TestCommand),
     Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
@@ -68,6 +74,9 @@ impl Cli {
         match self.command {
             Command::Bench(command) => command.run(),
             Command::Compare(command) => command.run(),
+            Command::Bisect(command) => command.run(),
+            Command::Golden(command) => command.run(),
+            Command::Merge(command) => command.run(),
             Command::Test(command) => command.run(),
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),

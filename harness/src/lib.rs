@@ -4,6 +4,7 @@
 //! agent that it runs in the guest.
 
 pub mod bench;
+pub mod bisect;
 pub mod boot;
 pub mod boot_command;
 pub mod call_graph;
@@ -12,6 +13,7 @@ pub mod commit;
 pub mod compare;
 pub mod console;
 pub mod doctor;
+pub mod golden;
 pub mod guard;
 pub mod guest;
 pub mod guest_root;
@@ -21,6 +23,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod kmod;
 pub mod kvm;
+pub mod merge;
 pub mod paths;
 pub mod plan;
 pub mod qemu;

@@ -56,13 +56,13 @@ impl Measurer<'_> {
     pub fn commit(&self, commit: &Commit) -> Result<Measured> {
         let present = closure::sha256(&paths::this_program())?;
         let by_present = |run: &Run| run.closure.harness_sha256 == present;
-        if !self.own_harness {
-            if let Some(run) = self.known(commit, by_present)? {
-                return Ok(Measured {
-                    run,
-                    own_harness: None,
-                });
-            }
+        if !self.own_harness
+            && let Some(run) = self.known(commit, by_present)?
+        {
+            return Ok(Measured {
+                run,
+                own_harness: None,
+            });
         }
         let tree = WorkTree::of(self.repository, commit)?;
         let why = if self.own_harness {

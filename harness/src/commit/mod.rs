@@ -5,6 +5,8 @@
 mod leash;
 pub mod measure;
 mod repository;
+#[cfg(test)]
+pub(crate) use repository::tests;
 mod work_tree;
 
 pub use measure::{Measured, Measurer};

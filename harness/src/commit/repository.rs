@@ -92,7 +92,7 @@ impl Repository {
             .collect())
     }
 
-    pub(super) fn git(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn git(&self, arguments: &[&str]) -> Result<String> {
         let output = duct::cmd("git", arguments)
             .dir(&self.directory)
             .stdout_capture()

@@ -125,8 +125,8 @@ impl CompareCommand {
             ),
             Some((a, b)) => {
                 // As git has it.
-                let or_head = |name| if name == "" { "HEAD" } else { name };
-                Ok((or_head(a), or_head(b)))
+                let names = [a, b].map(|name| if name.is_empty() { "HEAD" } else { name });
+                Ok(names.into())
             }
         }
     }

@@ -127,6 +127,21 @@ impl Run {
         }
     }
 
+    /// All that is not about cells.
+    #[must_use]
+    pub fn clone_without_cells(other: &Self) -> Self {
+        Self {
+            path: other.path.clone(),
+            scenario: other.scenario.clone(),
+            mode: other.mode,
+            started: other.started.clone(),
+            filter: other.filter.clone(),
+            closure: other.closure.clone(),
+            definitions: Vec::new(),
+            cells: BTreeMap::new(),
+        }
+    }
+
     /// Whether every cell of `scenario` with `filter` in its id was measured to its end.
     ///
     /// # Errors

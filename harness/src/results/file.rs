@@ -81,6 +81,19 @@ impl ResultsFile {
         })
     }
 
+    /// Writes a file with all of `results`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(path: &Path, results: Results) -> Result<Self> {
+        let file = Self {
+            path: path.to_owned(),
+            results,
+        };
+        file.save()?;
+        Ok(file)
+    }
+
     /// The newest results of a scenario in `directory`: names begin with the time.
     ///
     /// # Errors
@@ -112,6 +125,11 @@ impl ResultsFile {
     /// What is in it.
     pub fn results(&self) -> &Results {
         &self.results
+    }
+
+    /// What is in it, to be changed.
+    pub fn into_results(self) -> Results {
+        self.results
     }
 
     /// The directory of the run's console logs.
@@ -174,7 +192,10 @@ impl ResultsFile {
 
     /// Writes everything to a file beside, to the disk, and then puts that in the old one's place.
     fn save(&self) -> Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let directory = match self.path.parent() {
+            Some(directory) if directory != Path::new("") => directory,
+            _ => Path::new("."),
+        };
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let beside = directory.join(format!(".{name}.tmp"));
         let write = || -> Result<()> {

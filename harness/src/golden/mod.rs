@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Golden counts: what packets cost, under version control, so that a change's cost is a part of
+//! its diff.
+
+mod command;
+mod counts;
+
+pub use command::GoldenCommand;
+pub use counts::Counts;

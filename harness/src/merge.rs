@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mutexlab merge`: one results file of the shards that several machines measured.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::Args;
+
+use crate::plan::Plan;
+use crate::results::closure::{Closure, Host};
+use crate::results::derive;
+use crate::results::file::ResultsFile;
+use crate::results::record::{CellRecord, Results};
+use crate::scenario::{Mode, ScenarioFile};
+
+/// Join the results of shards into one file
+///
+/// All must have been measured under the same conditions, apart from the machine in virtual mode,
+/// where it does not matter.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    mutexlab bench --shard 1/2     on one machine\n  \
+    mutexlab bench --shard 2/2     on another\n  \
+    mutexlab merge results/a.json results/b.json -o results/both.json\n\n\
+Exit codes: 0 if all cells of the scenario are there, 1 if some are missing, 2 if the files cannot be joined.")]
+pub struct MergeCommand {
+    /// Results files
+    #[arg(value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// Where the joined results go
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl MergeCommand {
+    /// Runs the command and returns the exit code.
+    ///
+    /// # Errors
+    /// If the files cannot be read, joined or written.
+    pub fn run(&self) -> Result<i32> {
+        let mut runs = Vec::new();
+        for path in &self.files {
+            let results = ResultsFile::open(path)?.into_results();
+            runs.push((path.display().to_string(), results));
+        }
+        let merged = merge(runs)?;
+        let (cells, missing) = (merged.cells.len(), missing(&merged)?);
+        ResultsFile::write(&self.output, merged)?;
+        println!("{}", self.output.display());
+        eprintln!("{cells} cells of {} files", self.files.len());
+        for cell in &missing {
+            eprintln!("missing: {cell}");
+        }
+        Ok(i32::from(!missing.is_empty()))
+    }
+}
+
+/// Joins runs, each with its name for errors. In whatever order they come, the result is the same.
+///
+/// # Errors
+/// If they were measured under different conditions, or have different records of the same cell.
+pub fn merge(mut runs: Vec<(String, Results)>) -> Result<Results> {
+    for (name, run) in &runs {
+        ensure!(!run.cells.is_empty(), "{name} has no cells");
+    }
+    // Names are for people, and the same file has one here and another there.
+    runs.sort_by_cached_key(|(_, run)| serde_json::to_string(run).unwrap_or_default());
+    check_conditions(&runs)?;
+    let mut runs = runs.into_iter();
+    let Some((first_name, mut merged)) = runs.next() else {
+        bail!("there is nothing to join");
+    };
+    merged.shard = None;
+    let mut seen: HashMap<(String, u32), (String, CellRecord)> = HashMap::new();
+    for cell in &merged.cells {
+        seen.insert(key(cell), (first_name.clone(), cell.clone()));
+    }
+    for (name, run) in runs {
+        merged.closure.host = joined(&merged.closure.host, &run.closure.host);
+        let boots = take_boots(&mut merged, &run);
+        for mut cell in run.cells {
+            if let Some(boot) = boots.get(&cell.boot) {
+                cell.boot.clone_from(boot);
+            }
+            match seen.entry(key(&cell)) {
+                Entry::Vacant(place) => {
+                    place.insert((name.clone(), cell.clone()));
+                    merged.cells.push(cell);
+                }
+                Entry::Occupied(known) => {
+                    let (other, record) = known.get();
+                    ensure!(
+                        *record == cell,
+                        "{other} and {name} both have cell {}, repetition {}, and differ: which \
+                         of them is to be kept?",
+                        cell.id,
+                        cell.repetition
+                    );
+                }
+            }
+        }
+    }
+    let order = places(&merged)?;
+    merged.cells.sort_by_cached_key(|cell| {
+        let place = order.get(&cell.id).copied().unwrap_or(usize::MAX);
+        (cell.repetition, place, cell.id.clone())
+    });
+    derive::path_over_none(&mut merged.cells, merged.mode);
+    Ok(merged)
+}
+
+fn key(cell: &CellRecord) -> (String, u32) {
+    (cell.id.clone(), cell.repetition)
+}
+
+/// Fails with a line for everything that is not the same in all runs but must be.
+fn check_conditions(runs: &[(String, Results)]) -> Result<()> {
+    let Some(((first_name, first), rest)) = runs.split_first() else {
+        return Ok(());
+    };
+    let mut found = Vec::new();
+    for (name, run) in rest {
+        let mut differ = |what: &str, same: bool| {
+            if !same {
+                found.push(format!("{first_name} and {name}: {what}"));
+            }
+        };
+        differ("scenario", first.scenario == run.scenario);
+        differ("mode", first.mode == run.mode);
+        differ("filter", first.filter == run.filter);
+        let mut closure = run.closure.clone();
+        if run.mode == Mode::Virtual {
+            closure.host = first.closure.host.clone();
+        }
+        for line in closure.differences(&first.closure)? {
+            // "this then, that now": here it is "this there, that here".
+            differ(&line, false);
+        }
+    }
+    ensure!(
+        found.is_empty(),
+        "these were measured under different conditions:\n  {}",
+        found.join("\n  ")
+    );
+    Ok(())
+}
+
+/// Adds the boots of `run`; returns which name each of them has now. Shards have boots of the same
+/// name.
+fn take_boots(merged: &mut Results, run: &Results) -> HashMap<String, String> {
+    let mut names = HashMap::new();
+    for boot in &run.boots {
+        let mut number = 1;
+        let name = loop {
+            let name = match number {
+                1 => boot.id.clone(),
+                _ => format!("{}.{number}", boot.id),
+            };
+            let mut candidate = boot.clone();
+            candidate.id.clone_from(&name);
+            match merged.boots.iter().find(|known| known.id == name) {
+                None => {
+                    merged.boots.push(candidate);
+                    break name;
+                }
+                Some(known) if *known == candidate => break name,
+                Some(_) => number += 1,
+            }
+        };
+        names.insert(boot.id.clone(), name);
+    }
+    names
+}
+
+/// Both machines, where they differ.
+fn joined(a: &Host, b: &Host) -> Host {
+    let join = |a: &str, b: &str| {
+        let mut parts: BTreeSet<&str> = a.split(" + ").collect();
+        parts.insert(b);
+        parts.into_iter().collect::<Vec<_>>().join(" + ")
+    };
+    Host {
+        kernel: join(&a.kernel, &b.kernel),
+        architecture: join(&a.architecture, &b.architecture),
+        cpu: join(&a.cpu, &b.cpu),
+        cpus: a.cpus.min(b.cpus),
+    }
+}
+
+fn plan(closure: &Closure, name: &str) -> Result<Plan> {
+    let text = closure.scenario_text.clone();
+    let scenario = ScenarioFile::parse(name.to_owned(), format!("{name}.toml"), text)
+        .context("cannot read the scenario in the results")?;
+    Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))
+}
+
+/// Where each cell stands in the plan.
+fn places(results: &Results) -> Result<HashMap<String, usize>> {
+    let mut places = HashMap::new();
+    for boot in plan(&results.closure, &results.scenario)?.boots {
+        for cell in boot.cells {
+            let next = places.len();
+            places.entry(cell.id).or_insert(next);
+        }
+    }
+    Ok(places)
+}
+
+/// The cells of the scenario that are not there.
+fn missing(results: &Results) -> Result<Vec<String>> {
+    let known: BTreeSet<_> = results.cells.iter().map(key).collect();
+    let mut missing = Vec::new();
+    for boot in plan(&results.closure, &results.scenario)?.boots {
+        for cell in boot.cells {
+            let wanted = results
+                .filter
+                .as_ref()
+                .is_none_or(|part| cell.id.contains(part));
+            if wanted && !known.contains(&(cell.id.clone(), boot.repetition)) {
+                missing.push(format!("{} (boot {})", cell.id, boot.repetition));
+            }
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Results that nobody measured, of any plan.
+
+use mutexlab::guest::protocol::{Delivery, GuestCell, HookCost, Measurement, PathCost};
+use mutexlab::histogram::Histogram;
+use mutexlab::plan::{Plan, PlannedBoot};
+use mutexlab::qemu::Accelerator;
+use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
+use mutexlab::results::derive;
+use mutexlab::results::metrics::{self, Clock};
+use mutexlab::results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
+use mutexlab::scenario::{Mode, ScenarioFile};
+use mutexlab::verdict::Verdict;
+
+/// What measuring `plan` might have given.
+pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {
+    let mut cells = Vec::new();
+    let mut boots = Vec::new();
+    for boot in &plan.boots {
+        boots.push(BootRecord {
+            id: boot.id.clone(),
+            verdict: Verdict::Ok,
+            reason: None,
+            reports: Vec::new(),
+            seconds: 4.5,
+            qemu: vec!["qemu-system-x86_64".into()],
+            console_log: "results/logs/x/y.console.log".into(),
+        });
+        for cell in &boot.cells {
+            cells.push(record(scenario.scenario.mode, boot, cell));
+        }
+    }
+    derive::path_over_none(&mut cells, scenario.scenario.mode);
+    Results {
+        schema: SCHEMA,
+        scenario: scenario.name.clone(),
+        question: scenario.scenario.question.clone(),
+        mode: scenario.scenario.mode,
+        started: "2026-11-23T10:00:00Z".into(),
+        filter: None,
+        shard: None,
+        closure: closure(scenario),
+        boots,
+        cells,
+    }
+}
+
+fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
+    // Another number in each cell, and in wall mode in each boot.
+    let sum = cell.id.bytes().map(u64::from).sum::<u64>() % 3_000;
+    let base = match mode {
+        Mode::Virtual => sum,
+        Mode::Wall => sum + u64::from(boot.repetition) * 7 % 5,
+    };
+    let cost = HookCost {
+        overhead: 112,
+        packets: 1_000,
+        // Tails of several buckets, as connection tracking gives them.
+        histogram: Histogram::from_pairs(
+            (0..12).map(|tail| (base + tail * tail, 1 + (995 >> tail))),
+        ),
+        sum: base * 1_000,
+        min: base,
+        max: base + 121,
+        by_hook: [
+            ("pre_routing".to_owned(), 50.5),
+            ("post_routing".to_owned(), 3.25),
+        ]
+        .into(),
+        ..HookCost::default()
+    };
+    let measurement = Measurement {
+        delivery: Delivery::default(),
+        original: cost.clone(),
+        reply: cost.clone(),
+        first_packet: Some(6_000 + base),
+        flow_memory: None,
+        path: PathCost {
+            ticks: (12_000 + base) * 2_000,
+            nanoseconds: (12_000 + base) * 2_000,
+            packets: 2_000,
+            bytes: 212_000,
+        },
+        round_trip: Some(Histogram::from_pairs([(24_000 + 2 * base, 1_000)])),
+        open: None,
+        bulk: None,
+        proxy_time: None,
+        chains: None,
+        counters: [("packets_original".to_owned(), 1_000)].into(),
+    };
+    let clock = Clock {
+        mode,
+        khz: 1_000_000,
+    };
+    CellRecord {
+        id: cell.id.clone(),
+        boot: boot.id.clone(),
+        kernel: boot.kernel.clone(),
+        cpus: boot.cpus,
+        repetition: boot.repetition,
+        subject: cell.subject,
+        parameters: cell.parameters.clone(),
+        traffic: cell.traffic,
+        verdict: Verdict::Ok,
+        reason: None,
+        delivery: Some(measurement.delivery),
+        metrics: metrics::of(&measurement, cell.subject, &cell.traffic, clock),
+        hook_cost: Some(Directions {
+            original: cost.clone(),
+            reply: cost,
+        }),
+        latency: measurement.latency().cloned(),
+        counters: measurement.counters,
+    }
+}
+
+fn closure(scenario: &ScenarioFile) -> Closure {
+    let kernel = |name: &String| {
+        let closure = KernelClosure {
+            release: format!("{name}.4"),
+            source_sha256: Some("b".repeat(64)),
+            config_sha256: "c".repeat(64),
+            image_sha256: "d".repeat(64),
+            compiler: Some("clang".into()),
+            rustc: None,
+            bindgen: None,
+            modules: [("mutex_proxy".to_owned(), "e".repeat(64))].into(),
+        };
+        (name.clone(), closure)
+    };
+    Closure {
+        commit: "0123456789abcdef0123456789abcdef01234567".into(),
+        dirty: false,
+        harness: None,
+        harness_sha256: "a".repeat(64),
+        kernels: scenario.scenario.kernels.iter().map(kernel).collect(),
+        virtme_ng: "virtme-ng 1.42".into(),
+        nft: "nftables v1".into(),
+        qemu: QemuClosure {
+            version: "QEMU 7.2".into(),
+            accelerator: match scenario.scenario.mode {
+                Mode::Virtual => Accelerator::TcgIcount,
+                Mode::Wall => Accelerator::Kvm,
+            },
+            cpu_model: "Haswell-v4".into(),
+            arguments: String::new(),
+        },
+        host: Host {
+            kernel: "6.1".into(),
+            architecture: "x86_64".into(),
+            cpu: "a CPU".into(),
+            cpus: 2,
+        },
+        seeds: [("qemu".to_owned(), 1)].into(),
+        scenario_text: scenario.text.clone(),
+    }
+}
