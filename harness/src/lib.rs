@@ -27,6 +27,7 @@ pub mod merge;
 pub mod paths;
 pub mod plan;
 pub mod qemu;
+pub mod report;
 pub mod reproduce;
 pub mod results;
 pub mod scenario;
