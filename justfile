@@ -34,6 +34,10 @@ golden *args: build
 merge *args: build
     {{mutexlab}} merge "$@"
 
+# Measure what the report shows, as far as it was not, and write it as a page: target/report.html
+report *args: build
+    {{mutexlab}} report --measure "$@"
+
 # Run all tests: on the host, and in guests with the kernel's checkers on
 test *args: build
     cargo test --workspace

@@ -17,6 +17,7 @@ use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
 use crate::merge::MergeCommand;
 use crate::paths;
+use crate::report::command::ReportCommand;
 use crate::reproduce::ReproduceCommand;
 use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
@@ -34,6 +35,7 @@ use crate::selfcheck::SelfcheckCommand;
         mutexlab bench              Answer the question of scenarios/quick.toml\n  \
         mutexlab bench --plan       Only say what would be measured\n  \
         mutexlab compare HEAD       What your changes cost\n  \
+        mutexlab report             Write what was measured as a page with plots\n  \
         mutexlab test               Run all tests that need a guest\n  \
         mutexlab image list         The kernels, and which are built\n  \
         mutexlab doctor             What this machine lacks, and how to mend it"
@@ -50,6 +52,7 @@ enum Command {
     Bisect(BisectCommand),
     Golden(GoldenCommand),
     Merge(MergeCommand),
+    Report(ReportCommand),
     Test(TestCommand),
     Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
@@ -77,6 +80,7 @@ impl Cli {
             Command::Bisect(command) => command.run(),
             Command::Golden(command) => command.run(),
             Command::Merge(command) => command.run(),
+            Command::Report(command) => command.run().map(|()| 0),
             Command::Test(command) => command.run(),
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Numbers under version control: what each commit recorded in `results/golden/`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::history::History;
+use crate::commit::Repository;
+
+/// Where golden counts lie in the repository.
+const DIRECTORY: &str = "results/golden";
+
+/// What a commit recorded of a scenario on a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Golden {
+    /// The commit's place in the history.
+    pub commit: usize,
+    /// The scenario.
+    pub scenario: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Values by cell and metric.
+    pub values: BTreeMap<(String, String), f64>,
+}
+
+impl Golden {
+    /// The number of a cell's metric.
+    pub fn value(&self, cell: &str, metric: &str) -> Option<f64> {
+        let key = (cell.to_owned(), metric.to_owned());
+        self.values.get(&key).copied()
+    }
+}
+
+/// All that commits recorded, in order. A file that is no file of counts is left out.
+///
+/// # Errors
+/// If git fails.
+pub fn read(repository: &Repository, history: &History) -> Result<Vec<Golden>> {
+    // A recorded number holds until it is recorded anew, so that only commits that did are asked.
+    let log = repository.git(&[
+        "log",
+        "--first-parent",
+        "-m",
+        "--reverse",
+        "--format=commit %H",
+        "--name-only",
+        "--diff-filter=AM",
+        "HEAD",
+        "--",
+        DIRECTORY,
+    ])?;
+    let mut found = Vec::new();
+    let mut commit = None;
+    for line in log.lines().filter(|line| !line.is_empty()) {
+        if let Some(hash) = line.strip_prefix("commit ") {
+            commit = history.position(hash).map(|place| (place, hash));
+            continue;
+        }
+        if let Some((place, hash)) = commit {
+            let text = repository.git(&["show", &format!("{hash}:{line}")])?;
+            found.extend(understand(&text, place));
+        }
+    }
+    Ok(found)
+}
+
+/// What a file says: `name: value` for its conditions, an empty line, and for each cell its id and
+/// `metric=value`.
+fn understand(text: &str, commit: usize) -> Option<Golden> {
+    let (head, cells) = text.split_once("\n\n")?;
+    let condition = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            .map(str::to_owned)
+    };
+    let values = cells.lines().flat_map(|line| {
+        let mut words = line.split(' ');
+        let id = words.next().unwrap_or_default();
+        words.filter_map(move |word| {
+            let (metric, value) = word.split_once('=')?;
+            Some(((id.to_owned(), metric.to_owned()), value.parse().ok()?))
+        })
+    });
+    Some(Golden {
+        commit,
+        scenario: condition("scenario")?,
+        kernel: condition("kernel")?,
+        values: values.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_commits_recorded_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let repository = Repository::new(directory.path());
+        let run = |arguments: &[&str]| repository.git(arguments).unwrap();
+        run(&["init", "-q"]);
+        run(&["config", "user.name", "a"]);
+        run(&["config", "user.email", "a@b"]);
+        run(&["commit", "-q", "--allow-empty", "-m", "Nothing yet"]);
+        let golden = directory.path().join(DIRECTORY);
+        fs::create_dir_all(&golden).unwrap();
+        fs::write(golden.join("README"), "no counts\n").unwrap();
+        for value in [7, 8] {
+            let text = format!(
+                "# Counts\nkernel: 7.3\nscenario: quick\n\n\
+                 7.3/1cpu/none/forward-v4-udp-64 hook.mean=0\n\
+                 7.3/1cpu/module,a=1/forward-v4-udp-64 hook.mean={value}.5 hook.reply.p50=3\n"
+            );
+            fs::write(golden.join("quick-7.3.txt"), text).unwrap();
+            run(&["add", "."]);
+            run(&["commit", "-q", "-m", "Counts"]);
+        }
+        run(&["commit", "-q", "--allow-empty", "-m", "Something else"]);
+        let history = History::read(&repository).unwrap();
+        let read = read(&repository, &history).unwrap();
+        let told: Vec<_> = read
+            .iter()
+            .map(|golden| {
+                let value = golden.value("7.3/1cpu/module,a=1/forward-v4-udp-64", "hook.mean");
+                (
+                    golden.commit,
+                    golden.scenario.as_str(),
+                    golden.kernel.as_str(),
+                    value,
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "quick", "7.3", Some(7.5)),
+                (2, "quick", "7.3", Some(8.5))
+            ]
+        );
+    }
+}
