@@ -135,7 +135,7 @@ pub enum Sabotage {
     Skew(u64),
     /// Every packet takes a multiple of so many ticks.
     Coarse(u64),
-    /// Whatever arrives is taken for what was sent.
+    /// Whatever is sent is taken to have arrived, once and in order.
     Credulous,
 }
 

@@ -11,6 +11,14 @@ impl Sabotage {
         for cost in [&mut measurement.original, &mut measurement.reply] {
             self.spoil_cost(cost);
         }
+        if let (Self::Credulous, Some(open)) = (self, &mut measurement.open) {
+            for transit in [&mut open.forward, &mut open.round_trip] {
+                transit.arrived += transit.lost;
+                transit.lost = 0;
+                transit.reordered = 0;
+                transit.duplicates = 0;
+            }
+        }
     }
 
     fn spoil_cost(self, cost: &mut HookCost) {

@@ -22,7 +22,7 @@ pub struct Trial {
 }
 
 /// All of them.
-pub const ALL: [Trial; 3] = [
+pub const ALL: [Trial; 4] = [
     Trial {
         name: "selfcheck-holds",
         sabotage: None,
@@ -37,6 +37,11 @@ pub const ALL: [Trial; 3] = [
         name: "selfcheck-notices-rounded-numbers",
         sabotage: Some("coarse"),
         failing: &["exact"],
+    },
+    Trial {
+        name: "selfcheck-notices-packets-that-are-not-missed",
+        sabotage: Some("credulous"),
+        failing: &["told"],
     },
 ];
 

@@ -8,13 +8,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::cells::{ballast_suffix, BALLASTS};
+use super::cells::{ballast_suffix, BALLASTS, DEEDS, DELAY, EVERY, PACKETS};
 use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::run::Run;
-use crate::guest::protocol::{HookCost, Subject};
+use crate::guest::protocol::{Deed, HookCost, Subject};
 use crate::results::metrics::Kind;
 use crate::results::record::{CellRecord, Results};
+use crate::results::travel::{DUPLICATES, LOSS, REORDERED};
 use crate::table::Style;
 use crate::verdict::Verdict;
 
@@ -28,6 +29,8 @@ pub enum Check {
     Exact,
     /// A comparison of the same finds nothing.
     Silent,
+    /// A server that misbehaves is told of, each packet of it.
+    Told,
 }
 
 /// What a check found.
@@ -74,7 +77,7 @@ impl fmt::Display for Finding {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Repeatable, Self::Exact, Self::Silent];
+    pub const ALL: [Self; 4] = [Self::Repeatable, Self::Exact, Self::Silent, Self::Told];
 
     /// What is demanded, for a person.
     const fn demand(self) -> &'static str {
@@ -84,6 +87,9 @@ impl Check {
                 "1, 10 and 100 instructions more in the path are read as 1, 10 and 100 more"
             }
             Self::Silent => "comparing a commit with itself finds nothing",
+            Self::Told => {
+                "answers that are dropped, delayed, doubled, overtaken or damaged on purpose are told of"
+            }
         }
     }
 
@@ -98,6 +104,7 @@ impl Check {
             Self::Repeatable => repeatable(results, &mut finding),
             Self::Exact => exact(results, &mut finding),
             Self::Silent => silent(results, &mut finding),
+            Self::Told => told(results, &mut finding),
         }
         finding
     }
@@ -186,6 +193,90 @@ fn exact(results: &Results, finding: &mut Finding) {
                         ));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Each deed, and no other, shows in the numbers that are about it.
+fn told(results: &Results, finding: &mut Finding) {
+    let befallen = f64::from(PACKETS / EVERY);
+    for (suffix, deed) in DEEDS {
+        let Some(cell) = results.cells.iter().find(|cell| cell.id.ends_with(suffix)) else {
+            finding
+                .faults
+                .push(format!("no cell {suffix} was measured"));
+            continue;
+        };
+        if deed == Some(Deed::Corrupt) {
+            finding.compared += 1;
+            let reason = cell.reason.as_deref().unwrap_or_default();
+            if cell.verdict != Verdict::Failed {
+                finding.faults.push(format!(
+                    "{} is {} though answers were damaged: {reason}",
+                    cell.id, cell.verdict
+                ));
+            }
+            continue;
+        }
+        if good(std::iter::once(cell), finding).is_empty() {
+            continue;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a millisecond is few nanoseconds"
+        )]
+        let late = |name: &str| cell.metric(name).map(|time| time >= DELAY as f64);
+        for (what, read, wanted) in [
+            (
+                "loss",
+                cell.metric(LOSS),
+                Some(if deed == Some(Deed::Drop) {
+                    befallen
+                } else {
+                    0.0
+                }),
+            ),
+            (
+                "duplicates",
+                cell.metric(DUPLICATES),
+                Some(if deed == Some(Deed::Duplicate) {
+                    befallen
+                } else {
+                    0.0
+                }),
+            ),
+            (
+                "reordered",
+                cell.metric(REORDERED),
+                // Who is delayed is overtaken by others as well; the last of them by nobody.
+                match deed {
+                    Some(Deed::Reorder) => Some(befallen),
+                    Some(Deed::Delay(_)) => None,
+                    _ => Some(0.0),
+                },
+            ),
+        ] {
+            let Some(wanted) = wanted else { continue };
+            finding.compared += 1;
+            if read != Some(wanted) {
+                finding.faults.push(format!(
+                    "{}: {what} is {} instead of {wanted}",
+                    cell.id,
+                    read.map_or("missing".to_owned(), |read| read.to_string())
+                ));
+            }
+        }
+        let delayed = matches!(deed, Some(Deed::Delay(_)));
+        for (name, wanted) in [("latency.p50", false), ("latency.p95", delayed)] {
+            finding.compared += 1;
+            if late(name) != Some(wanted) {
+                let value = cell.metric(name);
+                finding.faults.push(format!(
+                    "{}: {name} is {value:?} ns, {} a delay of {DELAY} ns of every tenth answer",
+                    cell.id,
+                    if delayed { "with" } else { "without" }
+                ));
             }
         }
     }

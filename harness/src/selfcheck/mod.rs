@@ -63,7 +63,7 @@ enum Saboteur {
     Skew,
     /// Numbers are rounded.
     Coarse,
-    /// Payloads are not looked at.
+    /// Packets are not missed.
     Credulous,
 }
 
