@@ -2,7 +2,7 @@
 
 //! What a number costs that the scenario varies: flows, CPUs, payload, rate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::Cell;
 use super::chart::axis::{Axis, Zero};
@@ -50,17 +50,18 @@ impl Along {
     }
 }
 
-/// The dimensions with enough different numbers for a curve.
+/// The dimensions with enough different numbers for a curve, all else being equal.
 pub fn dimensions(run: &Run) -> Vec<Along> {
     let all = std::iter::once(Along::Cpus).chain(Dimension::ALL.map(Along::Traffic));
     all.filter(|along| {
-        let numbers: BTreeSet<u64> = run
-            .cells
-            .iter()
-            .filter_map(|cell| along.number(cell))
-            .map(f64::to_bits)
-            .collect();
-        numbers.len() >= POINTS
+        let mut numbers: BTreeMap<(Traffic, u32), BTreeSet<u64>> = BTreeMap::new();
+        for cell in &run.cells {
+            if let Some(number) = along.number(cell) {
+                let alike = numbers.entry(along.rest(cell)).or_default();
+                alike.insert(number.to_bits());
+            }
+        }
+        numbers.values().any(|numbers| numbers.len() >= POINTS)
     })
     .collect()
 }
@@ -168,4 +169,28 @@ fn description(series: &[Series], unit: &str, along: &str) -> String {
         "Lines over {along}, in {unit}. {}.",
         ends.collect::<Vec<_>>().join("; ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic;
+    use super::*;
+
+    #[test]
+    fn dimensions_are_what_a_scenario_varies_by_itself() {
+        let found = |file| dimensions(&synthetic::run(&file));
+        assert_eq!(found(synthetic::scaling()), [Along::Cpus]);
+        let flows = Along::Traffic(Dimension::Flows);
+        assert_eq!(found(synthetic::flows()), [flows]);
+        assert_eq!(found(synthetic::quick(0)), []);
+        // Three payloads in all, but only two of one kind.
+        let mut file = synthetic::quick(0);
+        let names = ["64", "1000", "65000-bulk"].map(|name| format!("forward-v4-tcp-{name}"));
+        let cells = file["cells"].as_array_mut().unwrap();
+        for (cell, name) in cells.iter_mut().zip(names) {
+            cell["id"] = format!("7.3/1cpu/none/{name}").into();
+        }
+        cells.truncate(3);
+        assert_eq!(found(file), []);
+    }
 }

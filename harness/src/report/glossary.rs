@@ -42,7 +42,7 @@ pub fn span(name: &str) -> String {
         words.push(match part {
             "hook" => "hook cost".to_owned(),
             "path" => "whole path".to_owned(),
-            "latency" => "latency from when a packet should have been sent".to_owned(),
+            "latency" => "latency there and back".to_owned(),
             "lateness" => "by how much packets were sent too late".to_owned(),
             "original" => "client to server".to_owned(),
             "reply" => "server to client".to_owned(),
@@ -178,7 +178,7 @@ mod tests {
                 "hook cost, client to server: 99.9 % of the packets took at most this (nearest rank)",
             ),
             ("hook.reply.pre_routing.mean", "hook cost, server to client, pre routing: mean"),
-            ("latency.max", "latency from when a packet should have been sent: maximum"),
+            ("latency.max", "latency there and back: maximum"),
             ("cache.hit_rate", "cache: hit rate"),
             ("throughput", "throughput"),
         ] {

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::history::History;
 use crate::commit::Repository;
+use crate::golden::Counts;
 
 /// Where golden counts lie in the repository.
 const DIRECTORY: &str = "results/golden";
@@ -66,28 +67,22 @@ pub fn read(repository: &Repository, history: &History) -> Result<Vec<Golden>> {
     Ok(found)
 }
 
-/// What a file says: `name: value` for its conditions, an empty line, and for each cell its id and
-/// `metric=value`.
+/// What a file says; none if it is no file of counts.
 fn understand(text: &str, commit: usize) -> Option<Golden> {
-    let (head, cells) = text.split_once("\n\n")?;
-    let condition = |name: &str| {
-        head.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-            .map(str::to_owned)
-    };
-    let values = cells.lines().flat_map(|line| {
-        let mut words = line.split(' ');
-        let id = words.next().unwrap_or_default();
-        words.filter_map(move |word| {
-            let (metric, value) = word.split_once('=')?;
-            Some(((id.to_owned(), metric.to_owned()), value.parse().ok()?))
-        })
-    });
+    let counts: Counts = text.parse().ok()?;
+    let condition = |name: &str| Some(counts.condition(name).to_owned()).filter(|c| !c.is_empty());
     Some(Golden {
         commit,
         scenario: condition("scenario")?,
         kernel: condition("kernel")?,
-        values: values.collect(),
+        values: counts
+            .cells
+            .into_iter()
+            .flat_map(|(id, metrics)| {
+                let of_cell = move |(name, value)| ((id.clone(), name), value);
+                metrics.into_iter().map(of_cell)
+            })
+            .collect(),
     })
 }
 
