@@ -115,10 +115,11 @@ impl Table {
             .fold(head, usize::max)
     }
 
-    fn line(&self, fields: &[Field]) -> String {
+    fn line(&self, fields: &[Field], widths: &[usize]) -> String {
         let mut line = String::new();
-        for (column, (field, (_, align))) in fields.iter().zip(&self.head).enumerate() {
-            let pad = " ".repeat(self.width(column) - field.text.chars().count());
+        let columns = fields.iter().zip(&self.head).zip(widths).enumerate();
+        for (column, ((field, (_, align)), width)) in columns {
+            let pad = " ".repeat(width - field.text.chars().count());
             let text = field.style.paint(&field.text);
             let gap = if column == 0 { "  " } else { "   " };
             // Writing to a string cannot fail.
@@ -138,9 +139,12 @@ impl fmt::Display for Table {
             .iter()
             .map(|(text, _)| Field::styled(text.as_str(), Style::Bold))
             .collect();
-        writeln!(formatter, "{}", self.line(&head))?;
+        let widths: Vec<_> = (0..self.head.len())
+            .map(|column| self.width(column))
+            .collect();
+        writeln!(formatter, "{}", self.line(&head, &widths))?;
         for row in &self.rows {
-            writeln!(formatter, "{}", self.line(row))?;
+            writeln!(formatter, "{}", self.line(row, &widths))?;
         }
         Ok(())
     }

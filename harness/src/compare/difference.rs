@@ -280,7 +280,7 @@ impl<'a> Difference<'a> {
             return;
         }
         for (ours, theirs) in pairing.pairs(a, b) {
-            let finding = Finding::of(id, &ours, &theirs);
+            let finding = Finding::of(id, &ours, &theirs, selection.all);
             if finding.judgement == Judgement::Undecided {
                 self.undecided += 1;
             }
@@ -323,7 +323,7 @@ impl<'a> Finding<'a> {
         matches!(self.change, Change::Verdict { .. }) && self.judgement == Judgement::Undecided
     }
 
-    fn of(cell: &'a str, from: &Series<'a>, to: &Series<'a>) -> Self {
+    fn of(cell: &'a str, from: &Series<'a>, to: &Series<'a>, all: bool) -> Self {
         let (a, b) = (from.definition, to.definition);
         let (from, to) = (from.values.as_slice(), to.values.as_slice());
         let metric = a.name.as_str();
@@ -350,15 +350,21 @@ impl<'a> Finding<'a> {
                 },
             };
         }
-        let difference = bootstrap::difference(from, to);
         let boots = [from.len(), to.len()];
-        let (from, to) = (bootstrap::mean(from), bootstrap::mean(to));
+        let means = (bootstrap::mean(from), bootstrap::mean(to));
+        let is_large = relative(means.0, means.1) >= MIN_EFFECT;
+        let enough = from.len().min(to.len()) >= bootstrap::MIN_BOOTS;
+        // Of a small effect nobody asks how sure it is, unless all is to be told.
+        let difference = (is_large || all)
+            .then(|| bootstrap::difference(from, to))
+            .flatten();
+        let (from, to) = means;
         let judgement = match difference {
-            None => Judgement::Undecided,
-            Some(interval) if interval.excludes_zero() && relative(from, to) >= MIN_EFFECT => {
+            _ if !enough => Judgement::Undecided,
+            Some(interval) if is_large && interval.excludes_zero() => {
                 Judgement::of(b.better, from, to)
             }
-            Some(_) => Judgement::Unchanged,
+            _ => Judgement::Unchanged,
         };
         Self {
             cell,

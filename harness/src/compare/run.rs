@@ -243,7 +243,9 @@ impl<T: Into<Traffic>> File<'_, T> {
         let mut definitions: Vec<Definition> = Vec::new();
         let mut cells: BTreeMap<String, Cell> = BTreeMap::new();
         for record in self.cells {
-            let values = record.metrics.into_iter().map(|metric| {
+            // Not collected, which would keep the larger records' memory.
+            let mut values = Vec::with_capacity(record.metrics.len());
+            for metric in record.metrics {
                 let of_name = known.entry(metric.name).or_insert_with_key(|name| {
                     definitions.push(Definition {
                         name: name.clone().into_owned(),
@@ -269,12 +271,12 @@ impl<T: Into<Traffic>> File<'_, T> {
                     of_name.push(definitions.len() - 1);
                     definitions.len() - 1
                 });
-                (index, metric.value)
-            });
+                values.push((index, metric.value));
+            }
             let boot = CellBoot {
                 verdict: record.verdict,
                 reason: record.reason,
-                values: values.collect(),
+                values,
             };
             let cell = cells.entry(record.id.into_owned()).or_insert_with(|| Cell {
                 kernel: record.kernel.into_owned(),
