@@ -11,6 +11,7 @@
 
 pub mod bytes;
 pub mod histogram;
+pub mod micro;
 pub mod monitor;
 pub mod probe;
 pub mod proxy;

@@ -19,8 +19,10 @@ mod sys;
 
 mod ballast;
 mod meter;
+mod micro;
 mod spans;
 
+use abi::micro::IOC_MICRO;
 use abi::probe::Filter;
 use ballast::Ballast;
 use meter::Meter;
@@ -102,7 +104,10 @@ impl device::Device for ProbeDevice {
         to_user(snapshot.get(position..).unwrap_or_default())
     }
 
-    fn ioctl(&self, _: &Context, _: u32, _: ToUser<'_>) -> Result<usize> {
-        Err(ENOTTY)
+    fn ioctl(&self, _: &Context, command: u32, to_user: ToUser<'_>) -> Result<usize> {
+        match command {
+            IOC_MICRO => to_user(&micro::measure()?),
+            _ => Err(ENOTTY),
+        }
     }
 }

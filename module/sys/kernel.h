@@ -133,4 +133,6 @@ u32 mxp_receiving_round(void);
 u64 mxp_interrupts(void);
 u32 mxp_random(void);
 
+#include "micro.h"
+
 #endif

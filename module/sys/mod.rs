@@ -26,6 +26,8 @@ pub(crate) mod device;
 pub(crate) mod hooks;
 pub(crate) mod latency;
 pub(crate) mod lock;
+#[cfg(probe)]
+pub(crate) mod micro;
 pub(crate) mod net;
 pub(crate) mod percpu;
 pub(crate) mod pool;

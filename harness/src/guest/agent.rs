@@ -18,7 +18,7 @@ use super::kmod::{LoadedModule, Parameters};
 use super::protocol::{
     Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
-use super::{entropy, fault, measure, tests, tsc};
+use super::{entropy, fault, measure, micro, tests, tsc};
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
 ///
@@ -80,6 +80,7 @@ fn carry_out(path: &Path) -> Result<()> {
     match order.work {
         Work::Boot => {}
         Work::Measure(cells) => measure_all(&cells)?,
+        Work::Micro => measure_steps()?,
         Work::Test(names) => test_all(&names)?,
         Work::Fault(fault) => fault::commit(fault)?,
     }
@@ -88,9 +89,7 @@ fn carry_out(path: &Path) -> Result<()> {
 
 fn measure_all(cells: &[GuestCell]) -> Result<()> {
     // Client, responder and subject on one CPU: only so is each packet's way one piece.
-    let mut cpus = CpuSet::new();
-    cpus.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on CPU 0")?;
+    stay_on_cpu_0()?;
     entropy::provide()?;
     // Loaded before anything that it measures, and kept, so that its hooks are outermost.
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new());
@@ -110,6 +109,21 @@ fn measure_all(cells: &[GuestCell]) -> Result<()> {
         })?;
     }
     probe?.unload()
+}
+
+fn measure_steps() -> Result<()> {
+    stay_on_cpu_0()?;
+    let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new())?;
+    tell(&Event::Steps {
+        steps: micro::measure()?,
+    })?;
+    probe.unload()
+}
+
+fn stay_on_cpu_0() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on CPU 0")
 }
 
 fn test_all(names: &[String]) -> Result<()> {

@@ -4,9 +4,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
+use nix::libc;
 
 /// Opens the device called `name` for the network namespace of the calling thread.
 pub fn open(name: &str) -> Result<File> {
@@ -29,4 +31,22 @@ pub fn read(file: &File) -> io::Result<Vec<u8>> {
         }
         bytes.extend(&page[..length]);
     }
+}
+
+/// Asks a device for a record of `N` bytes, by an `ioctl` that only reads.
+///
+/// # Panics
+/// If by its number the request is for another size.
+pub fn ask<const N: usize>(file: &File, request: u32) -> io::Result<[u8; N]> {
+    // _IOC_SIZE of asm-generic/ioctl.h.
+    assert_eq!((request >> 16) as usize & ((1 << 14) - 1), N);
+    let mut bytes = [0; N];
+    // SAFETY: The descriptor is open, and the request's number says that the kernel writes `N`
+    // bytes, for which there is room.
+    let result =
+        unsafe { libc::ioctl(file.as_raw_fd(), request as libc::Ioctl, bytes.as_mut_ptr()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(bytes)
 }

@@ -26,6 +26,7 @@ mod kmod;
 mod layout;
 mod measure;
 mod memory;
+mod micro;
 mod mischief;
 mod monitor;
 mod mutate;

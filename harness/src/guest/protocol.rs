@@ -54,7 +54,7 @@ impl Order {
     /// Whether it measures or tests `subject`.
     pub fn needs(&self, subject: Subject) -> bool {
         match &self.work {
-            Work::Boot | Work::Fault(_) => false,
+            Work::Boot | Work::Micro | Work::Fault(_) => false,
             Work::Measure(cells) => cells.iter().any(|cell| cell.subject == subject),
             Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
         }
@@ -83,6 +83,8 @@ pub enum Work {
     Boot,
     /// Measure cells, in order.
     Measure(Vec<GuestCell>),
+    /// Measure single steps of the datapath, beside what the kernel offers for the same.
+    Micro,
     /// Run the named functional tests, in order.
     Test(Vec<String>),
     /// Misbehave, to show that the host notices.
@@ -198,6 +200,11 @@ pub enum Event {
         /// What was measured, or what went wrong.
         outcome: Outcome,
     },
+    /// All single steps have been measured.
+    Steps {
+        /// What each took, in the order of measuring.
+        steps: Vec<StepTimes>,
+    },
     /// A functional test begins.
     TestStarted {
         /// The test's name.
@@ -212,6 +219,26 @@ pub enum Event {
     },
     /// The order is done, and the guest goes down.
     Done,
+}
+
+/// What a single step took: ticks, the clock's own cost taken off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepTimes {
+    /// The step's name; module/abi/micro.rs says what each does.
+    pub step: String,
+    /// What it depends on, if it does: a place on a chain or list, or bytes.
+    pub size: Option<u32>,
+    /// How often it was measured.
+    pub samples: u64,
+    /// The least.
+    pub min: u64,
+    /// The middle one.
+    pub median: u64,
+    /// The most.
+    pub max: u64,
+    /// Sum of all.
+    pub sum: u64,
 }
 
 /// How a cell ended in the guest.

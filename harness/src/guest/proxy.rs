@@ -5,14 +5,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 
 use anyhow::{Context as _, Result};
 use mutex_abi::proxy::{
     self, Action, ConfigHeader, Selection, Stats, Upstream, DEVICE, HOOK_LOCAL_OUT,
     HOOK_PRE_ROUTING, NAME_SIZE,
 };
-use nix::libc;
 
 use super::device;
 use super::namespace::Namespace;
@@ -59,20 +57,8 @@ impl Context {
 
     /// The namespace's counters.
     pub fn stats(&self) -> Result<Stats> {
-        let mut bytes = [0_u8; Stats::SIZE];
-        // SAFETY: The descriptor is open, and the request's number says that the kernel writes
-        // `Stats::SIZE` bytes, for which there is room.
-        let result = unsafe {
-            libc::ioctl(
-                self.file.as_raw_fd(),
-                proxy::IOC_STATS as libc::Ioctl,
-                bytes.as_mut_ptr(),
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("cannot read the counters of {DEVICE}"));
-        }
+        let bytes = device::ask::<{ Stats::SIZE }>(&self.file, proxy::IOC_STATS)
+            .with_context(|| format!("cannot read the counters of {DEVICE}"))?;
         Stats::decode(&bytes).context("the counters are cut short")
     }
 }

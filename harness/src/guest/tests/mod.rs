@@ -19,6 +19,7 @@ mod lifecycle;
 mod malformed;
 mod many;
 mod memory;
+mod micro;
 mod monitor;
 mod netns;
 mod parameters;
@@ -172,6 +173,7 @@ pub fn all() -> Vec<GuestTest> {
     ]);
     tests.extend(baselines::tests());
     tests.extend(latency::tests());
+    tests.extend(micro::tests());
     tests.extend(conntrack::tests());
     let long = [
         upstreams::tests(),
