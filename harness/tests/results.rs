@@ -100,6 +100,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         reply: cost,
         first_packet: Some(6000),
         flow_memory: Some(640_000),
+        router: None,
         path: PathCost {
             ticks: path_ticks,
             nanoseconds: path_ticks,

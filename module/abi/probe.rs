@@ -21,7 +21,7 @@ pub const DEVICE: &str = "mutex_probe";
 /// First four bytes of a filter: "MTXQ".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXQ");
 /// Version of the records in this file.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Below two to this power a histogram is exact; above, its buckets are this many bits precise.
 pub const PRECISION_BITS: u32 = 12;
 /// Samples from two to this power on share the last bucket.
@@ -117,6 +117,10 @@ pub struct Report {
     pub min: u64,
     /// The dearest packet.
     pub max: u64,
+    /// The least from where one packet's way begins to where the next one's does, both on one CPU: of
+    /// packets that come at once, all that is done for one, the probe's own work included. 0 if
+    /// there were no two.
+    pub least_gap: u64,
     /// Sum by hook.
     pub hook_sum: [u64; HOOKS],
     /// Spans by hook.
@@ -127,7 +131,7 @@ pub struct Report {
 
 impl Report {
     /// Size in bytes.
-    pub const SIZE: usize = 8 * (7 + 2 * HOOKS);
+    pub const SIZE: usize = 8 * (8 + 2 * HOOKS);
     /// Size in bytes of one bucket pair.
     pub const BUCKET_SIZE: usize = 8;
 
@@ -140,6 +144,7 @@ impl Report {
             sum: reader.u64()?,
             min: reader.u64()?,
             max: reader.u64()?,
+            least_gap: reader.u64()?,
             ..Self::default()
         };
         for sum in &mut report.hook_sum {
@@ -161,6 +166,7 @@ impl Report {
             self.sum,
             self.min,
             self.max,
+            self.least_gap,
         ] {
             writer.put(&field.to_le_bytes())?;
         }
@@ -204,6 +210,7 @@ mod tests {
         let report = Report {
             packets: 1,
             max: 9,
+            least_gap: 10,
             hook_sum: [1, 2, 3, 4, 5],
             hook_spans: [6, 7, 8, 9, 10],
             buckets: 11,

@@ -55,6 +55,7 @@ struct Totals {
     sum: AtomicU64,
     min: AtomicU64,
     max: AtomicU64,
+    least_gap: AtomicU64,
     hook_sum: [AtomicU64; HOOKS],
     hook_spans: [AtomicU64; HOOKS],
     buckets: KVVec<AtomicU32>,
@@ -73,6 +74,7 @@ impl Totals {
             sum: AtomicU64::new(0),
             min: AtomicU64::new(u64::MAX),
             max: AtomicU64::new(0),
+            least_gap: AtomicU64::new(u64::MAX),
             hook_sum: Default::default(),
             hook_spans: Default::default(),
             buckets,
@@ -90,6 +92,7 @@ impl Totals {
             counter.store(0, Relaxed);
         }
         self.min.store(u64::MAX, Relaxed);
+        self.least_gap.store(u64::MAX, Relaxed);
         for counter in Iterator::chain(self.hook_sum.iter(), &self.hook_spans) {
             counter.store(0, Relaxed);
         }
@@ -138,6 +141,9 @@ struct Lane {
     // The spans of the packet so far, and a bit for each hook that it passed.
     spans: [AtomicU64; HOOKS],
     passed: AtomicU32,
+    // When its way began, and that of the packet before it.
+    begun: AtomicU64,
+    begun_before: AtomicU64,
     totals: [Totals; 2],
 }
 
@@ -151,6 +157,8 @@ impl Lane {
             interrupts: AtomicU64::new(0),
             spans: Default::default(),
             passed: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
+            begun_before: AtomicU64::new(0),
             totals: [Totals::new()?, Totals::new()?],
         })
     }
@@ -162,6 +170,14 @@ impl Lane {
         } else {
             original
         }
+    }
+
+    // A packet's way is over: how long after the one before did it begin?
+    fn note_gap(&self) {
+        let begun = self.begun.load(Relaxed);
+        let gap = begun.wrapping_sub(self.begun_before.swap(begun, Relaxed));
+        let least = &self.totals().least_gap;
+        least.store(least.load(Relaxed).min(gap), Relaxed);
     }
 
     // Gives up the packet that was followed, if there is one.
@@ -231,6 +247,9 @@ impl Meter {
         if let Some(span) = lane.spans.get(place as usize) {
             span.store(now.wrapping_sub(lane.started.load(Relaxed)), Relaxed);
         }
+        if matches!(place, Place::PreRouting | Place::LocalOut) {
+            lane.begun.store(lane.started.load(Relaxed), Relaxed);
+        }
         let passed = lane.passed.load(Relaxed) | 1 << place as u32;
         lane.passed.store(passed, Relaxed);
         if matches!(place, Place::LocalIn | Place::PostRouting) {
@@ -240,6 +259,7 @@ impl Meter {
             } else {
                 lane.totals().record(&lane.spans, passed);
             }
+            lane.note_gap();
         }
     }
 
@@ -302,6 +322,11 @@ impl Meter {
             max: all()
                 .map(|totals| totals.max.load(Relaxed))
                 .max()
+                .unwrap_or(0),
+            least_gap: all()
+                .map(|totals| totals.least_gap.load(Relaxed))
+                .min()
+                .filter(|&least| least != u64::MAX)
                 .unwrap_or(0),
             ..Report::default()
         };

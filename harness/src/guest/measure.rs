@@ -141,6 +141,12 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(cell.subject, error))?;
     let first = first_packet(&layout, &probe, traffic, target, delivery)?;
+    let router = if traffic.load.burst() > 1 && !waits(cell) {
+        let gap = measured.snapshot.original.report.least_gap;
+        Some(router(&layout, &probe, traffic, target, gap)?)
+    } else {
+        None
+    };
     if !cell.subject.tracks_connections() {
         conntrack::ensure_none(&layout.router)?;
     }
@@ -161,6 +167,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         delivery: *delivery,
         first_packet: first.map(|ticks| ticks.saturating_sub(original.overhead)),
         flow_memory,
+        router,
         original,
         reply: measured.snapshot.reply.net_of(&empty.reply)?,
         path: measured.path,
@@ -377,6 +384,51 @@ fn first_packet(
         histogram.iter().map(|(&ticks, &packets)| (ticks, packets)),
         50_000,
     ))
+}
+
+/// Whether packets of a burst wait for each other, so that the next one begins before all is done
+/// for one.
+fn waits(cell: &GuestCell) -> bool {
+    let batching = cell.parameters.get("perf_enable_batching");
+    batching.is_some_and(|value| value != "0")
+}
+
+/// What the router takes for one packet of a burst, from before it receives it until it receives the
+/// next one. `gap` is that with the probe's own work in it; what a second probe adds is taken off.
+fn router(
+    layout: &Layout,
+    probe: &Probe,
+    traffic: &Traffic,
+    target: Target,
+    gap: u64,
+) -> Result<u64, Stop> {
+    let second = Probe::open(&layout.router)?;
+    let ports = Flows::measured(traffic).ports();
+    second.reset(traffic.family, traffic.protocol, ports)?;
+    let few = Traffic {
+        load: Load::Closed {
+            round_trips: REHEARSAL,
+            burst: traffic.load.burst(),
+        },
+        ..*traffic
+    };
+    let mut delivery = Delivery::default();
+    let mut nothing = || Ok(());
+    let measured = exchange(
+        layout,
+        probe,
+        &few,
+        target,
+        None,
+        &mut delivery,
+        &mut nothing,
+    )?;
+    let with_both = measured.snapshot.original.report.least_gap;
+    let own = with_both.checked_sub(gap).filter(|_| gap != 0);
+    let router = own.and_then(|own| gap.checked_sub(own));
+    Ok(router.with_context(|| {
+        format!("packets of a burst are {gap} ticks apart, and {with_both} with a second probe")
+    })?)
 }
 
 impl Exchanged {

@@ -275,6 +275,9 @@ pub struct Measurement {
     pub first_packet: Option<u64>,
     /// Bytes of the kernel's memory that all flows together take; only of many flows.
     pub flow_memory: Option<u64>,
+    /// Ticks of all that the router does for one of packets that come at once, receiving and sending
+    /// included, the probe's own work taken off; only of bursts, unless their packets wait.
+    pub router: Option<u64>,
     /// The whole of a closed loop, generator and receivers included.
     pub path: PathCost,
     /// Round trips of a closed loop of single packets, each from the client to the client: nanoseconds

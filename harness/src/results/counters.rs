@@ -111,6 +111,7 @@ mod tests {
             reply: HookCost::default(),
             first_packet: None,
             flow_memory: None,
+            router: None,
             path: PathCost::default(),
             bulk: None,
             proxy_time: None,

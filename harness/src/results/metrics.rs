@@ -17,6 +17,8 @@ pub const HOOK_MEAN: &str = "hook.mean";
 pub const FIRST_PACKET: &str = "hook.first_packet";
 /// The kernel's memory of one of many flows.
 pub const MEMORY_PER_FLOW: &str = "memory_per_flow";
+/// All that the router does for one of packets that come at once.
+pub const ROUTER: &str = "router.packet";
 /// Mean time of a packet's whole path.
 pub const PATH_MEAN: &str = "path.mean";
 /// [`PATH_MEAN`] less that of `none`.
@@ -204,6 +206,8 @@ pub fn of(
         }
     }
     let path = ratio(measurement.path.ticks, measurement.path.packets);
+    let router = measurement.router.map(to_float);
+    add(ROUTER.to_owned(), Kind::Sampled, router);
     add(PATH_MEAN.to_owned(), Kind::Sampled, path);
     metrics.extend(
         measurement
@@ -348,6 +352,7 @@ mod tests {
             reply: cost(&[(40, 500), (100, 500)]),
             first_packet: Some(6000),
             flow_memory: Some(208_000),
+            router: Some(2_000),
             path: PathCost {
                 ticks: 20_000_000,
                 nanoseconds: 20_000_000,
@@ -395,6 +400,7 @@ mod tests {
             ("throughput.gbit", 4.36),
             // Of both together.
             ("cpu.proxy", 1_500_000_000.0 / 20_004_000.0),
+            ("router.packet", 2_000.0),
         ] {
             assert_eq!(value(&metrics, name), Some(expected), "{name}");
         }
@@ -432,6 +438,7 @@ mod tests {
             reply: HookCost::default(),
             first_packet: None,
             flow_memory: None,
+            router: None,
             path: PathCost::default(),
             bulk: None,
             proxy_time: None,

@@ -76,6 +76,7 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         reply: cost.clone(),
         first_packet: Some(6_000 + base),
         flow_memory: None,
+        router: None,
         path: PathCost {
             ticks: (12_000 + base) * 2_000,
             nanoseconds: (12_000 + base) * 2_000,
