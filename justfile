@@ -38,6 +38,10 @@ merge *args: build
 report *args: build
     {{mutexlab}} report --measure "$@"
 
+# Measure the five claims about the optimizations, and say which hold
+claims *args: build
+    {{mutexlab}} claims "$@"
+
 # Run all tests: on the host, and in guests with the kernel's checkers on
 test *args: build
     cargo test --workspace

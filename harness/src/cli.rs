@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::bisect::BisectCommand;
 use crate::boot_command::BootCommand;
+use crate::claims::ClaimsCommand;
 use crate::compare::command::CompareCommand;
 use crate::doctor::DoctorCommand;
 use crate::golden::GoldenCommand;
@@ -53,6 +54,7 @@ enum Command {
     Golden(GoldenCommand),
     Merge(MergeCommand),
     Report(ReportCommand),
+    Claims(ClaimsCommand),
     Test(TestCommand),
     Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
@@ -81,6 +83,7 @@ impl Cli {
             Command::Golden(command) => command.run(),
             Command::Merge(command) => command.run(),
             Command::Report(command) => command.run().map(|()| 0),
+            Command::Claims(command) => command.run(),
             Command::Test(command) => command.run(),
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),

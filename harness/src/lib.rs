@@ -8,6 +8,7 @@ pub mod bisect;
 pub mod boot;
 pub mod boot_command;
 pub mod call_graph;
+pub mod claims;
 pub mod cli;
 pub mod commit;
 pub mod compare;

@@ -103,6 +103,30 @@ impl Table {
         self.rows.push(fields.into_iter().collect());
     }
 
+    /// The same as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        let mut put = |fields: &mut dyn Iterator<Item = String>| {
+            let fields: Vec<String> = fields
+                .map(|field| field.replace('|', "\\|").replace('\n', " "))
+                .collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "| {} |", fields.join(" | "));
+        };
+        put(&mut self.head.iter().map(|(text, _)| text.clone()));
+        put(&mut self.head.iter().map(|(_, align)| {
+            match align {
+                Align::Left => ":--",
+                Align::Right => "--:",
+            }
+            .to_owned()
+        }));
+        for row in &self.rows {
+            put(&mut row.iter().map(|field| field.text.clone()));
+        }
+        text
+    }
+
     fn width(&self, column: usize) -> usize {
         let head = self
             .head
@@ -194,6 +218,16 @@ mod tests {
         assert_eq!(
             table.to_string(),
             "  name         n\n  a        1,234\n  longer       5\n  x\n"
+        );
+    }
+
+    #[test]
+    fn markdown_says_where_columns_are_aligned() {
+        let mut table = Table::new(&[("name", Align::Left), ("n", Align::Right)]);
+        table.row(["a|b".into(), "1".into()]);
+        assert_eq!(
+            table.markdown(),
+            "| name | n |\n| :-- | --: |\n| a\\|b | 1 |\n"
         );
     }
 
