@@ -47,9 +47,9 @@ test *args: build
     cargo test --workspace
     {{mutexlab}} test "$@"
 
-# Time the datapath's steps on this machine, with criterion: `just microbench find`
+# Time the steps of datapath and generator on this machine, with criterion: `just microbench find`
 microbench *args:
-    cargo bench -p mutex-datapath -- "$@"
+    cargo bench -p mutex-datapath -p harness -- "$@"
 
 # Look for inputs that break the datapath, so many seconds for each target: `./just fuzz 600 flow`
 fuzz seconds="60" *targets: (needs "cargo +nightly fuzz --version" "rustup toolchain install nightly; cargo install cargo-fuzz")

@@ -5,6 +5,7 @@
 mod ablation;
 mod baselines;
 mod delivery;
+mod travel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use crate::results::metrics::{
 use crate::results::record::{CellRecord, Results};
 use crate::results::stability;
 use crate::table::{number, Align, Field, Style, Table};
+use crate::traffic::Load;
 use crate::verdict::Verdict;
 
 /// Cells that are shown together: one kernel, one number of CPUs, one repetition.
@@ -61,6 +63,13 @@ pub fn text(results: &Results) -> String {
         ));
         say("");
         say(&percentiles(&group).to_string());
+        if travel::is_asked_for(&group) {
+            say(&Style::Dim.paint(
+                "  From end to end, in nanoseconds of the guest's clock: there and back, in an open loop                  from when\n  a packet should have been sent; and packets answered a second.",
+            ));
+            say("");
+            say(&travel::text(&group));
+        }
         if group.iter().any(|cell| cell.traffic.flows != 1) {
             say(&Style::Dim.paint(
                 "  What a flow costs: instructions of its first packet in the hooks, and bytes of the \
@@ -131,9 +140,16 @@ fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
         traffic.payload
     );
     for part in traffic.unusual() {
-        let part = match part.strip_suffix("flows") {
-            Some(_) => format!("{} flows", whole(traffic.flows.into())),
-            None => part,
+        let rate = match traffic.load {
+            Load::Open { rate, .. } => rate,
+            Load::Closed { .. } | Load::Bulk { .. } => 0,
+        };
+        let part = if part.ends_with("flows") {
+            format!("{} flows", whole(traffic.flows.into()))
+        } else if part.ends_with("pps") {
+            format!("{} a second", whole(rate.into()))
+        } else {
+            part
         };
         text.push_str(&format!(", {part}"));
     }

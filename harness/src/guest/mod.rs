@@ -6,6 +6,7 @@ pub mod command;
 pub mod flows;
 pub mod protocol;
 pub mod tests;
+pub mod wire;
 
 mod agent;
 mod arrivals;
@@ -55,5 +56,4 @@ mod tcp;
 mod traffic;
 mod tsc;
 mod user_proxy;
-mod wire;
 mod wire_client;

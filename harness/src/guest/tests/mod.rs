@@ -22,6 +22,7 @@ mod memory;
 mod micro;
 mod monitor;
 mod netns;
+mod open_loop;
 mod parameters;
 mod path_mtu;
 mod pinned;
@@ -188,6 +189,7 @@ pub fn all() -> Vec<GuestTest> {
         time_outs::tests(),
         netns::tests(),
         flood::tests(),
+        open_loop::tests(),
         faults::tests(),
     ];
     tests.extend(long.into_iter().flatten().map(GuestTest::long));

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How long packets took from end to end, and how many a second got there.
+
+use super::{missing, traffic_fields, traffics, value, Group};
+use crate::plan;
+use crate::results::record::CellRecord;
+use crate::results::travel::{
+    DUPLICATES, GENERATOR_BOUND, GENERATOR_LIMIT, GENERATOR_SHARE, LATENCY, LATENCY_FORWARD,
+    LATENESS, LOSS, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
+};
+use crate::table::{number, Align, Field, Style, Table};
+use crate::traffic::Load;
+use crate::verdict::Verdict;
+
+/// What is shown of the latency.
+const STATISTICS: [&str; 5] = ["p50", "p90", "p99", "p99.9", "max"];
+/// What befell packets; a column of it is shown if it befell any.
+const FATES: [(&str, &str); 3] = [
+    (LOSS, "lost"),
+    (REORDERED, "reordered"),
+    (DUPLICATES, "repeated"),
+];
+
+/// Whether this is asked for: times by open loops, rates by packets of several sizes.
+pub fn is_asked_for(group: &Group<'_>) -> bool {
+    let sizes = |cell: &&CellRecord| cell.traffic.payload;
+    let first = group.first().map(sizes);
+    group.iter().any(|cell| is_open(cell))
+        || group.iter().map(sizes).any(|size| Some(size) != first)
+}
+
+fn is_open(cell: &CellRecord) -> bool {
+    matches!(cell.traffic.load, Load::Open { .. })
+}
+
+/// The table, and what is to be said about it.
+pub fn text(group: &Group<'_>) -> String {
+    let open = group.iter().any(|cell| is_open(cell));
+    let mut head = vec![
+        ("way", Align::Left),
+        ("traffic", Align::Left),
+        ("subject", Align::Left),
+    ];
+    head.extend(STATISTICS.map(|name| (name, Align::Right)));
+    let fates: Vec<_> = FATES
+        .into_iter()
+        .filter(|&(name, _)| group.iter().any(|cell| cell.metric(name) > Some(0.0)))
+        .collect();
+    if open {
+        head.push(("one way p50", Align::Right));
+        head.push(("late p99.9", Align::Right));
+        head.extend(fates.iter().map(|&(_, name)| (name, Align::Right)));
+    }
+    head.extend([("packets/s", Align::Right), ("Gbit/s", Align::Right)]);
+    if open {
+        head.push(("of the generator's", Align::Right));
+    }
+    let mut table = Table::new(&head);
+    for traffic in traffics(group) {
+        let mut name = traffic_fields(&traffic);
+        for cell in group.iter().filter(|cell| cell.traffic == traffic) {
+            let mut fields = name.to_vec();
+            // Once for all subjects.
+            name = ["".into(), "".into()];
+            fields.push(plan::variant(cell.subject, &cell.parameters).into());
+            if cell.verdict != Verdict::Ok {
+                fields.push(Field::styled(cell.verdict.name(), Style::Bad));
+                table.row(fields);
+                continue;
+            }
+            let show = |name: &str| value(Some(cell), name);
+            fields.extend(STATISTICS.map(|statistic| show(&format!("{LATENCY}.{statistic}"))));
+            if open {
+                fields.push(show(&format!("{LATENCY_FORWARD}.p50")));
+                fields.push(show(&format!("{LATENESS}.p99.9")));
+                fields.extend(fates.iter().map(|&(name, _)| fate(cell, name)));
+            }
+            fields.push(show(THROUGHPUT_PPS));
+            fields.push(gigabits(cell));
+            if open {
+                fields.push(share(cell));
+            }
+            table.row(fields);
+        }
+    }
+    let mut text = table.to_string();
+    if !open {
+        return text;
+    }
+    for cell in group.iter().filter(|cell| is_bounded(cell)) {
+        let limit = cell.metric(GENERATOR_LIMIT).unwrap_or_default();
+        let line = format!(
+            "{}: bounded by the generator, which by itself does {} packets a second",
+            cell.id,
+            number(limit)
+        );
+        text.push_str(&format!("\n  {} {line}", Style::Bad.paint("warning:")));
+    }
+    text.push('\n');
+    text
+}
+
+fn fate(cell: &CellRecord, name: &str) -> Field {
+    match cell.metric(name) {
+        None => missing(),
+        Some(packets) if packets > 0.0 => Field::styled(number(packets), Style::Bad),
+        Some(_) => "0".into(),
+    }
+}
+
+fn gigabits(cell: &CellRecord) -> Field {
+    let rate = cell.metric(THROUGHPUT_GBIT);
+    rate.map_or_else(missing, |rate| format!("{rate:.4}").into())
+}
+
+/// The rate in percent of what the generator does by itself.
+fn share(cell: &CellRecord) -> Field {
+    let Some(share) = cell.metric(GENERATOR_SHARE) else {
+        return missing();
+    };
+    let style = if is_bounded(cell) {
+        Style::Bad
+    } else {
+        Style::Plain
+    };
+    Field::styled(format!("{} %", number(share.round())), style)
+}
+
+fn is_bounded(cell: &CellRecord) -> bool {
+    cell.metric(GENERATOR_SHARE) >= Some(GENERATOR_BOUND)
+}
