@@ -33,6 +33,7 @@ pub mod reproduce;
 pub mod results;
 pub mod scenario;
 pub mod schema;
+pub mod search;
 pub mod self_test;
 pub mod selfcheck;
 pub mod subject;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
 pub const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
 
+use crate::search::Goal;
+
 /// Where the client is.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -144,6 +146,9 @@ pub enum Load {
         /// New flows a second, each in the place of an old one.
         churn: u32,
     },
+    /// Open loops at one rate after the other, until the greatest is found at which no more packets
+    /// are lost than may be.
+    Search(Goal),
     /// One stream of TCP, as fast as it goes.
     #[serde(rename_all = "kebab-case")]
     Bulk {
@@ -158,7 +163,7 @@ impl Load {
     pub const fn burst(&self) -> u32 {
         match self {
             Self::Closed { burst, .. } => *burst,
-            Self::Open { .. } | Self::Bulk { .. } => 1,
+            Self::Open { .. } | Self::Search(_) | Self::Bulk { .. } => 1,
         }
     }
 }
@@ -321,6 +326,11 @@ impl Traffic {
                     parts.push(format!("churn{churn}"));
                 }
             }
+            // Non-drop rate and partial-drop rate.
+            Load::Search(Goal { loss_ppm: 0, .. }) => parts.push("ndr".to_owned()),
+            Load::Search(Goal { loss_ppm, .. }) => {
+                parts.push(format!("pdr{}", f64::from(loss_ppm) / 1e4));
+            }
             Load::Bulk { .. } => parts.push("bulk".to_owned()),
         }
         parts
@@ -365,6 +375,19 @@ mod tests {
             rare.name(),
             "forward-v4-udp-imix-stack-1000flows-zipf-50000pps-churn100"
         );
+        let search = |loss_ppm| Traffic {
+            load: Load::Search(Goal {
+                from: 1,
+                to: 2,
+                resolution: 1,
+                loss_ppm,
+                repeats: 1,
+                trial_ms: 1,
+            }),
+            ..USUAL
+        };
+        assert_eq!(search(0).name(), "forward-v4-udp-64-ndr");
+        assert_eq!(search(1_000).name(), "forward-v4-udp-64-pdr0.1");
         let burst = Traffic {
             load: Load::Closed {
                 round_trips: 1,

@@ -103,7 +103,7 @@ fn exchange(
             closed_loop.round_trips(times(traffic.warm_up), delivery)?;
             thread::sleep(SETTLED);
             closed_loop.paced_round_trips(times(REHEARSAL), delivery, &mut |_| {})?;
-            let packets = closed_loop.packets();
+            let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
             let before = installed.proxy_time()?;
             let mut each = Recorder::new();
             let mut ticks = 0;
@@ -115,7 +115,7 @@ fn exchange(
                 ticks,
                 nanoseconds: tsc::nanoseconds(ticks),
                 packets: closed_loop.packets() - packets,
-                bytes: closed_loop.bytes(),
+                bytes: closed_loop.bytes() - bytes,
             };
             let proxy_time = rise(before, installed.proxy_time()?);
             installed.ensure_at_work(&layout.router)?;
@@ -140,7 +140,7 @@ fn exchange(
                 ..Spent::default()
             })
         }
-        Load::Open { .. } => {
+        Load::Open { .. } | Load::Search(_) => {
             Err(anyhow!("there is no open loop between sockets: {}", traffic.name()).into())
         }
     }

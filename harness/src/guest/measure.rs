@@ -26,6 +26,7 @@ use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
 use super::tsc;
 use crate::histogram::{Histogram, Recorder};
+use crate::search::{Goal, Search, Searched, Step, Trial};
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
@@ -81,7 +82,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     }
     let limit = match traffic.load {
-        Load::Open { .. } => open_loop::limit(traffic)?,
+        Load::Open { .. } | Load::Search(_) => open_loop::limit(traffic)?,
         Load::Closed { .. } | Load::Bulk { .. } => 0,
     };
     let layout = Layout::new()?;
@@ -290,6 +291,12 @@ fn exchange(
             let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
             in_open_loop(&mut generator, probe, traffic, &stream, delivery)
         }
+        Load::Search(goal) => {
+            let connections = closed_loop.hand_over();
+            let wire = layout.wire(target);
+            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
+            search(&mut generator, probe, traffic, goal, delivery)
+        }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
     }
 }
@@ -352,6 +359,48 @@ fn in_open_loop(
         round_trip: None,
         open: Some(open),
     })
+}
+
+/// Tries rates until the one that `goal` looks for is found, and gives the last good trial at it, or the
+/// last of all if none was good.
+fn search(
+    generator: &mut Generator,
+    probe: &Probe,
+    traffic: &Traffic,
+    goal: Goal,
+    delivery: &mut Delivery,
+) -> Result<Exchanged, Stop> {
+    let mut search = Search::new(goal);
+    let mut trials = Vec::new();
+    let mut good = BTreeMap::new();
+    let mut last = None;
+    let rate = loop {
+        let rate = match search.next() {
+            Step::Try(rate) => rate,
+            Step::Done(rate) => break rate,
+        };
+        let stream = Stream {
+            packets: goal.packets(rate),
+            rate,
+            churn: 0,
+        };
+        let exchanged = in_open_loop(generator, probe, traffic, &stream, delivery)?;
+        let trial = exchanged.trial(&goal, rate);
+        search.take(&trial);
+        trials.push(trial);
+        if goal.accepts(&trial) {
+            good.insert(rate, exchanged);
+        } else {
+            last = Some(exchanged);
+        }
+    };
+    let found = rate.and_then(|rate| good.remove(&rate)).or(last);
+    let mut exchanged = found.context("a search without a trial")?;
+    let searched = Searched { goal, rate, trials };
+    if let Some(open) = &mut exchanged.open {
+        open.searched = Some(searched);
+    }
+    Ok(exchanged)
 }
 
 /// What the first packet of a flow costs, the probe's own cost included: the median over further
@@ -432,6 +481,19 @@ fn router(
 }
 
 impl Exchanged {
+    /// A trial of a search at `rate`.
+    fn trial(&self, goal: &Goal, rate: u32) -> Trial {
+        let open = self.open.as_ref();
+        let late = open.and_then(|open| open.lateness.max()).unwrap_or(0);
+        Trial {
+            rate,
+            sent: open.map_or(0, |open| open.sent),
+            lost: open.map_or(0, |open| open.round_trip.lost),
+            // A hundredth of the trial, in nanoseconds.
+            in_time: late <= u64::from(goal.trial_ms) * 10_000,
+        }
+    }
+
     /// Fails if the probe overlooked a packet that was measured.
     fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
         let packets = u64::from(traffic.load.packets()) * u64::from(traffic.load.burst());
@@ -476,7 +538,7 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
         Target::Upstream => (delivery.at_upstream, delivery.at_original),
     };
     let wanted = match traffic.load {
-        Load::Open { .. } => [there, delivery.replies],
+        Load::Open { .. } | Load::Search(_) => [there, delivery.replies],
         Load::Closed { .. } | Load::Bulk { .. } => [delivery.sent; 2],
     };
     let astray = wanted != [there, delivery.replies]

@@ -277,6 +277,7 @@ impl Run {
             bytes: self.bytes,
             churned: 0,
             limit: 0,
+            searched: None,
         }
     }
 }

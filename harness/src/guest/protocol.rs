@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+use crate::search::Searched;
 pub use crate::subject::Subject;
 pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
 
@@ -383,6 +384,8 @@ pub struct OpenLoop {
     pub churned: u64,
     /// Packets a second that the generator sends, answers and receives with nothing in between.
     pub limit: u64,
+    /// The search for the rate, if it was one.
+    pub searched: Option<Searched>,
 }
 
 /// How packets of an open loop got to one place.

@@ -39,7 +39,7 @@ impl Traffic {
             );
         }
         let flows = self.flows;
-        let open = matches!(self.load, Load::Open { .. });
+        let open = matches!(self.load, Load::Open { .. } | Load::Search(_));
         if open && (self.ends, self.way) != (Ends::Wire, Way::Forward) {
             bail!("an open loop is of forwarded packets on the wire");
         }

@@ -240,7 +240,7 @@ impl Exclusion {
         let traffic = &cell.traffic;
         let (rate, churn) = match traffic.load {
             Load::Open { rate, churn, .. } => (Some(rate), Some(churn)),
-            Load::Closed { .. } | Load::Bulk { .. } => (None, None),
+            Load::Closed { .. } | Load::Search(_) | Load::Bulk { .. } => (None, None),
         };
         agrees(&self.kernel.as_deref(), &kernel)
             && agrees(&self.cpus, &cpus)
@@ -282,7 +282,7 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     let measured = match traffic.load {
         Load::Closed { round_trips, .. } => round_trips / 100,
         Load::Open { rate, packets, .. } => packets / rate,
-        Load::Bulk { .. } => 0,
+        Load::Search(_) | Load::Bulk { .. } => 0,
     };
     let idle = traffic.flows / 10_000 + measured;
     if all > 1 && idle > UDP_TIMEOUT / 3 {
@@ -384,6 +384,7 @@ mod tests {
                 rates: None,
                 packets: None,
                 churn: None,
+                search: None,
                 bulk: None,
             },
         }

@@ -25,6 +25,10 @@ pub const REORDERED: &str = "reordered";
 pub const DUPLICATES: &str = "duplicates";
 /// New flows that took the place of others.
 pub const FLOWS_REPLACED: &str = "flows.replaced";
+/// The greatest rate without loss that a search found.
+pub const NDR: &str = "ndr.pps";
+/// The greatest rate with as much loss as may be that a search found.
+pub const PDR: &str = "pdr.pps";
 /// Packets a second that the generator is capable of by itself.
 pub const GENERATOR_LIMIT: &str = "generator.limit";
 /// The rate that was asked for, or the one that was achieved if that is more, in percent of
@@ -107,6 +111,17 @@ fn open_loop(metrics: &mut Vec<Metric>, open: &OpenLoop) {
     let answered = open.round_trip.arrived.saturating_sub(1);
     throughput(metrics, answered, open.bytes, open.span);
     let achieved = metrics[start..].first().map_or(0.0, |pps| pps.value);
+    if let Some(searched) = &open.searched {
+        let name = if searched.goal.loss_ppm == 0 {
+            NDR
+        } else {
+            PDR
+        };
+        metrics.extend(searched.rate.map(|rate| {
+            let unit = Unit::PacketsPerSecond;
+            metric(name, unit, Better::Higher, Kind::Sampled, rate.into())
+        }));
+    }
     let mut add = |name: &str, unit: Unit, value: f64| {
         metrics.push(metric(name, unit, Better::Neither, Kind::Sampled, value));
     };
@@ -138,6 +153,7 @@ fn fates(metrics: &mut Vec<Metric>, direction: &str, transit: &Transit) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::{Goal, Searched};
 
     fn value(metrics: &[Metric], name: &str) -> Option<f64> {
         let found = metrics.iter().find(|metric| metric.name == name);
@@ -169,6 +185,18 @@ mod tests {
             bytes: 100_000,
             churned: 5,
             limit: 100_000,
+            searched: Some(Searched {
+                goal: Goal {
+                    from: 1,
+                    to: 100_000,
+                    resolution: 1,
+                    loss_ppm: 1_000,
+                    repeats: 1,
+                    trial_ms: 1,
+                },
+                rate: Some(50_000),
+                trials: Vec::new(),
+            }),
         };
         open_loop(&mut metrics, &open);
         for (name, expected) in [
@@ -184,6 +212,7 @@ mod tests {
             ("throughput.pps", 50_000.0),
             ("throughput.gbit", 0.04),
             ("flows.replaced", 5.0),
+            ("pdr.pps", 50_000.0),
             ("generator.limit", 100_000.0),
             ("generator.share", 50.0),
         ] {

@@ -126,10 +126,18 @@ impl TrafficMatrix {
         if self.bulk == Some(0) {
             return fault("bulk", "bulk must be at least 1 byte");
         }
+        if let Some(search) = &self.search {
+            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                return fault("search", "a search is of forwarded packets on the wire");
+            }
+            if let Some(message) = search.mistake() {
+                return fault("search", &message);
+            }
+        }
         if self.loads().is_empty() {
             return Err(Fault::at(
                 "traffic",
-                "there is no load: give round-trips, rates with packets, or bulk",
+                "there is no load: give round-trips, rates with packets, search, or bulk",
             ));
         }
         let bursts = (2..=MAX_BURST).contains(&self.burst)
@@ -215,6 +223,8 @@ impl Load {
         match *self {
             Self::Closed { round_trips, .. } => round_trips,
             Self::Open { packets, .. } => packets,
+            // Of the greatest rate: there are more trials, of fewer packets.
+            Self::Search(goal) => goal.to.saturating_mul(goal.trial_ms) / 1_000,
             Self::Bulk { .. } => 1,
         }
     }

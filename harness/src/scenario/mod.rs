@@ -4,6 +4,7 @@
 
 mod check;
 mod explain;
+mod search;
 mod values;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use explain::{nearest, Fault, Step};
+pub use search::SearchMatrix;
 pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;
@@ -79,8 +81,8 @@ pub enum Combine {
     Pairwise,
 }
 
-/// The combinations of traffic. Each of `round-trips`, `rates` and `bulk` that is given is a load
-/// of its own.
+/// The combinations of traffic. Each of `round-trips`, `rates`, `search` and `bulk` that is given is a
+/// load of its own.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrafficMatrix {
@@ -116,6 +118,8 @@ pub struct TrafficMatrix {
     pub packets: Option<u32>,
     /// New flows a second at each of these rates.
     pub churn: Option<Values<u32>>,
+    /// Search: the greatest rates at which no more packets are lost than may be.
+    pub search: Option<SearchMatrix>,
     /// Bulk: bytes of one stream of TCP, as fast as it goes. Only between ends of the stack.
     #[schemars(range(min = 1))]
     pub bulk: Option<u64>,
@@ -142,6 +146,8 @@ impl TrafficMatrix {
                 None => loads.push(open(0)),
             }
         }
+        let searches = self.search.iter().flat_map(SearchMatrix::goals);
+        loads.extend(searches.map(Load::Search));
         loads.extend(self.bulk.map(|bytes| Load::Bulk { bytes }));
         loads
     }

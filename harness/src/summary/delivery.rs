@@ -40,7 +40,7 @@ pub fn text(results: &Results) -> String {
         let told = cells.any(|cell| {
             cell.subject == subject
                 && cell.verdict == Verdict::Ok
-                && matches!(cell.traffic.load, Load::Open { .. })
+                && matches!(cell.traffic.load, Load::Open { .. } | Load::Search(_))
         });
         if !(complete || told) || elsewhere + damaged != 0 {
             astray.push(name);

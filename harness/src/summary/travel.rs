@@ -31,7 +31,7 @@ pub fn is_asked_for(group: &Group<'_>) -> bool {
 }
 
 fn is_open(cell: &CellRecord) -> bool {
-    matches!(cell.traffic.load, Load::Open { .. })
+    matches!(cell.traffic.load, Load::Open { .. } | Load::Search(_))
 }
 
 /// The table, and what is to be said about it.
