@@ -43,6 +43,7 @@ mod popularity;
 mod probe;
 mod proxy;
 pub(crate) mod random;
+mod resident;
 mod responder;
 mod ruleset;
 mod sabotage;

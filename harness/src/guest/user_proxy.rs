@@ -19,6 +19,7 @@ use super::namespace::Namespace;
 use super::netlink::RouteSocket;
 use super::nft;
 use super::protocol::{Family, Traffic, MICROSOCKS, REDSOCKS};
+use super::resident::Resident;
 use super::ruleset;
 use super::traffic::Target;
 
@@ -40,7 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A process that ends when this is dropped.
-struct Process(Child);
+struct Process {
+    child: Child,
+    // Kept, so that it need not wait for the host.
+    files: Vec<Resident>,
+}
 
 /// A proxy that is up.
 pub struct UserProxy {
@@ -126,8 +131,11 @@ impl Process {
                 .spawn()
                 .with_context(|| format!("cannot start {name}"))
         })?;
-        let mut process = Self(child);
-        if let Some(mut stdin) = process.0.stdin.take() {
+        let mut process = Self {
+            child,
+            files: Vec::new(),
+        };
+        if let Some(mut stdin) = process.child.stdin.take() {
             // Closed afterwards: that is the input's end.
             stdin
                 .write_all(input.as_bytes())
@@ -135,7 +143,11 @@ impl Process {
         }
         let deadline = Instant::now() + PATIENCE;
         while !listens(namespace, family, port)? {
-            if let Some(status) = process.0.try_wait().context("cannot ask for a process")? {
+            if let Some(status) = process
+                .child
+                .try_wait()
+                .context("cannot ask for a process")?
+            {
                 anyhow::bail!("{name} ended before it listened: {status}");
             }
             ensure!(
@@ -144,11 +156,12 @@ impl Process {
             );
             thread::sleep(POLL);
         }
+        process.files = Resident::of_process(process.child.id())?;
         Ok(process)
     }
 
     fn cpu_time(&self) -> Result<Duration> {
-        let pid = Pid::from_raw(i32::try_from(self.0.id())?);
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         let clock = clock_getcpuclockid(pid).context("a process has no clock")?;
         Ok(clock_gettime(clock)
             .context("cannot read a process's clock")?
@@ -159,8 +172,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
