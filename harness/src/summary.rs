@@ -342,7 +342,8 @@ mod tests {
     use crate::guest::protocol::{Delivery, Family, Load, Payload, Popularity, Protocol, Way};
     use crate::qemu::Accelerator;
     use crate::results::closure::{Closure, Host, QemuClosure};
-    use crate::results::metrics::{Better, Kind, Metric, Unit, CPU_PROXY};
+    use crate::results::cpu;
+    use crate::results::metrics::{Better, Kind, Metric, Unit};
     use crate::results::record::SCHEMA;
     use crate::scenario::Mode;
 
@@ -490,7 +491,7 @@ mod tests {
         };
         let mut tproxy = between(Subject::Tproxy, 50_000.0);
         tproxy.metrics.push(Metric {
-            name: CPU_PROXY.to_owned(),
+            name: cpu::PROXY.to_owned(),
             unit: Unit::Percent,
             value: 61.2,
             ..tproxy.metrics[0].clone()

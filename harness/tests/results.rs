@@ -111,6 +111,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         open: None,
         bulk: None,
         proxy_time: None,
+        cores: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 4)].into(),
     }

@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use anyhow::{anyhow, Result};
 
-use super::bulk::BulkStream;
+use super::bulk::{BulkStream, Received};
 use super::closed_loop::ClosedLoop;
 use super::conntrack;
+use super::cpu;
 use super::flows::Flows;
 use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
 use super::measure::{blame, rehearse, since, verify, QUIET, REHEARSAL, SETTLED};
 use super::offload::{self, Offload};
-use super::protocol::{BulkCost, Delivery, GuestCell, HookCost, Load, Measurement, PathCost};
+use super::protocol::{
+    BulkCost, CoreTime, Delivery, GuestCell, HookCost, Load, Measurement, PathCost,
+};
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop};
 use super::tsc;
@@ -28,8 +31,7 @@ use crate::histogram::{Histogram, Recorder};
 pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     if cell.ballast.is_some() || cell.mischief.is_some() {
-        let message = "ballast and mischief are for packets on the wire, not between sockets";
-        return Err(anyhow!(message).into());
+        return Err(anyhow!("ballast and mischief are for traffic on the wire").into());
     }
     let layout = Layout::new()?;
     cut_segments(&layout)?;
@@ -69,6 +71,7 @@ pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement,
         open: None,
         bulk: spent.bulk,
         proxy_time: spent.proxy_time,
+        cores: spent.cores,
         chains,
         counters,
     })
@@ -81,6 +84,7 @@ struct Spent {
     round_trip: Option<Histogram>,
     bulk: Option<BulkCost>,
     proxy_time: Option<u64>,
+    cores: Vec<CoreTime>,
 }
 
 /// Runs the load of `cell` on one flow, and looks before it is closed whether what is
@@ -103,7 +107,8 @@ fn exchange(
             closed_loop.round_trips(times(traffic.warm_up), delivery)?;
             thread::sleep(SETTLED);
             closed_loop.paced_round_trips(times(REHEARSAL), delivery, &mut |_| {})?;
-            let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
+            let packets = closed_loop.packets();
+            let received = Received::read(&layout.server)?;
             let before = installed.proxy_time()?;
             let mut each = Recorder::new();
             let mut ticks = 0;
@@ -111,13 +116,13 @@ fn exchange(
                 ticks += took;
                 each.record(tsc::nanoseconds(took));
             })?;
+            let proxy_time = rise(before, installed.proxy_time()?);
             let path = PathCost {
                 ticks,
                 nanoseconds: tsc::nanoseconds(ticks),
                 packets: closed_loop.packets() - packets,
-                bytes: closed_loop.bytes() - bytes,
+                bytes: Received::read(&layout.server)?.bytes - received.bytes,
             };
-            let proxy_time = rise(before, installed.proxy_time()?);
             installed.ensure_at_work(&layout.router)?;
             closed_loop.close(0, delivery)?;
             Ok(Spent {
@@ -130,13 +135,15 @@ fn exchange(
         Load::Bulk { bytes } => {
             let mut stream = BulkStream::open(layout, traffic, arrival, delivery)?;
             stream.warm_up(delivery)?;
-            let before = installed.proxy_time()?;
+            let (before, cores) = (installed.proxy_time()?, cpu::cores()?);
             let bulk = stream.measure(layout, bytes, delivery)?;
             let proxy_time = rise(before, installed.proxy_time()?);
+            let cores = cpu::since(&cores, &cpu::cores()?);
             installed.ensure_at_work(&layout.router)?;
             Ok(Spent {
                 bulk: Some(bulk),
                 proxy_time,
+                cores,
                 ..Spent::default()
             })
         }

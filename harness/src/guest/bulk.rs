@@ -7,11 +7,14 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::client::Client;
+use super::cpu::Workers;
 use super::flows::Flows;
 use super::layout::{Layout, SERVER_LINK};
 use super::namespace::Namespace;
@@ -26,16 +29,30 @@ use super::tsc;
 /// Bytes that the server answers with one message. They are made before and checked after the
 /// time that is measured.
 const PART: usize = 1 << 20;
+/// Fixed, since the kernel would let them grow by the time that packets take, which is another in each
+/// boot. The kernel takes them twice: the second half is for its own use (socket(7)).
+const SEND_BUFFER: usize = 512 << 10;
+/// See [`SEND_BUFFER`].
+const RECEIVE_BUFFER: usize = 1 << 20;
 /// Bytes of the answer.
 const ANSWER: usize = 64;
 /// Parts that go before what is measured: until the windows are open.
 const WARM_UP: u64 = 2;
+
+/// What a part took.
+#[derive(Default)]
+struct Took {
+    ticks: u64,
+    // Of this process, and of softirqs.
+    work: Duration,
+}
 
 /// An open stream.
 pub struct BulkStream {
     client: TcpStream,
     server: TcpStream,
     target: Target,
+    workers: Workers,
     parts: u32,
     sent: Vec<u8>,
     received: Vec<u8>,
@@ -52,11 +69,14 @@ impl BulkStream {
         let flows = Flows::measured(traffic);
         let mut client = StackClient::new(layout, traffic, flows)?;
         let mut server = StackServer::new(layout, traffic, flows, arrival)?;
+        server.set_receive_buffer(RECEIVE_BUFFER)?;
         client.open(0, delivery)?;
         client.establish(0, delivery)?;
         server.serve_until(0, Served::Acknowledged, delivery)?;
         let streams = client.into_stream().zip(server.into_stream());
         let (client, server) = streams.context("a bulk stream needs TCP")?;
+        setsockopt(&client, sockopt::SndBufForce, &SEND_BUFFER)
+            .context("cannot set the size of a send buffer")?;
         for stream in [&client, &server] {
             stream
                 .set_nonblocking(true)
@@ -66,6 +86,7 @@ impl BulkStream {
             client,
             server,
             target: arrival.target,
+            workers: Workers::find()?,
             parts: 0,
             sent: vec![0; PART],
             received: vec![0; PART],
@@ -85,24 +106,28 @@ impl BulkStream {
         delivery: &mut Delivery,
     ) -> Result<BulkCost, Stop> {
         let before = Received::read(&layout.server)?;
-        let mut ticks = 0;
+        let mut took = Took::default();
         let mut left = bytes;
         while left != 0 {
             let length = usize::try_from(left).map_or(PART, |left| left.min(PART));
-            ticks += self.part(length, delivery)?;
+            let part = self.part(length, delivery)?;
+            took.ticks += part.ticks;
+            took.work += part.work;
             left -= length as u64;
         }
         let after = Received::read(&layout.server)?;
         Ok(BulkCost {
             bytes,
-            ticks,
+            ticks: took.ticks,
+            nanoseconds: tsc::nanoseconds(took.ticks),
+            work: u64::try_from(took.work.as_nanos()).context("a stream took years")?,
             frames: after.frames - before.frames,
             frame_bytes: after.bytes - before.bytes,
         })
     }
 
-    /// Sends a part of the stream, and its answer back; returns how long both took.
-    fn part(&mut self, length: usize, delivery: &mut Delivery) -> Result<u64, Stop> {
+    /// Sends a part of the stream, and its answer back.
+    fn part(&mut self, length: usize, delivery: &mut Delivery) -> Result<Took, Stop> {
         let label = Label {
             flow: 0,
             sequence: self.parts,
@@ -115,6 +140,7 @@ impl BulkStream {
         let mut heard = [0; ANSWER];
 
         delivery.sent += 1;
+        let work = self.workers.time()?;
         let start = tsc::now();
         pass(
             &mut self.client,
@@ -124,6 +150,7 @@ impl BulkStream {
         )?;
         pass(&mut self.server, &answer, &mut self.client, &mut heard)?;
         let ticks = tsc::now() - start;
+        let work = self.workers.time()?.saturating_sub(work);
 
         *self.target.count(delivery) += 1;
         delivery.replies += 1;
@@ -137,7 +164,7 @@ impl BulkStream {
                 label.sequence
             )));
         }
-        Ok(ticks)
+        Ok(Took { ticks, work })
     }
 }
 
@@ -199,13 +226,16 @@ fn wait(from: &TcpStream, sends: bool, to: &TcpStream) -> Result<(), Stop> {
 }
 
 /// What the server's link has received.
-struct Received {
-    frames: u64,
-    bytes: u64,
+pub struct Received {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes, without their checksums.
+    pub bytes: u64,
 }
 
 impl Received {
-    fn read(server: &Namespace) -> Result<Self> {
+    /// Until now.
+    pub fn read(server: &Namespace) -> Result<Self> {
         // Not /proc/net: that is the main thread's.
         let path = "/proc/thread-self/net/dev";
         let text = server
@@ -247,6 +277,7 @@ mod tests {
             client,
             server,
             target: Target::Upstream,
+            workers: Workers::find().unwrap(),
             parts: 0,
             sent: vec![0; PART],
             received: vec![0; PART],

@@ -72,7 +72,7 @@ impl Dialogue {
         self.sizes.payload(Label { flow, sequence }.number())
     }
 
-    /// Bytes of the next answer to a flow.
+    /// Bytes of the next answer of a flow.
     pub fn answer_length(&self, flow: u32) -> usize {
         let sequence = self.flows[flow as usize].answered;
         self.sizes.payload(Label { flow, sequence }.number())

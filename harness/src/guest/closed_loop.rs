@@ -60,7 +60,7 @@ impl ClosedLoop {
         })
     }
 
-    /// The server treats its answers so from now on; only one on the wire can.
+    /// The server treats its answers so from now on.
     pub fn misbehave(&mut self, mischief: Option<Mischief>) {
         self.server.misbehave(mischief);
     }
@@ -159,8 +159,7 @@ impl ClosedLoop {
         }
     }
 
-    /// Bytes of the client's frames that reached the server until now; 0 between sockets, which see
-    /// none.
+    /// Bytes of the client's frames that reached a server on the wire until now.
     pub fn bytes(&self) -> u64 {
         self.server.bytes()
     }

@@ -176,6 +176,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         open: measured.open.map(|open| OpenLoop { limit, ..open }),
         bulk: None,
         proxy_time: None,
+        cores: Vec::new(),
         chains,
         counters,
     })

@@ -19,6 +19,7 @@ mod channel;
 mod client;
 mod closed_loop;
 mod conntrack;
+mod cpu;
 mod device;
 mod entropy;
 mod fault;

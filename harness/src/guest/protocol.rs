@@ -290,6 +290,8 @@ pub struct Measurement {
     pub bulk: Option<BulkCost>,
     /// Nanoseconds that a proxy's processes spent on what was measured.
     pub proxy_time: Option<u64>,
+    /// What each CPU did meanwhile; only of bulk.
+    pub cores: Vec<CoreTime>,
     /// The module's table at the end; `None` for other subjects.
     pub chains: Option<Chains>,
     /// The module's counters over the cell, by name; empty for other subjects.
@@ -410,6 +412,10 @@ pub struct BulkCost {
     pub bytes: u64,
     /// Ticks of the whole machine.
     pub ticks: u64,
+    /// The same in nanoseconds of the guest's clock.
+    pub nanoseconds: u64,
+    /// Nanoseconds that the agent, which is both ends, and the threads of softirqs spent on it.
+    pub work: u64,
     /// Ethernet frames that the server's link received.
     pub frames: u64,
     /// Their bytes, without their checksums.
@@ -427,4 +433,15 @@ pub struct Chains {
     pub empty: u64,
     /// Entries on the longest.
     pub longest: u64,
+}
+
+/// The time of one CPU, in hundredths of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreTime {
+    /// Its number.
+    pub cpu: u32,
+    /// Without anything to do.
+    pub idle: u64,
+    /// All.
+    pub all: u64,
 }

@@ -32,13 +32,11 @@ pub trait Server {
     /// Closes the connection from this end first, so that the client's stack keeps nothing in
     /// TIME_WAIT. Does nothing if there is no connection.
     fn finish(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop>;
-    /// Packets received and sent until now.
+    /// Packets received and sent until now; of sockets, messages.
     fn packets(&self) -> u64;
-    /// Bytes of the frames received until now; 0 if it sees none.
-    fn bytes(&self) -> u64 {
-        0
-    }
-    /// Treats answers so from now on, if it can.
+    /// Bytes of the frames received until now; of sockets, of the messages.
+    fn bytes(&self) -> u64;
+    /// Treats answers so from now on; sockets have no such answers.
     fn misbehave(&mut self, _: Option<Mischief>) {}
     /// Ends it, and leaves its connections' numbers, if flows have any that it knows.
     fn hand_over(self: Box<Self>) -> Vec<Numbers> {

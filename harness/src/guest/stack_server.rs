@@ -9,6 +9,7 @@ use std::os::linux::net::TcpStreamExt;
 
 use anyhow::{Context, Result};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_SIDE, UPSTREAM};
@@ -28,6 +29,7 @@ pub struct StackServer {
     wrong: Door,
     ends: Vec<End>,
     packets: u64,
+    bytes: u64,
     sizes: Sizes,
     message: Vec<u8>,
 }
@@ -55,6 +57,7 @@ impl StackServer {
                 .run(|| Door::open(traffic.protocol, address))
                 .with_context(|| format!("cannot listen at {address}"))
         };
+        let sizes = Sizes::of(traffic);
         Ok(Self {
             family: traffic.family,
             arrival,
@@ -63,9 +66,17 @@ impl StackServer {
             wrong: open(arrival.target.other())?,
             ends: (0..flows.count()).map(|_| End::default()).collect(),
             packets: 0,
-            sizes: Sizes::of(traffic),
-            message: vec![0; Sizes::of(traffic).max()],
+            bytes: 0,
+            // A byte more, so that what is too long is noticed.
+            message: vec![0; sizes.max() + 1],
+            sizes,
         })
+    }
+
+    /// Fixes the size of the receive buffers of connections that come from now on.
+    pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
+        setsockopt(&self.right, sockopt::RcvBufForce, &bytes)
+            .context("cannot set the size of a receive buffer")
     }
 
     /// The connection of the first flow, if there is one.
@@ -120,27 +131,27 @@ impl StackServer {
             flow,
             sequence: self.ends[flow as usize].requests,
         };
-        let (length, sender) = self.receive(flow, label, delivery)?;
-        self.packets += 1;
-        *self.arrival.target.count(delivery) += 1;
         let expected = self.sizes.payload(label.number());
-        let fits = length == expected;
-        if !fits || !payload::is_intact(&self.message[..length], Kind::Request, label) {
+        let (length, sender) = self.receive(flow, label, expected, delivery)?;
+        self.packets += 1;
+        self.bytes += length as u64;
+        *self.arrival.target.count(delivery) += 1;
+        let message = &mut self.message[..length];
+        if length != expected || !payload::is_intact(message, Kind::Request, label) {
             delivery.bad_payload += 1;
             return Err(Stop::Subject(format!(
-                "request {} of flow {flow} has other bytes than were sent: {:?}, {length} of {}",
+                "request {} of flow {flow} has other bytes than were sent: {:?}, {length} of \
+                 {expected}",
                 label.sequence,
-                Label::of(&self.message[..length]),
-                expected
+                Label::of(message)
             )));
         }
         let end = &mut self.ends[flow as usize];
         end.requests += 1;
-        let answer = &mut self.message[..length];
-        payload::fill(answer, Kind::Answer, label);
+        payload::fill(message, Kind::Answer, label);
         let sent = match (&mut end.stream, &self.right) {
-            (Some(stream), _) => stream.write_all(answer),
-            (None, Door::Udp(socket)) => socket.send_to(answer, sender).map(drop),
+            (Some(stream), _) => stream.write_all(message),
+            (None, Door::Udp(socket)) => socket.send_to(message, sender).map(drop),
             (None, Door::Tcp(_)) => Err(io::ErrorKind::NotConnected.into()),
         };
         sent.map_err(|error| Stop::Subject(format!("cannot answer flow {flow}: {error}")))?;
@@ -148,21 +159,19 @@ impl StackServer {
         Ok(())
     }
 
-    /// Receives a request; returns its length and whom it is from.
+    /// Receives a request of `expected` bytes; returns its length and whom it is from.
     fn receive(
         &mut self,
         flow: u32,
         label: Label,
+        expected: usize,
         delivery: &mut Delivery,
     ) -> Result<(usize, SocketAddr), Stop> {
         let what = || format!("request {} of flow {flow}", label.sequence);
         let received = match (&mut self.ends[flow as usize].stream, &self.right) {
             // Whose it is was looked at when it was accepted.
-            (Some(stream), _) => {
-                let length = self.sizes.payload(label.number());
-                read_message(stream, &mut self.message[..length])
-                    .map(|length| (length, self.flows.client(flow)))
-            }
+            (Some(stream), _) => read_message(stream, &mut self.message[..expected])
+                .map(|length| (length, self.flows.client(flow))),
             (None, Door::Udp(socket)) => socket.recv_from(&mut self.message),
             (None, Door::Tcp(_)) => Err(io::ErrorKind::NotConnected.into()),
         };
@@ -236,6 +245,10 @@ impl Server for StackServer {
 
     fn packets(&self) -> u64 {
         self.packets
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

@@ -13,9 +13,7 @@ use super::layout::{
     Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
 use super::payload;
-use super::protocol::{
-    Delivery, Ends, Family, Load, Popularity, Protocol, Traffic, Way, MAX_BURST,
-};
+use super::protocol::{Delivery, Ends, Family, Load, Protocol, Traffic, Way, MAX_BURST};
 use super::sizes::Sizes;
 use super::wire;
 
@@ -27,9 +25,6 @@ impl Traffic {
     /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
     /// flows that the client cannot have.
     pub fn check(&self) -> Result<()> {
-        if self.ends == Ends::Stack && self.popularity != Popularity::Uniform {
-            bail!("the agent has no generator for {}", self.name());
-        }
         let length = Sizes::of(self).max();
         let max = wire::payload_max(self.family, self.protocol);
         if !(payload::MIN..=max).contains(&length) {

@@ -104,8 +104,6 @@ mod tests {
 
     fn measurement(counters: &[(&str, u64)], chains: Option<Chains>) -> Measurement {
         Measurement {
-            round_trip: None,
-            open: None,
             delivery: Delivery::default(),
             original: HookCost::default(),
             reply: HookCost::default(),
@@ -113,8 +111,11 @@ mod tests {
             flow_memory: None,
             router: None,
             path: PathCost::default(),
+            round_trip: None,
+            open: None,
             bulk: None,
             proxy_time: None,
+            cores: Vec::new(),
             chains,
             counters: counters
                 .iter()

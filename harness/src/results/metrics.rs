@@ -5,8 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::travel::{THROUGHPUT_GBIT, THROUGHPUT_PPS};
-use super::{counters, travel};
+use super::{counters, cpu, travel};
 use crate::guest::protocol::{BulkCost, HookCost, Measurement, Subject};
 use crate::scenario::Mode;
 use crate::traffic::{Load, Traffic};
@@ -23,11 +22,8 @@ pub const ROUTER: &str = "router.packet";
 pub const PATH_MEAN: &str = "path.mean";
 /// [`PATH_MEAN`] less that of `none`.
 pub const PATH_OVER_NONE: &str = "path.over_none";
-/// What bulk costs, beside [`THROUGHPUT_GBIT`].
+/// What 1024 bytes of a stream take.
 pub const BULK_PER_KIB: &str = "bulk.per_kib";
-/// Of the time of what was measured, how much a proxy's processes spent, with the kernel's work
-/// for them.
-pub const CPU_PROXY: &str = "cpu.proxy";
 /// Percentiles by name, in thousandths of a percent.
 pub const PERCENTILES: [(&str, u32); 5] = [
     ("p50", 50_000),
@@ -137,7 +133,7 @@ pub struct Clock {
 
 impl Clock {
     /// Ticks in the unit of the mode: instructions, or nanoseconds.
-    fn time(self, ticks: f64) -> f64 {
+    pub(super) fn time(self, ticks: f64) -> f64 {
         match self.mode {
             Mode::Virtual => ticks,
             Mode::Wall => ticks * 1e6 / to_float(self.khz.max(1)),
@@ -209,13 +205,8 @@ pub fn of(
     let router = measurement.router.map(to_float);
     add(ROUTER.to_owned(), Kind::Sampled, router);
     add(PATH_MEAN.to_owned(), Kind::Sampled, path);
-    metrics.extend(
-        measurement
-            .bulk
-            .iter()
-            .flat_map(|bulk| of_bulk(bulk, clock)),
-    );
-    metrics.extend(of_proxy(measurement, clock));
+    metrics.extend(measurement.bulk.map(|bulk| of_bulk(&bulk, clock)));
+    metrics.extend(cpu::of(measurement, clock));
     metrics.extend(counters::of(measurement, clock.mode));
     metrics.extend(measurement.flow_memory.map(|bytes| Metric {
         name: MEMORY_PER_FLOW.to_owned(),
@@ -228,57 +219,20 @@ pub fn of(
     metrics
 }
 
-/// The share of a proxy in user space.
-fn of_proxy(measurement: &Measurement, clock: Clock) -> Option<Metric> {
-    let bulk = measurement.bulk.map_or(0, |bulk| bulk.ticks);
-    let elapsed = clock.time(to_float(measurement.path.ticks + bulk));
-    let proxy = to_float(measurement.proxy_time?);
-    (elapsed > 0.0).then(|| Metric {
-        name: CPU_PROXY.to_owned(),
-        unit: Unit::Percent,
-        better: Better::Lower,
-        kind: Kind::Sampled,
-        value: 100.0 * proxy / elapsed,
-    })
-}
-
-/// What a stream took, and how fast it was.
-fn of_bulk(bulk: &BulkCost, clock: Clock) -> Vec<Metric> {
+/// What a stream took.
+fn of_bulk(bulk: &BulkCost, clock: Clock) -> Metric {
     // Of the guest's clock, on which an instruction of virtual mode takes one.
     let nanoseconds = clock.time(to_float(bulk.ticks));
-    let seconds = nanoseconds / 1e9;
-    let per_kib = match clock.mode {
-        Mode::Virtual => Unit::InstructionsPerKib,
-        Mode::Wall => Unit::NanosecondsPerKib,
-    };
-    let all = [
-        (
-            BULK_PER_KIB,
-            per_kib,
-            Better::Lower,
-            nanoseconds * 1024.0 / to_float(bulk.bytes),
-        ),
-        (
-            THROUGHPUT_PPS,
-            Unit::PacketsPerSecond,
-            Better::Higher,
-            to_float(bulk.frames) / seconds,
-        ),
-        (
-            THROUGHPUT_GBIT,
-            Unit::GigabitsPerSecond,
-            Better::Higher,
-            8.0 * to_float(bulk.frame_bytes) / seconds / 1e9,
-        ),
-    ];
-    all.map(|(name, unit, better, value)| Metric {
-        name: name.to_owned(),
-        unit,
-        better,
+    Metric {
+        name: BULK_PER_KIB.to_owned(),
+        unit: match clock.mode {
+            Mode::Virtual => Unit::InstructionsPerKib,
+            Mode::Wall => Unit::NanosecondsPerKib,
+        },
+        better: Better::Lower,
         kind: Kind::Sampled,
-        value,
-    })
-    .into()
+        value: nanoseconds * 1024.0 / to_float(bulk.bytes),
+    }
 }
 
 /// [`PATH_OVER_NONE`] from the paths of a subject and of `none`.
@@ -364,10 +318,13 @@ mod tests {
             bulk: Some(BulkCost {
                 bytes: 2048,
                 ticks: 4_000,
+                nanoseconds: 4_000,
+                work: 3_000,
                 frames: 2,
                 frame_bytes: 2_180,
             }),
-            proxy_time: Some(15_000_000),
+            proxy_time: None,
+            cores: Vec::new(),
             chains: None,
             counters: BTreeMap::new(),
         }
@@ -398,8 +355,6 @@ mod tests {
             ("bulk.per_kib", 2_000.0),
             ("throughput.pps", 500_000.0),
             ("throughput.gbit", 4.36),
-            // Of both together.
-            ("cpu.proxy", 1_500_000_000.0 / 20_004_000.0),
             ("router.packet", 2_000.0),
         ] {
             assert_eq!(value(&metrics, name), Some(expected), "{name}");

@@ -5,6 +5,7 @@
 
 pub mod closure;
 mod counters;
+pub mod cpu;
 pub mod derive;
 pub mod file;
 pub mod metrics;

@@ -4,7 +4,7 @@
 //! a second. All count by the guest's clock.
 
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
-use crate::guest::protocol::{Measurement, OpenLoop, PathCost, Transit};
+use crate::guest::protocol::{BulkCost, Measurement, OpenLoop, PathCost, Transit};
 use crate::histogram::Histogram;
 
 /// Time from when a packet should have been sent to its answer; in a closed loop, from when it was.
@@ -13,7 +13,7 @@ pub const LATENCY: &str = "latency";
 pub const LATENCY_FORWARD: &str = "latency.forward";
 /// By how much later packets of an open loop were sent than they should have been.
 pub const LATENESS: &str = "lateness";
-/// Packets of the client that were answered, a second.
+/// Packets of the client that were answered, a second; of a stream, frames that reached the server.
 pub const THROUGHPUT_PPS: &str = "throughput.pps";
 /// Bits of their frames.
 pub const THROUGHPUT_GBIT: &str = "throughput.gbit";
@@ -44,11 +44,10 @@ pub(super) fn of(measurement: &Measurement) -> Vec<Metric> {
     if let Some(round_trip) = &measurement.round_trip {
         times(&mut metrics, LATENCY, round_trip);
     }
-    match &measurement.open {
-        Some(open) => open_loop(&mut metrics, open),
-        // A stream has its own.
-        None if measurement.bulk.is_some() => {}
-        None => closed_loop(&mut metrics, &measurement.path),
+    match (&measurement.open, &measurement.bulk) {
+        (Some(open), _) => open_loop(&mut metrics, open),
+        (None, Some(bulk)) => stream(&mut metrics, bulk),
+        (None, None) => closed_loop(&mut metrics, &measurement.path),
     }
     metrics
 }
@@ -91,14 +90,18 @@ fn throughput(metrics: &mut Vec<Metric>, packets: u64, bytes: u64, nanoseconds: 
     let pps = ratio(packets, nanoseconds).map(|each| each * 1e9);
     add(THROUGHPUT_PPS, Unit::PacketsPerSecond, pps);
     // A bit a nanosecond is 10^9 a second.
-    // Sockets see no frames.
-    let gbit = ratio(8 * bytes, nanoseconds).filter(|_| bytes > 0);
+    let gbit = ratio(8 * bytes, nanoseconds);
     add(THROUGHPUT_GBIT, Unit::GigabitsPerSecond, gbit);
 }
 
 fn closed_loop(metrics: &mut Vec<Metric>, path: &PathCost) {
     // Half of the packets are answers.
     throughput(metrics, path.packets / 2, path.bytes, path.nanoseconds);
+}
+
+/// Frames that reached the server, of a stream.
+fn stream(metrics: &mut Vec<Metric>, bulk: &BulkCost) {
+    throughput(metrics, bulk.frames, bulk.frame_bytes, bulk.nanoseconds);
 }
 
 fn open_loop(metrics: &mut Vec<Metric>, open: &OpenLoop) {

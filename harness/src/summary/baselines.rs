@@ -4,7 +4,8 @@
 
 use super::{missing, traffic_fields, traffics, value};
 use crate::guest::protocol::{Subject, Traffic};
-use crate::results::metrics::{BULK_PER_KIB, CPU_PROXY, PATH_MEAN};
+use crate::results::cpu::PROXY;
+use crate::results::metrics::{BULK_PER_KIB, PATH_MEAN};
 use crate::results::record::CellRecord;
 use crate::results::travel::THROUGHPUT_GBIT;
 use crate::table::{number, Align, Field, Table};
@@ -100,7 +101,7 @@ impl Line {
                 Some(format!("{ratio:.2}").into())
             }
             Self::Throughput => Some(format!("{:.2}", cell.metric(THROUGHPUT_GBIT)?).into()),
-            Self::Proxy => Some(format!("{:.0}", cell.metric(CPU_PROXY)?).into()),
+            Self::Proxy => Some(format!("{:.0}", cell.metric(PROXY)?).into()),
         }
     }
 }

@@ -87,6 +87,7 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         open: None,
         bulk: None,
         proxy_time: None,
+        cores: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 1_000)].into(),
     };
