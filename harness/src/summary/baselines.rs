@@ -4,7 +4,7 @@
 
 use super::{missing, traffic_fields, traffics, value};
 use crate::guest::protocol::{Subject, Traffic};
-use crate::results::cpu::PROXY;
+use crate::results::cpu::{BUSY, PROXY};
 use crate::results::metrics::{BULK_PER_KIB, PATH_MEAN};
 use crate::results::record::CellRecord;
 use crate::results::travel::THROUGHPUT_GBIT;
@@ -62,15 +62,17 @@ enum Line {
     OverNone,
     OfModule,
     Throughput,
+    Busy,
     Proxy,
 }
 
 impl Line {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Whole,
         Self::OverNone,
         Self::OfModule,
         Self::Throughput,
+        Self::Busy,
         Self::Proxy,
     ];
 
@@ -80,6 +82,7 @@ impl Line {
             Self::OverNone => "over none",
             Self::OfModule => "all / module's",
             Self::Throughput => "Gbit/s",
+            Self::Busy => "% busy",
             Self::Proxy => "% in the proxy",
         }
     }
@@ -100,7 +103,10 @@ impl Line {
                 let ratio = whole(cell)? / row.whole(Subject::Module)?;
                 Some(format!("{ratio:.2}").into())
             }
+            // Messages wait for each other: theirs says nothing new.
+            Self::Throughput if cell.metric(BULK_PER_KIB).is_none() => None,
             Self::Throughput => Some(format!("{:.2}", cell.metric(THROUGHPUT_GBIT)?).into()),
+            Self::Busy => Some(format!("{:.0}", cell.metric(BUSY)?).into()),
             Self::Proxy => Some(format!("{:.0}", cell.metric(PROXY)?).into()),
         }
     }
