@@ -85,7 +85,8 @@ impl UserProxy {
         let mut server = Command::new(MICROSOCKS);
         // Its connections come from its own address, so that a server can tell.
         server.args(["-i", &socks, "-p", &SOCKS_PORT.to_string(), "-b", &socks]);
-        let server = Process::start(server, "", &layout.server, traffic.family, SOCKS_PORT)?;
+        let server = Process::start(server, "", &layout.server, traffic.family, SOCKS_PORT)?
+            .kept_in_memory()?;
         let config = format!(
             "base {{ log_debug = off; log_info = off; daemon = off; redirector = iptables; }}\n\
              redsocks {{ local_ip = {}; local_port = {PROXY_PORT};\n\
@@ -94,7 +95,8 @@ impl UserProxy {
         );
         let mut proxy = Command::new(REDSOCKS);
         proxy.args(["-c", "/proc/self/fd/0"]);
-        let proxy = Process::start(proxy, &config, &layout.router, traffic.family, PROXY_PORT)?;
+        let proxy = Process::start(proxy, &config, &layout.router, traffic.family, PROXY_PORT)?
+            .kept_in_memory()?;
         nft::load(&layout.router, &ruleset::redirect(traffic, PROXY_PORT))?;
         Ok(Self {
             family: traffic.family,
@@ -156,8 +158,13 @@ impl Process {
             );
             thread::sleep(POLL);
         }
-        process.files = Resident::of_process(process.child.id())?;
         Ok(process)
+    }
+
+    /// The same with its files in memory; our own program sees to that itself.
+    fn kept_in_memory(mut self) -> Result<Self> {
+        self.files = Resident::of_process(self.child.id())?;
+        Ok(self)
     }
 
     fn cpu_time(&self) -> Result<Duration> {
