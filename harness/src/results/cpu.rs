@@ -68,6 +68,7 @@ mod tests {
 
     fn shares(path: u64, bulk: Option<BulkCost>, cores: Vec<CoreTime>) -> Vec<(String, f64)> {
         let measurement = Measurement {
+            router: None,
             delivery: Delivery::default(),
             original: HookCost::default(),
             reply: HookCost::default(),
