@@ -156,7 +156,10 @@ pub fn of(
     // How many flows share a chain of connection tracking's is another matter in each boot.
     // It does some things once a tick only, and in an open loop packets come when they come.
     let closed = matches!(traffic.load, Load::Closed { .. });
-    let exact = exact_if(traffic.flows == 1 && closed || !subject.tracks_connections());
+    // Packets that come at once find the allocator's caches in another state now and then.
+    let alone = traffic.load.burst() == 1;
+    let steady = traffic.flows == 1 && closed || !subject.tracks_connections();
+    let exact = exact_if(alone && steady);
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
         metrics.extend(value.map(|ticks| Metric {

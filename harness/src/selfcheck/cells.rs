@@ -9,9 +9,9 @@ use crate::traffic::{Load, Protocol, Way};
 /// Numbers of instructions that are put into the path.
 pub const BALLASTS: [u16; 4] = [0, 1, 10, 100];
 
-/// Packets of a cell whose server misbehaves, and how many of a second: one at a time is on its way,
-/// unless it is delayed.
-pub const PACKETS: u32 = 1_000;
+/// Packets of a cell whose server misbehaves, and how many a second: one at a time is on its way,
+/// unless it is delayed. The last of them is treated well, as there is nothing to overtake it.
+pub const PACKETS: u32 = 1_005;
 const RATE: u32 = 10_000;
 /// Each so-and-so-manyth answer is treated badly.
 pub const EVERY: u32 = 10;
