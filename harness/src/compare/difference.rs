@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::bootstrap::{self, Interval};
-use super::run::{Cell, Definition, Run};
-use crate::results::metrics::{Better, Kind, Unit, HOOK_MEAN};
+use super::pairing::{Pairing, Series};
+use super::run::{Cell, Run};
+use crate::results::metrics::{Better, Kind, Unit};
 use crate::verdict::Verdict;
 
 /// A sampled metric has changed only if it did so by at least this part of the larger mean: what
@@ -405,111 +406,6 @@ fn only<'a>(these: &'a Run, those: &Run) -> Vec<&'a str> {
     ids.filter(|id| !those.cells.contains_key(*id))
         .map(String::as_str)
         .collect()
-}
-
-/// Which metric of A is which of B.
-struct Pairing<'a> {
-    a: Vec<Half<'a>>,
-    b: Vec<Half<'a>>,
-    places: BTreeMap<&'a str, usize>,
-}
-
-/// A metric of a cell, boot by boot.
-struct Series<'a> {
-    index: usize,
-    definition: &'a Definition,
-    values: Vec<f64>,
-}
-
-/// The metrics of a cell that were asked for, by the places of their names. One that is sampled in
-/// any boot is sampled.
-fn series<'a>(halves: &[Half<'a>], cell: &Cell) -> BTreeMap<usize, Series<'a>> {
-    let mut found: BTreeMap<usize, Series<'a>> = BTreeMap::new();
-    for boot in cell.boots.values() {
-        for &(index, value) in &boot.values {
-            let Half {
-                definition,
-                place: Some(place),
-                ..
-            } = halves[index]
-            else {
-                continue;
-            };
-            let series = found.entry(place).or_insert_with(|| Series {
-                index,
-                definition,
-                values: Vec::new(),
-            });
-            if definition.kind == Kind::Sampled {
-                series.definition = definition;
-            }
-            series.values.push(value);
-        }
-    }
-    found
-}
-
-struct Half<'a> {
-    definition: &'a Definition,
-    /// The place of its name; none if it was not asked for.
-    place: Option<usize>,
-    /// Whether it stood alone in a cell.
-    alone: bool,
-}
-
-impl<'a> Pairing<'a> {
-    fn of(a: &'a [Definition], b: &'a [Definition], part: Option<&str>) -> Self {
-        let mut places: BTreeMap<&str, usize> = [(HOOK_MEAN, 0)].into();
-        for definition in a.iter().chain(b) {
-            let next = places.len();
-            places.entry(&definition.name).or_insert(next);
-        }
-        let halves = |definitions: &'a [Definition]| {
-            let half = |definition: &'a Definition| Half {
-                definition,
-                place: part
-                    .is_none_or(|part| definition.name.contains(part))
-                    .then(|| places[definition.name.as_str()]),
-                alone: false,
-            };
-            definitions.iter().map(half).collect()
-        };
-        Self {
-            a: halves(a),
-            b: halves(b),
-            places,
-        }
-    }
-
-    /// In which order metrics are told.
-    fn place(&self, metric: &str) -> usize {
-        self.places.get(metric).copied().unwrap_or(usize::MAX)
-    }
-
-    /// The metrics that both have, with their values in the cell's boots.
-    fn pairs(&mut self, a: &Cell, b: &Cell) -> Vec<(Series<'a>, Series<'a>)> {
-        let mut theirs = series(&self.b, b);
-        let mut pairs = Vec::new();
-        for (place, ours) in series(&self.a, a) {
-            match theirs.remove(&place) {
-                Some(theirs) => pairs.push((ours, theirs)),
-                None => self.a[ours.index].alone = true,
-            }
-        }
-        for alone in theirs.into_values() {
-            self.b[alone.index].alone = true;
-        }
-        pairs
-    }
-
-    /// The metrics that stood alone, of A and of B.
-    fn unpaired(&self) -> (Vec<&'a str>, Vec<&'a str>) {
-        let alone = |halves: &[Half<'a>]| {
-            let alone = halves.iter().filter(|half| half.alone);
-            alone.map(|half| half.definition.name.as_str()).collect()
-        };
-        (alone(&self.a), alone(&self.b))
-    }
 }
 
 #[cfg(test)]

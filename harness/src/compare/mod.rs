@@ -6,5 +6,6 @@ pub mod bootstrap;
 pub mod command;
 pub mod comparable;
 pub mod difference;
+mod pairing;
 pub mod run;
 pub mod text;
