@@ -65,7 +65,8 @@ pub fn text(results: &Results) -> String {
         say(&percentiles(&group).to_string());
         if travel::is_asked_for(&group) {
             say(&Style::Dim.paint(
-                "  From end to end, in nanoseconds of the guest's clock: there and back, in an open loop                  from when\n  a packet should have been sent; and packets answered a second.",
+                "  From end to end, in nanoseconds of the guest's clock: there and back, in an open loop \
+                 from when\n  a packet should have been sent; and packets answered a second.",
             ));
             say("");
             say(&travel::text(&group));

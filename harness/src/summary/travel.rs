@@ -2,12 +2,11 @@
 
 //! How long packets took from end to end, and how many a second got there.
 
-use super::{missing, traffic_fields, traffics, value, Group};
-use crate::plan;
+use super::{ablation, missing, traffic_fields, traffics, value, Group};
 use crate::results::record::CellRecord;
 use crate::results::travel::{
     DUPLICATES, GENERATOR_BOUND, GENERATOR_LIMIT, GENERATOR_SHARE, LATENCY, LATENCY_FORWARD,
-    LATENESS, LOSS, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
+    LATENESS, LOSS, NDR, PDR, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
 };
 use crate::table::{number, Align, Field, Style, Table};
 use crate::traffic::Load;
@@ -53,17 +52,25 @@ pub fn text(group: &Group<'_>) -> String {
         head.extend(fates.iter().map(|&(_, name)| (name, Align::Right)));
     }
     head.extend([("packets/s", Align::Right), ("Gbit/s", Align::Right)]);
+    let searched = group.iter().any(|cell| found(cell).is_some());
+    if searched {
+        head.push(("found rate", Align::Right));
+    }
     if open {
         head.push(("of the generator's", Align::Right));
     }
     let mut table = Table::new(&head);
+    let variants = ablation::variants(group);
     for traffic in traffics(group) {
         let mut name = traffic_fields(&traffic);
-        for cell in group.iter().filter(|cell| cell.traffic == traffic) {
+        let cells = group
+            .iter()
+            .filter(|cell| cell.traffic == traffic && ablation::is_shown(&variants, cell));
+        for cell in cells {
             let mut fields = name.to_vec();
             // Once for all subjects.
             name = ["".into(), "".into()];
-            fields.push(plan::variant(cell.subject, &cell.parameters).into());
+            fields.push(cell.variant().into());
             if cell.verdict != Verdict::Ok {
                 fields.push(Field::styled(cell.verdict.name(), Style::Bad));
                 table.row(fields);
@@ -78,6 +85,9 @@ pub fn text(group: &Group<'_>) -> String {
             }
             fields.push(show(THROUGHPUT_PPS));
             fields.push(gigabits(cell));
+            if searched {
+                fields.push(found(cell).map_or_else(missing, |rate| number(rate).into()));
+            }
             if open {
                 fields.push(share(cell));
             }
@@ -95,10 +105,14 @@ pub fn text(group: &Group<'_>) -> String {
             cell.id,
             number(limit)
         );
-        text.push_str(&format!("\n  {} {line}", Style::Bad.paint("warning:")));
+        text.push_str(&format!("  {} {line}\n", Style::Bad.paint("warning:")));
     }
-    text.push('\n');
     text
+}
+
+/// The rate that a search found.
+fn found(cell: &CellRecord) -> Option<f64> {
+    cell.metric(NDR).or_else(|| cell.metric(PDR))
 }
 
 fn fate(cell: &CellRecord, name: &str) -> Field {
