@@ -46,6 +46,7 @@ pub fn tests() -> Vec<GuestTest> {
             ),
             move || all_traffic(subject),
         )
+        .long()
     };
     let mut tests: Vec<GuestTest> = Subject::ALL.map(test).into();
     tests.push(GuestTest::single(
