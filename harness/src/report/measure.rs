@@ -17,17 +17,14 @@ use crate::results::closure::Tree;
 use crate::scenario::ScenarioFile;
 
 /// The scenarios that are measured, as far as there are such files, in the order of the report.
-/// Together they take less than five minutes on two cores, which `flows` with its 100,000 would
-/// not leave alone.
-pub const SCENARIOS: [&str; 8] = [
+/// Others would make it wait longer, and are shown if there are results of them.
+pub const SCENARIOS: [&str; 6] = [
     "quick",
     "baselines",
     "ablation",
     "flows",
     "scaling",
     "latency",
-    "throughput",
-    "unmatched",
 ];
 
 /// Measures what `archive` has no results of at HEAD. What fails becomes a warning: it must not
