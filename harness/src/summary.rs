@@ -15,6 +15,7 @@ use crate::results::metrics::{
 };
 use crate::results::record::{CellRecord, Results};
 use crate::results::stability;
+use crate::scenario::Mode;
 use crate::table::{number, Align, Field, Style, Table};
 use crate::traffic::Load;
 use crate::verdict::Verdict;
@@ -23,7 +24,14 @@ use crate::verdict::Verdict;
 type Group<'a> = Vec<&'a CellRecord>;
 
 /// What is told of cells on the wire.
-const HOOKS: &str = "Instructions a packet spends in netfilter's hooks, mean of both directions";
+const fn hooks(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Virtual => {
+            "Instructions a packet spends in netfilter's hooks, mean of both directions"
+        }
+        Mode::Wall => "Nanoseconds a packet spends in netfilter's hooks, mean of both directions",
+    }
+}
 
 /// The tables of a run, and what is to be said about them.
 pub fn text(results: &Results) -> String {
@@ -47,7 +55,7 @@ pub fn text(results: &Results) -> String {
         if group.is_empty() {
             continue;
         }
-        say(&heading(results, &group, HOOKS));
+        say(&heading(results, &group, hooks(results.mode)));
         say("");
         say(&costs(&group).to_string());
         if let Some(table) = ablation::table(&group) {
@@ -346,7 +354,6 @@ mod tests {
     use crate::results::cpu;
     use crate::results::metrics::{Better, Kind, Metric, Unit};
     use crate::results::record::SCHEMA;
-    use crate::scenario::Mode;
 
     fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
         let metric = |name: &str, value| Metric {

@@ -174,7 +174,8 @@ fn interleaved(scenario: &Scenario, machines: &[Machine<'_>]) -> Vec<PlannedBoot
         for (kernel, cpus, cells) in machines {
             let start = boots.len();
             for cell in cells {
-                let variant = variant(cell.subject, &cell.parameters);
+                // The name without what is implied.
+                let variant = cell.id.split('/').nth(2).unwrap_or(cell.subject.name());
                 let id = format!("{kernel}/{cpus}cpu/{variant}/boot{repetition}");
                 let there = boots[start..].iter().position(|boot| boot.id == id);
                 let place = there.map_or(boots.len(), |index| start + index);
