@@ -11,6 +11,7 @@
 
 pub mod bytes;
 pub mod histogram;
+pub mod marks;
 pub mod micro;
 pub mod monitor;
 pub mod probe;
