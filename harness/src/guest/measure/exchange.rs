@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One exchange of packets, of all that a cell's traffic has.
+
+use std::thread;
+
+use anyhow::{anyhow, Result};
+
+use super::super::closed_loop::ClosedLoop;
+use super::super::flows::Flows;
+use super::super::layout::Layout;
+use super::super::open_loop::{Generator, Stream};
+use super::super::probe::{Probe, Snapshot};
+use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
+use super::super::traffic::{Stop, Target};
+use super::super::tsc;
+use super::search::search;
+use super::{REHEARSAL, SETTLED};
+use crate::histogram::{Histogram, Recorder};
+
+/// Packets of an open loop before those that are measured.
+const LEAD_IN: u32 = 64;
+
+/// What one exchange of packets showed.
+pub struct Exchanged {
+    pub snapshot: Snapshot,
+    pub path: PathCost,
+    pub round_trip: Option<Histogram>,
+    pub open: Option<OpenLoop>,
+}
+
+/// Sends all packets of `traffic`: all flows are established, the warm-up, and what is measured. The
+/// host hears nothing in between, since any word to it moves the guest's virtual clock. Calls
+/// `established` when all flows are.
+pub fn exchange(
+    layout: &Layout,
+    probe: &Probe,
+    traffic: &Traffic,
+    target: Target,
+    mischief: Option<Mischief>,
+    delivery: &mut Delivery,
+    established: &mut dyn FnMut() -> Result<(), Stop>,
+) -> Result<Exchanged, Stop> {
+    let flows = Flows::measured(traffic);
+    let mut closed_loop = ClosedLoop::new(layout, traffic, flows, target)?;
+    for flow in 0..flows.count() {
+        closed_loop.open(flow..flow + 1, delivery)?;
+        closed_loop.establish(flow..flow + 1, delivery)?;
+    }
+    established()?;
+    closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
+    thread::sleep(SETTLED);
+    if flows.are_of_the_crowd() {
+        // What comes only once after that time is behind each flow, as it is behind a single one.
+        let measured = flows.picks().take(traffic.load.packets() as usize);
+        closed_loop.round_trips(measured, delivery)?;
+    }
+    match traffic.load {
+        Load::Closed { .. } => {
+            let measured = flows.picks().take(traffic.load.packets() as usize);
+            let exchanged = in_closed_loop(
+                &mut closed_loop,
+                probe,
+                traffic,
+                measured,
+                mischief,
+                delivery,
+            )?;
+            if !flows.are_of_the_crowd() {
+                closed_loop.close(0, delivery)?;
+            }
+            Ok(exchanged)
+        }
+        Load::Open {
+            rate,
+            packets,
+            churn,
+        } => {
+            let stream = Stream {
+                packets,
+                rate,
+                churn,
+            };
+            let connections = closed_loop.hand_over();
+            let wire = layout.wire(target);
+            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
+            in_open_loop(&mut generator, probe, traffic, &stream, delivery)
+        }
+        Load::Search(goal) => {
+            let connections = closed_loop.hand_over();
+            let wire = layout.wire(target);
+            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
+            search(&mut generator, probe, traffic, goal, delivery)
+        }
+        Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
+    }
+}
+
+/// Measures round trips on the flows that are `measured`.
+fn in_closed_loop(
+    closed_loop: &mut ClosedLoop,
+    probe: &Probe,
+    traffic: &Traffic,
+    measured: impl Iterator<Item = u32> + Clone,
+    mischief: Option<Mischief>,
+    delivery: &mut Delivery,
+) -> Result<Exchanged, Stop> {
+    let rehearsal = measured.clone().take(REHEARSAL as usize);
+    closed_loop.paced_round_trips(rehearsal, delivery, &mut |_| {})?;
+    closed_loop.misbehave(mischief);
+    let ports = Flows::measured(traffic).ports();
+    probe.reset(traffic.family, traffic.protocol, ports)?;
+    let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
+    let mut each = Recorder::new();
+    let mut ticks = 0;
+    closed_loop.paced_round_trips(measured, delivery, &mut |took| {
+        ticks += took;
+        each.record(tsc::nanoseconds(took));
+    })?;
+    closed_loop.misbehave(None);
+    Ok(Exchanged {
+        path: PathCost {
+            ticks,
+            nanoseconds: tsc::nanoseconds(ticks),
+            packets: closed_loop.packets() - packets,
+            bytes: closed_loop.bytes() - bytes,
+        },
+        snapshot: probe.snapshot()?,
+        round_trip: (traffic.load.burst() == 1).then(|| each.histogram()),
+        open: None,
+    })
+}
+
+/// Measures the packets of `stream`.
+pub fn in_open_loop(
+    generator: &mut Generator,
+    probe: &Probe,
+    traffic: &Traffic,
+    stream: &Stream,
+    delivery: &mut Delivery,
+) -> Result<Exchanged, Stop> {
+    let lead_in = Stream {
+        packets: LEAD_IN,
+        churn: 0,
+        ..*stream
+    };
+    generator.run(&lead_in, delivery)?;
+    let ports = Flows::in_all(traffic).ports();
+    probe.reset(traffic.family, traffic.protocol, ports)?;
+    let open = generator.run(stream, delivery)?;
+    Ok(Exchanged {
+        snapshot: probe.snapshot()?,
+        path: PathCost::default(),
+        round_trip: None,
+        open: Some(open),
+    })
+}
+
+impl Exchanged {
+    /// Fails if the probe overlooked a packet that was measured.
+    pub fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
+        let packets = u64::from(traffic.load.packets()) * u64::from(traffic.load.burst());
+        let (there, back) = match &self.open {
+            // What is lost may be lost before the probe, and after it.
+            Some(open) => (open.forward.arrived, open.round_trip.arrived),
+            None => (packets, packets),
+        };
+        for (direction, samples, packets) in [
+            ("from", &self.snapshot.original, there),
+            ("to", &self.snapshot.reply, back),
+        ] {
+            let seen = samples.seen();
+            // The stack's TCP may send segments without payload as well.
+            if seen < packets {
+                return Err(anyhow!(
+                    "the probe saw {seen} packets {direction} the client of {packets}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
