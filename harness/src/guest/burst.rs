@@ -10,7 +10,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{ensure, Context, Result};
 use nix::libc;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
+use pnet::packet::ip::IpNextHeaderProtocols;
 
+use super::checksum::Sum;
 use super::layout::{Layout, CLIENT_LINK};
 use super::offload::{self, Offload};
 use super::wire::{self, Header, Hop, FRAME_MAX};
@@ -81,12 +83,15 @@ impl BurstSocket {
         self.frame.extend(payloads);
         let frame = &mut self.frame[start..];
         // The kernel writes each piece's own lengths, and completes the checksum.
+        let (source, destination) = (header.source.ip(), header.destination.ip());
+        let protocol = IpNextHeaderProtocols::Udp;
+        let pseudo = Sum::of_pseudo_header(source, destination, protocol, length);
         let udp = headers - UDP;
         let put = |frame: &mut [u8], at: usize, value: u16| {
             frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
         };
         put(frame, udp + 4, length);
-        put(frame, udp + 6, pseudo_sum(header, length));
+        put(frame, udp + CHECKSUM as usize, pseudo.fold());
         match header.source {
             SocketAddr::V4(_) => put(frame, ETHERNET + 2, length + (udp - ETHERNET) as u16),
             SocketAddr::V6(_) => put(frame, ETHERNET + 4, length),
@@ -113,23 +118,4 @@ impl BurstSocket {
         ensure!(sent as usize == self.frame.len(), "a burst was cut short");
         Ok(())
     }
-}
-
-/// Sum of the pseudo header of UDP, which the checksum of a packet begins with.
-fn pseudo_sum(header: &Header, length: u16) -> u16 {
-    let bytes = |address: SocketAddr| match address {
-        SocketAddr::V4(address) => address.ip().octets().to_vec(),
-        SocketAddr::V6(address) => address.ip().octets().to_vec(),
-    };
-    let mut sum = u32::from(length) + libc::IPPROTO_UDP as u32;
-    for address in [header.source, header.destination] {
-        sum += bytes(address)
-            .chunks(2)
-            .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-            .sum::<u32>();
-    }
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }

@@ -16,6 +16,7 @@ mod burst;
 mod cable;
 mod chains;
 mod channel;
+mod checksum;
 mod client;
 mod closed_loop;
 mod conntrack;

@@ -32,6 +32,7 @@ impl Addresses {
         }
     }
 
+    /// What the checksum of a segment that was received should be, by pnet.
     pub fn tcp_checksum(&self, packet: &TcpPacket<'_>) -> u16 {
         match self {
             Self::V4(source, destination) => tcp::ipv4_checksum(packet, source, destination),
@@ -39,16 +40,21 @@ impl Addresses {
         }
     }
 
+    /// The same of a datagram.
     pub fn udp_checksum(&self, packet: &UdpPacket<'_>) -> u16 {
         let checksum = match self {
             Self::V4(source, destination) => udp::ipv4_checksum(packet, source, destination),
             Self::V6(source, destination) => udp::ipv6_checksum(packet, source, destination),
         };
-        // RFC 768: zero means that there is none, so a sum of zero is sent as its other form.
-        if checksum == 0 {
-            u16::MAX
-        } else {
-            checksum
-        }
+        nonzero(checksum)
+    }
+}
+
+/// RFC 768: zero means that there is no checksum, so one of zero is sent as its other form.
+pub const fn nonzero(checksum: u16) -> u16 {
+    if checksum == 0 {
+        u16::MAX
+    } else {
+        checksum
     }
 }

@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 
 use anyhow::{bail, Context, Result};
 use pnet::packet::ethernet::{EtherTypes, MutableEthernetPacket};
-use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
 use pnet::packet::ipv4::{self, MutableIpv4Packet};
 use pnet::packet::ipv6::MutableIpv6Packet;
 use pnet::packet::tcp::{MutableTcpPacket, TcpFlags, TcpOption, TcpOptionPacket};
 use pnet::packet::udp::MutableUdpPacket;
+use pnet::packet::Packet as _;
 
-use super::addresses::Addresses;
+use super::addresses::{nonzero, Addresses};
 use super::{Header, Hop, Transport, ETHERNET, FRAME_MAX, IPV4, IPV6, MTU, TCP, UDP};
+use crate::guest::checksum::Sum;
 
 /// Window of every segment: as large as it gets without scaling.
 const WINDOW: u16 = u16::MAX;
@@ -71,7 +73,6 @@ fn put_transport(
     length: usize,
     options: &[TcpOption],
 ) -> Result<()> {
-    let addresses = Addresses::of(header)?;
     match header.transport {
         Transport::Udp => {
             let size = u16::try_from(body.len())?;
@@ -79,8 +80,9 @@ fn put_transport(
             udp.set_source(header.source.port());
             udp.set_destination(header.destination.port());
             udp.set_length(size);
-            let checksum = addresses.udp_checksum(&udp.to_immutable());
-            udp.set_checksum(checksum);
+            udp.set_checksum(0);
+            let checksum = checksum(header, IpNextHeaderProtocols::Udp, udp.packet());
+            udp.set_checksum(nonzero(checksum));
         }
         Transport::Tcp(segment) => {
             let mut tcp = MutableTcpPacket::new(body).context("no room for TCP")?;
@@ -94,11 +96,21 @@ fn put_transport(
             tcp.set_window(WINDOW);
             tcp.set_urgent_ptr(0);
             tcp.set_options(options);
-            let checksum = addresses.tcp_checksum(&tcp.to_immutable());
+            tcp.set_checksum(0);
+            let checksum = checksum(header, IpNextHeaderProtocols::Tcp, tcp.packet());
             tcp.set_checksum(checksum);
         }
     }
     Ok(())
+}
+
+/// The checksum of a transport protocol's `body`, in which there is none yet.
+fn checksum(header: &Header, protocol: IpNextHeaderProtocol, body: &[u8]) -> u16 {
+    let (source, destination) = (header.source.ip(), header.destination.ip());
+    // A frame's length fits.
+    Sum::of_pseudo_header(source, destination, protocol, body.len() as u16)
+        .add(body)
+        .checksum()
 }
 
 fn put_network(ip: &mut [u8], header: &Header, payload: usize) -> Result<()> {
@@ -119,7 +131,7 @@ fn put_network(ip: &mut [u8], header: &Header, payload: usize) -> Result<()> {
             ip.set_next_level_protocol(protocol);
             ip.set_source(source);
             ip.set_destination(destination);
-            let checksum = ipv4::checksum(&ip.to_immutable());
+            let checksum = Sum::default().add(ip.packet()).checksum();
             ip.set_checksum(checksum);
         }
         Addresses::V6(source, destination) => {
