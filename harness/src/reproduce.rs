@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::commit::{Measurer, Repository};
 use crate::compare::comparable::Comparable;
-use crate::compare::difference::{Difference, Finding, Selection};
+use crate::compare::difference::{Difference, Selection};
+use crate::compare::finding::Finding;
 use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
 use crate::interrupt::Interrupt;

@@ -14,8 +14,7 @@ use mutexlab::guest::protocol::{
     Subject, Traffic, Way,
 };
 use mutexlab::histogram::Histogram;
-use mutexlab::qemu::Accelerator;
-use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
+use mutexlab::results::closure::Closure;
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::metrics::{self, Clock};
 use mutexlab::results::record::{BootRecord, CellRecord, Directions, Selection};
@@ -34,42 +33,7 @@ fn schema() -> Validator {
 }
 
 fn closure() -> Closure {
-    Closure {
-        commit: "0123456789abcdef0123456789abcdef01234567".into(),
-        dirty: false,
-        harness: None,
-        harness_sha256: "a".repeat(64),
-        kernels: [(
-            "7.3".to_owned(),
-            KernelClosure {
-                release: "7.3.4".into(),
-                source_sha256: Some("b".repeat(64)),
-                config_sha256: "c".repeat(64),
-                image_sha256: "d".repeat(64),
-                compiler: Some("clang".into()),
-                rustc: None,
-                bindgen: None,
-                modules: [("mutex_proxy".to_owned(), "e".repeat(64))].into(),
-            },
-        )]
-        .into(),
-        virtme_ng: "virtme-ng 1.42".into(),
-        nft: "nftables v1".into(),
-        qemu: QemuClosure {
-            version: "QEMU 7.2".into(),
-            accelerator: Accelerator::TcgIcount,
-            cpu_model: "Haswell-v4".into(),
-            arguments: "-icount shift=0".into(),
-        },
-        host: Host {
-            kernel: "6.1".into(),
-            architecture: "x86_64".into(),
-            cpu: "a CPU".into(),
-            cpus: 2,
-        },
-        seeds: [("qemu".to_owned(), 1)].into(),
-        scenario_text: "question = \"?\"".into(),
-    }
+    serde_json::from_str(include_str!("sample/closure.json")).unwrap()
 }
 
 const VIRTUAL: Clock = Clock {

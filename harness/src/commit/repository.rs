@@ -117,14 +117,26 @@ pub(crate) mod tests {
     use super::*;
     use std::fs;
 
+    /// A repository without a commit, that knows who commits.
+    pub(crate) fn empty() -> (tempfile::TempDir, Repository) {
+        let directory = tempfile::tempdir().unwrap();
+        let repository = Repository::new(directory.path());
+        for arguments in [
+            &["init", "--quiet", "--initial-branch=main"][..],
+            &["config", "user.name", "a"],
+            &["config", "user.email", "a@example.com"],
+        ] {
+            repository.git(arguments).unwrap();
+        }
+        (directory, repository)
+    }
+
     /// A repository with a commit for each of `states`, of which each is the text of `module/a`,
     /// or changes something else if it is empty.
     pub(crate) fn with_history(states: &[&str]) -> (tempfile::TempDir, Repository, Vec<Commit>) {
-        let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::new(directory.path());
+        let (directory, repository) = empty();
         fs::create_dir(directory.path().join("module")).unwrap();
         let git = |arguments: &[&str]| repository.git(arguments).unwrap();
-        git(&["init", "--quiet", "--initial-branch=main"]);
         let mut commits = Vec::new();
         for (number, state) in states.iter().enumerate() {
             if !state.is_empty() {
@@ -132,9 +144,7 @@ pub(crate) mod tests {
             }
             fs::write(directory.path().join("other"), number.to_string()).unwrap();
             git(&["add", "."]);
-            let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"];
-            let message = format!("State {number}");
-            git(&[&identity[..], &["commit", "--quiet", "-m", &message]].concat());
+            git(&["commit", "--quiet", "-m", &format!("State {number}")]);
             commits.push(repository.commit("HEAD").unwrap());
         }
         (directory, repository, commits)

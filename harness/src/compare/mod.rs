@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod command;
 pub mod comparable;
 pub mod difference;
+pub mod finding;
 mod pairing;
 pub mod run;
 pub mod text;

@@ -301,8 +301,6 @@ impl<T: Into<Traffic>> File<'_, T> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::qemu::Accelerator;
-    use crate::results::closure::{Host, KernelClosure, QemuClosure};
 
     /// A metric of one boot.
     #[derive(Clone, Debug)]
@@ -388,42 +386,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn closure() -> Closure {
-        Closure {
-            commit: "0123456789abcdef0123456789abcdef01234567".into(),
-            dirty: false,
-            harness: None,
-            harness_sha256: "a".repeat(64),
-            kernels: [(
-                "7.3".to_owned(),
-                KernelClosure {
-                    release: "7.3.4".into(),
-                    source_sha256: Some("b".repeat(64)),
-                    config_sha256: "c".repeat(64),
-                    image_sha256: "d".repeat(64),
-                    compiler: Some("clang".into()),
-                    rustc: Some("rustc".into()),
-                    bindgen: None,
-                    modules: BTreeMap::new(),
-                },
-            )]
-            .into(),
-            virtme_ng: "virtme-ng 1.42".into(),
-            nft: "nftables v1".into(),
-            qemu: QemuClosure {
-                version: "QEMU 7.2".into(),
-                accelerator: Accelerator::TcgIcount,
-                cpu_model: "Haswell-v4".into(),
-                arguments: "-icount shift=0".into(),
-            },
-            host: Host {
-                kernel: "6.1".into(),
-                architecture: "x86_64".into(),
-                cpu: "a CPU".into(),
-                cpus: 2,
-            },
-            seeds: BTreeMap::new(),
-            scenario_text: "question = \"?\"".into(),
-        }
+        serde_json::from_str(include_str!("../../tests/sample/closure.json")).unwrap()
     }
 
     #[test]

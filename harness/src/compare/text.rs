@@ -8,7 +8,8 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::bootstrap::{Interval, CONFIDENCE, MIN_BOOTS};
-use super::difference::{Change, Difference, Finding, Judgement};
+use super::difference::Difference;
+use super::finding::{Change, Finding, Judgement};
 use crate::results::metrics::Unit;
 use crate::table::{decimals, Align, Field, Style, Table};
 

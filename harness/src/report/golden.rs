@@ -91,15 +91,12 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::commit::tests::empty;
 
     #[test]
     fn what_commits_recorded_is_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::new(directory.path());
+        let (directory, repository) = empty();
         let run = |arguments: &[&str]| repository.git(arguments).unwrap();
-        run(&["init", "-q"]);
-        run(&["config", "user.name", "a"]);
-        run(&["config", "user.email", "a@b"]);
         run(&["commit", "-q", "--allow-empty", "-m", "Nothing yet"]);
         let golden = directory.path().join(DIRECTORY);
         fs::create_dir_all(&golden).unwrap();

@@ -71,15 +71,12 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::tests::empty;
 
     #[test]
     fn commits_are_read_in_order() {
-        let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::new(directory.path());
+        let (_directory, repository) = empty();
         let run = |arguments: &[&str]| repository.git(arguments).unwrap();
-        run(&["init", "-q"]);
-        run(&["config", "user.name", "a"]);
-        run(&["config", "user.email", "a@b"]);
         for subject in ["One\twith a tab", "Two"] {
             run(&["commit", "-q", "--allow-empty", "-m", subject]);
         }

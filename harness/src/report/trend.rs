@@ -338,20 +338,10 @@ fn moved(subject: &Subject<'_>, column: usize) -> String {
         .filter(|(row, before, now)| row.moved(*before, *now))
         .map(|(_, before, now)| now - before)
         .collect();
-    if changes.is_empty() {
-        return "–".to_owned();
-    }
-    let (low, high) = changes.iter().fold(
-        (f64::INFINITY, f64::NEG_INFINITY),
-        |(low, high), &change| (low.min(change), high.max(change)),
-    );
-    let (low, high) = (number::signed(low), number::signed(high));
-    let range = if low == high {
-        low
-    } else {
-        format!("{low} to {high}")
-    };
-    format!("{range} in {} of {}", changes.len(), known.len())
+    number::range(changes.iter().copied()).map_or_else(
+        || "–".to_owned(),
+        |range| format!("{range} in {} of {}", changes.len(), known.len()),
+    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use mutexlab::guest::protocol::{Delivery, GuestCell, HookCost, Measurement, Path
 use mutexlab::histogram::Histogram;
 use mutexlab::plan::{Plan, PlannedBoot};
 use mutexlab::qemu::Accelerator;
-use mutexlab::results::closure::{Closure, Host, KernelClosure, QemuClosure};
+use mutexlab::results::closure::{Closure, KernelClosure};
 use mutexlab::results::derive;
 use mutexlab::results::metrics::{self, Clock};
 use mutexlab::results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
@@ -118,43 +118,32 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
 }
 
 fn closure(scenario: &ScenarioFile) -> Closure {
-    let kernel = |name: &String| {
-        let closure = KernelClosure {
-            release: format!("{name}.4"),
-            source_sha256: Some("b".repeat(64)),
-            config_sha256: "c".repeat(64),
-            image_sha256: "d".repeat(64),
-            compiler: Some("clang".into()),
-            rustc: None,
-            bindgen: None,
-            modules: [("mutex_proxy".to_owned(), "e".repeat(64))].into(),
-        };
-        (name.clone(), closure)
-    };
-    Closure {
-        commit: "0123456789abcdef0123456789abcdef01234567".into(),
-        dirty: false,
-        harness: None,
-        harness_sha256: "a".repeat(64),
-        kernels: scenario.scenario.kernels.iter().map(kernel).collect(),
-        virtme_ng: "virtme-ng 1.42".into(),
-        nft: "nftables v1".into(),
-        qemu: QemuClosure {
-            version: "QEMU 7.2".into(),
-            accelerator: match scenario.scenario.mode {
-                Mode::Virtual => Accelerator::TcgIcount,
-                Mode::Wall => Accelerator::Kvm,
-            },
-            cpu_model: "Haswell-v4".into(),
-            arguments: String::new(),
-        },
-        host: Host {
-            kernel: "6.1".into(),
-            architecture: "x86_64".into(),
-            cpu: "a CPU".into(),
-            cpus: 2,
-        },
-        seeds: [("qemu".to_owned(), 1)].into(),
-        scenario_text: scenario.text.clone(),
+    let mut closure: Closure =
+        serde_json::from_str(include_str!("closure.json")).expect("the sample is a closure");
+    let like = closure
+        .kernels
+        .values()
+        .next()
+        .expect("the sample has a kernel")
+        .clone();
+    closure.kernels = scenario
+        .scenario
+        .kernels
+        .iter()
+        .map(|name| {
+            let release = format!("{name}.4");
+            (
+                name.clone(),
+                KernelClosure {
+                    release,
+                    ..like.clone()
+                },
+            )
+        })
+        .collect();
+    if scenario.scenario.mode == Mode::Wall {
+        closure.qemu.accelerator = Accelerator::Kvm;
     }
+    closure.scenario_text.clone_from(&scenario.text);
+    closure
 }

@@ -2,8 +2,14 @@
 
 //! An axis: a scale, its ticks, what it shows and in which unit.
 
+use maud::{html, Markup};
+
 use super::scale::Scale;
-use super::{number, ticks};
+use super::ticks::{self, Ticks};
+use super::{inside, label, line, number, text, FONT, LINE};
+
+/// The height of what stands below a field with a [grid](Axis::grid).
+pub const BELOW: f64 = 2.0 * LINE + 8.0;
 
 /// An axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,24 +35,10 @@ impl Axis {
             (low, high) = (low.min(0.0), high.max(0.0));
         }
         let ticks = ticks::linear(low, high, 6);
-        let ends = (ticks.values.first(), ticks.values.last());
+        let anchor = ticks.values.iter().position(|&value| value == 0.0);
         Self {
-            name: name.to_owned(),
-            unit: unit.to_owned(),
-            scale: Scale::Linear {
-                low: ends.0.copied().unwrap_or(low),
-                high: ends.1.copied().unwrap_or(high),
-            },
-            anchor: ticks
-                .values
-                .iter()
-                .position(|&value| value == 0.0)
-                .unwrap_or(0),
-            ticks: ticks
-                .values
-                .iter()
-                .map(|&value| (value, number::tick(value, ticks.decimals)))
-                .collect(),
+            anchor: anchor.unwrap_or(0),
+            ..Self::covered(name, unit, &ticks, |low, high| Scale::Linear { low, high })
         }
     }
 
@@ -54,19 +46,24 @@ impl Axis {
     pub fn log(name: &str, unit: &str, values: impl Iterator<Item = f64>, base: f64) -> Self {
         let (low, high) = range(values);
         let ticks = ticks::powers(low, high, base);
-        let ends = (ticks.values.first(), ticks.values.last());
+        Self::covered(name, unit, &ticks, |low, high| Scale::Log { low, high })
+    }
+
+    /// An axis from the first of the ticks to the last.
+    fn covered(
+        name: &str,
+        unit: &str,
+        ticks: &Ticks,
+        scale: impl FnOnce(f64, f64) -> Scale,
+    ) -> Self {
+        let first = ticks.values.first().copied().unwrap_or(0.0);
+        let last = ticks.values.last().copied().unwrap_or(first);
+        let labelled = |&value: &f64| (value, number::tick(value, ticks.decimals));
         Self {
             name: name.to_owned(),
             unit: unit.to_owned(),
-            scale: Scale::Log {
-                low: ends.0.copied().unwrap_or(low),
-                high: ends.1.copied().unwrap_or(high),
-            },
-            ticks: ticks
-                .values
-                .iter()
-                .map(|&value| (value, number::tick(value, ticks.decimals)))
-                .collect(),
+            scale: scale(first, last),
+            ticks: ticks.values.iter().map(labelled).collect(),
             anchor: 0,
         }
     }
@@ -124,6 +121,41 @@ impl Axis {
         }
     }
 
+    /// The ticks from left to right, where `x` is the place of a value: labels stay inside of a drawing
+    /// of `width` and `gap` apart from each other, and those that cannot are left out.
+    pub fn across(&self, x: impl Fn(f64) -> f64, gap: f64, width: f64) -> Vec<Tick<'_>> {
+        let places: Vec<(f64, f64)> = self
+            .ticks
+            .iter()
+            .map(|(value, label)| (x(*value), text::width(label, FONT)))
+            .collect();
+        let shown = ticks::thin(&places, gap, self.anchor);
+        self.ticks
+            .iter()
+            .zip(places)
+            .zip(shown)
+            .map(|(((value, label), (x, wide)), shown)| Tick {
+                value: *value,
+                x,
+                label: shown.then(|| (inside(x, wide, width), label.as_str())),
+            })
+            .collect()
+    }
+
+    /// Lines from `top` to `bottom` at the ticks, and below them, in a height of [`BELOW`], labels and
+    /// what is shown.
+    pub fn grid(&self, x: impl Fn(f64) -> f64, (top, bottom): (f64, f64), width: f64) -> Markup {
+        html! {
+            @for tick in self.across(x, 10.0, width) {
+                (line((tick.x, top), (tick.x, bottom), if tick.value == 0.0 { "zero" } else { "grid" }))
+                @if let Some((middle, text)) = tick.label {
+                    (label(middle, bottom + LINE - 2.0, "middle", "tick", text))
+                }
+            }
+            (label(width - 2.0, bottom + 2.0 * LINE, "end", "axis-name", &self.title()))
+        }
+    }
+
     /// What is shown, with the unit.
     pub fn title(&self) -> String {
         if self.unit.is_empty() {
@@ -132,6 +164,17 @@ impl Axis {
             format!("{} [{}]", self.name, self.unit)
         }
     }
+}
+
+/// A tick of a horizontal axis in a drawing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick<'a> {
+    /// Its value.
+    pub value: f64,
+    /// Its place.
+    pub x: f64,
+    /// The label and its middle, if there is room for it.
+    pub label: Option<(f64, &'a str)>,
 }
 
 /// Whether a linear axis goes to zero.

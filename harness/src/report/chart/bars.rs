@@ -4,11 +4,13 @@
 
 use maud::{html, Markup};
 
-use super::axis::Axis;
-use super::{inside, label, line, mark, number, px, text, ticks, Plot, FONT, LINE};
+use super::axis::{self, Axis};
+use super::{label, mark, number, px, text, Plot, FONT, LINE};
 
 /// The height of a bar.
 const BAR: f64 = 13.0;
+/// Where the first group begins.
+const TOP: f64 = 4.0;
 /// From one bar to the next.
 const ROW: f64 = 19.0;
 
@@ -81,7 +83,7 @@ impl Plot for Bars {
         let right = (width - widest(&mut bars().map(Bar::text)) - 10.0).max(left + 40.0);
         let x = |value: f64| left + self.axis.scale.place(value) * (right - left);
         let zero = x(0.0);
-        let mut y = 4.0;
+        let mut y = TOP;
         let mut drawn = Vec::new();
         for group in &self.groups {
             y += LINE;
@@ -100,24 +102,11 @@ impl Plot for Bars {
             }
             y += 6.0;
         }
-        let places: Vec<(f64, f64)> = self
-            .axis
-            .ticks
-            .iter()
-            .map(|(value, label)| (x(*value), text::width(label, FONT)))
-            .collect();
-        let shown = ticks::thin(&places, 10.0, self.axis.anchor);
         let body = html! {
-            @for (((value, text), shown), (place, wide)) in self.axis.ticks.iter().zip(&shown).zip(&places) {
-                @if *shown {
-                    (line((*place, 4.0), (*place, y), if *value == 0.0 { "zero" } else { "grid" }))
-                    (label(inside(*place, *wide, width), y + LINE - 2.0, "middle", "tick", text))
-                }
-            }
+            (self.axis.grid(x, (TOP, y), width))
             @for part in drawn { (part) }
-            (label(width - 2.0, y + 2.0 * LINE, "end", "axis-name", &self.axis.title()))
         };
-        (body, y + 2.0 * LINE + 8.0)
+        (body, y + axis::BELOW)
     }
 
     fn table(&self) -> Markup {

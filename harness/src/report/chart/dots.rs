@@ -4,8 +4,8 @@
 
 use maud::{html, Markup};
 
-use super::axis::Axis;
-use super::{inside, label, legend, line, mark, number, text, ticks, Plot, FONT, LINE};
+use super::axis::{self, Axis};
+use super::{label, legend, line, mark, number, text, Plot, FONT, LINE};
 
 /// The height of a row beyond its lanes.
 const ROW: f64 = 18.0;
@@ -49,18 +49,7 @@ impl Row {
     /// From its least to its greatest value.
     pub fn range(&self) -> String {
         let values = self.marks.iter().flatten().map(|mark| mark.value);
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-            (low.min(value), high.max(value))
-        });
-        if low > high {
-            return "–".to_owned();
-        }
-        let (low, high) = (number::signed(low), number::signed(high));
-        if low == high {
-            low
-        } else {
-            format!("{low} to {high}")
-        }
+        number::range(values).unwrap_or_else(|| "–".to_owned())
     }
 }
 
@@ -123,25 +112,12 @@ impl Plot for Dots {
             });
             bottom += row_height;
         }
-        let places: Vec<(f64, f64)> = self
-            .axis
-            .ticks
-            .iter()
-            .map(|(value, label)| (x(*value), text::width(label, FONT)))
-            .collect();
-        let shown = ticks::thin(&places, 10.0, self.axis.anchor);
         let body = html! {
             (legend)
-            @for (((value, text), shown), (place, wide)) in self.axis.ticks.iter().zip(&shown).zip(&places) {
-                (line((*place, top), (*place, bottom), if *value == 0.0 { "zero" } else { "grid" }))
-                @if *shown {
-                    (label(inside(*place, *wide, width), bottom + LINE - 1.0, "middle", "tick", text))
-                }
-            }
+            (self.axis.grid(x, (top, bottom), width))
             @for part in drawn { (part) }
-            (label(width - 2.0, bottom + 2.0 * LINE, "end", "axis-name", &self.axis.title()))
         };
-        (body, bottom + 2.0 * LINE + 8.0)
+        (body, bottom + axis::BELOW)
     }
 
     fn table(&self) -> Markup {

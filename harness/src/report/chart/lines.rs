@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use maud::{html, Markup};
 
 use super::axis::Axis;
-use super::{inside, label, labels, legend, line, mark, number, px, text, ticks, Plot, FONT, LINE};
+use super::{label, labels, legend, line, mark, number, px, text, Plot, FONT, LINE};
 
 /// The height of the field that lines are drawn in.
 const FIELD: f64 = 190.0;
@@ -174,13 +174,6 @@ impl Plot for Lines {
         let y = |value: f64| bottom - self.y.scale.place(value) * height;
         let place = |point: &Point| (x(point.x), y(point.y));
 
-        let places: Vec<(f64, f64)> = self
-            .x
-            .ticks
-            .iter()
-            .map(|(value, label)| (x(*value), text::width(label, FONT)))
-            .collect();
-        let shown = ticks::thin(&places, 8.0, self.x.anchor);
         let mut below = bottom + LINE + 3.0 + LINE;
         let mut explained = html! {};
         if !beside {
@@ -194,10 +187,9 @@ impl Plot for Lines {
                 (line((left, y(*value)), (right, y(*value)), if *value == 0.0 { "zero" } else { "grid" }))
                 (label(left - 6.0, y(*value) + 4.0, "end", "tick", text))
             }
-            @for (((value, text), shown), (_, wide)) in self.x.ticks.iter().zip(&shown).zip(&places) {
-                (line((x(*value), bottom), (x(*value), bottom + if *shown { 5.0 } else { 3.0 }), "stroke"))
-                @if *shown {
-                    @let middle = inside(x(*value), *wide, width);
+            @for tick in self.x.across(x, 8.0, width) {
+                (line((tick.x, bottom), (tick.x, bottom + if tick.label.is_some() { 5.0 } else { 3.0 }), "stroke"))
+                @if let Some((middle, text)) = tick.label {
                     (label(middle, bottom + LINE + 1.0, "middle", "tick", text))
                 }
             }

@@ -25,6 +25,21 @@ pub fn signed(value: f64) -> String {
     }
 }
 
+/// From the least to the greatest, with their signs; none if there is nothing.
+pub fn range(values: impl Iterator<Item = f64>) -> Option<String> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    (low <= high).then(|| {
+        let (low, high) = (signed(low), signed(high));
+        if low == high {
+            low
+        } else {
+            format!("{low} to {high}")
+        }
+    })
+}
+
 /// A change in percent, with its sign.
 pub fn percent(part: f64, whole: f64) -> Option<String> {
     (whole != 0.0).then(|| {

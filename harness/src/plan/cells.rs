@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The cells of a scenario on one machine.
+
+use std::collections::BTreeSet;
+
+use super::combine::{self, Combination};
+use crate::guest::flows;
+use crate::guest::protocol::{GuestCell, Subject};
+use crate::scenario::{Exclusion, Scenario};
+use crate::traffic::{Load, Payload, Popularity, Traffic, MAX_PAYLOAD};
+
+/// The cells of one machine. Subjects are innermost, so that what is compared lies close together.
+pub(super) fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
+    let combinations = combine::combinations(&scenario.parameters, scenario.combine);
+    let nothing = [Combination::new()];
+    let mut cells = Vec::new();
+    for traffic in traffic(scenario) {
+        for &subject in &scenario.subjects {
+            let combinations = if subject.is_module() {
+                combinations.as_slice()
+            } else {
+                &nothing
+            };
+            cells.extend(combinations.iter().map(|chosen| GuestCell {
+                id: format!("{prefix}/{}/{}", variant(subject, chosen), traffic.name()),
+                subject,
+                parameters: if subject.is_module() {
+                    with_implied(chosen.clone(), &traffic)
+                } else {
+                    Combination::new()
+                },
+                traffic,
+                ballast: None,
+                mischief: None,
+                sabotage: None,
+            }));
+        }
+    }
+    cells
+}
+
+impl Exclusion {
+    /// Whether a cell agrees with all that is given.
+    pub(super) fn holds(&self, kernel: &str, cpus: u32, cell: &GuestCell) -> bool {
+        fn agrees<T: PartialEq>(given: &Option<T>, there: &T) -> bool {
+            given.as_ref().is_none_or(|given| given == there)
+        }
+        let traffic = &cell.traffic;
+        let (rate, churn) = match traffic.load {
+            Load::Open { rate, churn, .. } => (Some(rate), Some(churn)),
+            Load::Closed { .. } | Load::Search(_) | Load::Bulk { .. } => (None, None),
+        };
+        agrees(&self.kernel.as_deref(), &kernel)
+            && agrees(&self.cpus, &cpus)
+            && agrees(&self.subject, &cell.subject)
+            && agrees(&self.ends, &traffic.ends)
+            && agrees(&self.way, &traffic.way)
+            && agrees(&self.family, &traffic.family)
+            && agrees(&self.protocol, &traffic.protocol)
+            && agrees(&self.payload, &traffic.payload)
+            && agrees(&self.flows, &traffic.flows)
+            && (self.rate.is_none() || self.rate == rate)
+            && (self.churn.is_none() || self.churn == churn)
+            && self
+                .parameters
+                .iter()
+                .all(|(name, value)| cell.parameters.get(name) == Some(&value.to_string()))
+    }
+}
+
+/// Adds what the module needs for its numbers to be the same in every boot, and to keep all flows of
+/// `traffic` for as long as they are needed, unless the scenario says it. No part of a cell's name.
+fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
+    // The module's defaults.
+    const MAX_FLOWS: u32 = 65_536;
+    const UDP_TIMEOUT: u32 = 180;
+    let mut set = |name: &str, wanted: u32| {
+        let value = parameters.entry(name.to_owned());
+        value.or_insert_with(|| wanted.to_string());
+    };
+    // Else chains would be others in each boot: even two flows share one now and then.
+    set("hash_seed", 1);
+    let all = traffic.flows_in_all();
+    let flows = all.saturating_add(flows::OTHERS);
+    if flows > MAX_FLOWS {
+        set("max_flows", flows);
+    }
+    // Seconds of the guest's time that a flow may be left alone: while others are made, a tenth of
+    // a millisecond each, and while round trips are measured, a hundredth of a second each.
+    let measured = match traffic.load {
+        Load::Closed { round_trips, .. } => round_trips / 100,
+        Load::Open { rate, packets, .. } => packets / rate,
+        Load::Search(_) | Load::Bulk { .. } => 0,
+    };
+    let idle = traffic.flows / 10_000 + measured;
+    if all > 1 && idle > UDP_TIMEOUT / 3 {
+        set("udp_timeout", (3 * idle).min(86_400));
+    }
+    parameters
+}
+
+fn traffic(scenario: &Scenario) -> Vec<Traffic> {
+    let matrix = &scenario.traffic;
+    let loads = matrix.loads();
+    let mut all = Vec::new();
+    for &ends in &matrix.ends {
+        for &way in &matrix.ways {
+            for &family in &matrix.families {
+                for &protocol in &matrix.protocols {
+                    for &payload in &matrix.payloads {
+                        for &flows in &matrix.flows {
+                            for &popularity in &matrix.popularity {
+                                all.extend(loads.iter().map(|&load| Traffic {
+                                    ends,
+                                    way,
+                                    family,
+                                    protocol,
+                                    payload,
+                                    flows,
+                                    popularity,
+                                    load,
+                                    warm_up: matrix.warm_up,
+                                }));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // One flow has no popularity among others.
+    let mut names = BTreeSet::new();
+    for traffic in &mut all {
+        if traffic.flows == 1 {
+            traffic.popularity = Popularity::Uniform;
+        }
+        // A stream has no packets of its own but as many bytes in each as fit.
+        if let Load::Bulk { .. } = traffic.load {
+            traffic.payload = Payload::Bytes(MAX_PAYLOAD);
+        }
+    }
+    all.retain(|traffic| names.insert(traffic.name()));
+    all
+}
+
+/// A subject with its parameters, such as `module,cache=N`.
+pub fn variant(subject: Subject, parameters: &Combination) -> String {
+    let mut name = subject.name().to_owned();
+    for (parameter, value) in parameters {
+        name.push_str(&format!(",{parameter}={value}"));
+    }
+    name
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A scenario's file.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{explain, Fault, Scenario};
+
+/// A scenario with the text that it came from, which goes into the results.
+#[derive(Clone, Debug)]
+pub struct ScenarioFile {
+    /// The file's name without directory and `.toml`.
+    pub name: String,
+    /// The file, as errors name it.
+    pub file: String,
+    /// The whole text.
+    pub text: String,
+    /// What it says.
+    pub scenario: Scenario,
+}
+
+impl ScenarioFile {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, names a key that does not exist, or asks for nothing.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the scenario {}", path.display()))?;
+        let name = path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .with_context(|| format!("{} is no file name", path.display()))?;
+        Self::parse(name, path.display().to_string(), text)
+    }
+
+    /// A scenario called `name` from its text; `file` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(name: String, file: String, text: String) -> Result<Self> {
+        Ok(Self {
+            scenario: parse(&text, &file)?,
+            name,
+            file,
+            text,
+        })
+    }
+
+    /// `fault` with its place in the text.
+    pub fn explain(&self, fault: &Fault) -> anyhow::Error {
+        fault.explain(&self.text, &self.file)
+    }
+}
+
+/// Parses a scenario's text; `file` names it in errors.
+pub(super) fn parse(text: &str, file: &str) -> Result<Scenario> {
+    let scenario: Scenario =
+        toml::from_str(text).map_err(|error| explain::syntax(&error, text, file))?;
+    scenario
+        .check()
+        .map_err(|fault| fault.explain(text, file))?;
+    Ok(scenario)
+}

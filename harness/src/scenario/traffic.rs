@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Which packets a scenario asks for.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{once, FromNumber, SearchMatrix, Values};
+use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+
+/// The combinations of traffic. Each of `round-trips`, `rates`, `search` and `bulk` that is given is a
+/// load of its own.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TrafficMatrix {
+    /// Who makes the packets.
+    #[serde(default = "on_the_wire")]
+    pub ends: Values<Ends>,
+    /// Where the client is.
+    pub ways: Values<Way>,
+    /// IP versions.
+    pub families: Values<Family>,
+    /// Transport protocols.
+    pub protocols: Values<Protocol>,
+    /// Payloads in bytes, or "imix".
+    pub payloads: Values<Payload>,
+    /// Numbers of flows, at most 1,000,000.
+    #[serde(default = "one")]
+    pub flows: Values<u32>,
+    /// Which of them a packet is of.
+    #[serde(default = "uniform")]
+    pub popularity: Values<Popularity>,
+    /// Closed loop: round trips that are measured in each cell.
+    #[schemars(range(min = 1))]
+    pub round_trips: Option<u32>,
+    /// Packets of the client in each; more than one reach the router at once. One flow of UDP of
+    /// the way "forward" only.
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 128))]
+    pub burst: u32,
+    /// Open loop: packets a second.
+    pub rates: Option<Values<u32>>,
+    /// Packets that are measured at each of these rates.
+    #[schemars(range(min = 1))]
+    pub packets: Option<u32>,
+    /// New flows a second at each of these rates.
+    pub churn: Option<Values<u32>>,
+    /// Search: the greatest rates at which no more packets are lost than may be.
+    pub search: Option<SearchMatrix>,
+    /// Bulk: bytes of one stream of TCP, as fast as it goes. Only between ends of the stack.
+    #[schemars(range(min = 1))]
+    pub bulk: Option<u64>,
+    /// Round trips before what is measured.
+    pub warm_up: u32,
+}
+
+impl TrafficMatrix {
+    /// All loads, in order.
+    pub fn loads(&self) -> Vec<Load> {
+        let mut loads = Vec::new();
+        loads.extend(self.round_trips.map(|round_trips| Load::Closed {
+            round_trips,
+            burst: self.burst,
+        }));
+        for &rate in self.rates.iter().flatten() {
+            let open = |churn| Load::Open {
+                rate,
+                packets: self.packets.unwrap_or(1),
+                churn,
+            };
+            match &self.churn {
+                Some(churn) => loads.extend(churn.iter().map(|&churn| open(churn))),
+                None => loads.push(open(0)),
+            }
+        }
+        let searches = self.search.iter().flat_map(SearchMatrix::goals);
+        loads.extend(searches.map(Load::Search));
+        loads.extend(self.bulk.map(|bytes| Load::Bulk { bytes }));
+        loads
+    }
+}
+
+impl FromNumber for Payload {
+    fn from_number(number: u32) -> Option<Self> {
+        u16::try_from(number).ok().map(Self::Bytes)
+    }
+}
+
+fn one() -> Values<u32> {
+    Values(vec![1])
+}
+
+fn on_the_wire() -> Values<Ends> {
+    Values(vec![Ends::Wire])
+}
+
+fn uniform() -> Values<Popularity> {
+    Values(vec![Popularity::Uniform])
+}
