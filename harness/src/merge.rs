@@ -218,7 +218,7 @@ fn missing(results: &Results) -> Result<Vec<String>> {
             let wanted = results
                 .filter
                 .as_ref()
-                .is_none_or(|part| cell.id.contains(part));
+                .is_none_or(|filter| filter.admits(&cell.id));
             if wanted && !known.contains(&(cell.id.clone(), boot.repetition)) {
                 missing.push(format!("{} (boot {})", cell.id, boot.repetition));
             }

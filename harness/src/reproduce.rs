@@ -17,6 +17,7 @@ use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
 use crate::interrupt::Interrupt;
 use crate::paths;
+use crate::plan::Filter;
 use crate::results::closure::Tree;
 use crate::results::metrics::Kind;
 use crate::scenario::ScenarioFile;
@@ -38,9 +39,9 @@ pub struct ReproduceCommand {
     /// A results file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only cells with this in their names
+    /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART")]
-    filter: Option<String>,
+    filter: Option<Filter>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -69,11 +70,11 @@ impl ReproduceCommand {
     /// If the file cannot be read, or what it names cannot be built or measured again.
     pub fn run(&self) -> Result<i32> {
         let mut then = Run::read(&self.file)?;
-        if let Some(part) = &self.filter {
-            then.cells.retain(|id, _| id.contains(part));
+        if let Some(filter) = &self.filter {
+            then.cells.retain(|id, _| filter.admits(id));
             if then.cells.is_empty() {
                 bail!(
-                    "no cell of {} has {part:?} in its name",
+                    "no cell of {} is of the filter {filter}",
                     self.file.display()
                 );
             }
@@ -154,7 +155,7 @@ impl ReproduceCommand {
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
-            filter: self.filter.as_deref().or(then.filter.as_deref()),
+            filter: self.filter.as_ref().or(then.filter.as_ref()),
             again: true,
             own_harness: !is_present,
             interrupt: &interrupt,

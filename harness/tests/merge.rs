@@ -104,7 +104,7 @@ fn other_conditions_are_refused_line_by_line() {
     let mut runs = shards(2);
     runs[1].1.closure.qemu.version = "QEMU 99".into();
     runs[1].1.closure.commit = "f".repeat(40);
-    runs[1].1.filter = Some("module".into());
+    runs[1].1.filter = Some("module".parse().unwrap());
     let error = merge(runs).unwrap_err().to_string();
     for part in ["qemu.version", "commit", "filter", "1.json and 2.json"] {
         assert!(error.contains(part), "{part}: {error}");

@@ -16,7 +16,7 @@ pub use run::{measure, Lab};
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::NamedTree;
-use crate::plan::{Plan, Shard};
+use crate::plan::{Filter, Plan, Shard};
 use crate::results::file::ResultsFile;
 use crate::results::record::Selection;
 use crate::scenario::{Mode, ScenarioFile};
@@ -30,6 +30,7 @@ use crate::{paths, summary};
     mutexlab bench                             All of scenarios/quick.toml\n  \
     mutexlab bench --plan                      Only say what would be measured\n  \
     mutexlab bench --filter module/forward     Only the cells with this in their names\n  \
+    mutexlab bench --filter '!module/'         Only those without\n  \
     mutexlab bench --shard 2/5                 The second of five parts; `merge` joins them\n  \
     mutexlab bench --resume                    Finish the newest run that was cut short\n  \
     mutexlab bench --json | jq '.cells[].id'   The results for a program\n\n\
@@ -44,9 +45,9 @@ pub struct BenchCommand {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// Only cells with this in their names
+    /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART")]
-    filter: Option<String>,
+    filter: Option<Filter>,
     /// Only one of several parts, such as 2/5; the others are for other machines
     #[arg(long, value_name = "PART/PARTS")]
     shard: Option<Shard>,
@@ -112,11 +113,11 @@ impl BenchCommand {
 
     /// Leaves in the plan what the user wants of it.
     fn select(&self, plan: &mut Plan, scenario: &ScenarioFile) -> Result<()> {
-        if let Some(part) = &self.filter {
-            plan.retain(|_, cell| cell.id.contains(part));
+        if let Some(filter) = &self.filter {
+            plan.retain(|_, cell| filter.admits(&cell.id));
             if plan.boots.is_empty() {
                 bail!(
-                    "no cell of {} has {part:?} in its name: see --plan",
+                    "no cell of {} is of the filter {filter}: see --plan",
                     scenario.name
                 );
             }
@@ -209,8 +210,8 @@ pub fn jobs(wanted: Option<NonZeroUsize>, mode: Mode) -> Result<usize> {
 /// What our own machinery spoilt says nothing, and is measured again.
 fn skip_finished(plan: &mut Plan, results: &ResultsFile) {
     let results = results.results();
-    if let Some(part) = &results.filter {
-        plan.retain(|_, cell| cell.id.contains(part));
+    if let Some(filter) = &results.filter {
+        plan.retain(|_, cell| filter.admits(&cell.id));
     }
     if let Some(shard) = results.shard.as_ref().and_then(|shard| shard.parse().ok()) {
         plan.shard(shard);

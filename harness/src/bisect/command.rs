@@ -15,6 +15,7 @@ use crate::compare::run::Run;
 use crate::compare::text::{plain, unit_name};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::paths;
+use crate::plan::Filter;
 use crate::scenario::ScenarioFile;
 
 /// What of a commit is measured: nothing else can change a number.
@@ -45,7 +46,7 @@ pub struct BisectCommand {
     /// Measure only cells with this in their names, and follow one of them [default: the cell that
     /// changed most]
     #[arg(long, value_name = "PART")]
-    cell: Option<String>,
+    cell: Option<Filter>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -86,7 +87,7 @@ impl BisectCommand {
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
-            filter: self.cell.as_deref(),
+            filter: self.cell.as_ref(),
             again: false,
             own_harness: false,
             interrupt: &interrupt,
@@ -121,8 +122,8 @@ impl BisectCommand {
         }
         let run_of_good = measure(&good).context("GOOD cannot be measured")?;
         let run_of_bad = measure(&bad).context("BAD cannot be measured")?;
-        let part = self.cell.as_deref();
-        let cell = value::most_different(&run_of_good, &run_of_bad, &self.metric, part)?;
+        let filter = self.cell.as_ref();
+        let cell = value::most_different(&run_of_good, &run_of_bad, &self.metric, filter)?;
         let of = |run: &Run| Value::of(run, &cell, &self.metric);
         let (value_of_good, value_of_bad) = (of(&run_of_good)?, of(&run_of_bad)?);
         eprintln!(

@@ -7,6 +7,7 @@ use anyhow::{bail, Context, Result};
 use super::search::Judged;
 use crate::compare::bootstrap;
 use crate::compare::run::Run;
+use crate::plan::Filter;
 use crate::results::metrics::{Kind, Unit};
 use crate::verdict::Verdict;
 
@@ -66,16 +67,21 @@ impl Value {
     }
 }
 
-/// The cell with `part` in its id (any, if there is none) in which the metric differs most between
+/// The cell that `filter` chooses (any, if there is none) in which the metric differs most between
 /// the two runs.
 ///
 /// # Errors
 /// If it differs in none.
-pub fn most_different(good: &Run, bad: &Run, metric: &str, part: Option<&str>) -> Result<String> {
+pub fn most_different(
+    good: &Run,
+    bad: &Run,
+    metric: &str,
+    filter: Option<&Filter>,
+) -> Result<String> {
     let mut most: Option<(f64, &str)> = None;
     let mut has_metric = false;
     for id in good.cells.keys() {
-        if part.is_some_and(|part| !id.contains(part)) {
+        if filter.is_some_and(|filter| !filter.admits(id)) {
             continue;
         }
         let (Ok(from), Ok(to)) = (Value::of(good, id, metric), Value::of(bad, id, metric)) else {
@@ -141,7 +147,10 @@ mod tests {
             ("b", &[&[exact("m", 11.0)]]),
             ("c", &[&[sampled("n", 1.0)]]),
         ]);
-        let most = |metric, part| most_different(&good, &bad, metric, part);
+        let most = |metric, part: Option<&str>| {
+            let filter = part.and_then(|part| part.parse().ok());
+            most_different(&good, &bad, metric, filter.as_ref())
+        };
         assert_eq!(most("m", None).unwrap(), "b");
         assert_eq!(most("m", Some("a")).unwrap(), "a");
         assert!(most("n", None)

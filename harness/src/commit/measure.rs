@@ -19,6 +19,7 @@ use super::work_tree::WorkTree;
 use crate::compare::run::Run;
 use crate::interrupt::Interrupt;
 use crate::paths;
+use crate::plan::Filter;
 use crate::results::closure;
 use crate::scenario::ScenarioFile;
 
@@ -29,8 +30,8 @@ pub struct Measurer<'a> {
     pub repository: &'a Repository,
     /// The scenario.
     pub scenario: &'a ScenarioFile,
-    /// Only the cells with this in their names.
-    pub filter: Option<&'a str>,
+    /// Only these cells.
+    pub filter: Option<&'a Filter>,
     /// Measure also what there are results of.
     pub again: bool,
     /// Measure each commit by its own harness.
@@ -142,8 +143,8 @@ impl Measurer<'_> {
         let scenario = fs::canonicalize(&self.scenario.file)
             .unwrap_or_else(|_| directory.join(&self.scenario.file));
         let mut command = vec![program.into(), "bench".into(), scenario.into()];
-        if let Some(part) = self.filter {
-            command.extend(["--filter".into(), part.into()]);
+        if let Some(filter) = self.filter {
+            command.extend(["--filter".into(), filter.to_string().into()]);
         }
         command
     }

@@ -15,6 +15,7 @@ use super::text::{self, Format};
 use crate::commit::{Commit, Measurer, Repository};
 use crate::interrupt::Interrupt;
 use crate::paths;
+use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::scenario::ScenarioFile;
 
@@ -40,9 +41,9 @@ pub struct CompareCommand {
     /// What commits are measured with
     #[arg(long, value_name = "FILE", default_value = "scenarios/quick.toml")]
     scenario: PathBuf,
-    /// Only cells with this in their names
+    /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART")]
-    filter: Option<String>,
+    filter: Option<Filter>,
     /// Only metrics with this in their names
     #[arg(long, value_name = "PART")]
     metric: Option<String>,
@@ -97,9 +98,9 @@ impl CompareCommand {
         let mut notes = Vec::new();
         let mut a = self.load("A", a, &mut notes)?;
         let mut b = self.load("B", b, &mut notes)?;
-        if let Some(part) = &self.filter {
+        if let Some(filter) = &self.filter {
             for run in [&mut a, &mut b] {
-                run.cells.retain(|id, _| id.contains(part));
+                run.cells.retain(|id, _| filter.admits(id));
             }
         }
         let mut comparable = Comparable::check(&a, &b, self.force_kernels);
@@ -146,7 +147,7 @@ impl CompareCommand {
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
-            filter: self.filter.as_deref(),
+            filter: self.filter.as_ref(),
             again: self.again,
             own_harness: self.own_harness,
             interrupt: &interrupt,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
-use crate::plan::Plan;
+use crate::plan::{Filter, Plan};
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::results::record::SCHEMA;
@@ -31,8 +31,8 @@ pub struct Run {
     pub mode: Mode,
     /// When the run began.
     pub started: String,
-    /// A part of the ids of the cells that were chosen, unless all were.
-    pub filter: Option<String>,
+    /// Which cells were chosen, unless all were.
+    pub filter: Option<Filter>,
     /// Everything that the numbers depend on.
     pub closure: Closure,
     /// What the metrics are, in the order in which the file first names them.
@@ -142,16 +142,16 @@ impl Run {
         }
     }
 
-    /// Whether every cell of `scenario` with `filter` in its id was measured to its end.
+    /// Whether every cell of `scenario` that `filter` chooses was measured to its end.
     ///
     /// # Errors
     /// If the scenario amounts to nothing.
-    pub fn is_complete(&self, scenario: &ScenarioFile, filter: Option<&str>) -> Result<bool> {
+    pub fn is_complete(&self, scenario: &ScenarioFile, filter: Option<&Filter>) -> Result<bool> {
         let plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         Ok(plan.boots.iter().all(|boot| {
             boot.cells
                 .iter()
-                .filter(|cell| filter.is_none_or(|part| cell.id.contains(part)))
+                .filter(|cell| filter.is_none_or(|filter| filter.admits(&cell.id)))
                 .all(|planned| {
                     let cell = self.cells.get(&planned.id);
                     let record = cell.and_then(|cell| cell.boots.get(&boot.repetition));
@@ -168,7 +168,7 @@ struct File<'a, T> {
     scenario: Cow<'a, str>,
     mode: Mode,
     started: String,
-    filter: Option<String>,
+    filter: Option<Filter>,
     closure: Closure,
     #[serde(borrow)]
     cells: Vec<Record<'a, T>>,

@@ -6,6 +6,7 @@
 mod boots;
 mod cells;
 mod combine;
+mod filter;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use cells::variant;
 pub use combine::Combination;
+pub use filter::Filter;
 pub use shard::Shard;
 
 use crate::guest::protocol::GuestCell;

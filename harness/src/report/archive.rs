@@ -110,10 +110,17 @@ impl Archive {
         files
     }
 
-    /// Adds a run, in the place of an older one of the same kind. One that measured all cells is
-    /// better than a later one that measured some.
+    /// Adds a run, in the place of an older one of the same kind. One that measured all cells of a commit
+    /// is better than a later one that measured some; of files that differ from it only the latest is of
+    /// what they are now.
     pub fn add(&mut self, run: Run) {
-        let rank = |run: &Run| (!run.filtered, run.started.clone(), run.file.clone());
+        let rank = |run: &Run| {
+            (
+                !run.dirty && run.filter.is_none(),
+                run.started.clone(),
+                run.file.clone(),
+            )
+        };
         match self.runs.iter_mut().find(|known| same(known, &run)) {
             Some(known) if rank(known) < rank(&run) => *known = run,
             Some(_) => {}

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::archive::{Archive, Warning};
 use super::golden;
 use super::history::History;
-use super::measure::{self, SCENARIOS};
+use super::measure::{self, MEASURED};
 use super::page::Page;
 use crate::commit::Repository;
 use crate::paths;
@@ -75,7 +75,7 @@ impl ReportCommand {
             archive: &archive,
             golden: &golden,
             history: &history,
-            order: &SCENARIOS,
+            order: &MEASURED.map(|measured| measured.scenario),
             warnings: &warnings,
         };
         write(&self.output, &page.html())?;

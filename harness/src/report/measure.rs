@@ -12,20 +12,52 @@ use super::archive::{Archive, Warning};
 use super::run::Run;
 use crate::interrupt::{self, Interrupt, Interrupted};
 use crate::paths;
-use crate::plan::Plan;
+use crate::plan::{Filter, Plan};
 use crate::results::closure::Tree;
 use crate::scenario::ScenarioFile;
 
-/// The scenarios that are measured, as far as there are such files, in the order of the report.
-/// Others would make it wait longer, and are shown if there are results of them.
-pub const SCENARIOS: [&str; 6] = [
-    "quick",
-    "baselines",
-    "ablation",
-    "flows",
-    "scaling",
-    "latency",
+/// A scenario that is measured for the report.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Its name.
+    pub scenario: &'static str,
+    /// Which of its cells, as a [`Filter`]; all, if there is none.
+    filter: Option<&'static str>,
+}
+
+/// What is measured, as far as there are such files, in the order of the report. Other scenarios and
+/// cells would make it wait longer than a few minutes, and are shown if there are results of them.
+pub const MEASURED: [Measured; 6] = [
+    Measured::all("quick"),
+    Measured::all("baselines"),
+    Measured::all("ablation"),
+    // A million takes as long to establish as all the rest of the report.
+    Measured {
+        scenario: "flows",
+        filter: Some("!-1000000flows"),
+    },
+    Measured::all("scaling"),
+    Measured::all("latency"),
 ];
+
+impl Measured {
+    const fn all(scenario: &'static str) -> Self {
+        Self {
+            scenario,
+            filter: None,
+        }
+    }
+
+    /// `mutexlab bench` with what measures it.
+    fn bench(&self, file: &Path) -> Command {
+        let mut command = Command::new(paths::this_program());
+        command.arg("bench").arg(file);
+        if let Some(filter) = self.filter {
+            command.args(["--filter", filter]);
+        }
+        command
+    }
+}
 
 /// Measures what `archive` has no results of at HEAD. What fails becomes a warning: it must not
 /// keep the rest from being shown.
@@ -36,7 +68,8 @@ pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
     let interrupt = Interrupt::install()?;
     let tree = Tree::of(repository)?;
     let mut warnings = Vec::new();
-    for name in SCENARIOS {
+    for wanted in MEASURED {
+        let name = wanted.scenario;
         let file = repository.join("scenarios").join(format!("{name}.toml"));
         if !file.is_file() {
             continue;
@@ -44,7 +77,7 @@ pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
         // Files that differ may differ otherwise now.
         let measured = !tree.dirty
             && ScenarioFile::load(&file)
-                .is_ok_and(|scenario| is_measured(&scenario, archive, &tree.commit));
+                .is_ok_and(|scenario| is_measured(&scenario, wanted.filter, archive, &tree.commit));
         if measured {
             eprintln!("{name}: measured before at this commit");
             continue;
@@ -52,9 +85,8 @@ pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
         eprintln!("{name}: measuring {}", file.display());
         let start = Instant::now();
         // A process of its own, as a person would run it.
-        let status = Command::new(paths::this_program())
-            .arg("bench")
-            .arg(&file)
+        let status = wanted
+            .bench(&file)
             .current_dir(repository)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -78,12 +110,19 @@ pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
     Ok(warnings)
 }
 
-/// Whether all that the scenario plans was measured at this commit.
-fn is_measured(scenario: &ScenarioFile, archive: &Archive, head: &str) -> bool {
+/// Whether all that the scenario plans, or those of its cells that are wanted, was measured at this
+/// commit.
+fn is_measured(
+    scenario: &ScenarioFile,
+    filter: Option<&str>,
+    archive: &Archive,
+    head: &str,
+) -> bool {
     let Ok(plan) = Plan::new(&scenario.scenario) else {
         // Measuring will say what is wrong with it.
         return false;
     };
+    let filter: Option<Filter> = filter.and_then(|filter| filter.parse().ok());
     let of_head: Vec<&Run> = archive
         .runs
         .iter()
@@ -99,6 +138,7 @@ fn is_measured(scenario: &ScenarioFile, archive: &Archive, head: &str) -> bool {
     plan.boots
         .iter()
         .flat_map(|boot| &boot.cells)
+        .filter(|cell| filter.as_ref().is_none_or(|filter| filter.admits(&cell.id)))
         .all(|cell| measured(&cell.id))
 }
 
@@ -106,6 +146,23 @@ fn is_measured(scenario: &ScenarioFile, archive: &Archive, head: &str) -> bool {
 mod tests {
     use super::super::synthetic;
     use super::*;
+
+    #[test]
+    fn every_filter_leaves_cells_out_and_others_in() {
+        for wanted in MEASURED {
+            let name = format!("../scenarios/{}.toml", wanted.scenario);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            let scenario = ScenarioFile::load(&path).unwrap();
+            let Some(filter) = wanted.filter else {
+                continue;
+            };
+            let Ok(filter) = filter.parse::<Filter>();
+            let plan = Plan::new(&scenario.scenario).unwrap();
+            let cells = || plan.boots.iter().flat_map(|boot| &boot.cells);
+            assert!(cells().any(|cell| filter.admits(&cell.id)), "{filter}");
+            assert!(!cells().all(|cell| filter.admits(&cell.id)), "{filter}");
+        }
+    }
 
     #[test]
     fn what_is_there_is_not_measured_again() {
@@ -126,10 +183,17 @@ mod tests {
         let head = run.commit.clone();
         let mut archive = Archive::default();
         archive.add(run);
-        assert!(is_measured(&scenario, &archive, &head));
-        assert!(!is_measured(&scenario, &archive, synthetic::COMMITS[0]));
+        assert!(is_measured(&scenario, None, &archive, &head));
+        assert!(!is_measured(
+            &scenario,
+            None,
+            &archive,
+            synthetic::COMMITS[0]
+        ));
         // A run that was cut short.
-        archive.runs[0].cells.pop();
-        assert!(!is_measured(&scenario, &archive, &head));
+        let missing = archive.runs[0].cells.pop().unwrap();
+        assert!(!is_measured(&scenario, None, &archive, &head));
+        let others = format!("!{}", missing.id);
+        assert!(is_measured(&scenario, Some(&others), &archive, &head));
     }
 }

@@ -20,6 +20,9 @@ pub fn folded(run: &Run) -> Markup {
                     tbody {
                         tr { th scope="row" { "file" } td class="words" { code { (run.file) } } }
                         tr { th scope="row" { "began" } td class="words" { (run.started) } }
+                        @if let Some(filter) = &run.filter {
+                            tr { th scope="row" { "cells chosen" } td class="words" { code { (filter) } } }
+                        }
                         @for (name, value) in &leaves {
                             tr { th scope="row" { (name) } td class="words" { code { (value) } } }
                         }

@@ -29,8 +29,8 @@ pub struct Run {
     pub mode: String,
     /// When it began, RFC 3339, UTC.
     pub started: String,
-    /// Whether only some cells were asked for.
-    pub filtered: bool,
+    /// Which cells were asked for, if not all were.
+    pub filter: Option<String>,
     /// The commit, in full.
     pub commit: String,
     /// Whether files differed from it.
@@ -91,7 +91,7 @@ struct File {
     question: String,
     mode: String,
     started: String,
-    filter: Option<Value>,
+    filter: Option<String>,
     closure: Value,
     #[serde(default)]
     boots: Vec<BootRecord>,
@@ -167,7 +167,7 @@ fn understand(text: &[u8], name: &str) -> Result<Contents> {
             question: file.question.clone(),
             mode: file.mode.clone(),
             started: file.started.clone(),
-            filtered: file.filter.as_ref().is_some_and(|filter| !filter.is_null()),
+            filter: file.filter.clone(),
             commit: commit.clone(),
             dirty,
             release: file

@@ -12,6 +12,7 @@ use super::metrics::Metric;
 use crate::console::Report;
 use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
 use crate::histogram::Histogram;
+use crate::plan::Filter;
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
@@ -35,8 +36,9 @@ pub struct Results {
     /// When the run began, RFC 3339, UTC.
     #[schemars(regex(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"))]
     pub started: String,
-    /// Which cells were chosen of the scenario's: a part of their ids. Null if all were.
-    pub filter: Option<String>,
+    /// Which cells were chosen of the scenario's: a part of their ids, or behind `!` what is no part of
+    /// them. Null if all were.
+    pub filter: Option<Filter>,
     /// Which part of them, such as 2/5. Null if all were.
     pub shard: Option<String>,
     /// Everything that the numbers depend on.
@@ -51,7 +53,7 @@ pub struct Results {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// [`Results::filter`].
-    pub filter: Option<String>,
+    pub filter: Option<Filter>,
     /// [`Results::shard`].
     pub shard: Option<String>,
 }

@@ -17,7 +17,7 @@ use crate::guest::protocol::Sabotage;
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
 use crate::paths;
-use crate::plan::Plan;
+use crate::plan::{Filter, Plan};
 use crate::results::file::ResultsFile;
 use crate::results::record::{Results, Selection};
 use crate::scenario::{Mode, ScenarioFile};
@@ -48,9 +48,9 @@ pub struct SelfcheckCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
-    /// Only cells with this in their names
+    /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART", default_value = "")]
-    filter: String,
+    filter: Filter,
     /// Measure wrong, which the checks must notice
     #[arg(long, hide = true)]
     sabotage: Option<Saboteur>,
@@ -119,9 +119,9 @@ impl SelfcheckCommand {
     fn measure(&self, repository: &Path, directory: &Path) -> Result<Results> {
         let scenario = ScenarioFile::load(&repository.join(SCENARIO))?;
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        plan.retain(|_, cell| cell.id.contains(&self.filter));
+        plan.retain(|_, cell| self.filter.admits(&cell.id));
         if plan.boots.is_empty() {
-            bail!("no cell of {SCENARIO} has {:?} in its name", self.filter);
+            bail!("no cell of {SCENARIO} is of the filter {}", self.filter);
         }
         cells::add(&mut plan);
         if let Some(saboteur) = self.sabotage {
