@@ -57,8 +57,7 @@ fn files(directory: &Path, mode: &str, boots: usize) -> [PathBuf; 2] {
 }
 
 fn compare([a, b]: &[PathBuf; 2]) -> usize {
-    let (a, b) = (Run::read(a), Run::read(b));
-    let (a, b) = (a.expect("A can be read"), b.expect("B can be read"));
+    let (a, b) = Run::read_both(a, b).expect("A and B can be read");
     Difference::of(&a, &b, &Selection::default()).changed_cells
 }
 

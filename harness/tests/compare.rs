@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use mutexlab::compare::run::Run;
-use mutexlab::plan::Plan;
+use mutexlab::plan::{Filter, Plan};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
 use mutexlab::scenario::ScenarioFile;
@@ -97,9 +97,10 @@ fn what_is_written_is_what_comparing_reads() {
 #[test]
 fn a_run_is_complete_if_every_cell_was_measured() {
     let lab = Lab::new();
-    let is_complete = |results: &Results, filter| {
+    let is_complete = |results: &Results, filter: Option<&str>| {
+        let filter = filter.map(|filter| filter.parse::<Filter>().unwrap());
         let run = Run::read(&lab.put("a.json", results.clone())).unwrap();
-        run.is_complete(&quick(), filter).unwrap()
+        run.is_complete(&quick(), filter.as_ref()).unwrap()
     };
     let mut results = results();
     assert!(is_complete(&results, None));

@@ -96,8 +96,13 @@ impl CompareCommand {
     pub fn run(&self) -> Result<i32> {
         let (a, b) = self.names()?;
         let mut notes = Vec::new();
-        let mut a = self.load("A", a, &mut notes)?;
-        let mut b = self.load("B", b, &mut notes)?;
+        let (mut a, mut b) = match (Path::new(a), Path::new(b)) {
+            (a, b) if a.is_file() && b.is_file() => Run::read_both(a, b)?,
+            _ => (
+                self.load("A", a, &mut notes)?,
+                self.load("B", b, &mut notes)?,
+            ),
+        };
         if let Some(filter) = &self.filter {
             for run in [&mut a, &mut b] {
                 run.cells.retain(|id, _| filter.admits(id));

@@ -4,10 +4,13 @@
 //! console reports are skipped while reading, and every metric's name is kept once, so that two
 //! runs of ten thousand cells fit into a fraction of their files' size.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+mod stored;
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
@@ -17,8 +20,9 @@ use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::results::record::SCHEMA;
 use crate::scenario::{Mode, ScenarioFile};
-use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way};
+use crate::traffic::Traffic;
 use crate::verdict::Verdict;
+use stored::{File, OldTraffic};
 
 /// The run of a results file.
 #[derive(Clone, Debug)]
@@ -97,6 +101,19 @@ impl Run {
         Self::parse(path, &text)
     }
 
+    /// Reads two results files, one beside the other.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_both(a: &Path, b: &Path) -> Result<(Self, Self)> {
+        let (a, b) = thread::scope(|scope| {
+            let a = scope.spawn(|| Self::read(a));
+            let b = Self::read(b);
+            (a.join(), b)
+        });
+        Ok((a.unwrap_or_else(|panic| resume_unwind(panic))?, b?))
+    }
+
     /// Reads a results file's text.
     ///
     /// # Errors
@@ -106,7 +123,7 @@ impl Run {
         struct Version {
             schema: Option<u32>,
         }
-        let wrong = match serde_json::from_str::<File<'_, Traffic>>(text) {
+        let wrong = match serde_json::from_str::<File<Traffic>>(text) {
             Ok(file) if file.schema == SCHEMA => return Ok(file.into_run(path)),
             Ok(_) => None,
             Err(error) => Some(error),
@@ -114,7 +131,7 @@ impl Run {
         let version: Version = serde_json::from_str(text)
             .with_context(|| format!("{} is no JSON object", path.display()))?;
         match (version.schema, wrong) {
-            (Some(1), _) => serde_json::from_str::<File<'_, OldTraffic>>(text)
+            (Some(1), _) => serde_json::from_str::<File<OldTraffic>>(text)
                 .map(|file| file.into_run(path))
                 .with_context(|| format!("{} is no results file", path.display())),
             (Some(SCHEMA), Some(error)) => {
@@ -161,146 +178,10 @@ impl Run {
     }
 }
 
-#[derive(Deserialize)]
-struct File<'a, T> {
-    schema: u32,
-    #[serde(borrow)]
-    scenario: Cow<'a, str>,
-    mode: Mode,
-    started: String,
-    filter: Option<Filter>,
-    closure: Closure,
-    #[serde(borrow)]
-    cells: Vec<Record<'a, T>>,
-}
-
-#[derive(Deserialize)]
-struct Record<'a, T> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    kernel: Cow<'a, str>,
-    repetition: u32,
-    traffic: T,
-    verdict: Verdict,
-    reason: Option<String>,
-    #[serde(borrow)]
-    metrics: Vec<MetricRecord<'a>>,
-}
-
-#[derive(Deserialize)]
-struct MetricRecord<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    unit: Unit,
-    better: Better,
-    kind: Kind,
-    value: f64,
-}
-
-/// Traffic of schema 1: on the wire, in a closed loop, as all was then.
-#[derive(Deserialize)]
-struct OldTraffic {
-    way: Way,
-    family: Family,
-    protocol: Protocol,
-    payload: u16,
-    #[serde(default = "one")]
-    flows: u32,
-    round_trips: u32,
-    warm_up: u32,
-    #[serde(default = "one")]
-    burst: u32,
-}
-
-const fn one() -> u32 {
-    1
-}
-
-impl From<OldTraffic> for Traffic {
-    fn from(old: OldTraffic) -> Self {
-        Self {
-            ends: Ends::Wire,
-            way: old.way,
-            family: old.family,
-            protocol: old.protocol,
-            payload: Payload::Bytes(old.payload),
-            flows: old.flows,
-            popularity: Popularity::Uniform,
-            load: Load::Closed {
-                round_trips: old.round_trips,
-                burst: old.burst,
-            },
-            warm_up: old.warm_up,
-        }
-    }
-}
-
-impl<T: Into<Traffic>> File<'_, T> {
-    fn into_run(self, path: &Path) -> Run {
-        // A name may mean an exact number in one cell and a sampled one in another.
-        let mut known: HashMap<Cow<'_, str>, Vec<usize>> = HashMap::new();
-        let mut definitions: Vec<Definition> = Vec::new();
-        let mut cells: BTreeMap<String, Cell> = BTreeMap::new();
-        for record in self.cells {
-            // Not collected, which would keep the larger records' memory.
-            let mut values = Vec::with_capacity(record.metrics.len());
-            for metric in record.metrics {
-                let of_name = known.entry(metric.name).or_insert_with_key(|name| {
-                    definitions.push(Definition {
-                        name: name.clone().into_owned(),
-                        unit: metric.unit,
-                        better: metric.better,
-                        kind: metric.kind,
-                    });
-                    vec![definitions.len() - 1]
-                });
-                let same = |index: &&usize| {
-                    let known = &definitions[**index];
-                    (known.unit, known.better, known.kind)
-                        == (metric.unit, metric.better, metric.kind)
-                };
-                let index = of_name.iter().find(same).copied();
-                let index = index.unwrap_or_else(|| {
-                    definitions.push(Definition {
-                        name: definitions[of_name[0]].name.clone(),
-                        unit: metric.unit,
-                        better: metric.better,
-                        kind: metric.kind,
-                    });
-                    of_name.push(definitions.len() - 1);
-                    definitions.len() - 1
-                });
-                values.push((index, metric.value));
-            }
-            let boot = CellBoot {
-                verdict: record.verdict,
-                reason: record.reason,
-                values,
-            };
-            let cell = cells.entry(record.id.into_owned()).or_insert_with(|| Cell {
-                kernel: record.kernel.into_owned(),
-                traffic: record.traffic.into(),
-                boots: BTreeMap::new(),
-            });
-            cell.boots.insert(record.repetition, boot);
-        }
-        Run {
-            path: path.to_owned(),
-            scenario: self.scenario.into_owned(),
-            mode: self.mode,
-            started: self.started,
-            filter: self.filter,
-            closure: self.closure,
-            definitions,
-            cells,
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
     /// A metric of one boot.
     #[derive(Clone, Debug)]
@@ -368,16 +249,20 @@ pub(crate) mod tests {
             });
             let cell = Cell {
                 kernel: "7.3".into(),
-                traffic: Traffic::from(OldTraffic {
+                traffic: Traffic {
+                    ends: Ends::Wire,
                     way: Way::Forward,
                     family: Family::V4,
                     protocol: Protocol::Udp,
-                    payload: 64,
+                    payload: Payload::Bytes(64),
                     flows: 1,
-                    round_trips: 10,
+                    popularity: Popularity::Uniform,
+                    load: Load::Closed {
+                        round_trips: 10,
+                        burst: 1,
+                    },
                     warm_up: 1,
-                    burst: 1,
-                }),
+                },
                 boots: boots.collect(),
             };
             run.cells.insert((*id).to_owned(), cell);
