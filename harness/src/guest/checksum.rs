@@ -17,6 +17,7 @@ pub struct Sum(u64);
 impl Sum {
     /// Sum of the pseudo header (RFC 9293, section 3.1; RFC 768; RFC 8200, section 8.1) of a packet
     /// with `length` bytes from the transport header on.
+    #[inline]
     pub fn of_pseudo_header(
         source: IpAddr,
         destination: IpAddr,
@@ -34,6 +35,7 @@ impl Sum {
     }
 
     /// With the words of `bytes`; an odd last byte is padded with zero.
+    #[inline]
     #[must_use]
     pub fn add(self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks();
@@ -48,6 +50,7 @@ impl Sum {
     }
 
     /// The sum in 16 bits, as a header's field has it that whoever sends the packet shall complete.
+    #[inline]
     pub fn fold(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
@@ -57,6 +60,7 @@ impl Sum {
     }
 
     /// The checksum: the complement of the sum.
+    #[inline]
     pub fn checksum(self) -> u16 {
         !self.fold()
     }

@@ -3,7 +3,7 @@
 //! A results file: complete JSON at every moment, whatever happens to this program.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::closure::Closure;
 use super::record::{BootRecord, CellRecord, Results, Selection, SCHEMA};
-use super::{derive, stability};
+use super::{derive, outline, stability};
 use crate::scenario::ScenarioFile;
 
 /// A results file that is being written.
@@ -200,10 +200,9 @@ impl ResultsFile {
         let beside = directory.join(format!(".{name}.tmp"));
         let write = || -> Result<()> {
             fs::create_dir_all(directory)?;
-            let mut text = serde_json::to_vec_pretty(&self.results)?;
-            text.push(b'\n');
-            let mut file = File::create(&beside)?;
-            file.write_all(&text)?;
+            let mut file = BufWriter::new(File::create(&beside)?);
+            outline::write(&mut file, &self.results)?;
+            let file = file.into_inner()?;
             file.sync_all()?;
             fs::rename(&beside, &self.path)?;
             File::open(directory)?.sync_all()?;

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod derive;
 pub mod file;
 pub mod metrics;
+mod outline;
 pub mod record;
 pub mod stability;
 pub mod travel;
