@@ -23,7 +23,7 @@ use super::arrivals::Arrival;
 use super::cable::{Cable, Wire};
 use super::closed_loop::Connections;
 use super::flows::Flows;
-use super::pace;
+use super::pace::Pace;
 use super::protocol::{Delivery, Mischief, OpenLoop, Protocol, Traffic};
 use super::tcp::Numbers;
 use super::traffic::{Stop, PATIENCE};
@@ -86,6 +86,7 @@ pub struct Generator {
     source: Source,
     sink: Sink,
     flows: Flows,
+    pace: Pace,
 }
 
 impl Generator {
@@ -95,8 +96,10 @@ impl Generator {
         traffic: &Traffic,
         connections: Connections,
         mischief: Option<Mischief>,
+        pace: Pace,
     ) -> Result<Self> {
         Ok(Self {
+            pace,
             source: Source::new(wire, traffic, connections.client)?,
             sink: Sink::new(wire, traffic, connections.server, mischief)?,
             flows: Flows::measured(traffic),
@@ -111,7 +114,7 @@ impl Generator {
     pub fn run(&mut self, stream: &Stream, delivery: &mut Delivery) -> Result<OpenLoop, Stop> {
         let picks: Vec<u32> = self.flows.picks().take(stream.packets as usize).collect();
         let churned = self.source.churned();
-        let mut run = Run::new(stream)?;
+        let mut run = Run::new(stream, self.pace)?;
         loop {
             let sent = self.send(&mut run, &picks, delivery)?;
             let served = self.serve(&mut run, delivery)?;
@@ -224,15 +227,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(stream: &Stream) -> Result<Self> {
+    fn new(stream: &Stream, pace: Pace) -> Result<Self> {
         let packets = stream.packets;
         // Before the time is set: they take a while to make.
         let lateness = Recorder::new();
         let (forward, round_trip) = (Tally::new(packets), Tally::new(packets));
-        // Half a period behind the middle between two ticks of the kernel's clock: at whole rates no
-        // packet is sent on a tick.
+        // Half a period behind the pace's time: if that is the middle between two ticks of the kernel's
+        // clock, no packet is sent on a tick at whole rates.
         let half = Duration::from_secs(1) / stream.rate.max(1) / 2;
-        let ahead = pace::to_between_ticks()? + half;
+        let ahead = pace.ahead()? + half;
         let start = tsc::now() + tsc::ticks(ahead.as_nanos() as u64);
         let schedule = Schedule::new(start, stream.rate, stream.churn);
         Ok(Self {
@@ -284,7 +287,7 @@ impl Run {
 
 /// Packets a second that the generator sends, answers and takes back at the most, over a link with
 /// nothing in between.
-pub fn limit(traffic: &Traffic) -> Result<u64> {
+pub fn limit(traffic: &Traffic, pace: Pace) -> Result<u64> {
     let cable = Cable::new()?;
     let pairs = (0..traffic.flows).map(Numbers::pair);
     let (client, server) = match traffic.protocol {
@@ -292,7 +295,7 @@ pub fn limit(traffic: &Traffic) -> Result<u64> {
         Protocol::Udp => Default::default(),
     };
     let connections = Connections { client, server };
-    let mut generator = Generator::new(&cable.wire(), traffic, connections, None)?;
+    let mut generator = Generator::new(&cable.wire(), traffic, connections, None, pace)?;
     let stream = Stream {
         packets: LIMIT_PACKETS,
         // All at once, so that each is sent as soon as it can be.

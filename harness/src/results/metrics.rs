@@ -14,6 +14,8 @@ use crate::traffic::{Load, Traffic};
 pub const HOOK_MEAN: &str = "hook.mean";
 /// The median of first packets, which make their flows.
 pub const FIRST_PACKET: &str = "hook.first_packet";
+/// The cheapest of them.
+pub const FIRST_PACKET_MIN: &str = "hook.first_packet.min";
 /// The kernel's memory of one of many flows.
 pub const MEMORY_PER_FLOW: &str = "memory_per_flow";
 /// All that the router does for one of packets that come at once.
@@ -192,10 +194,15 @@ pub fn of(
     let means = mean(&measurement.original).zip(mean(&measurement.reply));
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), exact, mean);
-    // In one boot of twelve the module's took five instructions more, 1,785 for 1,780, with all
-    // else the same: on a machine that had much else to do.
-    let first = measurement.first_packet.map(to_float);
-    add(FIRST_PACKET.to_owned(), Kind::Sampled, first);
+    // Which of its two chains connection tracking locks first, and whether another connection is on
+    // them, is a matter of the boot's key: so the median varies, and the least does not if
+    // there are few.
+    let tracked = subject.tracks_connections();
+    let median = measurement.first_packet.map(|first| to_float(first.median));
+    add(FIRST_PACKET.to_owned(), exact_if(!tracked), median);
+    let least = measurement.first_packet.map(|first| to_float(first.least));
+    let kind = exact_if(!tracked || traffic.flows == 1);
+    add(FIRST_PACKET_MIN.to_owned(), kind, least);
     for (direction, cost) in [
         ("original", &measurement.original),
         ("reply", &measurement.reply),
@@ -265,7 +272,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::guest::protocol::{Delivery, PathCost};
+    use crate::guest::protocol::{Delivery, FirstPacket, PathCost};
     use crate::histogram::Histogram;
     use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
@@ -307,7 +314,10 @@ mod tests {
             delivery: Delivery::default(),
             original: cost(&[(100, 999), (5000, 1)]),
             reply: cost(&[(40, 500), (100, 500)]),
-            first_packet: Some(6000),
+            first_packet: Some(FirstPacket {
+                median: 6000,
+                least: 5900,
+            }),
             flow_memory: Some(208_000),
             router: Some(2_000),
             path: PathCost {
@@ -352,6 +362,7 @@ mod tests {
             ("hook.reply.p90", 100.0),
             ("hook.mean", 87.45),
             ("hook.first_packet", 6000.0),
+            ("hook.first_packet.min", 5900.0),
             ("hook.reply.pre_routing.mean", 7.0),
             ("path.mean", 10_000.0),
             ("memory_per_flow", 208.0),
@@ -377,6 +388,30 @@ mod tests {
         let metric = metric.unwrap();
         assert_eq!((metric.value, metric.kind), (50.0, Kind::Sampled));
         assert_eq!(metric.unit, Unit::NanosecondsPerPacket);
+    }
+
+    #[test]
+    fn what_a_boot_s_key_decides_is_sampled() {
+        let kind = |subject, flows, name: &str| {
+            let traffic = Traffic { flows, ..TRAFFIC };
+            let metrics = of(&measurement(), subject, &traffic, VIRTUAL);
+            let metric = metrics.into_iter().find(|metric| metric.name == name);
+            metric.unwrap().kind
+        };
+        for (subject, flows, [mean, median, least]) in [
+            (Subject::Module, 1, [Kind::Exact; 3]),
+            (Subject::Module, 1_000, [Kind::Exact; 3]),
+            (
+                Subject::NftDnat,
+                1,
+                [Kind::Exact, Kind::Sampled, Kind::Exact],
+            ),
+            (Subject::NftDnat, 1_000, [Kind::Sampled; 3]),
+        ] {
+            assert_eq!(kind(subject, flows, HOOK_MEAN), mean);
+            assert_eq!(kind(subject, flows, FIRST_PACKET), median);
+            assert_eq!(kind(subject, flows, FIRST_PACKET_MIN), least);
+        }
     }
 
     #[test]
