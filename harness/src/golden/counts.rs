@@ -10,7 +10,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::compare::run::{Cell, CellBoot, Definition, Run};
 use crate::results::metrics::{
-    Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_MIN, HOOK_MEAN, MEMORY_PER_FLOW,
+    Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
 };
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
@@ -20,7 +20,7 @@ use crate::verdict::Verdict;
 const METRICS: [&str; 10] = [
     HOOK_MEAN,
     FIRST_PACKET,
-    FIRST_PACKET_MIN,
+    FIRST_PACKET_P10,
     "hook.original.p50",
     "hook.original.p99.9",
     "hook.original.max",

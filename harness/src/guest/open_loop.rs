@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
+use nix::time::{clock_getres, ClockId};
 
 use super::arrivals::Arrival;
 use super::cable::{Cable, Wire};
@@ -35,9 +36,14 @@ use sink::Sink;
 use source::Source;
 use tally::Tally;
 
-/// How long before a packet is to be sent the generator stops sleeping: a guest without exact timers
-/// wakes up at ticks of its clock only.
-const MARGIN: Duration = Duration::from_millis(50);
+/// How long before a packet is to be sent the generator stops sleeping, if the kernel's timers are of
+/// high resolution, and if it wakes sleepers at ticks only.
+const MARGIN: Duration = Duration::from_millis(1);
+/// See [`MARGIN`].
+const MARGIN_OF_TICKS: Duration = Duration::from_millis(50);
+/// What the kernel calls the resolution of clocks that are as exact as they can be, at the most: of others
+/// it is a tick (`hrtimer_resolution`).
+const HIGH_RESOLUTION: Duration = Duration::from_micros(1);
 /// How long copies may come after their packets.
 const GRACE: Duration = Duration::from_millis(20);
 /// Packets from which the generator's own limit is taken.
@@ -87,6 +93,7 @@ pub struct Generator {
     sink: Sink,
     flows: Flows,
     pace: Pace,
+    margin: Duration,
 }
 
 impl Generator {
@@ -100,6 +107,7 @@ impl Generator {
     ) -> Result<Self> {
         Ok(Self {
             pace,
+            margin: margin()?,
             source: Source::new(wire, traffic, connections.client)?,
             sink: Sink::new(wire, traffic, connections.server, mischief)?,
             flows: Flows::measured(traffic),
@@ -195,7 +203,7 @@ impl Generator {
     /// Waits until the time `until`, or until a frame comes, or not at all.
     fn wait(&self, now: u64, until: u64, all_returned: bool) -> Result<()> {
         let left = tsc::nanoseconds(until.saturating_sub(now));
-        let sleep = Duration::from_nanos(left).saturating_sub(MARGIN);
+        let sleep = Duration::from_nanos(left).saturating_sub(self.margin);
         if !sleep.is_zero() {
             let mut ends = [
                 PollFd::new(self.sink.channel.as_fd(), PollFlags::POLLIN),
@@ -208,6 +216,19 @@ impl Generator {
         }
         Ok(())
     }
+}
+
+/// How long before a packet is to be sent not to sleep any more.
+fn margin() -> Result<Duration> {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC);
+    let resolution: Duration = resolution
+        .context("cannot ask for a clock's resolution")?
+        .into();
+    Ok(if resolution <= HIGH_RESOLUTION {
+        MARGIN
+    } else {
+        MARGIN_OF_TICKS
+    })
 }
 
 /// How far a stream has come.

@@ -361,8 +361,8 @@ pub struct HookCost {
 pub struct FirstPacket {
     /// The median over several flows.
     pub median: u64,
-    /// The cheapest one: of a flow whose chains were empty, from memory that was at hand.
-    pub least: u64,
+    /// The 10th percentile: of a flow whose chains were empty, from memory that was at hand.
+    pub p10: u64,
 }
 
 impl FirstPacket {
@@ -371,7 +371,7 @@ impl FirstPacket {
     pub const fn net_of(self, overhead: u64) -> Self {
         Self {
             median: self.median.saturating_sub(overhead),
-            least: self.least.saturating_sub(overhead),
+            p10: self.p10.saturating_sub(overhead),
         }
     }
 }
