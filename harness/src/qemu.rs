@@ -74,11 +74,15 @@ impl Accelerator {
             // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
             // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
             // guest needs a timer.
-            // The counter runs at 1 GHz by definition. Programs lie at the same addresses each time.
+            // The counter runs at 1 GHz by definition, and there is no other clock to watch it by:
+            // unless told that it can be relied on, the kernel takes it for none that could serve
+            // high-resolution timers (CLOCK_SOURCE_VALID_FOR_HRES), and sleepers wake at ticks only.
+            // Programs lie at the same addresses each time.
             Self::TcgIcount => &[
                 "nolapic_timer",
                 "no_timer_check",
                 "tsc_early_khz=1000000",
+                "tsc=reliable",
                 "norandmaps",
             ],
             Self::Tcg | Self::Kvm => &[],

@@ -27,6 +27,7 @@ use abi::probe::Filter;
 use ballast::Ballast;
 use meter::Meter;
 use sys::device::{self, ToUser};
+use sys::hash_mix;
 use sys::net::Namespace;
 
 sys::version::kernel_module! {
@@ -35,13 +36,17 @@ sys::version::kernel_module! {
 }
 
 struct ProbeModule {
+    _hash_mix: hash_mix::Fixed,
     _device: device::Registered<ProbeDevice>,
 }
 
 impl kernel::Module for ProbeModule {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let device = device::Registered::new(module, c_str!("mutex_probe"), ProbeDevice)?;
-        Ok(Self { _device: device })
+        Ok(Self {
+            _hash_mix: hash_mix::Fixed::register()?,
+            _device: device,
+        })
     }
 }
 

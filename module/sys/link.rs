@@ -598,6 +598,27 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         head.set(node.as_ptr().map_addr(|address| address | side & SIDE));
     }
 
+    // Puts an entry at the end of its chain of an array.
+    fn link_last(
+        &self,
+        guard: &ReadGuard,
+        array: usize,
+        hash: usize,
+        node: NonNull<Node<K, T>>,
+        side: usize,
+    ) {
+        let Some(mut link) = self.head(array, hash) else {
+            return;
+        };
+        while let Some(found) = link.load(guard) {
+            link = &found.entry().next[array & 1];
+        }
+        // SAFETY: as for `link`.
+        let entry = unsafe { &node.as_ref().entries[side & 1] };
+        entry.next[array & 1].set(core::ptr::null_mut());
+        link.set(node.as_ptr().map_addr(|address| address | side & SIDE));
+    }
+
     /// Puts the node on the chains that the hashes of its keys are of.
     pub fn publish<'g, H: Heap<Node<K, T>>>(
         &mut self,
@@ -696,13 +717,15 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         self.chains.state.store(state | FILLING, Ordering::Release);
     }
 
-    // Puts the entries of an old chain on the new ones.
+    // Puts the entries of an old chain on the new ones, in the order in which they were: so the order
+    // on a chain, the last to come first, does not tell when the table grew.
     fn carry(&mut self, guard: &ReadGuard, chain: usize, hash: impl Fn(&K) -> usize) {
         let other = self.chains.current() ^ 1;
         self.walk(guard, chain, |editor, found| {
             // What was published meanwhile is there already.
             if found.entry().next[other & 1].is_off() {
-                editor.link(other, hash(found.key()), found.pointer, found.side);
+                let hash = hash(found.key());
+                editor.link_last(guard, other, hash, found.pointer, found.side);
             }
         });
     }
@@ -828,6 +851,39 @@ pub(super) mod tests {
         let kept = chains(4).unwrap();
         let given_back = kept.exchange::<Sections>(heads(6), |&key| key as usize, || {});
         assert_eq!(given_back.unwrap().len(), 6);
+    }
+
+    #[test]
+    fn the_order_on_a_chain_does_not_tell_when_the_table_grew() {
+        let order = |chains: &TestChains, chain| {
+            let mut keys = Vec::new();
+            Sections::read(|guard| {
+                chains.edit(|editor| {
+                    editor.walk(guard, chain, |_, found| keys.push(*found.key()));
+                });
+            });
+            keys
+        };
+        const NODES: u32 = 12;
+        let grown_at = |time: u32| {
+            let chains = chains(1).unwrap();
+            for key in 0..=NODES {
+                if key == time {
+                    chains.exchange::<Sections>(heads(4), |&key| key as usize, || {});
+                }
+                if key < NODES {
+                    insert(&chains, [key, 100 + key], key);
+                }
+            }
+            let orders = [0, 1, 2, 3].map(|chain| order(&chains, chain));
+            (0..NODES).for_each(|key| assert!(remove(&chains, key)));
+            orders
+        };
+        let from_the_beginning = grown_at(0);
+        assert_eq!(from_the_beginning[1], [109, 9, 105, 5, 101, 1]);
+        for time in 1..=NODES {
+            assert_eq!(grown_at(time), from_the_beginning, "{time}");
+        }
     }
 
     #[test]

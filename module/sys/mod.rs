@@ -23,6 +23,8 @@ pub(crate) mod ballast;
 pub(crate) mod cache;
 pub(crate) mod counters;
 pub(crate) mod device;
+#[cfg(probe)]
+pub(crate) mod hash_mix;
 pub(crate) mod hooks;
 pub(crate) mod latency;
 pub(crate) mod lock;

@@ -235,7 +235,10 @@ impl<'a> Run<'a> {
         let (mut record, console_log) = self.begin(planned)?;
         let order = Order {
             version: VERSION,
-            work: Work::Measure(planned.cells.clone()),
+            work: Work::Measure {
+                mode: lab.mode,
+                cells: planned.cells.clone(),
+            },
         };
         let boot = Boot {
             kernel: &kernel.bzimage(),

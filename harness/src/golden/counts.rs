@@ -9,14 +9,18 @@ use std::str::FromStr;
 use anyhow::{bail, Context, Result};
 
 use crate::compare::run::{Cell, CellBoot, Definition, Run};
-use crate::results::metrics::{Better, Kind, Unit, HOOK_MEAN, MEMORY_PER_FLOW};
+use crate::results::metrics::{
+    Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
+};
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
 /// The metrics that are kept, as far as they are exact: what tells of a change and is no sum of
 /// others.
-const METRICS: [&str; 8] = [
+const METRICS: [&str; 10] = [
     HOOK_MEAN,
+    FIRST_PACKET,
+    FIRST_PACKET_P10,
     "hook.original.p50",
     "hook.original.p99.9",
     "hook.original.max",

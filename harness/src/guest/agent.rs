@@ -15,6 +15,7 @@ use nix::sys::utsname::uname;
 use nix::unistd::{sysconf, Pid, SysconfVar};
 
 use super::kmod::{LoadedModule, Parameters};
+use super::pace::Pace;
 use super::protocol::{
     Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
@@ -79,7 +80,7 @@ fn carry_out(path: &Path) -> Result<()> {
     })?;
     match order.work {
         Work::Boot => {}
-        Work::Measure(cells) => measure_all(&cells)?,
+        Work::Measure { mode, cells } => measure_all(Pace::of(mode), &cells)?,
         Work::Micro => measure_steps()?,
         Work::Test(names) => test_all(&names)?,
         Work::Fault(fault) => fault::commit(fault)?,
@@ -87,7 +88,7 @@ fn carry_out(path: &Path) -> Result<()> {
     tell(&Event::Done)
 }
 
-fn measure_all(cells: &[GuestCell]) -> Result<()> {
+fn measure_all(pace: Pace, cells: &[GuestCell]) -> Result<()> {
     // Client, responder and subject on one CPU: only so is each packet's way one piece.
     stay_on_cpu_0()?;
     entropy::provide()?;
@@ -98,7 +99,7 @@ fn measure_all(cells: &[GuestCell]) -> Result<()> {
             id: cell.id.clone(),
         })?;
         let outcome = match &probe {
-            Ok(_) => measure::run(cell),
+            Ok(_) => measure::run(cell, pace),
             Err(error) => Outcome::Infra {
                 reason: format!("{error:#}"),
             },

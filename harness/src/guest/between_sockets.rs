@@ -19,6 +19,7 @@ use super::flows::Flows;
 use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
 use super::measure::{blame, rehearse, since, verify, QUIET, REHEARSAL, SETTLED};
 use super::offload::{self, Offload};
+use super::pace::Pace;
 use super::protocol::{
     BulkCost, CoreTime, Delivery, GuestCell, HookCost, Load, Measurement, PathCost,
 };
@@ -28,7 +29,7 @@ use super::tsc;
 use crate::histogram::{Histogram, Recorder};
 
 /// Measures a cell, in namespaces of its own.
-pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     if cell.ballast.is_some() || cell.mischief.is_some() {
         return Err(anyhow!("ballast and mischief are for traffic on the wire").into());
@@ -44,7 +45,7 @@ pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement,
     *delivery = Delivery::default();
     thread::sleep(QUIET);
     let before = installed.counters(&layout.router)?;
-    let spent = exchange(&layout, cell, arrival, delivery, &installed)?;
+    let spent = exchange(&layout, cell, pace, arrival, delivery, &installed)?;
     let counters = since(&before, installed.counters(&layout.router)?);
     let chains = installed.chains(traffic, &layout.router)?;
     installed
@@ -92,6 +93,7 @@ struct Spent {
 fn exchange(
     layout: &Layout,
     cell: &GuestCell,
+    pace: Pace,
     arrival: Arrival,
     delivery: &mut Delivery,
     installed: &Installed,
@@ -106,13 +108,13 @@ fn exchange(
             let times = |count: u32| (0..count).map(|_| 0);
             closed_loop.round_trips(times(traffic.warm_up), delivery)?;
             thread::sleep(SETTLED);
-            closed_loop.paced_round_trips(times(REHEARSAL), delivery, &mut |_| {})?;
+            closed_loop.paced_round_trips(pace, times(REHEARSAL), delivery, &mut |_| {})?;
             let packets = closed_loop.packets();
             let received = Received::read(&layout.server)?;
             let before = installed.proxy_time()?;
             let mut each = Recorder::new();
             let mut ticks = 0;
-            closed_loop.paced_round_trips(times(round_trips), delivery, &mut |took| {
+            closed_loop.paced_round_trips(pace, times(round_trips), delivery, &mut |took| {
                 ticks += took;
                 each.record(tsc::nanoseconds(took));
             })?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
-use super::pace;
+use super::pace::Pace;
 use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
 use super::responder::Responder;
 use super::server::{Served, Server};
@@ -105,18 +105,19 @@ impl ClosedLoop {
             .try_for_each(|flow| self.round_trip(flow, delivery))
     }
 
-    /// One round trip of a burst between two ticks of the kernel's clock, again and again; tells `each`
-    /// how many ticks of the time-stamp counter it took. What the kernel does once a tick only,
-    /// such as renewing a time-out, is then done by the first packet of every round trip, and not
-    /// by as many packets as ticks happen to fall into the run.
+    /// One round trip of a burst at each time of `pace`; tells `each` how many ticks of the time-stamp
+    /// counter it took. Between two ticks of the kernel's clock, what the kernel does once a tick only, such
+    /// as renewing a time-out, is done by the first packet of every round trip, and not by as many
+    /// packets as ticks happen to fall into the run.
     pub fn paced_round_trips(
         &mut self,
+        pace: Pace,
         flows: impl IntoIterator<Item = u32>,
         delivery: &mut Delivery,
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
         for flow in flows {
-            pace::until_between_ticks()?;
+            pace.wait()?;
             let start = tsc::now();
             self.burst(flow, delivery)?;
             each(tsc::now() - start);

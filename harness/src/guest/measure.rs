@@ -21,6 +21,7 @@ use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_LINK};
 use super::offload::{self, Offload};
 use super::open_loop;
+use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
     Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Subject, Traffic, Way,
@@ -51,11 +52,21 @@ pub const SETTLED: Duration = Duration::from_secs(3);
 /// From how many flows on the memory of one is told: few do not fill a table.
 const MANY: u32 = 1_000;
 
+/// What a cell is measured with.
+struct Rig<'a> {
+    /// The machines.
+    layout: &'a Layout,
+    /// The probe in the router.
+    probe: Probe,
+    /// When the packets that are measured are sent.
+    pace: Pace,
+}
+
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
 /// it. The probe's module must be loaded.
-pub fn run(cell: &GuestCell) -> Outcome {
+pub fn run(cell: &GuestCell, pace: Pace) -> Outcome {
     let mut delivery = Delivery::default();
-    match measure(cell, &mut delivery) {
+    match measure(cell, pace, &mut delivery) {
         Ok(mut measurement) => {
             if let Some(sabotage) = cell.sabotage {
                 sabotage.spoil(&mut measurement);
@@ -69,17 +80,17 @@ pub fn run(cell: &GuestCell) -> Outcome {
     }
 }
 
-fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
     traffic.check()?;
     if traffic.ends == Ends::Stack {
-        return between_sockets::measure(cell, delivery);
+        return between_sockets::measure(cell, pace, delivery);
     }
     if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     }
     let limit = match traffic.load {
-        Load::Open { .. } | Load::Search(_) => open_loop::limit(traffic)?,
+        Load::Open { .. } | Load::Search(_) => open_loop::limit(traffic, pace)?,
         Load::Closed { .. } | Load::Bulk { .. } => 0,
     };
     let layout = Layout::new()?;
@@ -103,8 +114,13 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         .then(|| conntrack::Room::make(&layout.router, traffic.flows_in_all()))
         .transpose()?;
     thread::sleep(QUIET);
-    let empty = calibrate(&layout, &probe, traffic)?;
-    probe.set_ballast(cell.ballast);
+    let mut rig = Rig {
+        layout: &layout,
+        probe,
+        pace,
+    };
+    let empty = calibrate(&rig, traffic)?;
+    rig.probe.set_ballast(cell.ballast);
 
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(cell.subject, error))?;
@@ -114,34 +130,29 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     thread::sleep(QUIET);
     let before = installed.counters(&layout.router)?;
     let mut flow_memory = None;
-    let measured = exchange(
-        &layout,
-        &probe,
-        traffic,
-        target,
-        cell.mischief,
-        delivery,
-        &mut || {
-            if cell.subject.redirects() && crowd {
-                installed
-                    .settle(traffic, &layout.router)
-                    .map_err(|error| blame(cell.subject, error))?;
-            }
-            if cell.subject.redirects() && traffic.flows >= MANY {
-                flow_memory = installed.flow_memory(traffic, &layout.router)?;
-            }
-            Ok(())
-        },
-    )?;
+    let measured = exchange(&rig, traffic, target, cell.mischief, delivery, &mut || {
+        if cell.subject.redirects() && crowd {
+            installed
+                .settle(traffic, &layout.router)
+                .map_err(|error| blame(cell.subject, error))?;
+        }
+        installed
+            .rest(&layout.router)
+            .map_err(|error| blame(cell.subject, error))?;
+        if cell.subject.redirects() && traffic.flows >= MANY {
+            flow_memory = installed.flow_memory(traffic, &layout.router)?;
+        }
+        Ok(())
+    })?;
     let counters = since(&before, installed.counters(&layout.router)?);
     let chains = installed.chains(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(cell.subject, error))?;
-    let first = first_packet(&layout, &probe, traffic, target, delivery)?;
+    let first = first_packet(&rig, traffic, target, delivery)?;
     let router = if traffic.load.burst() > 1 && !waits(cell) {
         let gap = measured.snapshot.original.report.least_gap;
-        Some(router(&layout, &probe, traffic, target, gap)?)
+        Some(router(&rig, traffic, target, gap)?)
     } else {
         None
     };
@@ -151,7 +162,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     installed
         .down(&layout.router)
         .map_err(|error| blame(cell.subject, error))?;
-    drop(probe);
+    drop(rig);
     layout.tear_down()?;
     if crowd {
         // What the kernel knows of them goes with the namespaces, in its own good time.
@@ -163,7 +174,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     let original = measured.snapshot.original.net_of(&empty.original)?;
     Ok(Measurement {
         delivery: *delivery,
-        first_packet: first.map(|ticks| ticks.saturating_sub(original.overhead)),
+        first_packet: first.map(|first| first.net_of(original.overhead)),
         flow_memory,
         router,
         original,
@@ -180,7 +191,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
 }
 
 /// What the probe costs on the way of `traffic` while nothing is between its hooks.
-fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapshot> {
+fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
         flows: 1,
         load: Load::Closed {
@@ -192,15 +203,7 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
     };
     let mut delivery = Delivery::default();
     let target = Target::Original;
-    let exchanged = exchange(
-        layout,
-        probe,
-        &traffic,
-        target,
-        None,
-        &mut delivery,
-        &mut || Ok(()),
-    );
+    let exchanged = exchange(rig, &traffic, target, None, &mut delivery, &mut || Ok(()));
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),

@@ -18,12 +18,13 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use nix::poll::{ppoll, PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
+use nix::time::{clock_getres, ClockId};
 
 use super::arrivals::Arrival;
 use super::cable::{Cable, Wire};
 use super::closed_loop::Connections;
 use super::flows::Flows;
-use super::pace;
+use super::pace::Pace;
 use super::protocol::{Delivery, Mischief, OpenLoop, Protocol, Traffic};
 use super::tcp::Numbers;
 use super::traffic::{Stop, PATIENCE};
@@ -35,9 +36,14 @@ use sink::Sink;
 use source::Source;
 use tally::Tally;
 
-/// How long before a packet is to be sent the generator stops sleeping: a guest without exact timers
-/// wakes up at ticks of its clock only.
-const MARGIN: Duration = Duration::from_millis(50);
+/// How long before a packet is to be sent the generator stops sleeping, if the kernel's timers are of
+/// high resolution, and if it wakes sleepers at ticks only.
+const MARGIN: Duration = Duration::from_millis(1);
+/// See [`MARGIN`].
+const MARGIN_OF_TICKS: Duration = Duration::from_millis(50);
+/// What the kernel calls the resolution of clocks that are as exact as they can be, at the most: of others
+/// it is a tick (`hrtimer_resolution`).
+const HIGH_RESOLUTION: Duration = Duration::from_micros(1);
 /// How long copies may come after their packets.
 const GRACE: Duration = Duration::from_millis(20);
 /// Packets from which the generator's own limit is taken.
@@ -86,6 +92,8 @@ pub struct Generator {
     source: Source,
     sink: Sink,
     flows: Flows,
+    pace: Pace,
+    margin: Duration,
 }
 
 impl Generator {
@@ -95,8 +103,11 @@ impl Generator {
         traffic: &Traffic,
         connections: Connections,
         mischief: Option<Mischief>,
+        pace: Pace,
     ) -> Result<Self> {
         Ok(Self {
+            pace,
+            margin: margin()?,
             source: Source::new(wire, traffic, connections.client)?,
             sink: Sink::new(wire, traffic, connections.server, mischief)?,
             flows: Flows::measured(traffic),
@@ -111,7 +122,7 @@ impl Generator {
     pub fn run(&mut self, stream: &Stream, delivery: &mut Delivery) -> Result<OpenLoop, Stop> {
         let picks: Vec<u32> = self.flows.picks().take(stream.packets as usize).collect();
         let churned = self.source.churned();
-        let mut run = Run::new(stream)?;
+        let mut run = Run::new(stream, self.pace)?;
         loop {
             let sent = self.send(&mut run, &picks, delivery)?;
             let served = self.serve(&mut run, delivery)?;
@@ -192,7 +203,7 @@ impl Generator {
     /// Waits until the time `until`, or until a frame comes, or not at all.
     fn wait(&self, now: u64, until: u64, all_returned: bool) -> Result<()> {
         let left = tsc::nanoseconds(until.saturating_sub(now));
-        let sleep = Duration::from_nanos(left).saturating_sub(MARGIN);
+        let sleep = Duration::from_nanos(left).saturating_sub(self.margin);
         if !sleep.is_zero() {
             let mut ends = [
                 PollFd::new(self.sink.channel.as_fd(), PollFlags::POLLIN),
@@ -205,6 +216,19 @@ impl Generator {
         }
         Ok(())
     }
+}
+
+/// How long before a packet is to be sent not to sleep any more.
+fn margin() -> Result<Duration> {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC);
+    let resolution: Duration = resolution
+        .context("cannot ask for a clock's resolution")?
+        .into();
+    Ok(if resolution <= HIGH_RESOLUTION {
+        MARGIN
+    } else {
+        MARGIN_OF_TICKS
+    })
 }
 
 /// How far a stream has come.
@@ -224,15 +248,15 @@ struct Run {
 }
 
 impl Run {
-    fn new(stream: &Stream) -> Result<Self> {
+    fn new(stream: &Stream, pace: Pace) -> Result<Self> {
         let packets = stream.packets;
         // Before the time is set: they take a while to make.
         let lateness = Recorder::new();
         let (forward, round_trip) = (Tally::new(packets), Tally::new(packets));
-        // Half a period behind the middle between two ticks of the kernel's clock: at whole rates no
-        // packet is sent on a tick.
+        // Half a period behind the pace's time: if that is the middle between two ticks of the kernel's
+        // clock, no packet is sent on a tick at whole rates.
         let half = Duration::from_secs(1) / stream.rate.max(1) / 2;
-        let ahead = pace::to_between_ticks()? + half;
+        let ahead = pace.ahead()? + half;
         let start = tsc::now() + tsc::ticks(ahead.as_nanos() as u64);
         let schedule = Schedule::new(start, stream.rate, stream.churn);
         Ok(Self {
@@ -284,7 +308,7 @@ impl Run {
 
 /// Packets a second that the generator sends, answers and takes back at the most, over a link with
 /// nothing in between.
-pub fn limit(traffic: &Traffic) -> Result<u64> {
+pub fn limit(traffic: &Traffic, pace: Pace) -> Result<u64> {
     let cable = Cable::new()?;
     let pairs = (0..traffic.flows).map(Numbers::pair);
     let (client, server) = match traffic.protocol {
@@ -292,7 +316,7 @@ pub fn limit(traffic: &Traffic) -> Result<u64> {
         Protocol::Udp => Default::default(),
     };
     let connections = Connections { client, server };
-    let mut generator = Generator::new(&cable.wire(), traffic, connections, None)?;
+    let mut generator = Generator::new(&cable.wire(), traffic, connections, None, pace)?;
     let stream = Stream {
         packets: LIMIT_PACKETS,
         // All at once, so that each is sent as soon as it can be.

@@ -12,12 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+use crate::scenario::Mode;
 use crate::search::Searched;
 pub use crate::subject::Subject;
 pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
 
 /// Raised when an old agent could not understand a new host or the reverse.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
@@ -56,14 +57,14 @@ impl Order {
     pub fn needs(&self, subject: Subject) -> bool {
         match &self.work {
             Work::Boot | Work::Micro | Work::Fault(_) => false,
-            Work::Measure(cells) => cells.iter().any(|cell| cell.subject == subject),
+            Work::Measure { cells, .. } => cells.iter().any(|cell| cell.subject == subject),
             Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
         }
     }
 
     /// How many flows its cells have.
     pub fn flows(&self) -> FlowCount {
-        let Work::Measure(cells) = &self.work else {
+        let Work::Measure { cells, .. } = &self.work else {
             return FlowCount::default();
         };
         cells.iter().fold(FlowCount::default(), |count, cell| {
@@ -83,7 +84,12 @@ pub enum Work {
     /// Nothing: coming up and going down again answers the question.
     Boot,
     /// Measure cells, in order.
-    Measure(Vec<GuestCell>),
+    Measure {
+        /// What time is counted in, which says whether waiting costs any.
+        mode: Mode,
+        /// The cells.
+        cells: Vec<GuestCell>,
+    },
     /// Measure single steps of the datapath, beside what the kernel offers for the same.
     Micro,
     /// Run the named functional tests, in order.
@@ -271,9 +277,8 @@ pub struct Measurement {
     pub original: HookCost,
     /// Packets to the client.
     pub reply: HookCost,
-    /// The first packet of a flow, which makes it: ticks over its hooks, the empty pairs taken
-    /// off; the median over further flows, opened while those that are measured are there.
-    pub first_packet: Option<u64>,
+    /// First packets of further flows, opened while those that are measured are there.
+    pub first_packet: Option<FirstPacket>,
     /// Bytes of the kernel's memory that all flows together take; only of many flows.
     pub flow_memory: Option<u64>,
     /// Ticks of all that the router does for one of packets that come at once, receiving and sending
@@ -349,6 +354,26 @@ pub struct HookCost {
     pub max: u64,
     /// Mean by hook, in the order and with the names of the probe's interface.
     pub by_hook: BTreeMap<String, f64>,
+}
+
+/// The first packet of a flow, which makes it: ticks over its hooks, the empty pairs taken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstPacket {
+    /// The median over several flows.
+    pub median: u64,
+    /// The 10th percentile: of a flow whose chains were empty, from memory that was at hand.
+    pub p10: u64,
+}
+
+impl FirstPacket {
+    /// What is left when `overhead` is taken off.
+    #[must_use]
+    pub const fn net_of(self, overhead: u64) -> Self {
+        Self {
+            median: self.median.saturating_sub(overhead),
+            p10: self.p10.saturating_sub(overhead),
+        }
+    }
 }
 
 /// Time of the whole loop.

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
@@ -22,6 +23,10 @@ use super::proxy::{self, Context};
 use super::ruleset;
 use super::traffic::{Arrival, Origin, Target};
 use super::user_proxy::UserProxy;
+
+/// Half of what is idle is given back each second.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(250);
 
 /// A port to which nobody sends.
 const UNUSED_PORT: u16 = 9;
@@ -101,11 +106,7 @@ impl Installed {
         let stats = context.stats()?;
         let names = Stats::NAMES.iter().map(|name| (*name).to_owned());
         let mut counters: BTreeMap<String, u64> = names.zip(stats.values()).collect();
-        if let Some(mut file) = monitor::open(router, "pool")? {
-            let mut text = String::new();
-            file.read_to_string(&mut text)
-                .context("cannot read the module's file about its memory")?;
-            let pool = monitor::Stats::parse_pool(&text)?;
+        if let Some(pool) = pool(router)? {
             for name in ["alloc_fast", "alloc_slow"] {
                 let both =
                     pool.total(&format!("v4_{name}"))? + pool.total(&format!("v6_{name}"))?;
@@ -136,6 +137,29 @@ impl Installed {
         match self {
             Self::Module { .. } => chains::wait_for(router, traffic.family, traffic.flows),
             Self::None | Self::Nft { .. } | Self::Proxy(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the subject has given back what memory nobody asked for. The module does so second by
+    /// second, and each time all that its CPUs found lately is forgotten.
+    pub fn rest(&self, router: &Namespace) -> Result<()> {
+        let Self::Module { .. } = self else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Some(pool) = pool(router)? else {
+                return Ok(());
+            };
+            let idle = pool.total("v4_idle")? + pool.total("v6_idle")?;
+            if idle == 0 {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the module still has memory for {idle} flows after {PATIENCE:?} without new ones"
+            );
+            thread::sleep(POLL);
         }
     }
 
@@ -217,6 +241,17 @@ impl Installed {
             }
         }
     }
+}
+
+/// What the module tells of its memory; `None` if it tells nothing.
+fn pool(router: &Namespace) -> Result<Option<monitor::Stats>> {
+    let Some(mut file) = monitor::open(router, "pool")? else {
+        return Ok(None);
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)
+        .context("cannot read the module's file about its memory")?;
+    monitor::Stats::parse_pool(&text).map(Some)
 }
 
 /// Where packets arrive while `subject` is up.

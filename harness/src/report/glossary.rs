@@ -10,7 +10,7 @@ use maud::{html, Markup};
 use super::figure;
 use super::run::Run;
 use crate::results::metrics::{
-    FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
+    FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
 use crate::results::travel::{
     DUPLICATES, FLOWS_REPLACED, GENERATOR_LIMIT, GENERATOR_SHARE, LOSS, REORDERED, THROUGHPUT_GBIT,
@@ -22,6 +22,7 @@ pub fn title(name: &str) -> String {
     match name {
         HOOK_MEAN => "Hook cost, mean of both directions".to_owned(),
         FIRST_PACKET => "First packet of a flow, in the hooks".to_owned(),
+        FIRST_PACKET_P10 => "First packet of a flow, in the hooks, 10th percentile".to_owned(),
         MEMORY_PER_FLOW => "Kernel memory of a flow".to_owned(),
         PATH_MEAN => "Whole path of a packet".to_owned(),
         PATH_OVER_NONE => "Whole path, beyond bare forwarding".to_owned(),
@@ -57,6 +58,7 @@ pub fn definition(name: &str) -> String {
     let known = match name {
         HOOK_MEAN => "what a packet spends from a hook before all others to one behind them, added up over netfilter's places on its way, the probe's own cost taken off; the mean of the means of both directions",
         FIRST_PACKET => "the same, of the packet that makes a flow; the median over several flows",
+        FIRST_PACKET_P10 => "the same, the 10th percentile over several flows: with connection tracking, whose random key moves the median, the same in every boot",
         MEMORY_PER_FLOW => "the kernel's memory that many established flows take, divided by their number",
         PATH_MEAN => "all that happens from one packet to the next, the generator, both links and the receivers included; says little by itself",
         PATH_OVER_NONE => "the whole path less that of bare forwarding of the same traffic: what the subject causes or saves anywhere",

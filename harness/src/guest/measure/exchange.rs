@@ -8,14 +8,13 @@ use anyhow::{anyhow, Result};
 
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
-use super::super::layout::Layout;
 use super::super::open_loop::{Generator, Stream};
 use super::super::probe::{Probe, Snapshot};
 use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::super::tsc;
 use super::search::search;
-use super::{REHEARSAL, SETTLED};
+use super::{Rig, REHEARSAL, SETTLED};
 use crate::histogram::{Histogram, Recorder};
 
 /// Packets of an open loop before those that are measured.
@@ -33,8 +32,7 @@ pub struct Exchanged {
 /// host hears nothing in between, since any word to it moves the guest's virtual clock. Calls
 /// `established` when all flows are.
 pub fn exchange(
-    layout: &Layout,
-    probe: &Probe,
+    rig: &Rig<'_>,
     traffic: &Traffic,
     target: Target,
     mischief: Option<Mischief>,
@@ -42,6 +40,7 @@ pub fn exchange(
     established: &mut dyn FnMut() -> Result<(), Stop>,
 ) -> Result<Exchanged, Stop> {
     let flows = Flows::measured(traffic);
+    let layout = rig.layout;
     let mut closed_loop = ClosedLoop::new(layout, traffic, flows, target)?;
     for flow in 0..flows.count() {
         closed_loop.open(flow..flow + 1, delivery)?;
@@ -58,14 +57,8 @@ pub fn exchange(
     match traffic.load {
         Load::Closed { .. } => {
             let measured = flows.picks().take(traffic.load.packets() as usize);
-            let exchanged = in_closed_loop(
-                &mut closed_loop,
-                probe,
-                traffic,
-                measured,
-                mischief,
-                delivery,
-            )?;
+            let exchanged =
+                in_closed_loop(&mut closed_loop, rig, traffic, measured, mischief, delivery)?;
             if !flows.are_of_the_crowd() {
                 closed_loop.close(0, delivery)?;
             }
@@ -83,14 +76,14 @@ pub fn exchange(
             };
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
-            in_open_loop(&mut generator, probe, traffic, &stream, delivery)
+            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
+            in_open_loop(&mut generator, &rig.probe, traffic, &stream, delivery)
         }
         Load::Search(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
-            search(&mut generator, probe, traffic, goal, delivery)
+            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
+            search(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
     }
@@ -99,21 +92,22 @@ pub fn exchange(
 /// Measures round trips on the flows that are `measured`.
 fn in_closed_loop(
     closed_loop: &mut ClosedLoop,
-    probe: &Probe,
+    rig: &Rig<'_>,
     traffic: &Traffic,
     measured: impl Iterator<Item = u32> + Clone,
     mischief: Option<Mischief>,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
     let rehearsal = measured.clone().take(REHEARSAL as usize);
-    closed_loop.paced_round_trips(rehearsal, delivery, &mut |_| {})?;
+    let Rig { probe, pace, .. } = rig;
+    closed_loop.paced_round_trips(*pace, rehearsal, delivery, &mut |_| {})?;
     closed_loop.misbehave(mischief);
     let ports = Flows::measured(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
     let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
     let mut each = Recorder::new();
     let mut ticks = 0;
-    closed_loop.paced_round_trips(measured, delivery, &mut |took| {
+    closed_loop.paced_round_trips(*pace, measured, delivery, &mut |took| {
         ticks += took;
         each.record(tsc::nanoseconds(took));
     })?;

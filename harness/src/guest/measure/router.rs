@@ -5,12 +5,11 @@
 use anyhow::Context;
 
 use super::super::flows::Flows;
-use super::super::layout::Layout;
 use super::super::probe::Probe;
 use super::super::protocol::{Delivery, GuestCell, Load, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::exchange::exchange;
-use super::REHEARSAL;
+use super::{Rig, REHEARSAL};
 
 /// Whether packets of a burst wait for each other, so that the next one begins before all is done
 /// for one.
@@ -21,14 +20,8 @@ pub fn waits(cell: &GuestCell) -> bool {
 
 /// What the router takes for one packet of a burst, from before it receives it until it receives the
 /// next one. `gap` is that with the probe's own work in it; what a second probe adds is taken off.
-pub fn router(
-    layout: &Layout,
-    probe: &Probe,
-    traffic: &Traffic,
-    target: Target,
-    gap: u64,
-) -> Result<u64, Stop> {
-    let second = Probe::open(&layout.router)?;
+pub fn router(rig: &Rig<'_>, traffic: &Traffic, target: Target, gap: u64) -> Result<u64, Stop> {
+    let second = Probe::open(&rig.layout.router)?;
     let ports = Flows::measured(traffic).ports();
     second.reset(traffic.family, traffic.protocol, ports)?;
     let few = Traffic {
@@ -40,15 +33,7 @@ pub fn router(
     };
     let mut delivery = Delivery::default();
     let mut nothing = || Ok(());
-    let measured = exchange(
-        layout,
-        probe,
-        &few,
-        target,
-        None,
-        &mut delivery,
-        &mut nothing,
-    )?;
+    let measured = exchange(rig, &few, target, None, &mut delivery, &mut nothing)?;
     let with_both = measured.snapshot.original.report.least_gap;
     let own = with_both.checked_sub(gap).filter(|_| gap != 0);
     let router = own.and_then(|own| gap.checked_sub(own));

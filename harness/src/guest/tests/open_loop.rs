@@ -9,6 +9,7 @@ use super::GuestTest;
 use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::open_loop::{Generator, Stream};
+use crate::guest::pace::Pace;
 use crate::guest::protocol::{
     Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity, Protocol, Traffic,
     Way,
@@ -118,7 +119,7 @@ fn stream(
     let connections = closed_loop.hand_over();
     let mischief = deed.map(|deed| Mischief { deed, every: EVERY });
     let wire = setup.layout.wire(target);
-    let mut generator = Generator::new(&wire, &traffic, connections, mischief)?;
+    let mut generator = Generator::new(&wire, &traffic, connections, mischief, Pace::BetweenTicks)?;
     let stream = Stream {
         packets: PACKETS,
         rate: RATE,
