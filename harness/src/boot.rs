@@ -23,9 +23,11 @@ use crate::virtme::Virtme;
 
 /// How often flags and deadlines are looked at.
 const POLL: Duration = Duration::from_millis(50);
-/// A guest that has done its order, or whose kernel has complained, may take this long to go down,
-/// or to print the rest of its report.
+/// A guest whose kernel has complained may take this long to print the rest of its report.
 const GRACE: Duration = Duration::from_secs(3);
+/// A guest that has done its order may take this long until QEMU and virtme-ng are gone. On a host with ten
+/// times as much to do as it has CPUs, 3 s were seen not to be enough.
+const WAY_DOWN: Duration = Duration::from_secs(20);
 /// A killed guest may take this long to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -391,7 +393,7 @@ impl Watch {
             return Some(self.complaint().unwrap_or_else(Ending::ok));
         }
         if let Some(at) = self.done {
-            return (now > at + GRACE).then(|| {
+            return (now > at + WAY_DOWN).then(|| {
                 Ending::bad(
                     Verdict::Hang,
                     "the order is done, but the guest does not go down",
