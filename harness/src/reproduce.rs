@@ -2,6 +2,9 @@
 
 //! `mutexlab reproduce`: makes the numbers of a results file again, from what it says of itself.
 
+mod made;
+mod means;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -9,31 +12,35 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::commit::{Measurer, Repository};
+use crate::commit::{Commit, Measurer, Repository};
 use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::finding::Finding;
 use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
 use crate::interrupt::Interrupt;
+use crate::kernel::NamedTree;
 use crate::paths;
 use crate::plan::Filter;
 use crate::results::closure::Tree;
 use crate::results::metrics::Kind;
 use crate::scenario::ScenarioFile;
 use crate::table::Style;
+use means::Means;
 
 /// Parts of the closure that may differ without a word: exact numbers must not depend on them.
 const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];
 
 /// Measure again what a results file tells of, and say whether it is equal
 ///
-/// Rebuilds what the file's closure names: the commit in a work tree of its own unless it is the
-/// present one, its kernel, its modules and its scenario. Then every exact number must be the same.
+/// Rebuilds what the file's closure names: harness, probe and proxy of their commits, in work trees of
+/// their own unless they are the present one, the kernel as that commit's catalog has it, and the
+/// scenario. Says what was rebuilt and what could not be. Then every exact number must be the same.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     mutexlab reproduce results/20261124T024223Z-58e4c2b0a1-quick.json\n  \
-    mutexlab reproduce a.json --filter module/forward\n\n\
+    mutexlab reproduce a.json --filter module/forward\n  \
+    mutexlab reproduce a.json --tree 7.3=../linux    Of a kernel tree of your own\n\n\
 Exit codes: 0 if it is equal, 1 if not, 2 if it could not be measured again, 130 if interrupted.")]
 pub struct ReproduceCommand {
     /// A results file
@@ -42,6 +49,9 @@ pub struct ReproduceCommand {
     /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART")]
     filter: Option<Filter>,
+    /// Boot a kernel tree that you have built, as was done then
+    #[arg(long, value_name = "NAME=DIRECTORY")]
+    tree: Vec<NamedTree>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +64,8 @@ struct Outcome<'a> {
     /// Exact numbers that are in both.
     exact_numbers: usize,
     cells: usize,
+    /// By what it was measured again, and whether that is what it was measured by then.
+    made: Vec<String>,
     /// What was other than then, of all that numbers may depend on.
     closure: &'a [String],
     /// What was other than then and must not matter.
@@ -79,7 +91,9 @@ impl ReproduceCommand {
                 );
             }
         }
-        let now = self.again(&then)?;
+        let (means, now) = self.again(&then)?;
+        let mut made = means.lines();
+        made.extend(made::lines(&then.closure, &now.closure));
         let comparable = Comparable::check(&then, &now, true);
         if let Some(refusal) = comparable.refusals.first() {
             bail!("what was measured again cannot be compared: {refusal}");
@@ -99,6 +113,7 @@ impl ReproduceCommand {
             equal: differences.is_empty() && difference.only_a.is_empty(),
             exact_numbers: exact_numbers(&then, &now),
             cells: difference.cells,
+            made,
             closure: &closure,
             irrelevant: &irrelevant,
             missing: &difference.only_a,
@@ -114,37 +129,15 @@ impl ReproduceCommand {
     }
 
     /// Measures the same again.
-    fn again(&self, then: &Run) -> Result<Run> {
+    fn again(&self, then: &Run) -> Result<(Means, Run)> {
         let closure = &then.closure;
         let repository = Repository::new(&paths::repository()?);
         let present = Tree::of(repository.directory())?;
-        let harness = closure.harness.clone().unwrap_or_else(|| Tree {
-            commit: closure.commit.clone(),
-            dirty: closure.dirty,
-        });
-        if closure.dirty || harness.dirty {
-            bail!(
-                "{} was measured with files that are in no commit ({} with changes): what it was \
-                 made of is lost. Commit first, then measure.",
-                self.file.display(),
-                closure.commit
-            );
-        }
-        let is_present = present == harness;
-        if closure.harness.is_some() && !is_present {
-            bail!(
-                "{} is of another commit's proxy, measured by the harness of {}: check that out, \
-                 and run this again",
-                self.file.display(),
-                harness.commit
-            );
-        }
-        let commit = repository.commit(&closure.commit).with_context(|| {
-            format!(
-                "{} is of a commit that is not here: fetch it first",
-                self.file.display()
-            )
-        })?;
+        let means = Means::of(closure, &present)
+            .with_context(|| format!("{} cannot be made again", self.file.display()))?;
+        self.ensure_trees(then)?;
+        eprintln!("making {} again", self.file.display());
+        means.lines().iter().for_each(|line| eprintln!("  {line}"));
         let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
         let path = scratch.path().join(format!("{}.toml", then.scenario));
         fs::write(&path, &closure.scenario_text)
@@ -156,15 +149,45 @@ impl ReproduceCommand {
             repository: &repository,
             scenario: &scenario,
             filter: self.filter.as_ref().or(then.filter.as_ref()),
+            trees: &self.tree,
             again: true,
-            own_harness: !is_present,
+            own_harness: matches!(means, Means::Commit { .. }),
             interrupt: &interrupt,
         };
-        if is_present && closure.harness.is_none() {
-            measurer.files()
-        } else {
-            Ok(measurer.commit(&commit)?.run)
+        let find = |hash: &str| self.commit(&repository, hash);
+        let run = match &means {
+            Means::Present => measurer.files()?,
+            Means::Proxy { proxy: commit } => measurer.proxy(&find(commit)?)?,
+            Means::Commit { commit } => measurer.commit(&find(commit)?)?.run,
+            Means::Two { harness, proxy } => measurer.two(&find(harness)?, &find(proxy)?)?,
+        };
+        Ok((means, run))
+    }
+
+    /// A commit that the results name.
+    fn commit(&self, repository: &Repository, hash: &str) -> Result<Commit> {
+        repository.commit(hash).with_context(|| {
+            format!(
+                "{} is of commit {hash}, which is not here: fetch it first",
+                self.file.display()
+            )
+        })
+    }
+
+    /// Fails unless the user gives the kernels that were trees of a user's: nothing else has them.
+    fn ensure_trees(&self, then: &Run) -> Result<()> {
+        for (name, kernel) in &then.closure.kernels {
+            let given = self.tree.iter().any(|tree| tree.name == *name);
+            if kernel.source_sha256.is_none() && !given {
+                bail!(
+                    "kernel {name} of {} was a tree of somebody's own, of which the results know the \
+                     image's hash alone ({}): give it with --tree {name}=DIRECTORY",
+                    self.file.display(),
+                    kernel.image_sha256
+                );
+            }
         }
+        Ok(())
     }
 }
 
@@ -195,6 +218,7 @@ fn describe(outcome: &Outcome<'_>, difference: &Difference<'_>) -> String {
                 .for_each(|line| text.push_str(&format!("  {line}\n")));
         }
     };
+    list("Made again:", &outcome.made);
     list(
         "Other than then, and should not matter:",
         outcome.irrelevant,

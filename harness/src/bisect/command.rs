@@ -88,6 +88,7 @@ impl BisectCommand {
             repository: &repository,
             scenario: &scenario,
             filter: self.cell.as_ref(),
+            trees: &[],
             again: false,
             own_harness: false,
             interrupt: &interrupt,

@@ -18,6 +18,7 @@ use super::repository::{Commit, Repository};
 use super::work_tree::WorkTree;
 use crate::compare::run::Run;
 use crate::interrupt::Interrupt;
+use crate::kernel::NamedTree;
 use crate::paths;
 use crate::plan::Filter;
 use crate::results::closure;
@@ -32,6 +33,8 @@ pub struct Measurer<'a> {
     pub scenario: &'a ScenarioFile,
     /// Only these cells.
     pub filter: Option<&'a Filter>,
+    /// Kernel trees of the user's, instead of the catalog's of those names.
+    pub trees: &'a [NamedTree],
     /// Measure also what there are results of.
     pub again: bool,
     /// Measure each commit by its own harness.
@@ -78,24 +81,46 @@ impl Measurer<'_> {
             })
         };
         let Some(why) = why else {
-            let mut run = self.bench(&paths::this_program(), self.repository.directory());
-            run.extend(["--module-source".into(), tree.directory().into()]);
-            eprintln!("measuring the proxy of {}", commit.short());
-            let path = self.measure(&run, self.repository.directory())?;
             return Ok(Measured {
-                run: Run::read(&path)?,
+                run: self.proxy_in(commit, &tree)?,
                 own_harness: None,
             });
         };
         let by_its_own = |run: &Run| run.closure.harness.is_none();
         let run = match self.known(commit, by_its_own)? {
             Some(run) => run,
-            None => Run::read(&self.by_own_harness(commit, &tree)?)?,
+            None => self.by_own_harness(commit, &tree, None)?,
         };
         Ok(Measured {
             run,
             own_harness: Some(why),
         })
+    }
+
+    /// New results of a commit's proxy, with the present harness.
+    ///
+    /// # Errors
+    /// If it cannot be measured, or the user interrupts.
+    pub fn proxy(&self, commit: &Commit) -> Result<Run> {
+        let tree = WorkTree::of(self.repository, commit)?;
+        self.proxy_in(commit, &tree)
+    }
+
+    /// New results of one commit's proxy, with another's harness.
+    ///
+    /// # Errors
+    /// As for [`Self::commit`].
+    pub fn two(&self, harness: &Commit, proxy: &Commit) -> Result<Run> {
+        let tree = WorkTree::of(self.repository, harness)?;
+        let beside = tree.beside(proxy)?;
+        self.by_own_harness(harness, &tree, Some(&beside))
+    }
+
+    fn proxy_in(&self, commit: &Commit, tree: &WorkTree<'_>) -> Result<Run> {
+        let mut run = self.bench(&paths::this_program(), self.repository.directory());
+        run.extend(["--module-source".into(), tree.directory().into()]);
+        eprintln!("measuring the proxy of {}", commit.short());
+        Run::read(&self.measure(&run, self.repository.directory())?)
     }
 
     /// New results of the files as they are now, committed or not.
@@ -146,6 +171,11 @@ impl Measurer<'_> {
         if let Some(filter) = self.filter {
             command.extend(["--filter".into(), filter.to_string().into()]);
         }
+        for tree in self.trees {
+            let mut named = OsString::from(format!("{}=", tree.name));
+            named.push(fs::canonicalize(&tree.directory).unwrap_or(tree.directory.clone()));
+            command.extend(["--tree".into(), named]);
+        }
         command
     }
 
@@ -167,8 +197,14 @@ impl Measurer<'_> {
         Ok(path)
     }
 
-    /// Builds the harness of a work tree, has it measure, and takes its results.
-    fn by_own_harness(&self, commit: &Commit, tree: &WorkTree<'_>) -> Result<PathBuf> {
+    /// Builds the harness of a work tree, has it measure its proxy or that of `proxy`, and takes its
+    /// results.
+    fn by_own_harness(
+        &self,
+        commit: &Commit,
+        tree: &WorkTree<'_>,
+        proxy: Option<&WorkTree<'_>>,
+    ) -> Result<Run> {
         eprintln!("building the harness of {}", commit.short());
         let target = tree.target();
         let build = ["cargo", "build", "--release", "--package", "harness"].map(OsString::from);
@@ -181,7 +217,10 @@ impl Measurer<'_> {
             );
         }
         eprintln!("measuring {} by its own harness", commit.short());
-        let command = self.bench(&target.join("release/mutexlab"), tree.directory());
+        let mut command = self.bench(&target.join("release/mutexlab"), tree.directory());
+        if let Some(proxy) = proxy {
+            command.extend(["--module-source".into(), proxy.directory().into()]);
+        }
         let path = self.measure(&command, tree.directory())?;
         let results = self.repository.directory().join("results");
         let mut kept = path.clone();
@@ -196,7 +235,7 @@ impl Measurer<'_> {
             }
             kept = to;
         }
-        Ok(kept)
+        Run::read(&kept)
     }
 }
 

@@ -16,13 +16,14 @@ const DIRECTORY: &str = "target/commits";
 /// probe stays that of the harness, and the rest only lists the other files.
 const NOT_THE_PROXYS: [&str; 2] = ["mod.rs", "probe.rs"];
 
-/// A work tree of git's, removed when it is dropped. There is one at a time: what was left by a
-/// process that was killed is removed first.
+/// A work tree of git's, removed when it is dropped. There is one at a time, and perhaps one beside
+/// it: what was left by a process that was killed is removed first.
 #[derive(Debug)]
 pub struct WorkTree<'a> {
     repository: &'a Repository,
     directory: PathBuf,
-    _lock: Lock,
+    // None in the one beside, which borrows from the other.
+    _lock: Option<Lock>,
 }
 
 impl<'a> WorkTree<'a> {
@@ -33,9 +34,27 @@ impl<'a> WorkTree<'a> {
     pub fn of(repository: &'a Repository, commit: &Commit) -> Result<Self> {
         let place = repository.directory().join(DIRECTORY);
         let lock = Lock::acquire(&place.join("lock"), "measuring a commit")?;
+        Self::check_out(repository, commit, place.join("tree"), Some(lock))
+    }
+
+    /// Checks a further commit out, beside this one.
+    ///
+    /// # Errors
+    /// If git cannot.
+    pub fn beside(&self, commit: &Commit) -> Result<WorkTree<'_>> {
+        let directory = self.directory.with_file_name("proxy");
+        WorkTree::check_out(self.repository, commit, directory, None)
+    }
+
+    fn check_out(
+        repository: &'a Repository,
+        commit: &Commit,
+        directory: PathBuf,
+        lock: Option<Lock>,
+    ) -> Result<Self> {
         let tree = Self {
             repository,
-            directory: place.join("tree"),
+            directory,
             _lock: lock,
         };
         tree.remove()?;
@@ -148,6 +167,11 @@ mod tests {
             let tree = WorkTree::of(&repository, commit).unwrap();
             let read = fs::read_to_string(tree.directory().join("module/a")).unwrap();
             assert_eq!(read, text);
+            // Beside it there is room for another.
+            let other = tree.beside(&commits[0]).unwrap();
+            let read = fs::read_to_string(other.directory().join("module/a")).unwrap();
+            assert_eq!(read, "a");
+            drop(other);
             drop(tree);
             assert!(!place.exists());
             let known = repository.git(&["worktree", "list"]).unwrap();

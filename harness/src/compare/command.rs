@@ -153,6 +153,7 @@ impl CompareCommand {
             repository: &repository,
             scenario: &scenario,
             filter: self.filter.as_ref(),
+            trees: &[],
             again: self.again,
             own_harness: self.own_harness,
             interrupt: &interrupt,

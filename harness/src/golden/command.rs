@@ -133,6 +133,7 @@ impl GoldenCommand {
                 repository: &Repository::new(repository),
                 scenario: &scenario,
                 filter: None,
+                trees: &[],
                 again: true,
                 own_harness: false,
                 interrupt: &interrupt,
