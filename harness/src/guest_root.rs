@@ -5,7 +5,6 @@
 //! The host's own root would do for virtme-ng, but its guest init spends seconds of emulated time
 //! on it, and what happens to be installed on a host must not matter to a result.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,11 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{
-    Order, Subject, MICROSOCKS, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH, REDSOCKS,
-};
-use crate::image::Cache;
+use crate::guest::protocol::{Order, Subject, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
 use crate::paths;
+use crate::program::{self, Program};
 
 /// What the guest starts; see [`START_SCRIPT`].
 pub const START_PATH: &str = "/lab/start";
@@ -85,10 +82,15 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
     install_busybox(root)?;
     let agent = paths::this_program();
     install_program(root, &agent, AGENT_PATH, None)?;
-    let nft = find_program("nft", "nftables")?;
+    let nft = program::find("nft", "nftables")?;
     install_program(root, &nft, "/usr/sbin/nft", None)?;
-    if order.needs(Subject::Redsocks) {
-        install_unpacked(root)?;
+    for subject in Subject::ALL {
+        if order.needs(subject) {
+            for needed in Program::of(subject)? {
+                let beside = needed.libraries_beside();
+                install_program(root, &needed.file, needed.path, beside.as_deref())?;
+            }
+        }
     }
     if let Some(modules) = modules {
         copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
@@ -104,33 +106,16 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
 /// # Errors
 /// If it is not installed.
 pub fn nft_version() -> Result<String> {
-    let nft = find_program("nft", "nftables")?;
+    let nft = program::find("nft", "nftables")?;
     cmd!(&nft, "--version")
         .read()
         .map(|text| text.trim().to_owned())
         .with_context(|| format!("cannot run {}", nft.display()))
 }
 
-/// Installs what `./just` has unpacked, or, where it does not do so, what this machine has.
-fn install_unpacked(root: &Path) -> Result<()> {
-    let unpacked = Cache::new()?.directory().join("tools/debian");
-    let libraries = unpacked.join("usr/lib/x86_64-linux-gnu");
-    for (name, path) in [("redsocks", REDSOCKS), ("microsocks", MICROSOCKS)] {
-        let ours = inside(&unpacked, path);
-        let program = if ours.is_file() {
-            ours
-        } else {
-            find_program(name, name)
-                .with_context(|| format!("./just unpacks {name}, but has not yet"))?
-        };
-        install_program(root, &program, path, Some(&libraries))?;
-    }
-    Ok(())
-}
-
 fn install_busybox(root: &Path) -> Result<()> {
-    let busybox = find_program("busybox", "busybox-static")?;
-    if !shared_libraries(&busybox, None)?.is_empty() {
+    let busybox = program::find("busybox", "busybox-static")?;
+    if !program::shared_libraries(&busybox, None)?.is_empty() {
         bail!(
             "{} is not static: install busybox-static, on Debian with `apt-get install busybox-static`",
             busybox.display()
@@ -148,7 +133,7 @@ fn install_busybox(root: &Path) -> Result<()> {
 /// in the directory `beside`, to where the dynamic linker looks.
 fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path>) -> Result<()> {
     copy(program, &inside(root, path))?;
-    for library in shared_libraries(program, beside)? {
+    for library in program::shared_libraries(program, beside)? {
         let name = beside.and_then(|directory| library.strip_prefix(directory).ok());
         let target = match name {
             Some(name) => root.join("usr/lib/x86_64-linux-gnu").join(name),
@@ -163,41 +148,6 @@ fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path
         copy(&library, &target)?;
     }
     Ok(())
-}
-
-/// What the dynamic linker would load for `program`, if it looked into the directory `beside`, too;
-/// nothing if it is static.
-fn shared_libraries(program: &Path, beside: Option<&Path>) -> Result<BTreeSet<PathBuf>> {
-    // ldd fails for static programs and says so on either stream.
-    let output = cmd!("ldd", program)
-        .stdout_capture()
-        .stderr_capture()
-        .unchecked()
-        .env("LC_ALL", "C")
-        .env("LD_LIBRARY_PATH", beside.unwrap_or(Path::new("")))
-        .run()
-        .context("cannot run ldd, which is part of glibc")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if let Some(missing) = text.lines().find(|line| line.contains("not found")) {
-        bail!("{} lacks a library: {}", program.display(), missing.trim());
-    }
-    Ok(text
-        .split_whitespace()
-        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
-        .map(PathBuf::from)
-        .collect())
-}
-
-/// Looks in PATH, and where Debian keeps the administrator's programs.
-fn find_program(name: &str, package: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
-        .with_context(|| {
-            format!("cannot find {name}: install it, on Debian with `apt-get install {package}`")
-        })
 }
 
 /// Where the guest's absolute `path` lies on the host.
@@ -242,7 +192,7 @@ mod tests {
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
         let program = paths::this_program();
-        for library in shared_libraries(&program, None).unwrap() {
+        for library in program::shared_libraries(&program, None).unwrap() {
             assert!(inside(root, &library.to_string_lossy()).is_file());
         }
         let mode = fs::metadata(root.join("lab/start"))
@@ -250,14 +200,5 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o111, 0o111);
-    }
-
-    #[test]
-    fn libraries_of_a_dynamic_program_are_found() {
-        let libraries = shared_libraries(&paths::this_program(), None).unwrap();
-        assert!(libraries
-            .iter()
-            .any(|library| library.to_string_lossy().contains("libc.so")));
-        assert!(libraries.iter().all(|library| library.is_file()));
     }
 }

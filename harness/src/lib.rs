@@ -27,6 +27,7 @@ pub mod kvm;
 pub mod merge;
 pub mod paths;
 pub mod plan;
+pub mod program;
 pub mod qemu;
 pub mod report;
 pub mod reproduce;

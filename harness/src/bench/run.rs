@@ -82,6 +82,7 @@ impl<'a> Lab<'a> {
             repository,
             module_source,
             kernels.values(),
+            &scenario.scenario.subjects,
             &virtme,
             accelerator,
             &scenario.text,

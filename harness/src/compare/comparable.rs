@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::run::Run;
 use crate::qemu::Accelerator;
-use crate::results::closure::{Closure, KernelClosure};
+use crate::results::closure::{Closure, KernelClosure, ProgramClosure};
 use crate::scenario::Mode;
 
 /// What stands against comparing, and what should be known of it.
@@ -182,10 +182,41 @@ impl Comparable {
                 self.note(format!("{what}: A {ours}, B {theirs}"));
             }
         }
+        let names: BTreeSet<_> = a.programs.keys().chain(b.programs.keys()).collect();
+        for name in names {
+            let (ours, theirs) = (a.programs.get(name), b.programs.get(name));
+            if ours != theirs {
+                let other = other_files(ours, theirs);
+                let [ours, theirs] = [ours, theirs].map(version);
+                self.note(format!("{name}: A {ours}, B {theirs}{other}"));
+            }
+        }
         if a.scenario_text != b.scenario_text {
             self.note("the scenario's text differs".to_owned());
         }
     }
+}
+
+/// Of which version a program is, as far as is known.
+fn version(program: Option<&ProgramClosure>) -> &str {
+    program
+        .and_then(|program| program.version.as_deref())
+        .unwrap_or("of unknown version")
+}
+
+/// Which of two programs' files differ, if both are known.
+fn other_files(a: Option<&ProgramClosure>, b: Option<&ProgramClosure>) -> String {
+    let (Some(a), Some(b)) = (a, b) else {
+        return String::new();
+    };
+    let mut files = Vec::new();
+    if a.sha256 != b.sha256 {
+        files.push("itself");
+    }
+    let names: BTreeSet<_> = a.libraries.keys().chain(b.libraries.keys()).collect();
+    let differ = |name: &&&String| a.libraries.get(**name) != b.libraries.get(**name);
+    files.extend(names.iter().filter(differ).map(|name| name.as_str()));
+    format!("; other files: {}", files.join(", "))
 }
 
 const fn counted(mode: Mode) -> &'static str {
@@ -289,5 +320,26 @@ mod tests {
         });
         assert!(found.refusals.is_empty());
         assert_eq!(found.notes.len(), 4, "{found:?}");
+    }
+    #[test]
+    fn another_program_of_a_subject_is_noted_with_the_files_that_differ() {
+        let program = |version: &str, libc: &str| ProgramClosure {
+            version: Some(version.into()),
+            sha256: "a".repeat(64),
+            libraries: [("libc.so.6".to_owned(), libc.repeat(64))].into(),
+        };
+        let (mut a, mut b) = (base(), base());
+        let put = |run: &mut Run, program| {
+            run.closure.programs.insert("redsocks".into(), program);
+        };
+        put(&mut b, program("0.5-2", "b"));
+        let notes = |a: &Run, b: &Run| Comparable::check(a, b, false).notes;
+        let unknown = "redsocks: A of unknown version, B 0.5-2";
+        assert_eq!(notes(&a, &b), [unknown]);
+        put(&mut a, program("0.5-2", "c"));
+        let library = "redsocks: A 0.5-2, B 0.5-2; other files: libc.so.6";
+        assert_eq!(notes(&a, &b), [library]);
+        put(&mut a, program("0.5-2", "b"));
+        assert!(notes(&a, &b).is_empty());
     }
 }

@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::guest_root;
 use crate::kernel::Kernel;
 use crate::paths;
+use crate::program::Program;
 use crate::qemu::{self, Accelerator};
+use crate::subject::Subject;
 use crate::virtme::Virtme;
 
 /// What a hash looks like.
@@ -46,6 +48,10 @@ pub struct Closure {
     pub virtme_ng: String,
     /// What nft says of its version.
     pub nft: String,
+    /// Programs of others that are a part of the scenario's subjects, by name; absent if there are none,
+    /// and from results of before they were told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, ProgramClosure>,
     /// The virtual machine.
     pub qemu: QemuClosure,
     /// The machine underneath.
@@ -118,6 +124,19 @@ pub struct KernelClosure {
     pub modules: BTreeMap<String, String>,
 }
 
+/// A program that is a part of a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramClosure {
+    /// The version of its Debian package; null if it is of none.
+    pub version: Option<String>,
+    /// Hash of its file.
+    #[schemars(regex(pattern = SHA256))]
+    pub sha256: String,
+    /// Hashes of the shared libraries that are loaded with it, by file name.
+    pub libraries: BTreeMap<String, String>,
+}
+
 /// The virtual machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -148,8 +167,8 @@ pub struct Host {
 }
 
 impl Closure {
-    /// Finds everything out; the proxy is of `repository`, too, unless `module_source` says
-    /// otherwise.
+    /// Finds everything out that measuring `subjects` depends on; the proxy is of `repository`, too,
+    /// unless `module_source` says otherwise.
     ///
     /// # Errors
     /// If something cannot be found out: a number of unknown origin is worth nothing.
@@ -157,6 +176,7 @@ impl Closure {
         repository: &Path,
         module_source: Option<&Path>,
         kernels: impl Iterator<Item = &'a Kernel>,
+        subjects: &[Subject],
         virtme: &Virtme,
         accelerator: Accelerator,
         scenario_text: &str,
@@ -175,6 +195,7 @@ impl Closure {
                 .collect::<Result<_>>()?,
             virtme_ng: virtme.version()?,
             nft: guest_root::nft_version()?,
+            programs: programs(subjects)?,
             qemu: QemuClosure {
                 version: qemu::version()?,
                 accelerator,
@@ -208,6 +229,17 @@ impl Closure {
         compare("", &ours, &theirs, &mut found);
         Ok(found)
     }
+}
+
+/// The programs of others that these need.
+fn programs(subjects: &[Subject]) -> Result<BTreeMap<String, ProgramClosure>> {
+    let mut programs = BTreeMap::new();
+    for &subject in subjects {
+        for program in Program::of(subject)? {
+            programs.insert(program.name.to_owned(), program.closure()?);
+        }
+    }
+    Ok(programs)
 }
 
 /// Adds a line for each leaf that differs.

@@ -77,6 +77,7 @@ fn results(cells: Vec<CellRecord>) -> Results {
             kernels: BTreeMap::new(),
             virtme_ng: String::new(),
             nft: String::new(),
+            programs: [].into(),
             qemu: QemuClosure {
                 version: String::new(),
                 accelerator: Accelerator::TcgIcount,
