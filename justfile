@@ -92,9 +92,10 @@ selfcheck *args: build
 reproduce *args: build
     {{mutexlab}} reproduce "$@"
 
-# Write the JSON Schemas of scenarios and results
+# Write the JSON Schemas of scenarios, results and claims
 schema: build
     {{mutexlab}} schema results > results/schema.json
+    {{mutexlab}} schema claims > results/claims/schema.json
     {{mutexlab}} schema scenario > scenarios/schema.json
 
 # Show each prerequisite, whether it is there, and what to do if it is not

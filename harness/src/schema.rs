@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use schemars::{schema_for, Schema};
 
+use crate::claims::report::Report;
 use crate::results::record::Results;
 use crate::scenario::Scenario;
 
-/// Print the JSON Schema of scenarios or of results
+/// Print the JSON Schema of scenarios, of results or of claims
 ///
-/// Editors complete scenarios with it: `just schema` keeps scenarios/schema.json and
-/// results/schema.json as they are here.
+/// Editors complete scenarios with it: `just schema` keeps scenarios/schema.json, results/schema.json
+/// and results/claims/schema.json as they are here.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     mutexlab schema scenario\n  \
@@ -29,6 +30,8 @@ pub enum SchemaOf {
     Scenario,
     /// The files in results/
     Results,
+    /// The files in results/claims/, which `mutexlab claims --json` prints
+    Claims,
 }
 
 impl SchemaOf {
@@ -37,6 +40,7 @@ impl SchemaOf {
         match self {
             Self::Scenario => schema_for!(Scenario),
             Self::Results => schema_for!(Results),
+            Self::Claims => schema_for!(Report<'_>),
         }
     }
 

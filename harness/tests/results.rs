@@ -249,6 +249,7 @@ fn a_file_is_read_back_as_it_was_written() {
 fn the_schemas_in_the_repository_are_current() {
     for (of, path) in [
         (SchemaOf::Results, "results/schema.json"),
+        (SchemaOf::Claims, "results/claims/schema.json"),
         (SchemaOf::Scenario, "scenarios/schema.json"),
     ] {
         let there = fs::read_to_string(repository().join(path)).unwrap();

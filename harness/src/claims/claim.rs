@@ -4,12 +4,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::table::number;
 
 /// One of the five claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Claim {
     /// Looking a connection up.
@@ -50,7 +51,7 @@ impl Claim {
 }
 
 /// How much better one of two variants is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gain {
     /// The other takes so many times as much.
@@ -90,7 +91,7 @@ impl Gain {
 }
 
 /// What is to be thought of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It is true wherever it was measured, and what instructions do not see would not change that.
@@ -113,7 +114,7 @@ impl fmt::Display for Verdict {
 
 /// What time would show that instructions do not: misses of caches, and CPUs that wait for each
 /// other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Unseen {
     /// It could make the gain so much larger that a claim that seems wrong is true.
     pub could_help: bool,
@@ -136,7 +137,7 @@ impl Verdict {
 }
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum Unit {
     /// Executed instructions.
     #[serde(rename = "instructions")]
@@ -160,7 +161,7 @@ impl fmt::Display for Unit {
 }
 
 /// The same work done in two ways.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Pair {
     /// Where: a place, a size, a cell.
     pub at: String,
@@ -171,7 +172,7 @@ pub struct Pair {
 }
 
 /// Two variants, compared in one place or in several.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Evidence {
     /// What was counted.
     pub metric: String,
@@ -210,7 +211,7 @@ impl Evidence {
 }
 
 /// A claim that was judged.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Judged {
     /// Which.
     pub claim: Claim,

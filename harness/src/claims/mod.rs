@@ -7,6 +7,7 @@ mod claim;
 mod creation;
 mod latency;
 mod lookup;
+pub mod report;
 mod scaling;
 mod steps;
 mod text;
@@ -18,16 +19,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::bench::{self, Lab};
-use crate::guest::protocol::StepTimes;
 use crate::image::Flavour;
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::paths;
 use crate::plan::Plan;
-use crate::results::closure::Closure;
 use crate::results::file::ResultsFile;
 use crate::results::record::{Results, Selection};
 use crate::scenario::ScenarioFile;
@@ -35,18 +33,16 @@ use crate::verdict::Verdict;
 use crate::virtme::Virtme;
 
 use cells::Cells;
-use claim::Judged;
+use report::{Report, SCHEMA};
 use steps::Steps;
 use text::Format;
-
-/// Version of the JSON; raised whenever a reader of the old one would misread the new one.
-const SCHEMA: u32 = 1;
 
 /// Measure the five claims about the optimizations, and say which hold
 ///
 /// Single steps (a lookup, an allocation, a copy) are timed in the kernel, whole packets by three
 /// scenarios; each claim is judged against the optimization switched off and against what the
-/// kernel offers for the same. docs/claims.md defends each verdict.
+/// kernel offers for the same. docs/claims.md defends each verdict. What `--json`
+/// prints is also kept below results/claims/; results/claims/schema.json says what is in it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     mutexlab claims                 Measure and judge\n  \
@@ -63,18 +59,6 @@ pub struct ClaimsCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
-}
-
-/// All that came out.
-#[derive(Serialize)]
-struct Report<'a> {
-    schema: u32,
-    started: String,
-    closure: &'a Closure,
-    /// Where the cells are.
-    results: Vec<PathBuf>,
-    claims: &'a [Judged],
-    steps: &'a [StepTimes],
 }
 
 impl ClaimsCommand {
