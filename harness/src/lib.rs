@@ -3,6 +3,7 @@
 //! Reproducible performance engineering for in-kernel networking: the host's program, and the
 //! agent that it runs in the guest.
 
+pub mod back_to_back;
 pub mod bench;
 pub mod bisect;
 pub mod boot;

@@ -153,7 +153,7 @@ fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
     for part in traffic.unusual() {
         let rate = match traffic.load {
             Load::Open { rate, .. } => rate,
-            Load::Closed { .. } | Load::Search(_) | Load::Bulk { .. } => 0,
+            _ => 0,
         };
         let part = if part.ends_with("flows") {
             format!("{} flows", whole(traffic.flows.into()))

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
 pub const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
 
+use crate::back_to_back::BackToBack;
 use crate::search::Goal;
 
 /// Where the client is.
@@ -149,6 +150,8 @@ pub enum Load {
     /// Open loops at one rate after the other, until the greatest is found at which no more packets
     /// are lost than may be.
     Search(Goal),
+    /// Bursts at one rate, until the longest is found that gets through without a loss.
+    BackToBack(BackToBack),
     /// One stream of TCP, as fast as it goes.
     #[serde(rename_all = "kebab-case")]
     Bulk {
@@ -163,8 +166,16 @@ impl Load {
     pub const fn burst(&self) -> u32 {
         match self {
             Self::Closed { burst, .. } => *burst,
-            Self::Open { .. } | Self::Search(_) | Self::Bulk { .. } => 1,
+            Self::Open { .. } | Self::Search(_) | Self::BackToBack(_) | Self::Bulk { .. } => 1,
         }
+    }
+
+    /// Whether packets are sent at times that were fixed before: then they may be lost.
+    pub const fn is_open(&self) -> bool {
+        matches!(
+            self,
+            Self::Open { .. } | Self::Search(_) | Self::BackToBack(_)
+        )
     }
 }
 
@@ -331,6 +342,7 @@ impl Traffic {
             Load::Search(Goal { loss_ppm, .. }) => {
                 parts.push(format!("pdr{}", f64::from(loss_ppm) / 1e4));
             }
+            Load::BackToBack(goal) => parts.push(format!("b2b{}pps", goal.rate)),
             Load::Bulk { .. } => parts.push("bulk".to_owned()),
         }
         parts

@@ -149,7 +149,7 @@ fn exchange(
                 ..Spent::default()
             })
         }
-        Load::Open { .. } | Load::Search(_) => {
+        Load::Open { .. } | Load::Search(_) | Load::BackToBack(_) => {
             Err(anyhow!("there is no open loop between sockets: {}", traffic.name()).into())
         }
     }

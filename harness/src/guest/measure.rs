@@ -2,6 +2,7 @@
 
 //! One cell: what its packets cost, and whether they arrived.
 
+pub mod back_to_back;
 mod exchange;
 mod first_packet;
 mod router;
@@ -89,9 +90,10 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     }
-    let limit = match traffic.load {
-        Load::Open { .. } | Load::Search(_) => open_loop::limit(traffic, pace)?,
-        Load::Closed { .. } | Load::Bulk { .. } => 0,
+    let limit = if traffic.load.is_open() {
+        open_loop::limit(traffic, pace)?
+    } else {
+        0
     };
     let layout = Layout::new()?;
     let mut probe = Probe::open(&layout.router)?;

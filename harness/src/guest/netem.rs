@@ -11,6 +11,7 @@ use super::netlink::{RouteSocket, VethEnd};
 use super::random::Random;
 
 // Of linux/pkt_sched.h.
+const RATE: u16 = 6;
 const LATENCY64: u16 = 10;
 const JITTER64: u16 = 11;
 const SLOT: u16 = 12;
@@ -32,6 +33,10 @@ pub struct Netem {
     pub jitter: Duration,
     /// If not zero: packets wait for the end of slots of this length, and then go all at once.
     pub slot: Duration,
+    /// How many bytes a second go; 0 for no limit.
+    pub rate: u32,
+    /// How many packets wait at the most, if not as many as any test has under way.
+    pub limit: Option<u32>,
     /// Of the random numbers that decide.
     pub seed: u64,
 }
@@ -47,7 +52,7 @@ impl Netem {
         // below, in nanoseconds.
         let mut bytes: Vec<u8> = [
             0,
-            LIMIT,
+            self.limit.unwrap_or(LIMIT),
             probability(self.loss),
             0,
             probability(self.duplicate),
@@ -67,6 +72,14 @@ impl Netem {
             bytes.extend(12_u16.to_ne_bytes());
             bytes.extend(attribute.to_ne_bytes());
             bytes.extend(value.to_ne_bytes());
+        }
+        if self.rate != 0 {
+            // struct tc_netem_rate: bytes a second; nothing is added to a packet's length.
+            bytes.extend(20_u16.to_ne_bytes());
+            bytes.extend(RATE.to_ne_bytes());
+            for word in [self.rate, 0, 0, 0] {
+                bytes.extend(word.to_ne_bytes());
+            }
         }
         if !self.slot.is_zero() {
             // struct tc_netem_slot: least and most delay, packets and bytes (no limit), and a

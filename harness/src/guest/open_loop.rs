@@ -302,6 +302,7 @@ impl Run {
             churned: 0,
             limit: 0,
             searched: None,
+            back_to_back: None,
         }
     }
 }

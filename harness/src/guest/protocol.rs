@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::back_to_back::Found;
 use crate::histogram::Histogram;
 use crate::scenario::Mode;
 use crate::search::Searched;
@@ -413,6 +414,8 @@ pub struct OpenLoop {
     pub limit: u64,
     /// The search for the rate, if it was one.
     pub searched: Option<Searched>,
+    /// The search for the longest burst, if it was one.
+    pub back_to_back: Option<Found>,
 }
 
 /// How packets of an open loop got to one place.

@@ -13,7 +13,7 @@ use super::layout::{
     Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
 use super::payload;
-use super::protocol::{Delivery, Ends, Family, Load, Protocol, Traffic, Way, MAX_BURST};
+use super::protocol::{Delivery, Ends, Family, Protocol, Traffic, Way, MAX_BURST};
 use super::sizes::Sizes;
 use super::wire;
 
@@ -34,7 +34,7 @@ impl Traffic {
             );
         }
         let flows = self.flows;
-        let open = matches!(self.load, Load::Open { .. } | Load::Search(_));
+        let open = self.load.is_open();
         if open && (self.ends, self.way) != (Ends::Wire, Way::Forward) {
             bail!("an open loop is of forwarded packets on the wire");
         }

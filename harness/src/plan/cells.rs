@@ -49,7 +49,9 @@ impl Exclusion {
         let traffic = &cell.traffic;
         let (rate, churn) = match traffic.load {
             Load::Open { rate, churn, .. } => (Some(rate), Some(churn)),
-            Load::Closed { .. } | Load::Search(_) | Load::Bulk { .. } => (None, None),
+            Load::Closed { .. } | Load::Search(_) | Load::BackToBack(_) | Load::Bulk { .. } => {
+                (None, None)
+            }
         };
         agrees(&self.kernel.as_deref(), &kernel)
             && agrees(&self.cpus, &cpus)
@@ -91,7 +93,7 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     let measured = match traffic.load {
         Load::Closed { round_trips, .. } => round_trips / 100,
         Load::Open { rate, packets, .. } => packets / rate,
-        Load::Search(_) | Load::Bulk { .. } => 0,
+        Load::Search(_) | Load::BackToBack(_) | Load::Bulk { .. } => 0,
     };
     let idle = traffic.flows / 10_000 + measured;
     if all > 1 && idle > UDP_TIMEOUT / 3 {

@@ -41,6 +41,7 @@ fn scenario() -> Scenario {
             packets: None,
             churn: None,
             search: None,
+            back_to_back: None,
             bulk: None,
         },
     }

@@ -13,8 +13,8 @@ use crate::results::metrics::{
     FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
 use crate::results::travel::{
-    DUPLICATES, FLOWS_REPLACED, GENERATOR_LIMIT, GENERATOR_SHARE, LOSS, REORDERED, THROUGHPUT_GBIT,
-    THROUGHPUT_PPS,
+    B2B_CORRECTED, B2B_IMPLIED, B2B_LOSSY, B2B_MEAN, B2B_TESTS, DUPLICATES, FLOWS_REPLACED,
+    GENERATOR_LIMIT, GENERATOR_SHARE, LOSS, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
 };
 
 /// A metric's title for a person; its own name if there is none.
@@ -31,6 +31,8 @@ pub fn title(name: &str) -> String {
         THROUGHPUT_PPS => "Packets that were answered".to_owned(),
         THROUGHPUT_GBIT => "Bits that were answered".to_owned(),
         LOSS => "Packets that were not answered".to_owned(),
+        B2B_MEAN => "Longest burst without a loss".to_owned(),
+        B2B_CORRECTED => "Corrected DUT Buffer Time".to_owned(),
         _ => name.to_owned(),
     }
 }
@@ -56,6 +58,11 @@ pub fn span(name: &str) -> String {
 /// What a metric means.
 pub fn definition(name: &str) -> String {
     let known = match name {
+        B2B_MEAN => "frames of the longest burst that got through without a loss, mean of all searches (RFC 9004, section 6.3)",
+        B2B_IMPLIED => "the time that such a burst takes at its rate (RFC 9004, section 6.4)",
+        B2B_CORRECTED => "the same without the frames that were passed on while the burst was sent (RFC 9004, section 6.4)",
+        B2B_TESTS => "searches of the longest burst",
+        B2B_LOSSY => "searches that a loss ended; the others were ended by the generator, or by the longest burst that was to be tried",
         HOOK_MEAN => "what a packet spends from a hook before all others to one behind them, added up over netfilter's places on its way, the probe's own cost taken off; the mean of the means of both directions",
         FIRST_PACKET => "the same, of the packet that makes a flow; the median over several flows",
         FIRST_PACKET_P10 => "the same, the 10th percentile over several flows: with connection tracking, whose random key moves the median, the same in every boot",

@@ -4,6 +4,7 @@
 //! a second. All count by the guest's clock.
 
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
+use crate::back_to_back::{Bound, Found};
 use crate::guest::protocol::{BulkCost, Measurement, OpenLoop, PathCost, Transit};
 use crate::histogram::Histogram;
 
@@ -29,6 +30,22 @@ pub const FLOWS_REPLACED: &str = "flows.replaced";
 pub const NDR: &str = "ndr.pps";
 /// The greatest rate with as much loss as may be that a search found.
 pub const PDR: &str = "pdr.pps";
+/// Searches of the longest burst without a loss.
+pub const B2B_TESTS: &str = "b2b.tests";
+/// How many of them a loss ended: only if all were is there a benchmark.
+pub const B2B_LOSSY: &str = "b2b.tests.lossy";
+/// The longest burst without a loss: mean of all searches (RFC 9004, section 6.3).
+pub const B2B_MEAN: &str = "b2b.frames.mean";
+/// The least that one found.
+pub const B2B_MIN: &str = "b2b.frames.min";
+/// The most.
+pub const B2B_MAX: &str = "b2b.frames.max";
+/// Their standard deviation.
+pub const B2B_DEVIATION: &str = "b2b.frames.stddev";
+/// Implied DUT Buffer Time (RFC 9004, section 6.4).
+pub const B2B_IMPLIED: &str = "b2b.buffer.implied";
+/// Corrected DUT Buffer Time.
+pub const B2B_CORRECTED: &str = "b2b.buffer.corrected";
 /// Packets a second that the generator is capable of by itself.
 pub const GENERATOR_LIMIT: &str = "generator.limit";
 /// The rate that was asked for, or the one that was achieved if that is more, in percent of
@@ -125,6 +142,9 @@ fn open_loop(metrics: &mut Vec<Metric>, open: &OpenLoop) {
             metric(name, unit, Better::Higher, Kind::Sampled, rate.into())
         }));
     }
+    if let Some(found) = &open.back_to_back {
+        bursts(metrics, found);
+    }
     let mut add = |name: &str, unit: Unit, value: f64| {
         metrics.push(metric(name, unit, Better::Neither, Kind::Sampled, value));
     };
@@ -134,6 +154,25 @@ fn open_loop(metrics: &mut Vec<Metric>, open: &OpenLoop) {
         add(GENERATOR_LIMIT, Unit::PacketsPerSecond, limit);
         let share = 100.0 * achieved.max(open.rate.into()) / limit;
         add(GENERATOR_SHARE, Unit::Percent, share);
+    }
+}
+
+/// What RFC 9004 wants reported (section 7), as far as there is a benchmark; and how many searches
+/// there were, and how many of them a loss ended.
+fn bursts(metrics: &mut Vec<Metric>, found: &Found) {
+    let mut add = |name: &str, unit: Unit, value: f64| {
+        metrics.push(metric(name, unit, Better::Neither, Kind::Sampled, value));
+    };
+    let lossy = found.tests.iter().filter(|test| test.bound == Bound::Loss);
+    add(B2B_TESTS, Unit::Entries, to_float(found.tests.len() as u64));
+    add(B2B_LOSSY, Unit::Entries, to_float(lossy.count() as u64));
+    if let Some(benchmark) = found.benchmark() {
+        add(B2B_MEAN, Unit::Packets, benchmark.mean);
+        add(B2B_MIN, Unit::Packets, benchmark.min.into());
+        add(B2B_MAX, Unit::Packets, benchmark.max.into());
+        add(B2B_DEVIATION, Unit::Packets, benchmark.deviation);
+        add(B2B_IMPLIED, Unit::Nanoseconds, benchmark.implied);
+        add(B2B_CORRECTED, Unit::Nanoseconds, benchmark.corrected);
     }
 }
 
@@ -156,6 +195,7 @@ fn fates(metrics: &mut Vec<Metric>, direction: &str, transit: &Transit) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::back_to_back::{BackToBack, Test};
     use crate::search::{Goal, Searched};
 
     fn value(metrics: &[Metric], name: &str) -> Option<f64> {
@@ -200,6 +240,7 @@ mod tests {
                 rate: Some(50_000),
                 trials: Vec::new(),
             }),
+            back_to_back: None,
         };
         open_loop(&mut metrics, &open);
         for (name, expected) in [
@@ -238,5 +279,32 @@ mod tests {
         metrics.clear();
         closed_loop(&mut metrics, &PathCost::default());
         assert_eq!(metrics, []);
+    }
+    #[test]
+    fn bursts_tell_a_benchmark_if_every_search_met_a_loss() {
+        let goal = BackToBack {
+            rate: 1_000,
+            longest: 100,
+            step: 1,
+            tests: 2,
+            pause_ms: 0,
+        };
+        let test = |longest, bound| Test { longest, bound };
+        let mut found = Found {
+            goal,
+            throughput: Some(500),
+            tests: vec![test(19, Bound::Loss), test(21, Bound::Loss)],
+        };
+        let mut metrics = Vec::new();
+        bursts(&mut metrics, &found);
+        assert_eq!(value(&metrics, B2B_MEAN), Some(20.0));
+        assert_eq!(value(&metrics, B2B_IMPLIED), Some(2e7));
+        assert_eq!(value(&metrics, B2B_CORRECTED), Some(1e7));
+        found.tests.push(test(40, Bound::Generator));
+        metrics.clear();
+        bursts(&mut metrics, &found);
+        assert_eq!(value(&metrics, B2B_MEAN), None);
+        assert_eq!(value(&metrics, B2B_TESTS), Some(3.0));
+        assert_eq!(value(&metrics, B2B_LOSSY), Some(2.0));
     }
 }

@@ -179,6 +179,17 @@ impl TrafficMatrix {
                 return fault("churn", "churn is an open loop's: give rates, too");
             }
         }
+        if let Some(goal) = &self.back_to_back {
+            if let Some(mistake) = goal.mistake() {
+                return fault("back-to-back", &mistake);
+            }
+            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                return fault(
+                    "back-to-back",
+                    "back-to-back frames are forwarded ones on the wire",
+                );
+            }
+        }
         let bulk = self.bulk.is_some();
         if bulk && (*self.ends != [Ends::Stack] || *self.protocols != [Protocol::Tcp]) {
             return fault("bulk", "bulk is of TCP between ends of the stack");
@@ -225,6 +236,7 @@ impl Load {
             Self::Open { packets, .. } => packets,
             // Of the greatest rate: there are more trials, of fewer packets.
             Self::Search(goal) => goal.to.saturating_mul(goal.trial_ms) / 1_000,
+            Self::BackToBack(goal) => goal.longest,
             Self::Bulk { .. } => 1,
         }
     }

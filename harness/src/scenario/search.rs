@@ -111,6 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn bursts_are_a_load_of_their_own_and_repeated_as_the_rfc_says() {
+        let search = "{ from = 1, to = 9, resolution = 1 }\nback-to-back = ";
+        let good = format!("{search}{{ rate = 1000, longest = 50 }}");
+        let loads = parse(&good).unwrap().scenario.traffic.loads();
+        let Some(Load::BackToBack(goal)) = loads.last() else {
+            panic!("{loads:?}");
+        };
+        assert_eq!((goal.tests, goal.step, goal.pause_ms), (50, 1, 2_000));
+        let none = format!("{search}{{ rate = 0, longest = 50 }}");
+        let error = parse(&none).unwrap_err();
+        assert!(error.contains("rate, longest, step and tests"), "{error}");
+    }
+
+    #[test]
     fn mistakes_are_shown_where_they_are() {
         for (search, part) in [
             ("{ from = 0, to = 9, resolution = 1 }", "rates from 0 to 9"),

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{once, FromNumber, SearchMatrix, Values};
+use crate::back_to_back::BackToBack;
 use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
-/// The combinations of traffic. Each of `round-trips`, `rates`, `search` and `bulk` that is given is a
-/// load of its own.
+/// The combinations of traffic. Each of `round-trips`, `rates`, `search`, `back-to-back` and `bulk`
+/// that is given is a load of its own.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TrafficMatrix {
@@ -47,6 +48,8 @@ pub struct TrafficMatrix {
     pub churn: Option<Values<u32>>,
     /// Search: the greatest rates at which no more packets are lost than may be.
     pub search: Option<SearchMatrix>,
+    /// Back-to-back frames: the longest burst without a loss (RFC 9004).
+    pub back_to_back: Option<BackToBack>,
     /// Bulk: bytes of one stream of TCP, as fast as it goes. Only between ends of the stack.
     #[schemars(range(min = 1))]
     pub bulk: Option<u64>,
@@ -75,6 +78,7 @@ impl TrafficMatrix {
         }
         let searches = self.search.iter().flat_map(SearchMatrix::goals);
         loads.extend(searches.map(Load::Search));
+        loads.extend(self.back_to_back.map(Load::BackToBack));
         loads.extend(self.bulk.map(|bytes| Load::Bulk { bytes }));
         loads
     }

@@ -5,11 +5,11 @@
 use super::{ablation, missing, traffic_fields, traffics, value, Group};
 use crate::results::record::CellRecord;
 use crate::results::travel::{
-    DUPLICATES, GENERATOR_BOUND, GENERATOR_LIMIT, GENERATOR_SHARE, LATENCY, LATENCY_FORWARD,
-    LATENESS, LOSS, NDR, PDR, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
+    B2B_CORRECTED, B2B_DEVIATION, B2B_LOSSY, B2B_MAX, B2B_MEAN, B2B_MIN, B2B_TESTS, DUPLICATES,
+    GENERATOR_BOUND, GENERATOR_LIMIT, GENERATOR_SHARE, LATENCY, LATENCY_FORWARD, LATENESS, LOSS,
+    NDR, PDR, REORDERED, THROUGHPUT_GBIT, THROUGHPUT_PPS,
 };
 use crate::table::{number, Align, Field, Style, Table};
-use crate::traffic::Load;
 use crate::verdict::Verdict;
 
 /// What is shown of the latency.
@@ -30,7 +30,7 @@ pub fn is_asked_for(group: &Group<'_>) -> bool {
 }
 
 fn is_open(cell: &CellRecord) -> bool {
-    matches!(cell.traffic.load, Load::Open { .. } | Load::Search(_))
+    cell.traffic.load.is_open()
 }
 
 /// The table, and what is to be said about it.
@@ -98,6 +98,9 @@ pub fn text(group: &Group<'_>) -> String {
     if !open {
         return text;
     }
+    for line in group.iter().filter_map(|cell| bursts(cell)) {
+        text.push_str(&format!("  {line}\n"));
+    }
     for cell in group.iter().filter(|cell| is_bounded(cell)) {
         let limit = cell.metric(GENERATOR_LIMIT).unwrap_or_default();
         let line = format!(
@@ -108,6 +111,37 @@ pub fn text(group: &Group<'_>) -> String {
         text.push_str(&format!("  {} {line}\n", Style::Bad.paint("warning:")));
     }
     text
+}
+
+/// What a search of the longest burst found, if there was one.
+fn bursts(cell: &CellRecord) -> Option<String> {
+    let of = |name: &str| cell.metric(name);
+    let (tests, lossy) = (of(B2B_TESTS)?, of(B2B_LOSSY)?);
+    let Some(mean) = of(B2B_MEAN) else {
+        let why = if tests == 0.0 {
+            "the rate without loss is no less than that of bursts, or there is none".to_owned()
+        } else {
+            format!(
+                "only {} of {} searches ended by a loss, the others since no longer burst was sent in time, \
+                 or none was to be tried",
+                number(lossy),
+                number(tests)
+            )
+        };
+        return Some(format!("{}: no back-to-back frames: {why}", cell.id));
+    };
+    let part = |name: &str| number(of(name).unwrap_or(f64::NAN));
+    Some(format!(
+        "{}: back-to-back frames {} ({} to {}, standard deviation {}, {} searches), corrected buffer time \
+         {} ns",
+        cell.id,
+        number(mean),
+        part(B2B_MIN),
+        part(B2B_MAX),
+        part(B2B_DEVIATION),
+        number(tests),
+        part(B2B_CORRECTED),
+    ))
 }
 
 /// The rate that a search found.

@@ -13,6 +13,7 @@ use super::super::probe::{Probe, Snapshot};
 use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::super::tsc;
+use super::back_to_back::back_to_back;
 use super::search::search;
 use super::{Rig, REHEARSAL, SETTLED};
 use crate::histogram::{Histogram, Recorder};
@@ -84,6 +85,12 @@ pub fn exchange(
             let wire = layout.wire(target);
             let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
             search(&mut generator, &rig.probe, traffic, goal, delivery)
+        }
+        Load::BackToBack(goal) => {
+            let connections = closed_loop.hand_over();
+            let wire = layout.wire(target);
+            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
+            back_to_back(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
     }

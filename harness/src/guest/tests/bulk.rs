@@ -36,6 +36,8 @@ const NOTHING: Netem = Netem {
     delay: Duration::ZERO,
     jitter: Duration::ZERO,
     slot: Duration::ZERO,
+    rate: 0,
+    limit: None,
     seed: 0,
 };
 

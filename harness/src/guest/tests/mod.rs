@@ -3,6 +3,7 @@
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
 //! itself. Each test brings the module up and down by itself.
 
+mod back_to_back;
 mod baselines;
 mod batch;
 mod bulk;
@@ -190,6 +191,7 @@ pub fn all() -> Vec<GuestTest> {
         netns::tests(),
         flood::tests(),
         open_loop::tests(),
+        back_to_back::tests(),
         faults::tests(),
     ];
     tests.extend(long.into_iter().flatten().map(GuestTest::long));
