@@ -25,6 +25,7 @@ pub mod kernel;
 pub mod kmod;
 pub mod kvm;
 pub mod merge;
+pub mod mp_table;
 pub mod paths;
 pub mod plan;
 pub mod qemu;
