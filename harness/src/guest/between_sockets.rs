@@ -72,6 +72,7 @@ pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement,
         bulk: spent.bulk,
         proxy_time: spent.proxy_time,
         cores: spent.cores,
+        received: Vec::new(),
         chains,
         counters,
     })

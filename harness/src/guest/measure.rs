@@ -174,6 +174,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         bulk: None,
         proxy_time: None,
         cores: Vec::new(),
+        received: measured.received,
         chains,
         counters,
     })
@@ -183,6 +184,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
 fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
         flows: 1,
+        spread: None,
         load: Load::Closed {
             round_trips: CALIBRATION,
             burst: traffic.load.burst(),

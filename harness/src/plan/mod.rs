@@ -50,7 +50,7 @@ impl Plan {
         let mut machines = Vec::new();
         for kernel in &scenario.kernels {
             for &cpus in &scenario.cpus {
-                let mut cells = cells(scenario, &format!("{kernel}/{cpus}cpu"));
+                let mut cells = cells(scenario, &format!("{kernel}/{cpus}cpu"), cpus);
                 cells.retain(|cell| {
                     let mut excluded = false;
                     for (exclusion, used) in scenario.exclude.iter().zip(&mut used) {
@@ -203,11 +203,11 @@ fn effort(traffic: &Traffic) -> u64 {
 }
 
 /// The cells of one boot. Subjects are innermost, so that what is compared lies close together.
-fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
+fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCell> {
     let combinations = combine::combinations(&scenario.parameters, scenario.combine);
     let nothing = [Combination::new()];
     let mut cells = Vec::new();
-    for traffic in traffic(scenario) {
+    for traffic in traffic(scenario, cpus) {
         for &subject in &scenario.subjects {
             let combinations = if subject.is_module() {
                 combinations.as_slice()
@@ -252,6 +252,7 @@ impl Exclusion {
             && agrees(&self.protocol, &traffic.protocol)
             && agrees(&self.payload, &traffic.payload)
             && agrees(&self.flows, &traffic.flows)
+            && (self.flows_per_cpu.is_none() || self.flows_per_cpu == traffic.flows_per_cpu())
             && (self.rate.is_none() || self.rate == rate)
             && (self.churn.is_none() || self.churn == churn)
             && self
@@ -292,16 +293,17 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     parameters
 }
 
-fn traffic(scenario: &Scenario) -> Vec<Traffic> {
+fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
     let matrix = &scenario.traffic;
     let loads = matrix.loads();
+    let all_flows = matrix.all_flows(cpus);
     let mut all = Vec::new();
     for &ends in &matrix.ends {
         for &way in &matrix.ways {
             for &family in &matrix.families {
                 for &protocol in &matrix.protocols {
                     for &payload in &matrix.payloads {
-                        for &flows in &matrix.flows {
+                        for &(flows, spread) in &all_flows {
                             for &popularity in &matrix.popularity {
                                 all.extend(loads.iter().map(|&load| Traffic {
                                     ends,
@@ -310,6 +312,7 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
                                     protocol,
                                     payload,
                                     flows,
+                                    spread,
                                     popularity,
                                     load,
                                     warm_up: matrix.warm_up,
@@ -324,7 +327,7 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
     // One flow has no popularity among others.
     let mut names = BTreeSet::new();
     for traffic in &mut all {
-        if traffic.flows == 1 {
+        if traffic.flows_per_cpu().unwrap_or(traffic.flows) == 1 {
             traffic.popularity = Popularity::Uniform;
         }
         // A stream has no packets of its own but as many bytes in each as fit.
@@ -376,7 +379,8 @@ mod tests {
                 families: Values(vec![Family::V4, Family::V6]),
                 protocols: Values(vec![Protocol::Udp]),
                 payloads: Values(vec![Payload::Bytes(64), Payload::Bytes(1024)]),
-                flows: Values(vec![1]),
+                flows: Some(Values(vec![1])),
+                flows_per_cpu: None,
                 ends: Values(vec![Ends::Wire]),
                 popularity: Values(vec![Popularity::Uniform]),
                 round_trips: Some(10),
@@ -420,7 +424,7 @@ mod tests {
     fn many_flows_have_names_and_room() {
         let mut scenario = scenario();
         scenario.traffic.ways = Values(vec![Way::Forward]);
-        scenario.traffic.flows = Values(vec![1, 1_000, 1_000_000]);
+        scenario.traffic.flows = Some(Values(vec![1, 1_000, 1_000_000]));
         let plan = Plan::new(&scenario).unwrap();
         assert_eq!(plan.cells(), 12 * 4 * 3 * (1 + 1 + 6));
         let cells = &plan.boots[0].cells;
@@ -436,7 +440,7 @@ mod tests {
         // What the scenario says holds.
         let own = Values(vec![ParameterValue::Integer(5)]);
         scenario.parameters = [("max_flows".to_owned(), own)].into();
-        scenario.traffic.flows = Values(vec![100_000]);
+        scenario.traffic.flows = Some(Values(vec![100_000]));
         let plan = Plan::new(&scenario).unwrap();
         let module = plan.boots[0]
             .cells

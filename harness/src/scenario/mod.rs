@@ -10,6 +10,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -97,9 +98,12 @@ pub struct TrafficMatrix {
     pub protocols: Values<Protocol>,
     /// Payloads in bytes, or "imix".
     pub payloads: Values<Payload>,
-    /// Numbers of flows, at most 1,000,000.
-    #[serde(default = "one")]
-    pub flows: Values<u32>,
+    /// Numbers of flows, at most 1,000,000; all their packets are handled by CPU 0. One, if neither this
+    /// nor `flows-per-cpu` is given.
+    pub flows: Option<Values<u32>>,
+    /// Numbers of flows for each of the guest's CPUs, which handle their packets in turn. Closed loops of
+    /// single forwarded packets on the wire only.
+    pub flows_per_cpu: Option<Values<u32>>,
     /// Which of them a packet is of.
     #[serde(default = "uniform")]
     pub popularity: Values<Popularity>,
@@ -128,6 +132,19 @@ pub struct TrafficMatrix {
 }
 
 impl TrafficMatrix {
+    /// All numbers of flows on a machine of so many CPUs, and over how many CPUs they are spread.
+    pub fn all_flows(&self, cpus: u32) -> Vec<(u32, Option<NonZeroU32>)> {
+        let mut all = Vec::new();
+        all.extend(self.flows.iter().flatten().map(|&flows| (flows, None)));
+        for &flows in self.flows_per_cpu.iter().flatten() {
+            all.push((flows.saturating_mul(cpus), NonZeroU32::new(cpus)));
+        }
+        if self.flows.is_none() && self.flows_per_cpu.is_none() {
+            all.push((1, None));
+        }
+        all
+    }
+
     /// All loads, in order.
     pub fn loads(&self) -> Vec<Load> {
         let mut loads = Vec::new();
@@ -177,6 +194,8 @@ pub struct Exclusion {
     pub payload: Option<Payload>,
     /// The number of flows.
     pub flows: Option<u32>,
+    /// The number of flows for each CPU.
+    pub flows_per_cpu: Option<u32>,
     /// The open loop's rate.
     pub rate: Option<u32>,
     /// The open loop's new flows a second.
@@ -220,10 +239,6 @@ impl FromNumber for Payload {
 
 const fn once() -> u32 {
     1
-}
-
-fn one() -> Values<u32> {
-    Values(vec![1])
 }
 
 fn on_the_wire() -> Values<Ends> {
@@ -411,10 +426,18 @@ warm-up = 1
 
     #[test]
     fn flows_are_one_unless_told() {
-        assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.flows[..], [1]);
+        let flows = |text: &str| parse(text, "a.toml").unwrap().traffic.all_flows(4);
+        assert_eq!(flows(GOOD), [(1, None)]);
         let text = GOOD.replace("[64]", "[64]\nflows = [1, 1_000, 1_000_000]");
-        let flows = parse(&text, "a.toml").unwrap().traffic.flows;
-        assert_eq!(flows[..], [1, 1_000, 1_000_000]);
+        assert_eq!(
+            flows(&text),
+            [1, 1_000, 1_000_000].map(|flows| (flows, None))
+        );
+        let four = NonZeroU32::new(4);
+        let text = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1, 3]");
+        assert_eq!(flows(&text), [(4, four), (12, four)]);
+        let text = GOOD.replace("[64]", "[64]\nflows = [2]\nflows-per-cpu = [1]");
+        assert_eq!(flows(&text), [(2, None), (4, four)]);
         let text = GOOD
             .replace("[64]", "[64]\nflows = [1]")
             .replace("[\"forward\"]", "[\"forward\", \"local\"]");
@@ -448,6 +471,40 @@ warm-up = 1
             "{error}"
         );
         assert!(planned(text + "[[exclude]]\nway = \"local\"\nflows = 2\n").is_ok());
+    }
+
+    #[test]
+    fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
+        let good = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1]");
+        assert!(parse(&good, "a.toml").is_ok());
+        let key = "14:17: flows are spread over CPUs in closed loops";
+        for (from, to, part) in [
+            (
+                "[1]\nround",
+                "[2, 0]\nround",
+                "14:21: 0 flows for each of 1 CPUs",
+            ),
+            ("[1]\nround", "[1000001]\nround", "14:18: 1000001 flows for"),
+            ("[1]\nround", "[]\nround", "traffic.flows-per-cpu is empty"),
+            (
+                "[1]\nround",
+                "[1, 1]\nround",
+                "traffic.flows-per-cpu lists 1 twice",
+            ),
+            (
+                "[1]\nsubjects",
+                "[1, 64]\nsubjects",
+                "15:15: 10 round trips do not reach each of 64 CPUs",
+            ),
+            ("[\"forward\"]", "[\"forward\", \"local\"]", key),
+            ("warm-up", "burst = 2\nwarm-up", key),
+            ("warm-up", "rates = [1]\npackets = 1\nwarm-up", key),
+        ] {
+            let text = good.replace(from, to);
+            assert_ne!(text, good, "{from:?} does not occur");
+            let error = format!("{:#}", parse(&text, "a.toml").unwrap_err());
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]
