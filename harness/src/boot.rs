@@ -16,6 +16,7 @@ use crate::console::{Report, Scanner};
 use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
 use crate::guest_root::{self, ModuleFiles};
 use crate::interrupt::Interrupt;
+use crate::mp_table;
 use crate::paths;
 use crate::qemu::{self, Accelerator};
 use crate::verdict::{Ending, Verdict};
@@ -54,6 +55,20 @@ impl Deadlines {
     };
     /// What a flow may take until it is established. It was seen to take a tenth of a millisecond.
     const FLOW: Duration = Duration::from_millis(3);
+
+    /// What a CPU may take to come up: with 64 of them it was seen to take half a second.
+    const CPU: Duration = Duration::from_secs(2);
+
+    /// The same with time for so many CPUs to come up.
+    #[must_use]
+    pub fn for_cpus(self, cpus: u32) -> Self {
+        let more = Self::CPU * cpus;
+        Self {
+            up: self.up + more,
+            total: self.total + more,
+            ..self
+        }
+    }
 
     /// The same with time to establish the flows of an order.
     #[must_use]
@@ -168,6 +183,14 @@ impl Guest {
             fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
         }
         guest_root::build(&root, boot.order, boot.modules)?;
+        let table = directory.path().join("mp-table");
+        let table = if boot.cpus > mp_table::FIRMWARE_MAX {
+            fs::write(&table, mp_table::bytes(boot.cpus))
+                .with_context(|| format!("cannot write {}", table.display()))?;
+            Some(table.as_path())
+        } else {
+            None
+        };
 
         let pipe = || std::io::pipe().context("cannot create a pipe");
         let (leash_end, leash) = pipe()?;
@@ -180,7 +203,7 @@ impl Guest {
             directory.path().into(),
             "--".into(),
         ];
-        command.extend(virtme.command(boot, &root)?);
+        command.extend(virtme.command(boot, &root, table)?);
         // A home of its own keeps the user's configuration of virtme-ng out.
         let handle = duct::cmd(harness, command)
             .stdin_file(leash_end)
@@ -266,6 +289,7 @@ fn forward(pipe: PipeReader, sender: Sender<Line>, kind: fn(String) -> Line) {
 
 /// What is known of a running guest, and what follows from it.
 struct Watch {
+    cpus: u32,
     deadlines: Deadlines,
     started: Instant,
     last_event: Instant,
@@ -273,6 +297,7 @@ struct Watch {
     done: Option<Instant>,
     complained: Option<Instant>,
     misunderstood: Option<String>,
+    short_of_cpus: Option<String>,
     scanner: Scanner,
     log: File,
     log_path: PathBuf,
@@ -292,6 +317,7 @@ impl Watch {
         let log = File::create(&log_path)
             .with_context(|| format!("cannot create {}", log_path.display()))?;
         Ok(Self {
+            cpus: boot.cpus,
             deadlines: boot.deadlines,
             started: now,
             last_event: now,
@@ -299,6 +325,7 @@ impl Watch {
             done: None,
             complained: None,
             misunderstood: None,
+            short_of_cpus: None,
             scanner: Scanner::default(),
             log,
             log_path,
@@ -360,6 +387,12 @@ impl Watch {
                     "the agent speaks version {version} of the protocol, the host {VERSION}"
                 ));
             }
+            Event::Up { cpus, .. } if u32::try_from(*cpus) != Ok(self.cpus) => {
+                self.short_of_cpus = Some(format!(
+                    "the guest came up with {cpus} CPUs instead of {}: its console says what it found",
+                    self.cpus
+                ));
+            }
             Event::Up { .. } => self.up = true,
             Event::Done => self.done = Some(Instant::now()),
             _ => {}
@@ -386,6 +419,9 @@ impl Watch {
         let seconds = |duration: Duration| duration.as_secs();
         if let Some(text) = &self.misunderstood {
             return Some(Ending::bad(Verdict::Infra, text.clone()));
+        }
+        if let Some(text) = &self.short_of_cpus {
+            return Some(Ending::bad(Verdict::Boot, text.clone()));
         }
         // A kernel that has complained is no longer the one that was to be looked at: lockdep has
         // switched itself off, memory may be corrupt. The rest of the order is not worth having.

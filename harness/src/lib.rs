@@ -26,6 +26,7 @@ pub mod kernel;
 pub mod kmod;
 pub mod kvm;
 pub mod merge;
+pub mod mp_table;
 pub mod paths;
 pub mod plan;
 pub mod program;

@@ -113,6 +113,7 @@ mod tests {
         protocol: Protocol::Tcp,
         payload: Payload::Bytes(64),
         flows: 1,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::Bulk { bytes: 1 },
         warm_up: 0,

@@ -155,7 +155,11 @@ fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
             Load::Open { rate, .. } => rate,
             _ => 0,
         };
-        let part = if part.ends_with("flows") {
+        let part = if let (Some(flows), true) = (traffic.flows_per_cpu(), part.ends_with("percpu"))
+        {
+            let plural = if flows == 1 { "" } else { "s" };
+            format!("{} flow{plural} a CPU", whole(flows.into()))
+        } else if part.ends_with("flows") {
             format!("{} flows", whole(traffic.flows.into()))
         } else if part.ends_with("pps") {
             format!("{} a second", whole(rate.into()))
@@ -170,7 +174,9 @@ fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
 /// Our subjects side by side; the module with its first parameters, which are all unless the
 /// scenario varies them.
 fn costs(group: &Group<'_>) -> Table {
-    let many = group.iter().any(|cell| cell.traffic.flows != 1);
+    let many = group
+        .iter()
+        .any(|cell| cell.traffic.flows != 1 && cell.traffic.spread.is_none());
     let mut head = vec![
         ("way", Align::Left),
         ("traffic", Align::Left),

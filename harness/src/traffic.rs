@@ -3,6 +3,7 @@
 //! What packets a cell has: the data that scenario, plan, agent and results share.
 
 use std::fmt::{self, Write};
+use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
 use serde::de::{IntoDeserializer, Unexpected, Visitor};
@@ -198,6 +199,11 @@ pub struct Traffic {
     /// Flows, all established before anything is measured; each packet is of one of them.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub flows: u32,
+    /// Over how many CPUs of the guest flows are spread, as many on each: packets of flow *f* are sent,
+    /// forwarded and answered on CPU *f* modulo this, and round trips go round the CPUs in turn. Left
+    /// out, CPU 0 does all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<NonZeroU32>,
     /// Of which one.
     pub popularity: Popularity,
     /// When packets are sent.
@@ -299,6 +305,24 @@ impl Traffic {
         self.flows.saturating_add(self.churned())
     }
 
+    /// Flows on each CPU, if they are spread over CPUs.
+    pub fn flows_per_cpu(&self) -> Option<u32> {
+        self.spread.map(|cpus| self.flows / cpus)
+    }
+
+    /// The same on a machine of so many CPUs; without [`Self::spread`] it is the same anywhere.
+    #[must_use]
+    pub fn on_cpus(self, cpus: NonZeroU32) -> Self {
+        match self.flows_per_cpu() {
+            None => self,
+            Some(flows) => Self {
+                flows: flows.saturating_mul(cpus.get()),
+                spread: Some(cpus),
+                ..self
+            },
+        }
+    }
+
     /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as
     /// `-1000flows`.
     pub fn name(&self) -> String {
@@ -322,8 +346,10 @@ impl Traffic {
         if self.ends == Ends::Stack {
             parts.push("stack".to_owned());
         }
-        if self.flows != 1 {
-            parts.push(format!("{}flows", self.flows));
+        match self.flows_per_cpu() {
+            Some(flows) => parts.push(format!("{flows}percpu")),
+            None if self.flows == 1 => {}
+            None => parts.push(format!("{}flows", self.flows)),
         }
         if self.popularity == Popularity::Zipf {
             parts.push("zipf".to_owned());
@@ -360,6 +386,7 @@ mod tests {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(64),
         flows: 1,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 1,
@@ -408,6 +435,29 @@ mod tests {
             ..USUAL
         };
         assert_eq!(burst.name(), "forward-v4-udp-64-burst64");
+    }
+
+    #[test]
+    fn spread_flows_have_one_name_on_all_machines() {
+        let [one, four] = [1, 4].map(|cpus| NonZeroU32::new(cpus).unwrap());
+        let traffic = Traffic {
+            flows: 12,
+            spread: Some(four),
+            ..USUAL
+        };
+        assert_eq!(traffic.name(), "forward-v4-udp-64-3percpu");
+        let alone = traffic.on_cpus(one);
+        assert_eq!((alone.flows, alone.spread), (3, Some(one)));
+        assert_eq!(alone.name(), traffic.name());
+        assert_eq!(alone.on_cpus(four), traffic);
+        assert_eq!(USUAL.on_cpus(four), USUAL);
+    }
+
+    #[test]
+    fn traffic_that_is_not_spread_is_written_as_ever() {
+        let text = serde_json::to_string(&USUAL).unwrap();
+        assert!(!text.contains("spread"), "{text}");
+        assert_eq!(serde_json::from_str::<Traffic>(&text).unwrap(), USUAL);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use duct::cmd;
 use crate::boot::Boot;
 use crate::guest_root::START_PATH;
 use crate::image::Cache;
+use crate::mp_table;
 use crate::qemu::{self, Accelerator};
 
 /// An installation of virtme-ng.
@@ -62,11 +63,17 @@ impl Virtme {
         path
     }
 
-    /// The command for `boot` on `root`, which runs what is at [`START_PATH`].
+    /// The command for `boot` on `root`, which runs what is at [`START_PATH`]; `mp_table` is a file with
+    /// the guest's [`mp_table`], if the firmware's would not do.
     ///
     /// # Errors
     /// If a path cannot go through the shell that `vng` puts its command line through.
-    pub fn command(&self, boot: &Boot<'_>, root: &Path) -> Result<Vec<OsString>> {
+    pub fn command(
+        &self,
+        boot: &Boot<'_>,
+        root: &Path,
+        mp_table: Option<&Path>,
+    ) -> Result<Vec<OsString>> {
         let Boot {
             kernel,
             arguments,
@@ -75,7 +82,7 @@ impl Virtme {
             order,
             ..
         } = *boot;
-        for path in [kernel, root] {
+        for path in [kernel, root].into_iter().chain(mp_table) {
             let text = path.to_string_lossy();
             if !text
                 .chars()
@@ -98,14 +105,29 @@ impl Virtme {
         }
         // Without CONFIG_BLOCK the kernel does not find a 9p root by itself.
         add(&["--append", "root=/dev/root"]);
-        for argument in accelerator.kernel_arguments().iter().chain(arguments) {
+        let of_many: &[&str] = match (accelerator, mp_table) {
+            // Else each CPU's counter is compared with the first one's for 20 ms of spinning, which the
+            // emulator is slow at. All of them are one counter.
+            (Accelerator::TcgIcount, Some(_)) => &["tsc=reliable"],
+            _ => &[],
+        };
+        for argument in accelerator
+            .kernel_arguments()
+            .iter()
+            .chain(of_many)
+            .chain(arguments)
+        {
             add(&["--append", argument]);
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
         let qemu = accelerator.qemu_arguments();
+        let table = mp_table.map_or(String::new(), |file| {
+            let (file, address) = (file.display(), mp_table::ADDRESS);
+            format!(" -device loader,file={file},addr={address:#x},force-raw=on")
+        });
         add(&[&format!(
-            "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}"
+            "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}{table}"
         )]);
         add(&["--exec", START_PATH]);
         Ok(command)

@@ -90,6 +90,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(64),
         flows: 2_000,
+        spread: None,
         load: Load::Closed {
             round_trips: 3,
             burst: 1,

@@ -247,7 +247,7 @@ fn pass<A: Routed, const LOCAL: bool>(
     packet.skb.settle(sum);
     packet.skb.untrack();
     flow.count(side, length, time::jiffies());
-    instance.count_packet(side, length);
+    instance.count_packet::<true>(side, length);
     // Packets that came in find their way after this hook if they have none yet; the machine's own
     // have one to the original destination by now.
     if LOCAL && from.destination() == to.destination() {

@@ -18,14 +18,16 @@ use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
-use crate::sys::counters::Counters;
+use crate::parameters::changed;
+use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
 use crate::sys::rcu::Rcu;
+use crate::sys::static_key::is_on;
 use crate::sys::time;
 use crate::sys::zeroed;
 
-/// What is counted. The numbers index the per-CPU counters.
+/// What is counted. The numbers index the counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counter {
     PacketsOriginal,
@@ -90,6 +92,8 @@ pub(crate) struct Instance {
     v4: Flows<V4>,
     v6: Flows<V6>,
     counters: Counters<COUNTERS>,
+    // What is counted instead while `perf_enable_percpu` is off.
+    shared: SharedCounters<COUNTERS>,
     /// How often the tables of flows were locked.
     pub(crate) locks: Arc<lock::Counts>,
 }
@@ -111,6 +115,7 @@ impl Instance {
             v4: Flows::new(memory.clone(), locks.clone())?,
             v6: Flows::new(memory, locks.clone())?,
             counters: Counters::new()?,
+            shared: SharedCounters::new()?,
             locks,
         })
     }
@@ -168,25 +173,38 @@ impl Instance {
     /// Counts `by`.
     #[inline(always)]
     pub(crate) fn add(&self, counter: Counter, by: u64) {
-        self.counters.add(counter as usize, by);
+        if is_on!(changed::PERCPU) {
+            self.shared.add(counter as usize, by);
+        } else {
+            self.counters.add(counter as usize, by);
+        }
     }
 
-    /// Counts a packet of `side`, of `length` bytes.
+    /// Counts a packet of `side`, of `length` bytes. `SWITCHED`: see where.
     #[inline(always)]
-    pub(crate) fn count_packet(&self, side: Side, length: u32) {
+    pub(crate) fn count_packet<const SWITCHED: bool>(&self, side: Side, length: u32) {
         const DISTANCE: usize = Counter::BytesOriginal as usize - Counter::PacketsOriginal as usize;
         let counter = Counter::PacketsOriginal as usize + side as usize;
-        self.counters.add_pair::<DISTANCE>(counter, length.into());
+        if SWITCHED && is_on!(changed::PERCPU) {
+            self.shared.add(counter, 1);
+            self.shared.add(counter.wrapping_add(DISTANCE), length.into());
+        } else {
+            self.counters.add_pair::<DISTANCE>(counter, length.into());
+        }
     }
 
-    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus).
+    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus); what all counted
+    /// together is the first one's.
     pub(crate) fn by_cpu(&self, counter: Counter) -> impl Iterator<Item = u64> + '_ {
-        self.counters.by_cpu(counter as usize)
+        let mut shared = self.shared.get(counter as usize);
+        self.counters
+            .by_cpu(counter as usize)
+            .map(move |own| own.wrapping_add(core::mem::take(&mut shared)))
     }
 
     /// The sums over all CPUs.
     pub(crate) fn stats(&self) -> Stats {
-        let sum = |counter: Counter| self.counters.sum(counter as usize);
+        let sum = |counter: Counter| self.by_cpu(counter).fold(0, u64::wrapping_add);
         Stats {
             packets_original: sum(Counter::PacketsOriginal),
             packets_reply: sum(Counter::PacketsReply),

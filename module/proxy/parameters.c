@@ -73,6 +73,8 @@ SWITCH(perf_enable_zero_copy, 1,
        "Make no more than the headers writable; off: copy the whole packet first");
 SWITCH(perf_enable_route_cache, 1,
        "Keep the way of a flow's packets with the flow; off: look it up for each");
+SWITCH(perf_enable_percpu, 1,
+       "Count packets and flows on each CPU by itself; off: on counters that all CPUs share");
 
 CHOICE(perf_cache_size, 0, 65536,
        "Flows that each CPU remembers, for each IP version in a network namespace; 0 for no cache");

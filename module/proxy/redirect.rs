@@ -256,7 +256,7 @@ fn redirect<
     packet.skb.settle(sum);
     packet.skb.untrack();
     flow.count(side, length, time::jiffies());
-    instance.count_packet(side, length);
+    instance.count_packet::<SWITCHED>(side, length);
     Ok(match onward {
         Onward::AsItIs => Verdict::Accept,
         Onward::Along(way) if LOCAL => way.take_out(packet),

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters that each CPU has for itself.
+//! Counters: such as each CPU has for itself, and such as all share.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::prelude::*;
 
-use super::{bindings, percpu};
+use super::{bindings, percpu, zeroed};
 
 /// `N` counters for each CPU.
 #[repr(transparent)] // See sys/latency.rs.
@@ -91,5 +92,30 @@ impl<const N: usize> Drop for Counters<N> {
     fn drop(&mut self) {
         // SAFETY: allocated in `new`; `&mut self` shows that nobody counts any more.
         unsafe { bindings::mxp_free_percpu(self.0.as_ptr().cast()) };
+    }
+}
+
+/// `N` counters that all CPUs write: each addition takes their cache line from whoever had it.
+pub(crate) struct SharedCounters<const N: usize>(KBox<[AtomicU64; N]>);
+
+impl<const N: usize> SharedCounters<N> {
+    /// Counters that start at zero.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(zeroed::boxed()?))
+    }
+
+    /// Adds to a counter.
+    #[inline(always)]
+    pub(crate) fn add(&self, index: usize, by: u64) {
+        if let Some(counter) = self.0.get(index) {
+            counter.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted.
+    pub(crate) fn get(&self, index: usize) -> u64 {
+        self.0
+            .get(index)
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 }

@@ -45,7 +45,7 @@ pub(crate) mod changed {
         /// Any of the following is on.
         #[link_name = "mxp_any_changed"]
         pub(crate) static ANY: StaticKey;
-        /// Any of the following three is on.
+        /// Any of the following is on but the one of batching.
         #[link_name = "mxp_saving_changed"]
         pub(crate) static SAVING: StaticKey;
         /// `perf_enable_rcu` is off.
@@ -57,6 +57,9 @@ pub(crate) mod changed {
         /// `perf_enable_route_cache` is off.
         #[link_name = "mxp_perf_enable_route_cache_changed"]
         pub(crate) static ROUTE_CACHE: StaticKey;
+        /// `perf_enable_percpu` is off.
+        #[link_name = "mxp_perf_enable_percpu_changed"]
+        pub(crate) static PERCPU: StaticKey;
         /// `perf_cache_size` is not zero.
         #[link_name = "mxp_perf_cache_size_changed"]
         pub(crate) static CACHE: StaticKey;

@@ -174,6 +174,7 @@ pub mod tests {
                 protocol: Protocol::Udp,
                 payload: Payload::Bytes(payload),
                 flows: 1,
+                spread: None,
                 load: Load::Closed {
                     round_trips: 10,
                     burst: 1,

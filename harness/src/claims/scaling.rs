@@ -2,6 +2,8 @@
 
 //! Whether more CPUs bring as much more.
 
+use std::num::NonZeroU32;
+
 use anyhow::{Context, Result};
 
 use super::cells::{evidence, value, Cells, Changes};
@@ -40,7 +42,7 @@ fn by_cpus(cells: Cells<'_>, metric: &str) -> Result<Evidence> {
     for default in cells.defaults().filter(|cell| cell.cpus > 1) {
         let one = cells
             .defaults()
-            .find(|one| one.cpus == 1 && one.traffic == default.traffic)
+            .find(|one| one.cpus == 1 && one.traffic == default.traffic.on_cpus(NonZeroU32::MIN))
             .with_context(|| format!("{} was not measured on one CPU", default.traffic.name()))?;
         pairs.push(Pair {
             at: at(default),
@@ -89,17 +91,17 @@ fn why(decisive: &Evidence, path: &Evidence, locks: &Evidence) -> Vec<String> {
         format!(
             "What can be seen speaks for it: a packet takes as many instructions in the hooks of a machine \
              with up to 16 CPUs as with one ({}), and over the whole loop {}. A table was locked {:.3} times a \
-             packet, to make the flow; with RCU off, {:.3} times. A flow's two directions write to \
+             packet at most, to make each CPU's flow; with RCU off, {:.3} times. A flow's two directions write to \
              different cache lines, and counters are each CPU's own.",
             wanted.range(decisive.gains(wanted)),
             wanted.range(path.gains(wanted)),
             most(locks, |pair| pair.on),
             most(locks, |pair| pair.off),
         ),
-        "Not seen: the claim itself. In virtual mode one thread executes all CPUs in turns, and packets are \
-         handled by one of them: no two ever want the same line. That it scales would need time on a \
-         machine of 16 cores, or a model of its caches; that it does not would have shown only if \
-         instructions grew with CPUs. So: held as far as instructions tell, which is not far."
+        "Not seen: the claim itself. Each CPU has a flow of its own, and packets go round the CPUs, but in \
+         virtual mode one thread executes them in turns: no two ever wait for one line. That it scales \
+         would need time on a machine of 16 cores, or a model of its caches; that it does not would have \
+         shown only if instructions grew with CPUs. So: held as far as instructions tell, which is not far."
             .to_owned(),
     ]
 }

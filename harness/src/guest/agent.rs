@@ -8,18 +8,17 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::utsname::uname;
-use nix::unistd::{sysconf, Pid, SysconfVar};
+use nix::unistd::{sysconf, SysconfVar};
 
 use super::kmod::{LoadedModule, Parameters};
 use super::pace::Pace;
 use super::protocol::{
     Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
-use super::{entropy, fault, measure, micro, tests, tsc};
+use super::{entropy, fault, measure, micro, placement, tests, tsc};
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
 ///
@@ -89,8 +88,9 @@ fn carry_out(path: &Path) -> Result<()> {
 }
 
 fn measure_all(pace: Pace, cells: &[GuestCell]) -> Result<()> {
-    // Client, responder and subject on one CPU: only so is each packet's way one piece.
-    stay_on_cpu_0()?;
+    // Client, responder and subject on one CPU: only so is each packet's way one piece. Flows that are
+    // spread over CPUs take all three along.
+    placement::stay_on(0)?;
     entropy::provide()?;
     // Loaded before anything that it measures, and kept, so that its hooks are outermost.
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new());
@@ -113,18 +113,12 @@ fn measure_all(pace: Pace, cells: &[GuestCell]) -> Result<()> {
 }
 
 fn measure_steps() -> Result<()> {
-    stay_on_cpu_0()?;
+    placement::stay_on(0)?;
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new())?;
     tell(&Event::Steps {
         steps: micro::measure()?,
     })?;
     probe.unload()
-}
-
-fn stay_on_cpu_0() -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on CPU 0")
 }
 
 fn test_all(names: &[String]) -> Result<()> {

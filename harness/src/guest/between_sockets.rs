@@ -73,6 +73,7 @@ pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<
         bulk: spent.bulk,
         proxy_time: spent.proxy_time,
         cores: spent.cores,
+        received: Vec::new(),
         chains,
         counters,
     })

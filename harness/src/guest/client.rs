@@ -146,6 +146,7 @@ mod tests {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(32),
         flows: 2,
+        spread: None,
         load: Load::Closed {
             round_trips: 1,
             burst: 1,

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
 use super::pace::Pace;
+use super::placement::Placement;
 use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
 use super::responder::Responder;
 use super::server::{Served, Server};
@@ -34,6 +35,7 @@ pub struct ClosedLoop {
     protocol: Protocol,
     client: Box<dyn Client>,
     server: Box<dyn Server>,
+    placement: Placement,
     burst: u32,
 }
 
@@ -56,6 +58,7 @@ impl ClosedLoop {
                 Ends::Wire => Box::new(Responder::new(layout, traffic, flows, arrival.target)?),
                 Ends::Stack => Box::new(StackServer::new(layout, traffic, flows, arrival)?),
             },
+            placement: Placement::new(flows.spread()),
             burst: traffic.load.burst(),
         })
     }
@@ -66,11 +69,15 @@ impl ClosedLoop {
     }
 
     /// Sends the first packet of each of `flows`, which wait at the server: they may not be more
-    /// than there is room for.
+    /// than there is room for. Between two ticks of the kernel's clock where it goes to another CPU.
     pub fn open(&mut self, flows: Range<u32>, delivery: &mut Delivery) -> Result<(), Stop> {
-        flows
-            .into_iter()
-            .try_for_each(|flow| self.client.open(flow, delivery))
+        for flow in flows {
+            if self.placement.go_to(flow)? {
+                Pace::BetweenTicks.wait()?;
+            }
+            self.client.open(flow, delivery)?;
+        }
+        Ok(())
     }
 
     /// Goes on with `flows` until they are established.
@@ -80,9 +87,11 @@ impl ClosedLoop {
             Protocol::Tcp => Served::Opened,
         };
         for flow in flows.clone() {
+            self.placement.go_to(flow)?;
             self.server.serve_until(flow, first, delivery)?;
         }
         for flow in flows.clone() {
+            self.placement.go_to(flow)?;
             self.client.establish(flow, delivery)?;
         }
         if self.protocol == Protocol::Tcp {
@@ -117,6 +126,8 @@ impl ClosedLoop {
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
         for flow in flows {
+            // Before, so that the migration's last work is done when the packet is sent.
+            self.placement.go_to(flow)?;
             pace.wait()?;
             let start = tsc::now();
             self.burst(flow, delivery)?;
@@ -126,6 +137,7 @@ impl ClosedLoop {
     }
 
     fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.placement.go_to(flow)?;
         self.client.send(flow, delivery)?;
         self.server.serve_until(flow, Served::Answered, delivery)?;
         self.client.receive(flow, delivery)

@@ -4,6 +4,7 @@
 //! next. Both follow from a flow's number, so that nothing has to be kept for each.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use super::layout::{
@@ -20,6 +21,8 @@ pub const OTHERS: u32 = *FURTHER.end() + 1;
 
 /// From how many first packets a median is taken: some of them refill a slab or grow a table.
 const FURTHER: RangeInclusive<u32> = 31..=1_000;
+/// On each CPU, where they are spread: the first of them is for what a CPU has to fetch memory for.
+const FURTHER_PER_CPU: u32 = 4;
 /// How many ports each client of the crowd uses.
 const PORTS_EACH: u32 = 1_024;
 const _: () = assert!((MAX + OTHERS) / PORTS_EACH < CROWD_MEMBERS_MAX);
@@ -30,6 +33,7 @@ pub struct Flows {
     family: Family,
     clients: Clients,
     count: u32,
+    spread: Option<NonZeroU32>,
     popularity: Popularity,
 }
 
@@ -47,11 +51,13 @@ impl Flows {
     pub fn measured(traffic: &Traffic) -> Self {
         Self {
             family: traffic.family,
-            clients: match traffic.flows_in_all() {
-                1 => Clients::One(host(traffic), CLIENT_PORT),
-                _ => Clients::Crowd(0),
+            clients: if is_single(traffic) {
+                Clients::One(host(traffic), CLIENT_PORT)
+            } else {
+                Clients::Crowd(0)
             },
             count: traffic.flows,
+            spread: traffic.spread,
             popularity: traffic.popularity,
         }
     }
@@ -70,20 +76,26 @@ impl Flows {
             family: traffic.family,
             clients: Clients::One(host(traffic), UNMEASURED_PORT),
             count: 1,
+            spread: None,
             popularity: Popularity::Uniform,
         }
     }
 
     /// Those whose first packets are measured, while the others are there: as many, but at least
-    /// 31 and at most 1,000.
+    /// 31, or four on each of the CPUs over which they are spread, and at most 1,000.
     pub fn further(traffic: &Traffic) -> Self {
         Self {
             family: traffic.family,
-            clients: match traffic.flows_in_all() {
-                1 => Clients::One(host(traffic), UNMEASURED_PORT + 1),
-                flows => Clients::Crowd(flows),
+            clients: if is_single(traffic) {
+                Clients::One(host(traffic), UNMEASURED_PORT + 1)
+            } else {
+                Clients::Crowd(traffic.flows_in_all())
             },
-            count: traffic.flows.clamp(*FURTHER.start(), *FURTHER.end()),
+            count: traffic
+                .flows
+                .max(traffic.spread.map_or(0, NonZeroU32::get) * FURTHER_PER_CPU)
+                .clamp(*FURTHER.start(), *FURTHER.end()),
+            spread: traffic.spread,
             popularity: Popularity::Uniform,
         }
     }
@@ -142,10 +154,33 @@ impl Flows {
         }
     }
 
-    /// Flows as packets are of them, for ever, and always in the same order.
-    pub fn picks(&self) -> Picks {
-        Picks::new(self.popularity, self.count)
+    /// Over how many CPUs they are spread, if they are.
+    pub const fn spread(&self) -> Option<NonZeroU32> {
+        self.spread
     }
+
+    /// Flows as packets are of them, for ever, and always in the same order; those of the CPUs in turn,
+    /// if they are spread.
+    pub fn picks(&self) -> impl Iterator<Item = u32> + Clone {
+        let cpus = self.spread.map_or(1, NonZeroU32::get);
+        let among_a_cpus = Picks::new(self.popularity, self.count.div_ceil(cpus));
+        (0..cpus)
+            .cycle()
+            .zip(among_a_cpus)
+            .map(move |(cpu, pick)| pick * cpus + cpu)
+    }
+
+    /// All of them, a CPU's one after another.
+    pub fn by_cpu(&self) -> impl Iterator<Item = u32> {
+        let (cpus, count) = (self.spread.map_or(1, NonZeroU32::get), self.count);
+        (0..cpus).flat_map(move |cpu| (cpu..count).step_by(cpus as usize))
+    }
+}
+
+/// Whether its one flow is of the net's only machine. Where flows are spread over CPUs, one must not
+/// be unlike several.
+fn is_single(traffic: &Traffic) -> bool {
+    traffic.flows_in_all() == 1 && traffic.spread.is_none()
 }
 
 /// The machine that a single flow comes from.
@@ -172,6 +207,7 @@ mod tests {
             protocol: Protocol::Udp,
             payload: Payload::Bytes(64),
             flows,
+            spread: None,
             load: Load::Closed {
                 round_trips: 1,
                 burst: 1,
@@ -247,6 +283,38 @@ mod tests {
             let host = WIRE_CLIENT.socket(family, CLIENT_PORT);
             assert_eq!(flows.of(host), None);
         }
+    }
+
+    #[test]
+    fn packets_of_spread_flows_go_round_the_cpus() {
+        let cpus = NonZeroU32::new(4).unwrap();
+        for per_cpu in [1, 5] {
+            let traffic = Traffic {
+                flows: per_cpu * 4,
+                spread: Some(cpus),
+                ..traffic(Way::Forward, Family::V4, 1)
+            };
+            let flows = Flows::measured(&traffic);
+            assert!(flows.are_of_the_crowd());
+            let picks: Vec<u32> = flows.picks().take(400).collect();
+            assert!(picks
+                .iter()
+                .enumerate()
+                .all(|(at, pick)| pick % 4 == at as u32 % 4));
+            let picked: BTreeSet<u32> = picks.into_iter().collect();
+            assert!(picked.into_iter().eq(0..per_cpu * 4));
+            let mut all: Vec<u32> = flows.by_cpu().collect();
+            assert!(all.is_sorted_by_key(|flow| flow % 4));
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..per_cpu * 4));
+        }
+        // Also on one CPU, so that machines differ in nothing but their CPUs.
+        let alone = Traffic {
+            spread: NonZeroU32::new(1),
+            ..traffic(Way::Forward, Family::V4, 1)
+        };
+        assert!(Flows::measured(&alone).are_of_the_crowd());
+        assert!(Flows::further(&alone).are_of_the_crowd());
     }
 
     #[test]

@@ -187,6 +187,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         bulk: None,
         proxy_time: None,
         cores: Vec::new(),
+        received: measured.received,
         chains,
         counters,
     })
@@ -196,6 +197,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
 fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
         flows: 1,
+        spread: None,
         load: Load::Closed {
             round_trips: CALIBRATION,
             burst: traffic.load.burst(),

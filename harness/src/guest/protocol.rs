@@ -298,6 +298,9 @@ pub struct Measurement {
     pub proxy_time: Option<u64>,
     /// What each CPU did meanwhile; only of bulk.
     pub cores: Vec<CoreTime>,
+    /// Packets that each CPU received from the links while packets were measured, in the order of their
+    /// numbers; only of flows that are spread over CPUs.
+    pub received: Vec<u64>,
     /// The module's table at the end; `None` for other subjects.
     pub chains: Option<Chains>,
     /// The module's counters over the cell, by name; empty for other subjects.

@@ -128,6 +128,7 @@ mod tests {
             protocol,
             payload: Payload::Bytes(64),
             flows: 1,
+            spread: None,
             popularity: Popularity::Uniform,
             load: Load::Closed {
                 round_trips: 1,

@@ -11,11 +11,11 @@ use crate::scenario::{Exclusion, Scenario};
 use crate::traffic::{Load, Payload, Popularity, Traffic, MAX_PAYLOAD};
 
 /// The cells of one machine. Subjects are innermost, so that what is compared lies close together.
-pub(super) fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
+pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCell> {
     let combinations = combine::combinations(&scenario.parameters, scenario.combine);
     let nothing = [Combination::new()];
     let mut cells = Vec::new();
-    for traffic in traffic(scenario) {
+    for traffic in traffic(scenario, cpus) {
         for &subject in &scenario.subjects {
             let combinations = if subject.is_module() {
                 combinations.as_slice()
@@ -62,6 +62,7 @@ impl Exclusion {
             && agrees(&self.protocol, &traffic.protocol)
             && agrees(&self.payload, &traffic.payload)
             && agrees(&self.flows, &traffic.flows)
+            && (self.flows_per_cpu.is_none() || self.flows_per_cpu == traffic.flows_per_cpu())
             && (self.rate.is_none() || self.rate == rate)
             && (self.churn.is_none() || self.churn == churn)
             && self
@@ -102,16 +103,17 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     parameters
 }
 
-fn traffic(scenario: &Scenario) -> Vec<Traffic> {
+fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
     let matrix = &scenario.traffic;
     let loads = matrix.loads();
+    let all_flows = matrix.all_flows(cpus);
     let mut all = Vec::new();
     for &ends in &matrix.ends {
         for &way in &matrix.ways {
             for &family in &matrix.families {
                 for &protocol in &matrix.protocols {
                     for &payload in &matrix.payloads {
-                        for &flows in &matrix.flows {
+                        for &(flows, spread) in &all_flows {
                             for &popularity in &matrix.popularity {
                                 all.extend(loads.iter().map(|&load| Traffic {
                                     ends,
@@ -120,6 +122,7 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
                                     protocol,
                                     payload,
                                     flows,
+                                    spread,
                                     popularity,
                                     load,
                                     warm_up: matrix.warm_up,
@@ -134,7 +137,7 @@ fn traffic(scenario: &Scenario) -> Vec<Traffic> {
     // One flow has no popularity among others.
     let mut names = BTreeSet::new();
     for traffic in &mut all {
-        if traffic.flows == 1 {
+        if traffic.flows_per_cpu().unwrap_or(traffic.flows) == 1 {
             traffic.popularity = Popularity::Uniform;
         }
         // A stream has no packets of its own but as many bytes in each as fit.

@@ -54,7 +54,7 @@ impl Plan {
         let mut machines = Vec::new();
         for kernel in &scenario.kernels {
             for &cpus in &scenario.cpus {
-                let mut cells = cells::cells(scenario, &format!("{kernel}/{cpus}cpu"));
+                let mut cells = cells::cells(scenario, &format!("{kernel}/{cpus}cpu"), cpus);
                 cells.retain(|cell| {
                     let mut excluded = false;
                     for (exclusion, used) in scenario.exclude.iter().zip(&mut used) {

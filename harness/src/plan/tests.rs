@@ -31,7 +31,8 @@ fn scenario() -> Scenario {
             families: Values(vec![Family::V4, Family::V6]),
             protocols: Values(vec![Protocol::Udp]),
             payloads: Values(vec![Payload::Bytes(64), Payload::Bytes(1024)]),
-            flows: Values(vec![1]),
+            flows: Some(Values(vec![1])),
+            flows_per_cpu: None,
             ends: Values(vec![Ends::Wire]),
             popularity: Values(vec![Popularity::Uniform]),
             round_trips: Some(10),
@@ -76,7 +77,7 @@ fn names_are_unique_and_readable() {
 fn many_flows_have_names_and_room() {
     let mut scenario = scenario();
     scenario.traffic.ways = Values(vec![Way::Forward]);
-    scenario.traffic.flows = Values(vec![1, 1_000, 1_000_000]);
+    scenario.traffic.flows = Some(Values(vec![1, 1_000, 1_000_000]));
     let plan = Plan::new(&scenario).unwrap();
     assert_eq!(plan.cells(), 12 * 4 * 3 * (1 + 1 + 6));
     let cells = &plan.boots[0].cells;
@@ -92,7 +93,7 @@ fn many_flows_have_names_and_room() {
     // What the scenario says holds.
     let own = Values(vec![ParameterValue::Integer(5)]);
     scenario.parameters = [("max_flows".to_owned(), own)].into();
-    scenario.traffic.flows = Values(vec![100_000]);
+    scenario.traffic.flows = Some(Values(vec![100_000]));
     let plan = Plan::new(&scenario).unwrap();
     let module = plan.boots[0]
         .cells

@@ -21,6 +21,8 @@ pub enum Dimension {
     Flows,
     /// Packets that are sent in a second.
     Rate,
+    /// Established flows on each CPU.
+    FlowsPerCpu,
     /// New flows in a second.
     Churn,
     /// Packets that come at once.
@@ -32,9 +34,10 @@ const PAYLOAD: usize = 3;
 
 impl Dimension {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Payload,
         Self::Flows,
+        Self::FlowsPerCpu,
         Self::Rate,
         Self::Churn,
         Self::Burst,
@@ -45,6 +48,7 @@ impl Dimension {
         match self {
             Self::Payload => ("payload", "bytes"),
             Self::Flows => ("established flows", "flows"),
+            Self::FlowsPerCpu => ("established flows a CPU", "flows"),
             Self::Rate => ("rate", "packets/s"),
             Self::Churn => ("new flows", "flows/s"),
             Self::Burst => ("packets at once", "packets"),
@@ -56,6 +60,7 @@ impl Dimension {
         let digits = match self {
             Self::Payload => word,
             Self::Flows => word.strip_suffix("flows")?,
+            Self::FlowsPerCpu => word.strip_suffix("percpu")?,
             Self::Rate => word.strip_suffix("pps")?,
             Self::Churn => word.strip_prefix("churn")?,
             Self::Burst => word.strip_prefix("burst")?,
@@ -68,7 +73,7 @@ impl Dimension {
         match self {
             Self::Flows | Self::Burst => Some(1.0),
             Self::Churn => Some(0.0),
-            Self::Payload | Self::Rate => None,
+            Self::Payload | Self::FlowsPerCpu | Self::Rate => None,
         }
     }
 }
@@ -125,6 +130,9 @@ impl Traffic {
                 format!("{word} B")
             } else if let Some(flows) = read(Dimension::Flows) {
                 format!("{flows} flows")
+            } else if let Some(flows) = read(Dimension::FlowsPerCpu) {
+                let plural = if flows == "1" { "" } else { "s" };
+                format!("{flows} flow{plural} a CPU")
             } else if let Some(rate) = read(Dimension::Rate) {
                 format!("{rate} packets/s")
             } else if let Some(churn) = read(Dimension::Churn) {

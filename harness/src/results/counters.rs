@@ -116,6 +116,7 @@ mod tests {
             bulk: None,
             proxy_time: None,
             cores: Vec::new(),
+            received: Vec::new(),
             chains,
             counters: counters
                 .iter()

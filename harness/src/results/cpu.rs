@@ -4,6 +4,7 @@
 
 use super::metrics::{to_float, Better, Clock, Kind, Metric, Unit};
 use crate::guest::protocol::Measurement;
+use crate::scenario::Mode;
 
 /// Of the time of what was measured, how much a proxy's processes spent, with the kernel's work
 /// for them.
@@ -16,8 +17,9 @@ pub const BUSY: &str = "cpu.busy";
 /// something.
 const CORE_TIME_MIN: u64 = 100;
 
-/// The metrics of a measurement's CPUs: those two, and `cpu.N.busy` of each core, of streams that
-/// take a second at least.
+/// The metrics of a measurement's CPUs: those two, `cpu.N.busy` of each core, of streams that
+/// take a second at least, and `cpu.N.received` of each CPU, of flows that are spread over CPUs: each of the
+/// four links that a round trip passes has a packet received.
 pub fn of(measurement: &Measurement, clock: Clock) -> Vec<Metric> {
     let stream = measurement.bulk.map_or(0, |bulk| bulk.ticks);
     let elapsed = clock.time(to_float(measurement.path.ticks + stream));
@@ -40,6 +42,20 @@ pub fn of(measurement: &Measurement, clock: Clock) -> Vec<Metric> {
                 Some(100.0 * busy / to_float(core.all)),
             )
         });
+    let received = measurement
+        .received
+        .iter()
+        .enumerate()
+        .map(|(cpu, &packets)| Metric {
+            name: format!("cpu.{cpu}.received"),
+            unit: Unit::Packets,
+            better: Better::Neither,
+            kind: match clock.mode {
+                Mode::Virtual => Kind::Exact,
+                Mode::Wall => Kind::Sampled,
+            },
+            value: to_float(packets),
+        });
     [
         (PROXY.to_owned(), Better::Lower, proxy.and_then(share)),
         (BUSY.to_owned(), Better::Neither, busy),
@@ -55,6 +71,7 @@ pub fn of(measurement: &Measurement, clock: Clock) -> Vec<Metric> {
             value: value?,
         })
     })
+    .chain(received)
     .collect()
 }
 
@@ -64,7 +81,6 @@ mod tests {
 
     use super::*;
     use crate::guest::protocol::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
-    use crate::scenario::Mode;
 
     fn shares(path: u64, bulk: Option<BulkCost>, cores: Vec<CoreTime>) -> Vec<(String, f64)> {
         let measurement = Measurement {
@@ -83,6 +99,7 @@ mod tests {
             bulk,
             proxy_time: Some(600),
             cores,
+            received: Vec::new(),
             chains: None,
             counters: BTreeMap::new(),
         };

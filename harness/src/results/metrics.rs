@@ -291,6 +291,7 @@ mod tests {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(64),
         flows: 1_000,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 1_000,
@@ -342,6 +343,7 @@ mod tests {
             }),
             proxy_time: None,
             cores: Vec::new(),
+            received: Vec::new(),
             chains: None,
             counters: BTreeMap::new(),
         }

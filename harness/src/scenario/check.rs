@@ -32,7 +32,8 @@ impl Scenario {
             let message = "parameters are the module's, but subjects does not list \"module\"";
             return Err(Fault::at("parameters", message));
         }
-        self.traffic.check()
+        self.traffic.check()?;
+        self.traffic.check_spread(&self.cpus)
     }
 
     /// The first parameter that is none of those that the module has.
@@ -70,7 +71,14 @@ impl TrafficMatrix {
         check_list("traffic.families", &self.families)?;
         check_list("traffic.protocols", &self.protocols)?;
         check_list("traffic.payloads", &self.payloads)?;
-        check_list("traffic.flows", &self.flows)?;
+        for (key, flows) in [
+            ("traffic.flows", &self.flows),
+            ("traffic.flows-per-cpu", &self.flows_per_cpu),
+        ] {
+            flows
+                .as_ref()
+                .map_or(Ok(()), |flows| check_list(key, flows))?;
+        }
         check_list("traffic.popularity", &self.popularity)?;
         self.check_payloads()?;
         self.check_flows()?;
@@ -103,7 +111,7 @@ impl TrafficMatrix {
     }
 
     fn check_flows(&self) -> Result<(), Fault> {
-        for (index, &flows) in self.flows.iter().enumerate() {
+        for (index, &flows) in self.flows.iter().flatten().enumerate() {
             let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
             let max = flows::MAX;
             if !(1..=max).contains(&flows) {
@@ -116,6 +124,36 @@ impl TrafficMatrix {
             }
         }
         Ok(())
+    }
+
+    fn check_spread(&self, cpus: &[u32]) -> Result<(), Fault> {
+        let Some(per_cpu) = &self.flows_per_cpu else {
+            return Ok(());
+        };
+        let most = cpus.iter().copied().max().unwrap_or(1);
+        for (index, &flows) in per_cpu.iter().enumerate() {
+            let max = flows::MAX;
+            if flows == 0 || flows.saturating_mul(most) > max {
+                let message = format!(
+                    "{flows} flows for each of {most} CPUs are not between 1 and {max} in all"
+                );
+                return Err(Fault::at("traffic.flows-per-cpu", message).element(index));
+            }
+        }
+        let others = self.rates.is_some() || self.search.is_some() || self.bulk.is_some();
+        let wire = *self.ways == [Way::Forward] && *self.ends == [Ends::Wire];
+        if others || !wire || self.burst != 1 {
+            let message = "flows are spread over CPUs in closed loops of single packets only \
+                           (round-trips), forwarded and on the wire";
+            return Err(Fault::at("traffic.flows-per-cpu", message));
+        }
+        match self.round_trips {
+            Some(round_trips) if round_trips < most => {
+                let message = format!("{round_trips} round trips do not reach each of {most} CPUs");
+                Err(Fault::at("traffic.round-trips", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_loads(&self) -> Result<(), Fault> {
@@ -202,8 +240,8 @@ impl Scenario {
     /// What there can be no cell of, where the scenario asks for it.
     pub fn check_cell(&self, subject: Subject, traffic: &Traffic) -> Result<(), Fault> {
         let at = |message: &str| {
-            let flows = &self.traffic.flows;
-            let index = flows.iter().position(|&flows| flows == traffic.flows);
+            let mut flows = self.traffic.flows.iter().flatten();
+            let index = flows.position(|&flows| flows == traffic.flows);
             let fault = Fault::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
             Err(fault.element(index.unwrap_or(0)))
         };

@@ -109,6 +109,8 @@ pub struct Exclusion {
     pub payload: Option<Payload>,
     /// The number of flows.
     pub flows: Option<u32>,
+    /// The number of flows for each CPU.
+    pub flows_per_cpu: Option<u32>,
     /// The open loop's rate.
     pub rate: Option<u32>,
     /// The open loop's new flows a second.

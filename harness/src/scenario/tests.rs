@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -123,10 +124,18 @@ fn nonsense_is_refused() {
 
 #[test]
 fn flows_are_one_unless_told() {
-    assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.flows[..], [1]);
+    let flows = |text: &str| parse(text, "a.toml").unwrap().traffic.all_flows(4);
+    assert_eq!(flows(GOOD), [(1, None)]);
     let text = GOOD.replace("[64]", "[64]\nflows = [1, 1_000, 1_000_000]");
-    let flows = parse(&text, "a.toml").unwrap().traffic.flows;
-    assert_eq!(flows[..], [1, 1_000, 1_000_000]);
+    assert_eq!(
+        flows(&text),
+        [1, 1_000, 1_000_000].map(|flows| (flows, None))
+    );
+    let four = NonZeroU32::new(4);
+    let text = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1, 3]");
+    assert_eq!(flows(&text), [(4, four), (12, four)]);
+    let text = GOOD.replace("[64]", "[64]\nflows = [2]\nflows-per-cpu = [1]");
+    assert_eq!(flows(&text), [(2, None), (4, four)]);
     let text = GOOD
         .replace("[64]", "[64]\nflows = [1]")
         .replace("[\"forward\"]", "[\"forward\", \"local\"]");
@@ -221,6 +230,40 @@ fn the_scenarios_of_the_repository_are_good() {
 }
 
 proptest! {
+    #[test]
+    fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
+        let good = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1]");
+        assert!(parse(&good, "a.toml").is_ok());
+        let key = "14:17: flows are spread over CPUs in closed loops";
+        for (from, to, part) in [
+            (
+                "[1]\nround",
+                "[2, 0]\nround",
+                "14:21: 0 flows for each of 1 CPUs",
+            ),
+            ("[1]\nround", "[1000001]\nround", "14:18: 1000001 flows for"),
+            ("[1]\nround", "[]\nround", "traffic.flows-per-cpu is empty"),
+            (
+                "[1]\nround",
+                "[1, 1]\nround",
+                "traffic.flows-per-cpu lists 1 twice",
+            ),
+            (
+                "[1]\nsubjects",
+                "[1, 64]\nsubjects",
+                "15:15: 10 round trips do not reach each of 64 CPUs",
+            ),
+            ("[\"forward\"]", "[\"forward\", \"local\"]", key),
+            ("warm-up", "burst = 2\nwarm-up", key),
+            ("warm-up", "rates = [1]\npackets = 1\nwarm-up", key),
+        ] {
+            let text = good.replace(from, to);
+            assert_ne!(text, good, "{from:?} does not occur");
+            let error = format!("{:#}", parse(&text, "a.toml").unwrap_err());
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
     #[test]
     fn any_damage_is_explained(
         at: prop::sample::Index,

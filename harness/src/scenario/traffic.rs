@@ -2,6 +2,8 @@
 
 //! Which packets a scenario asks for.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -25,9 +27,12 @@ pub struct TrafficMatrix {
     pub protocols: Values<Protocol>,
     /// Payloads in bytes, or "imix".
     pub payloads: Values<Payload>,
-    /// Numbers of flows, at most 1,000,000.
-    #[serde(default = "one")]
-    pub flows: Values<u32>,
+    /// Numbers of flows, at most 1,000,000; all their packets are handled by CPU 0. One, if neither this
+    /// nor `flows-per-cpu` is given.
+    pub flows: Option<Values<u32>>,
+    /// Numbers of flows for each of the guest's CPUs, which handle their packets in turn. Closed loops of
+    /// single forwarded packets on the wire only.
+    pub flows_per_cpu: Option<Values<u32>>,
     /// Which of them a packet is of.
     #[serde(default = "uniform")]
     pub popularity: Values<Popularity>,
@@ -58,6 +63,19 @@ pub struct TrafficMatrix {
 }
 
 impl TrafficMatrix {
+    /// All numbers of flows on a machine of so many CPUs, and over how many CPUs they are spread.
+    pub fn all_flows(&self, cpus: u32) -> Vec<(u32, Option<NonZeroU32>)> {
+        let mut all = Vec::new();
+        all.extend(self.flows.iter().flatten().map(|&flows| (flows, None)));
+        for &flows in self.flows_per_cpu.iter().flatten() {
+            all.push((flows.saturating_mul(cpus), NonZeroU32::new(cpus)));
+        }
+        if self.flows.is_none() && self.flows_per_cpu.is_none() {
+            all.push((1, None));
+        }
+        all
+    }
+
     /// All loads, in order.
     pub fn loads(&self) -> Vec<Load> {
         let mut loads = Vec::new();
@@ -88,10 +106,6 @@ impl FromNumber for Payload {
     fn from_number(number: u32) -> Option<Self> {
         u16::try_from(number).ok().map(Self::Bytes)
     }
-}
-
-fn one() -> Values<u32> {
-    Values(vec![1])
 }
 
 fn on_the_wire() -> Values<Ends> {

@@ -32,6 +32,7 @@ fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
             protocol: Protocol::Udp,
             payload: Payload::Bytes(64),
             flows: 1,
+            spread: None,
             load: Load::Closed {
                 round_trips: 10,
                 burst: 1,

@@ -189,6 +189,7 @@ impl From<OldTraffic> for Traffic {
             protocol: old.protocol,
             payload: Payload::Bytes(old.payload),
             flows: old.flows,
+            spread: None,
             popularity: Popularity::Uniform,
             load: Load::Closed {
                 round_trips: old.round_trips,

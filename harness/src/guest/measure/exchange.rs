@@ -9,8 +9,10 @@ use anyhow::{anyhow, Result};
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
 use super::super::open_loop::{Generator, Stream};
+use super::super::placement;
 use super::super::probe::{Probe, Snapshot};
 use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
+use super::super::softnet::Received;
 use super::super::traffic::{Stop, Target};
 use super::super::tsc;
 use super::back_to_back::back_to_back;
@@ -27,6 +29,7 @@ pub struct Exchanged {
     pub path: PathCost,
     pub round_trip: Option<Histogram>,
     pub open: Option<OpenLoop>,
+    pub received: Vec<u64>,
 }
 
 /// Sends all packets of `traffic`: all flows are established, the warm-up, and what is measured. The
@@ -43,7 +46,7 @@ pub fn exchange(
     let flows = Flows::measured(traffic);
     let layout = rig.layout;
     let mut closed_loop = ClosedLoop::new(layout, traffic, flows, target)?;
-    for flow in 0..flows.count() {
+    for flow in flows.by_cpu() {
         closed_loop.open(flow..flow + 1, delivery)?;
         closed_loop.establish(flow..flow + 1, delivery)?;
     }
@@ -112,6 +115,16 @@ fn in_closed_loop(
     let ports = Flows::measured(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
     let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
+    let before = match traffic.spread {
+        Some(cpus) => {
+            let mut round_trips = vec![0; cpus.get() as usize];
+            for flow in measured.clone() {
+                round_trips[placement::of(traffic.spread, flow) as usize] += 1;
+            }
+            Some((round_trips, Received::read()?))
+        }
+        None => None,
+    };
     let mut each = Recorder::new();
     let mut ticks = 0;
     closed_loop.paced_round_trips(*pace, measured, delivery, &mut |took| {
@@ -119,7 +132,12 @@ fn in_closed_loop(
         each.record(tsc::nanoseconds(took));
     })?;
     closed_loop.misbehave(None);
+    let received = match before {
+        Some((round_trips, before)) => Received::read()?.since(&before, &round_trips)?,
+        None => Vec::new(),
+    };
     Ok(Exchanged {
+        received,
         path: PathCost {
             ticks,
             nanoseconds: tsc::nanoseconds(ticks),
@@ -154,6 +172,7 @@ pub fn in_open_loop(
         path: PathCost::default(),
         round_trip: None,
         open: Some(open),
+        received: Vec::new(),
     })
 }
 

@@ -56,6 +56,7 @@ mod tests {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(64),
         flows: 1,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 3,

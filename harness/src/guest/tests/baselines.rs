@@ -30,6 +30,7 @@ const TRAFFIC: Traffic = Traffic {
     protocol: Protocol::Tcp,
     payload: Payload::Bytes(500),
     flows: 1,
+    spread: None,
     popularity: Popularity::Uniform,
     load: closed(),
     warm_up: 0,

@@ -2,6 +2,9 @@
 
 //! Traffic of many flows as the benchmark sends it finds its way, and the flow table grows.
 
+use std::num::NonZeroU32;
+use std::thread;
+
 use anyhow::{anyhow, bail, ensure, Result};
 
 use super::setup::{ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
@@ -10,10 +13,12 @@ use crate::guest::chains;
 use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
+use crate::guest::placement;
 use crate::guest::protocol::{
     Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way,
 };
 use crate::guest::proxy;
+use crate::guest::softnet::Received;
 use crate::guest::traffic::{Stop, Target};
 
 /// More than one client of the crowd has.
@@ -21,6 +26,56 @@ const FLOWS: u32 = 1_100;
 const ROUND_TRIPS: u32 = 200;
 /// Bytes that a flow may take, also where a checker puts something around it.
 const FLOW_SIZE_MAX: u64 = 1_024;
+
+/// Each CPU's share of the round trips of [`spread`].
+const ROUND_TRIPS_EACH: u64 = 50;
+
+/// Flows that are spread over two CPUs keep them apart, and it is noticed if they do not.
+pub fn spread() -> Result<()> {
+    let setup = Setup::new()?;
+    setup.layout.route_crowd(Family::V4)?;
+    let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(Family::V4));
+    let context = setup.context(&[proxy::redirect(Protocol::Udp, original, upstream)])?;
+    let mut received = Vec::new();
+    for spread in [NonZeroU32::new(2), None] {
+        let traffic = Traffic {
+            spread,
+            flows: 2,
+            ..traffic(Family::V4, Protocol::Udp)
+        };
+        let before = Received::read()?;
+        let mut delivery = Delivery::default();
+        let told = |stop| match stop {
+            Stop::Subject(reason) => anyhow!("{spread:?}: {reason}"),
+            Stop::Infra(error) => error,
+        };
+        // In a thread of its own: a test's may run on any CPU.
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| -> Result<(), Stop> {
+                placement::stay_on(0)?;
+                let flows = Flows::measured(&traffic);
+                let mut closed_loop =
+                    ClosedLoop::new(&setup.layout, &traffic, flows, Target::Upstream)?;
+                for flow in flows.by_cpu() {
+                    closed_loop.open(flow..flow + 1, &mut delivery)?;
+                    closed_loop.establish(flow..flow + 1, &mut delivery)?;
+                }
+                let picks = flows.picks().take(2 * ROUND_TRIPS_EACH as usize);
+                closed_loop.round_trips(picks, &mut delivery)
+            });
+            sent.join().expect("no panic in sending")
+        })
+        .map_err(told)?;
+        received.push(Received::read()?.since(&before, &[ROUND_TRIPS_EACH; 2]));
+    }
+    let [apart, together] = received.as_slice() else {
+        bail!("expected two results");
+    };
+    ensure!(apart.is_ok(), "flows of two CPUs: {apart:?}");
+    ensure!(together.is_err(), "all flows on CPU 0: {together:?}");
+    drop(context);
+    setup.finish()
+}
 
 /// One test for each IP version.
 pub fn tests() -> Vec<GuestTest> {
@@ -48,20 +103,7 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
     setup.layout.route_crowd(family)?;
     let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(family));
     let context = setup.context(&[proxy::redirect(protocol, original, upstream)])?;
-    let traffic = Traffic {
-        way: Way::Forward,
-        family,
-        protocol,
-        payload: Payload::Bytes(64),
-        flows: FLOWS,
-        load: Load::Closed {
-            round_trips: ROUND_TRIPS,
-            burst: 1,
-        },
-        ends: Ends::Wire,
-        popularity: Popularity::Uniform,
-        warm_up: 0,
-    };
+    let traffic = traffic(family, protocol);
     let mut delivery = Delivery::default();
     exchange(&setup, &traffic, &mut delivery).map_err(|stop| match stop {
         Stop::Subject(reason) => anyhow!("{protocol:?}: {reason}; {delivery:?}"),
@@ -93,6 +135,24 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
     ensure!(chains::count(router, family)? >= FLOWS.into());
     drop(context);
     setup.finish()
+}
+
+fn traffic(family: Family, protocol: Protocol) -> Traffic {
+    Traffic {
+        way: Way::Forward,
+        family,
+        protocol,
+        payload: Payload::Bytes(64),
+        flows: FLOWS,
+        spread: None,
+        load: Load::Closed {
+            round_trips: ROUND_TRIPS,
+            burst: 1,
+        },
+        ends: Ends::Wire,
+        popularity: Popularity::Uniform,
+        warm_up: 0,
+    }
 }
 
 fn exchange(setup: &Setup, traffic: &Traffic, delivery: &mut Delivery) -> Result<(), Stop> {

@@ -142,6 +142,16 @@ pub fn all() -> Vec<GuestTest> {
             monitor::locks_are_counted,
         ),
         GuestTest::single(
+            "spread-flows",
+            "packets of two CPUs' flows are received by these, and one on another CPU is noticed",
+            crowd::spread,
+        ),
+        GuestTest::single(
+            "monitor-shared-counters",
+            "with perf_enable_percpu off all CPUs count together, and no count is lost by switching",
+            monitor::shared_counters,
+        ),
+        GuestTest::single(
             "monitor-open-file",
             "who holds such a file open keeps nothing from going, and reads EIO",
             monitor::open_file_ends,

@@ -19,6 +19,7 @@ use super::sockets::{self, udp};
 use crate::guest::monitor;
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
+use crate::guest::placement;
 use crate::guest::protocol::{Protocol, Way};
 use crate::guest::proxy::Context;
 
@@ -188,6 +189,51 @@ pub fn locks_are_counted() -> Result<()> {
     }
     drop(conversations);
     drop((servers, context));
+    setup.finish()
+}
+
+/// While `perf_enable_percpu` is off, what any CPU counts is told as the first one's, and no count is
+/// lost by switching.
+pub fn shared_counters() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let context = setup.context(&all_rules())?;
+    let router = &setup.layout.router;
+    let counted = || -> Result<Vec<u64>> {
+        let told = monitor::Stats::parse(&read(&open(router)?)?)?;
+        let mut lines = told.counters.into_iter();
+        let line = lines.find(|counter| counter.name == "packets_reply");
+        let by_cpu = line.and_then(|line| line.by_cpu);
+        by_cpu.context("packets_reply is not told for each CPU")
+    };
+    let mut before = counted()?;
+    // Flows from CPU 1: what is sent there is received there.
+    for (switch, column) in [(1, 1), (0, 0), (1, 1)] {
+        setup.set("perf_enable_percpu", switch)?;
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| placement::stay_on(1).and_then(|()| send_some(&setup)));
+            sent.join().expect("no panic in sending")
+        })?;
+        let now = counted()?;
+        let new: Vec<u64> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| now - before)
+            .collect();
+        let all: u64 = new.iter().sum();
+        ensure!(
+            all >= 10 && new.get(column) == Some(&all),
+            "perf_enable_percpu={switch}: expected all as CPU {column}'s, got {new:?}"
+        );
+        before = now;
+    }
+    let stats = context.stats()?;
+    let all = before.iter().sum::<u64>();
+    ensure!(
+        stats.packets_reply == all,
+        "the device counts {}, the file {all}",
+        stats.packets_reply
+    );
+    drop(context);
     setup.finish()
 }
 

@@ -102,6 +102,7 @@ fn stream(
         protocol,
         payload: Payload::Bytes(64),
         flows: 1,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::Open {
             rate: RATE,
