@@ -22,7 +22,7 @@ use crate::results::record::Selection;
 use crate::scenario::{Mode, ScenarioFile};
 use crate::table::{Align, Table};
 use crate::verdict::Verdict;
-use crate::{paths, summary};
+use crate::{json, paths, summary};
 
 /// Measure what a scenario asks for, and tell what a packet costs
 #[derive(Args, Debug)]
@@ -133,10 +133,7 @@ impl BenchCommand {
 
     fn print_plan(&self, plan: &Plan) -> Result<i32> {
         if self.json {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(plan).context("cannot write JSON")?
-            );
+            json::print(plan)?;
             return Ok(0);
         }
         let mut table = Table::new(&[("boot", Align::Left), ("cell", Align::Left)]);
@@ -181,8 +178,7 @@ impl BenchCommand {
 
     fn report(&self, results: &ResultsFile) -> Result<()> {
         if self.json {
-            let json = serde_json::to_string_pretty(results.results());
-            println!("{}", json.context("cannot write JSON")?);
+            json::print(results.results())?;
         } else {
             print!("{}", summary::text(results.results()));
             println!("{}", results.path().display());
