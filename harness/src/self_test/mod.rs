@@ -137,8 +137,9 @@ impl TestCommand {
         };
         let mut outcomes = Outcomes::new(started, self.reports.clone());
         let ran = selected.run(&bench, &kernels, &mut outcomes);
-        outcomes.finish()?;
+        let told = outcomes.finish();
         ran?;
+        told?;
         let tally = Tally::of(outcomes.all());
         if self.reports.take_output() {
             eprint!("\n{}", Text(&outcomes));
