@@ -248,7 +248,7 @@ impl<'a> Run<'a> {
             accelerator: lab.accelerator,
             order: &order,
             modules: kernel.modules.as_ref(),
-            deadlines: Deadlines::PLAIN.for_flows(&order),
+            deadlines: Deadlines::of(kernel.debug).for_flows(&order),
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));

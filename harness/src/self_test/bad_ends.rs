@@ -146,11 +146,7 @@ fn expect(
         version: VERSION,
         work,
     };
-    let usual = if kernel.debug {
-        Deadlines::DEBUG
-    } else {
-        Deadlines::PLAIN
-    };
+    let usual = Deadlines::of(kernel.debug);
     let boot = Boot {
         kernel: bzimage,
         arguments: kernel.arguments(),

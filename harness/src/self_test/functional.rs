@@ -67,11 +67,7 @@ pub fn run(
         accelerator,
         order: &order,
         modules: kernel.modules.as_ref(),
-        deadlines: if kernel.debug {
-            Deadlines::DEBUG
-        } else {
-            Deadlines::PLAIN
-        },
+        deadlines: Deadlines::of(kernel.debug),
         console_log: &log,
     };
     eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
