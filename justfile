@@ -103,11 +103,18 @@ doctor *args: build
     {{mutexlab}} doctor "$@"
 
 # Check format, lints and documentation
-lint:
+lint: check-ci
     cargo fmt --all --check
     cargo fmt --check --manifest-path module/datapath/fuzz/Cargo.toml
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# Check the workflows and flake.nix, as far as the tools for that are here
+check-ci:
+    @if command -v shellcheck >/dev/null; then .ci/workflow check-workflows; \
+        else echo "NOT CHECKED: .github/workflows, since shellcheck is missing" >&2; fi
+    @if command -v nix-instantiate >/dev/null; then .ci/workflow check-nix; \
+        else echo "NOT CHECKED: flake.nix, since nix is missing" >&2; fi
 
 # Build the harness
 build:

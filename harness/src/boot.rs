@@ -47,6 +47,15 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// For a kernel with its checkers, or as it is meant to run.
+    pub const fn of(debug: bool) -> Self {
+        if debug {
+            Self::DEBUG
+        } else {
+            Self::PLAIN
+        }
+    }
+
     /// For a kernel as it is meant to run.
     pub const PLAIN: Self = Self {
         up: Duration::from_secs(90),

@@ -2,15 +2,19 @@
 
 //! `mutexlab boot`: one boot by hand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde::Serialize;
 
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{Order, Work, EVENT_PREFIX, VERSION};
+use crate::console::Report;
+use crate::guest::protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::qemu::Accelerator;
+use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
 /// Boot a kernel, have the agent do one piece of work, and tell how it ended
@@ -35,6 +39,24 @@ pub struct BootCommand {
     /// Count instructions instead of time
     #[arg(long)]
     icount: bool,
+    /// Print JSON, when the guest has ended, instead of events as they come
+    #[arg(long)]
+    json: bool,
+}
+
+/// A boot, as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    verdict: Verdict,
+    /// Why, unless it ended well.
+    reason: &'a str,
+    /// How long it took, in time of the host.
+    seconds: f64,
+    console_log: &'a Path,
+    qemu: &'a [String],
+    /// What the kernel complained of.
+    reports: &'a [Report],
+    events: &'a [Event],
 }
 
 impl BootCommand {
@@ -64,17 +86,31 @@ impl BootCommand {
             deadlines: Deadlines::PLAIN,
             console_log: &self.log,
         };
+        let mut events = Vec::new();
         let booted = boot.run(&Virtme::find()?, &Interrupt::install()?, &mut |event| {
-            let event = serde_json::to_string(event).context("cannot write JSON")?;
-            println!("{EVENT_PREFIX}{event}");
+            if self.json {
+                events.push(event.clone());
+            } else {
+                let event = serde_json::to_string(event).context("cannot write JSON")?;
+                println!("{EVENT_PREFIX}{event}");
+            }
             Ok(())
         })?;
-        println!(
-            "{} after {:.1} s {}",
-            booted.ending.verdict,
-            booted.duration.as_secs_f64(),
-            booted.ending.reason
-        );
+        let seconds = booted.duration.as_secs_f64();
+        let Ending { verdict, reason } = &booted.ending;
+        if self.json {
+            json::print(&Document {
+                verdict: *verdict,
+                reason,
+                seconds,
+                console_log: &self.log,
+                qemu: &booted.qemu,
+                reports: &booted.reports,
+                events: &events,
+            })?;
+        } else {
+            println!("{verdict} after {seconds:.1} s {reason}");
+        }
         Ok(i32::from(!booted.ending.is_ok()))
     }
 }

@@ -97,3 +97,39 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Their output is JSON, or for nobody.
+    const WITHOUT_JSON: [&str; 1] = ["schema"];
+
+    fn lacking(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let visible = |command: &&clap::Command| !command.is_hide_set();
+        let mut below = command.get_subcommands().filter(visible).peekable();
+        if below.peek().is_none() {
+            let has_json = command.get_arguments().any(|arg| arg.get_id() == "json");
+            if !has_json && !WITHOUT_JSON.contains(&command.get_name()) {
+                found.push(path.to_owned());
+            }
+        }
+        for command in below {
+            lacking(command, &format!("{path} {}", command.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_prints_json_if_asked() {
+        let mut found = Vec::new();
+        lacking(&Cli::command(), "mutexlab", &mut found);
+        assert!(found.is_empty(), "without --json: {found:?}");
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

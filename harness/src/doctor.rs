@@ -17,6 +17,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::image::{free, search_path, Cache};
+use crate::json;
 
 /// Where the list of tools lies in the repository.
 pub const TOOLS_PATH: &str = "images/tools.list";
@@ -49,7 +50,7 @@ impl DoctorCommand {
             .collect::<Result<_>>()?;
         findings.extend(examine_machine(&cache));
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&findings)?);
+            json::print(&findings)?;
         } else {
             print(&findings, &mut io::stdout().lock())?;
         }
@@ -177,6 +178,12 @@ impl Tool {
             Some(place) => State::Found {
                 detail: self.version(&place, cache)?,
             },
+            None if self.is_where_debian_has_it() && !is_debian() => State::Optional {
+                detail: format!(
+                    "not where Debian has it; the compiler has to know: {}",
+                    self.mend()
+                ),
+            },
             None => State::Missing { mend: self.mend() },
         };
         Ok(Finding {
@@ -186,9 +193,19 @@ impl Tool {
         })
     }
 
+    /// Whether it is a header or a library, which other systems keep elsewhere.
+    fn is_where_debian_has_it(&self) -> bool {
+        matches!(&self.seen_by, SeenBy::File(path) if !is_in_bin(path))
+    }
+
     fn find(&self, cache: &Cache, tools: &Path) -> Result<Option<PathBuf>> {
         let place = match &self.seen_by {
-            SeenBy::File(path) => Some(path.clone()),
+            SeenBy::File(path) if is_debian() || !is_in_bin(path) => Some(path.clone()),
+            SeenBy::File(path) => path
+                .file_name()
+                .map(|name| find_command(name, cache))
+                .transpose()?
+                .flatten(),
             SeenBy::InTools(path) if is_debian() => Some(tools.join(path)),
             SeenBy::InTools(path) => path
                 .file_name()
@@ -219,7 +236,7 @@ impl Tool {
     fn version(&self, place: &Path, cache: &Cache) -> Result<String> {
         let is_program = match &self.seen_by {
             SeenBy::Command(_) => true,
-            SeenBy::File(path) => path.components().any(|part| part.as_os_str() == "bin"),
+            SeenBy::File(path) => is_in_bin(path),
             // A library, or a program that knows no such option.
             SeenBy::InTools(_) if self.how == How::Unpacked => false,
             SeenBy::InTools(_) => true,
@@ -255,6 +272,11 @@ impl Tool {
             How::Wheel => format!("pip install {name}"),
         }
     }
+}
+
+/// Whether it is a program, and no header or library.
+fn is_in_bin(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "bin")
 }
 
 /// Looks for a program where builds look, and where only root's PATH leads.

@@ -22,6 +22,7 @@ pub mod guest_root;
 pub mod histogram;
 pub mod image;
 pub mod interrupt;
+mod json;
 pub mod kernel;
 pub mod kmod;
 pub mod kvm;

@@ -4,11 +4,13 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
 use clap::Args;
+use serde::Serialize;
 
+use crate::json;
 use crate::plan::Plan;
 use crate::results::closure::{Closure, Host};
 use crate::results::derive;
@@ -33,6 +35,22 @@ pub struct MergeCommand {
     /// Where the joined results go
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came out, as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    /// The joined file.
+    file: &'a Path,
+    /// How many files were joined.
+    files: usize,
+    /// How many cells there are now.
+    cells: usize,
+    /// Cells of the scenario that are in none of the files.
+    missing: &'a [String],
 }
 
 impl MergeCommand {
@@ -49,10 +67,19 @@ impl MergeCommand {
         let merged = merge(runs)?;
         let (cells, missing) = (merged.cells.len(), missing(&merged)?);
         ResultsFile::write(&self.output, merged)?;
-        println!("{}", self.output.display());
-        eprintln!("{cells} cells of {} files", self.files.len());
-        for cell in &missing {
-            eprintln!("missing: {cell}");
+        if self.json {
+            json::print(&Document {
+                file: &self.output,
+                files: self.files.len(),
+                cells,
+                missing: &missing,
+            })?;
+        } else {
+            println!("{}", self.output.display());
+            eprintln!("{cells} cells of {} files", self.files.len());
+            for cell in &missing {
+                eprintln!("missing: {cell}");
+            }
         }
         Ok(i32::from(!missing.is_empty()))
     }

@@ -20,13 +20,13 @@ use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
-use crate::paths;
 use crate::plan::Filter;
 use crate::results::closure::Tree;
 use crate::results::metrics::Kind;
 use crate::scenario::ScenarioFile;
 use crate::table::Style;
 use means::Means;
+use crate::{json, paths};
 
 /// Parts of the closure that may differ without a word: exact numbers must not depend on them.
 const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];
@@ -120,8 +120,7 @@ impl ReproduceCommand {
             differences,
         };
         if self.json {
-            let json = serde_json::to_string_pretty(&outcome).context("cannot write JSON")?;
-            println!("{json}");
+            json::print(&outcome)?;
         } else {
             print!("{}", describe(&outcome, &difference));
         }

@@ -18,11 +18,11 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::NamedTree;
 use crate::plan::{Filter, Plan, Shard};
 use crate::results::file::ResultsFile;
-use crate::results::record::Selection;
+use crate::results::record::{Results, Selection};
 use crate::scenario::{Mode, ScenarioFile};
 use crate::table::{Align, Table};
 use crate::verdict::Verdict;
-use crate::{paths, summary};
+use crate::{json, paths, summary};
 
 /// Measure what a scenario asks for, and tell what a packet costs
 #[derive(Args, Debug)]
@@ -75,11 +75,16 @@ impl BenchCommand {
         let repository = paths::repository()?;
         let scenario = ScenarioFile::load(&self.scenario)?;
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        let selection = Selection {
-            filter: self.filter.clone(),
-            shard: self.shard.as_ref().map(ToString::to_string),
+        let resumed = self.resumed(&repository, &scenario)?;
+        let selection = match &resumed {
+            Some(results) => results.results().selection(),
+            None => Selection {
+                filter: self.filter.clone(),
+                shard: self.shard.as_ref().map(ToString::to_string),
+            },
         };
-        self.select(&mut plan, &scenario)?;
+        // Once: a part of a part would be less than was asked for.
+        select(&mut plan, &scenario.name, &selection)?;
         if self.plan {
             return self.print_plan(&plan);
         }
@@ -92,8 +97,20 @@ impl BenchCommand {
             self.module_source.as_deref(),
             &interrupt,
         )?;
-        let mut results = self.open(&lab, &repository, &scenario, selection)?;
-        skip_finished(&mut plan, &results);
+        let mut results = match resumed {
+            Some(results) => {
+                check_conditions(&lab, &results)?;
+                results
+            }
+            None => ResultsFile::create(
+                &repository.join("results"),
+                &scenario,
+                selection,
+                lab.closure.clone(),
+                Timestamp::now(),
+            )?,
+        };
+        skip_finished(&mut plan, results.results());
         let jobs = jobs(self.jobs, scenario.scenario.mode)?;
         let measured = measure(&lab, &plan, jobs, &mut results);
         if let Err(error) = &measured
@@ -111,32 +128,9 @@ impl BenchCommand {
         Ok(i32::from(!well))
     }
 
-    /// Leaves in the plan what the user wants of it.
-    fn select(&self, plan: &mut Plan, scenario: &ScenarioFile) -> Result<()> {
-        if let Some(filter) = &self.filter {
-            plan.retain(|_, cell| filter.admits(&cell.id));
-            if plan.boots.is_empty() {
-                bail!(
-                    "no cell of {} is of the filter {filter}: see --plan",
-                    scenario.name
-                );
-            }
-        }
-        if let Some(shard) = self.shard {
-            plan.shard(shard);
-            if plan.boots.is_empty() {
-                bail!("shard {shard} of {} has no cells: use fewer", scenario.name);
-            }
-        }
-        Ok(())
-    }
-
     fn print_plan(&self, plan: &Plan) -> Result<i32> {
         if self.json {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(plan).context("cannot write JSON")?
-            );
+            json::print(plan)?;
             return Ok(0);
         }
         let mut table = Table::new(&[("boot", Align::Left), ("cell", Align::Left)]);
@@ -150,39 +144,21 @@ impl BenchCommand {
         Ok(0)
     }
 
-    fn open(
-        &self,
-        lab: &Lab<'_>,
-        repository: &Path,
-        scenario: &ScenarioFile,
-        selection: Selection,
-    ) -> Result<ResultsFile> {
-        let directory = repository.join("results");
-        let closure = lab.closure.clone();
+    /// The run to be finished, if one is.
+    fn resumed(&self, repository: &Path, scenario: &ScenarioFile) -> Result<Option<ResultsFile>> {
         let Some(file) = &self.resume else {
-            return ResultsFile::create(&directory, scenario, selection, closure, Timestamp::now());
+            return Ok(None);
         };
         let path = match file {
             Some(path) => path.clone(),
-            None => ResultsFile::newest(&directory, &scenario.name)?,
+            None => ResultsFile::newest(&repository.join("results"), &scenario.name)?,
         };
-        let results = ResultsFile::open(&path)?;
-        let differences = closure.differences(&results.results().closure)?;
-        if !differences.is_empty() {
-            bail!(
-                "{} cannot be finished: it was begun under other conditions, and its numbers would \
-                 not be comparable\n  {}\nRun `mutexlab bench` anew, or restore the conditions.",
-                path.display(),
-                differences.join("\n  ")
-            );
-        }
-        Ok(results)
+        ResultsFile::open(&path).map(Some)
     }
 
     fn report(&self, results: &ResultsFile) -> Result<()> {
         if self.json {
-            let json = serde_json::to_string_pretty(results.results());
-            println!("{}", json.context("cannot write JSON")?);
+            json::print(results.results())?;
         } else {
             print!("{}", summary::text(results.results()));
             println!("{}", results.path().display());
@@ -206,16 +182,41 @@ pub fn jobs(wanted: Option<NonZeroUsize>, mode: Mode) -> Result<usize> {
     }
 }
 
-/// Takes the cells out of the plan that a resumed run has, and those that it was not to have.
-/// What our own machinery spoilt says nothing, and is measured again.
-fn skip_finished(plan: &mut Plan, results: &ResultsFile) {
-    let results = results.results();
-    if let Some(filter) = &results.filter {
+/// Leaves in the plan what is wanted of it.
+fn select(plan: &mut Plan, scenario: &str, selection: &Selection) -> Result<()> {
+    if let Some(filter) = &selection.filter {
         plan.retain(|_, cell| filter.admits(&cell.id));
+        if plan.boots.is_empty() {
+            bail!("no cell of {scenario} is of the filter {filter}: see --plan");
+        }
     }
-    if let Some(shard) = results.shard.as_ref().and_then(|shard| shard.parse().ok()) {
+    if let Some(text) = &selection.shard {
+        let shard: Shard = text.parse()?;
         plan.shard(shard);
+        if plan.boots.is_empty() {
+            bail!("shard {shard} of {scenario} has no cells: use fewer");
+        }
     }
+    Ok(())
+}
+
+/// Fails unless a run can be gone on with: all that numbers depend on has to be as it was.
+fn check_conditions(lab: &Lab<'_>, results: &ResultsFile) -> Result<()> {
+    let differences = lab.closure.differences(&results.results().closure)?;
+    if !differences.is_empty() {
+        bail!(
+            "{} cannot be finished: it was begun under other conditions, and its numbers would \
+             not be comparable\n  {}\nRun `mutexlab bench` anew, or restore the conditions.",
+            results.path().display(),
+            differences.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+/// Takes the cells out of the plan that a run has. What our own machinery spoilt says nothing, and
+/// is measured again.
+fn skip_finished(plan: &mut Plan, results: &Results) {
     plan.retain(|boot, cell| {
         !results.cells.iter().any(|record| {
             record.id == cell.id
@@ -223,4 +224,36 @@ fn skip_finished(plan: &mut Plan, results: &ResultsFile) {
                 && record.verdict != Verdict::Infra
         })
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cells of a selection of scenarios/quick.toml, of which a run without cells goes on.
+    fn selected(filter: Option<&str>, shard: Option<&str>) -> Vec<String> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/quick.toml");
+        let scenario = ScenarioFile::load(&file).unwrap();
+        let mut plan = Plan::new(&scenario.scenario).unwrap();
+        let selection = Selection {
+            filter: filter.map(|text| text.parse().unwrap()),
+            shard: shard.map(str::to_owned),
+        };
+        select(&mut plan, "quick", &selection).unwrap();
+        let cells = plan.boots.iter().flat_map(|boot| &boot.cells);
+        cells.map(|cell| cell.id.clone()).collect()
+    }
+
+    #[test]
+    fn shards_of_a_selection_are_all_of_it() {
+        for filter in [None, Some("module")] {
+            let mut parts = selected(filter, Some("1/2"));
+            parts.extend(selected(filter, Some("2/2")));
+            let mut whole = selected(filter, None);
+            assert!(!whole.is_empty());
+            parts.sort();
+            whole.sort();
+            assert_eq!(parts, whole);
+        }
+    }
 }

@@ -248,7 +248,9 @@ impl<'a> Run<'a> {
             accelerator: lab.accelerator,
             order: &order,
             modules: kernel.modules.as_ref(),
-            deadlines: Deadlines::PLAIN.for_flows(&order).for_cpus(planned.cpus),
+            deadlines: Deadlines::of(kernel.debug)
+                .for_flows(&order)
+                .for_cpus(planned.cpus),
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));

@@ -14,9 +14,9 @@ use crate::commit::{Commit, Measurer, Repository};
 use crate::compare::run::Run;
 use crate::compare::text::{plain, unit_name};
 use crate::interrupt::{Interrupt, Interrupted};
-use crate::paths;
 use crate::plan::Filter;
 use crate::scenario::ScenarioFile;
+use crate::{json, paths};
 
 /// What of a commit is measured: nothing else can change a number.
 const MEASURED: &str = "module";
@@ -97,8 +97,7 @@ impl BisectCommand {
             measurer.commit(commit).map(|measured| measured.run)
         })?;
         if self.json {
-            let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-            println!("{json}");
+            json::print(&report)?;
         } else {
             print!("{}", report.text());
         }

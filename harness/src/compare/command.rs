@@ -14,10 +14,10 @@ use super::run::Run;
 use super::text::{self, Format};
 use crate::commit::{Commit, Measurer, Repository};
 use crate::interrupt::Interrupt;
-use crate::paths;
 use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::scenario::ScenarioFile;
+use crate::{json, paths};
 
 /// Tell what differs between two runs, or between two commits
 ///
@@ -186,8 +186,7 @@ impl CompareCommand {
                 notes: &comparable.notes,
                 difference: difference.as_ref(),
             };
-            let text = serde_json::to_string_pretty(&document).context("cannot write JSON")?;
-            println!("{text}");
+            json::print(&document)?;
             return Ok(code);
         }
         let format = if self.markdown {

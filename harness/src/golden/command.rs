@@ -16,9 +16,9 @@ use crate::compare::difference::{Difference, Selection};
 use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
 use crate::interrupt::Interrupt;
-use crate::paths;
 use crate::scenario::ScenarioFile;
 use crate::verdict::Verdict;
+use crate::{json, paths};
 
 /// Where the golden counts are.
 const DIRECTORY: &str = "results/golden";
@@ -44,7 +44,7 @@ pub struct GoldenCommand {
     /// Take these results instead of measuring
     #[arg(long, value_name = "FILE", conflicts_with = "scenarios")]
     from: Vec<PathBuf>,
-    /// Print JSON
+    /// Print JSON: a list with a document for each file
     #[arg(long)]
     json: bool,
 }
@@ -53,8 +53,10 @@ pub struct GoldenCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
-    /// Nothing moved, or what did was accepted.
+    /// Nothing moved.
     Same,
+    /// What moved was accepted.
+    Updated,
     /// Something moved.
     Moved,
     /// It could not be checked.
@@ -73,6 +75,22 @@ struct Document<'a> {
     difference: Option<&'a Difference<'a>>,
 }
 
+impl Document<'_> {
+    const fn updated(file: &Path) -> Document<'_> {
+        Document {
+            file,
+            outcome: Outcome::Updated,
+            other_conditions: &[],
+            bad_cells: &[],
+            difference: None,
+        }
+    }
+
+    fn value(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self).context("cannot write JSON")
+    }
+}
+
 impl GoldenCommand {
     /// Runs the command and returns the exit code.
     ///
@@ -82,6 +100,7 @@ impl GoldenCommand {
         let repository = paths::repository()?;
         let directory = repository.join(DIRECTORY);
         let mut worst = Outcome::Same;
+        let mut documents = Vec::new();
         for run in self.runs(&repository, &directory)? {
             let run = run?;
             let kernels: BTreeSet<&str> = run
@@ -91,17 +110,20 @@ impl GoldenCommand {
                 .collect();
             for kernel in kernels {
                 let name = format!("{}-{kernel}.txt", run.scenario);
-                worst = worst.max(self.kernel(&run, kernel, &directory.join(name))?);
+                let path = directory.join(name);
+                worst = worst.max(self.kernel(&run, kernel, &path, &mut documents)?);
             }
         }
-        if worst == Outcome::Moved && !self.json {
+        if self.json {
+            json::print(&documents)?;
+        } else if worst == Outcome::Moved {
             println!(
                 "If that is what the change is meant to cost, accept it with `just golden --update` \
                  and commit {DIRECTORY}/ with it."
             );
         }
         Ok(match worst {
-            Outcome::Same => 0,
+            Outcome::Same | Outcome::Updated => 0,
             Outcome::Moved => 1,
             Outcome::Unchecked => 2,
         })
@@ -142,8 +164,14 @@ impl GoldenCommand {
         })))
     }
 
-    /// Checks one file, or writes it.
-    fn kernel(&self, run: &Run, kernel: &str, path: &Path) -> Result<Outcome> {
+    /// Checks one file, or writes it, and tells of it: as a document more, if JSON is wanted.
+    fn kernel(
+        &self,
+        run: &Run,
+        kernel: &str,
+        path: &Path,
+        documents: &mut Vec<serde_json::Value>,
+    ) -> Result<Outcome> {
         let now = Counts::of(run, kernel)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let bad = bad_cells(run, kernel);
@@ -158,8 +186,12 @@ impl GoldenCommand {
             let cannot_write = || format!("cannot write {}", path.display());
             fs::create_dir_all(path.parent().unwrap_or(path)).with_context(cannot_write)?;
             fs::write(path, now.to_string()).with_context(cannot_write)?;
-            println!("{DIRECTORY}/{name}: {} cells", now.cells.len());
-            return Ok(Outcome::Same);
+            if self.json {
+                documents.push(Document::updated(path).value()?);
+            } else {
+                println!("{DIRECTORY}/{name}: {} cells", now.cells.len());
+            }
+            return Ok(Outcome::Updated);
         }
         let golden: Counts = fs::read_to_string(path)
             .with_context(|| {
@@ -189,8 +221,7 @@ impl GoldenCommand {
                 bad_cells: &bad,
                 difference: difference.as_ref(),
             };
-            let json = serde_json::to_string_pretty(&document).context("cannot write JSON")?;
-            println!("{json}");
+            documents.push(document.value()?);
             return Ok(outcome);
         }
         println!(

@@ -135,6 +135,27 @@ impl Cache {
         Ok(None)
     }
 
+    /// What the image of `kernel` depends on, as one hash: that of the image that there is, else
+    /// that of the one that would be built first.
+    ///
+    /// # Errors
+    /// If a compiler is missing, or no source of the kernel can be told from another.
+    pub fn key(&self, kernel: &Kernel) -> Result<Sha256> {
+        let toolchain = Toolchain::detect(self)?;
+        let mut first = None;
+        for source in &kernel.sources {
+            let Ok(identity) = source::identity(source) else {
+                continue;
+            };
+            let key = key(kernel, &identity, &toolchain)?;
+            if self.read(kernel, &key)?.is_some() {
+                return Ok(key);
+            }
+            first.get_or_insert(key);
+        }
+        first.with_context(|| format!("no source of {} can be read", kernel.name))
+    }
+
     /// The image of `kernel`, built if there is none. Building takes minutes and shows its
     /// progress; another process that builds the same is waited for.
     ///

@@ -8,12 +8,14 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Cache, Catalog, Flavour, Image, Kernel, KernelName, Metadata, Toolchain};
+use super::{Cache, Catalog, Flavour, Image, Kernel, KernelName, Metadata, Sha256, Toolchain};
+use crate::json;
 
 /// List, build and find the kernels of images/kernels.toml.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mutexlab image list
+  mutexlab image key 7.3:debug      changes whenever the image would
   mutexlab image build              the default kernel
   mutexlab image build 7.3:debug    with KASAN, lockdep and their like
   make LLVM=1 -C $(mutexlab image path 6.12) M=$PWD modules")]
@@ -30,17 +32,35 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a kernel's image depends on, as one hash, without building it
+    ///
+    /// The hash is of the kernel's source, its configuration and the compilers that are here, and
+    /// of nothing else: a cache of built images can go by it.
+    Key {
+        /// Which, as 7.3 (plain) or 7.3:debug
+        #[arg(value_name = "NAME[:FLAVOUR]")]
+        name: KernelName,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Fetch, configure and build a kernel, unless that is done
     Build {
         /// Which, as 7.3 (plain) or 7.3:debug [default: the catalogue's default]
         #[arg(value_name = "NAME[:FLAVOUR]")]
         name: Option<KernelName>,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
     },
     /// Print the output directory of a kernel that is built
     Path {
         /// Which, as 7.3 (plain) or 7.3:debug
         #[arg(value_name = "NAME[:FLAVOUR]")]
         name: KernelName,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -51,12 +71,24 @@ impl ImageCommand {
         let cache = Cache::new()?;
         match &self.action {
             Action::List { json } => list(&catalog, &cache, *json),
-            Action::Build { name } => {
+            Action::Key { name, json } => {
+                let key = cache.key(catalog.find(&name.kernel, name.flavour)?)?;
+                if *json {
+                    let name = name.to_string();
+                    return json::print(&Keyed { name, key });
+                }
+                println!("{}", key.as_str());
+                Ok(())
+            }
+            Action::Build { name, json } => {
                 let kernel = match name {
                     Some(name) => catalog.find(&name.kernel, name.flavour)?,
                     None => catalog.find(catalog.default_kernel(), Flavour::Plain)?,
                 };
                 let image = cache.ensure(kernel)?;
+                if *json {
+                    return json::print(&ListedImage::from(image));
+                }
                 println!(
                     "{} ({}) is in {}",
                     image.name,
@@ -65,12 +97,15 @@ impl ImageCommand {
                 );
                 Ok(())
             }
-            Action::Path { name } => {
+            Action::Path { name, json } => {
                 let image = cache
                     .find(catalog.find(&name.kernel, name.flavour)?)?
                     .with_context(|| {
                         format!("{name} is not built for this toolchain; run 'mutexlab image build {name}'")
                     })?;
+                if *json {
+                    return json::print(&ListedImage::from(image));
+                }
                 println!("{}", image.directory.display());
                 Ok(())
             }
@@ -96,6 +131,22 @@ struct ListedImage {
     metadata: Metadata,
 }
 
+impl From<Image> for ListedImage {
+    fn from(image: Image) -> Self {
+        Self {
+            directory: image.directory,
+            metadata: image.metadata,
+        }
+    }
+}
+
+/// What an image depends on.
+#[derive(Serialize)]
+struct Keyed {
+    name: String,
+    key: Sha256,
+}
+
 fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
     let toolchain = Toolchain::detect(cache)?;
     let images = catalog
@@ -114,20 +165,10 @@ fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
                 flavour: kernel.name.flavour,
                 version: kernel.version.to_string(),
                 default: is_default(&kernel.name),
-                image: image.map(
-                    |Image {
-                         directory,
-                         metadata,
-                         ..
-                     }| ListedImage {
-                        directory,
-                        metadata,
-                    },
-                ),
+                image: image.map(ListedImage::from),
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&listed)?);
-        return Ok(());
+        return json::print(&listed);
     }
     println!(
         "{:<14} {:<10} {:>8}  DIRECTORY",

@@ -111,9 +111,7 @@ impl ReportCommand {
                 "scenarios": runs,
                 "warnings": warnings,
             });
-            let text = serde_json::to_string_pretty(&told).context("cannot write JSON")?;
-            println!("{text}");
-            return Ok(());
+            return crate::json::print(&told);
         }
         for warning in warnings() {
             eprintln!("warning: {}: {}", warning.about, warning.message);

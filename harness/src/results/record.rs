@@ -49,6 +49,16 @@ pub struct Results {
     pub cells: Vec<CellRecord>,
 }
 
+impl Results {
+    /// Which cells of the scenario the run is to have.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            filter: self.filter.clone(),
+            shard: self.shard.clone(),
+        }
+    }
+}
+
 /// Which cells of a scenario a run is to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {

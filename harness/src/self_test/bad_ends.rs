@@ -14,7 +14,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::outcome::{label, Outcomes};
+use super::functional::NEEDS_DEBUG;
+use super::outcome::{label, Ended, Outcomes};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
@@ -29,6 +30,8 @@ use crate::verdict::{Ending, Verdict};
 const UP_DEADLINE: Duration = Duration::from_secs(15);
 /// When to give up on one that falls silent.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long another run of tests may take until its guest is there: modules may have to be built.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 /// How long processes may outlive a stopped harness.
 const STOPPED_DEADLINE: Duration = Duration::from_secs(5);
 /// How much of a kernel is overwritten to make it one that does not boot.
@@ -43,10 +46,12 @@ pub enum BadEnd {
     NeverBoots,
     /// The harness gets a signal.
     HarnessStopped(&'static str, Signal),
+    /// A run of tests is interrupted.
+    TestsInterrupted,
 }
 
 /// All of them.
-pub const ALL: [BadEnd; 8] = [
+pub const ALL: [BadEnd; 9] = [
     BadEnd::Fault("warning-is-splat", Fault::Warning, Verdict::Splat),
     BadEnd::Fault("panic-is-panic", Fault::Panic, Verdict::Panic),
     BadEnd::Fault("silence-is-hang", Fault::Silence, Verdict::Hang),
@@ -55,6 +60,7 @@ pub const ALL: [BadEnd; 8] = [
     BadEnd::HarnessStopped("killed-harness-leaves-no-guest", Signal::SIGKILL),
     BadEnd::HarnessStopped("interrupted-harness-leaves-no-guest", Signal::SIGINT),
     BadEnd::HarnessStopped("terminated-harness-leaves-no-guest", Signal::SIGTERM),
+    BadEnd::TestsInterrupted,
 ];
 
 impl BadEnd {
@@ -63,12 +69,29 @@ impl BadEnd {
         match self {
             Self::Fault(name, ..) | Self::HarnessStopped(name, _) => name,
             Self::NeverBoots => "damaged-kernel-is-boot",
+            Self::TestsInterrupted => "interrupted-tests-are-no-passes",
         }
     }
 
     /// Whether only a kernel with its checkers can go wrong this way.
     pub fn needs_debug(self) -> bool {
         matches!(self, Self::Fault(_, Fault::Warning, _))
+    }
+
+    /// The first of `kernels`, the plainest first, on which it can happen.
+    pub fn choose<'a>(self, kernels: &[&'a Kernel]) -> Option<&'a Kernel> {
+        let fits = |kernel: &&&Kernel| kernel.debug || !self.needs_debug();
+        kernels.iter().find(fits).copied()
+    }
+
+    /// Plans it on the kernel that was chosen, or says that there is none.
+    pub fn plan(self, kernels: &[&Kernel], outcomes: &mut Outcomes) {
+        match (self.choose(kernels), kernels.first()) {
+            (Some(kernel), _) => outcomes.plan(&label(kernel), self.name()),
+            // With --kernel there may be no debug kernel among those that were asked for.
+            (None, Some(kernel)) => outcomes.skip(&label(kernel), self.name(), NEEDS_DEBUG),
+            (None, None) => {}
+        }
     }
 
     /// Has it happen on `kernel`.
@@ -93,10 +116,21 @@ impl BadEnd {
             Self::HarnessStopped(name, signal) => {
                 stop_harness(bench, name, signal, &kernel.bzimage())?
             }
+            Self::TestsInterrupted => interrupt_tests(bench, kernel)?,
         };
-        outcomes.add(self.name(), &label(kernel), ending, Some(started.elapsed()));
-        Ok(())
+        outcomes.ended(Ended {
+            suite: &label(kernel),
+            test: self.name(),
+            ending,
+            took: Some(started.elapsed()),
+            console_log: Some(&bench.shown(&console_log(bench, self.name()))),
+        })
     }
+}
+
+/// Where the console of a test's guest goes.
+fn console_log(bench: &Bench<'_>, name: &str) -> PathBuf {
+    bench.logs.join(format!("{name}.console.log"))
 }
 
 /// Boots and compares the verdict.
@@ -112,11 +146,7 @@ fn expect(
         version: VERSION,
         work,
     };
-    let usual = if kernel.debug {
-        Deadlines::DEBUG
-    } else {
-        Deadlines::PLAIN
-    };
+    let usual = Deadlines::of(kernel.debug);
     let boot = Boot {
         kernel: bzimage,
         arguments: kernel.arguments(),
@@ -133,7 +163,7 @@ fn expect(
             silence: SILENCE_DEADLINE,
             ..usual
         },
-        console_log: &bench.logs.join(format!("{name}.console.log")),
+        console_log: &console_log(bench, name),
     };
     let ending = boot
         .run(bench.virtme, bench.interrupt, &mut |_| Ok(()))?
@@ -174,7 +204,7 @@ fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -
         .with_context(|| format!("cannot create {}", bench.logs.display()))?;
     let mut child = Command::new(&harness)
         .args(["boot", "--work", r#"{"fault":"silence"}"#, "--log"])
-        .arg(bench.logs.join(format!("{name}.console.log")))
+        .arg(console_log(bench, name))
         .arg(bzimage)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -213,6 +243,54 @@ fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -
         }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Interrupts another harness while a test of its runs, and reads what its report says of that.
+fn interrupt_tests(bench: &Bench<'_>, kernel: &Kernel) -> Result<Ending> {
+    const TEST: &str = "silence-is-hang";
+    let harness = paths::this_program();
+    fs::create_dir_all(&bench.logs)
+        .with_context(|| format!("cannot create {}", bench.logs.display()))?;
+    let report = bench.logs.join("interrupted.ktap");
+    let mut child = Command::new(&harness)
+        .args(["test", "--filter", TEST, "--kernel", &kernel.name, "--tree"])
+        .arg(format!("{}={}", kernel.name, kernel.directory.display()))
+        .arg("--ktap")
+        .arg(&report)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {}", harness.display()))?;
+    let deadline = Instant::now() + START_DEADLINE;
+    while qemu::command_line_below(child.id()).is_none() {
+        let ended = child.try_wait().context("cannot ask for the other run")?;
+        if ended.is_some() || Instant::now() > deadline {
+            // It may be gone already.
+            let _ = child.kill();
+            child.wait().context("cannot wait for the other run")?;
+            let reason = "the other run of tests started no guest";
+            return Ok(Ending::bad(Verdict::Infra, reason));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT)
+        .context("cannot interrupt the other run")?;
+    let status = child.wait().context("cannot wait for the other run")?;
+    let said =
+        fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
+    let expected = format!("not ok 1 {TEST} # ERROR not run");
+    Ok(if status.code() != Some(interrupt::EXIT_CODE) {
+        let reason = format!("the interrupted run ended as {status}");
+        Ending::bad(Verdict::Failed, reason)
+    } else if !said.contains(&expected) {
+        Ending::bad(
+            Verdict::Failed,
+            format!("its report lacks {expected:?}:\n{said}"),
+        )
+    } else {
+        Ending::ok()
+    })
 }
 
 /// Reads the other harness's output until its guest is up; false if it ends before.

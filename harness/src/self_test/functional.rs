@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::outcome::{label, Outcomes};
+use super::outcome::{label, Ended, Outcomes};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guest::protocol::{Event, Order, Work, VERSION};
@@ -18,6 +18,24 @@ use crate::verdict::{Ending, Verdict};
 /// Two, so that what runs at the same time on different CPUs does.
 const CPUS: u32 = 2;
 
+/// Why a kernel as it is meant to run is not asked for some.
+pub const NEEDS_DEBUG: &str = "needs a debug kernel";
+
+/// Plans `tests` on `kernel`, as far as it can run them.
+pub fn plan(kernel: &Kernel, tests: &[GuestTest], outcomes: &mut Outcomes) {
+    for test in tests {
+        if can_run(kernel, test) {
+            outcomes.plan(&label(kernel), &test.name);
+        } else {
+            outcomes.skip(&label(kernel), &test.name, NEEDS_DEBUG);
+        }
+    }
+}
+
+const fn can_run(kernel: &Kernel, test: &GuestTest) -> bool {
+    kernel.debug || !test.needs_debug
+}
+
 /// Runs those of `tests` that `kernel` can run; each has an outcome afterwards.
 pub fn run(
     bench: &Bench<'_>,
@@ -28,7 +46,7 @@ pub fn run(
 ) -> Result<()> {
     let mut left: Vec<String> = tests
         .iter()
-        .filter(|test| kernel.debug || !test.needs_debug)
+        .filter(|test| can_run(kernel, test))
         .map(|test| test.name.clone())
         .collect();
     if left.is_empty() {
@@ -38,7 +56,10 @@ pub fn run(
         version: VERSION,
         work: Work::Test(left.clone()),
     };
-    let log = format!("{}-functional.console.log", label(kernel).replace(':', "-"));
+    let suite = label(kernel);
+    let log_name = format!("{}-functional.console.log", suite.replace(':', "-"));
+    let log = bench.logs.join(log_name);
+    let console_log = bench.shown(&log);
     let boot = Boot {
         kernel: &kernel.bzimage(),
         arguments: kernel.arguments(),
@@ -46,18 +67,10 @@ pub fn run(
         accelerator,
         order: &order,
         modules: kernel.modules.as_ref(),
-        deadlines: if kernel.debug {
-            Deadlines::DEBUG
-        } else {
-            Deadlines::PLAIN
-        },
-        console_log: &bench.logs.join(log),
+        deadlines: Deadlines::of(kernel.debug),
+        console_log: &log,
     };
-    eprintln!(
-        "booting {} with {CPUS} CPUs for {} tests",
-        label(kernel),
-        left.len()
-    );
+    eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
     let mut started = Instant::now();
     let booted = boot.run(bench.virtme, bench.interrupt, &mut |event| {
         match event {
@@ -68,7 +81,13 @@ pub fn run(
                     None => Ending::ok(),
                     Some(reason) => Ending::bad(Verdict::Failed, reason),
                 };
-                outcomes.add(name, &label(kernel), ending, Some(started.elapsed()));
+                outcomes.ended(Ended {
+                    suite: &suite,
+                    test: name,
+                    ending,
+                    took: Some(started.elapsed()),
+                    console_log: Some(&console_log),
+                })?;
             }
             _ => {}
         }
@@ -82,28 +101,25 @@ pub fn run(
             eprintln!("{}", report.text.join("\n"));
         }
     } else if ending.is_ok() {
-        for name in left {
-            outcomes.add(
-                &name,
-                &label(kernel),
-                Ending::bad(Verdict::Infra, "the agent left it out"),
-                None,
-            );
+        for test in left {
+            outcomes.not_run(&suite, &test, "the agent left it out");
         }
         return Ok(());
     }
-    if left.is_empty() {
-        outcomes.add("going-down", &label(kernel), ending.clone(), None);
-    }
-    let mut reason = ending.reason;
-    for name in left {
-        outcomes.add(
-            &name,
-            &label(kernel),
-            Ending::bad(ending.verdict, reason),
-            None,
-        );
-        reason = "not run after that".to_owned();
+    // Whatever ended the guest befell the test that was next, or it while it went down.
+    let (next, rest) = match left.split_first() {
+        Some((next, rest)) => (next.as_str(), rest),
+        None => ("going-down", &[][..]),
+    };
+    outcomes.ended(Ended {
+        suite: &suite,
+        test: next,
+        ending,
+        took: None,
+        console_log: Some(&console_log),
+    })?;
+    for test in rest {
+        outcomes.not_run(&suite, test, &format!("the guest ended with {next}"));
     }
     Ok(())
 }

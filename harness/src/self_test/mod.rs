@@ -9,23 +9,35 @@
 mod bad_ends;
 mod functional;
 mod instrument;
+mod junit;
+mod ktap;
 mod outcome;
+mod reports;
+mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{bail, Result};
 use clap::Args;
 use jiff::Timestamp;
+use serde::Serialize;
 
-use crate::guest;
+use crate::guest::tests::GuestTest;
 use crate::image::{Cache, Catalog, Flavour};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::virtme::Virtme;
-use crate::{kvm, paths};
+use crate::{guest, json, kvm, paths};
 
-use outcome::Outcomes;
+use bad_ends::BadEnd;
+use instrument::Trial;
+use outcome::{Ended, Outcomes, Tally};
+use reports::Reports;
+use text::Text;
+
+/// What the tests of the instrument stand under, which choose their kernel themselves.
+const INSTRUMENT: &str = "instrument";
 
 /// Run the tests that need a guest
 #[derive(Args, Debug)]
@@ -34,7 +46,9 @@ use outcome::Outcomes;
     mutexlab test --all                     The long tests, too\n  \
     mutexlab test --kernel 6.12             On one kernel only\n  \
     mutexlab test --filter redirect-udp     Only the tests with this in their names\n  \
-    mutexlab test --list                    What there is\n\n\
+    mutexlab test --list                    What there is\n  \
+    mutexlab test --junit tests.xml         And a report for a CI system\n  \
+    mutexlab test --ktap - | kunit.py parse The outcomes for the kernel's tools\n\n\
 Exit codes: 0 if all passed, 1 if not, 2 if the tests could not run, 130 if interrupted.")]
 pub struct TestCommand {
     /// Only this kernel; may be given several times
@@ -52,107 +66,114 @@ pub struct TestCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 /// What every test gets.
 struct Bench<'a> {
     virtme: &'a Virtme,
     interrupt: &'a Interrupt,
+    repository: PathBuf,
     /// Where console logs go.
     logs: PathBuf,
+}
+
+impl Bench<'_> {
+    /// A path as people are told it: from the repository on.
+    fn shown(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.repository)
+            .unwrap_or(path)
+            .to_owned()
+    }
+}
+
+/// What shall run.
+struct Selected {
+    functional: Vec<GuestTest>,
+    bad_ends: Vec<BadEnd>,
+    trials: Vec<Trial>,
+}
+
+/// A test in the list, as JSON.
+#[derive(Serialize)]
+struct Listed<'a> {
+    test: &'a str,
+    /// What it shows; null if its name says it.
+    about: Option<&'a str>,
+    kind: &'static str,
+    /// Whether it runs only if named, or with --all.
+    long: bool,
+    needs_debug: bool,
 }
 
 impl TestCommand {
     /// Runs the command and returns the exit code.
     ///
     /// # Errors
-    /// If something is missing on this machine, an image does not build, or the user interrupts.
+    /// If something is missing on this machine, an image does not build, a report cannot be
+    /// written, or the user interrupts. Reports tell then what was not run.
     pub fn run(&self) -> Result<i32> {
-        let mut tests = guest::tests::all();
-        tests.retain(|test| self.wants(&test.name));
-        // Who names a test wants it.
-        if !self.all && self.filter.is_empty() {
-            let before = tests.len();
-            tests.retain(|test| !test.is_long);
-            let left_out = before - tests.len();
-            eprintln!("{left_out} long tests are left out: --all runs them, too");
-        }
-        let bad_ends: Vec<_> = bad_ends::ALL
-            .iter()
-            .filter(|end| self.wants(end.name()))
-            .collect();
-        let trials: Vec<_> = instrument::ALL
-            .iter()
-            .filter(|trial| self.wants(trial.name))
-            .collect();
-        if tests.is_empty() && bad_ends.is_empty() && trials.is_empty() {
-            bail!(
-                "no test has any of {:?} in its name: see --list",
-                self.filter
-            );
-        }
+        self.reports.check()?;
+        let selected = self.select()?;
         if self.list {
-            tests.iter().for_each(|test| println!("{}", test.name));
-            bad_ends.iter().for_each(|end| println!("{}", end.name()));
-            trials.iter().for_each(|trial| println!("{}", trial.name));
-            return Ok(0);
+            return selected.list(&self.reports).map(|()| 0);
         }
         let repository = paths::repository()?;
         let interrupt = Interrupt::install()?;
         let virtme = Virtme::find()?;
-        let run = Timestamp::now().strftime("%Y%m%dT%H%M%SZ-test").to_string();
-        let bench = Bench {
-            virtme: &virtme,
-            interrupt: &interrupt,
-            logs: repository.join("results/logs").join(run),
-        };
+        let started = Timestamp::now();
+        let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
         let mut kernels = Vec::new();
         for (name, flavour) in self.choose(&Catalog::load(&repository)?)? {
             kernels.push(Kernel::prepare(&name, flavour, &self.tree, &repository)?);
             interrupt.check()?;
         }
-        let Some(plainest) = kernels.iter().min_by_key(|kernel| kernel.debug) else {
-            bail!("no kernel to test with");
+        let bench = Bench {
+            virtme: &virtme,
+            interrupt: &interrupt,
+            logs: repository.join("results/logs").join(run),
+            repository,
         };
-        let probe = kvm::probe(plainest, &virtme, Cache::new()?.directory(), &interrupt)?;
-        eprintln!(
-            "{}: {}",
-            if probe.works {
-                "using KVM"
-            } else {
-                "emulating"
-            },
-            probe.reason
-        );
+        let mut outcomes = Outcomes::new(started, self.reports.clone());
+        let ran = selected.run(&bench, &kernels, &mut outcomes);
+        let told = outcomes.finish();
+        ran?;
+        told?;
+        let tally = Tally::of(outcomes.all());
+        if self.reports.take_output() {
+            eprint!("\n{}", Text(&outcomes));
+        } else {
+            print!("\n{}", Text(&outcomes));
+        }
+        Ok(i32::from(!tally.is_well()))
+    }
 
-        let mut outcomes = Outcomes::new();
-        for kernel in &kernels {
-            functional::run(&bench, kernel, probe.accelerator(), &tests, &mut outcomes)?;
+    fn select(&self) -> Result<Selected> {
+        let mut functional = guest::tests::all();
+        functional.retain(|test| self.wants(&test.name));
+        // Who names a test wants it.
+        if !self.all && self.filter.is_empty() {
+            let before = functional.len();
+            functional.retain(|test| !test.is_long);
+            let left_out = before - functional.len();
+            eprintln!("{left_out} long tests are left out: --all runs them, too");
         }
-        for end in bad_ends {
-            let kernel = if end.needs_debug() {
-                kernels.iter().find(|kernel| kernel.debug)
-            } else {
-                Some(plainest)
-            };
-            // With --kernel there may be no debug kernel among those that were asked for.
-            match kernel {
-                Some(kernel) => end.run(&bench, kernel, &mut outcomes)?,
-                None => eprintln!("not run: {} needs the debug kernel", end.name()),
-            }
+        let mut bad_ends = bad_ends::ALL.to_vec();
+        bad_ends.retain(|end| self.wants(end.name()));
+        let mut trials = instrument::ALL.to_vec();
+        trials.retain(|trial| self.wants(trial.name));
+        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() {
+            bail!(
+                "no test has any of {:?} in its name: see --list",
+                self.filter
+            );
         }
-        for trial in trials {
-            interrupt.check()?;
-            let started = Instant::now();
-            let ending = trial.run()?;
-            outcomes.add(trial.name, "", ending, Some(started.elapsed()));
-        }
-        println!("\n{outcomes}");
-        if outcomes.failed() > 0 {
-            println!("console logs: {}", bench.logs.display());
-        }
-        println!("{} passed, {} failed", outcomes.passed(), outcomes.failed());
-        Ok(i32::from(outcomes.failed() > 0))
+        Ok(Selected {
+            functional,
+            bad_ends,
+            trials,
+        })
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -185,5 +206,95 @@ impl TestCommand {
                 (name.to_owned(), flavour)
             })
             .collect())
+    }
+}
+
+impl Selected {
+    fn list(&self, reports: &Reports) -> Result<()> {
+        let listed = self.listed();
+        if reports.is_json() {
+            return json::print(&listed);
+        }
+        listed.iter().for_each(|listed| println!("{}", listed.test));
+        Ok(())
+    }
+
+    fn listed(&self) -> Vec<Listed<'_>> {
+        let functional = self.functional.iter().map(|test| Listed {
+            test: &test.name,
+            about: Some(&test.about),
+            kind: "functional",
+            long: test.is_long,
+            needs_debug: test.needs_debug,
+        });
+        let by_name = |test, kind, needs_debug| Listed {
+            test,
+            about: None,
+            kind,
+            long: false,
+            needs_debug,
+        };
+        let bad_ends =
+            (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
+        let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
+        functional.chain(bad_ends).chain(trials).collect()
+    }
+
+    /// Runs all of them.
+    fn run(&self, bench: &Bench<'_>, kernels: &[Kernel], outcomes: &mut Outcomes) -> Result<()> {
+        let mut plainest: Vec<&Kernel> = kernels.iter().collect();
+        plainest.sort_by_key(|kernel| kernel.debug);
+        let Some(first) = plainest.first() else {
+            bail!("no kernel to test with");
+        };
+        for kernel in kernels {
+            functional::plan(kernel, &self.functional, outcomes);
+        }
+        for end in &self.bad_ends {
+            end.plan(&plainest, outcomes);
+        }
+        for trial in &self.trials {
+            outcomes.plan(INSTRUMENT, trial.name);
+        }
+        outcomes.save()?;
+        let probe = kvm::probe(
+            first,
+            bench.virtme,
+            Cache::new()?.directory(),
+            bench.interrupt,
+        )?;
+        let how = if probe.works {
+            "using KVM"
+        } else {
+            "emulating"
+        };
+        eprintln!("{how}: {}", probe.reason);
+        for kernel in kernels {
+            functional::run(
+                bench,
+                kernel,
+                probe.accelerator(),
+                &self.functional,
+                outcomes,
+            )?;
+        }
+        for end in &self.bad_ends {
+            if let Some(kernel) = end.choose(&plainest) {
+                end.run(bench, kernel, outcomes)?;
+            }
+        }
+        for trial in &self.trials {
+            bench.interrupt.check()?;
+            let started = Instant::now();
+            let ending = trial.run()?;
+            outcomes.ended(Ended {
+                suite: INSTRUMENT,
+                test: trial.name,
+                ending,
+                took: Some(started.elapsed()),
+                console_log: None,
+            })?;
+        }
+        Ok(())
     }
 }

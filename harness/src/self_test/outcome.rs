@@ -1,73 +1,261 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How tests ended, told as they end and again at the end.
+//! How tests ended: all that shall run are known from the start, so that none gets lost.
 
-use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::reports::Reports;
 use crate::kernel::Kernel;
-use crate::table::{Align, Field, Style, Table};
-use crate::verdict::{Ending, Verdict};
+use crate::verdict::Ending;
+
+/// Where a test stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The run has not come to it. Whoever finds this after the run knows that it was cut short.
+    Pending,
+    /// It ran, and this came out.
+    Ended(Ending),
+    /// It cannot run on this kernel, and why; neither a pass nor a failure.
+    Skipped(String),
+    /// It should have run and could not, and why.
+    NotRun(String),
+}
+
+impl State {
+    /// Whether the test passed. Nothing but that is a pass.
+    pub fn passed(&self) -> bool {
+        matches!(self, Self::Ended(ending) if ending.is_ok())
+    }
+
+    /// Why it did not run, if it should have.
+    pub fn why_not_run(&self) -> Option<&str> {
+        match self {
+            Self::Pending => Some("the run ended before"),
+            Self::NotRun(why) => Some(why),
+            Self::Ended(_) | Self::Skipped(_) => None,
+        }
+    }
+
+    /// A word for it: a verdict, or what is none.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Ended(ending) => ending.verdict.name(),
+            Self::Skipped(_) => "skip",
+            Self::Pending | Self::NotRun(_) => "not run",
+        }
+    }
+}
 
 /// One test on one kernel.
 #[derive(Clone, Debug)]
-struct Outcome {
-    test: String,
-    kernel: String,
-    ending: Ending,
+pub struct Outcome {
+    /// What it ran on, such as `7.3:debug`, or what it is a test of.
+    pub suite: String,
+    /// The test's name.
+    pub test: String,
+    /// Where it stands.
+    pub state: State,
+    /// How long it took, if it ran and that is known.
+    pub took: Option<Duration>,
+    /// What its guest printed, if it had one of which that was kept.
+    pub console_log: Option<PathBuf>,
 }
 
-/// All tests up to now.
-#[derive(Debug, Default)]
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that passed.
+    pub passed: usize,
+    /// Those that ran and did not pass.
+    pub failed: usize,
+    /// Those that cannot run on their kernel.
+    pub skipped: usize,
+    /// Those that should have run.
+    pub not_run: usize,
+}
+
+impl Tally {
+    /// Of some tests.
+    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            let count = match &outcome.state {
+                State::Ended(ending) if ending.is_ok() => &mut tally.passed,
+                State::Ended(_) => &mut tally.failed,
+                State::Skipped(_) => &mut tally.skipped,
+                State::Pending | State::NotRun(_) => &mut tally.not_run,
+            };
+            *count += 1;
+        }
+        tally
+    }
+
+    /// Whether nothing is wrong.
+    pub const fn is_well(self) -> bool {
+        self.failed == 0 && self.not_run == 0
+    }
+}
+
+/// A test that has run.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// What it ran on.
+    pub suite: &'a str,
+    /// Its name.
+    pub test: &'a str,
+    /// What came out.
+    pub ending: Ending,
+    /// How long it took.
+    pub took: Option<Duration>,
+    /// What its guest printed.
+    pub console_log: Option<&'a Path>,
+}
+
+/// All tests of a run.
+#[derive(Debug)]
 pub struct Outcomes {
     all: Vec<Outcome>,
+    /// Which of them ended last.
+    last: Option<usize>,
+    /// When the run began.
+    pub started: Timestamp,
+    /// Where they are told of, too.
+    reports: Reports,
 }
 
 impl Outcomes {
     /// None yet.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new(started: Timestamp, reports: Reports) -> Self {
+        Self {
+            all: Vec::new(),
+            last: None,
+            started,
+            reports,
+        }
     }
 
-    /// Adds a test and tells of it.
-    pub fn add(&mut self, test: &str, kernel: &str, ending: Ending, took: Option<Duration>) {
-        let took = took.map_or(String::new(), |took| {
+    /// All tests, in the order in which they were planned.
+    pub fn all(&self) -> &[Outcome] {
+        &self.all
+    }
+
+    /// A test that shall run.
+    pub fn plan(&mut self, suite: &str, test: &str) {
+        self.set(suite, test, State::Pending);
+    }
+
+    /// A test that cannot run there.
+    pub fn skip(&mut self, suite: &str, test: &str, why: &str) {
+        self.set(suite, test, State::Skipped(why.to_owned()));
+    }
+
+    /// A test that should have run.
+    pub fn not_run(&mut self, suite: &str, test: &str, why: &str) {
+        eprintln!("{:<7} {suite} {test}\n        {why}", "not run");
+        self.set(suite, test, State::NotRun(why.to_owned()));
+    }
+
+    /// A test has ended: tells of it, and keeps the reports current.
+    ///
+    /// # Errors
+    /// If a report cannot be written.
+    pub fn ended(&mut self, ended: Ended<'_>) -> Result<()> {
+        let Ended {
+            suite,
+            test,
+            ending,
+            took,
+            console_log,
+        } = ended;
+        let seconds = took.map_or(String::new(), |took| {
             format!(" ({:.1} s)", took.as_secs_f64())
         });
-        eprintln!("{:<6} {kernel} {test}{took}", ending.verdict);
+        eprintln!("{:<7} {suite} {test}{seconds}", ending.verdict);
         if !ending.is_ok() {
-            eprintln!("       {}", ending.reason);
+            eprintln!("        {}", ending.reason);
         }
-        self.all.push(Outcome {
-            test: test.to_owned(),
-            kernel: kernel.to_owned(),
-            ending,
-        });
+        let index = self.set(suite, test, State::Ended(ending));
+        let outcome = &mut self.all[index];
+        outcome.took = took;
+        outcome.console_log = console_log.map(Path::to_owned);
+        self.last = Some(index);
+        self.save()
     }
 
     /// Takes back that the newest test passed, if it did.
     pub fn spoil_last(&mut self, ending: &Ending) {
-        if let Some(last) = self.all.last_mut().filter(|last| last.ending.is_ok()) {
+        let last = self.last.and_then(|index| self.all.get_mut(index));
+        if let Some(last) = last.filter(|last| last.state.passed()) {
             eprintln!(
-                "{:<6} {} {}: {}",
-                ending.verdict, last.kernel, last.test, ending.reason
+                "{:<7} {} {}: {}",
+                ending.verdict, last.suite, last.test, ending.reason
             );
-            last.ending = ending.clone();
+            last.state = State::Ended(ending.clone());
         }
     }
 
-    /// How many passed.
-    pub fn passed(&self) -> usize {
-        self.all.len() - self.failed()
+    /// Brings the reports in files up to date.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub fn save(&self) -> Result<()> {
+        self.reports.save(self)
     }
 
-    /// How many did not, for whatever reason.
-    pub fn failed(&self) -> usize {
-        self.all
-            .iter()
-            .filter(|outcome| !outcome.ending.is_ok())
-            .count()
+    /// The last word: reports that go to standard output are printed.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub fn finish(&self) -> Result<()> {
+        self.save()?;
+        self.reports.print(self)
     }
+
+    /// Which suites there are, each once, in the order of the plan.
+    pub fn suites(&self) -> Vec<&str> {
+        distinct(self.all.iter().map(|outcome| outcome.suite.as_str()))
+    }
+
+    /// Which tests there are, each once.
+    pub fn tests(&self) -> Vec<&str> {
+        distinct(self.all.iter().map(|outcome| outcome.test.as_str()))
+    }
+
+    /// The tests of one suite.
+    pub fn of_suite<'a>(&'a self, suite: &'a str) -> impl Iterator<Item = &'a Outcome> + Clone {
+        self.all.iter().filter(move |other| other.suite == suite)
+    }
+
+    /// Sets where a test stands, and returns its place.
+    fn set(&mut self, suite: &str, test: &str, state: State) -> usize {
+        let known = |other: &Outcome| other.suite == suite && other.test == test;
+        if let Some(index) = self.all.iter().position(known) {
+            self.all[index].state = state;
+            return index;
+        }
+        self.all.push(Outcome {
+            suite: suite.to_owned(),
+            test: test.to_owned(),
+            state,
+            took: None,
+            console_log: None,
+        });
+        self.all.len() - 1
+    }
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = Vec::new();
+    for name in names {
+        if !seen.contains(&name) {
+            seen.push(name);
+        }
+    }
+    seen
 }
 
 /// A kernel's name with its flavour.
@@ -79,57 +267,87 @@ pub fn label(kernel: &Kernel) -> String {
     }
 }
 
-impl Outcomes {
-    /// What `of` gives, each once, in the order of running.
-    fn distinct<'a>(&'a self, of: impl Fn(&'a Outcome) -> &'a str) -> Vec<&'a str> {
-        let mut seen = Vec::new();
-        for outcome in &self.all {
-            if !seen.contains(&of(outcome)) {
-                seen.push(of(outcome));
-            }
-        }
-        seen
-    }
-}
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::verdict::Verdict;
 
-/// A table of tests and kernels, and the reasons of what failed.
-impl fmt::Display for Outcomes {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kernels = self.distinct(|outcome| &outcome.kernel);
-        let mut head = vec![("test", Align::Left)];
-        head.extend(kernels.iter().map(|&kernel| (kernel, Align::Left)));
-        let mut table = Table::new(&head);
-        for test in self.distinct(|outcome| &outcome.test) {
-            let verdicts = kernels.iter().map(|&kernel| {
-                let outcome = self
-                    .all
-                    .iter()
-                    .find(|outcome| outcome.test == test && outcome.kernel == kernel);
-                outcome.map_or(Field::styled("–", Style::Dim), verdict)
-            });
-            table.row(std::iter::once(test.into()).chain(verdicts));
+    /// One test of each kind of outcome, two of them as of an interrupted run.
+    pub fn of_every_kind() -> Outcomes {
+        let mut outcomes = Outcomes::new(Timestamp::UNIX_EPOCH, Reports::default());
+        for test in ["passes", "splats", "hangs", "breaks", "never-comes", "lost"] {
+            outcomes.plan("7.3:debug", test);
         }
-        table.fmt(formatter)?;
-        for outcome in self.all.iter().filter(|outcome| !outcome.ending.is_ok()) {
-            let Ending { verdict, reason } = &outcome.ending;
-            let verdict = Style::Bad.paint(verdict.name());
-            writeln!(
-                formatter,
-                "\n  {verdict} {} on {}",
-                outcome.test, outcome.kernel
-            )?;
-            for line in reason.lines() {
-                writeln!(formatter, "    {line}")?;
-            }
-        }
-        Ok(())
+        outcomes.plan("6.12", "passes");
+        outcomes.skip("6.12", "splats", "needs a debug kernel");
+        outcomes.not_run("7.3:debug", "lost", "the guest was gone");
+        let mut end = |suite, test, ending, log: Option<&Path>| {
+            let ended = Ended {
+                suite,
+                test,
+                ending,
+                took: Some(Duration::from_millis(1250)),
+                console_log: log,
+            };
+            outcomes.ended(ended).unwrap();
+        };
+        let log = Path::new("results/logs/run/7.3-debug.console.log");
+        end("7.3:debug", "passes", Ending::ok(), Some(log));
+        end(
+            "7.3:debug",
+            "splats",
+            Ending::bad(
+                Verdict::Splat,
+                "KASAN: <use> & \"free\" # SKIP\nsecond line\u{1b}",
+            ),
+            Some(log),
+        );
+        end(
+            "7.3:debug",
+            "hangs",
+            Ending::bad(Verdict::Hang, "no sign of life for 240 s"),
+            Some(log),
+        );
+        end(
+            "7.3:debug",
+            "breaks",
+            Ending::bad(Verdict::Infra, "QEMU is missing"),
+            None,
+        );
+        end("6.12", "passes", Ending::ok(), None);
+        outcomes
     }
-}
 
-fn verdict(outcome: &Outcome) -> Field {
-    let style = match outcome.ending.verdict {
-        Verdict::Ok => Style::Good,
-        _ => Style::Bad,
-    };
-    Field::styled(outcome.ending.verdict.name(), style)
+    #[test]
+    fn what_did_not_run_is_no_pass() {
+        let outcomes = of_every_kind();
+        let tally = Tally::of(outcomes.all());
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 2,
+                failed: 3,
+                skipped: 1,
+                not_run: 2
+            }
+        );
+        assert!(!tally.is_well());
+        let mut planned = Outcomes::new(Timestamp::UNIX_EPOCH, Reports::default());
+        planned.plan("7.3", "a");
+        assert!(!Tally::of(planned.all()).is_well());
+    }
+
+    #[test]
+    fn the_last_pass_can_be_taken_back() {
+        let mut outcomes = of_every_kind();
+        outcomes.spoil_last(&Ending::bad(Verdict::Panic, "too late"));
+        let last = outcomes.of_suite("6.12").next().unwrap();
+        assert_eq!(last.state.word(), "panic");
+        // What is bad already keeps its own reason.
+        outcomes.spoil_last(&Ending::bad(Verdict::Splat, "later still"));
+        assert_eq!(
+            outcomes.of_suite("6.12").next().unwrap().state.word(),
+            "panic"
+        );
+    }
 }

@@ -16,12 +16,12 @@ use crate::bench::{self, Lab};
 use crate::guest::protocol::Sabotage;
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
-use crate::paths;
 use crate::plan::{Filter, Plan};
 use crate::results::file::ResultsFile;
 use crate::results::record::{Results, Selection};
 use crate::scenario::{Mode, ScenarioFile};
 use crate::table::Style;
+use crate::{json, paths};
 
 pub use checks::{Check, Finding};
 
@@ -106,8 +106,7 @@ impl SelfcheckCommand {
                 trusted,
                 checks: &findings,
             };
-            let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-            println!("{json}");
+            json::print(&report)?;
         } else {
             findings.iter().for_each(|finding| print!("{finding}"));
             println!("\n{}", verdict(trusted));
