@@ -17,7 +17,7 @@ use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
 use crate::guest_root::{self, ModuleFiles};
 use crate::interrupt::Interrupt;
 use crate::paths;
-use crate::qemu::{self, Accelerator};
+use crate::qemu::{self, Accelerator, Lens};
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
@@ -90,6 +90,8 @@ pub struct Boot<'a> {
     pub modules: Option<&'a ModuleFiles>,
     /// When to give up.
     pub deadlines: Deadlines,
+    /// The plugin that watches its instructions, if one does.
+    pub lens: Option<&'a Lens>,
     /// Where the console goes.
     pub console_log: &'a Path,
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::boot::{Boot, Deadlines};
 use crate::guest::protocol::{Order, Work, EVENT_PREFIX, VERSION};
 use crate::interrupt::Interrupt;
-use crate::qemu::Accelerator;
+use crate::qemu::{Accelerator, Lens};
 use crate::virtme::Virtme;
 
 /// Boot a kernel, have the agent do one piece of work, and tell how it ended
@@ -35,6 +35,9 @@ pub struct BootCommand {
     /// Count instructions instead of time
     #[arg(long)]
     icount: bool,
+    /// Load the lens, a plugin of QEMU's, with the settings in this JSON file
+    #[arg(long, value_name = "FILE")]
+    lens: Option<PathBuf>,
 }
 
 impl BootCommand {
@@ -50,6 +53,7 @@ impl BootCommand {
             work,
         };
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
+        let lens = self.lens.as_deref().map(Lens::with_settings).transpose()?;
         let boot = Boot {
             kernel: &kernel,
             arguments: &[],
@@ -62,6 +66,7 @@ impl BootCommand {
             order: &order,
             modules: None,
             deadlines: Deadlines::PLAIN,
+            lens: lens.as_ref(),
             console_log: &self.log,
         };
         let booted = boot.run(&Virtme::find()?, &Interrupt::install()?, &mut |event| {

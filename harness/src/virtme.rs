@@ -73,9 +73,14 @@ impl Virtme {
             cpus,
             accelerator,
             order,
+            lens,
             ..
         } = *boot;
-        for path in [kernel, root] {
+        let plugin = lens.map(|lens| [lens.plugin.as_path(), &lens.settings]);
+        for path in [kernel, root]
+            .into_iter()
+            .chain(plugin.into_iter().flatten())
+        {
             let text = path.to_string_lossy();
             if !text
                 .chars()
@@ -103,7 +108,11 @@ impl Virtme {
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
-        let qemu = accelerator.qemu_arguments();
+        let mut qemu = accelerator.qemu_arguments();
+        if let Some(lens) = lens {
+            qemu += " ";
+            qemu += &lens.qemu_arguments();
+        }
         add(&[&format!(
             "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}"
         )]);

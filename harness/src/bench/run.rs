@@ -245,6 +245,7 @@ impl<'a> Run<'a> {
             order: &order,
             modules: kernel.modules.as_ref(),
             deadlines: Deadlines::PLAIN.for_flows(&order),
+            lens: None,
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));

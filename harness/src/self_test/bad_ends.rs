@@ -133,6 +133,7 @@ fn expect(
             silence: SILENCE_DEADLINE,
             ..usual
         },
+        lens: None,
         console_log: &bench.logs.join(format!("{name}.console.log")),
     };
     let ending = boot

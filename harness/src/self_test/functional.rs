@@ -51,6 +51,7 @@ pub fn run(
         } else {
             Deadlines::PLAIN
         },
+        lens: None,
         console_log: &bench.logs.join(log),
     };
     eprintln!(
