@@ -27,7 +27,7 @@ use super::protocol::{
 };
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
-use exchange::exchange;
+use exchange::{exchange, Treatment};
 use first_packet::first_packet;
 use router::{router, waits};
 pub use verify::verify;
@@ -119,7 +119,10 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         &probe,
         traffic,
         target,
-        cell.mischief,
+        Treatment {
+            mischief: cell.mischief,
+            is_watched: true,
+        },
         delivery,
         &mut || {
             if cell.subject.redirects() && crowd {
@@ -197,7 +200,7 @@ fn calibrate(layout: &Layout, probe: &Probe, traffic: &Traffic) -> Result<Snapsh
         probe,
         &traffic,
         target,
-        None,
+        Treatment::default(),
         &mut delivery,
         &mut || Ok(()),
     );

@@ -9,6 +9,7 @@ use anyhow::{anyhow, Result};
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
 use super::super::layout::Layout;
+use super::super::marks;
 use super::super::open_loop::{Generator, Stream};
 use super::super::probe::{Probe, Snapshot};
 use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
@@ -20,6 +21,33 @@ use crate::histogram::{Histogram, Recorder};
 
 /// Packets of an open loop before those that are measured.
 const LEAD_IN: u32 = 64;
+
+/// What there is about an exchange of packets beside its traffic.
+#[derive(Clone, Copy, Default)]
+pub struct Treatment {
+    /// What the server does to its answers.
+    pub mischief: Option<Mischief>,
+    /// Whether the lens looks on.
+    pub is_watched: bool,
+}
+
+impl Treatment {
+    /// Those that are measured come next but for what goes before them.
+    fn prepare(self) {
+        if self.is_watched {
+            marks::prepare();
+        }
+    }
+
+    /// Those that are measured are sent by `send`.
+    fn measured<T>(self, send: impl FnOnce() -> T) -> T {
+        if self.is_watched {
+            marks::window(send)
+        } else {
+            send()
+        }
+    }
+}
 
 /// What one exchange of packets showed.
 pub struct Exchanged {
@@ -37,7 +65,7 @@ pub fn exchange(
     probe: &Probe,
     traffic: &Traffic,
     target: Target,
-    mischief: Option<Mischief>,
+    treatment: Treatment,
     delivery: &mut Delivery,
     established: &mut dyn FnMut() -> Result<(), Stop>,
 ) -> Result<Exchanged, Stop> {
@@ -63,7 +91,7 @@ pub fn exchange(
                 probe,
                 traffic,
                 measured,
-                mischief,
+                treatment,
                 delivery,
             )?;
             if !flows.are_of_the_crowd() {
@@ -83,13 +111,13 @@ pub fn exchange(
             };
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
-            in_open_loop(&mut generator, probe, traffic, &stream, delivery)
+            let mut generator = Generator::new(&wire, traffic, connections, treatment.mischief)?;
+            in_open_loop(&mut generator, probe, traffic, &stream, treatment, delivery)
         }
         Load::Search(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief)?;
+            let mut generator = Generator::new(&wire, traffic, connections, treatment.mischief)?;
             search(&mut generator, probe, traffic, goal, delivery)
         }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
@@ -102,20 +130,23 @@ fn in_closed_loop(
     probe: &Probe,
     traffic: &Traffic,
     measured: impl Iterator<Item = u32> + Clone,
-    mischief: Option<Mischief>,
+    treatment: Treatment,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
+    treatment.prepare();
     let rehearsal = measured.clone().take(REHEARSAL as usize);
     closed_loop.paced_round_trips(rehearsal, delivery, &mut |_| {})?;
-    closed_loop.misbehave(mischief);
+    closed_loop.misbehave(treatment.mischief);
     let ports = Flows::measured(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
     let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
     let mut each = Recorder::new();
     let mut ticks = 0;
-    closed_loop.paced_round_trips(measured, delivery, &mut |took| {
-        ticks += took;
-        each.record(tsc::nanoseconds(took));
+    treatment.measured(|| {
+        closed_loop.paced_round_trips(measured, delivery, &mut |took| {
+            ticks += took;
+            each.record(tsc::nanoseconds(took));
+        })
     })?;
     closed_loop.misbehave(None);
     Ok(Exchanged {
@@ -137,8 +168,10 @@ pub fn in_open_loop(
     probe: &Probe,
     traffic: &Traffic,
     stream: &Stream,
+    treatment: Treatment,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
+    treatment.prepare();
     let lead_in = Stream {
         packets: LEAD_IN,
         churn: 0,
@@ -147,7 +180,7 @@ pub fn in_open_loop(
     generator.run(&lead_in, delivery)?;
     let ports = Flows::in_all(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
-    let open = generator.run(stream, delivery)?;
+    let open = treatment.measured(|| generator.run(stream, delivery))?;
     Ok(Exchanged {
         snapshot: probe.snapshot()?,
         path: PathCost::default(),

@@ -9,7 +9,7 @@ use super::super::layout::Layout;
 use super::super::probe::Probe;
 use super::super::protocol::{Delivery, GuestCell, Load, Traffic};
 use super::super::traffic::{Stop, Target};
-use super::exchange::exchange;
+use super::exchange::{exchange, Treatment};
 use super::REHEARSAL;
 
 /// Whether packets of a burst wait for each other, so that the next one begins before all is done
@@ -45,7 +45,7 @@ pub fn router(
         probe,
         &few,
         target,
-        None,
+        Treatment::default(),
         &mut delivery,
         &mut nothing,
     )?;
