@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
+use super::marks;
 use super::pace;
 use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
 use super::responder::Responder;
@@ -108,18 +109,24 @@ impl ClosedLoop {
     /// One round trip of a burst between two ticks of the kernel's clock, again and again; tells `each`
     /// how many ticks of the time-stamp counter it took. What the kernel does once a tick only,
     /// such as renewing a time-out, is then done by the first packet of every round trip, and not
-    /// by as many packets as ticks happen to fall into the run.
+    /// by as many packets as ticks happen to fall into the run. The lens counts round trips and nothing
+    /// between them.
     pub fn paced_round_trips(
         &mut self,
         flows: impl IntoIterator<Item = u32>,
         delivery: &mut Delivery,
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
+        marks::pause();
         for flow in flows {
             pace::until_between_ticks()?;
+            marks::resume();
             let start = tsc::now();
-            self.burst(flow, delivery)?;
-            each(tsc::now() - start);
+            let result = self.burst(flow, delivery);
+            let took = tsc::now() - start;
+            marks::pause();
+            result?;
+            each(took);
         }
         Ok(())
     }

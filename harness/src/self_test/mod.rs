@@ -2,13 +2,15 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Three kinds of checks: the agent's functional tests of the module, where any splat fails them;
-//! bad ends on purpose, where anything but the right verdict fails them; and the self check, which
-//! must hold, and must not when the agent measures wrong.
+//! Four kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! bad ends on purpose, where anything but the right verdict fails them; the self check, which
+//! must hold, and must not when the agent measures wrong; and the lens, which must see what arithmetic
+//! says.
 
 mod bad_ends;
 mod functional;
 mod instrument;
+mod lens;
 mod outcome;
 
 use std::path::PathBuf;
@@ -85,7 +87,8 @@ impl TestCommand {
             .iter()
             .filter(|trial| self.wants(trial.name))
             .collect();
-        if tests.is_empty() && bad_ends.is_empty() && trials.is_empty() {
+        let lens = self.wants(lens::NAME);
+        if tests.is_empty() && bad_ends.is_empty() && trials.is_empty() && !lens {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -95,6 +98,9 @@ impl TestCommand {
             tests.iter().for_each(|test| println!("{}", test.name));
             bad_ends.iter().for_each(|end| println!("{}", end.name()));
             trials.iter().for_each(|trial| println!("{}", trial.name));
+            if lens {
+                println!("{}", lens::NAME);
+            }
             return Ok(0);
         }
         let repository = paths::repository()?;
@@ -146,6 +152,9 @@ impl TestCommand {
             let started = Instant::now();
             let ending = trial.run()?;
             outcomes.add(trial.name, "", ending, Some(started.elapsed()));
+        }
+        if lens {
+            lens::run(&bench, plainest, &mut outcomes)?;
         }
         println!("\n{outcomes}");
         if outcomes.failed() > 0 {
