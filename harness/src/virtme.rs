@@ -80,9 +80,15 @@ impl Virtme {
             cpus,
             accelerator,
             order,
+            lens,
             ..
         } = *boot;
-        for path in [kernel, root].into_iter().chain(mp_table) {
+        let plugin = lens.map(|lens| [lens.plugin.as_path(), &lens.settings]);
+        for path in [kernel, root]
+            .into_iter()
+            .chain(mp_table)
+            .chain(plugin.into_iter().flatten())
+        {
             let text = path.to_string_lossy();
             if !text
                 .chars()
@@ -121,7 +127,11 @@ impl Virtme {
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
-        let qemu = accelerator.qemu_arguments();
+        let mut qemu = accelerator.qemu_arguments();
+        if let Some(lens) = lens {
+            qemu += " ";
+            qemu += &lens.qemu_arguments();
+        }
         let table = mp_table.map_or(String::new(), |file| {
             let (file, address) = (file.display(), mp_table::ADDRESS);
             format!(" -device loader,file={file},addr={address:#x},force-raw=on")

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod flows;
+pub mod patterns;
 pub mod protocol;
 pub mod tests;
 pub mod wire;
@@ -27,6 +28,7 @@ mod fault;
 mod icmp;
 mod kmod;
 mod layout;
+mod marks;
 mod measure;
 mod memory;
 mod micro;

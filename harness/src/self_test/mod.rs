@@ -2,15 +2,17 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Three kinds of checks: the agent's functional tests of the module, where any splat fails them;
-//! bad ends on purpose, where anything but the right verdict fails them; and the self check, which
-//! must hold, and must not when the agent measures wrong.
+//! Four kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! bad ends on purpose, where anything but the right verdict fails them; the self check, which
+//! must hold, and must not when the agent measures wrong; and the lens, which must see what arithmetic
+//! says.
 
 mod bad_ends;
 mod functional;
 mod instrument;
 mod junit;
 mod ktap;
+mod lens;
 mod outcome;
 mod reports;
 mod text;
@@ -32,7 +34,7 @@ use crate::{guest, json, kvm, paths};
 
 use bad_ends::BadEnd;
 use instrument::Trial;
-use outcome::{Ended, Outcomes, Tally};
+use outcome::{label, Ended, Outcomes, Tally};
 use reports::Reports;
 use text::Text;
 
@@ -92,6 +94,7 @@ impl Bench<'_> {
 struct Selected {
     functional: Vec<GuestTest>,
     bad_ends: Vec<BadEnd>,
+    lens: bool,
     trials: Vec<Trial>,
 }
 
@@ -163,7 +166,8 @@ impl TestCommand {
         bad_ends.retain(|end| self.wants(end.name()));
         let mut trials = instrument::ALL.to_vec();
         trials.retain(|trial| self.wants(trial.name));
-        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() {
+        let lens = self.wants(lens::NAME);
+        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !lens {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -172,6 +176,7 @@ impl TestCommand {
         Ok(Selected {
             functional,
             bad_ends,
+            lens,
             trials,
         })
     }
@@ -236,8 +241,11 @@ impl Selected {
         };
         let bad_ends =
             (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
+        let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
-        functional.chain(bad_ends).chain(trials).collect()
+        (functional.chain(bad_ends).chain(lens))
+            .chain(trials)
+            .collect()
     }
 
     /// Runs all of them.
@@ -252,6 +260,9 @@ impl Selected {
         }
         for end in &self.bad_ends {
             end.plan(&plainest, outcomes);
+        }
+        if self.lens {
+            outcomes.plan(&label(first), lens::NAME);
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -282,6 +293,9 @@ impl Selected {
             if let Some(kernel) = end.choose(&plainest) {
                 end.run(bench, kernel, outcomes)?;
             }
+        }
+        if self.lens {
+            lens::run(bench, first, outcomes)?;
         }
         for trial in &self.trials {
             bench.interrupt.check()?;
