@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use jsonschema::Validator;
 use mutexlab::console::{Kind, Report};
 use mutexlab::guest::protocol::{
-    Delivery, Ends, Family, HookCost, Load, Measurement, PathCost, Payload, Popularity, Protocol,
-    Subject, Traffic, Way,
+    Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost, Payload,
+    Popularity, Protocol, Subject, Traffic, Way,
 };
 use mutexlab::histogram::Histogram;
 use mutexlab::results::closure::Closure;
@@ -62,7 +62,10 @@ fn measurement(path_ticks: u64) -> Measurement {
         },
         original: cost.clone(),
         reply: cost,
-        first_packet: Some(6000),
+        first_packet: Some(FirstPacket {
+            median: 6000,
+            p10: 5900,
+        }),
         flow_memory: Some(640_000),
         router: None,
         path: PathCost {

@@ -2,7 +2,9 @@
 
 //! Results that nobody measured, of any plan.
 
-use mutexlab::guest::protocol::{Delivery, GuestCell, HookCost, Measurement, PathCost};
+use mutexlab::guest::protocol::{
+    Delivery, FirstPacket, GuestCell, HookCost, Measurement, PathCost,
+};
 use mutexlab::histogram::Histogram;
 use mutexlab::plan::{Plan, PlannedBoot};
 use mutexlab::qemu::Accelerator;
@@ -74,7 +76,10 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         delivery: Delivery::default(),
         original: cost.clone(),
         reply: cost.clone(),
-        first_packet: Some(6_000 + base),
+        first_packet: Some(FirstPacket {
+            median: 6_000 + base,
+            p10: 5_900 + base,
+        }),
         flow_memory: None,
         router: None,
         path: PathCost {
