@@ -29,6 +29,7 @@ mod layout;
 mod marks;
 mod measure;
 mod memory;
+mod memory_map;
 mod micro;
 mod mischief;
 mod monitor;
