@@ -26,6 +26,7 @@ mod json;
 pub mod kernel;
 pub mod kmod;
 pub mod kvm;
+pub mod lens;
 pub mod merge;
 pub mod mp_table;
 pub mod paths;

@@ -32,6 +32,7 @@ use crate::{json, paths, summary};
     mutexlab bench --filter module/forward     Only the cells with this in their names\n  \
     mutexlab bench --filter '!module/'         Only those without\n  \
     mutexlab bench --shard 2/5                 The second of five parts; `merge` joins them\n  \
+    mutexlab bench --lens                      Count misses and lines of memory, too\n  \
     mutexlab bench --resume                    Finish the newest run that was cut short\n  \
     mutexlab bench --json | jq '.cells[].id'   The results for a program\n\n\
 Exit codes: 0 if all is well, 1 if a cell ended badly, 2 if the bench could not run, 130 if interrupted.")]
@@ -60,6 +61,9 @@ pub struct BenchCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// Have the lens look on, also if the scenario does not ask for it: docs/lens.md
+    #[arg(long)]
+    lens: bool,
     /// Measure the proxy of another work tree of this repository, with the harness and probe of this
     #[arg(long, value_name = "DIRECTORY")]
     module_source: Option<PathBuf>,
@@ -73,7 +77,10 @@ impl BenchCommand {
     /// written, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
         let repository = paths::repository()?;
-        let scenario = ScenarioFile::load(&self.scenario)?;
+        let mut scenario = ScenarioFile::load(&self.scenario)?;
+        if self.lens {
+            scenario.look()?;
+        }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         let resumed = self.resumed(&repository, &scenario)?;
         let selection = match &resumed {
@@ -99,7 +106,7 @@ impl BenchCommand {
         )?;
         let mut results = match resumed {
             Some(results) => {
-                check_conditions(&lab, &results)?;
+                check_conditions(&lab, &scenario, &results)?;
                 results
             }
             None => ResultsFile::create(
@@ -201,8 +208,16 @@ fn select(plan: &mut Plan, scenario: &str, selection: &Selection) -> Result<()> 
 }
 
 /// Fails unless a run can be gone on with: all that numbers depend on has to be as it was.
-fn check_conditions(lab: &Lab<'_>, results: &ResultsFile) -> Result<()> {
-    let differences = lab.closure.differences(&results.results().closure)?;
+fn check_conditions(
+    lab: &Lab<'_>,
+    scenario: &ScenarioFile,
+    results: &ResultsFile,
+) -> Result<()> {
+    let mut differences = lab.closure.differences(&results.results().closure)?;
+    let (then, now) = (results.results().lens, scenario.scenario.lens);
+    if then != now {
+        differences.push(format!("the lens: then {then:?}, now {now:?}"));
+    }
     if !differences.is_empty() {
         bail!(
             "{} cannot be finished: it was begun under other conditions, and its numbers would \

@@ -30,7 +30,8 @@ pub struct Difference<'a> {
     pub cells: usize,
     /// Those of them of which anything has changed.
     pub changed_cells: usize,
-    /// What was found, by what matters: ends of cells, exact metrics by relative size, sampled ones.
+    /// What was found, by what matters: ends of cells, exact metrics by relative size, modelled
+    /// ones, sampled ones.
     pub findings: Vec<Finding<'a>>,
     /// Sampled metrics that too few boots tell of.
     pub undecided: usize,

@@ -15,6 +15,7 @@ use std::thread;
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::lens::machine::Machine;
 use crate::plan::{Filter, Plan};
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
@@ -37,6 +38,8 @@ pub struct Run {
     pub started: String,
     /// Which cells were chosen, unless all were.
     pub filter: Option<Filter>,
+    /// The caches that the lens modelled, if it looked on.
+    pub lens: Option<Machine>,
     /// Everything that the numbers depend on.
     pub closure: Closure,
     /// What the metrics are, in the order in which the file first names them.
@@ -153,6 +156,7 @@ impl Run {
             mode: other.mode,
             started: other.started.clone(),
             filter: other.filter.clone(),
+            lens: other.lens,
             closure: other.closure.clone(),
             definitions: Vec::new(),
             cells: BTreeMap::new(),
@@ -216,6 +220,7 @@ pub(crate) mod tests {
             mode: Mode::Virtual,
             started: "2026-11-24T00:00:00Z".into(),
             filter: None,
+            lens: None,
             closure: closure(),
             definitions: Vec::new(),
             cells: BTreeMap::new(),

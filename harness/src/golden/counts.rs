@@ -9,6 +9,7 @@ use std::str::FromStr;
 use anyhow::{bail, Context, Result};
 
 use crate::compare::run::{Cell, CellBoot, Definition, Run};
+use crate::lens::metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
 use crate::results::metrics::{
     Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
 };
@@ -17,7 +18,7 @@ use crate::verdict::Verdict;
 
 /// The metrics that are kept, as far as they are exact: what tells of a change and is no sum of
 /// others.
-const METRICS: [&str; 10] = [
+const METRICS: [&str; 13] = [
     HOOK_MEAN,
     FIRST_PACKET,
     FIRST_PACKET_P10,
@@ -28,6 +29,9 @@ const METRICS: [&str; 10] = [
     "hook.reply.p99.9",
     "hook.reply.max",
     MEMORY_PER_FLOW,
+    INSTRUCTIONS,
+    OURS_LINES,
+    OURS_SHARED_WRITTEN,
 ];
 
 /// What stands on top of every file.

@@ -32,8 +32,8 @@ use crate::histogram::{Histogram, Recorder};
 /// Measures a cell, in namespaces of its own.
 pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
-    if cell.ballast.is_some() || cell.mischief.is_some() {
-        return Err(anyhow!("ballast and mischief are for traffic on the wire").into());
+    if cell.ballast.is_some() || cell.mischief.is_some() || cell.lens {
+        return Err(anyhow!("ballast, mischief and the lens are for traffic on the wire").into());
     }
     let layout = Layout::new()?;
     cut_segments(&layout)?;
@@ -77,6 +77,7 @@ pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<
         received: Vec::new(),
         chains,
         counters,
+        memory_map: None,
     })
 }
 

@@ -20,6 +20,7 @@ use super::closed_loop::ClosedLoop;
 use super::conntrack;
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::memory_map;
 use super::offload::{self, Offload};
 use super::open_loop;
 use super::pace::Pace;
@@ -165,6 +166,8 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     if !cell.subject.tracks_connections() {
         conntrack::ensure_none(&layout.router)?;
     }
+    // Last of all, while what was measured is still there.
+    let memory_map = memory_map::of(cell)?;
     installed
         .down(&layout.router)
         .map_err(|error| blame(cell.subject, error))?;
@@ -194,6 +197,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         received: measured.received,
         chains,
         counters,
+        memory_map,
     })
 }
 

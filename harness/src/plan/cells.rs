@@ -34,6 +34,7 @@ pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCe
                 ballast: None,
                 mischief: None,
                 sabotage: None,
+                lens: scenario.lens.is_some(),
             }));
         }
     }

@@ -26,6 +26,7 @@ fn scenario() -> Scenario {
         .into(),
         combine: Combine::Full,
         exclude: Vec::new(),
+        lens: None,
         traffic: TrafficMatrix {
             ways: Values(vec![Way::Forward, Way::Local]),
             families: Values(vec![Family::V4, Family::V6]),

@@ -122,6 +122,7 @@ mod tests {
                 .iter()
                 .map(|&(name, count)| (name.to_owned(), count))
                 .collect(),
+            memory_map: None,
         }
     }
 

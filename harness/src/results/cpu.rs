@@ -102,6 +102,7 @@ mod tests {
             received: Vec::new(),
             chains: None,
             counters: BTreeMap::new(),
+            memory_map: None,
         };
         let clock = Clock {
             mode: Mode::Virtual,

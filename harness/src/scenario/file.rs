@@ -50,6 +50,15 @@ impl ScenarioFile {
         })
     }
 
+    /// Has the lens look on, if it does not already.
+    ///
+    /// # Errors
+    /// If it cannot look on what this asks for.
+    pub fn look(&mut self) -> Result<()> {
+        self.scenario.lens.get_or_insert_default();
+        self.scenario.check().map_err(|fault| self.explain(&fault))
+    }
+
     /// `fault` with its place in the text.
     pub fn explain(&self, fault: &Fault) -> anyhow::Error {
         fault.explain(&self.text, &self.file)

@@ -25,6 +25,7 @@ pub use traffic::TrafficMatrix;
 pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;
+use crate::lens::machine::Machine;
 use crate::traffic::{Ends, Family, Payload, Protocol, Way};
 
 /// What a scenario's file says.
@@ -55,6 +56,8 @@ pub struct Scenario {
     /// Cells that are left out.
     #[serde(default)]
     pub exclude: Vec<Exclusion>,
+    /// The caches that the lens models. It looks on if this is there, be it empty.
+    pub lens: Option<Machine>,
     /// The packets.
     pub traffic: TrafficMatrix,
 }

@@ -70,6 +70,7 @@ fn results(cells: Vec<CellRecord>) -> Results {
         started: String::new(),
         filter: None,
         shard: None,
+        lens: None,
         closure: Closure {
             commit: String::new(),
             dirty: false,

@@ -13,6 +13,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Cell, CellBoot, Definition, Run};
+use crate::lens::machine::Machine;
 use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
@@ -29,6 +30,8 @@ pub struct File<T> {
     mode: Mode,
     started: String,
     filter: Option<Filter>,
+    #[serde(default)]
+    lens: Option<Machine>,
     closure: Closure,
     cells: Cells<T>,
 }
@@ -42,6 +45,7 @@ impl<T> File<T> {
             mode: self.mode,
             started: self.started,
             filter: self.filter,
+            lens: self.lens,
             closure: self.closure,
             definitions: self.cells.definitions.known,
             cells: self.cells.cells,
