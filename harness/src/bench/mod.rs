@@ -208,11 +208,7 @@ fn select(plan: &mut Plan, scenario: &str, selection: &Selection) -> Result<()> 
 }
 
 /// Fails unless a run can be gone on with: all that numbers depend on has to be as it was.
-fn check_conditions(
-    lab: &Lab<'_>,
-    scenario: &ScenarioFile,
-    results: &ResultsFile,
-) -> Result<()> {
+fn check_conditions(lab: &Lab<'_>, scenario: &ScenarioFile, results: &ResultsFile) -> Result<()> {
     let mut differences = lab.closure.differences(&results.results().closure)?;
     let (then, now) = (results.results().lens, scenario.scenario.lens);
     if then != now {

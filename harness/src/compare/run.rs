@@ -261,6 +261,7 @@ pub(crate) mod tests {
                     protocol: Protocol::Udp,
                     payload: Payload::Bytes(64),
                     flows: 1,
+                    spread: None,
                     popularity: Popularity::Uniform,
                     load: Load::Closed {
                         round_trips: 10,

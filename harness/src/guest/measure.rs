@@ -215,7 +215,14 @@ fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     };
     let mut delivery = Delivery::default();
     let target = Target::Original;
-    let exchanged = exchange(rig, &traffic, target, Treatment::default(), &mut delivery, &mut || Ok(()));
+    let exchanged = exchange(
+        rig,
+        &traffic,
+        target,
+        Treatment::default(),
+        &mut delivery,
+        &mut || Ok(()),
+    );
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),

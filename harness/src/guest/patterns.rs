@@ -13,7 +13,8 @@ use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
 use nix::unistd::{getppid, Pid};
 use serde::{Deserialize, Serialize};
 
-use super::{marks, pace, tsc};
+use super::pace::Pace;
+use super::{marks, tsc};
 
 /// Where the lines lie that are accessed: a place that programs do not use.
 pub const BUFFER: u64 = 0x6000_0000_0000;
@@ -95,7 +96,7 @@ impl Pattern {
         let words = buffer()?;
         marks::prepare();
         // The lens is ready when its guest has done something else for a while.
-        pace::until_between_ticks()?;
+        Pace::BetweenTicks.wait()?;
         match self {
             Self::Instructions(count) => Ok(watch(|| execute(count))),
             Self::SystemCalls(count) => Ok(watch(|| {

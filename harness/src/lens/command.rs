@@ -19,7 +19,7 @@ use crate::commit::{Repository, WorkTree};
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
 use crate::paths;
-use crate::plan::Plan;
+use crate::plan::{Filter, Plan};
 use crate::results::file::ResultsFile;
 use crate::results::record::Selection;
 use crate::scenario::ScenarioFile;
@@ -45,9 +45,9 @@ pub struct LensCommand {
     /// The scenario whose cells are run
     #[arg(value_name = "SCENARIO", default_value = "scenarios/quick.toml")]
     scenario: PathBuf,
-    /// Only cells with this in their names
+    /// Only cells with this in their names, or with '!' before it those without
     #[arg(long, value_name = "PART")]
-    cell: Option<String>,
+    cell: Option<Filter>,
     /// Where everything is written
     #[arg(long, short, value_name = "DIRECTORY", default_value = "target/lens")]
     output: PathBuf,
@@ -162,11 +162,11 @@ impl LensCommand {
         scenario.look()?;
         scenario.scenario.boots = 1;
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        if let Some(part) = &self.cell {
-            plan.retain(|_, cell| cell.id.contains(part));
+        if let Some(filter) = &self.cell {
+            plan.retain(|_, cell| filter.admits(&cell.id));
             if plan.boots.is_empty() {
                 bail!(
-                    "no cell of {} has {part:?} in its name: `mutexlab bench --plan {}` lists them",
+                    "no cell of {} is of the filter {filter}: `mutexlab bench --plan {}` lists them",
                     scenario.name,
                     self.scenario.display()
                 );

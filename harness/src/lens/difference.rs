@@ -12,7 +12,7 @@ use super::analysis::{Analysis, Function};
 use super::cycles::WEIGHTS;
 use super::functions::{rows, View};
 use super::text::function_name;
-use crate::compare::difference::{MIN_EFFECT, MIN_MODELLED};
+use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
 use crate::table::{decimals, Align, Table};
 
 /// A number for each packet, on both sides.

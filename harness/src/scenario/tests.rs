@@ -172,6 +172,40 @@ fn bad_numbers_of_flows_are_shown_where_they_are() {
 }
 
 #[test]
+fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
+    let good = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1]");
+    assert!(parse(&good, "a.toml").is_ok());
+    let key = "14:17: flows are spread over CPUs in closed loops";
+    for (from, to, part) in [
+        (
+            "[1]\nround",
+            "[2, 0]\nround",
+            "14:21: 0 flows for each of 1 CPUs",
+        ),
+        ("[1]\nround", "[1000001]\nround", "14:18: 1000001 flows for"),
+        ("[1]\nround", "[]\nround", "traffic.flows-per-cpu is empty"),
+        (
+            "[1]\nround",
+            "[1, 1]\nround",
+            "traffic.flows-per-cpu lists 1 twice",
+        ),
+        (
+            "[1]\nsubjects",
+            "[1, 64]\nsubjects",
+            "15:15: 10 round trips do not reach each of 64 CPUs",
+        ),
+        ("[\"forward\"]", "[\"forward\", \"local\"]", key),
+        ("warm-up", "burst = 2\nwarm-up", key),
+        ("warm-up", "rates = [1]\npackets = 1\nwarm-up", key),
+    ] {
+        let text = good.replace(from, to);
+        assert_ne!(text, good, "{from:?} does not occur");
+        let error = format!("{:#}", parse(&text, "a.toml").unwrap_err());
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn bursts_are_of_one_flow_of_forwarded_udp() {
     assert_eq!(parse(GOOD, "a.toml").unwrap().traffic.burst, 1);
     let text = GOOD.replace("[64]", "[64]\nflows = [1]\nburst = 128");
@@ -230,40 +264,6 @@ fn the_scenarios_of_the_repository_are_good() {
 }
 
 proptest! {
-    #[test]
-    fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
-        let good = GOOD.replace("[64]", "[64]\nflows-per-cpu = [1]");
-        assert!(parse(&good, "a.toml").is_ok());
-        let key = "14:17: flows are spread over CPUs in closed loops";
-        for (from, to, part) in [
-            (
-                "[1]\nround",
-                "[2, 0]\nround",
-                "14:21: 0 flows for each of 1 CPUs",
-            ),
-            ("[1]\nround", "[1000001]\nround", "14:18: 1000001 flows for"),
-            ("[1]\nround", "[]\nround", "traffic.flows-per-cpu is empty"),
-            (
-                "[1]\nround",
-                "[1, 1]\nround",
-                "traffic.flows-per-cpu lists 1 twice",
-            ),
-            (
-                "[1]\nsubjects",
-                "[1, 64]\nsubjects",
-                "15:15: 10 round trips do not reach each of 64 CPUs",
-            ),
-            ("[\"forward\"]", "[\"forward\", \"local\"]", key),
-            ("warm-up", "burst = 2\nwarm-up", key),
-            ("warm-up", "rates = [1]\npackets = 1\nwarm-up", key),
-        ] {
-            let text = good.replace(from, to);
-            assert_ne!(text, good, "{from:?} does not occur");
-            let error = format!("{:#}", parse(&text, "a.toml").unwrap_err());
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
     #[test]
     fn any_damage_is_explained(
         at: prop::sample::Index,

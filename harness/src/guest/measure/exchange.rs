@@ -89,8 +89,14 @@ pub fn exchange(
     match traffic.load {
         Load::Closed { .. } => {
             let measured = flows.picks().take(traffic.load.packets() as usize);
-            let exchanged =
-                in_closed_loop(&mut closed_loop, rig, traffic, measured, treatment, delivery)?;
+            let exchanged = in_closed_loop(
+                &mut closed_loop,
+                rig,
+                traffic,
+                measured,
+                treatment,
+                delivery,
+            )?;
             if !flows.are_of_the_crowd() {
                 closed_loop.close(0, delivery)?;
             }
@@ -108,7 +114,8 @@ pub fn exchange(
             };
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
             in_open_loop(
                 &mut generator,
                 &rig.probe,
@@ -121,13 +128,15 @@ pub fn exchange(
         Load::Search(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
             search(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::BackToBack(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
             back_to_back(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),

@@ -85,6 +85,7 @@ fn measure(setup: &Setup, delivery: &mut Delivery) -> Result<Vec<Test>, Stop> {
         protocol: Protocol::Udp,
         payload: Payload::Bytes(64),
         flows: 1,
+        spread: None,
         popularity: Popularity::Uniform,
         load: Load::BackToBack(GOAL),
         warm_up: 0,
