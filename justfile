@@ -42,6 +42,10 @@ report *args: build
 claims *args: build
     {{mutexlab}} claims "$@"
 
+# See where the instructions and cache lines of a packet go: `just lens scenarios/quick.toml --cell module/forward-v4-udp`
+lens *args: build
+    {{mutexlab}} lens "$@"
+
 # Run all tests: on the host, and in guests with the kernel's checkers on
 test *args: build
     cargo test --workspace

@@ -65,6 +65,16 @@ impl Deadlines {
         }
     }
 
+    /// So many times as long.
+    #[must_use]
+    pub fn times(self, times: u32) -> Self {
+        Self {
+            up: self.up * times,
+            silence: self.silence * times,
+            total: self.total * times,
+        }
+    }
+
     /// For a kernel with sanitizers and validators, several times as slow.
     pub const DEBUG: Self = Self {
         up: Duration::from_secs(240),

@@ -16,6 +16,7 @@ use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
 use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
+use crate::lens::command::LensCommand;
 use crate::merge::MergeCommand;
 use crate::paths;
 use crate::report::command::ReportCommand;
@@ -37,6 +38,7 @@ use crate::selfcheck::SelfcheckCommand;
         mutexlab bench --plan       Only say what would be measured\n  \
         mutexlab compare HEAD       What your changes cost\n  \
         mutexlab report             Write what was measured as a page with plots\n  \
+        mutexlab lens               Where the instructions and cache lines of a packet go\n  \
         mutexlab test               Run all tests that need a guest\n  \
         mutexlab image list         The kernels, and which are built\n  \
         mutexlab doctor             What this machine lacks, and how to mend it"
@@ -55,6 +57,7 @@ enum Command {
     Merge(MergeCommand),
     Report(ReportCommand),
     Claims(ClaimsCommand),
+    Lens(LensCommand),
     Test(TestCommand),
     Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
@@ -84,6 +87,7 @@ impl Cli {
             Command::Merge(command) => command.run(),
             Command::Report(command) => command.run().map(|()| 0),
             Command::Claims(command) => command.run(),
+            Command::Lens(command) => command.run(),
             Command::Test(command) => command.run(),
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),

@@ -148,6 +148,11 @@ impl Kernel {
         self.directory.join(BZIMAGE)
     }
 
+    /// The image with its symbols, which are at the addresses where it runs: no kernel here moves itself.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.directory.join("vmlinux")
+    }
+
     /// What it is told beside what every kernel is.
     pub const fn arguments(&self) -> &'static [&'static str] {
         if self.debug {

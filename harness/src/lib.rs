@@ -24,6 +24,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod kmod;
 pub mod kvm;
+pub mod lens;
 pub mod merge;
 pub mod paths;
 pub mod plan;

@@ -114,6 +114,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         cores: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 4)].into(),
+        memory_map: None,
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod bytes;
 pub mod histogram;
 pub mod marks;
+pub mod memory;
 pub mod micro;
 pub mod monitor;
 pub mod probe;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `mutex_probe.ko`: measures what the netfilter hooks on a packet's way cost, whoever's they are.
+//! `mutex_probe.ko`: measures what the netfilter hooks on a packet's way cost, whoever's they are, and
+//! tells what memory is used for.
 
 use kernel::c_str;
 use kernel::prelude::*;
@@ -18,6 +19,7 @@ mod datapath;
 mod sys;
 
 mod ballast;
+mod memory;
 mod meter;
 mod micro;
 mod spans;
@@ -25,6 +27,7 @@ mod spans;
 use abi::micro::IOC_MICRO;
 use abi::probe::Filter;
 use ballast::Ballast;
+use memory::MemoryDevice;
 use meter::Meter;
 use sys::device::{self, ToUser};
 use sys::net::Namespace;
@@ -36,12 +39,15 @@ sys::version::kernel_module! {
 
 struct ProbeModule {
     _device: device::Registered<ProbeDevice>,
+    _memory: device::Registered<MemoryDevice>,
 }
 
 impl kernel::Module for ProbeModule {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let device = device::Registered::new(module, c_str!("mutex_probe"), ProbeDevice)?;
-        Ok(Self { _device: device })
+        Ok(Self {
+            _device: device::Registered::new(module, c_str!("mutex_probe"), ProbeDevice)?,
+            _memory: device::Registered::new(module, c_str!("mutex_memory"), MemoryDevice)?,
+        })
     }
 }
 

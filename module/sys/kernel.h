@@ -133,6 +133,7 @@ u32 mxp_receiving_round(void);
 u64 mxp_interrupts(void);
 u32 mxp_random(void);
 
+#include "memory.h"
 #include "micro.h"
 
 #endif

@@ -132,6 +132,8 @@ pub struct Line {
     pub physical: u64,
     /// The virtual address by which it was first accessed.
     pub address: u64,
+    /// Where the instruction is that accessed it first; it tells whose memory is that has no name.
+    pub code: u64,
     /// Whether this is its use within the spans of packets, or outside of them.
     pub in_span: bool,
     /// By how many packets: how often it was the first access by a packet. 0 outside of spans.

@@ -46,6 +46,8 @@ struct Cpu {
 /// How a line was used, within spans or outside of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
+    /// The instruction that was the first.
+    code: u64,
     last_packet: u64,
     packets: u64,
     last_packet_writing: u64,
@@ -196,7 +198,10 @@ impl Watch {
         }
         let Data { size, is_write, .. } = data;
         let Instruction {
-            flow, is_atomic, ..
+            flow,
+            is_atomic,
+            address: code,
+            ..
         } = *self.instruction(id);
         if flow.uses_stack(is_write) && !self.calls.stack(cpu, data.address) {
             return;
@@ -215,7 +220,7 @@ impl Watch {
             };
             let line = self.line(id, physical / Caches::LINE);
             let outcome = self.memory.access(cpu, line, access);
-            self.charge_access(cpu, line, address, access, outcome);
+            self.charge_access(cpu, line, (code, address), access, outcome);
         }
     }
 
@@ -232,11 +237,12 @@ impl Watch {
         }
     }
 
+    /// The instruction at the first of both addresses accessed the other.
     fn charge_access(
         &mut self,
         cpu: usize,
         line: LineId,
-        address: u64,
+        (code, address): (u64, u64),
         access: Access,
         outcome: Outcome,
     ) {
@@ -260,6 +266,9 @@ impl Watch {
         });
         let usage = &mut used.usage[usize::from(in_span)];
         usage.costs += costs;
+        if usage.cpus == 0 {
+            usage.code = code;
+        }
         usage.cpus |= 1 << cpu;
         if in_span && usage.last_packet != packet {
             usage.last_packet = packet;
@@ -421,6 +430,7 @@ impl Watch {
                     .map(move |(in_span, usage)| Line {
                         physical,
                         address: used.address,
+                        code: usage.code,
                         in_span,
                         packets: usage.packets,
                         packets_writing: usage.packets_writing,

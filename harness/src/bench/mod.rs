@@ -31,6 +31,7 @@ use crate::{paths, summary};
     mutexlab bench --plan                      Only say what would be measured\n  \
     mutexlab bench --filter module/forward     Only the cells with this in their names\n  \
     mutexlab bench --shard 2/5                 The second of five parts; `merge` joins them\n  \
+    mutexlab bench --lens                      Count misses and lines of memory, too\n  \
     mutexlab bench --resume                    Finish the newest run that was cut short\n  \
     mutexlab bench --json | jq '.cells[].id'   The results for a program\n\n\
 Exit codes: 0 if all is well, 1 if a cell ended badly, 2 if the bench could not run, 130 if interrupted.")]
@@ -59,6 +60,9 @@ pub struct BenchCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// Have the lens look on, also if the scenario does not ask for it: docs/lens.md
+    #[arg(long)]
+    lens: bool,
     /// Measure the proxy of another work tree of this repository, with the harness and probe of this
     #[arg(long, value_name = "DIRECTORY")]
     module_source: Option<PathBuf>,
@@ -72,7 +76,10 @@ impl BenchCommand {
     /// written, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
         let repository = paths::repository()?;
-        let scenario = ScenarioFile::load(&self.scenario)?;
+        let mut scenario = ScenarioFile::load(&self.scenario)?;
+        if self.lens {
+            scenario.look()?;
+        }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         let selection = Selection {
             filter: self.filter.clone(),
@@ -166,7 +173,14 @@ impl BenchCommand {
             None => ResultsFile::newest(&directory, &scenario.name)?,
         };
         let results = ResultsFile::open(&path)?;
-        let differences = closure.differences(&results.results().closure)?;
+        let mut differences = closure.differences(&results.results().closure)?;
+        let lens = results.results().lens;
+        if lens != scenario.scenario.lens {
+            differences.push(format!(
+                "the lens: then {lens:?}, now {:?}",
+                scenario.scenario.lens
+            ));
+        }
         if !differences.is_empty() {
             bail!(
                 "{} cannot be finished: it was begun under other conditions, and its numbers would \

@@ -17,6 +17,10 @@ use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::kmod;
 use crate::kvm;
+use crate::lens;
+use crate::lens::analysis::Origin;
+use crate::lens::looker::Looker;
+use crate::lens::machine::Machine;
 use crate::plan::{Plan, PlannedBoot};
 use crate::qemu::Accelerator;
 use crate::results::closure::Closure;
@@ -34,6 +38,8 @@ pub struct Lab<'a> {
     interrupt: &'a Interrupt,
     accelerator: Accelerator,
     mode: Mode,
+    /// The machine whose caches the lens models, if it looks on.
+    machine: Option<Machine>,
     kernels: BTreeMap<String, Kernel>,
     /// What the numbers will depend on.
     pub closure: Closure,
@@ -92,6 +98,7 @@ impl<'a> Lab<'a> {
             interrupt,
             accelerator,
             mode,
+            machine: scenario.scenario.lens,
             kernels,
             closure,
         })
@@ -100,6 +107,16 @@ impl<'a> Lab<'a> {
     fn relative(&self, path: &Path) -> String {
         let path = path.strip_prefix(&self.repository).unwrap_or(path);
         path.to_string_lossy().into_owned()
+    }
+}
+
+/// How long a boot may take. The lens makes it slower; at most four times, it is meant to.
+fn deadlines(order: &Order, lens: bool) -> Deadlines {
+    let deadlines = Deadlines::PLAIN.for_flows(order);
+    if lens {
+        deadlines.times(4)
+    } else {
+        deadlines
     }
 }
 
@@ -237,6 +254,11 @@ impl<'a> Run<'a> {
             version: VERSION,
             work: Work::Measure(planned.cells.clone()),
         };
+        let machine = lab.machine.as_ref();
+        let looker = machine
+            .map(|machine| Looker::new(machine, kernel))
+            .transpose()?;
+        let lens = looker.as_ref().map(|looker| looker.lens.clone());
         let boot = Boot {
             kernel: &kernel.bzimage(),
             arguments: kernel.arguments(),
@@ -244,12 +266,12 @@ impl<'a> Run<'a> {
             accelerator: lab.accelerator,
             order: &order,
             modules: kernel.modules.as_ref(),
-            deadlines: Deadlines::PLAIN.for_flows(&order),
-            lens: None,
+            deadlines: deadlines(&order, lens.is_some()),
+            lens: lens.as_ref(),
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));
-        let mut cells = BootProgress::new(planned, record.id.clone(), lab.mode);
+        let mut cells = BootProgress::new(planned, record.id.clone(), lab.mode, looker);
         let booted = boot.run(&lab.virtme, lab.interrupt, &mut |event| {
             self.take(&mut cells, event)
         })?;
@@ -300,12 +322,50 @@ impl<'a> Run<'a> {
                 let Some(cell) = cells.end(id) else {
                     bail!("the agent measured {id:?}, which it was not asked for");
                 };
-                let record = cells.record(cell, outcome);
+                let mut record = cells.record(cell, outcome);
+                self.look(cells, outcome, &mut record)?;
                 self.put(record, Some(cells.started.elapsed()))?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Adds what the lens saw of a cell to its record, and keeps the whole of it beside the logs.
+    fn look(
+        &self,
+        cells: &mut BootProgress<'_>,
+        outcome: &Outcome,
+        record: &mut CellRecord,
+    ) -> Result<()> {
+        let Some(looker) = &mut cells.looker else {
+            return Ok(());
+        };
+        let Outcome::Ok(measurement) = outcome else {
+            looker.skip();
+            return Ok(());
+        };
+        let closure = &self.lab.closure;
+        let commit = closure.short_commit();
+        let origin = Origin {
+            cell: &record.id,
+            commit: &commit,
+        };
+        let map = measurement.memory_map.as_deref();
+        let map = map.context("the agent has told nothing of the guest's memory");
+        let analysis = match map.and_then(|map| looker.take(map, origin)) {
+            Ok(analysis) => analysis,
+            Err(error) => {
+                let ending = Ending::bad(Verdict::Infra, format!("the lens: {error:#}"));
+                let cell = cells.last.context("no cell has ended")?;
+                *record = cells.empty(cell, &ending);
+                return Ok(());
+            }
+        };
+        record.metrics.extend(lens::metrics::of(&analysis));
+        let directory = self.state().results.log_directory();
+        let path = directory.join(lens::file_name(&record.id, record.repetition));
+        analysis.write(&path)
     }
 
     /// Gives the cells that the boot's bad end kept from ending that verdict. A splat also spoils
@@ -346,10 +406,11 @@ struct BootProgress<'a> {
     left: Vec<&'a GuestCell>,
     last: Option<&'a GuestCell>,
     started: Instant,
+    looker: Option<Looker>,
 }
 
 impl<'a> BootProgress<'a> {
-    fn new(planned: &'a PlannedBoot, boot_id: String, mode: Mode) -> Self {
+    fn new(planned: &'a PlannedBoot, boot_id: String, mode: Mode, looker: Option<Looker>) -> Self {
         Self {
             planned,
             boot_id,
@@ -357,6 +418,7 @@ impl<'a> BootProgress<'a> {
             left: planned.cells.iter().collect(),
             last: None,
             started: Instant::now(),
+            looker,
         }
     }
 

@@ -50,13 +50,13 @@ impl Value {
     }
 
     /// Whether this is as `bad` and not as `good`: an exact number if it differs from the good one
-    /// in the bad one's direction at all, a sampled one if it is nearer to the bad one.
+    /// in the bad one's direction at all, any other if it is nearer to the bad one.
     pub fn judged(self, good: Self, bad: Self) -> Judged {
         let (number, good, from) = (self.number, good.number, good.kind);
         let towards = (number - good) * (bad.number - good).signum();
         let limit = match from {
             Kind::Exact => 0.0,
-            Kind::Sampled => (bad.number - good).abs() / 2.0,
+            Kind::Modelled | Kind::Sampled => (bad.number - good).abs() / 2.0,
         };
         if towards > limit {
             Judged::Bad

@@ -11,3 +11,4 @@ mod work_tree;
 
 pub use measure::{Measured, Measurer};
 pub use repository::{Commit, Repository};
+pub(crate) use work_tree::WorkTree;

@@ -64,6 +64,11 @@ impl Comparable {
             }
         }
         found.programs(&a.closure, &b.closure);
+        if let (Some(ours), Some(theirs)) = (a.lens, b.lens)
+            && ours != theirs
+        {
+            found.refuse(format!("the lens's caches: A {ours:?}, B {theirs:?}"));
+        }
         found
     }
 

@@ -13,9 +13,13 @@ use super::run::{Cell, Run};
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::verdict::Verdict;
 
-/// A sampled metric has changed only if it did so by at least this part of the larger mean: what
-/// is less is of no use to anybody, however sure it is.
+/// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
+/// what is less is of no use to anybody, however sure it is.
 pub const MIN_EFFECT: f64 = 0.01;
+
+/// A modelled metric has changed only if it did so by at least so much of an event (or a cycle) for each
+/// packet, too: a single miss in a thousand packets is none.
+pub const MIN_MODELLED: f64 = 0.01;
 
 /// Which of the metrics are looked at, and how much is told.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +37,8 @@ pub struct Difference<'a> {
     pub cells: usize,
     /// Those of them of which anything has changed.
     pub changed_cells: usize,
-    /// What was found, by what matters: ends of cells, exact metrics by relative size, sampled ones.
+    /// What was found, by what matters: ends of cells, exact metrics by relative size, modelled
+    /// ones, sampled ones.
     pub findings: Vec<Finding<'a>>,
     /// Sampled metrics that too few boots tell of.
     pub undecided: usize,
@@ -111,6 +116,17 @@ pub enum Change<'a> {
         /// In B.
         to: f64,
     },
+    /// A modelled metric.
+    Modelled {
+        /// Its name.
+        metric: &'a str,
+        /// Its unit.
+        unit: Unit,
+        /// Mean over A's boots.
+        from: f64,
+        /// Mean over B's.
+        to: f64,
+    },
     /// A sampled metric.
     Sampled {
         /// Its name.
@@ -135,7 +151,8 @@ impl Change<'_> {
             Self::Verdict { .. } => 0,
             Self::Varies { .. } => 1,
             Self::Exact { .. } => 2,
-            Self::Sampled { .. } => 3,
+            Self::Modelled { .. } => 3,
+            Self::Sampled { .. } => 4,
         }
     }
 
@@ -143,7 +160,9 @@ impl Change<'_> {
     fn relative(&self) -> f64 {
         match *self {
             Self::Verdict { .. } | Self::Varies { .. } => 0.0,
-            Self::Exact { from, to, .. } | Self::Sampled { from, to, .. } => relative(from, to),
+            Self::Exact { from, to, .. }
+            | Self::Modelled { from, to, .. }
+            | Self::Sampled { from, to, .. } => relative(from, to),
         }
     }
 
@@ -153,6 +172,7 @@ impl Change<'_> {
             Self::Verdict { .. } => None,
             Self::Varies { metric, .. }
             | Self::Exact { metric, .. }
+            | Self::Modelled { metric, .. }
             | Self::Sampled { metric, .. } => Some(metric),
         }
     }
@@ -354,6 +374,24 @@ impl<'a> Finding<'a> {
         let boots = [from.len(), to.len()];
         let means = (bootstrap::mean(from), bootstrap::mean(to));
         let is_large = relative(means.0, means.1) >= MIN_EFFECT;
+        if a.kind.max(b.kind) == Kind::Modelled {
+            let (from, to) = means;
+            let judgement = if is_large && (to - from).abs() >= MIN_MODELLED {
+                Judgement::of(b.better, from, to)
+            } else {
+                Judgement::Unchanged
+            };
+            return Self {
+                cell,
+                judgement,
+                change: Change::Modelled {
+                    metric,
+                    unit: b.unit,
+                    from,
+                    to,
+                },
+            };
+        }
         let enough = from.len().min(to.len()) >= bootstrap::MIN_BOOTS;
         // Of a small effect nobody asks how sure it is, unless all is to be told.
         let difference = (is_large || all)

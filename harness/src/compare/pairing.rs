@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::run::{Cell, Definition};
-use crate::results::metrics::{Kind, HOOK_MEAN};
+use crate::results::metrics::HOOK_MEAN;
 
 /// Which metric of A is which of B.
 pub struct Pairing<'a> {
@@ -24,7 +24,7 @@ pub struct Series<'a> {
 }
 
 /// The metrics of a cell that were asked for, by the places of their names. One that is sampled in
-/// any boot is sampled.
+/// any boot is sampled; else one that is modelled in any is modelled.
 fn series<'a>(halves: &[Half<'a>], cell: &Cell) -> BTreeMap<usize, Series<'a>> {
     let mut found: BTreeMap<usize, Series<'a>> = BTreeMap::new();
     for boot in cell.boots.values() {
@@ -42,7 +42,7 @@ fn series<'a>(halves: &[Half<'a>], cell: &Cell) -> BTreeMap<usize, Series<'a>> {
                 definition,
                 values: Vec::new(),
             });
-            if definition.kind == Kind::Sampled {
+            if definition.kind > series.definition.kind {
                 series.definition = definition;
             }
             series.values.push(value);

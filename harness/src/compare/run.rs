@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
+use crate::lens::machine::Machine;
 use crate::plan::Plan;
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
@@ -33,6 +34,8 @@ pub struct Run {
     pub started: String,
     /// A part of the ids of the cells that were chosen, unless all were.
     pub filter: Option<String>,
+    /// The caches that the lens modelled, if it looked on.
+    pub lens: Option<Machine>,
     /// Everything that the numbers depend on.
     pub closure: Closure,
     /// What the metrics are, in the order in which the file first names them.
@@ -136,6 +139,7 @@ impl Run {
             mode: other.mode,
             started: other.started.clone(),
             filter: other.filter.clone(),
+            lens: other.lens,
             closure: other.closure.clone(),
             definitions: Vec::new(),
             cells: BTreeMap::new(),
@@ -169,6 +173,8 @@ struct File<'a, T> {
     mode: Mode,
     started: String,
     filter: Option<String>,
+    #[serde(default)]
+    lens: Option<Machine>,
     closure: Closure,
     #[serde(borrow)]
     cells: Vec<Record<'a, T>>,
@@ -291,6 +297,7 @@ impl<T: Into<Traffic>> File<'_, T> {
             mode: self.mode,
             started: self.started,
             filter: self.filter,
+            lens: self.lens,
             closure: self.closure,
             definitions,
             cells,
@@ -337,6 +344,7 @@ pub(crate) mod tests {
             mode: Mode::Virtual,
             started: "2026-11-24T00:00:00Z".into(),
             filter: None,
+            lens: None,
             closure: closure(),
             definitions: Vec::new(),
             cells: BTreeMap::new(),

@@ -101,9 +101,9 @@ fn headline(found: &Difference<'_>) -> Option<String> {
 
 fn numbers(change: &Change<'_>) -> Option<(f64, f64, Unit)> {
     match *change {
-        Change::Exact { from, to, unit, .. } | Change::Sampled { from, to, unit, .. } => {
-            Some((from, to, unit))
-        }
+        Change::Exact { from, to, unit, .. }
+        | Change::Modelled { from, to, unit, .. }
+        | Change::Sampled { from, to, unit, .. } => Some((from, to, unit)),
         Change::Verdict { .. } | Change::Varies { .. } => None,
     }
 }
@@ -140,6 +140,12 @@ fn remarks(found: &Difference<'_>) -> Vec<String> {
             "Brackets hold a sampled difference with {} % confidence, over boots.",
             decimals(CONFIDENCE * 100.0, 0)
         ));
+    }
+    let modelled = |finding: &Finding<'_>| {
+        finding.judgement.is_change() && matches!(finding.change, Change::Modelled { .. })
+    };
+    if found.findings.iter().any(modelled) {
+        lines.push("Misses, transfers and cycles are modelled: docs/lens.md.".to_owned());
     }
     for (ids, what) in [
         (&found.only_a, "only in A"),
@@ -237,7 +243,7 @@ fn row(finding: &Finding<'_>) -> Row {
             change: "not exact".to_owned(),
             ..empty
         },
-        &Change::Exact { from, to, .. } => Row {
+        &(Change::Exact { from, to, .. } | Change::Modelled { from, to, .. }) => Row {
             from: plain(from, to - from),
             to: plain(to, to - from),
             change: signed(to - from, to - from),

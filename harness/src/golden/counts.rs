@@ -9,13 +9,14 @@ use std::str::FromStr;
 use anyhow::{bail, Context, Result};
 
 use crate::compare::run::{Cell, CellBoot, Definition, Run};
+use crate::lens::metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
 use crate::results::metrics::{Better, Kind, Unit, HOOK_MEAN, MEMORY_PER_FLOW};
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
 /// The metrics that are kept, as far as they are exact: what tells of a change and is no sum of
 /// others.
-const METRICS: [&str; 8] = [
+const METRICS: [&str; 11] = [
     HOOK_MEAN,
     "hook.original.p50",
     "hook.original.p99.9",
@@ -24,6 +25,9 @@ const METRICS: [&str; 8] = [
     "hook.reply.p99.9",
     "hook.reply.max",
     MEMORY_PER_FLOW,
+    INSTRUCTIONS,
+    OURS_LINES,
+    OURS_SHARED_WRITTEN,
 ];
 
 /// What stands on top of every file.

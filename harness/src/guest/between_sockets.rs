@@ -31,8 +31,8 @@ use crate::histogram::{Histogram, Recorder};
 /// Measures a cell, in namespaces of its own.
 pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Stop> {
     let traffic = &cell.traffic;
-    if cell.ballast.is_some() || cell.mischief.is_some() {
-        return Err(anyhow!("ballast and mischief are for traffic on the wire").into());
+    if cell.ballast.is_some() || cell.mischief.is_some() || cell.lens {
+        return Err(anyhow!("ballast, mischief and the lens are for traffic on the wire").into());
     }
     let layout = Layout::new()?;
     cut_segments(&layout)?;
@@ -75,6 +75,7 @@ pub fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement,
         cores: spent.cores,
         chains,
         counters,
+        memory_map: None,
     })
 }
 

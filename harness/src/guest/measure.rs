@@ -19,6 +19,7 @@ use super::closed_loop::ClosedLoop;
 use super::conntrack;
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::memory_map;
 use super::offload::{self, Offload};
 use super::open_loop;
 use super::probe::{Probe, Snapshot};
@@ -151,6 +152,8 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
     if !cell.subject.tracks_connections() {
         conntrack::ensure_none(&layout.router)?;
     }
+    // Last of all, while what was measured is still there.
+    let memory_map = memory_map::of(cell)?;
     installed
         .down(&layout.router)
         .map_err(|error| blame(cell.subject, error))?;
@@ -179,6 +182,7 @@ fn measure(cell: &GuestCell, delivery: &mut Delivery) -> Result<Measurement, Sto
         cores: Vec::new(),
         chains,
         counters,
+        memory_map,
     })
 }
 

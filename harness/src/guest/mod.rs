@@ -30,6 +30,7 @@ mod layout;
 mod marks;
 mod measure;
 mod memory;
+mod memory_map;
 mod micro;
 mod mischief;
 mod monitor;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::patterns::Pattern;
 use crate::histogram::Histogram;
+use crate::lens::memory_map::MemoryMap;
 use crate::search::Searched;
 pub use crate::subject::Subject;
 pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
@@ -131,6 +132,9 @@ pub struct GuestCell {
     /// by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mischief: Option<Mischief>,
+    /// Whether the lens looks on: what it sees takes a map of the guest's memory to be understood.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lens: bool,
 }
 
 /// A way to measure wrong.
@@ -306,6 +310,9 @@ pub struct Measurement {
     pub chains: Option<Chains>,
     /// The module's counters over the cell, by name; empty for other subjects.
     pub counters: BTreeMap<String, u64>,
+    /// What lies where in memory; only for [the lens](GuestCell::lens).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_map: Option<Box<MemoryMap>>,
 }
 
 impl Measurement {

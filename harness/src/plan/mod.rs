@@ -226,6 +226,7 @@ fn cells(scenario: &Scenario, prefix: &str) -> Vec<GuestCell> {
                 ballast: None,
                 mischief: None,
                 sabotage: None,
+                lens: scenario.lens.is_some(),
             }));
         }
     }
@@ -371,6 +372,7 @@ mod tests {
             .into(),
             combine: Combine::Full,
             exclude: Vec::new(),
+            lens: None,
             traffic: TrafficMatrix {
                 ways: Values(vec![Way::Forward, Way::Local]),
                 families: Values(vec![Family::V4, Family::V6]),

@@ -9,6 +9,7 @@ use maud::{html, Markup};
 
 use super::figure;
 use super::run::Run;
+use crate::lens::metrics as lens;
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
@@ -67,6 +68,16 @@ pub fn definition(name: &str) -> String {
         DUPLICATES => "answers that had come before",
         FLOWS_REPLACED => "new flows that took the place of others",
         GENERATOR_LIMIT => "what the generator is capable of by itself",
+        lens::INSTRUCTIONS => "instructions within the hooks, counted one by one; the probe's own are among them",
+        lens::OURS_LINES => "lines of memory of the module's that a packet uses within the hooks",
+        lens::OURS_SHARED_WRITTEN => "of these, those that the packet writes and another CPU uses, too",
+        lens::OURS_LAST_MISSES => "accesses to the module's lines that no cache answers",
+        lens::L1I_MISSES => "fetches of code that the first level does not answer",
+        lens::L1D_MISSES => "accesses to data that the first level does not answer",
+        lens::L2_MISSES => "accesses that neither of the CPU's own caches answers",
+        lens::LAST_MISSES => "accesses that no cache answers",
+        lens::TRANSFERS => "lines that come from another CPU's cache, or that another CPU has to give up",
+        lens::CYCLES => "an estimate: a cycle for each instruction, and the time of where each access is answered from; nothing overlaps",
         GENERATOR_SHARE => "the rate that was asked for or achieved, in percent of what the generator is capable of: near 100, the result is the generator's",
         _ => "",
     };
@@ -110,6 +121,7 @@ pub fn unit(unit: &str) -> String {
     match unit {
         "instructions/packet" => "instructions per packet".to_owned(),
         "ns/packet" => "ns per packet".to_owned(),
+        "cycles/packet" => "cycles per packet".to_owned(),
         "bytes/flow" => "bytes per flow".to_owned(),
         other => other.to_owned(),
     }
@@ -140,6 +152,7 @@ pub fn section(runs: &[&Run]) -> Markup {
             h2 { "Every metric" }
             p {
                 b { "Exact" } " metrics must be the same in every repetition, to the last digit; "
+                b { "modelled" } " ones are a model's answer to what was counted (docs/lens.md); "
                 b { "sampled" } " ones may vary. A metric that is one or the other is exact where the "
                 "cell has a single flow."
             }

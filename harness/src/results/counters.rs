@@ -121,6 +121,7 @@ mod tests {
                 .iter()
                 .map(|&(name, count)| (name.to_owned(), count))
                 .collect(),
+            memory_map: None,
         }
     }
 

@@ -85,6 +85,7 @@ mod tests {
             cores,
             chains: None,
             counters: BTreeMap::new(),
+            memory_map: None,
         };
         let clock = Clock {
             mode: Mode::Virtual,

@@ -49,6 +49,7 @@ impl ResultsFile {
                 started: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 filter: selection.filter,
                 shard: selection.shard,
+                lens: file.scenario.lens,
                 closure,
                 boots: Vec::new(),
                 cells: Vec::new(),

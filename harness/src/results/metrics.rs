@@ -82,6 +82,9 @@ pub enum Unit {
     /// How often it happened, for each packet.
     #[serde(rename = "1/packet")]
     PerPacket,
+    /// Cycles of a CPU that is modelled, of one packet.
+    #[serde(rename = "cycles/packet")]
+    CyclesPerPacket,
     /// A hundredth of the whole.
     #[serde(rename = "%")]
     Percent,
@@ -112,12 +115,17 @@ pub enum Better {
     Neither,
 }
 
-/// Whether a repetition must give the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Whether a repetition must give the same number; what is less certain is greater.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It must, to the instruction.
     Exact,
+    /// It is a model's answer to what was counted. A repetition gives the same but for what a model sees
+    /// of other things, such as where memory happens to lie.
+    Modelled,
     /// It varies.
     Sampled,
 }
@@ -330,6 +338,7 @@ mod tests {
             cores: Vec::new(),
             chains: None,
             counters: BTreeMap::new(),
+            memory_map: None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::metrics::Metric;
 use crate::console::Report;
 use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
 use crate::histogram::Histogram;
+use crate::lens::machine::Machine;
 use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
@@ -39,6 +40,9 @@ pub struct Results {
     pub filter: Option<String>,
     /// Which part of them, such as 2/5. Null if all were.
     pub shard: Option<String>,
+    /// The caches that the lens modelled; absent if it did not look on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lens: Option<Machine>,
     /// Everything that the numbers depend on.
     pub closure: Closure,
     /// The boots, in order.

@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 
 use super::explain::{nearest, Fault, Step};
-use super::{Scenario, TrafficMatrix};
+use super::{Mode, Scenario, TrafficMatrix};
 use crate::guest::flows;
 use crate::guest::protocol::{Subject, MAX_BURST, MAX_BURST_BYTES};
 use crate::traffic::{Ends, Load, Payload, Protocol, Traffic, Way, MAX_PAYLOAD};
@@ -32,7 +32,23 @@ impl Scenario {
             let message = "parameters are the module's, but subjects does not list \"module\"";
             return Err(Fault::at("parameters", message));
         }
+        self.check_lens()?;
         self.traffic.check()
+    }
+
+    /// Whether the lens can look on as it is asked to.
+    fn check_lens(&self) -> Result<(), Fault> {
+        let Some(machine) = &self.lens else {
+            return Ok(());
+        };
+        if self.mode != Mode::Virtual {
+            let message = "the lens sees instructions, and no time: it needs mode \"virtual\"";
+            return Err(Fault::at("lens", message));
+        }
+        match machine.mistake() {
+            Some((cache, message)) => Err(Fault::at(&format!("lens.{cache}"), message)),
+            None => Ok(()),
+        }
     }
 
     /// The first parameter that is none of those that the module has.
@@ -203,6 +219,15 @@ impl Scenario {
             return at(
                 "between ends of the stack there can be only 1 flow: each would need a socket",
             );
+        }
+        let is_seen = traffic.ends == Ends::Wire
+            && matches!(traffic.load, Load::Closed { .. } | Load::Open { .. });
+        if self.lens.is_some() && !is_seen {
+            let message = format!(
+                "the lens looks at packets on the wire at a rate or one after another, and not at {} (or [[exclude]] it)",
+                traffic.name()
+            );
+            return Err(Fault::at("lens", message));
         }
         if let Some(reason) = subject.refusal(traffic) {
             let message = format!(

@@ -21,6 +21,7 @@ pub use search::SearchMatrix;
 pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;
+use crate::lens::machine::Machine;
 use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
 
 /// What a scenario's file says.
@@ -51,6 +52,8 @@ pub struct Scenario {
     /// Cells that are left out.
     #[serde(default)]
     pub exclude: Vec<Exclusion>,
+    /// The caches that the lens models. It looks on if this is there, be it empty.
+    pub lens: Option<Machine>,
     /// The packets.
     pub traffic: TrafficMatrix,
 }
@@ -273,6 +276,15 @@ impl ScenarioFile {
             file,
             text,
         })
+    }
+
+    /// Has the lens look on, if it does not already.
+    ///
+    /// # Errors
+    /// If it cannot look on what this asks for.
+    pub fn look(&mut self) -> Result<()> {
+        self.scenario.lens.get_or_insert_default();
+        self.scenario.check().map_err(|fault| self.explain(&fault))
     }
 
     /// `fault` with its place in the text.

@@ -69,6 +69,7 @@ fn results(cells: Vec<CellRecord>) -> Results {
         started: String::new(),
         filter: None,
         shard: None,
+        lens: None,
         closure: Closure {
             commit: String::new(),
             dirty: false,

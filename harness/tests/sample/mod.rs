@@ -40,6 +40,7 @@ pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {
         started: "2026-11-23T10:00:00Z".into(),
         filter: None,
         shard: None,
+        lens: scenario.scenario.lens,
         closure: closure(scenario),
         boots,
         cells,
@@ -90,6 +91,7 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         cores: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 1_000)].into(),
+        memory_map: None,
     };
     let clock = Clock {
         mode,

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The host's side of the lens: where the instructions and the cache lines of a packet go.
+//!
+//! A plugin of QEMU's (the crate `mutex_lens`) records addresses; here they become functions and
+//! objects, tables, flame graphs and metrics.
+
+pub mod analysis;
+pub mod branches;
+pub mod command;
+pub mod cycles;
+pub mod difference;
+pub mod flame;
+pub mod functions;
+pub mod looker;
+pub mod machine;
+pub mod memory_map;
+pub mod metrics;
+pub mod names;
+pub mod objects;
+pub mod page;
+pub mod symbols;
+pub mod text;
+
+/// What an analysis of a cell is called, below the directory of a run's logs.
+pub fn file_name(cell: &str, repetition: u32) -> String {
+    format!("{}.boot{repetition}.lens.json", cell.replace('/', "-"))
+}
