@@ -18,7 +18,7 @@ use crate::guest_root::{self, ModuleFiles};
 use crate::interrupt::Interrupt;
 use crate::mp_table;
 use crate::paths;
-use crate::qemu::{self, Accelerator};
+use crate::qemu::{self, Accelerator, Lens};
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
@@ -116,6 +116,8 @@ pub struct Boot<'a> {
     pub modules: Option<&'a ModuleFiles>,
     /// When to give up.
     pub deadlines: Deadlines,
+    /// The plugin that watches its instructions, if one does.
+    pub lens: Option<&'a Lens>,
     /// Where the console goes.
     pub console_log: &'a Path,
 }

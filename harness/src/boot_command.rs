@@ -13,7 +13,7 @@ use crate::console::Report;
 use crate::guest::protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
 use crate::interrupt::Interrupt;
 use crate::json;
-use crate::qemu::Accelerator;
+use crate::qemu::{Accelerator, Lens};
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
@@ -39,6 +39,9 @@ pub struct BootCommand {
     /// Count instructions instead of time
     #[arg(long)]
     icount: bool,
+    /// Load the lens, a plugin of QEMU's, with the settings in this JSON file
+    #[arg(long, value_name = "FILE")]
+    lens: Option<PathBuf>,
     /// Print JSON, when the guest has ended, instead of events as they come
     #[arg(long)]
     json: bool,
@@ -72,6 +75,7 @@ impl BootCommand {
             work,
         };
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
+        let lens = self.lens.as_deref().map(Lens::with_settings).transpose()?;
         let boot = Boot {
             kernel: &kernel,
             arguments: &[],
@@ -84,6 +88,7 @@ impl BootCommand {
             order: &order,
             modules: None,
             deadlines: Deadlines::PLAIN,
+            lens: lens.as_ref(),
             console_log: &self.log,
         };
         let mut events = Vec::new();

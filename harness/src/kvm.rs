@@ -88,6 +88,7 @@ pub fn probe(
             silence: DEADLINE,
             total: 2 * DEADLINE,
         },
+        lens: None,
         console_log: &file.with_extension("console.log"),
     };
     let ending = boot.run(virtme, interrupt, &mut |_| Ok(()))?.ending;

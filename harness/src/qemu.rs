@@ -3,8 +3,9 @@
 //! The virtual machine: what QEMU is told beyond what virtme-ng tells it.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use duct::cmd;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// hardware random numbers. `max` would be another CPU in every version of QEMU.
 const CPU_MODEL: &str =
     "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
+/// The lens's file, beside this program.
+const PLUGIN: &str = "libmutex_lens.so";
 /// Seed of all random numbers that QEMU gives the guest.
 pub const SEED: u32 = 1;
 
@@ -87,6 +90,46 @@ impl Accelerator {
             ],
             Self::Tcg | Self::Kvm => &[],
         }
+    }
+}
+
+/// The lens: a plugin that QEMU loads, and what it is told.
+#[derive(Clone, Debug)]
+pub struct Lens {
+    /// The plugin, a shared library.
+    pub plugin: PathBuf,
+    /// Its settings: JSON of [`mutex_lens::settings::Settings`].
+    pub settings: PathBuf,
+}
+
+impl Lens {
+    /// The plugin that was built with this program, with the settings in the file `settings`.
+    ///
+    /// # Errors
+    /// If either is not there.
+    pub fn with_settings(settings: &Path) -> Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let plugin = program.with_file_name(PLUGIN);
+        if !plugin.is_file() {
+            bail!(
+                "there is no {}: `cargo build --release` builds it",
+                plugin.display()
+            );
+        }
+        let settings = settings
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", settings.display()))?;
+        Ok(Self { plugin, settings })
+    }
+
+    /// Arguments to QEMU. Neither path may have a comma or a blank.
+    pub fn qemu_arguments(&self) -> String {
+        let Self { plugin, settings } = self;
+        format!(
+            "-plugin file={},settings={}",
+            plugin.display(),
+            settings.display()
+        )
     }
 }
 

@@ -80,9 +80,12 @@ impl Virtme {
             cpus,
             accelerator,
             order,
+            lens,
             ..
         } = *boot;
-        for path in [kernel, root].into_iter().chain(mp_table) {
+        let plugin = lens.map(|lens| [lens.plugin.as_path(), &lens.settings]);
+        let plugin = plugin.into_iter().flatten();
+        for path in [kernel, root].into_iter().chain(mp_table).chain(plugin) {
             let text = path.to_string_lossy();
             if !text
                 .chars()
@@ -126,8 +129,9 @@ impl Virtme {
             let (file, address) = (file.display(), mp_table::ADDRESS);
             format!(" -device loader,file={file},addr={address:#x},force-raw=on")
         });
+        let lens = lens.map_or(String::new(), |lens| format!(" {}", lens.qemu_arguments()));
         add(&[&format!(
-            "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}{table}"
+            "--qemu-opts=-smp {cpus},sockets={cpus},cores=1,threads=1 {qemu}{table}{lens}"
         )]);
         add(&["--exec", START_PATH]);
         Ok(command)

@@ -251,6 +251,7 @@ impl<'a> Run<'a> {
             deadlines: Deadlines::of(kernel.debug)
                 .for_flows(&order)
                 .for_cpus(planned.cpus),
+            lens: None,
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));

@@ -42,6 +42,7 @@ impl Steps {
             order: &order,
             modules: kernel.modules.as_ref(),
             deadlines: Deadlines::PLAIN,
+            lens: None,
             console_log,
         };
         let mut measured = None;

@@ -163,6 +163,7 @@ fn expect(
             silence: SILENCE_DEADLINE,
             ..usual
         },
+        lens: None,
         console_log: &console_log(bench, name),
     };
     let ending = boot

@@ -68,6 +68,7 @@ pub fn run(
         order: &order,
         modules: kernel.modules.as_ref(),
         deadlines: Deadlines::of(kernel.debug),
+        lens: None,
         console_log: &log,
     };
     eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
