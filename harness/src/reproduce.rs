@@ -25,8 +25,8 @@ use crate::results::closure::Tree;
 use crate::results::metrics::Kind;
 use crate::scenario::ScenarioFile;
 use crate::table::Style;
-use means::Means;
 use crate::{json, paths};
+use means::Means;
 
 /// Parts of the closure that may differ without a word: exact numbers must not depend on them.
 const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];

@@ -13,6 +13,7 @@ use crate::abi::proxy::{Family, Protocol};
 use crate::datapath::packet::{Header, Parsed};
 use crate::datapath::tuple::{Ports, V4, V6};
 use crate::sys::hooks::{Packet, Place};
+use crate::sys::marks;
 use crate::sys::percpu::PerCpu;
 use crate::sys::time;
 
@@ -226,10 +227,12 @@ impl Meter {
             lane.interrupted.store(false, Relaxed);
             lane.passed.store(0, Relaxed);
             lane.packet.store(packet.skb.id(), Relaxed);
+            marks::packet_in();
         } else if lane.packet.load(Relaxed) != packet.skb.id() {
             return;
         }
         lane.interrupts.store(time::interrupts(), Relaxed);
+        marks::span_begin();
         lane.started.store(time::ticks(), Relaxed);
     }
 
@@ -241,6 +244,7 @@ impl Meter {
         if lane.packet.load(Relaxed) != packet.skb.id() {
             return;
         }
+        marks::span_end();
         if time::interrupts() != lane.interrupts.load(Relaxed) {
             lane.interrupted.store(true, Relaxed);
         }
@@ -253,6 +257,7 @@ impl Meter {
         let passed = lane.passed.load(Relaxed) | 1 << place as u32;
         lane.passed.store(passed, Relaxed);
         if matches!(place, Place::LocalIn | Place::PostRouting) {
+            marks::packet_out();
             lane.packet.store(0, Relaxed);
             if lane.interrupted.load(Relaxed) {
                 add(&lane.totals().interrupted, 1);

@@ -29,6 +29,8 @@ pub(crate) mod hooks;
 pub(crate) mod latency;
 pub(crate) mod lock;
 #[cfg(probe)]
+pub(crate) mod marks;
+#[cfg(probe)]
 pub(crate) mod micro;
 pub(crate) mod net;
 pub(crate) mod percpu;

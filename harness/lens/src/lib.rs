@@ -4,7 +4,23 @@
 //! tells where those of a packet go.
 //!
 //! It needs no symbols: what it records names addresses, which the harness turns into functions and
-//! objects.
+//! objects. Outside of windows it only looks for the marks of [`mutex_abi::marks`] in what is
+//! translated, which costs little.
+//!
+//! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
+//! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
+//!   caches.
+//! - [`settings`] and [`recording`] are what goes in and comes out, which the harness uses.
 
+mod api;
+pub mod cache;
+pub mod calls;
+pub mod instruction;
+pub mod memory;
+mod plugin;
+mod ram;
 pub mod recording;
 pub mod settings;
+pub mod sharing;
+pub mod tree;
+pub mod watch;

@@ -44,7 +44,7 @@ pub struct Node {
     pub entry: Entry,
     /// Where it begins: what was called. A jump out of a function (a tail call) makes no node: its
     /// target's instructions are the node's, and the harness, which knows where functions end, tells
-    /// them apart by their addresses. 0 for the root.
+    /// them apart by their addresses. 0 for the root and for user space.
     pub address: u64,
     /// How often.
     pub calls: u64,

@@ -17,6 +17,7 @@ use super::conntrack;
 use super::cpu;
 use super::flows::Flows;
 use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use super::marks;
 use super::measure::{blame, rehearse, since, verify, QUIET, REHEARSAL, SETTLED};
 use super::offload::{self, Offload};
 use super::pace::Pace;
@@ -109,15 +110,18 @@ fn exchange(
             let times = |count: u32| (0..count).map(|_| 0);
             closed_loop.round_trips(times(traffic.warm_up), delivery)?;
             thread::sleep(SETTLED);
+            marks::prepare();
             closed_loop.paced_round_trips(pace, times(REHEARSAL), delivery, &mut |_| {})?;
             let packets = closed_loop.packets();
             let received = Received::read(&layout.server)?;
             let before = installed.proxy_time()?;
             let mut each = Recorder::new();
             let mut ticks = 0;
-            closed_loop.paced_round_trips(pace, times(round_trips), delivery, &mut |took| {
-                ticks += took;
-                each.record(tsc::nanoseconds(took));
+            marks::window(|| {
+                closed_loop.paced_round_trips(pace, times(round_trips), delivery, &mut |took| {
+                    ticks += took;
+                    each.record(tsc::nanoseconds(took));
+                })
             })?;
             let proxy_time = rise(before, installed.proxy_time()?);
             let path = PathCost {

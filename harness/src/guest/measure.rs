@@ -29,7 +29,7 @@ use super::protocol::{
 };
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
-use exchange::exchange;
+use exchange::{exchange, Treatment};
 use first_packet::first_packet;
 use router::{router, waits};
 pub use verify::verify;
@@ -132,7 +132,11 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     thread::sleep(QUIET);
     let before = installed.counters(&layout.router)?;
     let mut flow_memory = None;
-    let measured = exchange(&rig, traffic, target, cell.mischief, delivery, &mut || {
+    let treatment = Treatment {
+        mischief: cell.mischief,
+        is_watched: true,
+    };
+    let measured = exchange(&rig, traffic, target, treatment, delivery, &mut || {
         if cell.subject.redirects() && crowd {
             installed
                 .settle(traffic, &layout.router)
@@ -207,7 +211,14 @@ fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     };
     let mut delivery = Delivery::default();
     let target = Target::Original;
-    let exchanged = exchange(rig, &traffic, target, None, &mut delivery, &mut || Ok(()));
+    let exchanged = exchange(
+        rig,
+        &traffic,
+        target,
+        Treatment::default(),
+        &mut delivery,
+        &mut || Ok(()),
+    );
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),

@@ -27,6 +27,7 @@ mod fault;
 mod icmp;
 mod kmod;
 mod layout;
+mod marks;
 mod measure;
 mod memory;
 mod micro;

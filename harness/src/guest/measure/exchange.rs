@@ -8,6 +8,7 @@ use anyhow::{anyhow, Result};
 
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
+use super::super::marks;
 use super::super::open_loop::{Generator, Stream};
 use super::super::placement;
 use super::super::probe::{Probe, Snapshot};
@@ -22,6 +23,33 @@ use crate::histogram::{Histogram, Recorder};
 
 /// Packets of an open loop before those that are measured.
 const LEAD_IN: u32 = 64;
+
+/// What there is about an exchange of packets beside its traffic.
+#[derive(Clone, Copy, Default)]
+pub struct Treatment {
+    /// What the server does to its answers.
+    pub mischief: Option<Mischief>,
+    /// Whether the lens looks on.
+    pub is_watched: bool,
+}
+
+impl Treatment {
+    /// Those that are measured come next but for what goes before them.
+    fn prepare(self) {
+        if self.is_watched {
+            marks::prepare();
+        }
+    }
+
+    /// Those that are measured are sent by `send`.
+    fn measured<T>(self, send: impl FnOnce() -> T) -> T {
+        if self.is_watched {
+            marks::window(send)
+        } else {
+            send()
+        }
+    }
+}
 
 /// What one exchange of packets showed.
 pub struct Exchanged {
@@ -39,7 +67,7 @@ pub fn exchange(
     rig: &Rig<'_>,
     traffic: &Traffic,
     target: Target,
-    mischief: Option<Mischief>,
+    treatment: Treatment,
     delivery: &mut Delivery,
     established: &mut dyn FnMut() -> Result<(), Stop>,
 ) -> Result<Exchanged, Stop> {
@@ -61,8 +89,14 @@ pub fn exchange(
     match traffic.load {
         Load::Closed { .. } => {
             let measured = flows.picks().take(traffic.load.packets() as usize);
-            let exchanged =
-                in_closed_loop(&mut closed_loop, rig, traffic, measured, mischief, delivery)?;
+            let exchanged = in_closed_loop(
+                &mut closed_loop,
+                rig,
+                traffic,
+                measured,
+                treatment,
+                delivery,
+            )?;
             if !flows.are_of_the_crowd() {
                 closed_loop.close(0, delivery)?;
             }
@@ -80,19 +114,29 @@ pub fn exchange(
             };
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
-            in_open_loop(&mut generator, &rig.probe, traffic, &stream, delivery)
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
+            in_open_loop(
+                &mut generator,
+                &rig.probe,
+                traffic,
+                &stream,
+                treatment,
+                delivery,
+            )
         }
         Load::Search(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
             search(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::BackToBack(goal) => {
             let connections = closed_loop.hand_over();
             let wire = layout.wire(target);
-            let mut generator = Generator::new(&wire, traffic, connections, mischief, rig.pace)?;
+            let mut generator =
+                Generator::new(&wire, traffic, connections, treatment.mischief, rig.pace)?;
             back_to_back(&mut generator, &rig.probe, traffic, goal, delivery)
         }
         Load::Bulk { .. } => Err(anyhow!("a bulk is no exchange of packets").into()),
@@ -105,13 +149,14 @@ fn in_closed_loop(
     rig: &Rig<'_>,
     traffic: &Traffic,
     measured: impl Iterator<Item = u32> + Clone,
-    mischief: Option<Mischief>,
+    treatment: Treatment,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
+    treatment.prepare();
     let rehearsal = measured.clone().take(REHEARSAL as usize);
     let Rig { probe, pace, .. } = rig;
     closed_loop.paced_round_trips(*pace, rehearsal, delivery, &mut |_| {})?;
-    closed_loop.misbehave(mischief);
+    closed_loop.misbehave(treatment.mischief);
     let ports = Flows::measured(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
     let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
@@ -127,9 +172,11 @@ fn in_closed_loop(
     };
     let mut each = Recorder::new();
     let mut ticks = 0;
-    closed_loop.paced_round_trips(*pace, measured, delivery, &mut |took| {
-        ticks += took;
-        each.record(tsc::nanoseconds(took));
+    treatment.measured(|| {
+        closed_loop.paced_round_trips(*pace, measured, delivery, &mut |took| {
+            ticks += took;
+            each.record(tsc::nanoseconds(took));
+        })
     })?;
     closed_loop.misbehave(None);
     let received = match before {
@@ -156,8 +203,10 @@ pub fn in_open_loop(
     probe: &Probe,
     traffic: &Traffic,
     stream: &Stream,
+    treatment: Treatment,
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
+    treatment.prepare();
     let lead_in = Stream {
         packets: LEAD_IN,
         churn: 0,
@@ -166,7 +215,7 @@ pub fn in_open_loop(
     generator.run(&lead_in, delivery)?;
     let ports = Flows::in_all(traffic).ports();
     probe.reset(traffic.family, traffic.protocol, ports)?;
-    let open = generator.run(stream, delivery)?;
+    let open = treatment.measured(|| generator.run(stream, delivery))?;
     Ok(Exchanged {
         snapshot: probe.snapshot()?,
         path: PathCost::default(),

@@ -8,7 +8,7 @@ use super::super::flows::Flows;
 use super::super::probe::Probe;
 use super::super::protocol::{Delivery, GuestCell, Load, Traffic};
 use super::super::traffic::{Stop, Target};
-use super::exchange::exchange;
+use super::exchange::{exchange, Treatment};
 use super::{Rig, REHEARSAL};
 
 /// Whether packets of a burst wait for each other, so that the next one begins before all is done
@@ -33,7 +33,14 @@ pub fn router(rig: &Rig<'_>, traffic: &Traffic, target: Target, gap: u64) -> Res
     };
     let mut delivery = Delivery::default();
     let mut nothing = || Ok(());
-    let measured = exchange(rig, &few, target, None, &mut delivery, &mut nothing)?;
+    let measured = exchange(
+        rig,
+        &few,
+        target,
+        Treatment::default(),
+        &mut delivery,
+        &mut nothing,
+    )?;
     let with_both = measured.snapshot.original.report.least_gap;
     let own = with_both.checked_sub(gap).filter(|_| gap != 0);
     let router = own.and_then(|own| gap.checked_sub(own));

@@ -10,7 +10,7 @@ use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
 use super::super::protocol::{Delivery, Traffic};
 use super::super::traffic::Stop;
-use super::exchange::{in_open_loop, Exchanged};
+use super::exchange::{in_open_loop, Exchanged, Treatment};
 use crate::search::{Goal, Search, Searched, Step, Trial};
 
 /// Tries rates until the one that `goal` looks for is found, and gives the last good trial at it, or the
@@ -36,7 +36,9 @@ pub fn search(
             rate,
             churn: 0,
         };
-        let exchanged = in_open_loop(generator, probe, traffic, &stream, delivery)?;
+        // The trials of a search are not watched.
+        let treatment = Treatment::default();
+        let exchanged = in_open_loop(generator, probe, traffic, &stream, treatment, delivery)?;
         let trial = exchanged.trial(&goal, rate);
         search.take(&trial);
         trials.push(trial);
