@@ -179,9 +179,9 @@ impl Api {
         unsafe { (self.register_execution)(insn, callback, NO_REGISTERS, data) }
     }
 
-    /// Has each access of an instruction to memory told, behind it.
-    pub fn on_access(&self, insn: Insn, callback: MemoryCallback) {
-        let data = ptr::null_mut();
+    /// Has each access of an instruction to memory told, behind it, with `data`.
+    pub fn on_access(&self, insn: Insn, callback: MemoryCallback, data: usize) {
+        let data = ptr::without_provenance_mut(data);
         // SAFETY: the same.
         unsafe { (self.register_memory)(insn, callback, NO_REGISTERS, READS_AND_WRITES, data) }
     }

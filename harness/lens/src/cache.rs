@@ -34,6 +34,11 @@ impl Cache {
         })
     }
 
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.lines.fill(NONE);
+    }
+
     fn set(&mut self, number: u64) -> &mut [LineId] {
         let start = (number & self.mask) as usize * self.ways;
         &mut self.lines[start..start + self.ways]

@@ -161,6 +161,15 @@ impl Calls {
         &self.tree
     }
 
+    /// Forgets everything but where interrupts begin.
+    pub fn restart(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        *self = Self {
+            entries,
+            ..Self::new(self.walks.len())
+        };
+    }
+
     /// From now on calls are counted anew, and all that was charged is forgotten.
     pub fn begin(&mut self) {
         self.tree.begin();
@@ -178,9 +187,15 @@ impl Calls {
         }
     }
 
-    /// Tells that the instruction that `cpu` is at accesses the stack as a call or a return does.
-    pub fn stack(&mut self, cpu: usize, address: u64) {
-        self.walks[cpu].moved = address;
+    /// Tells that the instruction that `cpu` is at accesses the stack as a call or a return does; whether
+    /// that was its first such access.
+    pub fn stack(&mut self, cpu: usize, address: u64) -> bool {
+        let moved = &mut self.walks[cpu].moved;
+        let is_first = *moved == 0;
+        if is_first {
+            *moved = address;
+        }
+        is_first
     }
 
     /// Tells what the instruction that `cpu` is at was charged to.
@@ -291,7 +306,7 @@ impl Walker<'_> {
         let is_entry = self.entries.contains(&self.to);
         let moved = self.walk.moved;
         match previous.flow {
-            Flow::Next => self.expect(previous, &[previous.next]),
+            Flow::Next | Flow::Halt => self.expect(previous, &[previous.next]),
             Flow::Repeat => self.expect(previous, &[previous.next, previous.address]),
             Flow::Branch(target) => self.expect(previous, &[previous.next, target]),
             Flow::Jump(target) if self.to == target => self.jump(),

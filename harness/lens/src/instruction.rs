@@ -10,6 +10,8 @@ use mutex_abi::marks::Mark;
 pub enum Flow {
     /// With the next one.
     Next,
+    /// With the next one, after an interrupt: HLT.
+    Halt,
     /// With the next one, or with itself again: a string instruction with REP.
     Repeat,
     /// At this address.
@@ -126,6 +128,7 @@ fn decode(next: u64, bytes: &[u8]) -> (Flow, bool) {
             _ => Flow::Next,
         },
         [0xc2 | 0xc3 | 0xca | 0xcb, ..] => Flow::Return,
+        [0xf4] => Flow::Halt,
         [0xcf] => Flow::InterruptReturn,
         [0x0f, 0x05 | 0x34] => Flow::SystemCall,
         [0x0f, 0x07 | 0x35] => Flow::SystemReturn,
@@ -176,6 +179,7 @@ mod tests {
             (&[0x48, 0xcf], Flow::InterruptReturn),
             (&[0x0f, 0x05], Flow::SystemCall),
             (&[0x48, 0x0f, 0x07], Flow::SystemReturn),
+            (&[0xf4], Flow::Halt),
             (&[0x0f, 0x0b], Flow::Exception),
             (&[0xcc], Flow::Exception),
             // rep movsq, movsq

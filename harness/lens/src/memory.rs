@@ -120,6 +120,22 @@ impl Memory {
         })
     }
 
+    /// Empties all caches. Lines keep their ids.
+    pub fn clear(&mut self) {
+        for private in &mut self.cpus {
+            private.l1i.clear();
+            private.l1d.clear();
+            private.l2.clear();
+        }
+        self.last.clear();
+        for line in &mut self.lines {
+            *line = Line {
+                number: line.number,
+                ..Line::default()
+            };
+        }
+    }
+
     /// The id of the line that is `number` times the size of a line away from physical address 0.
     pub fn line(&mut self, number: u64) -> LineId {
         *self.ids.entry(number).or_insert_with(|| {

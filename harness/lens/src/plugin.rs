@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What QEMU calls.
+//!
+//! While everything is told, translations may be thrown away (which [`Api::reset`] does) only when all
+//! CPUs are halted. QEMU 7.2 keeps, for each CPU, whose accesses to memory are to be told, and forgets it
+//! only when an instruction ends regularly or the CPU leaves its loop as it does in HLT; where a
+//! translation goes on with another one in the middle of an instruction, such as a call of another page,
+//! it does not (mended in QEMU 8.0, "tcg: Clear plugin_mem_cbs on TB exit"). What it keeps is thrown away
+//! with the translations, and then used by the next interrupt.
 
 use std::error::Error;
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr, OsStr};
@@ -11,13 +18,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mutex_abi::marks::Mark;
 
-use crate::api::{Api, Block, Id, Info, Insn, MemoryInfo};
-use crate::instruction::Instruction;
+use crate::api::{Api, Block, Id, Info, Insn, MemoryInfo, TranslationCallback};
+use crate::instruction::{Flow, Instruction};
 use crate::memory::MAX_CPUS;
 use crate::ram::Ram;
 use crate::recording::Recording;
 use crate::settings::Settings;
-use crate::watch::{InstructionId, Watch};
+use crate::watch::{Data, InstructionId, Watch};
 
 /// What the plugin is at.
 enum State {
@@ -26,9 +33,20 @@ enum State {
     /// It has seen one: as soon as QEMU has thrown its translations away, everything is watched.
     Preparing,
     /// Everything is watched.
-    Watching(Box<Watch>, Ram),
-    /// A window was closed: as soon as QEMU has thrown its translations away, all is idle.
-    Closing,
+    Watching(Box<View>),
+    /// A window was closed: everything is still told, but not looked at, until all CPUs are halted.
+    Closed(Box<View>),
+    /// All CPUs are: as soon as QEMU has thrown its translations away, it is idle again.
+    Leaving,
+}
+
+/// What there is while everything is told.
+struct View {
+    watch: Watch,
+    ram: Ram,
+    /// The CPUs whose last instruction was not HLT. Those that have executed none since everything is
+    /// told are halted since before.
+    running: Vec<bool>,
 }
 
 struct Plugin {
@@ -116,15 +134,8 @@ impl Plugin {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A mark to prepare was executed.
-    fn prepare(&self) {
-        *self.state() = State::Preparing;
-        self.api.reset(self.id, after_reset);
-    }
-
-    fn close(&self, recording: &Recording) {
-        *self.state() = State::Closing;
-        self.api.reset(self.id, after_reset);
+    /// The next of its recordings.
+    fn save(&self, recording: &Recording) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.settings.directory.join(format!("{windows}.json"));
         *windows += 1;
@@ -147,21 +158,23 @@ extern "C" fn after_reset(id: Id) {
         return;
     };
     let mut state = plugin.state();
-    let callback = match *state {
+    let (next, callback): (State, TranslationCallback) = match *state {
         State::Preparing => match Watch::new(&plugin.settings.caches, plugin.cpus) {
             Some(watch) => {
-                *state = State::Watching(Box::new(watch), Ram::find());
-                translate
+                let view = View {
+                    watch,
+                    ram: Ram::find(),
+                    running: vec![false; plugin.cpus],
+                };
+                (State::Watching(Box::new(view)), translate)
             }
             // It was tried before.
-            None => translate_idly,
+            None => (State::Idle, translate_idly),
         },
-        State::Closing => {
-            *state = State::Idle;
-            translate_idly
-        }
-        State::Idle | State::Watching(..) => return,
+        State::Leaving => (State::Idle, translate_idly),
+        State::Idle | State::Watching(_) | State::Closed(_) => return,
     };
+    *state = next;
     plugin.api.on_translation(id, callback);
 }
 
@@ -188,25 +201,30 @@ extern "C" fn prepare(_: c_uint, _: *mut c_void) {
     let Some(plugin) = Plugin::get() else {
         return;
     };
-    if matches!(*plugin.state(), State::Idle) {
-        plugin.prepare();
+    {
+        let mut state = plugin.state();
+        if !matches!(*state, State::Idle) {
+            return;
+        }
+        *state = State::Preparing;
     }
+    plugin.api.reset(plugin.id, after_reset);
 }
 
-/// A block is translated that is to be watched.
+/// A block is translated while everything is told.
 extern "C" fn translate(_: Id, block: Block) {
     let Some(plugin) = Plugin::get() else {
         return;
     };
     let api = &plugin.api;
-    let State::Watching(watch, ram) = &mut *plugin.state() else {
+    let (State::Watching(view) | State::Closed(view)) = &mut *plugin.state() else {
         return;
     };
     for insn in api.instructions(block) {
-        let physical = ram.physical(api.host_address(insn));
-        let id = watch.add(instruction(api, insn), physical);
-        api.on_execution(insn, execute, id as usize);
-        api.on_access(insn, access);
+        let physical = view.ram.physical(api.host_address(insn));
+        let id = view.watch.add(instruction(api, insn), physical) as usize;
+        api.on_execution(insn, execute, id);
+        api.on_access(insn, access, id);
     }
 }
 
@@ -215,39 +233,62 @@ extern "C" fn execute(cpu: c_uint, data: *mut c_void) {
     let Some(plugin) = Plugin::get() else {
         return;
     };
-    let id = data.addr() as InstructionId;
+    let (cpu, id) = (cpu as usize, data.addr() as InstructionId);
     let mut state = plugin.state();
-    let State::Watching(watch, _) = &mut *state else {
-        return;
-    };
-    let closed = watch.execute(cpu as usize, id);
-    let is_prepare = watch.is_mark(id, Mark::Prepare);
-    drop(state);
-    if is_prepare {
-        plugin.prepare();
-    }
-    if let Some(recording) = closed {
-        plugin.close(&recording);
+    match std::mem::replace(&mut *state, State::Leaving) {
+        State::Watching(mut view) => {
+            if view.watch.instruction(id).mark == Some(Mark::Prepare) {
+                view.watch.restart();
+            }
+            view.running[cpu] = view.watch.instruction(id).flow != Flow::Halt;
+            let closed = view.watch.execute(cpu, id);
+            *state = match &closed {
+                Some(_) => State::Closed(view),
+                None => State::Watching(view),
+            };
+            drop(state);
+            if let Some(recording) = closed {
+                plugin.save(&recording);
+            }
+        }
+        State::Closed(mut view) => {
+            let Instruction { mark, flow, .. } = *view.watch.instruction(id);
+            if mark == Some(Mark::Prepare) {
+                view.watch.restart();
+                view.running[cpu] = true;
+                *state = State::Watching(view);
+                return;
+            }
+            view.running[cpu] = flow != Flow::Halt;
+            if view.running.contains(&true) {
+                *state = State::Closed(view);
+                return;
+            }
+            drop(state);
+            plugin.api.reset(plugin.id, after_reset);
+        }
+        other => *state = other,
     }
 }
 
 /// The instruction that the CPU is at has accessed memory.
-extern "C" fn access(cpu: c_uint, info: MemoryInfo, address: u64, _: *mut c_void) {
+extern "C" fn access(cpu: c_uint, info: MemoryInfo, address: u64, data: *mut c_void) {
     let Some(Plugin { api, state, .. }) = Plugin::get() else {
         return;
     };
-    // A device's registers are not cached.
-    let Some(physical) = api.physical_address(info, address) else {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let State::Watching(view) = &mut *state else {
         return;
     };
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    if let State::Watching(watch, _) = &mut *state {
-        watch.access(
-            cpu as usize,
+    // A device's registers are not cached.
+    if let Some(physical) = api.physical_address(info, address) {
+        let data_access = Data {
             address,
             physical,
-            api.size(info),
-            api.is_store(info),
-        );
+            size: api.size(info),
+            is_write: api.is_store(info),
+        };
+        let id = data.addr() as InstructionId;
+        view.watch.access(cpu as usize, id, data_access);
     }
 }

@@ -62,6 +62,19 @@ struct Used {
     usage: [Usage; 2],
 }
 
+/// An access to data.
+#[derive(Clone, Copy, Debug)]
+pub struct Data {
+    /// Its virtual address.
+    pub address: u64,
+    /// Its physical address. What is in the next page virtually is taken to be so physically.
+    pub physical: u64,
+    /// How many bytes it is about.
+    pub size: u64,
+    /// Whether they are written.
+    pub is_write: bool,
+}
+
 /// Counts what a guest does.
 #[derive(Clone, Debug)]
 pub struct Watch {
@@ -99,6 +112,17 @@ impl Watch {
         })
     }
 
+    /// Forgets what was seen, and empties the caches; what was translated stays.
+    pub fn restart(&mut self) {
+        self.is_open = false;
+        self.calls.restart();
+        self.memory.clear();
+        self.clear();
+        for cpu in &mut self.cpus {
+            *cpu = Cpu::default();
+        }
+    }
+
     /// Takes in an instruction that was translated, and lies at that physical address.
     pub fn add(&mut self, instruction: Instruction, physical: u64) -> InstructionId {
         let last = instruction.next.wrapping_sub(instruction.address + 1);
@@ -112,9 +136,9 @@ impl Watch {
         (self.instructions.len() - 1) as InstructionId
     }
 
-    /// Whether an instruction is that mark.
-    pub fn is_mark(&self, id: InstructionId, mark: Mark) -> bool {
-        self.instructions[id as usize].instruction.mark == Some(mark)
+    /// The instruction of that number.
+    pub fn instruction(&self, id: InstructionId) -> &Instruction {
+        &self.instructions[id as usize].instruction
     }
 
     /// `cpu` is about to execute an instruction. What was seen, if that closes the window.
@@ -154,20 +178,23 @@ impl Watch {
         None
     }
 
-    /// The instruction that `cpu` is at accesses memory: `size` bytes there, at most those of a page.
-    pub fn access(&mut self, cpu: usize, address: u64, physical: u64, size: u64, is_write: bool) {
-        let Some(id) = self.cpus[cpu].at else {
+    /// The instruction that `cpu` is at accesses memory.
+    pub fn access(&mut self, cpu: usize, id: InstructionId, data: Data) {
+        // QEMU 7.2 takes what an interrupt pushes for an access of an instruction before it, often of
+        // a call: it forgets only sometimes whose accesses are to be told.
+        if self.cpus[cpu].at != Some(id) {
             return;
-        };
+        }
+        let Data { size, is_write, .. } = data;
         let Instruction {
             flow, is_atomic, ..
-        } = self.instructions[id as usize].instruction;
-        if flow.uses_stack(is_write) {
-            self.calls.stack(cpu, address);
+        } = *self.instruction(id);
+        if flow.uses_stack(is_write) && !self.calls.stack(cpu, data.address) {
+            return;
         }
         let mut done = 0;
         while done < size {
-            let (address, physical) = (address + done, physical + done);
+            let (address, physical) = (data.address + done, data.physical + done);
             let offset = physical % Caches::LINE;
             let length = (size - done).min(Caches::LINE - offset);
             done += length;
@@ -262,6 +289,15 @@ impl Watch {
     fn open(&mut self) {
         self.is_open = true;
         self.calls.begin();
+        self.clear();
+        for cpu in &mut self.cpus {
+            cpu.instructions = 0;
+            cpu.packet = 0;
+        }
+    }
+
+    /// Counts anew.
+    fn clear(&mut self) {
         self.code.clear();
         self.code_places.clear();
         self.used.clear();
@@ -269,10 +305,6 @@ impl Watch {
         self.torn = 0;
         for translated in &mut self.instructions {
             translated.charged = None;
-        }
-        for cpu in &mut self.cpus {
-            cpu.instructions = 0;
-            cpu.packet = 0;
         }
     }
 
