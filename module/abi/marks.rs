@@ -11,7 +11,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mark {
-    /// A window will be opened soon: the plugin gets ready, which takes it some instructions.
+    /// A window will be opened soon: the plugin gets ready, which takes it some instructions. From then
+    /// on caches are filled and calls are followed, but nothing counts yet.
     Prepare = 1,
     /// A window opens: from the next instruction on everything counts, on all CPUs.
     Open = 2,
@@ -25,11 +26,16 @@ pub enum Mark {
     SpanEnd = 6,
     /// The packet's way is over.
     PacketOut = 7,
+    /// Until [`Self::Resume`] nothing counts, this instruction included. Caches and calls are
+    /// followed all the same.
+    Pause = 8,
+    /// From the next instruction on everything counts again.
+    Resume = 9,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Prepare,
         Self::Open,
         Self::Close,
@@ -37,6 +43,8 @@ impl Mark {
         Self::SpanBegin,
         Self::SpanEnd,
         Self::PacketOut,
+        Self::Pause,
+        Self::Resume,
     ];
 
     /// What all displacements have in common: "MXL" in their upper three bytes.

@@ -24,6 +24,8 @@ struct Translated {
     lines: [LineId; 2],
     /// What it was last charged to, of which node and whether in a span.
     charged: Option<(NodeId, bool, Charge)>,
+    /// The line of data that it accessed last, and the number by which it is known.
+    accessed: Option<(u64, LineId)>,
 }
 
 /// What one CPU does.
@@ -80,13 +82,15 @@ pub struct Data {
 pub struct Watch {
     caches: Caches,
     is_open: bool,
+    is_paused: bool,
     instructions: Vec<Translated>,
     cpus: Vec<Cpu>,
     calls: Calls,
     memory: Memory,
     code: Vec<Code>,
     code_places: FxHashMap<(NodeId, u64, bool), Charge>,
-    used: FxHashMap<LineId, Used>,
+    /// By the lines' ids; as long as it has to be.
+    used: Vec<Option<Box<Used>>>,
     packets_begun: u64,
     packets: u64,
     torn: u64,
@@ -99,13 +103,14 @@ impl Watch {
         Some(Self {
             caches: *caches,
             is_open: false,
+            is_paused: false,
             instructions: Vec::new(),
             cpus: vec![Cpu::default(); cpus],
             calls: Calls::new(cpus),
             memory: Memory::new(caches, cpus)?,
             code: Vec::new(),
             code_places: FxHashMap::default(),
-            used: FxHashMap::default(),
+            used: Vec::new(),
             packets_begun: 0,
             packets: 0,
             torn: 0,
@@ -132,6 +137,7 @@ impl Watch {
             instruction,
             lines,
             charged: None,
+            accessed: None,
         });
         (self.instructions.len() - 1) as InstructionId
     }
@@ -154,11 +160,13 @@ impl Watch {
         self.cpus[cpu].in_span = step.in_span;
         match instruction.mark {
             Some(Mark::Close) if self.is_open => return Some(self.close()),
+            Some(Mark::Pause) => self.is_paused = true,
             Some(Mark::SpanEnd) => self.set_span(cpu, false),
             Some(Mark::PacketOut) => self.packet_out(cpu),
             _ => {}
         }
-        let charge = self.is_open.then(|| self.charge(cpu, id, step.node));
+        let counts = self.is_open && !self.is_paused;
+        let charge = counts.then(|| self.charge(cpu, id, step.node));
         self.calls.charged(cpu, charge);
         for line in lines {
             if self.cpus[cpu].fetched != Some(line) {
@@ -171,6 +179,7 @@ impl Watch {
         }
         match instruction.mark {
             Some(Mark::Open) => self.open(),
+            Some(Mark::Resume) => self.is_paused = false,
             Some(Mark::PacketIn) => self.packet_in(cpu),
             Some(Mark::SpanBegin) => self.set_span(cpu, self.cpus[cpu].packet != 0),
             _ => {}
@@ -204,9 +213,22 @@ impl Watch {
                 (false, true) => Access::ReadToWrite(bytes),
                 (false, false) => Access::Read(bytes),
             };
-            let line = self.memory.line(physical / Caches::LINE);
+            let line = self.line(id, physical / Caches::LINE);
             let outcome = self.memory.access(cpu, line, access);
             self.charge_access(cpu, line, address, access, outcome);
+        }
+    }
+
+    /// The line of that number, which an instruction accesses.
+    fn line(&mut self, id: InstructionId, number: u64) -> LineId {
+        let accessed = &mut self.instructions[id as usize].accessed;
+        match *accessed {
+            Some((last, line)) if last == number => line,
+            _ => {
+                let line = self.memory.line(number);
+                *accessed = Some((number, line));
+                line
+            }
         }
     }
 
@@ -226,9 +248,15 @@ impl Watch {
         let Cpu {
             packet, in_span, ..
         } = self.cpus[cpu];
-        let used = self.used.entry(line).or_insert_with(|| Used {
-            address: address - address % Caches::LINE,
-            usage: Default::default(),
+        let line = line as usize;
+        if self.used.len() <= line {
+            self.used.resize_with(line + 1, || None);
+        }
+        let used = self.used[line].get_or_insert_with(|| {
+            Box::new(Used {
+                address: address - address % Caches::LINE,
+                usage: Default::default(),
+            })
         });
         let usage = &mut used.usage[usize::from(in_span)];
         usage.costs += costs;
@@ -288,6 +316,7 @@ impl Watch {
 
     fn open(&mut self) {
         self.is_open = true;
+        self.is_paused = false;
         self.calls.begin();
         self.clear();
         for cpu in &mut self.cpus {
@@ -383,7 +412,9 @@ impl Watch {
         let mut lines: Vec<Line> = self
             .used
             .iter()
-            .flat_map(|(&line, used)| {
+            .enumerate()
+            .filter_map(|(line, used)| Some((line as LineId, used.as_deref()?)))
+            .flat_map(|(line, used)| {
                 let physical = self.memory.number(line) * Caches::LINE;
                 let each = [false, true].into_iter().zip(&used.usage);
                 each.filter(|(_, usage)| usage.cpus != 0)

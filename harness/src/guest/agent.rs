@@ -81,6 +81,12 @@ fn carry_out(path: &Path) -> Result<()> {
         Work::Boot => {}
         Work::Measure { mode, cells } => measure_all(Pace::of(mode), &cells)?,
         Work::Micro => measure_steps()?,
+        Work::Patterns(patterns) => {
+            for pattern in patterns {
+                let ticks = pattern.run()?;
+                tell(&Event::Pattern { pattern, ticks })?;
+            }
+        }
         Work::Test(names) => test_all(&names)?,
         Work::Fault(fault) => fault::commit(fault)?,
     }

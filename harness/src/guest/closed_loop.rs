@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::client::Client;
 use super::flows::Flows;
 use super::layout::Layout;
+use super::marks;
 use super::pace::Pace;
 use super::placement::Placement;
 use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
@@ -117,7 +118,8 @@ impl ClosedLoop {
     /// One round trip of a burst at each time of `pace`; tells `each` how many ticks of the time-stamp
     /// counter it took. Between two ticks of the kernel's clock, what the kernel does once a tick only, such
     /// as renewing a time-out, is done by the first packet of every round trip, and not by as many
-    /// packets as ticks happen to fall into the run.
+    /// packets as ticks happen to fall into the run. The lens counts round trips and nothing between
+    /// them.
     pub fn paced_round_trips(
         &mut self,
         pace: Pace,
@@ -125,13 +127,18 @@ impl ClosedLoop {
         delivery: &mut Delivery,
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
+        marks::pause();
         for flow in flows {
             // Before, so that the migration's last work is done when the packet is sent.
             self.placement.go_to(flow)?;
             pace.wait()?;
+            marks::resume();
             let start = tsc::now();
-            self.burst(flow, delivery)?;
-            each(tsc::now() - start);
+            let result = self.burst(flow, delivery);
+            let took = tsc::now() - start;
+            marks::pause();
+            result?;
+            each(took);
         }
         Ok(())
     }

@@ -28,6 +28,18 @@ pub fn prepare() {
     mark!(Mark::Prepare);
 }
 
+/// What comes does not belong to what is measured, in the middle of which it is.
+#[inline(always)]
+pub fn pause() {
+    mark!(Mark::Pause);
+}
+
+/// That is over.
+#[inline(always)]
+pub fn resume() {
+    mark!(Mark::Resume);
+}
+
 /// What `measured` does is measured.
 #[inline(always)]
 pub fn window<T>(measured: impl FnOnce() -> T) -> T {

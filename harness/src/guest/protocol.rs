@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::patterns::Pattern;
 use crate::back_to_back::Found;
 use crate::histogram::Histogram;
 use crate::scenario::Mode;
@@ -57,7 +58,7 @@ impl Order {
     /// Whether it measures or tests `subject`.
     pub fn needs(&self, subject: Subject) -> bool {
         match &self.work {
-            Work::Boot | Work::Micro | Work::Fault(_) => false,
+            Work::Boot | Work::Micro | Work::Patterns(_) | Work::Fault(_) => false,
             Work::Measure { cells, .. } => cells.iter().any(|cell| cell.subject == subject),
             Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
         }
@@ -93,6 +94,8 @@ pub enum Work {
     },
     /// Measure single steps of the datapath, beside what the kernel offers for the same.
     Micro,
+    /// Do what the lens is tested with.
+    Patterns(Vec<Pattern>),
     /// Run the named functional tests, in order.
     Test(Vec<String>),
     /// Misbehave, to show that the host notices.
@@ -212,6 +215,13 @@ pub enum Event {
     Steps {
         /// What each took, in the order of measuring.
         steps: Vec<StepTimes>,
+    },
+    /// A pattern was done in a window of the lens.
+    Pattern {
+        /// Which.
+        pattern: Pattern,
+        /// What it took, in ticks of the time-stamp counter and a constant.
+        ticks: u64,
     },
     /// A functional test begins.
     TestStarted {

@@ -2,7 +2,7 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Three kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! Four kinds of checks: the agent's functional tests of the module, where any splat fails them;
 //! bad ends on purpose, where anything but the right verdict fails them; and the self check, which
 //! must hold, and must not when the agent measures wrong.
 
@@ -11,6 +11,7 @@ mod functional;
 mod instrument;
 mod junit;
 mod ktap;
+mod lens;
 mod outcome;
 mod reports;
 mod text;
@@ -93,6 +94,7 @@ struct Selected {
     functional: Vec<GuestTest>,
     bad_ends: Vec<BadEnd>,
     trials: Vec<Trial>,
+    lens: bool,
 }
 
 /// A test in the list, as JSON.
@@ -163,7 +165,8 @@ impl TestCommand {
         bad_ends.retain(|end| self.wants(end.name()));
         let mut trials = instrument::ALL.to_vec();
         trials.retain(|trial| self.wants(trial.name));
-        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() {
+        let lens = self.wants(lens::NAME);
+        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !lens {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -173,6 +176,7 @@ impl TestCommand {
             functional,
             bad_ends,
             trials,
+            lens,
         })
     }
 
@@ -237,7 +241,9 @@ impl Selected {
         let bad_ends =
             (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
-        functional.chain(bad_ends).chain(trials).collect()
+        let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
+        let instrument = trials.chain(lens);
+        functional.chain(bad_ends).chain(instrument).collect()
     }
 
     /// Runs all of them.
@@ -255,6 +261,9 @@ impl Selected {
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
+        }
+        if self.lens {
+            outcomes.plan(INSTRUMENT, lens::NAME);
         }
         outcomes.save()?;
         let probe = kvm::probe(
@@ -294,6 +303,10 @@ impl Selected {
                 took: Some(started.elapsed()),
                 console_log: None,
             })?;
+        }
+        if self.lens {
+            bench.interrupt.check()?;
+            lens::run(bench, first, outcomes)?;
         }
         Ok(())
     }
