@@ -21,7 +21,8 @@ use crate::virtme::Virtme;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     mutexlab boot linux/arch/x86/boot/bzImage\n  \
-    mutexlab boot --work '{\"fault\": \"panic\"}' linux/arch/x86/boot/bzImage\n\n\
+    mutexlab boot --work '{\"fault\": \"panic\"}' linux/arch/x86/boot/bzImage\n  \
+    mutexlab boot --icount --lens settings.json linux/arch/x86/boot/bzImage\n\n\
 Exit codes: 0 if the guest ended well, 1 if not.")]
 pub struct BootCommand {
     /// The kernel

@@ -22,8 +22,10 @@ pub const BUFFER: u64 = 0x6000_0000_0000;
 pub const LINE: u64 = 64;
 /// How many of them there are.
 pub const LINES: u64 = 4096;
-/// How many turns each of two CPUs takes.
+/// How many turns each of two CPUs takes while the lens looks on.
 pub const TURNS: u64 = 50;
+/// How many before, after which lines are where they are after each turn, and both threads run.
+const FIRST_TURNS: u64 = 4;
 
 /// What is done while the lens looks on, on CPU 0 and perhaps CPU 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,17 +150,16 @@ impl Turn {
         whose.store(0, Ordering::Relaxed);
         let other = || -> Result<()> {
             stay_on(1)?;
-            self.take_turns(1, whose, words, 1..TURNS + 2);
+            self.take_turns(1, whose, words, 0..FIRST_TURNS + TURNS);
             Ok(())
         };
         thread::scope(|scope| {
             let other = scope.spawn(other);
-            // Once before: then the lines are where they are after each turn.
-            self.take_turns(0, whose, words, 0..1);
-            wait_for(whose, 2);
+            self.take_turns(0, whose, words, 0..FIRST_TURNS);
+            wait_for(whose, 2 * FIRST_TURNS);
             let ticks = watch(|| {
-                self.take_turns(0, whose, words, 1..TURNS + 1);
-                wait_for(whose, 2 * TURNS + 2);
+                self.take_turns(0, whose, words, FIRST_TURNS..FIRST_TURNS + TURNS);
+                wait_for(whose, 2 * (FIRST_TURNS + TURNS));
             });
             let ended = other.join();
             ended
@@ -181,8 +182,7 @@ impl Turn {
             Self::AddToOne | Self::Tell | Self::ReadOne => 0,
         }];
         for turn in turns {
-            // CPU 1's first turn is its number 1, and comes after CPU 0's number 0.
-            wait_for(whose, 2 * turn - cpu);
+            wait_for(whose, 2 * turn + cpu);
             match self {
                 Self::AddToOne => {
                     own.fetch_add(1, Ordering::Relaxed);

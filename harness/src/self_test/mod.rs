@@ -3,8 +3,9 @@
 //! `mutexlab test`: what can be shown only with a guest.
 //!
 //! Four kinds of checks: the agent's functional tests of the module, where any splat fails them;
-//! bad ends on purpose, where anything but the right verdict fails them; and the self check, which
-//! must hold, and must not when the agent measures wrong.
+//! bad ends on purpose, where anything but the right verdict fails them; the self check, which
+//! must hold, and must not when the agent measures wrong; and the lens, which must see what arithmetic
+//! says.
 
 mod bad_ends;
 mod functional;
