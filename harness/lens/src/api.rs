@@ -84,39 +84,46 @@ fn symbol(name: &CStr) -> Option<ptr::NonNull<c_void>> {
     ptr::NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
 }
 
-/// A function as the type that is wanted.
-macro_rules! function {
-    ($name:literal) => {{
-        let found = symbol($name).ok_or(concat!("QEMU has no ", stringify!($name)))?;
-        // SAFETY: the field's type is that of the function in QEMU's header; in which versions,
-        // the module's documentation says.
-        unsafe { std::mem::transmute(found.as_ptr()) }
-    }};
+/// A function of the program that has loaded this library.
+///
+/// # Safety
+///
+/// `F` is the type of the function that has this name there.
+unsafe fn function<F: Copy>(name: &CStr) -> Result<F, String> {
+    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+    let found = symbol(name);
+    let found = found.ok_or_else(|| format!("this QEMU has no {}", name.to_string_lossy()))?;
+    // SAFETY: the caller's promise.
+    Ok(unsafe { std::mem::transmute_copy(&found) })
 }
 
 impl Api {
     /// Looks the functions up, in a QEMU that speaks this version of the interface.
-    pub fn load(version: c_int) -> Result<Self, &'static str> {
-        Ok(Self {
-            reset: function!(c"qemu_plugin_reset"),
-            register_translation: function!(c"qemu_plugin_register_vcpu_tb_trans_cb"),
-            register_execution: function!(c"qemu_plugin_register_vcpu_insn_exec_cb"),
-            register_memory: function!(c"qemu_plugin_register_vcpu_mem_cb"),
-            block_length: function!(c"qemu_plugin_tb_n_insns"),
-            block_instruction: function!(c"qemu_plugin_tb_get_insn"),
-            instruction_data: if version < COPYING {
-                InstructionData::Pointing(function!(c"qemu_plugin_insn_data"))
-            } else {
-                InstructionData::Copying(function!(c"qemu_plugin_insn_data"))
-            },
-            instruction_size: function!(c"qemu_plugin_insn_size"),
-            instruction_address: function!(c"qemu_plugin_insn_vaddr"),
-            instruction_host_address: function!(c"qemu_plugin_insn_haddr"),
-            size_shift: function!(c"qemu_plugin_mem_size_shift"),
-            is_store: function!(c"qemu_plugin_mem_is_store"),
-            hardware_address: function!(c"qemu_plugin_get_hwaddr"),
-            is_io: function!(c"qemu_plugin_hwaddr_is_io"),
-            physical_address: function!(c"qemu_plugin_hwaddr_phys_addr"),
+    pub fn load(version: c_int) -> Result<Self, String> {
+        // SAFETY: the fields' types are those of the functions in QEMU's header, in the versions that the
+        // module's documentation names.
+        Ok(unsafe {
+            Self {
+                reset: function(c"qemu_plugin_reset")?,
+                register_translation: function(c"qemu_plugin_register_vcpu_tb_trans_cb")?,
+                register_execution: function(c"qemu_plugin_register_vcpu_insn_exec_cb")?,
+                register_memory: function(c"qemu_plugin_register_vcpu_mem_cb")?,
+                block_length: function(c"qemu_plugin_tb_n_insns")?,
+                block_instruction: function(c"qemu_plugin_tb_get_insn")?,
+                instruction_data: if version < COPYING {
+                    InstructionData::Pointing(function(c"qemu_plugin_insn_data")?)
+                } else {
+                    InstructionData::Copying(function(c"qemu_plugin_insn_data")?)
+                },
+                instruction_size: function(c"qemu_plugin_insn_size")?,
+                instruction_address: function(c"qemu_plugin_insn_vaddr")?,
+                instruction_host_address: function(c"qemu_plugin_insn_haddr")?,
+                size_shift: function(c"qemu_plugin_mem_size_shift")?,
+                is_store: function(c"qemu_plugin_mem_is_store")?,
+                hardware_address: function(c"qemu_plugin_get_hwaddr")?,
+                is_io: function(c"qemu_plugin_hwaddr_is_io")?,
+                physical_address: function(c"qemu_plugin_hwaddr_phys_addr")?,
+            }
         })
     }
 

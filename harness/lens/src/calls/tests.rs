@@ -14,7 +14,6 @@ const G: u64 = F + 0x100;
 const H: u64 = F + 0x200;
 /// Where interrupts begin.
 const IRQ: u64 = F + 0x1000;
-const SYSCALL: u64 = F + 0x2000;
 const USER: u64 = 0x40_1000;
 
 /// Calls, and what is told of them.
