@@ -76,6 +76,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         bulk: None,
         proxy_time: None,
         cores: Vec::new(),
+        received: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 4)].into(),
     }

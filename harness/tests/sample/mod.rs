@@ -88,6 +88,7 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         bulk: None,
         proxy_time: None,
         cores: Vec::new(),
+        received: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 1_000)].into(),
     };
