@@ -79,6 +79,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         bulk: None,
         proxy_time: None,
         cores: Vec::new(),
+        received: Vec::new(),
         chains: None,
         counters: [("packets_original".to_owned(), 4)].into(),
         memory_map: None,
