@@ -26,8 +26,8 @@ pub enum Mark {
     SpanEnd = 6,
     /// The packet's way is over.
     PacketOut = 7,
-    /// Until [`Self::Resume`] nothing counts, this instruction included. Caches and calls are
-    /// followed all the same.
+    /// Until [`Self::Resume`] nothing counts, this instruction included, and caches stay as they are.
+    /// Calls are followed all the same.
     Pause = 8,
     /// From the next instruction on everything counts again.
     Resume = 9,

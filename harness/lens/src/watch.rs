@@ -171,7 +171,7 @@ impl Watch {
         let charge = counts.then(|| self.charge(cpu, id, step.node));
         self.calls.charged(cpu, charge);
         for line in lines {
-            if self.cpus[cpu].fetched != Some(line) {
+            if !self.is_paused && self.cpus[cpu].fetched != Some(line) {
                 self.cpus[cpu].fetched = Some(line);
                 let outcome = self.memory.access(cpu, line, Access::Fetch);
                 if let Some(charge) = charge {
@@ -204,6 +204,9 @@ impl Watch {
             ..
         } = *self.instruction(id);
         if flow.uses_stack(is_write) && !self.calls.stack(cpu, data.address) {
+            return;
+        }
+        if self.is_paused {
             return;
         }
         let mut done = 0;

@@ -85,6 +85,7 @@ fn what_is_between_open_and_close_counts_but_for_pauses() {
     guest.pass(0, CODE + 19, Mark::Resume);
     let counted = guest.nop(CODE + 27);
     guest.run(0, counted);
+    guest.access(0, counted, 0, 8, false);
     guest.run(1, nop);
     guest.pass(0, CODE + 28, Mark::Close);
     guest.run(0, nop);
@@ -93,7 +94,11 @@ fn what_is_between_open_and_close_counts_but_for_pauses() {
     };
     assert_eq!(recording.instructions, [2, 1]);
     assert_eq!(sum(recording).instructions, 3);
-    assert!(recording.lines.is_empty());
+    // The pause has not brought the line.
+    let [line] = &recording.lines[..] else {
+        panic!("{:?}", recording.lines);
+    };
+    assert_eq!((line.costs.writes, line.costs.last_misses), (0, 1));
 }
 
 #[test]
