@@ -98,6 +98,8 @@ pub enum Reached {
 pub struct Object {
     /// What it is.
     pub identity: Identity,
+    /// The virtual address of one of its lines: that with the least physical one.
+    pub address: u64,
     /// Lines of memory.
     pub lines: u64,
     /// Of these, those that one CPU wrote and another one used.
@@ -427,6 +429,7 @@ fn objects_of(recording: &Recording, objects: &Objects<'_>) -> Vec<Object> {
         let (object, lines) = found.entry(identity).or_insert_with_key(|identity| {
             let object = Object {
                 identity: identity.clone(),
+                address: line.address,
                 lines: 0,
                 shared: 0,
                 used: 0,

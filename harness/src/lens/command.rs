@@ -18,12 +18,12 @@ use crate::bench::{self, Lab};
 use crate::commit::{Repository, WorkTree};
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
-use crate::paths;
 use crate::plan::{Filter, Plan};
 use crate::results::file::ResultsFile;
 use crate::results::record::Selection;
 use crate::scenario::ScenarioFile;
 use crate::verdict::Verdict;
+use crate::{json, paths};
 
 /// Pixels of a flame graph that stands alone.
 const WIDTH: f64 = 1600.0;
@@ -58,6 +58,9 @@ pub struct LensCommand {
     /// Show every function and object, not only the first
     #[arg(long)]
     all: bool,
+    /// Print JSON: a list of the analyses, or of the differences
+    #[arg(long)]
+    json: bool,
     /// How many guests run side by side [default: one a core]
     #[arg(long, short, value_name = "GUESTS")]
     jobs: Option<NonZeroUsize>,
@@ -90,12 +93,19 @@ impl LensCommand {
         let interrupt = Interrupt::install()?;
         let seen = self.measure(None, &self.output, &interrupt)?;
         for analysis in &seen.analyses {
+            let written = write(analysis, &self.output)?;
+            if self.json {
+                continue;
+            }
             let most = if self.all { usize::MAX } else { text::SHOWN };
             println!("{}", text::text(analysis, most));
-            for path in write(analysis, &self.output)? {
+            for path in written {
                 println!("{}", path.display());
             }
             println!();
+        }
+        if self.json {
+            json::print(&seen.analyses)?;
         }
         Ok(seen.exit_code())
     }
@@ -103,7 +113,7 @@ impl LensCommand {
     fn compare(&self, a: &str, b: &str) -> Result<i32> {
         let a = self.side("A", a)?;
         let b = self.side("B", b)?;
-        let mut compared = 0;
+        let mut compared = Vec::new();
         for before in &a.analyses {
             // Files may be of cells with different parameters: there is but one on each side.
             let single = a.analyses.len() == 1 && b.analyses.len() == 1;
@@ -111,13 +121,19 @@ impl LensCommand {
             let Some(after) = b.analyses.iter().find(same) else {
                 continue;
             };
-            compared += 1;
-            println!("A: {}, commit {}", before.cell, before.commit);
-            println!("B: {}, commit {}\n", after.cell, after.commit);
-            println!("{}", Difference::of(before, after)?.text());
+            let difference = Difference::of(before, after)?;
+            if !self.json {
+                println!("A: {}, commit {}", before.cell, before.commit);
+                println!("B: {}, commit {}\n", after.cell, after.commit);
+                println!("{}", difference.text());
+            }
+            compared.push(difference);
         }
-        if compared == 0 {
+        if compared.is_empty() {
             bail!("no cell was seen on both sides");
+        }
+        if self.json {
+            json::print(&compared)?;
         }
         Ok(a.exit_code().max(b.exit_code()))
     }

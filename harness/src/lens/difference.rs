@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use anyhow::{ensure, Result};
 use mutex_lens::recording::Costs;
+use serde::Serialize;
 
 use super::analysis::{Analysis, Function};
 use super::cycles::WEIGHTS;
@@ -16,7 +17,7 @@ use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
 use crate::table::{decimals, Align, Table};
 
 /// A number for each packet, on both sides.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Pair {
     /// In A.
     pub a: f64,
@@ -38,7 +39,7 @@ impl Pair {
 }
 
 /// One thing that has changed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
     /// The function or object.
     pub name: String,
@@ -48,8 +49,10 @@ pub struct Change {
     pub numbers: Pair,
 }
 
+type Measure = fn(&Costs) -> u64;
+
 /// What is told of functions: instructions, which are exact, and what is modelled.
-const MEASURES: [(&str, fn(&Costs) -> u64); 5] = [
+const MEASURES: [(&str, Measure); 5] = [
     (INSTRUCTIONS, |costs| costs.instructions),
     ("L1D misses", |costs| costs.l1d_misses),
     ("last-level misses", |costs| costs.last_misses),
@@ -61,8 +64,10 @@ const INSTRUCTIONS: &str = "instructions";
 const LINES: &str = "lines used";
 
 /// All that differs within the spans of packets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
+    /// The cell, as B calls it.
+    pub cell: String,
     /// The whole: each of [`MEASURES`], changed or not.
     pub whole: Vec<Change>,
     /// Functions, by their own costs; the greatest change of instructions comes first.
@@ -134,6 +139,7 @@ impl Difference {
             .collect();
         order(&mut objects);
         Ok(Self {
+            cell: b.cell.clone(),
             whole: whole.to_vec(),
             functions,
             objects,

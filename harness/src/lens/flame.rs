@@ -5,7 +5,7 @@
 
 use maud::{html, Markup, PreEscaped};
 
-use super::analysis::{Analysis, Reached};
+use super::analysis::{to_float, Analysis, Reached};
 use super::branches::{branches, depth, Branch};
 use super::functions::View;
 use super::names::short;
@@ -37,8 +37,8 @@ pub fn svg(analysis: &Analysis, view: View, width: f64) -> Option<Markup> {
     let rows = depth(&branches) + 1;
     let drawing = Drawing {
         analysis,
-        scale: width / super::analysis::to_float(whole),
-        height: super::analysis::to_float(rows as u64) * ROW,
+        scale: width / to_float(whole),
+        height: to_float(rows as u64) * ROW,
     };
     let label = format!(
         "Flame graph: {} instructions a packet",
@@ -71,18 +71,27 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     fn row(&self, branches: &[Branch], start: f64, row: usize) -> Markup {
-        let mut x = start;
+        let mut end = start;
+        let placed: Vec<(&Branch, f64)> = branches
+            .iter()
+            .map(|branch| {
+                let x = end;
+                end += self.width(branch.total);
+                (branch, x)
+            })
+            .collect();
         html! {
-            @for branch in branches {
-                @let left = x;
-                @let width = super::analysis::to_float(branch.total) * self.scale;
-                @let _ = x += width;
-                @if width >= NARROWEST {
-                    (self.branch(branch, left, row))
-                    (self.row(&branch.children, left, row + 1))
+            @for (branch, x) in placed {
+                @if self.width(branch.total) >= NARROWEST {
+                    (self.branch(branch, x, row))
+                    (self.row(&branch.children, x, row + 1))
                 }
             }
         }
+    }
+
+    fn width(&self, instructions: u64) -> f64 {
+        to_float(instructions) * self.scale
     }
 
     fn branch(&self, branch: &Branch, x: f64, row: usize) -> Markup {
@@ -102,8 +111,8 @@ impl Drawing<'_> {
     }
 
     fn block(&self, name: &str, own: u64, total: u64, x: f64, row: usize, class: &str) -> Markup {
-        let width = super::analysis::to_float(total) * self.scale;
-        let y = self.height - super::analysis::to_float(row as u64 + 1) * ROW;
+        let width = self.width(total);
+        let y = self.height - to_float(row as u64 + 1) * ROW;
         let per_packet = |count| decimals(self.analysis.per_packet(count), 1);
         let note = match own == total {
             true => format!("{name}: {} instructions a packet", per_packet(total)),
@@ -124,5 +133,56 @@ impl Drawing<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lens::analysis::tests::example;
+
+    /// The widths of blocks by the names in their notes.
+    fn blocks(svg: &str) -> Vec<(String, f64)> {
+        let document = roxmltree::Document::parse(svg).unwrap();
+        let groups = document.descendants().filter(|node| node.has_tag_name("g"));
+        groups
+            .map(|group| {
+                let child = |name| {
+                    group
+                        .children()
+                        .find(|node| node.has_tag_name(name))
+                        .unwrap()
+                };
+                let note = child("title").text().unwrap();
+                let width = child("rect").attribute("width").unwrap();
+                let name = note.split(": ").next().unwrap();
+                (name.to_owned(), width.parse().unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn widths_are_instructions() {
+        let analysis = example(|_| ());
+        let blocks = blocks(&file(&analysis, View::Spans, 800.0).unwrap());
+        // 400 instructions: 100 of the hook, 200 of run, and 100 of find.
+        let expected = [
+            ("all", 800.0),
+            ("net_rx", 800.0),
+            ("nf_hook_slow", 800.0),
+            ("proxy::run", 600.0),
+            ("↪ proxy::find", 200.0),
+        ];
+        let expected = expected.map(|(name, width)| (name.to_owned(), width));
+        assert_eq!(blocks, expected);
+    }
+
+    #[test]
+    fn nothing_is_not_drawn() {
+        let nothing = example(|recording| {
+            recording.code.clear();
+            recording.instructions = vec![0];
+        });
+        assert_eq!(file(&nothing, View::Window, 800.0), None);
     }
 }

@@ -84,6 +84,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
+    use crate::scenario::ScenarioFile;
 
     #[test]
     fn the_default_is_the_plugin_s() {
@@ -113,6 +115,52 @@ mod tests {
                 ..Machine::default()
             };
             assert_eq!(machine.mistake().is_none(), good, "{kib} KiB, {ways} ways");
+        }
+    }
+
+    #[test]
+    fn a_scenario_asks_for_the_lens() {
+        let text = r#"
+question = "?"
+mode = "virtual"
+kernels = ["7.3"]
+cpus = [1]
+subjects = ["module"]
+[lens]
+l1d = { kib = 32, ways = 8 }
+[traffic]
+ways = ["forward"]
+families = ["v4"]
+protocols = ["udp"]
+payloads = [64]
+round-trips = 10
+warm-up = 1
+"#;
+        let parsed = |from: &str, to: &str| {
+            let text = text.replace(from, to);
+            let file = ScenarioFile::parse("a".into(), "a.toml".into(), text)?;
+            let plan = Plan::new(&file.scenario).map_err(|fault| file.explain(&fault))?;
+            anyhow::Ok((file.scenario.lens, plan.boots[0].cells[0].lens))
+        };
+        let (machine, looks) = parsed("", "").unwrap();
+        assert_eq!(machine.unwrap().l1d, Shape { kib: 32, ways: 8 });
+        assert!(looks);
+        assert_eq!(
+            parsed("[lens]\nl1d = { kib = 32, ways = 8 }", "").unwrap(),
+            (None, false)
+        );
+        for (from, to, place, part) in [
+            ("ways = 8", "ways = 7", "a.toml:8:", "no power of two"),
+            ("\"virtual\"", "\"wall\"", "a.toml:7:", "needs mode"),
+            (
+                "round-trips = 10",
+                "ends = [\"stack\"]\nround-trips = 10",
+                "a.toml:7:",
+                "on the wire",
+            ),
+        ] {
+            let error = parsed(from, to).unwrap_err().to_string();
+            assert!(error.starts_with(place) && error.contains(part), "{error}");
         }
     }
 }

@@ -66,3 +66,59 @@ pub fn of(analysis: &Analysis) -> Vec<Metric> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::difference::{Difference, Selection};
+    use crate::compare::finding::Judgement;
+    use crate::compare::run::tests::{run, MetricOfTest};
+    use crate::lens::analysis::tests::example;
+
+    #[test]
+    fn metrics_are_for_each_packet() {
+        let metrics = of(&example(|_| ()));
+        let metric = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap();
+        // Ten packets took 400 instructions; each used three lines of the proxy, of which one is written
+        // and shared, and of which five accesses missed.
+        for (name, kind, value) in [
+            (INSTRUCTIONS, Kind::Exact, 40.0),
+            (OURS_LINES, Kind::Exact, 3.0),
+            (OURS_SHARED_WRITTEN, Kind::Exact, 1.0),
+            (OURS_LAST_MISSES, Kind::Modelled, 1.5),
+            (CYCLES, Kind::Modelled, 40.0),
+        ] {
+            assert_eq!(
+                (metric(name).kind, metric(name).value),
+                (kind, value),
+                "{name}"
+            );
+        }
+        assert_eq!(of(&example(|recording| recording.packets = 0)), []);
+    }
+
+    #[test]
+    fn modelled_metrics_change_by_a_hundredth() {
+        let judgement = |from, to| {
+            let metric = |value| MetricOfTest {
+                name: LAST_MISSES,
+                better: Better::Lower,
+                kind: Kind::Modelled,
+                value,
+            };
+            let (a, b) = (metric(from), metric(to));
+            let (a, b) = (run(&[("a", &[&[a]])]), run(&[("a", &[&[b]])]));
+            let all = Selection {
+                all: true,
+                ..Selection::default()
+            };
+            Difference::of(&a, &b, &all).findings[0].judgement
+        };
+        assert_eq!(judgement(2.0, 2.0), Judgement::Unchanged);
+        assert_eq!(judgement(2.0, 2.015), Judgement::Unchanged);
+        assert_eq!(judgement(2.0, 2.1), Judgement::Regressed);
+        assert_eq!(judgement(2.1, 2.0), Judgement::Improved);
+        // Of no account for each packet, much as it is of what there was.
+        assert_eq!(judgement(0.0, 0.005), Judgement::Unchanged);
+    }
+}

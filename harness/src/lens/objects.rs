@@ -140,10 +140,8 @@ impl<'a> Objects<'a> {
             return self.by_user(Kind::Vmalloc, "vmalloc", line.code);
         }
         if DIRECT_MAP.contains(&address) {
-            // Not taken for the proxy's: it has no pages of its own but large arrays, which it makes
-            // before it sees a packet, and buffers of packets are such.
-            let by = self.user(line.code);
-            return not_ours(Kind::Pages, format!("pages, first used by {}", by.0));
+            // Large kmalloc() is such, as the proxy's instance is; so are large buffers of packets.
+            return self.by_user(Kind::Pages, "pages", line.code);
         }
         not_ours(Kind::Unknown, "unknown".to_owned())
     }
@@ -156,7 +154,13 @@ impl<'a> Objects<'a> {
         for byte in bytes {
             let (name, owner) = match self.symbols.variable(start + byte) {
                 Found::Symbol(symbol, owner) => (symbol.name.as_str(), owner),
-                Found::Section(owner) => ("(no symbol)", owner),
+                Found::Section(owner) => (
+                    match owner {
+                        Owner::Kernel => "kernel's data without a symbol",
+                        Owner::Module(_) => "module's data without a symbol",
+                    },
+                    owner,
+                ),
                 Found::Nothing => continue,
             };
             ours |= *owner == Owner::Module(PROXY.to_owned());
@@ -180,7 +184,11 @@ impl<'a> Objects<'a> {
             range.contains(&linked).then_some(linked)
         })?;
         let symbol = self.symbols.per_cpu_variable(linked);
-        Some(symbol.map_or("(no symbol)".to_owned(), |symbol| symbol.name.clone()))
+        Some(
+            symbol.map_or("per-CPU data without a symbol".to_owned(), |symbol| {
+                symbol.name.clone()
+            }),
+        )
     }
 
     /// Whether it is of per-CPU memory that was allocated: behind the variables, or in a chunk of its own.
