@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use duct::Handle;
+use nix::sys::signal::Signal;
 
 use crate::console::{Report, Scanner};
 use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
-use crate::guest_root::{self, ModuleFiles};
+use crate::guest_root::{self, ModuleFiles, AGENT_ENDED};
 use crate::interrupt::Interrupt;
 use crate::mp_table;
 use crate::paths;
@@ -159,6 +160,14 @@ impl Boot<'_> {
         on_event: &mut dyn FnMut(&Event) -> Result<()>,
     ) -> Result<Booted> {
         let started = Instant::now();
+        if let Some(ending) = self.cannot_start() {
+            return Ok(Booted {
+                ending,
+                reports: Vec::new(),
+                qemu: Vec::new(),
+                duration: started.elapsed(),
+            });
+        }
         let mut watch = Watch::new(self, started)?;
         let mut guest = Guest::start(self, virtme)?;
         let ending = watch.guest(&mut guest, interrupt, on_event);
@@ -171,6 +180,36 @@ impl Boot<'_> {
             qemu,
             duration: started.elapsed(),
         })
+    }
+}
+
+impl Boot<'_> {
+    /// The ending, if it is known before anything is started.
+    fn cannot_start(&self) -> Option<Ending> {
+        if let Err(error) = qemu::find() {
+            return Some(Ending::bad(Verdict::Infra, format!("{error:#}")));
+        }
+        let bad = |error: &dyn std::fmt::Display| {
+            let reason = format!("{} cannot be booted: {error}", self.kernel.display());
+            Some(Ending::bad(Verdict::Boot, reason))
+        };
+        match qemu::is_kernel(self.kernel) {
+            Ok(true) => None,
+            Ok(false) => bad(&"it is no kernel (a bzImage, Documentation/arch/x86/boot.rst)"),
+            Err(error) => bad(&error),
+        }
+    }
+}
+
+/// What an exit code of a shell's stands for.
+fn explain_code(text: &str) -> String {
+    let signal = text
+        .strip_prefix("code ")
+        .and_then(|code| code.parse::<i32>().ok())
+        .and_then(|code| Signal::try_from(code - 128).ok());
+    match signal {
+        Some(signal) => format!("{text} ({signal})"),
+        None => text.to_owned(),
     }
 }
 
@@ -319,6 +358,10 @@ struct Watch {
     complained: Option<Instant>,
     misunderstood: Option<String>,
     short_of_cpus: Option<String>,
+    // What of the guest's doing is no cause of its own, but explains one.
+    agent_ended: Option<String>,
+    modules_for: Option<String>,
+    wrong_kernel: Option<String>,
     scanner: Scanner,
     log: File,
     log_path: PathBuf,
@@ -347,6 +390,9 @@ impl Watch {
             complained: None,
             misunderstood: None,
             short_of_cpus: None,
+            agent_ended: None,
+            modules_for: boot.modules.map(|modules| modules.release.clone()),
+            wrong_kernel: None,
             scanner: Scanner::default(),
             log,
             log_path,
@@ -414,6 +460,18 @@ impl Watch {
                     self.cpus
                 ));
             }
+            Event::Up { kernel, .. }
+                if self
+                    .modules_for
+                    .as_ref()
+                    .is_some_and(|wanted| wanted != kernel) =>
+            {
+                let wanted = self.modules_for.as_deref().unwrap_or_default();
+                self.wrong_kernel = Some(format!(
+                    "the guest's kernel is {kernel}, but the modules were built for {wanted}: the image is \
+                     of another tree"
+                ));
+            }
             Event::Up { .. } => self.up = true,
             Event::Done => self.done = Some(Instant::now()),
             _ => {}
@@ -423,6 +481,12 @@ impl Watch {
     fn take_console(&mut self, text: &str) -> Result<()> {
         writeln!(self.log, "{text}")
             .with_context(|| format!("cannot write {}", self.log_path.display()))?;
+        if let Some((_, rest)) = text.split_once(AGENT_ENDED) {
+            self.agent_ended = Some(format!(
+                "the agent ended with {}",
+                explain_code(rest.trim())
+            ));
+        }
         if self.scanner.line(text) && self.complained.is_none() {
             self.complained = Some(Instant::now());
         }
@@ -442,6 +506,9 @@ impl Watch {
             return Some(Ending::bad(Verdict::Infra, text.clone()));
         }
         if let Some(text) = &self.short_of_cpus {
+            return Some(Ending::bad(Verdict::Boot, text.clone()));
+        }
+        if let Some(text) = &self.wrong_kernel {
             return Some(Ending::bad(Verdict::Boot, text.clone()));
         }
         // A kernel that has complained is no longer the one that was to be looked at: lockdep has
@@ -481,19 +548,30 @@ impl Watch {
         if let Some(text) = &self.misunderstood {
             return Ending::bad(Verdict::Infra, text.clone());
         }
+        if let Some(text) = &self.wrong_kernel {
+            return Ending::bad(Verdict::Boot, text.clone());
+        }
         if self.done.is_some() {
             return Ending::ok();
         }
         if self.up {
-            let reason = format!("the agent ended before its order was done{}", self.quote());
-            return Ending::bad(Verdict::Infra, reason);
+            let what = match &self.agent_ended {
+                Some(text) => format!("{text} before its order was done"),
+                None => "QEMU ended before the order was done, and the agent did not".to_owned(),
+            };
+            return Ending::bad(Verdict::Infra, format!("{what}{}", self.quote()));
         }
         self.never_up(ran, "the guest ended before it was up")
     }
 
     fn complaint(&self) -> Option<Ending> {
         if let Some(panic) = self.scanner.panic() {
-            return Some(Ending::bad(Verdict::Panic, panic.title.clone()));
+            return Some(if self.up {
+                Ending::bad(Verdict::Panic, panic.title.clone())
+            } else {
+                let reason = format!("before the agent was up: {}", panic.title);
+                Ending::bad(Verdict::Boot, reason)
+            });
         }
         let report = self.scanner.reports().first()?;
         let reason = format!("{}: {}", report.kind, report.title);

@@ -33,6 +33,8 @@ pub enum Kind {
     Stall,
     /// Memory or a reference that nothing frees any more.
     Leak,
+    /// No memory left, so that a process had to die.
+    OutOfMemory,
 }
 
 impl fmt::Display for Kind {
@@ -49,6 +51,7 @@ impl fmt::Display for Kind {
             Self::Corruption => "corruption",
             Self::Stall => "stall",
             Self::Leak => "leak",
+            Self::OutOfMemory => "out-of-memory",
         })
     }
 }
@@ -86,6 +89,7 @@ const PATTERNS: &[(&str, Kind)] = &[
     ("kmemleak: ", Kind::Leak),
     ("unregister_netdevice: waiting for", Kind::Leak),
     ("leaked reference", Kind::Leak),
+    ("Out of memory: Killed process", Kind::OutOfMemory),
     ("BUG: unable to handle", Kind::Oops),
     ("BUG: kernel NULL pointer", Kind::Oops),
     ("kernel BUG at", Kind::Oops),

@@ -42,6 +42,9 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount",
 ];
 
+/// What the console says, with an exit code, when the agent has ended; see [`START_SCRIPT`].
+pub const AGENT_ENDED: &str = "mutexlab: agent ended with ";
+
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,
 /// apart from the console, on which the kernel writes in the middle of others' lines. virtme-ng
 /// leaves finding the port to udev, of which there is none here. A reboot ends QEMU
@@ -65,6 +68,8 @@ pub struct ModuleFiles {
     pub proxy: PathBuf,
     /// mutex_probe.ko.
     pub probe: PathBuf,
+    /// The release of the kernel that they were built for, as `uname -r` tells it.
+    pub release: String,
 }
 
 /// Lays out a root for `order` in the empty directory `root`.

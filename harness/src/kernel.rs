@@ -82,6 +82,7 @@ impl Kernel {
         kernel.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,
+            release: kernel.release.clone(),
         });
         Ok(kernel)
     }

@@ -188,6 +188,9 @@ fn take_boots(merged: &mut Results, run: &Results) -> HashMap<String, String> {
             };
             let mut candidate = boot.clone();
             candidate.id.clone_from(&name);
+            // A second try stands behind the first.
+            candidate.retry_of =
+                (boot.retry_of.as_ref()).map(|first| names.get(first).unwrap_or(first).clone());
             match merged.boots.iter().find(|known| known.id == name) {
                 None => {
                     merged.boots.push(candidate);

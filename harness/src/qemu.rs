@@ -2,7 +2,8 @@
 
 //! The virtual machine: what QEMU is told beyond what virtme-ng tells it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -14,6 +15,10 @@ use crate::guard;
 
 /// The program that virtme-ng starts.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The Debian package that it is in.
+pub const PACKAGE: &str = "qemu-system-x86";
+/// Where a bzImage has its magic number, and which (Documentation/arch/x86/boot.rst).
+const BZIMAGE_MAGIC: (u64, &[u8; 4]) = (0x202, b"HdrS");
 /// The CPU of a virtual-mode guest, less what TCG cannot do and would warn about, and less the
 /// hardware random numbers. `max` would be another CPU in every version of QEMU.
 const CPU_MODEL: &str =
@@ -139,23 +144,64 @@ impl Lens {
 /// If QEMU is not installed.
 pub fn version() -> Result<String> {
     let output = cmd!(PROGRAM, "--version").read().with_context(|| {
-        format!(
-            "cannot run {PROGRAM}: install it, on Debian with `apt-get install qemu-system-x86`"
-        )
+        format!("cannot run {PROGRAM}: install it, on Debian with `apt-get install {PACKAGE}`")
     })?;
     Ok(output.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Where it is, in PATH, which is where virtme-ng looks.
+///
+/// # Errors
+/// If it is not there; the message says how to get it.
+pub fn find() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(PROGRAM))
+        .find(|file| file.is_file())
+        .with_context(|| {
+            format!(
+                "{PROGRAM} is not in PATH: install it, on Debian with `apt-get install {PACKAGE}`"
+            )
+        })
+}
+
+/// Whether a file is a kernel that QEMU can boot.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn is_kernel(file: &Path) -> std::io::Result<bool> {
+    let (offset, magic) = BZIMAGE_MAGIC;
+    let mut there = [0; 4];
+    match File::open(file)?.read_exact_at(&mut there, offset) {
+        Ok(()) => Ok(there == *magic),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The process id of the QEMU that runs a guest somewhere below process `ancestor`; `None` if there is
+/// none yet.
+pub fn process_below(ancestor: u32) -> Option<u32> {
+    guard::descendants(ancestor)
+        .into_iter()
+        .find(|&pid| guest_command_line(pid).is_some())
 }
 
 /// The command line of the QEMU that runs somewhere below process `ancestor`; `None` if there is
 /// none yet.
 pub fn command_line_below(ancestor: u32) -> Option<Vec<String>> {
-    guard::descendants(ancestor).into_iter().find_map(|pid| {
-        let arguments = command_line(pid)?;
-        let program = arguments.first()?.rsplit('/').next()?;
-        // virtme-ng first runs it to ask for its version.
-        let boots = arguments.iter().any(|argument| argument == "-kernel");
-        (program == PROGRAM && boots).then_some(arguments)
-    })
+    guard::descendants(ancestor)
+        .into_iter()
+        .find_map(guest_command_line)
+}
+
+/// The command line of a process, if it is a QEMU with a guest.
+fn guest_command_line(pid: u32) -> Option<Vec<String>> {
+    let arguments = command_line(pid)?;
+    let program = arguments.first()?.rsplit('/').next()?;
+    // virtme-ng first runs it to ask for its version.
+    let boots = arguments.iter().any(|argument| argument == "-kernel");
+    (program == PROGRAM && boots).then_some(arguments)
 }
 
 fn command_line(pid: u32) -> Option<Vec<String>> {

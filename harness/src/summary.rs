@@ -344,11 +344,40 @@ fn complaints(results: &Results) -> Vec<String> {
         .iter()
         .filter(|boot| boot.verdict != Verdict::Ok);
     for boot in boots {
+        let retried = results
+            .boots
+            .iter()
+            .any(|other| other.retry_of.as_ref() == Some(&boot.id));
+        // Its cells have a boot of their own, and their own verdict.
+        if retried {
+            continue;
+        }
         let reason = boot.reason.as_deref().unwrap_or("no reason given");
         befallen
             .entry((&boot.id, boot.verdict, reason))
             .or_default()
             .push(&boot.id);
     }
-    befallen.into_iter().map(describe).collect()
+    let second_tries = results.boots.iter().filter_map(|boot| {
+        let first = results
+            .boots
+            .iter()
+            .find(|other| Some(&other.id) == boot.retry_of.as_ref())?;
+        Some(format!(
+            "  {} is the second try of {}, which ended as {}: {}\n    console: {}",
+            boot.id,
+            first.id,
+            first.verdict,
+            first
+                .reason
+                .as_deref()
+                .unwrap_or("its cells did, and not the boot"),
+            first.console_log,
+        ))
+    });
+    befallen
+        .into_iter()
+        .map(describe)
+        .chain(second_tries)
+        .collect()
 }

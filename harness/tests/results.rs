@@ -144,6 +144,7 @@ fn boot(verdict: Verdict) -> BootRecord {
         seconds: 4.5,
         qemu: vec!["qemu-system-x86_64".into()],
         console_log: "results/logs/x/y.console.log".into(),
+        retry_of: None,
     }
 }
 

@@ -55,6 +55,9 @@ pub struct BenchCommand {
     /// Finish a run that was cut short: the newest of the scenario, or the one in FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with_all = ["plan", "filter", "shard"])]
     resume: Option<Option<PathBuf>>,
+    /// Where results go, and where --resume looks [default: results/ of the repository]
+    #[arg(long, value_name = "DIRECTORY")]
+    results: Option<PathBuf>,
     /// How many guests run side by side [default: one a core in virtual mode, else 1]
     #[arg(long, short, value_name = "GUESTS")]
     jobs: Option<NonZeroUsize>,
@@ -77,12 +80,17 @@ impl BenchCommand {
     /// written, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
         let repository = paths::repository()?;
+        let directory = match &self.results {
+            Some(directory) => std::path::absolute(directory)
+                .with_context(|| format!("cannot find {}", directory.display()))?,
+            None => repository.join("results"),
+        };
         let mut scenario = ScenarioFile::load(&self.scenario)?;
         if self.lens {
             scenario.look()?;
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        let resumed = self.resumed(&repository, &scenario)?;
+        let resumed = self.resumed(&directory, &scenario)?;
         let selection = match &resumed {
             Some(results) => results.results().selection(),
             None => Selection {
@@ -110,7 +118,7 @@ impl BenchCommand {
                 results
             }
             None => ResultsFile::create(
-                &repository.join("results"),
+                &directory,
                 &scenario,
                 selection,
                 lab.closure.clone(),
@@ -152,13 +160,13 @@ impl BenchCommand {
     }
 
     /// The run to be finished, if one is.
-    fn resumed(&self, repository: &Path, scenario: &ScenarioFile) -> Result<Option<ResultsFile>> {
+    fn resumed(&self, directory: &Path, scenario: &ScenarioFile) -> Result<Option<ResultsFile>> {
         let Some(file) = &self.resume else {
             return Ok(None);
         };
         let path = match file {
             Some(path) => path.clone(),
-            None => ResultsFile::newest(&repository.join("results"), &scenario.name)?,
+            None => ResultsFile::newest(directory, &scenario.name)?,
         };
         ResultsFile::open(&path).map(Some)
     }

@@ -43,6 +43,11 @@ impl Progress {
         self.0.inc(1);
     }
 
+    /// So many cells more are to be done.
+    pub fn more(&self, cells: usize) {
+        self.0.inc_length(u64::try_from(cells).unwrap_or(0));
+    }
+
     /// Nothing is left of the bar.
     pub fn clear(&self) {
         self.0.finish_and_clear();

@@ -195,6 +195,18 @@ struct Run<'a> {
     state: Mutex<State<'a>>,
 }
 
+/// How one try of a boot went.
+struct Attempt {
+    /// The name of its record.
+    boot: String,
+    /// Whether the boot ended well.
+    well: bool,
+    /// The cells that ended as `infra`.
+    spoilt: Vec<String>,
+    /// Why the first of them did.
+    reason: String,
+}
+
 /// What has come out until now.
 struct State<'a> {
     results: &'a mut ResultsFile,
@@ -243,14 +255,44 @@ impl<'a> Run<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Measures the cells of one boot; each has a record afterwards.
+    /// Measures the cells of one boot; each has a record afterwards. What our own machinery spoilt is
+    /// tried once more: it says nothing about the subject. Any other verdict does, and stands.
     fn boot(&self, planned: &PlannedBoot) -> Result<()> {
+        let first = self.attempt(planned, None)?;
+        let spoilt: Vec<GuestCell> = planned
+            .cells
+            .iter()
+            .filter(|cell| first.spoilt.contains(&cell.id))
+            .cloned()
+            .collect();
+        let last = if spoilt.is_empty() {
+            first
+        } else {
+            self.progress.more(spoilt.len());
+            self.progress.announce(&format!(
+                "trying {} cells of {} once more: {}",
+                spoilt.len(),
+                first.boot,
+                first.reason
+            ));
+            let again = PlannedBoot {
+                cells: spoilt,
+                ..planned.clone()
+            };
+            self.attempt(&again, Some(first.boot))?
+        };
+        self.state().well &= last.well;
+        Ok(())
+    }
+
+    /// Boots once for the cells of `planned`; each has a record afterwards.
+    fn attempt(&self, planned: &PlannedBoot, retry_of: Option<String>) -> Result<Attempt> {
         let lab = self.lab;
         let kernel = lab
             .kernels
             .get(&planned.kernel)
             .with_context(|| format!("kernel {} was not prepared", planned.kernel))?;
-        let (mut record, console_log) = self.begin(planned)?;
+        let (mut record, console_log) = self.begin(planned, retry_of)?;
         let order = Order {
             version: VERSION,
             work: Work::Measure {
@@ -284,16 +326,27 @@ impl<'a> Run<'a> {
         record.reports = booted.reports;
         record.seconds = booted.duration.as_secs_f64();
         record.qemu = booted.qemu;
-        {
-            let mut state = self.state();
-            state.results.put_boot(record)?;
-            state.well &= booted.ending.is_ok();
-        }
-        self.settle(cells, &booted.ending)
+        let boot = record.id.clone();
+        self.state().results.put_boot(record)?;
+        self.settle(cells, &booted.ending)?;
+        let state = self.state();
+        let of_this = state.results.results().cells.iter();
+        let infra = of_this.filter(|cell| cell.boot == boot && cell.verdict == Verdict::Infra);
+        let reason = infra.clone().find_map(|cell| cell.reason.clone());
+        Ok(Attempt {
+            well: booted.ending.is_ok(),
+            spoilt: infra.map(|cell| cell.id.clone()).collect(),
+            reason: reason.unwrap_or_default(),
+            boot,
+        })
     }
 
     /// The record of a boot that begins, and where its console goes.
-    fn begin(&self, planned: &PlannedBoot) -> Result<(BootRecord, PathBuf)> {
+    fn begin(
+        &self,
+        planned: &PlannedBoot,
+        retry_of: Option<String>,
+    ) -> Result<(BootRecord, PathBuf)> {
         let mut state = self.state();
         let id = state.results.boot_id(&planned.id);
         let log_name = format!("{}.console.log", id.replace('/', "-"));
@@ -307,6 +360,7 @@ impl<'a> Run<'a> {
             seconds: 0.0,
             qemu: Vec::new(),
             console_log: self.lab.relative(&console_log),
+            retry_of,
         };
         state.results.put_boot(record.clone())?;
         Ok((record, console_log))

@@ -3,18 +3,23 @@
 //! Going wrong on purpose, so that the host can show that it notices.
 
 use std::fs;
+use std::hint::black_box;
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result};
 use nix::mount::{mount, MsFlags};
+use nix::sys::signal::{raise, Signal};
 
 use super::protocol::Fault;
 
 /// Where debugfs is.
 pub const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// Commits `fault`. Returns after [`Fault::Warning`] only.
+/// How much memory is taken at a time.
+const PIECE: usize = 4 << 20;
+
+/// Commits `fault`. Returns only after those that the kernel survives.
 pub fn commit(fault: Fault) -> Result<()> {
     match fault {
         Fault::Panic => {
@@ -22,21 +27,37 @@ pub fn commit(fault: Fault) -> Result<()> {
             fs::write(path, "c").with_context(|| format!("cannot write {path}"))?;
             anyhow::bail!("the kernel survived its panic")
         }
-        Fault::Warning => {
-            mount_debugfs()?;
-            let path = Path::new(DEBUGFS).join("provoke-crash/DIRECT");
-            fs::write(&path, "WARNING").with_context(|| {
-                format!(
-                    "cannot write {}; the kernel needs CONFIG_LKDTM",
-                    path.display()
-                )
-            })
-        }
+        Fault::Warning => provoke("WARNING"),
+        Fault::Lockup => provoke("HARDLOCKUP"),
+        Fault::UseAfterFree => provoke("READ_AFTER_FREE"),
         Fault::Silence => loop {
             thread::park();
         },
         Fault::AgentExit => std::process::exit(1),
+        Fault::AgentCrash => {
+            raise(Signal::SIGSEGV).context("cannot send a signal to the agent itself")?;
+            anyhow::bail!("the agent survived its signal")
+        }
+        Fault::OutOfMemory => {
+            let mut taken = Vec::new();
+            loop {
+                // Not zero, or else it would be memory that nobody has touched.
+                taken.push(black_box(vec![1_u8; PIECE]));
+            }
+        }
     }
+}
+
+/// Has the kernel's own test module do something bad (drivers/misc/lkdtm).
+fn provoke(crash: &str) -> Result<()> {
+    mount_debugfs()?;
+    let path = Path::new(DEBUGFS).join("provoke-crash/DIRECT");
+    fs::write(&path, crash).with_context(|| {
+        format!(
+            "cannot write {}; the kernel needs CONFIG_LKDTM",
+            path.display()
+        )
+    })
 }
 
 /// Mounts debugfs unless it is there.

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
+use nix::errno::Errno;
 
 use super::between_sockets;
 use super::closed_loop::ClosedLoop;
@@ -26,8 +27,10 @@ use super::open_loop;
 use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
-    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Subject, Traffic, Way,
+    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Subject, Traffic,
+    Way,
 };
+use super::proxy;
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
 use exchange::{exchange, Treatment};
@@ -127,6 +130,9 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
 
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(cell.subject, error))?;
+    let _held = (cell.sabotage == Some(Sabotage::HoldModule))
+        .then(|| proxy::Context::open(&layout.client))
+        .transpose()?;
     let target = subject::target(cell.subject);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();
@@ -258,9 +264,10 @@ pub fn since(
 }
 
 /// A module that cannot be put up or taken down is wrong itself; any other subject is the
-/// kernel's.
+/// kernel's. A file that the kernel takes for no module of its own (ENOEXEC, as with another kernel's
+/// version magic) is the fault of whoever built it.
 pub fn blame(subject: Subject, error: anyhow::Error) -> Stop {
-    if subject.is_module() {
+    if subject.is_module() && error.downcast_ref() != Some(&Errno::ENOEXEC) {
         Stop::Subject(format!("{error:#}"))
     } else {
         Stop::Infra(error)

@@ -115,6 +115,14 @@ pub enum Fault {
     Silence,
     /// The agent ends without finishing its order.
     AgentExit,
+    /// A signal ends the agent.
+    AgentCrash,
+    /// The agent takes memory until there is none left.
+    OutOfMemory,
+    /// A CPU spins with interrupts off.
+    Lockup,
+    /// The kernel reads memory that it has freed.
+    UseAfterFree,
 }
 
 /// One cell as the guest sees it.
@@ -154,6 +162,8 @@ pub enum Sabotage {
     Coarse(u64),
     /// Whatever is sent is taken to have arrived, once and in order.
     Credulous,
+    /// The module is kept in use when it is to go.
+    HoldModule,
 }
 
 /// What a server does wrong on purpose, with each `every`-th of its answers.

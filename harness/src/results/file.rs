@@ -209,6 +209,10 @@ impl ResultsFile {
             File::open(directory)?.sync_all()?;
             Ok(())
         };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
+        write().with_context(|| {
+            // On a full disk the rest of it would only be in the way.
+            let _ = fs::remove_file(&beside);
+            format!("cannot write {}", self.path.display())
+        })
     }
 }

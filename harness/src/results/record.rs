@@ -90,6 +90,10 @@ pub struct BootRecord {
     pub qemu: Vec<String>,
     /// Where its console went, relative to the repository.
     pub console_log: String,
+    /// Which boot it is the second try of; that one's record says why it ended. Null if it is a first
+    /// try. There is one second try, of cells that ended as `infra` alone.
+    #[serde(default)]
+    pub retry_of: Option<String>,
 }
 
 /// One cell of one boot.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Guests that go wrong on purpose: each must end as the right verdict, in time, and leave
+//! Bad ends on purpose, of guests and of the harness: each must be told as what it is, in time, and leave
 //! nothing running.
 
 use std::fs;
@@ -14,68 +14,63 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::bad_bench::{self, BadBench};
+use super::bad_guests::{self, BadGuest};
 use super::functional::NEEDS_DEBUG;
 use super::outcome::{label, Ended, Outcomes};
 use super::Bench;
-use crate::boot::{Boot, Deadlines};
 use crate::guard;
-use crate::guest::protocol::{Fault, Order, Work, EVENT_PREFIX, VERSION};
+use crate::guest::protocol::EVENT_PREFIX;
 use crate::interrupt;
 use crate::kernel::Kernel;
 use crate::paths;
-use crate::qemu::{self, Accelerator};
+use crate::qemu;
 use crate::verdict::{Ending, Verdict};
 
-/// When to give up on a guest that never comes up; short, since it is meant not to.
-const UP_DEADLINE: Duration = Duration::from_secs(15);
-/// When to give up on one that falls silent.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long another run of tests may take until its guest is there: modules may have to be built.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// How long processes may outlive a stopped harness.
 const STOPPED_DEADLINE: Duration = Duration::from_secs(5);
-/// How much of a kernel is overwritten to make it one that does not boot.
-const HOLE: usize = 1 << 16;
-
 /// A way to end badly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadEnd {
-    /// The agent commits a fault, and the boot must end as the verdict.
-    Fault(&'static str, Fault, Verdict),
-    /// The kernel is damaged.
-    NeverBoots,
+    /// A guest goes wrong.
+    Guest(BadGuest),
     /// The harness gets a signal.
     HarnessStopped(&'static str, Signal),
     /// A run of tests is interrupted.
     TestsInterrupted,
+    /// A bench loses guests, or is killed.
+    Bench(BadBench),
 }
 
 /// All of them.
-pub const ALL: [BadEnd; 9] = [
-    BadEnd::Fault("warning-is-splat", Fault::Warning, Verdict::Splat),
-    BadEnd::Fault("panic-is-panic", Fault::Panic, Verdict::Panic),
-    BadEnd::Fault("silence-is-hang", Fault::Silence, Verdict::Hang),
-    BadEnd::Fault("agent-exit-is-infra", Fault::AgentExit, Verdict::Infra),
-    BadEnd::NeverBoots,
-    BadEnd::HarnessStopped("killed-harness-leaves-no-guest", Signal::SIGKILL),
-    BadEnd::HarnessStopped("interrupted-harness-leaves-no-guest", Signal::SIGINT),
-    BadEnd::HarnessStopped("terminated-harness-leaves-no-guest", Signal::SIGTERM),
-    BadEnd::TestsInterrupted,
-];
+pub fn all() -> Vec<BadEnd> {
+    let guests = bad_guests::ALL.map(BadEnd::Guest);
+    let harness = [
+        BadEnd::HarnessStopped("killed-harness-leaves-no-guest", Signal::SIGKILL),
+        BadEnd::HarnessStopped("interrupted-harness-leaves-no-guest", Signal::SIGINT),
+        BadEnd::HarnessStopped("terminated-harness-leaves-no-guest", Signal::SIGTERM),
+        BadEnd::TestsInterrupted,
+    ];
+    let benches = bad_bench::ALL.map(BadEnd::Bench);
+    guests.into_iter().chain(harness).chain(benches).collect()
+}
 
 impl BadEnd {
     /// Its name as a test.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Fault(name, ..) | Self::HarnessStopped(name, _) => name,
-            Self::NeverBoots => "damaged-kernel-is-boot",
+            Self::Guest(guest) => guest.name,
+            Self::HarnessStopped(name, _) => name,
+            Self::Bench(bench) => bench.name(),
             Self::TestsInterrupted => "interrupted-tests-are-no-passes",
         }
     }
 
     /// Whether only a kernel with its checkers can go wrong this way.
     pub fn needs_debug(self) -> bool {
-        matches!(self, Self::Fault(_, Fault::Warning, _))
+        matches!(self, Self::Guest(guest) if guest.needs_debug())
     }
 
     /// The first of `kernels`, the plainest first, on which it can happen.
@@ -98,21 +93,8 @@ impl BadEnd {
     pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &mut Outcomes) -> Result<()> {
         let started = Instant::now();
         let ending = match self {
-            Self::Fault(name, fault, expected) => {
-                let bzimage = kernel.bzimage();
-                expect(bench, name, kernel, &bzimage, Work::Fault(fault), expected)?
-            }
-            Self::NeverBoots => {
-                let damaged = damage(&kernel.bzimage(), &bench.logs)?;
-                expect(
-                    bench,
-                    self.name(),
-                    kernel,
-                    &damaged,
-                    Work::Boot,
-                    Verdict::Boot,
-                )?
-            }
+            Self::Guest(guest) => guest.run(bench, kernel)?,
+            Self::Bench(bad) => bad.run(bench, kernel)?,
             Self::HarnessStopped(name, signal) => {
                 stop_harness(bench, name, signal, &kernel.bzimage())?
             }
@@ -129,73 +111,8 @@ impl BadEnd {
 }
 
 /// Where the console of a test's guest goes.
-fn console_log(bench: &Bench<'_>, name: &str) -> PathBuf {
+pub(super) fn console_log(bench: &Bench<'_>, name: &str) -> PathBuf {
     bench.logs.join(format!("{name}.console.log"))
-}
-
-/// Boots and compares the verdict.
-fn expect(
-    bench: &Bench<'_>,
-    name: &str,
-    kernel: &Kernel,
-    bzimage: &Path,
-    work: Work,
-    expected: Verdict,
-) -> Result<Ending> {
-    let order = Order {
-        version: VERSION,
-        work,
-    };
-    let usual = Deadlines::of(kernel.debug);
-    let boot = Boot {
-        kernel: bzimage,
-        arguments: kernel.arguments(),
-        cpus: 1,
-        accelerator: Accelerator::TcgIcount,
-        order: &order,
-        modules: None,
-        deadlines: Deadlines {
-            up: if expected == Verdict::Boot {
-                UP_DEADLINE
-            } else {
-                usual.up
-            },
-            silence: SILENCE_DEADLINE,
-            ..usual
-        },
-        lens: None,
-        console_log: &console_log(bench, name),
-    };
-    let ending = boot
-        .run(bench.virtme, bench.interrupt, &mut |_| Ok(()))?
-        .ending;
-    Ok(if ending.verdict == expected {
-        Ending::ok()
-    } else {
-        let reason = format!(
-            "ended as {}, not as {expected}: {}",
-            ending.verdict, ending.reason
-        );
-        Ending::bad(Verdict::Failed, reason)
-    })
-}
-
-/// A copy of a kernel whose compressed part has a hole: its first code runs, finds it broken, and
-/// stops, as a kernel does that hangs before it can print.
-fn damage(bzimage: &Path, directory: &Path) -> Result<PathBuf> {
-    let mut bytes =
-        fs::read(bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
-    let middle = bytes.len() / 2;
-    bytes
-        .iter_mut()
-        .skip(middle)
-        .take(HOLE)
-        .for_each(|byte| *byte = 0);
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
-    let damaged = directory.join("damaged-bzImage");
-    fs::write(&damaged, bytes).with_context(|| format!("cannot write {}", damaged.display()))?;
-    Ok(damaged)
 }
 
 /// Stops another harness in the middle of a boot, and looks whether something of it survives.

@@ -36,7 +36,8 @@ const fn can_run(kernel: &Kernel, test: &GuestTest) -> bool {
     kernel.debug || !test.needs_debug
 }
 
-/// Runs those of `tests` that `kernel` can run; each has an outcome afterwards.
+/// Runs those of `tests` that `kernel` can run; each has an outcome afterwards. If our own machinery
+/// ends the guest, which says nothing about the tests, those that had not ended have one guest more.
 pub fn run(
     bench: &Bench<'_>,
     kernel: &Kernel,
@@ -44,20 +45,47 @@ pub fn run(
     tests: &[GuestTest],
     outcomes: &mut Outcomes,
 ) -> Result<()> {
-    let mut left: Vec<String> = tests
+    let all: Vec<String> = tests
         .iter()
         .filter(|test| can_run(kernel, test))
         .map(|test| test.name.clone())
         .collect();
-    if left.is_empty() {
+    if all.is_empty() {
         return Ok(());
     }
+    let left = attempt(bench, kernel, accelerator, all, Try::First, outcomes)?;
+    if !left.is_empty() {
+        attempt(bench, kernel, accelerator, left, Try::Second, outcomes)?;
+    }
+    Ok(())
+}
+
+/// Which guest it is for the same tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Try {
+    First,
+    Second,
+}
+
+/// Boots one guest for the tests called `left`. Returns those that shall have another one.
+fn attempt(
+    bench: &Bench<'_>,
+    kernel: &Kernel,
+    accelerator: Accelerator,
+    mut left: Vec<String>,
+    which: Try,
+    outcomes: &mut Outcomes,
+) -> Result<Vec<String>> {
     let order = Order {
         version: VERSION,
         work: Work::Test(left.clone()),
     };
     let suite = label(kernel);
-    let log_name = format!("{}-functional.console.log", suite.replace(':', "-"));
+    let again = match which {
+        Try::First => "",
+        Try::Second => "-again",
+    };
+    let log_name = format!("{}-functional{again}.console.log", suite.replace(':', "-"));
     let log = bench.logs.join(log_name);
     let console_log = bench.shown(&log);
     let boot = Boot {
@@ -105,7 +133,13 @@ pub fn run(
         for test in left {
             outcomes.not_run(&suite, &test, "the agent left it out");
         }
-        return Ok(());
+        return Ok(Vec::new());
+    } else if ending.verdict == Verdict::Infra && which == Try::First && !left.is_empty() {
+        eprintln!("trying {} tests once more: {}", left.len(), ending.reason);
+        for test in &left {
+            outcomes.retry(&suite, test, &ending, &console_log);
+        }
+        return Ok(left);
     }
     // Whatever ended the guest befell the test that was next, or it while it went down.
     let (next, rest) = match left.split_first() {
@@ -122,5 +156,5 @@ pub fn run(
     for test in rest {
         outcomes.not_run(&suite, test, &format!("the guest ended with {next}"));
     }
-    Ok(())
+    Ok(Vec::new())
 }

@@ -7,7 +7,9 @@
 //! must hold, and must not when the agent measures wrong; and the lens, which must see what arithmetic
 //! says.
 
+mod bad_bench;
 mod bad_ends;
+mod bad_guests;
 mod functional;
 mod instrument;
 mod junit;
@@ -162,7 +164,7 @@ impl TestCommand {
             let left_out = before - functional.len();
             eprintln!("{left_out} long tests are left out: --all runs them, too");
         }
-        let mut bad_ends = bad_ends::ALL.to_vec();
+        let mut bad_ends = bad_ends::all();
         bad_ends.retain(|end| self.wants(end.name()));
         let mut trials = instrument::ALL.to_vec();
         trials.retain(|trial| self.wants(trial.name));

@@ -63,6 +63,9 @@ pub struct Outcome {
     pub took: Option<Duration>,
     /// What its guest printed, if it had one of which that was kept.
     pub console_log: Option<PathBuf>,
+    /// How a first guest ended, if this is of a second one: only our own machinery's failures are
+    /// tried once more.
+    pub first_try: Option<String>,
 }
 
 /// How many tests ended how.
@@ -186,6 +189,17 @@ impl Outcomes {
         self.save()
     }
 
+    /// A test shall have a second guest, since its first one ended as `infra`.
+    pub fn retry(&mut self, suite: &str, test: &str, first: &Ending, console_log: &Path) {
+        let index = self.set(suite, test, State::Pending);
+        self.all[index].first_try = Some(format!(
+            "second try; the first ended as {}: {} ({})",
+            first.verdict,
+            first.reason,
+            console_log.display()
+        ));
+    }
+
     /// Takes back that the newest test passed, if it did.
     pub fn spoil_last(&mut self, ending: &Ending) {
         let last = self.last.and_then(|index| self.all.get_mut(index));
@@ -243,6 +257,7 @@ impl Outcomes {
             state,
             took: None,
             console_log: None,
+            first_try: None,
         });
         self.all.len() - 1
     }

@@ -63,6 +63,7 @@ pub fn details(outcome: &Outcome) -> Vec<String> {
         state => state.why_not_run().unwrap_or_default(),
     };
     let mut lines: Vec<String> = reason.lines().map(str::to_owned).collect();
+    lines.extend(outcome.first_try.clone());
     if let Some(log) = &outcome.console_log {
         lines.push(format!("console log: {}", log.display()));
     }

@@ -28,6 +28,7 @@ pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {
             seconds: 4.5,
             qemu: vec!["qemu-system-x86_64".into()],
             console_log: "results/logs/x/y.console.log".into(),
+            retry_of: None,
         });
         for cell in &boot.cells {
             cells.push(record(scenario.scenario.mode, boot, cell));
