@@ -4,6 +4,8 @@
 //! back-to-back frame benchmark of RFC 2544, section 26.4, as RFC 9004 updates it. Nothing here sends
 //! anything.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,10 @@ pub struct BackToBack {
     /// are empty (section 6.2: at least 2,000).
     #[serde(default = "two_seconds")]
     pub pause_ms: u32,
+    /// How long a trial of the rate without loss takes, in milliseconds of the guest's time.
+    #[serde(default = "a_second")]
+    #[schemars(range(min = 1))]
+    pub trial_ms: u32,
 }
 
 const fn one() -> u32 {
@@ -52,6 +58,10 @@ const fn two_seconds() -> u32 {
     2_000
 }
 
+const fn a_second() -> u32 {
+    1_000
+}
+
 impl BackToBack {
     /// The search of the rate without loss that the correction needs (section 5), up to the rate of
     /// bursts.
@@ -62,15 +72,35 @@ impl BackToBack {
             resolution: (self.rate / 200).max(1),
             loss_ppm: 0,
             repeats: 3,
-            trial_ms: 1_000,
+            trial_ms: self.trial_ms,
         }
     }
 
     /// What cannot be meant, if anything.
     pub fn mistake(&self) -> Option<String> {
-        [self.rate, self.longest, self.step, self.tests]
-            .contains(&0)
-            .then(|| "rate, longest, step and tests are at least 1".to_owned())
+        [
+            self.rate,
+            self.longest,
+            self.step,
+            self.tests,
+            self.trial_ms,
+        ]
+        .contains(&0)
+        .then(|| "rate, longest, step, tests and trial-ms are at least 1".to_owned())
+    }
+
+    /// How long all of it may take, of the host's time.
+    pub fn patience_in_all(&self) -> Duration {
+        // What is waited for a packet that is lost, and what one takes under an emulator.
+        const LOST: Duration = Duration::from_secs(2);
+        const FRAME: Duration = Duration::from_millis(1);
+        let each =
+            |frames: u32| LOST + FRAME.max(Duration::from_secs(1) / self.rate.max(1)) * frames;
+        let trials = |range: u32, step: u32| (range / step.max(1)).max(1).ilog2() + 3;
+        let goal = self.throughput();
+        let rate = each(goal.packets(goal.to)) * (trials(goal.to, goal.resolution) + goal.repeats);
+        let burst = each(self.longest) + Duration::from_millis(self.pause_ms.into());
+        rate + burst * trials(self.longest, self.step) * self.tests
     }
 
     /// By how much a frame of a burst of `length` may be sent too late, in nanoseconds: the time between
@@ -297,6 +327,7 @@ mod tests {
         step: 1,
         tests: 3,
         pause_ms: 2_000,
+        trial_ms: 1_000,
     };
 
     proptest! {
@@ -391,6 +422,14 @@ mod tests {
             ..found
         };
         assert_eq!(unknown.benchmark(), None);
+    }
+
+    #[test]
+    fn patience_is_for_all_searches() {
+        let one = BackToBack { tests: 1, ..GOAL };
+        let (one, three) = (one.patience_in_all(), GOAL.patience_in_all());
+        // 14 bursts of 4,000 frames, each after 2 seconds and waited for as long.
+        assert_eq!(three - one, Duration::from_secs(2 * 14 * 8));
     }
 
     #[test]

@@ -80,6 +80,21 @@ impl Deadlines {
         }
     }
 
+    /// The same with time for the bursts that an order's cells search, and of which the agent tells
+    /// nothing meanwhile.
+    #[must_use]
+    pub fn for_bursts(self, order: &Order) -> Self {
+        let each = order.bursts().map(|goal| goal.patience_in_all());
+        let (longest, all) = each.fold((Duration::ZERO, Duration::ZERO), |(longest, all), one| {
+            (longest.max(one), all + one)
+        });
+        Self {
+            silence: self.silence + longest,
+            total: self.total + all,
+            ..self
+        }
+    }
+
     /// The same with time to establish the flows of an order.
     #[must_use]
     pub fn for_flows(self, order: &Order) -> Self {

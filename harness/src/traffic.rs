@@ -368,7 +368,7 @@ impl Traffic {
             Load::Search(Goal { loss_ppm, .. }) => {
                 parts.push(format!("pdr{}", f64::from(loss_ppm) / 1e4));
             }
-            Load::BackToBack(goal) => parts.push(format!("b2b{}pps", goal.rate)),
+            Load::BackToBack(goal) => parts.push(format!("b2b{}", goal.rate)),
             Load::Bulk { .. } => parts.push("bulk".to_owned()),
         }
         parts

@@ -113,7 +113,10 @@ impl<'a> Lab<'a> {
 
 /// How long a boot may take. The lens makes it slower; at most four times, it is meant to.
 fn deadlines(debug: bool, order: &Order, cpus: u32, lens: bool) -> Deadlines {
-    let deadlines = Deadlines::of(debug).for_flows(order).for_cpus(cpus);
+    let deadlines = Deadlines::of(debug)
+        .for_flows(order)
+        .for_bursts(order)
+        .for_cpus(cpus);
     if lens {
         deadlines.times(4)
     } else {

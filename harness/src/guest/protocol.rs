@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::patterns::Pattern;
-use crate::back_to_back::Found;
+use crate::back_to_back::{BackToBack, Found};
 use crate::histogram::Histogram;
 use crate::lens::memory_map::MemoryMap;
 use crate::scenario::Mode;
@@ -63,6 +63,18 @@ impl Order {
             Work::Measure { cells, .. } => cells.iter().any(|cell| cell.subject == subject),
             Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
         }
+    }
+
+    /// The bursts that its cells search.
+    pub fn bursts(&self) -> impl Iterator<Item = BackToBack> + '_ {
+        let cells = match &self.work {
+            Work::Measure { cells, .. } => cells.as_slice(),
+            _ => &[],
+        };
+        cells.iter().filter_map(|cell| match cell.traffic.load {
+            Load::BackToBack(goal) => Some(goal),
+            _ => None,
+        })
     }
 
     /// How many flows its cells have.

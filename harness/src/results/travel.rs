@@ -288,6 +288,7 @@ mod tests {
             step: 1,
             tests: 2,
             pause_ms: 0,
+            trial_ms: 1_000,
         };
         let test = |longest, bound| Test { longest, bound };
         let mut found = Found {

@@ -121,7 +121,7 @@ mod tests {
         assert_eq!((goal.tests, goal.step, goal.pause_ms), (50, 1, 2_000));
         let none = format!("{search}{{ rate = 0, longest = 50 }}");
         let error = parse(&none).unwrap_err();
-        assert!(error.contains("rate, longest, step and tests"), "{error}");
+        assert!(error.contains("rate, longest, step, tests"), "{error}");
     }
 
     #[test]

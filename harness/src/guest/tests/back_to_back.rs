@@ -33,6 +33,7 @@ const GOAL: BackToBack = BackToBack {
     step: 1,
     tests: 2,
     pause_ms: 1_500,
+    trial_ms: 1_000,
 };
 
 /// The test.
