@@ -92,7 +92,7 @@ impl Cli {
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),
             Command::Boot(command) => command.run(),
-            Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Image(command) => command.run(&paths::repository()?),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
