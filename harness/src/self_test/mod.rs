@@ -15,6 +15,7 @@ mod ktap;
 mod lens;
 mod outcome;
 mod reports;
+mod side_by_side;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -32,9 +33,12 @@ use crate::kernel::{Kernel, NamedTree};
 use crate::virtme::Virtme;
 use crate::{guest, json, kvm, paths};
 
+pub use outcome::{label, Outcome, Tally};
+pub use side_by_side::{side_by_side, SideBySide};
+
 use bad_ends::BadEnd;
 use instrument::Trial;
-use outcome::{label, Ended, Outcomes, Tally};
+use outcome::{Ended, Outcomes};
 use reports::Reports;
 use text::Text;
 
