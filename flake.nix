@@ -32,6 +32,8 @@
         make = gnumake;
         curl = curl;
         xz-utils = xz;
+        zstd = zstd;
+        gpgv = gnupg;
         binutils = binutils;
         # Without nixpkgs' wrapper, whose flags a kernel cannot be built with.
         clang-22 = llvm.clang-unwrapped;
@@ -56,7 +58,6 @@
         redsocks = redsocks;
         "libevent-core-2.1-7" = libevent;
         microsocks = microsocks;
-        zstd = zstd;
       };
       packages = builtins.attrValues tools;
       environment = {

@@ -51,6 +51,10 @@ test *args: build
     cargo test --workspace
     {{mutexlab}} test "$@"
 
+# Test and measure on every kernel, and tell what is the module's and what the kernel's
+matrix *args: build
+    {{mutexlab}} matrix "$@"
+
 # Time the steps of datapath and generator on this machine, with criterion: `just microbench find`
 microbench *args:
     cargo bench -p mutex-datapath -p harness -- "$@"

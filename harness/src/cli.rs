@@ -17,6 +17,7 @@ use crate::guest::command::AgentCommand;
 use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
 use crate::lens::command::LensCommand;
+use crate::matrix::MatrixCommand;
 use crate::merge::MergeCommand;
 use crate::paths;
 use crate::report::command::ReportCommand;
@@ -39,6 +40,7 @@ use crate::selfcheck::SelfcheckCommand;
         mutexlab compare HEAD       What your changes cost\n  \
         mutexlab report             Write what was measured as a page with plots\n  \
         mutexlab lens               Where the instructions and cache lines of a packet go\n  \
+        mutexlab matrix             Every kernel: is it right there, and what does it cost?\n  \
         mutexlab test               Run all tests that need a guest\n  \
         mutexlab image list         The kernels, and which are built\n  \
         mutexlab doctor             What this machine lacks, and how to mend it"
@@ -54,6 +56,7 @@ enum Command {
     Compare(CompareCommand),
     Bisect(BisectCommand),
     Golden(GoldenCommand),
+    Matrix(MatrixCommand),
     Merge(MergeCommand),
     Report(ReportCommand),
     Claims(ClaimsCommand),
@@ -84,6 +87,7 @@ impl Cli {
             Command::Compare(command) => command.run(),
             Command::Bisect(command) => command.run(),
             Command::Golden(command) => command.run(),
+            Command::Matrix(command) => command.run(),
             Command::Merge(command) => command.run(),
             Command::Report(command) => command.run().map(|()| 0),
             Command::Claims(command) => command.run(),
@@ -92,7 +96,7 @@ impl Cli {
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),
             Command::Boot(command) => command.run(),
-            Command::Image(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Image(command) => command.run(&paths::repository()?),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),

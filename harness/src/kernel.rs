@@ -5,11 +5,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
 
 use crate::guest_root::ModuleFiles;
-use crate::image::{Cache, Catalog, Flavour, Image};
+use crate::image::{Cache, Catalog, Flavour, Image, Lock, StandIn};
 use crate::kmod::{self, Modules};
 use crate::results::closure;
 
@@ -53,10 +54,14 @@ pub struct Kernel {
     pub directory: PathBuf,
     /// Hash of its source archive, if it is one of the catalog's.
     pub source_sha256: Option<String>,
+    /// What stood in for the pinned source, if that was gone.
+    pub stand_in: Option<StandIn>,
     /// Whether it has sanitizers and validators.
     pub debug: bool,
     /// Modules built against it.
     pub modules: Option<ModuleFiles>,
+    /// Keeps the catalog's image from being pruned meanwhile.
+    _in_use: Option<Arc<Lock>>,
 }
 
 impl Kernel {
@@ -111,8 +116,10 @@ impl Kernel {
             release: image.metadata.release.clone(),
             directory: image.directory.clone(),
             source_sha256: Some(image.metadata.source_sha256.as_str().to_owned()),
+            stand_in: image.metadata.stand_in.clone(),
             debug: image.name.flavour == Flavour::Debug,
             modules: None,
+            _in_use: image.in_use(),
         }
     }
 
@@ -131,7 +138,9 @@ impl Kernel {
             debug: false,
             directory,
             source_sha256: None,
+            stand_in: None,
             modules: None,
+            _in_use: None,
         };
         if !kernel.bzimage().is_file() {
             bail!(

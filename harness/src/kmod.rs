@@ -17,7 +17,8 @@ use crate::image::{search_path, Cache, Lock};
 
 const PROXY: &str = "mutex_proxy.ko";
 const PROBE: &str = "mutex_probe.ko";
-const SENTINEL: &str = "modules.json";
+/// Its presence makes modules valid; it was last written to when they were last used.
+pub const SENTINEL: &str = "modules.json";
 const LOG: &str = "build.log";
 
 /// What of `module/` the kernel's build reads.
@@ -61,13 +62,10 @@ pub fn build(repository: &Path, cache: &Cache, tree: &Path, tree_key: &str) -> R
     let key = &key[..16];
     let directory = cache.directory().join("modules").join(key);
     if let Some(modules) = finished(&directory, &source_sha256) {
+        mark_used(&directory);
         return Ok(modules);
     }
-    let lock = cache
-        .directory()
-        .join("locks")
-        .join(format!("modules-{key}"));
-    let _lock = Lock::acquire(&lock, "building the modules")?;
+    let _lock = Lock::acquire(&lock_path(cache, &directory), "building the modules")?;
     if let Some(modules) = finished(&directory, &source_sha256) {
         return Ok(modules);
     }
@@ -103,6 +101,25 @@ pub fn build(repository: &Path, cache: &Cache, tree: &Path, tree_key: &str) -> R
         .with_context(|| format!("cannot move {} to its place", partial.display()))?;
     finished(&directory, &source_sha256)
         .with_context(|| format!("{} changed while it was built", directory.display()))
+}
+
+/// The lock of modules in `directory`: whoever builds or removes them has it.
+pub fn lock_path(cache: &Cache, directory: &Path) -> PathBuf {
+    let key = directory.file_name().unwrap_or_default().to_string_lossy();
+    cache
+        .directory()
+        .join("locks")
+        .join(format!("modules-{key}"))
+}
+
+fn mark_used(directory: &Path) {
+    // Without it they merely seem older.
+    if let Ok(file) = fs::File::options()
+        .write(true)
+        .open(directory.join(SENTINEL))
+    {
+        file.set_modified(std::time::SystemTime::now()).ok();
+    }
 }
 
 // The modules in `directory`, if they were built to the end and are what they were then.

@@ -27,6 +27,7 @@ pub mod kernel;
 pub mod kmod;
 pub mod kvm;
 pub mod lens;
+pub mod matrix;
 pub mod merge;
 pub mod mp_table;
 pub mod paths;

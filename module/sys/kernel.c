@@ -8,7 +8,6 @@
 #include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/sched.h>
-#include <linux/version.h>
 #include <net/addrconf.h>
 #include <net/ip.h>
 #include <net/ip6_fib.h>
@@ -16,6 +15,7 @@
 #include <net/ipv6_frag.h>
 #include <net/l3mdev.h>
 #include "kernel.h"
+#include "version.h"
 
 void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 {
@@ -206,7 +206,7 @@ int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
 	int err;
 
 	skb_dst_drop(skb);
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#if MXP_ROUTE_INPUT_TAKES_DSCP
 	err = ip_route_input_noref(skb, daddr, saddr, ip4h_dscp(ip_hdr(skb)), skb->dev) ?
 		-EHOSTUNREACH : 0;
 #else
@@ -221,7 +221,7 @@ int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
 int mxp_route_input_v6(struct sk_buff *skb)
 {
 	skb_dst_drop(skb);
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#if MXP_ROUTE_INPUT_V6_IS_EXPORTED
 	ip6_route_input(skb);
 #endif
 	return 0;
@@ -397,7 +397,7 @@ u64 mxp_interrupts(void)
 	u64 sum = raw_cpu_read(kstat.irqs_sum);
 
 #ifdef CONFIG_X86_LOCAL_APIC
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#if MXP_IRQ_STAT_IS_ARRAY
 	sum += raw_cpu_read(irq_stat.counts[IRQ_COUNT_APIC_TIMER]);
 #ifdef CONFIG_SMP
 	sum += raw_cpu_read(irq_stat.counts[IRQ_COUNT_RESCHEDULE]);

@@ -135,6 +135,14 @@ impl Comparable {
     }
 
     fn kernels(&mut self, name: &str, a: &KernelClosure, b: &KernelClosure, force: bool) {
+        for (side, kernel) in [("A", a), ("B", b)] {
+            if let Some(stand_in) = &kernel.stand_in {
+                self.note(format!(
+                    "kernel {name}: {side} is not of the pinned source, but of {}",
+                    stand_in.describe()
+                ));
+            }
+        }
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         let source = |kernel: &KernelClosure| {
             let hash = kernel.source_sha256.clone();
@@ -235,6 +243,7 @@ const fn counted(mode: Mode) -> &'static str {
 mod tests {
     use super::*;
     use crate::compare::run::tests::{exact, run};
+    use crate::image::StandIn;
     use crate::traffic::Payload;
 
     fn base() -> Run {
@@ -295,6 +304,23 @@ mod tests {
         let forced = Comparable::check(&a, &b, true);
         assert!(forced.refusals.is_empty());
         assert!(forced.notes[0].contains("source"), "{forced:?}");
+    }
+
+    #[test]
+    fn what_stands_in_for_a_pinned_source_is_told() {
+        let found = check(|b| {
+            b.closure.kernels.get_mut("7.3").unwrap().stand_in = Some(StandIn {
+                package: "linux-source-7.3".into(),
+                version: "7.3.9-1".into(),
+                suite: "sid".into(),
+                signed_by: None,
+            });
+        });
+        let [note] = found.notes.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert!(note.contains("B is not of the pinned source, but of linux-source-7.3 7.3.9-1"));
+        assert!(found.refusals.is_empty(), "{found:?}");
     }
 
     #[test]

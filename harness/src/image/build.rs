@@ -184,14 +184,6 @@ fn error_lines(log: &str) -> Vec<&str> {
 
 /// Removes what neither booting nor building modules needs, half of what was built.
 pub fn trim(objects: &Path) -> Result<()> {
-    for name in [
-        "vmlinux.unstripped",
-        ".tmp_vmlinux1",
-        ".tmp_vmlinux2",
-        "merged.config",
-    ] {
-        fs::remove_file(objects.join(name)).ok();
-    }
     fs::remove_dir_all(objects.join("rust/host")).ok();
     // Programs that run during the build of a module lie in scripts and tools.
     let kept = [objects.join("scripts"), objects.join("tools")];
@@ -208,17 +200,29 @@ pub fn trim(objects: &Path) -> Result<()> {
                 continue;
             }
             let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if [".o", ".a", ".cmd", ".o.d"]
-                .iter()
-                .any(|suffix| name.ends_with(suffix))
-            {
+            if is_intermediate(&name.to_string_lossy()) {
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether a file of this name is only a step on the way to others.
+pub fn is_intermediate(name: &str) -> bool {
+    name.starts_with(".tmp_vmlinux")
+        || [
+            "vmlinux.unstripped",
+            "vmlinux.bin",
+            "vmlinux.bin.lz4",
+            ".vmlinux.export.c",
+            "merged.config",
+        ]
+        .contains(&name)
+        || [".o", ".a", ".cmd", ".o.d"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix))
 }
 
 #[cfg(test)]
@@ -254,6 +258,8 @@ mod tests {
             "net/.dev.o.cmd",
             "built-in.a",
             "vmlinux.unstripped",
+            ".tmp_vmlinux2.kallsyms.S",
+            "arch/x86/boot/vmlinux.bin",
         ];
         for path in kept.iter().chain(&removed) {
             let path = directory.path().join(path);

@@ -5,31 +5,27 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{ensure, Context, Result};
-use serde::{Deserialize, Serialize};
-use sha2::Digest;
+use anyhow::{anyhow, Context, Result};
 
 use super::{
     build,
-    catalog::{Kernel, KernelName, Sha256, Source},
-    config,
-    download::digest,
+    catalog::{Kernel, KernelName},
+    hash::Sha256,
+    key::key,
     lock::Lock,
-    source,
+    metadata::{self, Image, Metadata, State, METADATA_FILE},
+    newest::{self, StandIn},
+    place::Source,
+    requirements, source,
     toolchain::Toolchain,
 };
 
 /// Overrides where the cache is.
 pub const CACHE_VARIABLE: &str = "MUTEXLAB_CACHE";
-
-/// Its presence makes an image valid: it is written last.
-const METADATA_FILE: &str = "image.json";
-
-/// Raised when the way of building changes so that older images must not be used.
-const RECIPE: u32 = 1;
 
 /// Lines that make prints for a kernel, until one has been built.
 const STEPS_ESTIMATE: u64 = 1650;
@@ -38,52 +34,6 @@ const STEPS_ESTIMATE: u64 = 1650;
 #[derive(Clone, Debug)]
 pub struct Cache {
     directory: PathBuf,
-}
-
-/// What an image was built from, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metadata {
-    /// Name of the kernel and its flavour, as `7.3:plain`.
-    pub name: String,
-    /// `uname -r`.
-    pub release: String,
-    /// Hash of the source package or tarball; of a tree, of its files' names, sizes and times.
-    pub source_sha256: Sha256,
-    /// Where the source was unpacked; modules are built against it, too.
-    pub source: PathBuf,
-    /// Hash of the complete configuration.
-    pub config_sha256: Sha256,
-    /// What it was compiled with.
-    pub toolchain: Toolchain,
-    /// How long that took, in seconds, the source's unpacking included if it was necessary.
-    pub build_seconds: f64,
-    /// Lines that make printed.
-    pub steps: u64,
-    /// When it was finished, in seconds since 1970.
-    pub built_at: u64,
-}
-
-/// A kernel that is ready to boot, and to build modules against.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// Its name.
-    pub name: KernelName,
-    /// The output directory of its build: what `make -C` takes to build a module.
-    pub directory: PathBuf,
-    /// What it was built from.
-    pub metadata: Metadata,
-}
-
-impl Image {
-    /// The file that QEMU boots.
-    pub fn kernel_image(&self) -> PathBuf {
-        self.directory.join("arch/x86/boot/bzImage")
-    }
-
-    /// The kernel with its symbols.
-    pub fn vmlinux(&self) -> PathBuf {
-        self.directory.join("vmlinux")
-    }
 }
 
 impl Cache {
@@ -115,21 +65,15 @@ impl Cache {
     }
 
     /// The image of `kernel` if there is one that fits its sources, its configuration and this
-    /// machine's toolchain.
+    /// machine's toolchain. It may be pruned at any time: to use it, take [`Cache::ensure`]'s.
+    ///
+    /// # Errors
+    /// If the toolchain cannot be asked, or fragments contradict each other.
     pub fn find(&self, kernel: &Kernel) -> Result<Option<Image>> {
-        self.find_for(kernel, &Toolchain::detect(self)?)
-    }
-
-    /// As [`Cache::find`], for a toolchain that is known.
-    pub(super) fn find_for(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Option<Image>> {
-        for source in &kernel.sources {
-            // A place that cannot be read has no image.
-            let Ok(identity) = source::identity(source) else {
-                continue;
-            };
-            let key = key(kernel, &identity, toolchain)?;
-            if let Some(image) = self.read(kernel, &key)? {
-                return Ok(Some(image));
+        let toolchain = Toolchain::detect(self)?;
+        for directory in self.candidates(kernel, &toolchain)? {
+            if let State::Whole(metadata) = State::of(&directory)? {
+                return Ok(Some(image(kernel, directory, *metadata, None)));
             }
         }
         Ok(None)
@@ -141,363 +85,277 @@ impl Cache {
     /// # Errors
     /// If a compiler is missing, or no source of the kernel can be told from another.
     pub fn key(&self, kernel: &Kernel) -> Result<Sha256> {
-        let toolchain = Toolchain::detect(self)?;
-        let mut first = None;
-        for source in &kernel.sources {
-            let Ok(identity) = source::identity(source) else {
+        let keys = self.keys(kernel, &Toolchain::detect(self)?)?;
+        for key in &keys {
+            if let State::Whole(_) = State::of(&self.image_directory(kernel, key))? {
+                return Ok(key.clone());
+            }
+        }
+        keys.into_iter()
+            .next()
+            .with_context(|| format!("no source of {} can be read", kernel.name))
+    }
+
+    /// Where an image of `kernel` may be, best first.
+    pub(super) fn candidates(
+        &self,
+        kernel: &Kernel,
+        toolchain: &Toolchain,
+    ) -> Result<Vec<PathBuf>> {
+        let keys = self.keys(kernel, toolchain)?;
+        Ok(keys
+            .iter()
+            .map(|key| self.image_directory(kernel, key))
+            .collect())
+    }
+
+    /// The keys of images of `kernel`, best first: of its pinned sources, and of what stood in for
+    /// them.
+    fn keys(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Vec<Sha256>> {
+        let mut keys = Vec::new();
+        for place in &kernel.sources {
+            // A place that cannot be read has no image.
+            if let Ok(identity) = source::identity(place) {
+                keys.push(key(kernel, &identity, toolchain)?);
+            }
+        }
+        let name = kernel.name.to_string();
+        for directory in self.image_directories() {
+            let Some(metadata) = metadata::read(&directory) else {
                 continue;
             };
-            let key = key(kernel, &identity, &toolchain)?;
-            if self.read(kernel, &key)?.is_some() {
-                return Ok(key);
+            if metadata.stand_in.is_none() || metadata.name != name {
+                continue;
             }
-            first.get_or_insert(key);
+            let key = key(kernel, &metadata.source_sha256, toolchain)?;
+            if directory == self.image_directory(kernel, &key) {
+                keys.push(key);
+            }
         }
-        first.with_context(|| format!("no source of {} can be read", kernel.name))
+        Ok(keys)
     }
 
     /// The image of `kernel`, built if there is none. Building takes minutes and shows its
-    /// progress; another process that builds the same is waited for.
+    /// progress; another process that builds the same is waited for. The image stays as long as it
+    /// is held.
     ///
-    /// An error names the file it is about: a download with the wrong hash, a log, a full disk.
+    /// # Errors
+    /// Names the file it is about: a download with the wrong hash, a log, a full disk; or what of
+    /// the toolchain is too old.
     pub fn ensure(&self, kernel: &Kernel) -> Result<Image> {
         let toolchain = Toolchain::detect(self)?;
-        if let Some(image) = self.find_for(kernel, &toolchain)? {
-            return Ok(image);
+        for directory in self.candidates(kernel, &toolchain)? {
+            if let Some(image) = self.take(kernel, &directory)? {
+                return Ok(image);
+            }
         }
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot make the cache {}", self.directory.display()))?;
-        let (last, others) = kernel
-            .sources
-            .split_last()
-            .with_context(|| format!("kernel {} has no source", kernel.name))?;
-        for place in others {
-            let started = Instant::now();
-            match self.fetch(kernel, place) {
-                Ok(tree) => return self.build(kernel, place, &tree, &toolchain, started),
-                Err(error) => eprintln!("{error:#}\ntrying the next source of {}", kernel.name),
+        let started = Instant::now();
+        let mut failures = Vec::new();
+        for place in &kernel.sources {
+            match source::ensure(kernel, place, &self.directory) {
+                Ok(tree) => return self.build(kernel, place, &tree, None, &toolchain, started),
+                Err(error) => {
+                    eprintln!("no source of {}: {error:#}", kernel.name);
+                    failures.push(format!("{error:#}"));
+                }
             }
         }
-        let started = Instant::now();
-        let tree = self.fetch(kernel, last)?;
-        self.build(kernel, last, &tree, &toolchain, started)
+        let gone = || {
+            anyhow!(
+                "the source of {} cannot be had:\n  {}\nA mirror drops superseded versions; a copy with \
+                 the right SHA-256 can be put there by hand",
+                kernel.name,
+                failures.join("\n  ")
+            )
+        };
+        let Some(series) = &kernel.newest else {
+            return Err(gone());
+        };
+        let (place, stand_in) = newest::look_up(series)
+            .with_context(|| format!("{:#}\nnor can another version", gone()))?;
+        announce(kernel, &stand_in);
+        let tree = source::ensure(kernel, &place, &self.directory).with_context(gone)?;
+        self.build(kernel, &place, &tree, Some(stand_in), &toolchain, started)
     }
 
-    fn fetch(&self, kernel: &Kernel, place: &Source) -> Result<PathBuf> {
-        source::ensure(kernel, place, &self.directory)
-            .with_context(|| format!("the source of {} cannot be had", kernel.name))
+    /// The image in `directory`, if it is whole; it stays as long as it is held.
+    fn take(&self, kernel: &Kernel, directory: &Path) -> Result<Option<Image>> {
+        if !directory.join(METADATA_FILE).exists() {
+            return Ok(None);
+        }
+        let lock_path = lock_path(directory);
+        let lock = Lock::shared(&lock_path, &format!("building {}", kernel.name))?;
+        match State::of(directory)? {
+            State::Absent => Ok(None),
+            State::Damaged(why) => {
+                eprintln!(
+                    "the image {} is damaged: {why}; it will be built anew",
+                    directory.display()
+                );
+                Ok(None)
+            }
+            State::Whole(metadata) => {
+                mark_used(&lock_path);
+                if let Some(stand_in) = &metadata.stand_in {
+                    announce(kernel, stand_in);
+                }
+                let lock = Some(Arc::new(lock));
+                Ok(Some(image(kernel, directory.to_owned(), *metadata, lock)))
+            }
+        }
     }
 
     fn build(
         &self,
         kernel: &Kernel,
         place: &Source,
-        tree: &Path,
+        tree: &source::Tree,
+        stand_in: Option<StandIn>,
         toolchain: &Toolchain,
         started: Instant,
     ) -> Result<Image> {
+        requirements::check(kernel, &tree.path, toolchain)?;
         let identity = source::identity(place)?;
-        let key = key(kernel, &identity, toolchain)?;
-        let directory = self.image_directory(kernel, &key);
-        let _lock = Lock::acquire(
-            &beside(&directory, "lock"),
-            &format!("building {}", kernel.name),
-        )?;
-        if let Some(image) = self.read(kernel, &key)? {
-            return Ok(image);
-        }
-        let partial = beside(&directory, "partial");
-        for leftover in [&partial, &directory] {
-            if leftover.exists() {
-                fs::remove_dir_all(leftover)
-                    .with_context(|| format!("cannot remove {}", leftover.display()))?;
+        let directory = self.image_directory(kernel, &key(kernel, &identity, toolchain)?);
+        loop {
+            let lock = Lock::acquire(
+                &lock_path(&directory),
+                &format!("building or using {}", kernel.name),
+            )?;
+            if !matches!(State::of(&directory)?, State::Whole(_)) {
+                let partial = beside(&directory, "partial");
+                for leftover in [&partial, &directory] {
+                    if leftover.exists() {
+                        fs::remove_dir_all(leftover)
+                            .with_context(|| format!("cannot remove {}", leftover.display()))?;
+                    }
+                }
+                let log = directory.file_name().unwrap_or_default().to_string_lossy();
+                let log = self.directory.join("logs").join(format!("{log}.log"));
+                let steps = self.steps(kernel);
+                let built = build::build(self, kernel, &tree.path, &partial, &log, steps)?;
+                build::trim(&partial)?;
+                let metadata = Metadata {
+                    name: kernel.name.to_string(),
+                    release: built.release,
+                    source_sha256: identity.clone(),
+                    stand_in: stand_in.clone(),
+                    source: tree.path.clone(),
+                    config_sha256: Sha256::of(&built.config),
+                    toolchain: toolchain.clone(),
+                    build_seconds: started.elapsed().as_secs_f64(),
+                    steps: built.steps,
+                    built_at: SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .map_or(0, |t| t.as_secs()),
+                };
+                metadata::relocate(&partial, &partial, &directory, &tree.path, &tree.path)?;
+                finish(&partial, &directory, &metadata)?;
+            }
+            drop(lock);
+            // Someone may prune it in between.
+            if let Some(image) = self.take(kernel, &directory)? {
+                return Ok(image);
             }
         }
-        let name = directory
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let log = self.directory.join("logs").join(format!("{name}.log"));
-        let built = build::build(self, kernel, tree, &partial, &log, self.steps(kernel))?;
-        build::trim(&partial)?;
-        let mut config_hash = sha2::Sha256::new();
-        config_hash.update(&built.config);
-        let metadata = Metadata {
-            name: kernel.name.to_string(),
-            release: built.release,
-            source_sha256: identity,
-            source: tree.to_owned(),
-            config_sha256: digest(config_hash),
-            toolchain: toolchain.clone(),
-            build_seconds: started.elapsed().as_secs_f64(),
-            steps: built.steps,
-            built_at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |t| t.as_secs()),
-        };
-        relocate(&partial, &directory)?;
-        let path = partial.join(METADATA_FILE);
-        fs::write(&path, serde_json::to_string_pretty(&metadata)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        fs::rename(&partial, &directory).with_context(|| {
-            format!(
-                "cannot rename {} to {}",
-                partial.display(),
-                directory.display()
-            )
-        })?;
-        self.read(kernel, &key)?
-            .with_context(|| format!("the image {} has vanished", directory.display()))
     }
 
-    fn image_directory(&self, kernel: &Kernel, key: &Sha256) -> PathBuf {
+    /// Where the image of `kernel` with this key is, or would be.
+    pub(super) fn image_directory(&self, kernel: &Kernel, key: &Sha256) -> PathBuf {
         let KernelName { kernel, flavour } = &kernel.name;
-        self.directory
-            .join("images")
+        self.images()
             .join(format!("{kernel}-{flavour}-{}", key.short()))
     }
 
-    /// The image with this key, if it is complete.
-    fn read(&self, kernel: &Kernel, key: &Sha256) -> Result<Option<Image>> {
-        let directory = self.image_directory(kernel, key);
-        let Some(metadata) = read_metadata(&directory)? else {
-            return Ok(None);
-        };
-        // Modules need the source as well: without it the image must be made again.
-        if !metadata.source.join("Makefile").exists() {
-            return Ok(None);
-        }
-        Ok(Some(Image {
-            name: kernel.name.clone(),
-            directory,
-            metadata,
-        }))
+    /// Where all images are.
+    pub(super) fn images(&self) -> PathBuf {
+        self.directory.join("images")
+    }
+
+    /// All directories of images, in no order; unfinished ones as well.
+    pub(super) fn image_directories(&self) -> Vec<PathBuf> {
+        directories(&self.images())
     }
 
     /// How many lines make will print, by the newest image of the same name.
     fn steps(&self, kernel: &Kernel) -> u64 {
         let name = kernel.name.to_string();
-        fs::read_dir(self.directory.join("images"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| read_metadata(&entry.path()).ok().flatten())
+        self.image_directories()
+            .iter()
+            .filter_map(|directory| metadata::read(directory))
             .filter(|metadata| metadata.name == name)
             .max_by_key(|metadata| metadata.built_at)
             .map_or(STEPS_ESTIMATE, |metadata| metadata.steps)
     }
 }
 
+/// The directories in `directory`; none if it is not there.
+pub(super) fn directories(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// Puts what is complete in `partial` in its place: an image from now on.
+pub(super) fn finish(partial: &Path, directory: &Path, metadata: &Metadata) -> Result<()> {
+    metadata::manifest_of(partial)?.save(partial)?;
+    metadata::write(metadata, partial)?;
+    fs::rename(partial, directory).with_context(|| {
+        format!(
+            "cannot rename {} to {}",
+            partial.display(),
+            directory.display()
+        )
+    })
+}
+
+fn image(
+    kernel: &Kernel,
+    directory: PathBuf,
+    metadata: Metadata,
+    in_use: Option<Arc<Lock>>,
+) -> Image {
+    Image {
+        name: kernel.name.clone(),
+        directory,
+        metadata,
+        in_use,
+    }
+}
+
+/// Whoever uses an image that is not of a pinned source shall know.
+fn announce(kernel: &Kernel, stand_in: &StandIn) {
+    eprintln!(
+        "WARNING: {} is not of a pinned source, since none could be had, but of the newest that \
+         there was: {}. Its numbers are those of another kernel.",
+        kernel.name,
+        stand_in.describe()
+    );
+}
+
+/// The lock of the image in `directory`: one has it alone to build or remove it, many share it who
+/// use it. It was last written to when the image was last used.
+pub(super) fn lock_path(directory: &Path) -> PathBuf {
+    beside(directory, "lock")
+}
+
+fn mark_used(lock: &Path) {
+    // Without it the image merely seems older.
+    if let Ok(file) = fs::File::options().write(true).open(lock) {
+        file.set_modified(SystemTime::now()).ok();
+    }
+}
+
 /// `directory.suffix`.
-fn beside(directory: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(directory: &Path, suffix: &str) -> PathBuf {
     let mut name = directory.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
     name.into()
-}
-
-fn read_metadata(directory: &Path) -> Result<Option<Metadata>> {
-    let path = directory.join(METADATA_FILE);
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(None);
-    };
-    let metadata = serde_json::from_str(&text).with_context(|| {
-        format!(
-            "{} is damaged; remove {}",
-            path.display(),
-            directory.display()
-        )
-    })?;
-    Ok(Some(metadata))
-}
-
-/// Identifies everything that an image depends on.
-fn key(kernel: &Kernel, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256> {
-    let mut hash = sha2::Sha256::new();
-    let merged = config::merge(&kernel.fragments, kernel.version)?;
-    let Toolchain {
-        rustc,
-        clang,
-        lld,
-        bindgen,
-    } = toolchain;
-    for part in [
-        &RECIPE.to_string(),
-        source.as_str(),
-        &merged,
-        rustc,
-        clang,
-        lld,
-        bindgen,
-    ] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    Ok(digest(hash))
-}
-
-/// Makes a build in `from` one that lies in `to`. An output directory knows its own path in at
-/// most one place, the Makefile that stands in for the source's: newer kernels export it there,
-/// older ones take make's working directory.
-fn relocate(from: &Path, to: &Path) -> Result<()> {
-    let path = from.join("Makefile");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let line = |directory: &Path| format!("export KBUILD_OUTPUT = {}\n", directory.display());
-    let moved = text.replace(&line(from), &line(to));
-    ensure!(
-        !moved.contains(&from.display().to_string()),
-        "{} names its directory in a way that is not known, so the build cannot be moved",
-        path.display()
-    );
-    fs::write(&path, moved).with_context(|| format!("cannot write {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::Catalog;
-
-    fn kernel(fragment: &str, version: &str) -> (tempfile::TempDir, Kernel) {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("images/config")).unwrap();
-        fs::write(root.path().join("images/config/a.config"), fragment).unwrap();
-        fs::create_dir(root.path().join("tree")).unwrap();
-        let catalog = format!(
-            "default = \"k\"\n[flavours]\nplain = [\"a\"]\n[[kernel]]\nname = \"k\"\n\
-             version = \"{version}\"\nsource = [{{ tree = \"../tree\" }}]\n"
-        );
-        fs::write(root.path().join("images/kernels.toml"), catalog).unwrap();
-        let catalog = Catalog::load(root.path()).unwrap();
-        let kernel = catalog.kernels()[0].clone();
-        (root, kernel)
-    }
-
-    fn toolchain() -> Toolchain {
-        let text = |text: &str| text.to_owned();
-        Toolchain {
-            rustc: text("r"),
-            clang: text("c"),
-            lld: text("l"),
-            bindgen: text("b"),
-        }
-    }
-
-    fn hash(byte: u8) -> Sha256 {
-        Sha256::from_bytes([byte; 32])
-    }
-
-    #[test]
-    fn the_key_changes_with_every_input() {
-        let fragment = "CONFIG_A=y\n[since 7.0] CONFIG_B=y\n";
-        let (_root, base) = kernel(fragment, "7.3");
-        let reference = key(&base, &hash(1), &toolchain()).unwrap();
-        assert_eq!(key(&base, &hash(1), &toolchain()).unwrap(), reference);
-        assert_ne!(key(&base, &hash(2), &toolchain()).unwrap(), reference);
-        for change in [
-            Toolchain {
-                rustc: "x".into(),
-                ..toolchain()
-            },
-            Toolchain {
-                clang: "x".into(),
-                ..toolchain()
-            },
-            Toolchain {
-                lld: "x".into(),
-                ..toolchain()
-            },
-            Toolchain {
-                bindgen: "x".into(),
-                ..toolchain()
-            },
-            // What moves from one part to the next is a change, too.
-            Toolchain {
-                rustc: "rc".into(),
-                clang: "".into(),
-                ..toolchain()
-            },
-        ] {
-            assert_ne!(
-                key(&base, &hash(1), &change).unwrap(),
-                reference,
-                "{change:?}"
-            );
-        }
-        let (_root, other) = kernel("CONFIG_A=y\n# CONFIG_B is not set\n", "7.3");
-        assert_ne!(key(&other, &hash(1), &toolchain()).unwrap(), reference);
-        let (_root, older) = kernel(fragment, "6.12");
-        assert_ne!(key(&older, &hash(1), &toolchain()).unwrap(), reference);
-        // A comment is none.
-        let (_root, commented) = kernel(&format!("# why\n{fragment}"), "7.3");
-        assert_eq!(key(&commented, &hash(1), &toolchain()).unwrap(), reference);
-    }
-
-    #[test]
-    fn an_image_is_valid_by_its_metadata_and_its_source() {
-        let (root, kernel) = kernel("", "7.3");
-        let cache = Cache::at(&root.path().join("cache"));
-        let directory = cache.image_directory(&kernel, &hash(1));
-        fs::create_dir_all(&directory).unwrap();
-        assert!(cache.read(&kernel, &hash(1)).unwrap().is_none());
-        let metadata = Metadata {
-            name: kernel.name.to_string(),
-            release: "7.3.0".to_owned(),
-            source_sha256: hash(2),
-            source: root.path().join("tree"),
-            config_sha256: hash(3),
-            toolchain: toolchain(),
-            build_seconds: 1.0,
-            steps: 7,
-            built_at: 0,
-        };
-        fs::write(
-            directory.join(METADATA_FILE),
-            serde_json::to_string(&metadata).unwrap(),
-        )
-        .unwrap();
-        assert!(
-            cache.read(&kernel, &hash(1)).unwrap().is_none(),
-            "its source is gone"
-        );
-        fs::write(root.path().join("tree/Makefile"), "").unwrap();
-        assert_eq!(
-            cache.read(&kernel, &hash(1)).unwrap().unwrap().metadata,
-            metadata
-        );
-        assert_eq!(cache.steps(&kernel), 7);
-        fs::write(directory.join(METADATA_FILE), "{").unwrap();
-        let error = cache.read(&kernel, &hash(1)).unwrap_err().to_string();
-        assert!(error.contains("image.json"), "{error}");
-    }
-
-    #[test]
-    fn a_build_is_moved_with_the_place_it_knows() {
-        let directory = tempfile::tempdir().unwrap();
-        let (from, to) = (
-            directory.path().join("a.partial"),
-            directory.path().join("a"),
-        );
-        fs::create_dir(&from).unwrap();
-        let makefile = |place: &Path| {
-            format!(
-                "# x\nexport KBUILD_OUTPUT = {}\ninclude /s/Makefile\n",
-                place.display()
-            )
-        };
-        fs::write(from.join("Makefile"), makefile(&from)).unwrap();
-        relocate(&from, &to).unwrap();
-        assert_eq!(
-            fs::read_to_string(from.join("Makefile")).unwrap(),
-            makefile(&to)
-        );
-        // 6.12 does not say where it lies, so there is nothing to change.
-        let silent = "# x\ninclude /s/Makefile\n";
-        fs::write(from.join("Makefile"), silent).unwrap();
-        relocate(&from, &to).unwrap();
-        assert_eq!(fs::read_to_string(from.join("Makefile")).unwrap(), silent);
-        fs::write(from.join("Makefile"), format!("O := {}\n", from.display())).unwrap();
-        assert!(relocate(&from, &to).is_err());
-    }
 }

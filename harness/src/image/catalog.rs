@@ -2,17 +2,15 @@
 
 //! Which kernels there are: `images/kernels.toml`.
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, fmt, fs, path::Path, str::FromStr};
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::config::{Fragment, Version};
+use super::{
+    config::{Fragment, Version},
+    place::{Series, Source},
+};
 
 /// Where the catalogue lies in the repository.
 pub const CATALOG_PATH: &str = "images/kernels.toml";
@@ -86,158 +84,6 @@ impl fmt::Display for KernelName {
     }
 }
 
-/// Which of Debian's archives a package is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Archive {
-    /// The main archive.
-    Debian,
-    /// The security archive.
-    DebianSecurity,
-}
-
-impl Archive {
-    /// The directory on a mirror that holds it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Archive::Debian => "debian",
-            Archive::DebianSecurity => "debian-security",
-        }
-    }
-}
-
-/// A SHA-256 in lower-case hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Sha256(String);
-
-impl Sha256 {
-    /// The 64 digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// From the hash itself.
-    pub fn from_bytes(bytes: [u8; 32]) -> Sha256 {
-        Sha256(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Enough of them to name a directory.
-    pub fn short(&self) -> &str {
-        &self.0[..12]
-    }
-}
-
-impl TryFrom<String> for Sha256 {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        ensure!(
-            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
-            "'{text}' is not a SHA-256 of 64 lower-case hexadecimal digits"
-        );
-        Ok(Sha256(text))
-    }
-}
-
-impl From<Sha256> for String {
-    fn from(hash: Sha256) -> String {
-        hash.0
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A place to take a kernel's source from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawSource")]
-pub enum Source {
-    /// A package in Debian's pool.
-    Pool {
-        /// Its path in the archive, which starts with `pool/`.
-        path: String,
-        /// The archive.
-        archive: Archive,
-        /// Hash of the package.
-        sha256: Sha256,
-        /// Its size.
-        bytes: u64,
-    },
-    /// A Debian package or a tarball on this machine.
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// Its hash.
-        sha256: Sha256,
-    },
-    /// A kernel tree on this machine, used where it is.
-    Tree {
-        /// Its path.
-        path: PathBuf,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSource {
-    pool: Option<String>,
-    archive: Option<Archive>,
-    file: Option<PathBuf>,
-    tree: Option<PathBuf>,
-    sha256: Option<Sha256>,
-    bytes: Option<u64>,
-}
-
-impl TryFrom<RawSource> for Source {
-    type Error = &'static str;
-
-    fn try_from(raw: RawSource) -> Result<Self, Self::Error> {
-        match raw {
-            RawSource {
-                pool: Some(path),
-                archive: Some(archive),
-                sha256: Some(sha256),
-                bytes: Some(bytes),
-                file: None,
-                tree: None,
-            } if path.starts_with("pool/") => Ok(Source::Pool {
-                path,
-                archive,
-                sha256,
-                bytes,
-            }),
-            RawSource { pool: Some(_), .. } => Err(
-                "a source with 'pool' (a path that starts with pool/) takes 'archive', 'sha256' \
-                 and 'bytes', and nothing else",
-            ),
-            RawSource {
-                file: Some(path),
-                sha256: Some(sha256),
-                tree: None,
-                archive: None,
-                bytes: None,
-                ..
-            } => Ok(Source::File { path, sha256 }),
-            RawSource { file: Some(_), .. } => {
-                Err("a source with 'file' takes 'sha256', and nothing else")
-            }
-            RawSource {
-                tree: Some(path),
-                sha256: None,
-                archive: None,
-                bytes: None,
-                ..
-            } => Ok(Source::Tree { path }),
-            RawSource { tree: Some(_), .. } => Err("a source with 'tree' takes nothing else"),
-            _ => Err("a source needs one of 'pool', 'file', 'tree'"),
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCatalog {
@@ -252,6 +98,7 @@ struct RawKernel {
     name: String,
     version: Version,
     source: Vec<Source>,
+    newest: Option<Series>,
 }
 
 /// All kernels of the repository.
@@ -270,6 +117,8 @@ pub struct Kernel {
     pub version: Version,
     /// Places to take its source from, best first; not empty.
     pub sources: Vec<Source>,
+    /// Where to look for another version once none of them is left.
+    pub newest: Option<Series>,
     /// What it is configured with, in order.
     pub fragments: Vec<Fragment>,
 }
@@ -325,6 +174,7 @@ impl Catalog {
                     },
                     version: kernel.version,
                     sources: sources.clone(),
+                    newest: kernel.newest.clone(),
                     fragments: fragments.clone(),
                 });
             }
@@ -364,28 +214,11 @@ impl Catalog {
     }
 }
 
-impl Source {
-    fn relative_to(self, directory: &Path) -> Source {
-        match self {
-            Source::Pool { .. } => self,
-            Source::File { path, sha256 } => Source::File {
-                path: directory.join(path),
-                sha256,
-            },
-            Source::Tree { path } => Source::Tree {
-                path: directory.join(path),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HASH: &str = "703e369ddd4cce971452f5a593ee55df3a5c10c83caf0fa0df039633ed181ee3";
-
-    fn repository() -> PathBuf {
+    fn repository() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
     }
 
@@ -401,10 +234,14 @@ mod tests {
         let default = catalog
             .find(catalog.default_kernel(), Flavour::Debug)
             .unwrap();
-        let Source::Pool { archive, .. } = &default.sources[0] else {
-            panic!()
-        };
-        assert_eq!(*archive, Archive::Debian);
+        assert!(matches!(default.sources[0], Source::Pool { .. }));
+        for kernel in catalog.kernels() {
+            let series = kernel.newest.as_ref().unwrap();
+            assert_eq!(
+                series.package,
+                format!("linux-source-{}", kernel.name.kernel)
+            );
+        }
         assert_eq!(
             catalog
                 .find("6.12", Flavour::Plain)
@@ -438,21 +275,17 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_one_of_three() {
-        let file = |extra: &str| {
-            parse_kernel(&format!(
-                "version = \"7.3\"\n[[kernel.source]]\nfile = \"x.deb\"\n{extra}"
-            ))
-        };
-        let kernel = file(&format!("sha256 = \"{HASH}\"")).unwrap().kernels[0].clone();
-        let Source::File { path, .. } = &kernel.sources[0] else {
-            panic!()
-        };
-        assert_eq!(path, Path::new("/images/x.deb"));
-        assert!(file("").is_err());
-        assert!(file(&format!("sha256 = \"{HASH}\"\ntree = \"y\"")).is_err());
-        assert!(file("sha256 = \"703E\"").is_err());
+    fn a_kernel_has_a_source() {
         assert!(parse_kernel("version = \"7.3\"\nsource = []").is_err());
+        let tree = "version = \"7.3\"\nsource = [{ tree = \"x\" }]";
+        let kernel = &parse_kernel(tree).unwrap().kernels[0];
+        assert_eq!(
+            kernel.sources,
+            [Source::Tree {
+                path: "/images/x".into()
+            }]
+        );
+        assert_eq!(kernel.newest, None);
     }
 
     #[test]

@@ -3,22 +3,34 @@
 //! `mutexlab image`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Cache, Catalog, Flavour, Image, Kernel, KernelName, Metadata, Sha256, Toolchain};
+use super::manifest::Manifest;
+use super::prune::{self, age, size, Item, Removal, Rules};
+use super::{listing, pack, Cache, Catalog, Flavour, KernelName, Sha256, Toolchain};
 use crate::json;
+use crate::table::{Align, Style, Table};
 
-/// List, build and find the kernels of images/kernels.toml.
+const DAY: u64 = 86_400;
+
+/// List, build, find, check, pack and prune the kernels of images/kernels.toml.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mutexlab image list
   mutexlab image key 7.3:debug      changes whenever the image would
   mutexlab image build              the default kernel
   mutexlab image build 7.3:debug    with KASAN, lockdep and their like
-  make LLVM=1 -C $(mutexlab image path 6.12) M=$PWD modules")]
+  make LLVM=1 -C $(mutexlab image path 6.12) M=$PWD modules
+  mutexlab image verify             every file of every image, by its hash
+  mutexlab image pack 7.3 7.3.tar.zst
+  mutexlab image unpack 7.3.tar.zst
+  mutexlab image prune --older-than 30        what would go; with --yes it goes
+
+Exit codes: 0 if all is well, 1 if an image is damaged, 2 if the command could not do its work.")]
 pub struct ImageCommand {
     #[command(subcommand)]
     action: Action,
@@ -62,23 +74,88 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Compare every file of built kernels with its hash
+    Verify {
+        /// Which, as 7.3 (plain) or 7.3:debug [default: all]
+        #[arg(value_name = "NAME[:FLAVOUR]")]
+        name: Option<KernelName>,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a built kernel, with what modules are built with, as one compressed file
+    Pack {
+        /// Which, as 7.3 (plain) or 7.3:debug; it is built if it is not there
+        #[arg(value_name = "NAME[:FLAVOUR]")]
+        name: KernelName,
+        /// The file, which is a tar archive compressed by zstd
+        #[arg(value_name = "FILE.tar.zst")]
+        file: PathBuf,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a kernel from a file that `pack` wrote
+    ///
+    /// Every file in it is checked against the list that came with it, which shows damage. It does
+    /// not show who made it: programs of it run here whenever modules are built, so take it from
+    /// nobody whom you would not take a program from.
+    Unpack {
+        /// The file
+        #[arg(value_name = "FILE.tar.zst")]
+        file: PathBuf,
+        /// The SHA-256 that the file must have
+        #[arg(long, value_name = "HASH")]
+        sha256: Option<Sha256>,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what of the cache can go, or remove it
+    ///
+    /// What nothing can use can always go: what unfinished builds left, damaged images, sources of
+    /// no image and no kernel. What another process uses stays.
+    Prune {
+        /// Also images and modules that nobody has used for so many days
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u64>,
+        /// Also images of another source, configuration or toolchain than the current ones
+        #[arg(long)]
+        all_but_current: bool,
+        /// Remove it, and do not only show it
+        #[arg(long)]
+        yes: bool,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl ImageCommand {
-    /// Does it, for the repository at `root`.
-    pub fn run(&self, root: &Path) -> Result<()> {
+    /// Does it, for the repository at `root`, and returns the exit code.
+    ///
+    /// # Errors
+    /// Whatever kept the command from doing its work.
+    pub fn run(&self, root: &Path) -> Result<i32> {
         let catalog = Catalog::load(root)?;
         let cache = Cache::new()?;
         match &self.action {
-            Action::List { json } => list(&catalog, &cache, *json),
+            Action::List { json } => {
+                let listed = listing::list(&catalog, &cache)?;
+                if *json {
+                    return print_json(&listed);
+                }
+                print!("{}", listing::table(&listed, &cache));
+                Ok(0)
+            }
             Action::Key { name, json } => {
                 let key = cache.key(catalog.find(&name.kernel, name.flavour)?)?;
                 if *json {
                     let name = name.to_string();
-                    return json::print(&Keyed { name, key });
+                    return print_json(&Keyed { name, key });
                 }
-                println!("{}", key.as_str());
-                Ok(())
+                println!("{key}");
+                Ok(0)
             }
             Action::Build { name, json } => {
                 let kernel = match name {
@@ -87,7 +164,7 @@ impl ImageCommand {
                 };
                 let image = cache.ensure(kernel)?;
                 if *json {
-                    return json::print(&ListedImage::from(image));
+                    return print_json(&listing::ListedImage::of(&image));
                 }
                 println!(
                     "{} ({}) is in {}",
@@ -95,7 +172,7 @@ impl ImageCommand {
                     image.metadata.release,
                     image.directory.display()
                 );
-                Ok(())
+                Ok(0)
             }
             Action::Path { name, json } => {
                 let image = cache
@@ -104,38 +181,64 @@ impl ImageCommand {
                         format!("{name} is not built for this toolchain; run 'mutexlab image build {name}'")
                     })?;
                 if *json {
-                    return json::print(&ListedImage::from(image));
+                    return print_json(&listing::ListedImage::of(&image));
                 }
                 println!("{}", image.directory.display());
-                Ok(())
+                Ok(0)
             }
-        }
-    }
-}
-
-/// One line of the list.
-#[derive(Serialize)]
-struct Listed<'a> {
-    kernel: &'a str,
-    flavour: Flavour,
-    version: String,
-    default: bool,
-    /// None until it is built.
-    image: Option<ListedImage>,
-}
-
-#[derive(Serialize)]
-struct ListedImage {
-    directory: PathBuf,
-    #[serde(flatten)]
-    metadata: Metadata,
-}
-
-impl From<Image> for ListedImage {
-    fn from(image: Image) -> Self {
-        Self {
-            directory: image.directory,
-            metadata: image.metadata,
+            Action::Verify { name, json } => verify(&cache, name.as_ref(), *json),
+            Action::Pack { name, file, json } => {
+                let image = cache.ensure(catalog.find(&name.kernel, name.flavour)?)?;
+                let packed = pack::pack(&image, file)?;
+                if *json {
+                    return print_json(&packed);
+                }
+                println!(
+                    "{}: {} of {}, SHA-256 {}",
+                    packed.file.display(),
+                    size(packed.bytes),
+                    size(packed.unpacked_bytes),
+                    packed.sha256
+                );
+                Ok(0)
+            }
+            Action::Unpack { file, sha256, json } => {
+                let unpacked = pack::unpack(&cache, file, sha256.as_ref())?;
+                let toolchain = Toolchain::detect(&cache)?;
+                let mut current = Vec::new();
+                for kernel in catalog.kernels() {
+                    current.extend(cache.candidates(kernel, &toolchain)?);
+                }
+                let current = current.contains(&unpacked);
+                if *json {
+                    return print_json(&Unpacked {
+                        directory: unpacked,
+                        current,
+                    });
+                }
+                println!("{}", unpacked.display());
+                if !current {
+                    eprintln!(
+                        "no kernel of {} is of its source, configuration and toolchain, so nothing \
+                         will use it",
+                        root.display()
+                    );
+                }
+                Ok(0)
+            }
+            Action::Prune {
+                older_than,
+                all_but_current,
+                yes,
+                json,
+            } => {
+                let rules = Rules {
+                    older_than: older_than.map(|days| Duration::from_secs(days * DAY)),
+                    all_but_current: *all_but_current,
+                };
+                let items = prune::plan(&cache, &catalog, &Toolchain::detect(&cache)?, rules)?;
+                prune_items(&cache, &catalog, items, *yes, *json)
+            }
         }
     }
 }
@@ -147,48 +250,130 @@ struct Keyed {
     key: Sha256,
 }
 
-fn list(catalog: &Catalog, cache: &Cache, json: bool) -> Result<()> {
-    let toolchain = Toolchain::detect(cache)?;
-    let images = catalog
-        .kernels()
-        .iter()
-        .map(|kernel| Ok((kernel, cache.find_for(kernel, &toolchain)?)))
-        .collect::<Result<Vec<(&Kernel, Option<Image>)>>>()?;
-    let is_default = |name: &KernelName| {
-        name.kernel == catalog.default_kernel() && name.flavour == Flavour::Plain
-    };
-    if json {
-        let listed: Vec<_> = images
-            .into_iter()
-            .map(|(kernel, image)| Listed {
-                kernel: &kernel.name.kernel,
-                flavour: kernel.name.flavour,
-                version: kernel.version.to_string(),
-                default: is_default(&kernel.name),
-                image: image.map(ListedImage::from),
-            })
-            .collect();
-        return json::print(&listed);
-    }
-    println!(
-        "{:<14} {:<10} {:>8}  DIRECTORY",
-        "KERNEL", "VERSION", "BUILT IN"
-    );
-    for (kernel, image) in images {
-        let star = if is_default(&kernel.name) { " *" } else { "" };
-        let (seconds, directory) = match &image {
-            Some(image) => (
-                format!("{:.0} s", image.metadata.build_seconds),
-                image.directory.display().to_string(),
-            ),
-            None => ("-".to_owned(), "not built".to_owned()),
+#[derive(Serialize)]
+struct Unpacked {
+    directory: PathBuf,
+    /// Whether a kernel of the catalogue is this image.
+    current: bool,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    directory: PathBuf,
+    damages: Vec<String>,
+}
+
+fn print_json(value: &impl Serialize) -> Result<i32> {
+    json::print(value)?;
+    Ok(0)
+}
+
+/// Reads all files of images: those called `name`, whatever they are built with, or all.
+fn verify(cache: &Cache, name: Option<&KernelName>, json: bool) -> Result<i32> {
+    let mut verified = Vec::new();
+    let mut directories = cache.image_directories();
+    directories.sort();
+    for directory in directories {
+        let Some(metadata) = super::metadata::read(&directory) else {
+            continue;
         };
-        let name = format!("{}{star}", kernel.name);
-        println!(
-            "{name:<14} {:<10} {seconds:>8}  {directory}",
-            kernel.version.to_string()
-        );
+        if name.is_some_and(|name| metadata.name != name.to_string()) {
+            continue;
+        }
+        let damages = match Manifest::load(&directory) {
+            Ok(Some(manifest)) => manifest
+                .verify(&directory)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            Ok(None) => vec!["has no list of its files yet: using it makes one".to_owned()],
+            Err(error) => vec![format!("{error:#}")],
+        };
+        verified.push(Verified { directory, damages });
     }
-    println!("* the default");
-    Ok(())
+    if let Some(name) = name
+        && verified.is_empty()
+    {
+        anyhow::bail!("no image of {name} is built");
+    }
+    let bad = verified.iter().any(|image| !image.damages.is_empty());
+    if json {
+        print_json(&verified)?;
+    } else {
+        for Verified { directory, damages } in &verified {
+            let verdict = if damages.is_empty() {
+                Style::Good.paint("whole  ")
+            } else {
+                Style::Bad.paint("damaged")
+            };
+            println!("{verdict} {}", directory.display());
+            for damage in damages {
+                println!("        {damage}");
+            }
+        }
+    }
+    Ok(i32::from(bad))
+}
+
+#[derive(Serialize)]
+struct Pruned {
+    #[serde(flatten)]
+    item: Item,
+    /// Whether it is gone now.
+    removed: bool,
+}
+
+fn prune_items(
+    cache: &Cache,
+    catalog: &Catalog,
+    items: Vec<Item>,
+    yes: bool,
+    json: bool,
+) -> Result<i32> {
+    let mut pruned = Vec::new();
+    for item in items {
+        let removed = yes && prune::remove(cache, catalog, &item)? == Removal::Removed;
+        pruned.push(Pruned { item, removed });
+    }
+    if json {
+        return print_json(&pruned);
+    }
+    let mut table = Table::new(&[
+        ("what", Align::Left),
+        ("size", Align::Right),
+        ("unused for", Align::Right),
+        ("why", Align::Left),
+    ]);
+    for Pruned { item, removed } in &pruned {
+        let path = item.path.strip_prefix(cache.directory());
+        let path = path.unwrap_or(&item.path).display().to_string();
+        let why = match (yes, removed) {
+            (true, false) => "stays, since another process uses it",
+            _ => item.why.as_str(),
+        };
+        table.row([
+            path.as_str().into(),
+            size(item.bytes).as_str().into(),
+            age(Duration::from_secs(item.unused_seconds))
+                .as_str()
+                .into(),
+            why.into(),
+        ]);
+    }
+    if pruned.is_empty() {
+        println!("nothing can go by these rules");
+        return Ok(0);
+    }
+    print!("{table}");
+    let bytes = pruned
+        .iter()
+        .filter(|pruned| pruned.removed || !yes)
+        .map(|pruned| pruned.item.bytes)
+        .sum();
+    if yes {
+        println!("{} removed", size(bytes));
+    } else {
+        println!("{} can go; --yes removes it", size(bytes));
+    }
+    Ok(0)
 }

@@ -3,52 +3,95 @@
 //! Files from a mirror, resumed where they were cut off, and never used with a wrong hash.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{bail, ensure, Context, Result};
-use sha2::Digest;
 
-use super::{catalog::Sha256, progress::Progress};
+use super::{hash::Sha256, progress::Progress};
 
-/// Fetches a file of `bytes` with hash `sha256` to `path` from the first of `urls` that has it.
+/// Fetches a file with hash `sha256`, and of `bytes` if that is known, to `path` from the first of
+/// `urls` that has it.
 ///
-/// What is there already is not fetched again. A transfer that was cut off leaves
-/// `path.partial`, which the next call goes on with.
-pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: u64) -> Result<()> {
+/// What is there already is not fetched again, unless it is damaged. A transfer that was cut off
+/// leaves `path.partial`, which the next call goes on with.
+///
+/// # Errors
+/// If none has it, or what came has another hash: the message has each URL with its reason.
+pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: Option<u64>) -> Result<()> {
     if path.exists() {
-        return verify(path, sha256);
+        match verify(path, sha256) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                eprintln!("{error:#}\nit is damaged: fetching it again");
+                fs::remove_file(path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
     }
     let partial = partial_path(path);
     let mut failures = Vec::new();
     for url in urls {
-        let present = fs::metadata(&partial).map_or(0, |m| m.len());
-        let transferred = if present < bytes {
-            transfer(url, &partial, bytes)
-        } else {
-            Ok(())
-        };
-        if let Err(error) = transferred {
-            failures.push(format!("{error:#}"));
-            continue;
+        match fetch_from(url, &partial, sha256, bytes) {
+            Ok(()) => {
+                return fs::rename(&partial, path).with_context(|| {
+                    format!("cannot rename {} to {}", partial.display(), path.display())
+                });
+            }
+            Err(error) => failures.push(format!("{error:#}")),
         }
-        if let Err(error) = verify(&partial, sha256) {
-            // It would be wrong again if it were resumed.
-            fs::remove_file(&partial).ok();
-            return Err(error.context(format!("the download of {url} is not used")));
-        }
-        return fs::rename(&partial, path)
-            .with_context(|| format!("cannot rename {} to {}", partial.display(), path.display()));
     }
     bail!(
-        "cannot download {}:\n  {}\nA mirror drops superseded versions; a copy with the right \
-         SHA-256 can be put there by hand",
+        "cannot download {}: {}",
         path.display(),
-        failures.join("\n  ")
+        failures.join("; ")
     )
+}
+
+fn fetch_from(url: &str, partial: &Path, sha256: &Sha256, bytes: Option<u64>) -> Result<()> {
+    let present = fs::metadata(partial).map_or(0, |m| m.len());
+    let complete = match bytes {
+        Some(bytes) => present >= bytes,
+        // Nothing is left to ask for if it is whole, which curl would call an error.
+        None => present > 0 && verify(partial, sha256).is_ok(),
+    };
+    if !complete {
+        transfer(url, partial, bytes)?;
+    }
+    let found = fs::metadata(partial).map_or(0, |m| m.len());
+    if let Some(bytes) = bytes
+        && found < bytes
+    {
+        // What is there may be right: it is gone on with.
+        bail!("{url}: cut off, {found} of {bytes} bytes came");
+    }
+    verify(partial, sha256)
+        .inspect_err(|_| {
+            // It would be wrong again if it were resumed.
+            fs::remove_file(partial).ok();
+        })
+        .with_context(|| format!("the download of {url} is not used"))
+}
+
+/// What is at `url`, which is short.
+///
+/// # Errors
+/// If it cannot be had: the message has the URL and curl's words.
+pub fn read(url: &str) -> Result<Vec<u8>> {
+    let mut arguments = CURL.to_vec();
+    arguments.push(url);
+    let output = duct::cmd("curl", arguments)
+        .stdout_capture()
+        .stderr_capture()
+        .unchecked()
+        .run()
+        .context("cannot run curl")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{url}: {}", message.trim());
+    Ok(output.stdout)
 }
 
 fn partial_path(path: &Path) -> PathBuf {
@@ -57,34 +100,38 @@ fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Runs curl, which knows proxies and certificates as the machine's owner has set them up.
-fn transfer(url: &str, partial: &Path, bytes: u64) -> Result<()> {
-    let progress = Progress::bytes(&format!("downloading {url}"), bytes);
-    let curl = duct::cmd!(
-        "curl",
-        "--fail",
-        "--location",
-        "--silent",
-        "--show-error",
-        "--retry",
-        "3",
-        "--connect-timeout",
-        "20",
-        "--speed-limit",
-        "1000",
-        "--speed-time",
-        "60",
-        "--continue-at",
-        "-",
-        "--output",
-        partial,
-        url
-    )
-    .stderr_to_stdout()
-    .stdout_capture()
-    .unchecked()
-    .start()
-    .context("cannot run curl")?;
+/// How curl is run, which knows proxies and certificates as the machine's owner has set them up.
+const CURL: [&str; 12] = [
+    "--fail",
+    "--location",
+    "--silent",
+    "--show-error",
+    "--retry",
+    "3",
+    "--connect-timeout",
+    "20",
+    "--speed-limit",
+    "1000",
+    "--speed-time",
+    "60",
+];
+
+fn transfer(url: &str, partial: &Path, bytes: Option<u64>) -> Result<()> {
+    let progress = Progress::bytes(&format!("downloading {url}"), bytes.unwrap_or(0));
+    let mut arguments: Vec<&OsStr> = CURL.iter().map(OsStr::new).collect();
+    arguments.extend([
+        OsStr::new("--continue-at"),
+        OsStr::new("-"),
+        OsStr::new("--output"),
+        partial.as_os_str(),
+        OsStr::new(url),
+    ]);
+    let curl = duct::cmd("curl", arguments)
+        .stderr_to_stdout()
+        .stdout_capture()
+        .unchecked()
+        .start()
+        .context("cannot run curl")?;
     let output = loop {
         if let Some(output) = curl
             .wait_timeout(Duration::from_millis(200))
@@ -102,7 +149,7 @@ fn transfer(url: &str, partial: &Path, bytes: u64) -> Result<()> {
 
 /// Compares a file's hash with the one it should have. The error names the file and both.
 pub fn verify(path: &Path, sha256: &Sha256) -> Result<()> {
-    let found = hash_file(path)?;
+    let found = Sha256::of_file(path)?;
     ensure!(
         found == *sha256,
         "{} has the wrong SHA-256:\n  expected {sha256}\n  found    {found}",
@@ -111,47 +158,16 @@ pub fn verify(path: &Path, sha256: &Sha256) -> Result<()> {
     Ok(())
 }
 
-fn hash_file(path: &Path) -> Result<Sha256> {
-    let read = || -> io::Result<sha2::Sha256> {
-        let mut file = File::open(path)?;
-        let mut hash = sha2::Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hash),
-                n => hash.update(&buffer[..n]),
-            }
-        }
-    };
-    let hash = read().with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(digest(hash))
-}
-
-/// A finished hash as text.
-pub fn digest(hash: sha2::Sha256) -> Sha256 {
-    Sha256::from_bytes(hash.finalize().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn hash_of(text: &str) -> Sha256 {
-        let mut hash = sha2::Sha256::new();
-        hash.update(text);
-        digest(hash)
+        Sha256::of(text)
     }
 
     fn url_of(path: &Path) -> String {
         format!("file://{}", path.display())
-    }
-
-    #[test]
-    fn a_known_hash() {
-        assert_eq!(
-            hash_of("abc").as_str(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
     }
 
     #[test]
@@ -160,10 +176,10 @@ mod tests {
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "text").unwrap();
         let urls = [url_of(&directory.path().join("missing")), url_of(&from)];
-        fetch(&urls, &to, &hash_of("text"), 4).unwrap();
+        fetch(&urls, &to, &hash_of("text"), Some(4)).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "text");
         // Nothing is needed any more.
-        fetch(&[], &to, &hash_of("text"), 4).unwrap();
+        fetch(&[], &to, &hash_of("text"), Some(4)).unwrap();
     }
 
     #[test]
@@ -172,7 +188,7 @@ mod tests {
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "XXxt").unwrap();
         fs::write(directory.path().join("to.partial"), "te").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "text");
     }
 
@@ -181,7 +197,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "evil").unwrap();
-        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap_err();
+        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
         let message = format!("{error:#}");
         for part in [
             "to.partial",
@@ -197,7 +213,45 @@ mod tests {
     fn what_nobody_has_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let urls = [url_of(&directory.path().join("missing"))];
-        let error = fetch(&urls, &directory.path().join("to"), &hash_of("text"), 4).unwrap_err();
+        let to = directory.path().join("to");
+        let error = fetch(&urls, &to, &hash_of("text"), Some(4)).unwrap_err();
         assert!(error.to_string().contains("missing"), "{error}");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_kept_and_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::write(&from, "te").unwrap();
+        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
+        assert!(
+            error.to_string().contains("2 of 4 bytes"),
+            "the error is {error}"
+        );
+        assert!(!to.exists());
+        fs::write(&from, "text").unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_fetched_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::write(&from, "text").unwrap();
+        fs::write(&to, "tent").unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "text");
+    }
+
+    #[test]
+    fn a_size_need_not_be_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::write(&from, "text").unwrap();
+        for part in ["", "te", "text"] {
+            fs::write(partial_path(&to), part).unwrap();
+            fetch(&[url_of(&from)], &to, &hash_of("text"), None).unwrap();
+            fs::remove_file(&to).unwrap();
+        }
     }
 }

@@ -1,17 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Where this machine gets Debian's packages from: what its apt is configured with.
+//! Where this machine gets Debian's packages from, which is what its apt is configured with, and
+//! where upstream's tarballs are.
 
 use std::{env, fs, path::Path};
 
 use anyhow::{ensure, Result};
 
-use super::catalog::Archive;
+use super::place::Archive;
 
-/// Overrides apt's configuration: the URL under which the main archive's `pool` lies.
+/// Overrides apt's configuration: the URL under which the main archive's `pool` and `dists` lie.
 pub const MIRROR_VARIABLE: &str = "MUTEXLAB_MIRROR";
 
-/// URLs under which the archive's `pool` may lie, best first, without a slash at the end.
+/// Overrides [`UPSTREAM`].
+pub const UPSTREAM_VARIABLE: &str = "MUTEXLAB_KERNEL_MIRROR";
+
+/// The URL under which upstream's releases lie, in `v6.x`, `v7.x` and so on.
+const UPSTREAM: &str = "https://cdn.kernel.org/pub/linux/kernel";
+
+/// The URL under which the directories of upstream's tarballs lie, without a slash at the end.
+pub fn upstream() -> String {
+    let url = env::var(UPSTREAM_VARIABLE).unwrap_or_else(|_| UPSTREAM.to_owned());
+    url.trim_end_matches('/').to_owned()
+}
+
+/// URLs under which the archive's `pool` and `dists` may lie, best first, without a slash at the end.
 ///
 /// An error if there is none, with what to do.
 pub fn urls(archive: Archive) -> Result<Vec<String>> {

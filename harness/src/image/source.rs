@@ -12,10 +12,7 @@ use anyhow::{bail, Context, Result};
 use sha2::Digest;
 
 use super::{
-    catalog::{Kernel, Sha256, Source},
-    disk, download,
-    lock::Lock,
-    mirror,
+    catalog::Kernel, disk, download, hash::Sha256, lock::Lock, mirror, place::Source,
     progress::Progress,
 };
 
@@ -51,12 +48,14 @@ const LEFT_OUT: &[&str] = &[
 /// its files; the error names it if it cannot be read.
 pub fn identity(source: &Source) -> Result<Sha256> {
     match source {
-        Source::Pool { sha256, .. } | Source::File { sha256, .. } => Ok(sha256.clone()),
+        Source::Pool { sha256, .. }
+        | Source::Tarball { sha256, .. }
+        | Source::File { sha256, .. } => Ok(sha256.clone()),
         Source::Tree { path } => {
             let mut hash = sha2::Sha256::new();
             hash.update(path.as_os_str().as_encoded_bytes());
             hash_tree(path, &mut hash)?;
-            Ok(download::digest(hash))
+            Ok(Sha256::digest(hash))
         }
     }
 }
@@ -91,23 +90,65 @@ fn hash_tree(directory: &Path, hash: &mut sha2::Sha256) -> Result<()> {
     Ok(())
 }
 
-/// The tree of `source`, fetched into `cache` and unpacked there if need be.
-pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<PathBuf> {
-    let sha256 = match source {
-        Source::Tree { path } => return Ok(path.clone()),
-        Source::Pool { sha256, .. } | Source::File { sha256, .. } => sha256,
-    };
+/// A tree to build from, which stays as long as this is held.
+#[derive(Debug)]
+pub struct Tree {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Keeps it from being pruned; none for a tree of the user's.
+    _in_use: Option<Lock>,
+}
+
+/// Where the tree of the source with the hash `sha256` lies in `cache`.
+pub fn directory(kernel: &Kernel, sha256: &Sha256, cache: &Path) -> PathBuf {
     let name = format!("{}-{}", kernel.name.kernel, sha256.short());
-    let tree = cache.join("sources").join(&name);
-    if tree.exists() {
-        return Ok(tree);
+    cache.join("sources").join(name)
+}
+
+/// The tree of `source`, fetched into `cache` and unpacked there if need be.
+pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<Tree> {
+    let sha256 = match source {
+        Source::Tree { path } => {
+            return Ok(Tree {
+                path: path.clone(),
+                _in_use: None,
+            });
+        }
+        Source::Pool { sha256, .. }
+        | Source::Tarball { sha256, .. }
+        | Source::File { sha256, .. } => sha256,
+    };
+    let tree = directory(kernel, sha256, cache);
+    let name = tree.file_name().unwrap_or_default().to_string_lossy();
+    let lock = tree.with_file_name(format!("{name}.lock"));
+    let what = format!("fetching the source of {name}");
+    loop {
+        let in_use = Lock::shared(&lock, &what)?;
+        if tree.exists() {
+            return Ok(Tree {
+                path: tree,
+                _in_use: Some(in_use),
+            });
+        }
+        drop(in_use);
+        let _alone = Lock::acquire(&lock, &what)?;
+        if !tree.exists() {
+            fetch(source, cache, &tree)?;
+        }
     }
-    let lock_path = cache.join("sources").join(format!("{name}.lock"));
-    let _lock = Lock::acquire(&lock_path, &format!("fetching the source of {name}"))?;
-    if tree.exists() {
-        return Ok(tree);
-    }
+}
+
+/// Fetches and unpacks it. The caller has the tree's lock.
+fn fetch(source: &Source, cache: &Path, tree: &Path) -> Result<()> {
     disk::require(cache, TREE_BYTES)?;
+    let download = |path: &str, urls: &[String], sha256, bytes| -> Result<PathBuf> {
+        let downloads = cache.join("downloads");
+        fs::create_dir_all(&downloads)
+            .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
+        let file = downloads.join(path.rsplit('/').next().unwrap_or(path));
+        download::fetch(urls, &file, sha256, bytes)?;
+        Ok(file)
+    };
     let file = match source {
         Source::Pool {
             path,
@@ -115,24 +156,27 @@ pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<PathBuf>
             sha256,
             bytes,
         } => {
-            let downloads = cache.join("downloads");
-            fs::create_dir_all(&downloads)
-                .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
-            let file = downloads.join(path.rsplit('/').next().unwrap_or(path));
             let urls: Vec<_> = mirror::urls(*archive)?
                 .iter()
                 .map(|mirror| format!("{mirror}/{path}"))
                 .collect();
-            download::fetch(&urls, &file, sha256, *bytes)?;
-            file
+            download(path, &urls, sha256, Some(*bytes))?
         }
+        Source::Tarball { path, sha256 } => download(
+            path,
+            &[format!("{}/{path}", mirror::upstream())],
+            sha256,
+            None,
+        )?,
         Source::File { path, sha256 } => {
             download::verify(path, sha256)?;
             path.clone()
         }
-        Source::Tree { .. } => unreachable!("returned above"),
+        Source::Tree { path } => bail!("{} is a tree already", path.display()),
     };
-    let partial = tree.with_file_name(format!("{name}.partial"));
+    let mut partial = tree.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     if partial.exists() {
         fs::remove_dir_all(&partial)
             .with_context(|| format!("cannot remove {}", partial.display()))?;
@@ -140,9 +184,8 @@ pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<PathBuf>
     fs::create_dir_all(&partial)
         .with_context(|| format!("cannot make the directory {}", partial.display()))?;
     unpack(&file, &partial)?;
-    fs::rename(&partial, &tree)
-        .with_context(|| format!("cannot rename {} to {}", partial.display(), tree.display()))?;
-    Ok(tree)
+    fs::rename(&partial, tree)
+        .with_context(|| format!("cannot rename {} to {}", partial.display(), tree.display()))
 }
 
 /// Unpacks a Debian `linux-source` package, or a tarball, without its topmost directory.

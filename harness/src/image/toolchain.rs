@@ -17,6 +17,10 @@ const LLVM_DIRECTORY: &str = "/usr/lib/llvm-22/bin";
 pub struct Toolchain {
     /// First line of `rustc --version`.
     pub rustc: String,
+    /// The version of LLVM in it, from `rustc --version --verbose`. It follows from the version of
+    /// rustc, so no key has it; empty in images that were built before it was asked for.
+    #[serde(default)]
+    pub rustc_llvm: String,
     /// First line of `clang --version`.
     pub clang: String,
     /// First line of `ld.lld --version`.
@@ -29,8 +33,8 @@ impl Toolchain {
     /// Asks the programs. The error names the one that does not answer.
     pub fn detect(cache: &Cache) -> Result<Toolchain> {
         let path = search_path(cache)?;
-        let version = |program: &str| -> Result<String> {
-            let output = duct::cmd!(program, "--version")
+        let ask = |program: &str, how: &[&str]| -> Result<String> {
+            duct::cmd(program, how)
                 .env("PATH", &path)
                 .stderr_capture()
                 .read()
@@ -38,11 +42,19 @@ impl Toolchain {
                     format!(
                         "cannot run '{program} --version'; './just doctor' shows what is missing"
                     )
-                })?;
+                })
+        };
+        let version = |program: &str| -> Result<String> {
+            let output = ask(program, &["--version"])?;
             Ok(output.lines().next().unwrap_or_default().trim().to_owned())
         };
+        let verbose = ask("rustc", &["--version", "--verbose"])?;
+        let rustc_llvm = verbose
+            .lines()
+            .find_map(|line| line.strip_prefix("LLVM version: "));
         Ok(Toolchain {
             rustc: version("rustc")?,
+            rustc_llvm: rustc_llvm.unwrap_or_default().trim().to_owned(),
             clang: version("clang")?,
             lld: version("ld.lld")?,
             bindgen: version("bindgen")?,

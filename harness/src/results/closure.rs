@@ -15,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::guest_root;
+use crate::image::StandIn;
 use crate::kernel::Kernel;
 use crate::paths;
 use crate::program::Program;
@@ -108,6 +109,9 @@ pub struct KernelClosure {
     /// Hash of the source archive; null for a tree of the user's.
     #[schemars(regex(pattern = SHA256))]
     pub source_sha256: Option<String>,
+    /// What stood in for the pinned source, which was gone; absent if it is the pinned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<StandIn>,
     /// Hash of `.config`.
     #[schemars(regex(pattern = SHA256))]
     pub config_sha256: String,
@@ -286,6 +290,7 @@ impl KernelClosure {
         Ok(Self {
             release: kernel.release.clone(),
             source_sha256: kernel.source_sha256.clone(),
+            stand_in: kernel.stand_in.clone(),
             config_sha256: sha256(&path)?,
             image_sha256: sha256(&kernel.bzimage())?,
             compiler: option("CONFIG_CC_VERSION_TEXT"),

@@ -17,6 +17,7 @@ mod ktap;
 mod lens;
 mod outcome;
 mod reports;
+mod side_by_side;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -34,9 +35,12 @@ use crate::kernel::{Kernel, NamedTree};
 use crate::virtme::Virtme;
 use crate::{guest, json, kvm, paths};
 
+pub use outcome::{label, Outcome, Tally};
+pub use side_by_side::{side_by_side, SideBySide};
+
 use bad_ends::BadEnd;
 use instrument::Trial;
-use outcome::{label, Ended, Outcomes, Tally};
+use outcome::{Ended, Outcomes};
 use reports::Reports;
 use text::Text;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::reports::Reports;
 use crate::kernel::Kernel;
-use crate::verdict::Ending;
+use crate::verdict::{Ending, Verdict};
 
 /// Where a test stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +69,22 @@ pub struct Outcome {
     pub first_try: Option<String>,
 }
 
+impl Outcome {
+    /// What is wrong, if it is neither a pass nor one that cannot run there. A test that did not
+    /// run says nothing about the module.
+    pub fn trouble(&self) -> Option<(Verdict, &str)> {
+        match &self.state {
+            State::Ended(ending) if ending.is_ok() => None,
+            State::Ended(ending) => Some((ending.verdict, &ending.reason)),
+            State::Skipped(_) | State::Pending | State::NotRun(_) => {
+                Some((Verdict::Infra, self.state.why_not_run()?))
+            }
+        }
+    }
+}
+
 /// How many tests ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Those that passed.
     pub passed: usize,

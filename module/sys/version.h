@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Where the kernel's C differs between the versions that images/kernels.toml has; what differs in
+ * its Rust is in version.rs. A kernel between two of these versions may need another number here.
+ */
+#ifndef MXP_VERSION_H
+#define MXP_VERSION_H
+
+#include <linux/version.h>
+
+/* ip_route_input_noref() takes a dscp_t, and no longer a TOS, since 6.13; it gives a reason then. */
+#define MXP_ROUTE_INPUT_TAKES_DSCP (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
+
+/* Modules may call ip6_route_input(): not in 6.12, but in 7.2. */
+#define MXP_ROUTE_INPUT_V6_IS_EXPORTED (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
+
+/* irq_cpustat_t of x86 has an array of counts, and no longer a field for each: 7.2 as against 6.12. */
+#define MXP_IRQ_STAT_IS_ARRAY (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
+
+#endif
