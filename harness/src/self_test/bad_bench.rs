@@ -150,17 +150,18 @@ impl Trial {
             .iter()
             .filter(|cell| cell.verdict != Verdict::Ok);
         let bad: Vec<_> = bad.map(|cell| (&cell.id, cell.verdict)).collect();
+        let ended_well = if deaths == 1 {
+            status.code() == Some(0) && bad.is_empty()
+        } else {
+            status.code() == Some(1) && matches!(bad[..], [(_, Verdict::Infra)])
+        };
         Ok(if results.boots.len() != 2 {
             Err(format!("{} boots instead of 2", results.boots.len()))
         } else if first.verdict != Verdict::Infra || first.reason.is_none() {
             Err(format!("the first boot is {}", first.verdict))
         } else if results.boots[1].retry_of.as_ref() != Some(&first.id) {
             Err("the second boot does not say that it is a second try".to_owned())
-        } else if deaths == 1 && (status.code() != Some(0) || !bad.is_empty()) {
-            Err(format!("the bench ended as {status}, with {bad:?}"))
-        } else if deaths == 2
-            && (status.code() != Some(1) || !matches!(bad[..], [(_, Verdict::Infra)]))
-        {
+        } else if !ended_well {
             Err(format!("the bench ended as {status}, with {bad:?}"))
         } else {
             Ok(())
