@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::console::{Report, Scanner};
 use crate::decode;
+use crate::guest::agent::GAVE_UP as AGENT_GAVE_UP;
 use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
 use crate::guest_root::{self, ModuleFiles, AGENT_ENDED};
 use crate::interrupt::Interrupt;
@@ -517,6 +518,8 @@ impl Watch {
                 "the agent ended with {}",
                 explain_code(rest.trim())
             ));
+        } else if let Some((_, rest)) = text.split_once(AGENT_GAVE_UP) {
+            self.agent_ended = Some(format!("the agent gave up ({})", rest.trim()));
         }
         if self.scanner.line(text) && self.complained.is_none() {
             self.complained = Some(Instant::now());
