@@ -175,3 +175,26 @@ fn a_scenario_that_cannot_be_read_is_named() {
         assert!(text.contains(says), "{text}");
     }
 }
+
+/// Built with DWARF as a kernel may be, this program's own functions stand in for a kernel's.
+#[test]
+fn a_trace_is_decoded_to_file_and_line() {
+    use object::{Object, ObjectSymbol};
+    let program = std::env::current_exe().unwrap();
+    let bytes = fs::read(&program).unwrap();
+    let file = object::read::elf::ElfFile64::<object::Endianness>::parse(&*bytes).unwrap();
+    let own = "faults::boot_without_qemu";
+    let symbol = file.symbols().find(|symbol| {
+        let name = symbol.name().unwrap_or_default();
+        rustc_demangle::demangle(name).to_string().contains(own) && symbol.size() > 0
+    });
+    let symbol = symbol.unwrap();
+    let place = Place::new();
+    let log = place.path("x.console.log");
+    let (name, size) = (symbol.name().unwrap(), symbol.size());
+    fs::write(&log, format!("[    1.0]  {name}+0x4/{size:#x}\n")).unwrap();
+    mutexlab::decode::write(&log, Some(&program)).unwrap();
+    let decoded = fs::read_to_string(mutexlab::decode::beside(&log)).unwrap();
+    assert!(decoded.contains(own), "{decoded}");
+    assert!(decoded.contains("tests/faults.rs:"), "{decoded}");
+}
