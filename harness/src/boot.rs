@@ -14,6 +14,8 @@ use duct::Handle;
 use nix::sys::signal::Signal;
 
 use crate::console::{Report, Scanner};
+use crate::decode;
+use crate::guest::agent::GAVE_UP as AGENT_GAVE_UP;
 use crate::guest::protocol::{Event, Order, EVENT_PREFIX, VERSION};
 use crate::guest_root::{self, ModuleFiles, AGENT_ENDED};
 use crate::interrupt::Interrupt;
@@ -32,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(3);
 const WAY_DOWN: Duration = Duration::from_secs(20);
 /// A killed guest may take this long to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How deep below its tree a kernel's image lies: arch/x86/boot/bzImage.
+const BZIMAGE_DEPTH: usize = 4;
 
 /// Stands in QEMU's command line for the boot's temporary directory, whose name is random.
 const RUN_VARIABLE: &str = "$RUN";
@@ -189,6 +194,12 @@ impl Boot<'_> {
         let qemu = std::mem::take(&mut guest.qemu);
         // Also when the watch was cut short: no guest survives this function.
         guest.stop()?;
+        if !watch.scanner.reports().is_empty()
+            && let Err(error) = decode::write(self.console_log, self.vmlinux().as_deref())
+        {
+            // What the guest did counts as well without.
+            eprintln!("mutexlab: the console's log stays as it is: {error:#}");
+        }
         Ok(Booted {
             ending: ending?,
             reports: watch.scanner.into_reports(),
@@ -199,6 +210,12 @@ impl Boot<'_> {
 }
 
 impl Boot<'_> {
+    /// The kernel with its symbols, if the image lies in the tree that it was built in.
+    fn vmlinux(&self) -> Option<PathBuf> {
+        let tree = self.kernel.ancestors().nth(BZIMAGE_DEPTH)?;
+        Some(tree.join("vmlinux")).filter(|file| file.is_file())
+    }
+
     /// The ending, if it is known before anything is started.
     fn cannot_start(&self) -> Option<Ending> {
         if let Err(error) = qemu::find() {
@@ -501,6 +518,8 @@ impl Watch {
                 "the agent ended with {}",
                 explain_code(rest.trim())
             ));
+        } else if let Some((_, rest)) = text.split_once(AGENT_GAVE_UP) {
+            self.agent_ended = Some(format!("the agent gave up ({})", rest.trim()));
         }
         if self.scanner.line(text) && self.complained.is_none() {
             self.complained = Some(Instant::now());

@@ -116,6 +116,9 @@ impl BootCommand {
             })?;
         } else {
             println!("{verdict} after {seconds:.1} s {reason}");
+            if !booted.ending.is_ok() {
+                println!("console log: {}", self.log.display());
+            }
         }
         Ok(i32::from(!booted.ending.is_ok()))
     }

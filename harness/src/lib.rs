@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commit;
 pub mod compare;
 pub mod console;
+pub mod decode;
 pub mod doctor;
 pub mod golden;
 pub mod guard;

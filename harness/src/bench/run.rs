@@ -451,9 +451,10 @@ impl<'a> Run<'a> {
         let took = took.map_or(String::new(), |took| {
             format!(" ({:.1} s)", took.as_secs_f64())
         });
-        self.progress
-            .announce(&format!("{:<6} {}{took}", record.verdict, record.id));
+        let told = format!("{:<6} {}{took}", record.verdict, record.id);
+        // What is told is on the disk, whatever happens next.
         self.state().results.put_cell(record)?;
+        self.progress.announce(&told);
         self.progress.cell_done();
         Ok(())
     }

@@ -140,8 +140,12 @@ impl Run {
             (Some(SCHEMA), Some(error)) => {
                 Err(error).with_context(|| format!("{} is no results file", path.display()))
             }
-            (schema, _) => bail!(
-                "{} is of schema {schema:?}, but this program reads 1 to {SCHEMA}",
+            (Some(schema), _) => bail!(
+                "{} is of schema {schema}, but this program reads 1 to {SCHEMA}",
+                path.display()
+            ),
+            (None, _) => bail!(
+                "{} names no schema, so it is no results file",
                 path.display()
             ),
         }
@@ -283,8 +287,8 @@ pub(crate) mod tests {
     #[test]
     fn a_file_of_an_unknown_schema_is_refused() {
         for (text, part) in [
-            ("{\"schema\": 99}", "schema Some(99)"),
-            ("{}", "schema None"),
+            ("{\"schema\": 99}", "schema 99"),
+            ("{}", "names no schema"),
             ("[]", "no JSON object"),
             ("{\"schema\": 1}", "no results file"),
         ] {

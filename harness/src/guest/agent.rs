@@ -20,13 +20,16 @@ use super::protocol::{
 };
 use super::{entropy, fault, measure, micro, placement, tests, tsc};
 
+/// What stands on the console before the reason why an order was not carried out.
+pub const GAVE_UP: &str = "mutexlab agent: ";
+
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
 ///
 /// Fails only outside of a guest, where there is nothing to power off.
 pub fn run(path: &Path) -> Result<Infallible> {
     ensure_guest()?;
     if let Err(error) = carry_out(path) {
-        eprintln!("mutexlab agent: {error:#}");
+        eprintln!("{GAVE_UP}{error:#}");
     }
     // QEMU is told not to reboot, and a kernel without ACPI has no other way to end it.
     reboot(RebootMode::RB_AUTOBOOT).context("cannot power the guest off")

@@ -9,7 +9,7 @@ pub mod protocol;
 pub mod tests;
 pub mod wire;
 
-mod agent;
+pub mod agent;
 mod arrivals;
 mod between_sockets;
 mod bulk;

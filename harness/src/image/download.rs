@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn a_truncated_download_is_an_error_and_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::write(&from, "te").unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap_err();
+        assert!(!to.exists());
+        // What is there of it does not keep a whole one from coming.
+        fs::write(&from, "text").unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap();
+    }
+
+    #[test]
     fn a_wrong_hash_names_the_file_and_both_hashes() {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));

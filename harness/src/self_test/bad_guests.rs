@@ -129,7 +129,7 @@ pub const ALL: [BadGuest; 16] = [
         "agent-crash-is-infra",
         Wrong::Agent(Fault::AgentCrash),
         Verdict::Infra,
-        "SIGSEGV",
+        "SIGABRT",
     ),
     guest(
         "killed-qemu-is-infra",
@@ -153,7 +153,7 @@ pub const ALL: [BadGuest; 16] = [
         "kernel-without-root-is-boot",
         Wrong::NoRoot,
         Verdict::Boot,
-        "Unable to mount root fs",
+        "before the agent was up: Kernel panic",
     ),
     guest(
         "other-kernel-is-boot",

@@ -5,6 +5,7 @@
 use std::fmt::{self, Write};
 
 use super::outcome::{Outcome, Outcomes, State, Tally};
+use crate::decode;
 use crate::table::{Align, Field, Style, Table};
 
 /// All of a run.
@@ -66,6 +67,9 @@ pub fn details(outcome: &Outcome) -> Vec<String> {
     lines.extend(outcome.first_try.clone());
     if let Some(log) = &outcome.console_log {
         lines.push(format!("console log: {}", log.display()));
+        if !outcome.state.passed() && decode::beside(log).is_file() {
+            lines.push(format!("decoded: {}", decode::beside(log).display()));
+        }
     }
     lines
 }
