@@ -197,11 +197,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "te").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap_err();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
         assert!(!to.exists());
         // What is there of it does not keep a whole one from coming.
         fs::write(&from, "text").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), 4).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
     }
 
     #[test]
