@@ -70,8 +70,12 @@ impl Drop for Fixed {
 unsafe extern "C" fn begin(net: *mut bindings::net) -> c_int {
     if ONLY_NEW_ONES.load(Ordering::Relaxed) {
         // SAFETY: setup_net() calls this before anybody else knows of the namespace: it has no
-        // address and no socket yet that could be hashed by another number.
-        unsafe { (*net).hash_mix = Fixed::MIX };
+        // address and no socket yet that could be hashed by another number. The word is a u32.
+        unsafe {
+            net.byte_add(bindings::MXP_NET_HASH_MIX as usize)
+                .cast::<u32>()
+                .write(Fixed::MIX);
+        }
     }
     0
 }

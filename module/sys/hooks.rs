@@ -115,8 +115,15 @@ impl<'a> State<'a> {
     /// Changes with the IPv4 routes of the namespace: rt_genid_ipv4().
     #[inline(always)]
     pub(super) fn route_generation(self) -> i32 {
-        // SAFETY: the namespace lives as long as the hook; others write the word whole.
-        unsafe { (&raw const (*self.0.net).ipv4.rt_genid.counter).read_volatile() }
+        // SAFETY: the namespace lives as long as the hook, and has there an atomic_t, whose word
+        // others write whole.
+        unsafe {
+            self.0
+                .net
+                .byte_add(bindings::MXP_NET_ROUTE_GENERATION as usize)
+                .cast::<i32>()
+                .read_volatile()
+        }
     }
 }
 

@@ -41,6 +41,36 @@ enum {
 	MXP_SKB_NEXT = offsetof(struct sk_buff, next),
 };
 
+/*
+ * Fields of struct net, whose groups are aligned to cache lines: bindgen lays it out otherwise than
+ * the compiler on some versions (7.2).
+ */
+enum {
+	MXP_NET_HASH_MIX = offsetof(struct net, hash_mix),
+	MXP_NET_HOOKS_V4 = offsetof(struct net, nf.hooks_ipv4),
+	MXP_NET_HOOKS_V6 = offsetof(struct net, nf.hooks_ipv6),
+	MXP_NET_ROUTE_GENERATION = offsetof(struct net, ipv4.rt_genid),
+};
+
+/* Where the compiler has the fields that layout.rs compares. */
+enum {
+	MXP_DEVICE_IFINDEX = offsetof(struct net_device, ifindex),
+	MXP_DEVICE_NAME = offsetof(struct net_device, name),
+	MXP_DST_OBSOLETE = offsetof(struct dst_entry, obsolete),
+	MXP_RTABLE_DST = offsetof(struct rtable, dst),
+	MXP_RTABLE_GENID = offsetof(struct rtable, rt_genid),
+	MXP_RT6_DST = offsetof(struct rt6_info, dst),
+	MXP_RT6_SERNUM = offsetof(struct rt6_info, sernum),
+	MXP_RT6_FLAGS = offsetof(struct rt6_info, rt6i_flags),
+	MXP_RT6_FROM = offsetof(struct rt6_info, from),
+	MXP_FIB6_FLAGS = offsetof(struct fib6_info, fib6_flags),
+	MXP_FIB6_NODE = offsetof(struct fib6_info, fib6_node),
+	MXP_NODE_SERNUM = offsetof(struct fib6_node, fn_sernum),
+	MXP_SHARED_DATAREF = offsetof(struct skb_shared_info, dataref),
+	MXP_SKB_NFCT = offsetof(struct sk_buff, _nfct),
+	MXP_FILE_PRIVATE = offsetof(struct file, private_data),
+};
+
 /* A lock that softirqs take, too; its lockdep class is the module's. */
 struct mxp_spinlock {
 	spinlock_t lock;

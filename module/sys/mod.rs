@@ -27,6 +27,7 @@ pub(crate) mod device;
 pub(crate) mod hash_mix;
 pub(crate) mod hooks;
 pub(crate) mod latency;
+mod layout;
 pub(crate) mod lock;
 #[cfg(probe)]
 pub(crate) mod marks;

@@ -182,10 +182,12 @@ impl Behind {
         // (nf_hook()). Hooks are told apart by what they work on: ours has one for each place.
         unsafe {
             let hooks = match H::FAMILY {
-                Family::V4 => &raw const (*state.net).nf.hooks_ipv4,
-                Family::V6 => &raw const (*state.net).nf.hooks_ipv6,
+                Family::V4 => bindings::MXP_NET_HOOKS_V4,
+                Family::V6 => bindings::MXP_NET_HOOKS_V6,
             };
-            let place = hooks
+            let place = state
+                .net
+                .byte_add(hooks as usize)
                 .cast::<*const bindings::nf_hook_entries>()
                 .add(H::PLACE as usize);
             let entries = place.read_volatile();
