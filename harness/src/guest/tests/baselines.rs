@@ -2,6 +2,8 @@
 
 //! Whatever is compared redirects traffic between sockets, and a server notices what does not.
 
+use std::thread;
+
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::setup::{FAMILIES, PROTOCOLS, WAYS};
@@ -12,7 +14,7 @@ use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::kmod::Parameters;
 use crate::guest::layout::Layout;
-use crate::guest::measure::verify;
+use crate::guest::measure::{verify, QUIET};
 use crate::guest::protocol::{
     Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Subject, Traffic, Way,
 };
@@ -102,6 +104,9 @@ fn run(subject: Subject, traffic: &Traffic) -> Result<()> {
     let layout = Layout::new()?;
     cut_segments(&layout)?;
     let installed = Installed::up(subject, &Parameters::new(), traffic, &layout)?;
+    // A link that has just come up drops what is sent until a worker of the kernel's has given it a
+    // queue (linkwatch_do_dev()).
+    thread::sleep(QUIET);
     let arrival = subject::arrival(subject);
     let mut delivery = Delivery::default();
     let sent = match traffic.load {
@@ -157,6 +162,8 @@ fn round_trips(
 fn astray() -> Result<()> {
     for protocol in PROTOCOLS {
         let layout = Layout::new()?;
+        // See above.
+        thread::sleep(QUIET);
         let traffic = Traffic {
             protocol,
             ..TRAFFIC
