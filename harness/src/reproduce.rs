@@ -46,7 +46,7 @@ pub struct ReproduceCommand {
     /// A results file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Only cells with this in their names, or with '!' before it those without
+    /// Only cells with this in their names, or with '!' before it those without; of several words, all count
     #[arg(long, value_name = "PART")]
     filter: Option<Filter>,
     /// Boot a kernel tree that you have built, as was done then

@@ -31,6 +31,7 @@ use crate::{json, paths, summary};
     mutexlab bench --plan                      Only say what would be measured\n  \
     mutexlab bench --filter module/forward     Only the cells with this in their names\n  \
     mutexlab bench --filter '!module/'         Only those without\n  \
+    mutexlab bench --filter 'udp !local'       All of it at once\n  \
     mutexlab bench --shard 2/5                 The second of five parts; `merge` joins them\n  \
     mutexlab bench --lens                      Count misses and lines of memory, too\n  \
     mutexlab bench --resume                    Finish the newest run that was cut short\n  \
@@ -46,7 +47,7 @@ pub struct BenchCommand {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// Only cells with this in their names, or with '!' before it those without
+    /// Only cells with this in their names, or with '!' before it those without; of several words, all count
     #[arg(long, value_name = "PART")]
     filter: Option<Filter>,
     /// Only one of several parts, such as 2/5; the others are for other machines

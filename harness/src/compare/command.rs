@@ -41,7 +41,7 @@ pub struct CompareCommand {
     /// What commits are measured with
     #[arg(long, value_name = "FILE", default_value = "scenarios/quick.toml")]
     scenario: PathBuf,
-    /// Only cells with this in their names, or with '!' before it those without
+    /// Only cells with this in their names, or with '!' before it those without; of several words, all count
     #[arg(long, value_name = "PART")]
     filter: Option<Filter>,
     /// Only metrics with this in their names

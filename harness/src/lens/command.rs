@@ -45,7 +45,7 @@ pub struct LensCommand {
     /// The scenario whose cells are run
     #[arg(value_name = "SCENARIO", default_value = "scenarios/quick.toml")]
     scenario: PathBuf,
-    /// Only cells with this in their names, or with '!' before it those without
+    /// Only cells with this in their names, or with '!' before it those without; of several words, all count
     #[arg(long, value_name = "PART")]
     cell: Option<Filter>,
     /// Where everything is written

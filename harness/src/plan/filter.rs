@@ -9,8 +9,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A choice of cells by their ids: those with this text in them, or, if it begins with `!`, those
-/// without what follows.
+/// A choice of cells by their ids. Each word of it leaves those with this text in them, or, if it begins
+/// with `!`, those without what follows: `module/ !tcp`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Filter(String);
@@ -18,10 +18,12 @@ pub struct Filter(String);
 impl Filter {
     /// Whether the cell with this id is chosen.
     pub fn admits(&self, id: &str) -> bool {
-        match self.0.strip_prefix('!') {
-            Some(part) => !id.contains(part),
-            None => id.contains(&self.0),
-        }
+        self.0
+            .split_whitespace()
+            .all(|word| match word.strip_prefix('!') {
+                Some(part) => !id.contains(part),
+                None => id.contains(word),
+            })
     }
 }
 
@@ -57,5 +59,8 @@ mod tests {
         assert_eq!(chosen("!module/"), [true, false]);
         assert_eq!(chosen(""), [true, true]);
         assert_eq!(chosen("xyz"), [false, false]);
+        assert_eq!(chosen("7.3 udp"), [true, false]);
+        assert_eq!(chosen("7.3  !udp"), [false, true]);
+        assert_eq!(chosen("!udp !tcp"), [false, false]);
     }
 }

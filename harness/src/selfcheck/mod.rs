@@ -48,7 +48,7 @@ pub struct SelfcheckCommand {
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
-    /// Only cells with this in their names, or with '!' before it those without
+    /// Only cells with this in their names, or with '!' before it those without; of several words, all count
     #[arg(long, value_name = "PART", default_value = "")]
     filter: Filter,
     /// Measure wrong, which the checks must notice
