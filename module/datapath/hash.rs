@@ -5,21 +5,22 @@
 const JHASH_INITVAL: u32 = 0xdead_beef;
 
 /// What makes the hashes of one table differ from those of others, so that nobody can choose
-/// tuples that all fall into one chain.
+/// tuples that all fall into one chain. Where addresses have more than 32 bits, it has a word for each
+/// of their `HALVES`.
 #[derive(Clone, Copy, Debug)]
-pub struct Seed {
+pub struct Seed<const HALVES: usize> {
     /// Goes into every hash: what `jhash_3words` makes of the seed, once and for all.
     pub(super) word: u32,
-    /// What the halves of IPv6 addresses are disguised with before they are folded.
-    pub(super) halves: [u64; 4],
+    /// What the halves of addresses are disguised with before they are folded.
+    pub(super) halves: [u64; HALVES],
 }
 
-impl Seed {
+impl<const HALVES: usize> From<u32> for Seed<HALVES> {
     /// From 32 random bits. The other words follow from them by SplitMix64 (Steele, Lea and
     /// Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-    pub fn new(word: u32) -> Self {
+    fn from(word: u32) -> Self {
         let mut state = u64::from(word);
-        let halves = [(); 4].map(|()| {
+        let halves = [(); HALVES].map(|()| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -69,12 +70,12 @@ mod tests {
     #[test]
     fn agrees_with_the_kernel() {
         // Computed with the C of include/linux/jhash.h: jhash2 of three words is the same.
-        assert_eq!(jhash_3words(1, 2, 3, Seed::new(0).word), 0xa461_58f5);
+        assert_eq!(jhash_3words(1, 2, 3, Seed::<0>::from(0).word), 0xa461_58f5);
     }
 
     #[test]
     fn seeds_differ_in_every_word() {
-        let (one, two) = (Seed::new(1), Seed::new(2));
+        let (one, two) = (Seed::<4>::from(1), Seed::<4>::from(2));
         assert!(one.halves.iter().zip(two.halves).all(|(a, b)| *a != b));
         assert_ne!(
             jhash_3words(1, 2, 3, one.word),
@@ -87,8 +88,8 @@ mod tests {
     fn folding_spreads_neighbours() {
         // 64 ki addresses of one /112 into as many chains: with a uniform hash about 36.8 % of the
         // chains stay empty (1/e).
-        let seed = Seed::new(3);
-        let [k, l, ..] = seed.halves;
+        let seed = Seed::<2>::from(3);
+        let [k, l] = seed.halves;
         let mut used = vec![false; 1 << 16];
         for host in 0..1_u64 << 16 {
             let folded = fold(0x2001_0db8 ^ k, host.to_be() ^ l);

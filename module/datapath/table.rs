@@ -2,11 +2,11 @@
 
 //! The flows of one IP version in a network namespace, found by the tuple of either side.
 
+use core::mem::offset_of;
 use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::flow::{Flow, Side};
-use super::hash::Seed;
 use super::link::{Chains, Editor, Found, Heap, Link, Lock, Node, Owned, Rcu, ReadGuard, Retired};
 use super::tuple::{Address, Tuple};
 
@@ -15,20 +15,25 @@ pub type Entry<A, R> = Node<Tuple<A>, Flow<R>>;
 /// Where a chain begins.
 pub type Head<A, R> = Link<Tuple<A>, Flow<R>>;
 
-/// A chained hash table, read under RCU and changed under a lock.
+/// A chained hash table, read under RCU and changed under a lock. What it takes to find a flow comes
+/// first, and what changes with every flow last.
+#[repr(C)]
 pub struct Table<A: Address, R, S, L> {
+    seed: A::Seed,
     chains: Chains<Tuple<A>, Flow<R>, S, L>,
-    seed: Seed,
     // Changed under the lock only.
     flows: AtomicUsize,
 }
 
 impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> {
+    /// How many of its first bytes are read to find a flow.
+    pub const HOT: usize = offset_of!(Self, chains) + Chains::<Tuple<A>, Flow<R>, S, L>::HOT;
+
     /// A table over `heads`, or `None` if their number is not a power of two.
-    pub fn new(heads: S, lock: L, seed: Seed) -> Option<Self> {
+    pub fn new(heads: S, lock: L, seed: A::Seed) -> Option<Self> {
         Some(Self {
-            chains: Chains::new(heads, lock)?,
             seed,
+            chains: Chains::new(heads, lock)?,
             flows: AtomicUsize::new(0),
         })
     }
@@ -249,7 +254,7 @@ mod tests {
     }
 
     fn table<A: Address>(chains: usize) -> TestTable<A> {
-        Table::new(heads(chains), Mutex::new(()), Seed::new(1)).unwrap()
+        Table::new(heads(chains), Mutex::new(()), 1.into()).unwrap()
     }
 
     #[derive(Clone, Debug)]

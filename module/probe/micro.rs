@@ -81,7 +81,7 @@ impl Meter {
             Step::PoolGrow => self.take_more(&mut pool(&KEEPS)?),
             Step::SlabGrow => self.take_more(&mut slab()?),
             Step::Hash => {
-                let (key, seed) = (client(1), Seed::new(1));
+                let (key, seed) = (client(1), Seed::from(1));
                 self.each(|_| {
                     Ok(time_of(&mut Hash {
                         key,
@@ -256,7 +256,7 @@ impl Meter {
 
 struct Hash<'a> {
     key: Key,
-    seed: &'a Seed,
+    seed: &'a Seed<0>,
     hash: u32,
 }
 
@@ -342,7 +342,7 @@ fn client(number: u32) -> Key {
 /// A table of some flows.
 struct Flows {
     chains: Chains<Key, Value, KVVec<Link<Key, Value>>, SpinLock>,
-    seed: Seed,
+    seed: Seed<0>,
     pool: FlowPool,
 }
 
@@ -355,7 +355,7 @@ impl Flows {
         let locks = Arc::new(lock::Counts::new()?, GFP_KERNEL)?;
         let table = Self {
             chains: Chains::new(heads, SpinLock::new(locks)?).ok_or(EINVAL)?,
-            seed: Seed::new(1),
+            seed: 1.into(),
             pool: pool(&KEEPS)?,
         };
         const OWNER: Owner = Owner {

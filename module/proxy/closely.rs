@@ -23,13 +23,14 @@ use crate::sys::static_key::is_on;
 use crate::sys::time;
 use crate::way::{search, Routed};
 
-/// Any packet.
+/// Any packet. `passed`: the filter let its ports through already.
 #[cold]
 #[inline(never)]
 pub(crate) fn look_closely<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: ReadGuard,
     mut packet: Packet<'_>,
+    passed: bool,
 ) -> Verdict {
     // It must not overtake those that wait.
     if !LOCAL && is_on!(changed::BATCHING) {
@@ -42,6 +43,9 @@ pub(crate) fn look_closely<A: Batched, const LOCAL: bool>(
     loop {
         match A::parse(packet.skb.linear()) {
             Parsed::Transport(headers) => {
+                if !passed && !instance.filter.passes(headers.tuple.ports) {
+                    return Verdict::Accept;
+                }
                 return handle::<A, LOCAL>(instance, guard, &mut packet, &headers);
             }
             Parsed::Fragment if !whole => match packet.defragment(A::FAMILY) {
@@ -66,9 +70,6 @@ fn handle<A: Routed, const LOCAL: bool>(
     packet: &mut Packet<'_>,
     headers: &packet::Packet<A>,
 ) -> Verdict {
-    if !instance.filter.passes(headers.tuple.ports) {
-        return Verdict::Accept;
-    }
     let segment = match headers.tuple.protocol {
         Protocol::Tcp => {
             let transport = packet.skb.linear().get(headers.transport..);

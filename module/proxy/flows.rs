@@ -2,12 +2,13 @@
 
 //! The flows of one IP version in a namespace.
 
+use core::mem::offset_of;
+
 use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::datapath::flow::{Flow, Owner, Side};
-use crate::datapath::hash::Seed;
 use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::state::State;
 use crate::datapath::table::{Edit, Head, Table};
@@ -87,6 +88,7 @@ const FIRST_PORT: u16 = 1024;
 const FIRST_SOCKET_PORT: u16 = 32_768;
 
 /// The table, and the memory that its flows are in.
+#[repr(C)]
 pub(crate) struct Flows<A: Stored> {
     table: Table<A, Route, Heads<A>, SpinLock>,
     cache: Cache<Tuple<A>, Flow<Route>>,
@@ -94,6 +96,10 @@ pub(crate) struct Flows<A: Stored> {
 }
 
 impl<A: Stored> Flows<A> {
+    /// How many of its first bytes are read to find a flow.
+    pub(crate) const HOT: usize =
+        offset_of!(Self, table) + Table::<A, Route, Heads<A>, SpinLock>::HOT;
+
     /// An empty table, as large as the parameters say, of flows in `memory`; `locks` counts how
     /// often it is locked.
     pub(crate) fn new(memory: Arc<Memory>, locks: Arc<lock::Counts>) -> Result<Self> {
@@ -103,7 +109,7 @@ impl<A: Stored> Flows<A> {
             seed => seed,
         };
         let flows = Self {
-            table: Table::new(heads, SpinLock::new(locks)?, Seed::new(seed)).ok_or(EINVAL)?,
+            table: Table::new(heads, SpinLock::new(locks)?, seed.into()).ok_or(EINVAL)?,
             cache: Cache::new()?,
             memory,
         };

@@ -51,18 +51,18 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     #[inline(always)]
     fn run(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {
         let Some(tuple) = A::glance(packet.skb.linear()) else {
-            return look_closely::<A, LOCAL>(instance, guard, packet);
+            return look_closely::<A, LOCAL>(instance, guard, packet, false);
         };
         let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
             _ if !passes => Verdict::Accept,
             Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
                 Ok(packet) => established::<A, _, LOCAL, true, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
             },
             Protocol::Udp => match packet.glanced::<A::WithUdp>() {
                 Ok(packet) => established::<A, _, LOCAL, false, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
             },
         }
     }
@@ -86,7 +86,7 @@ fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const 
     }
     match redirect::<A, E, LOCAL, TCP, OFFLOADED, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
     }
 }
 
@@ -107,7 +107,7 @@ fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
         Ok(verdict) => verdict,
         Err(packet) => match packet.glanced::<E>() {
             Ok(packet) => at_once::<A, E, LOCAL, TCP>(instance, guard, packet),
-            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
         },
     }
 }
@@ -120,16 +120,16 @@ pub(crate) fn resume<A: Batched>(
     packet: Packet<'_>,
 ) -> Verdict {
     let Some(tuple) = A::glance(packet.skb.linear()) else {
-        return look_closely::<A, false>(instance, guard, packet);
+        return look_closely::<A, false>(instance, guard, packet, false);
     };
     match tuple.protocol {
         Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
             Ok(packet) => at_once::<A, _, false, true>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet, true),
         },
         Protocol::Udp => match packet.glanced::<A::WithUdp>() {
             Ok(packet) => at_once::<A, _, false, false>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet, true),
         },
     }
 }
@@ -146,7 +146,7 @@ fn at_once<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     }
     match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
     }
 }
 
@@ -165,7 +165,7 @@ fn costly<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     };
     match redirected {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet),
+        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
     }
 }
 

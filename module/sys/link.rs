@@ -17,7 +17,7 @@
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::mem::{offset_of, ManuallyDrop};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::sync::atomic::{compiler_fence, AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -338,8 +338,16 @@ pub unsafe trait Lock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R;
 }
 
-/// A power of two of chains; while the table grows, twice.
+/// A power of two of chains; while the table grows, twice. What readers read of most packets comes
+/// first, to be put into one line of memory with what else these read.
+#[repr(C)]
 pub struct Chains<K, T, S, L> {
+    // The current view once more, in two words that are not changed at the same time. At any time
+    // there are more than `quick_mask` links at `quick_first`.
+    quick_mask: AtomicUsize,
+    quick_first: AtomicPtr<Link<K, T>>,
+    // Which array readers use, and whether the other is being filled. Changed only under `lock`.
+    state: AtomicUsize,
     // One of them is empty, unless the table grows.
     //
     // Invariant: the array that `state` names is there and does not change. The other is changed
@@ -348,12 +356,6 @@ pub struct Chains<K, T, S, L> {
     arrays: [UnsafeCell<Option<S>>; ARRAYS],
     // What readers need of each array. Changed together with it.
     views: [UnsafeCell<View<K, T>>; ARRAYS],
-    // The current view once more, in two words that are not changed at the same time. At any time
-    // there are more than `quick_mask` links at `quick_first`.
-    quick_mask: AtomicUsize,
-    quick_first: AtomicPtr<Link<K, T>>,
-    // Which array readers use, and whether the other is being filled. Changed only under `lock`.
-    state: AtomicUsize,
     grows: AtomicBool,
     lock: L,
     marker: PhantomData<Link<K, T>>,
@@ -392,6 +394,9 @@ unsafe impl<K: Send + Sync, T: Send + Sync, S: Send, L: Send> Send for Chains<K,
 unsafe impl<K: Send + Sync, T: Send + Sync, S: Send + Sync, L: Sync> Sync for Chains<K, T, S, L> {}
 
 impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, L> {
+    /// How many of its first bytes [`Self::find_quickly`] reads.
+    pub const HOT: usize = offset_of!(Self, state) + size_of::<AtomicUsize>();
+
     /// Chains from `heads`, which lead nowhere; `None` if their number is not a power of two.
     pub fn new(heads: S, lock: L) -> Option<Self> {
         heads.len().is_power_of_two().then(|| Self {

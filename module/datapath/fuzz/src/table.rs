@@ -8,7 +8,6 @@ use std::sync::Mutex;
 
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Flow, Owner, Side};
-use mutex_datapath::hash::Seed;
 use mutex_datapath::host::{Boxes, Sections};
 use mutex_datapath::link::{Owned, Rcu};
 use mutex_datapath::table::{Entry, Head, Table};
@@ -76,7 +75,7 @@ thread_local! {
 struct World<'a, A: Address> {
     input: RefCell<Input<'a>>,
     table: Table<A, Name, Vec<Head<A, Name>>, Mutex<()>>,
-    seed: Seed,
+    seed: A::Seed,
     // By the names of flows, since tuples have no order.
     model: RefCell<BTreeMap<Name, [Tuple<A>; 2]>>,
     exchanging: Cell<bool>,
@@ -291,7 +290,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn change<A: Address>(mut input: Input<'_>) {
-    let seed = Seed::new(u32::from(input.u8()));
+    let seed = A::Seed::from(u32::from(input.u8()));
     let table = Table::new(heads(2), Mutex::new(()), seed).expect("a power of two");
     let world = World::<A> {
         input: RefCell::new(input),
