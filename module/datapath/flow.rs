@@ -75,7 +75,7 @@ impl Change {
 }
 
 /// What belongs to the packets of one side: 64 bytes, which only they write, so that two CPUs
-/// that each handle one direction share no line that is written.
+/// that each handle one direction share no line that is written, if it begins one.
 #[derive(Debug)]
 #[repr(C)]
 struct Half<R> {
