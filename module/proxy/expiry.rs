@@ -56,7 +56,7 @@ fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     };
     let flows = A::flows(instance);
     let chains = flows.chains();
-    // At most 2^20 chains.
+    // At most 2^21 chains.
     let start = |slice: usize| chains.wrapping_mul(slice) / SLICES;
     flows.sweep(start(slice)..start(slice + 1), instance, expired);
     flows.grow();

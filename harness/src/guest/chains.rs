@@ -16,6 +16,10 @@ use super::protocol::{Chains, Family};
 /// The table grows in steps a fraction of the parameter `gc_interval` apart.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(250);
+/// Several steps: a table that could grow by now would have.
+const SETTLED: Duration = Duration::from_secs(3);
+/// With so many chains for each flow no version of the module makes a table larger.
+const ENOUGH: u64 = 2;
 
 /// How many chains the table of `family` in a namespace with a context has.
 pub fn count(namespace: &Namespace, family: Family) -> Result<u64> {
@@ -36,12 +40,17 @@ pub fn lengths(namespace: &Namespace, family: Family) -> Result<Chains> {
     })
 }
 
-/// Waits until that table has a chain for each of `flows`.
+/// Waits until that table has a chain for each of `flows` at least, and does not grow any more.
 pub fn wait_for(namespace: &Namespace, family: Family, flows: u32) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
+    let flows = u64::from(flows);
+    let (mut last, mut since) = (0, Instant::now());
     loop {
         let chains = count(namespace, family)?;
-        if chains >= flows.into() {
+        if chains != last {
+            (last, since) = (chains, Instant::now());
+        }
+        if chains >= flows * ENOUGH || chains >= flows && since.elapsed() >= SETTLED {
             return Ok(());
         }
         ensure!(
