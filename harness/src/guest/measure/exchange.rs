@@ -23,6 +23,8 @@ use crate::histogram::{Histogram, Recorder};
 
 /// Packets of an open loop before those that are measured.
 const LEAD_IN: u32 = 64;
+/// Round trips on each CPU over which flows are spread, before those that are measured.
+const TURNS: u32 = 2;
 
 /// What there is about an exchange of packets beside its traffic.
 #[derive(Clone, Copy, Default)]
@@ -153,7 +155,9 @@ fn in_closed_loop(
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
     treatment.prepare();
-    let rehearsal = measured.clone().take(REHEARSAL as usize);
+    // Flows in turns are on CPUs in turns, each of which has caches of its own.
+    let turns = traffic.spread.map_or(0, |cpus| cpus.get() * TURNS);
+    let rehearsal = measured.clone().take(REHEARSAL.max(turns) as usize);
     let Rig { probe, pace, .. } = rig;
     closed_loop.paced_round_trips(*pace, rehearsal, delivery, &mut |_| {})?;
     closed_loop.misbehave(treatment.mischief);
