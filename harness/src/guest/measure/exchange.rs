@@ -9,6 +9,7 @@ use anyhow::{anyhow, Result};
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
 use super::super::marks;
+use super::super::memory;
 use super::super::open_loop::{Generator, Stream};
 use super::super::placement;
 use super::super::probe::{Probe, Snapshot};
@@ -83,6 +84,7 @@ pub fn exchange(
     established()?;
     closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
     thread::sleep(SETTLED);
+    memory::empty_packet_caches()?;
     if flows.are_of_the_crowd() {
         // What comes only once after that time is behind each flow, as it is behind a single one.
         let measured = flows.picks().take(traffic.load.packets() as usize);
