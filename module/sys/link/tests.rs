@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use super::super::host::{Boxes, Sections};
+use super::*;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+pub(crate) type TestLink = Link<u32, u32>;
+type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
+
+fn heads(count: usize) -> Vec<TestLink> {
+    (0..count).map(|_| Link::null()).collect()
+}
+
+fn chains(count: usize) -> Option<TestChains> {
+    Chains::new(heads(count), Mutex::new(()))
+}
+
+fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
+    let node = Owned::new(&Boxes, keys, value).unwrap();
+    let hashes = keys.map(|key| key as usize);
+    Sections::read(|guard| {
+        chains.edit(|editor| {
+            editor.publish(guard, node, hashes);
+        });
+    });
+}
+
+fn remove(chains: &TestChains, key: u32) -> bool {
+    Sections::read(|guard| {
+        let Some(found) = chains.find(guard, key as usize, &key) else {
+            return false;
+        };
+        let hashes = [0, 1].map(|side| *found.node.key(side) as usize);
+        chains
+            .edit(|editor| editor.withdraw(guard, &Boxes, found.node, hashes))
+            .is_some()
+    })
+}
+
+fn find(chains: &TestChains, key: u32) -> Option<(u32, usize)> {
+    Sections::read(|guard| {
+        let place = |found: Found<'_, u32, u32>| (**found.node, found.side);
+        let quickly = chains.find_quickly(guard, key as usize, &key).map(place);
+        let found = chains.find(guard, key as usize, &key).map(place);
+        // It may overlook something, but sees nothing that is not there.
+        assert!(quickly.is_none() || quickly == found);
+        found
+    })
+}
+
+fn entries(chains: &TestChains) -> usize {
+    let mut all = 0;
+    Sections::read(|guard| {
+        chains.lengths(guard, 0..chains.count(guard), |length| all += length);
+    });
+    all
+}
+
+#[test]
+fn a_node_is_found_by_both_keys_until_it_is_withdrawn() {
+    let chains = chains(2).unwrap();
+    // On different chains, the other way round, and on one chain.
+    for (value, keys) in [(1, [10, 11]), (2, [21, 20]), (3, [30, 32])] {
+        insert(&chains, keys, value);
+    }
+    let seen = || [10, 11, 20, 21, 30, 32].map(|key| find(&chains, key));
+    let [one, two, three] = [1, 2, 3].map(|value| [Some((value, 0)), Some((value, 1))]);
+    assert_eq!(seen()[..2], one);
+    assert_eq!([seen()[3], seen()[2]], two);
+    assert_eq!(seen()[4..], three);
+    assert!(remove(&chains, 32) && !remove(&chains, 30));
+    assert!(remove(&chains, 10));
+    assert_eq!(seen(), [None, None, two[1], two[0], None, None]);
+    assert!(remove(&chains, 20));
+}
+
+#[test]
+fn a_node_on_other_chains_is_not_withdrawn() {
+    let chains = chains(2).unwrap();
+    insert(&chains, [10, 11], 1);
+    Sections::read(|guard| {
+        let node = chains.find(guard, 10, &10).unwrap().node;
+        let withdrawn = |hashes| {
+            chains
+                .edit(|editor| editor.withdraw(guard, &Boxes, node, hashes))
+                .is_some()
+        };
+        assert!(!withdrawn([11, 10]) && !withdrawn([10, 10]));
+        assert!(withdrawn([10, 11]));
+        assert!(!withdrawn([10, 11]), "not twice");
+    });
+}
+
+#[test]
+fn only_powers_of_two_are_taken() {
+    assert!([0, 3, 12].into_iter().all(|count| chains(count).is_none()));
+    let kept = chains(4).unwrap();
+    let given_back = kept.exchange::<Sections>(heads(6), |&key| key as usize, || {});
+    assert_eq!(given_back.unwrap().len(), 6);
+}
+
+#[test]
+fn the_order_on_a_chain_does_not_tell_when_the_table_grew() {
+    let order = |chains: &TestChains, chain| {
+        let mut keys = Vec::new();
+        Sections::read(|guard| {
+            chains.edit(|editor| {
+                editor.walk(guard, chain, |_, found| keys.push(*found.key()));
+            });
+        });
+        keys
+    };
+    const NODES: u32 = 12;
+    let grown_at = |time: u32| {
+        let chains = chains(1).unwrap();
+        for key in 0..=NODES {
+            if key == time {
+                chains.exchange::<Sections>(heads(4), |&key| key as usize, || {});
+            }
+            if key < NODES {
+                insert(&chains, [key, 100 + key], key);
+            }
+        }
+        let orders = [0, 1, 2, 3].map(|chain| order(&chains, chain));
+        (0..NODES).for_each(|key| assert!(remove(&chains, key)));
+        orders
+    };
+    let from_the_beginning = grown_at(0);
+    assert_eq!(from_the_beginning[1], [109, 9, 105, 5, 101, 1]);
+    for time in 1..=NODES {
+        assert_eq!(grown_at(time), from_the_beginning, "{time}");
+    }
+}
+
+#[test]
+fn growing_keeps_everything() {
+    let chains = chains(1).unwrap();
+    let pairs: Vec<[u32; 2]> = (0..20).map(|n| [n, 100 + n]).collect();
+    for (value, &keys) in pairs.iter().enumerate() {
+        insert(&chains, keys, value as u32);
+    }
+    for count in [8, 64, 16, 1] {
+        let old = chains.exchange::<Sections>(heads(count), |&key| key as usize, || {});
+        assert_ne!(old.unwrap().len(), count);
+        for (value, keys) in pairs.iter().enumerate() {
+            let found = keys.map(|key| find(&chains, key));
+            assert_eq!(found, [0, 1].map(|side| Some((value as u32, side))));
+        }
+        assert_eq!(entries(&chains), 2 * pairs.len());
+    }
+    assert!(pairs.iter().all(|keys| remove(&chains, keys[1])));
+}
+
+#[test]
+fn readers_and_writers_while_it_grows() {
+    let (permanent, passing) = (0..16_u32, 100..104_u32);
+    let chains = Arc::new(chains(1).unwrap());
+    for key in permanent.clone() {
+        insert(&chains, [key, 1000 + key], key);
+    }
+    let threads: Vec<_> = (0..2)
+        .map(|thread| {
+            let (chains, permanent) = (chains.clone(), permanent.clone());
+            let passing: BTreeSet<u32> = passing.clone().filter(|n| n % 2 == thread).collect();
+            std::thread::spawn(move || {
+                for _ in 0..5 {
+                    for &key in &passing {
+                        insert(&chains, [key, 1000 + key], key);
+                    }
+                    for key in permanent.clone() {
+                        assert_eq!(find(&chains, key), Some((key, 0)));
+                        assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
+                    }
+                    for &key in &passing {
+                        assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
+                        assert!(remove(&chains, key));
+                    }
+                }
+            })
+        })
+        .collect();
+    for count in [2, 4, 2, 8] {
+        chains.exchange::<Sections>(heads(count), |&key| key as usize, std::thread::yield_now);
+    }
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert_eq!(entries(&chains), 2 * permanent.clone().count());
+    assert!(permanent.into_iter().all(|key| remove(&chains, key)));
+}
+
+#[test]
+fn a_node_that_was_never_published_is_given_back() {
+    let counted = Arc::new(());
+    drop(Owned::new(&Boxes, [1, 2], counted.clone()));
+    assert_eq!(Arc::strong_count(&counted), 1);
+}
