@@ -16,7 +16,7 @@ use crate::guest::protocol::{Order, Subject, ORDER_PATH, PROBE_MODULE_PATH, PROX
 use crate::paths;
 use crate::program::{self, Program};
 
-/// What the guest starts; see [`START_SCRIPT`].
+/// What the guest starts; see `START_SCRIPT`.
 pub const START_PATH: &str = "/lab/start";
 /// Where the harness lies in the guest.
 const AGENT_PATH: &str = "/lab/mutexlab";
@@ -37,12 +37,12 @@ const ETC: &[(&str, &str)] = &[
     ("sudoers", ""),
 ];
 
-/// Programs of busybox's that virtme-ng's init and [`START_SCRIPT`] call.
+/// Programs of busybox's that virtme-ng's init and `START_SCRIPT` call.
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount",
 ];
 
-/// What the console says, with an exit code, when the agent has ended; see [`START_SCRIPT`].
+/// What the console says, with an exit code, when the agent has ended; see `START_SCRIPT`.
 pub const AGENT_ENDED: &str = "mutexlab: agent ended with ";
 
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,

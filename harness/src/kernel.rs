@@ -11,6 +11,7 @@ use anyhow::{bail, Context, Result};
 
 use crate::guest_root::ModuleFiles;
 use crate::image::{Cache, Catalog, Flavour, Image, Lock, StandIn};
+use crate::interrupt::Interrupt;
 use crate::kmod::{self, Modules};
 use crate::results::closure;
 
@@ -69,21 +70,25 @@ impl Kernel {
     /// there is one of that name, else the catalog's.
     ///
     /// # Errors
-    /// If there is none, or it does not build.
+    /// If there is none, it does not build, or the user interrupts.
     pub fn prepare(
         name: &str,
         flavour: Flavour,
         trees: &[NamedTree],
         repository: &Path,
+        interrupt: &Interrupt,
     ) -> Result<Self> {
         let cache = Cache::new()?;
         let mut kernel = if let Some(tree) = trees.iter().find(|tree| tree.name == name) {
             Self::in_tree(tree)?
         } else {
             let catalog = Catalog::load(repository)?;
-            Self::of_image(name, &cache.ensure(catalog.find(name, flavour)?)?)
+            Self::of_image(
+                name,
+                &cache.ensure(catalog.find(name, flavour)?, interrupt)?,
+            )
         };
-        let modules = kernel.build_modules(&cache, repository)?;
+        let modules = kernel.build_modules(&cache, repository, interrupt)?;
         kernel.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,
@@ -96,18 +101,24 @@ impl Kernel {
     /// measures, stays.
     ///
     /// # Errors
-    /// If it does not build.
-    pub fn take_proxy_of(&mut self, repository: &Path) -> Result<()> {
-        let proxy = self.build_modules(&Cache::new()?, repository)?.proxy;
+    /// If it does not build, or the user interrupts.
+    pub fn take_proxy_of(&mut self, repository: &Path, interrupt: &Interrupt) -> Result<()> {
+        let cache = Cache::new()?;
+        let proxy = self.build_modules(&cache, repository, interrupt)?.proxy;
         if let Some(files) = &mut self.modules {
             files.proxy = proxy;
         }
         Ok(())
     }
 
-    fn build_modules(&self, cache: &Cache, repository: &Path) -> Result<Modules> {
+    fn build_modules(
+        &self,
+        cache: &Cache,
+        repository: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Modules> {
         let key = closure::sha256(&self.config())? + &self.release;
-        kmod::build(repository, cache, &self.directory, &key)
+        kmod::build(repository, cache, &self.directory, &key, interrupt)
     }
 
     fn of_image(name: &str, image: &Image) -> Self {

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::call_graph::CallGraph;
 use crate::image::{search_path, Cache, Lock};
+use crate::interrupt::Interrupt;
+use crate::leash;
 
 const PROXY: &str = "mutex_proxy.ko";
 const PROBE: &str = "mutex_probe.ko";
@@ -52,9 +54,15 @@ pub struct Provenance {
 /// already. `tree_key` names the tree's content.
 ///
 /// # Errors
-/// If the sources cannot be read, or if the build fails: the message has its first errors and
-/// names its log. A module that could panic in a softirq counts as a failed build.
-pub fn build(repository: &Path, cache: &Cache, tree: &Path, tree_key: &str) -> Result<Modules> {
+/// If the sources cannot be read, if the build fails, or if the user interrupts. The message of a failed
+/// build has its first errors and names its log; a module that could panic in a softirq is one.
+pub fn build(
+    repository: &Path,
+    cache: &Cache,
+    tree: &Path,
+    tree_key: &str,
+    interrupt: &Interrupt,
+) -> Result<Modules> {
     let module = repository.join("module");
     let sources = sources(&module)?;
     let source_sha256 = digest_of(&module, &sources)?;
@@ -84,7 +92,7 @@ pub fn build(repository: &Path, cache: &Cache, tree: &Path, tree_key: &str) -> R
             .with_context(|| format!("cannot copy {}", source.display()))?;
     }
     let path = search_path(cache)?;
-    make(tree, &partial, &path)?;
+    make(tree, &partial, &path, interrupt)?;
     if !asserts(tree) {
         cannot_panic(&partial, &path)?;
     }
@@ -137,27 +145,27 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
     same.then_some(modules)
 }
 
-fn make(tree: &Path, directory: &Path, path: &OsStr) -> Result<()> {
+fn make(tree: &Path, directory: &Path, path: &OsStr, interrupt: &Interrupt) -> Result<()> {
     eprintln!("building the modules against {}", tree.display());
     let log = directory.join(LOG);
     let output =
         fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let arguments = [
+    let (make, leash) = leash::tie([
+        OsStr::new("make"),
         OsStr::new("LLVM=1"),
         OsStr::new("-C"),
         tree.as_os_str(),
         &join("M=", directory),
         OsStr::new("modules"),
-    ];
-    let status = duct::cmd("make", arguments)
+    ])?;
+    let make = make
         .env("PATH", path)
-        .stdin_null()
         .stderr_to_stdout()
         .stdout_file(output)
-        .unchecked()
-        .run()
-        .context("cannot run make: `./just doctor` tells what is missing")?
-        .status;
+        .unchecked();
+    let ended = leash::hold(leash, interrupt, || make.run());
+    interrupt.check()?;
+    let status = ended.context("cannot run make")?.status;
     if status.success() {
         return Ok(());
     }

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mutexlab::image::Sha256;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// How long anything here may take on a busy machine.
@@ -256,6 +258,20 @@ fn a_build_that_is_killed_harms_nothing() {
     lab.ok(&["build", "k"]);
     assert!(lab.partials().is_empty());
     lab.ok(&["verify", "k"]);
+}
+
+#[test]
+fn a_build_that_is_interrupted_ends_at_once_with_all_that_it_started() {
+    let lab = Lab::with_tree();
+    let child = lab.command(&["build", "k"], "1000").spawn().unwrap();
+    wait_for("the build", || !lab.tally().is_empty());
+    let pid = Pid::from_raw(child.id().cast_signed());
+    signal::kill(pid, Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", texts(&output).1);
+    // Nobody waited for the dead to be reaped: a guard did.
+    assert!(!Path::new(&format!("/proc/{}", lab.tally()[0])).exists());
+    lab.ok(&["build", "k"]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 //! The caches of all CPUs and what keeps them coherent.
 //!
-//! A line is in one of MESI's states: [`Line::owner`] has it for itself (exclusive, or modified if
-//! [`Line::is_dirty`]), or [`Line::holders`] share it, or it is in no CPU's caches. The caches of one
+//! A line is in one of MESI's states: `Line::owner` has it for itself (exclusive, or modified if
+//! `Line::is_dirty`), or `Line::holders` share it, or it is in no CPU's caches. The caches of one
 //! level know nothing of those of another: a line that had to leave L2 may still be in L1. Lines enter
 //! the last level when they are read from memory and when a CPU's modified line leaves its caches or is
 //! read by another.

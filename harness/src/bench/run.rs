@@ -62,9 +62,9 @@ impl<'a> Lab<'a> {
         let virtme = Virtme::find()?;
         let mut kernels = BTreeMap::new();
         for name in plan.kernels() {
-            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository)?;
+            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
             if let Some(directory) = module_source {
-                kernel.take_proxy_of(directory)?;
+                kernel.take_proxy_of(directory, interrupt)?;
             }
             kernels.insert(name.to_owned(), kernel);
         }

@@ -115,7 +115,7 @@ impl ClaimsCommand {
         let results = &packets.results;
         let name = results.closure.kernels.keys().next();
         let name = name.context("the scenario has no kernel")?;
-        let kernel = Kernel::prepare(name, Flavour::Plain, &self.tree, repository)?;
+        let kernel = Kernel::prepare(name, Flavour::Plain, &self.tree, repository, interrupt)?;
         eprintln!("measuring single steps");
         let log = repository.join("results/logs/claims-steps.console.log");
         Steps::measure(&kernel, &Virtme::find()?, interrupt, &log)

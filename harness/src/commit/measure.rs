@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use super::leash;
 use super::repository::{Commit, Repository};
 use super::work_tree::WorkTree;
 use crate::compare::run::Run;
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
+use crate::leash;
 use crate::paths;
 use crate::plan::Filter;
 use crate::results::closure;

@@ -2,7 +2,6 @@
 
 //! Commits: which there are, and what they cost.
 
-mod leash;
 pub mod measure;
 mod repository;
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub struct Segment {
     pub sequence: u32,
     /// The next sequence number expected from the peer.
     pub acknowledgement: u32,
-    /// Set of [`TcpFlags`].
+    /// Set of [`TcpFlags`](pnet::packet::tcp::TcpFlags).
     pub flags: u8,
 }
 

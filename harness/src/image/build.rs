@@ -18,6 +18,8 @@ use super::{
     progress::Progress,
     toolchain::{self, Make},
 };
+use crate::interrupt::Interrupt;
+use crate::leash;
 
 /// What a build takes at its largest, about.
 const BUILD_BYTES: u64 = 1 << 30;
@@ -46,6 +48,7 @@ pub fn build(
     objects: &Path,
     log: &Path,
     steps: u64,
+    interrupt: &Interrupt,
 ) -> Result<Built> {
     for directory in [Some(objects), log.parent()].into_iter().flatten() {
         fs::create_dir_all(directory)
@@ -55,7 +58,7 @@ pub fn build(
     let make = toolchain::make(cache, source, objects)?;
     make.check_rust()?;
     let config = configure(&make, kernel, objects, log)?;
-    let steps = compile(&make, kernel, objects, log, steps)?;
+    let steps = compile(&make, kernel, objects, log, steps, interrupt)?;
     let release_path = objects.join("include/config/kernel.release");
     let release = fs::read_to_string(&release_path)
         .with_context(|| format!("cannot read {}", release_path.display()))?;
@@ -92,15 +95,18 @@ fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result
     Ok(config)
 }
 
-fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64) -> Result<u64> {
+fn compile(
+    make: &Make,
+    kernel: &Kernel,
+    objects: &Path,
+    log: &Path,
+    steps: u64,
+    interrupt: &Interrupt,
+) -> Result<u64> {
     let jobs = thread::available_parallelism().map_or(1, |n| n.get());
     let progress = Progress::steps(&format!("building {}", kernel.name), steps);
+    let (make, leash) = make.on_leash(&[&format!("-j{jobs}"), "bzImage", "modules"])?;
     let reader = make
-        .command(&[&format!("-j{jobs}"), "bzImage", "modules"])
-        .before_spawn(|command| {
-            end_with_parent(command);
-            Ok(())
-        })
         .stderr_to_stdout()
         .unchecked()
         .reader()
@@ -112,21 +118,25 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
         .open(log)
         .with_context(cannot_write)?;
     let mut lines = BufReader::new(&reader);
-    let mut line = Vec::new();
-    let mut count = 0;
-    while lines
-        .read_until(b'\n', &mut line)
-        .context("cannot read what make prints")?
-        > 0
-    {
-        file.write_all(&line).with_context(cannot_write)?;
-        count += 1;
-        progress.set(count);
-        if let Some(object) = String::from_utf8_lossy(&line).split_whitespace().last() {
-            progress.message(object);
+    let count = leash::hold(leash, interrupt, || -> Result<u64> {
+        let mut line = Vec::new();
+        let mut count = 0;
+        while lines
+            .read_until(b'\n', &mut line)
+            .context("cannot read what make prints")?
+            > 0
+        {
+            file.write_all(&line).with_context(cannot_write)?;
+            count += 1;
+            progress.set(count);
+            if let Some(object) = String::from_utf8_lossy(&line).split_whitespace().last() {
+                progress.message(object);
+            }
+            line.clear();
         }
-        line.clear();
-    }
+        Ok(count)
+    })?;
+    interrupt.check()?;
     let status = reader
         .try_wait()
         .context("make")?
@@ -140,17 +150,6 @@ fn compile(make: &Make, kernel: &Kernel, objects: &Path, log: &Path, steps: u64)
     }
     progress.done();
     Ok(count)
-}
-
-/// Whoever kills us does not want the build to go on.
-fn end_with_parent(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: The closure only makes a system call, which is allowed between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(Into::into)
-        });
-    }
 }
 
 /// An error with the lines of the log that say why.

@@ -23,12 +23,23 @@ use super::{
     requirements, source,
     toolchain::Toolchain,
 };
+use crate::interrupt::Interrupt;
 
 /// Overrides where the cache is.
 pub const CACHE_VARIABLE: &str = "MUTEXLAB_CACHE";
 
 /// Lines that make prints for a kernel, until one has been built.
 const STEPS_ESTIMATE: u64 = 1650;
+
+/// The source that an image is built from.
+struct Chosen<'a> {
+    /// Where it is from.
+    place: &'a Source,
+    /// Where it is now.
+    tree: source::Tree,
+    /// What it is, if it is no pinned one.
+    stand_in: Option<StandIn>,
+}
 
 /// The directory with everything that is expensive to make: sources, images and tools.
 #[derive(Clone, Debug)]
@@ -141,8 +152,8 @@ impl Cache {
     ///
     /// # Errors
     /// Names the file it is about: a download with the wrong hash, a log, a full disk; or what of
-    /// the toolchain is too old.
-    pub fn ensure(&self, kernel: &Kernel) -> Result<Image> {
+    /// the toolchain is too old; or says that the user interrupts.
+    pub fn ensure(&self, kernel: &Kernel, interrupt: &Interrupt) -> Result<Image> {
         let toolchain = Toolchain::detect(self)?;
         for directory in self.candidates(kernel, &toolchain)? {
             if let Some(image) = self.take(kernel, &directory)? {
@@ -155,8 +166,17 @@ impl Cache {
         let mut failures = Vec::new();
         for place in &kernel.sources {
             match source::ensure(kernel, place, &self.directory) {
-                Ok(tree) => return self.build(kernel, place, &tree, None, &toolchain, started),
+                Ok(tree) => {
+                    let chosen = Chosen {
+                        place,
+                        tree,
+                        stand_in: None,
+                    };
+                    return self.build(kernel, &chosen, &toolchain, started, interrupt);
+                }
                 Err(error) => {
+                    // Ctrl-C ends what fetches and unpacks, too.
+                    interrupt.check()?;
                     eprintln!("no source of {}: {error:#}", kernel.name);
                     failures.push(format!("{error:#}"));
                 }
@@ -177,7 +197,12 @@ impl Cache {
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
         let tree = source::ensure(kernel, &place, &self.directory).with_context(gone)?;
-        self.build(kernel, &place, &tree, Some(stand_in), &toolchain, started)
+        let chosen = Chosen {
+            place: &place,
+            tree,
+            stand_in: Some(stand_in),
+        };
+        self.build(kernel, &chosen, &toolchain, started, interrupt)
     }
 
     /// The image in `directory`, if it is whole; it stays as long as it is held.
@@ -210,12 +235,16 @@ impl Cache {
     fn build(
         &self,
         kernel: &Kernel,
-        place: &Source,
-        tree: &source::Tree,
-        stand_in: Option<StandIn>,
+        chosen: &Chosen<'_>,
         toolchain: &Toolchain,
         started: Instant,
+        interrupt: &Interrupt,
     ) -> Result<Image> {
+        let Chosen {
+            place,
+            tree,
+            stand_in,
+        } = chosen;
         requirements::check(kernel, &tree.path, toolchain)?;
         let identity = source::identity(place)?;
         let directory = self.image_directory(kernel, &key(kernel, &identity, toolchain)?);
@@ -235,7 +264,8 @@ impl Cache {
                 let log = directory.file_name().unwrap_or_default().to_string_lossy();
                 let log = self.directory.join("logs").join(format!("{log}.log"));
                 let steps = self.steps(kernel);
-                let built = build::build(self, kernel, &tree.path, &partial, &log, steps)?;
+                let built =
+                    build::build(self, kernel, &tree.path, &partial, &log, steps, interrupt)?;
                 build::trim(&partial)?;
                 let metadata = Metadata {
                     name: kernel.name.to_string(),

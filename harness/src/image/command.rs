@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::manifest::Manifest;
 use super::prune::{self, age, size, Item, Removal, Rules};
 use super::{listing, pack, Cache, Catalog, Flavour, KernelName, Sha256, Toolchain};
+use crate::interrupt::Interrupt;
 use crate::json;
 use crate::table::{Align, Style, Table};
 
@@ -30,7 +31,8 @@ const DAY: u64 = 86_400;
   mutexlab image unpack 7.3.tar.zst
   mutexlab image prune --older-than 30        what would go; with --yes it goes
 
-Exit codes: 0 if all is well, 1 if an image is damaged, 2 if the command could not do its work.")]
+Exit codes: 0 if all is well, 1 if an image is damaged, 2 if the command could not do its work, \
+130 if interrupted.")]
 pub struct ImageCommand {
     #[command(subcommand)]
     action: Action,
@@ -162,7 +164,7 @@ impl ImageCommand {
                     Some(name) => catalog.find(&name.kernel, name.flavour)?,
                     None => catalog.find(catalog.default_kernel(), Flavour::Plain)?,
                 };
-                let image = cache.ensure(kernel)?;
+                let image = cache.ensure(kernel, &Interrupt::install()?)?;
                 if *json {
                     return print_json(&listing::ListedImage::of(&image));
                 }
@@ -188,7 +190,8 @@ impl ImageCommand {
             }
             Action::Verify { name, json } => verify(&cache, name.as_ref(), *json),
             Action::Pack { name, file, json } => {
-                let image = cache.ensure(catalog.find(&name.kernel, name.flavour)?)?;
+                let kernel = catalog.find(&name.kernel, name.flavour)?;
+                let image = cache.ensure(kernel, &Interrupt::install()?)?;
                 let packed = pack::pack(&image, file)?;
                 if *json {
                     return print_json(&packed);

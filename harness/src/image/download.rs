@@ -12,6 +12,7 @@ use std::{
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{hash::Sha256, progress::Progress};
+use crate::parent;
 
 /// Fetches a file with hash `sha256`, and of `bytes` if that is known, to `path` from the first of
 /// `urls` that has it.
@@ -127,6 +128,7 @@ fn transfer(url: &str, partial: &Path, bytes: Option<u64>) -> Result<()> {
         OsStr::new(url),
     ]);
     let curl = duct::cmd("curl", arguments)
+        .before_spawn(parent::ends_it)
         .stderr_to_stdout()
         .stdout_capture()
         .unchecked()

@@ -12,7 +12,7 @@ use super::place::Archive;
 /// Overrides apt's configuration: the URL under which the main archive's `pool` and `dists` lie.
 pub const MIRROR_VARIABLE: &str = "MUTEXLAB_MIRROR";
 
-/// Overrides [`UPSTREAM`].
+/// Overrides `UPSTREAM`.
 pub const UPSTREAM_VARIABLE: &str = "MUTEXLAB_KERNEL_MIRROR";
 
 /// The URL under which upstream's releases lie, in `v6.x`, `v7.x` and so on.

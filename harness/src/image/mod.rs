@@ -4,10 +4,12 @@
 //!
 //! ```no_run
 //! use mutexlab::image::{Cache, Catalog, Flavour};
+//! use mutexlab::interrupt::Interrupt;
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let catalog = Catalog::load(std::path::Path::new("."))?;
-//! let image = Cache::new()?.ensure(catalog.find("7.3", Flavour::Plain)?)?;
+//! let kernel = catalog.find("7.3", Flavour::Plain)?;
+//! let image = Cache::new()?.ensure(kernel, &Interrupt::install()?)?;
 //! println!("{} is in {}", image.metadata.release, image.kernel_image().display());
 //! # Ok(())
 //! # }

@@ -291,6 +291,25 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "takes some 40 MB from this machine's mirror"]
+    fn the_mirror_has_a_signed_version_of_each_series_of_the_catalogue() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let catalog = crate::image::Catalog::load(root).unwrap();
+        let mut asked = Vec::new();
+        for kernel in catalog.kernels() {
+            let Some(series) = kernel.newest.as_ref().filter(|one| !asked.contains(one)) else {
+                continue;
+            };
+            let (source, stand_in) = look_up(series).unwrap();
+            eprintln!("{source:?}\n  {}", stand_in.describe());
+            assert!(stand_in.version.starts_with(&kernel.name.kernel));
+            assert!(stand_in.signed_by.is_some());
+            asked.push(series);
+        }
+        assert!(!asked.is_empty());
+    }
+
+    #[test]
     fn a_hash_is_that_of_its_section() {
         let hash = Sha256::of("x");
         let release = format!(

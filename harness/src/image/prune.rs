@@ -90,7 +90,8 @@ pub fn plan(
     }
     for directory in cache.image_directories() {
         let why = if is_partial(&directory) {
-            is_left(&directory)?.then(|| "an unfinished build left it".to_owned())
+            is_left(&cache::lock_path(&directory.with_extension("")))?
+                .then(|| "an unfinished build left it".to_owned())
         } else {
             match State::of(&directory)? {
                 State::Absent => Some("it is no image".to_owned()),
@@ -107,11 +108,10 @@ pub fn plan(
     let needed = needed_sources(cache, catalog, &going);
     for directory in cache::directories(&cache.directory().join("sources")) {
         if is_partial(&directory) {
-            items.push(item(
-                &directory,
-                Kind::Source,
-                "it was not unpacked to the end",
-            ));
+            if is_left(&cache::lock_path(&directory.with_extension("")))? {
+                let why = "it was not unpacked to the end";
+                items.push(item(&directory, Kind::Source, why));
+            }
         } else if !needed.contains(&directory) {
             items.push(item(
                 &directory,
@@ -123,7 +123,11 @@ pub fn plan(
     items.extend(unneeded_downloads(cache, catalog));
     for directory in cache::directories(&cache.directory().join("modules")) {
         let why = if is_partial(&directory) {
-            Some("an unfinished build left it".to_owned())
+            is_left(&crate::kmod::lock_path(
+                cache,
+                &directory.with_extension(""),
+            ))?
+            .then(|| "an unfinished build left it".to_owned())
         } else {
             too_old(&directory.join(crate::kmod::SENTINEL), rules)
         };
@@ -169,9 +173,9 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     Ok(Removal::Removed)
 }
 
-/// Whether nobody is at work on the unfinished image or source at `path`.
-fn is_left(path: &Path) -> Result<bool> {
-    Ok(Lock::try_acquire(&cache::lock_path(&path.with_extension("")))?.is_some())
+/// Whether nobody is at work on what has this lock.
+fn is_left(lock: &Path) -> Result<bool> {
+    Ok(Lock::try_acquire(lock)?.is_some())
 }
 
 fn is_partial(path: &Path) -> bool {
@@ -338,6 +342,12 @@ mod tests {
             &sources.join("old"),
         );
         fs::create_dir_all(cache.images().join("k-plain-111111111111.partial")).unwrap();
+        fs::create_dir_all(
+            cache
+                .directory()
+                .join("modules/0123456789abcdef.partial/sys"),
+        )
+        .unwrap();
         fs::create_dir_all(cache.directory().join("downloads")).unwrap();
         fs::write(cache.directory().join("downloads/x.deb"), "x").unwrap();
         (root, cache, catalog)
@@ -366,6 +376,7 @@ mod tests {
         assert_eq!(
             names(&cache, &catalog, rules),
             [
+                "0123456789abcdef.partial",
                 "k-plain-111111111111.partial",
                 "torn.partial",
                 "unused",
@@ -436,12 +447,21 @@ mod tests {
     #[test]
     fn what_is_being_built_is_not_shown() {
         let (_root, cache, catalog) = setup();
-        let partial = "k-plain-111111111111.partial".to_owned();
-        let whole = cache.images().join("k-plain-111111111111");
-        let builder = Lock::acquire(&cache::lock_path(&whole), "testing").unwrap();
-        assert!(!names(&cache, &catalog, Rules::default()).contains(&partial));
-        drop(builder);
-        assert!(names(&cache, &catalog, Rules::default()).contains(&partial));
+        let image = cache.images().join("k-plain-111111111111");
+        let source = cache.directory().join("sources/torn");
+        let modules = cache.directory().join("modules/0123456789abcdef");
+        for (whole, lock) in [
+            (&image, cache::lock_path(&image)),
+            (&source, cache::lock_path(&source)),
+            (&modules, crate::kmod::lock_path(&cache, &modules)),
+        ] {
+            let name = whole.file_name().unwrap().to_string_lossy();
+            let partial = format!("{name}.partial");
+            let builder = Lock::acquire(&lock, "testing").unwrap();
+            assert!(!names(&cache, &catalog, Rules::default()).contains(&partial));
+            drop(builder);
+            assert!(names(&cache, &catalog, Rules::default()).contains(&partial));
+        }
     }
 
     #[test]

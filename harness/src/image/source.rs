@@ -15,6 +15,7 @@ use super::{
     catalog::Kernel, disk, download, hash::Sha256, lock::Lock, mirror, place::Source,
     progress::Progress,
 };
+use crate::parent;
 
 /// What an unpacked tree takes, about.
 const TREE_BYTES: u64 = 2 << 30;
@@ -227,6 +228,7 @@ fn unpack(file: &Path, directory: &Path) -> Result<()> {
     arguments.extend(["--directory".into(), directory.as_os_str().to_owned()]);
     let output = tarball
         .pipe(duct::cmd("tar", arguments))
+        .before_spawn(parent::ends_it)
         .stderr_to_stdout()
         .stdout_capture()
         .unchecked()

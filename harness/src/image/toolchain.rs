@@ -2,12 +2,13 @@
 
 //! The compilers that kernels and modules are built with.
 
-use std::{env, ffi::OsString, path::Path};
+use std::{env, ffi::OsString, io::PipeWriter, path::Path};
 
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
+use crate::leash;
 
 /// The LLVM whose bitcode rustc's own can be linked with: Debian keeps each in its own place.
 const LLVM_DIRECTORY: &str = "/usr/lib/llvm-22/bin";
@@ -96,14 +97,28 @@ pub struct Make {
 impl Make {
     /// The command for these targets and options.
     pub fn command(&self, targets: &[&str]) -> duct::Expression {
-        let arguments = self
-            .arguments
-            .iter()
-            .cloned()
-            .chain(targets.iter().map(Into::into));
+        let make = duct::cmd("make", self.arguments(targets)).stdin_null();
+        self.with_environment(make)
+    }
+
+    /// The same on a [leash], for what takes long.
+    ///
+    /// # Errors
+    /// If there cannot be a leash.
+    pub fn on_leash(&self, targets: &[&str]) -> Result<(duct::Expression, PipeWriter)> {
+        let make = std::iter::once("make".into());
+        let (make, leash) = leash::tie(make.chain(self.arguments(targets)))?;
+        Ok((self.with_environment(make), leash))
+    }
+
+    fn arguments<'a>(&'a self, targets: &'a [&str]) -> impl Iterator<Item = OsString> + 'a {
+        let targets = targets.iter().map(Into::into);
+        self.arguments.iter().cloned().chain(targets)
+    }
+
+    fn with_environment(&self, make: duct::Expression) -> duct::Expression {
         // The same image on every machine, and on every day.
-        duct::cmd("make", arguments)
-            .env("PATH", &self.path)
+        make.env("PATH", &self.path)
             .env("KBUILD_BUILD_USER", "mutexlab")
             .env("KBUILD_BUILD_HOST", "mutexlab")
             .env("KBUILD_BUILD_VERSION", "1")
@@ -115,7 +130,6 @@ impl Make {
             .env_remove("MFLAGS")
             .env_remove("CARGO_MAKEFLAGS")
             .env_remove("RUSTFLAGS")
-            .stdin_null()
     }
 
     /// Fails with make's own words if this toolchain cannot build Rust for this kernel.

@@ -43,7 +43,7 @@ impl Pair {
 pub struct Change {
     /// The function or object.
     pub name: String,
-    /// What of it; one of [`MEASURES`] or [`LINES`].
+    /// What of it; one of `MEASURES` or `LINES`.
     pub what: &'static str,
     /// The numbers.
     pub numbers: Pair,
@@ -68,7 +68,7 @@ const LINES: &str = "lines used";
 pub struct Difference {
     /// The cell, as B calls it.
     pub cell: String,
-    /// The whole: each of [`MEASURES`], changed or not.
+    /// The whole: each of `MEASURES`, changed or not.
     pub whole: Vec<Change>,
     /// Functions, by their own costs; the greatest change of instructions comes first.
     pub functions: Vec<Change>,

@@ -119,7 +119,13 @@ impl MatrixCommand {
                 Flavour::Plain
             };
             interrupt.check()?;
-            tested.push(Kernel::prepare(name, flavour, &[], &repository)?);
+            tested.push(Kernel::prepare(
+                name,
+                flavour,
+                &[],
+                &repository,
+                &interrupt,
+            )?);
         }
         let prepare = started.elapsed().as_secs_f64();
 

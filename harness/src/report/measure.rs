@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::archive::{Archive, Warning};
 use super::run::Run;
 use crate::interrupt::{self, Interrupt, Interrupted};
+use crate::parent;
 use crate::paths;
 use crate::plan::{Filter, Plan};
 use crate::results::closure::Tree;
@@ -92,8 +93,9 @@ pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
         eprintln!("{name}: measuring {}", file.display());
         let start = Instant::now();
         // A process of its own, as a person would run it.
-        let status = wanted
-            .bench(&file)
+        let mut bench = wanted.bench(&file);
+        parent::ends_it(&mut bench).context("cannot prepare this program to run again")?;
+        let status = bench
             .current_dir(repository)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -12,7 +12,10 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::bad_ends::all_gone;
 use super::Bench;
+use crate::guard;
+use crate::interrupt;
 use crate::kernel::Kernel;
 use crate::paths;
 use crate::qemu;
@@ -34,14 +37,17 @@ pub enum BadBench {
     WrongResult,
     /// It is killed.
     Killed,
+    /// The user interrupts it.
+    Interrupted,
 }
 
 /// All of them.
-pub const ALL: [BadBench; 4] = [
+pub const ALL: [BadBench; 5] = [
     BadBench::LosesOneGuest,
     BadBench::LosesTwoGuests,
     BadBench::WrongResult,
     BadBench::Killed,
+    BadBench::Interrupted,
 ];
 
 impl BadBench {
@@ -52,6 +58,7 @@ impl BadBench {
             Self::LosesTwoGuests => "infra-is-not-tried-a-third-time",
             Self::WrongResult => "a-wrong-result-is-not-tried-again",
             Self::Killed => "killed-bench-is-gone-on-with",
+            Self::Interrupted => "interrupted-bench-is-gone-on-with",
         }
     }
 
@@ -85,7 +92,8 @@ impl BadBench {
             Self::LosesOneGuest => trial.lose_guests(1)?,
             Self::LosesTwoGuests => trial.lose_guests(2)?,
             Self::WrongResult => trial.wrong_result()?,
-            Self::Killed => trial.killed()?,
+            Self::Killed => trial.cut_short(Signal::SIGKILL, None)?,
+            Self::Interrupted => trial.cut_short(Signal::SIGINT, Some(interrupt::EXIT_CODE))?,
         };
         Ok(match judged {
             Ok(()) => Ending::ok(),
@@ -141,7 +149,7 @@ impl Trial {
         for _ in 0..deaths {
             wait_for_a_good_cell(&mut said)?;
             let qemu = qemu::process_below(child.id()).context("the bench's QEMU is gone")?;
-            kill(qemu)?;
+            send(Signal::SIGKILL, qemu)?;
         }
         let (status, results) = self.end(child, said)?;
         let first = results.boots.first().context("the bench booted nothing")?;
@@ -189,12 +197,20 @@ impl Trial {
         )
     }
 
-    /// The bench is killed after its first cell, and another one goes on with it.
-    fn killed(&self) -> Result<Judged> {
+    /// The bench gets a signal after its first cell, at which it has to end with `exit_code` and all its
+    /// processes; another one goes on with it.
+    fn cut_short(&self, signal: Signal, exit_code: Option<i32>) -> Result<Judged> {
         let (mut child, mut said) = self.start(&[])?;
         wait_for_a_good_cell(&mut said)?;
-        kill(child.id())?;
-        child.wait().context("cannot wait for the other bench")?;
+        let processes = guard::descendants(child.id());
+        send(signal, child.id())?;
+        let ended = child.wait().context("cannot wait for the other bench")?;
+        if ended.code() != exit_code {
+            return Ok(Err(format!("after {signal} the bench ended as {ended}")));
+        }
+        if let Err(fault) = all_gone(&processes) {
+            return Ok(Err(format!("after {signal} {fault}")));
+        }
         let before = self.results()?;
         let (child, said) = self.start(&["--resume"])?;
         let (status, after) = self.end(child, said)?;
@@ -202,7 +218,7 @@ impl Trial {
         let well = after.cells.iter().all(|cell| cell.verdict == Verdict::Ok);
         Ok(if !(1..3).contains(&before.cells.len()) {
             Err(format!(
-                "{} cells were there when it was killed",
+                "{} cells were there when it was cut short",
                 before.cells.len()
             ))
         } else if !status.success() || after.cells.len() != 3 || !well {
@@ -233,7 +249,7 @@ fn wait_for_a_good_cell(said: &mut impl BufRead) -> Result<()> {
     anyhow::bail!("the bench ended before a cell did")
 }
 
-fn kill(pid: u32) -> Result<()> {
-    signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
-        .with_context(|| format!("cannot kill process {pid}"))
+fn send(signal: Signal, pid: u32) -> Result<()> {
+    signal::kill(Pid::from_raw(pid.cast_signed()), signal)
+        .with_context(|| format!("cannot send {signal} to process {pid}"))
 }

@@ -146,18 +146,25 @@ fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -
         let reason = format!("the harness ended as {status}; expected exit code {expected:?}");
         return Ok(Ending::bad(Verdict::Failed, reason));
     }
+    Ok(match all_gone(&descendants) {
+        Ok(()) => Ending::ok(),
+        Err(fault) => Ending::bad(Verdict::Failed, format!("after {signal} {fault}")),
+    })
+}
+
+/// Waits until processes of a harness that has ended are gone, too, or says which are not, when it is time.
+pub(super) fn all_gone(processes: &[u32]) -> std::result::Result<(), String> {
     let deadline = Instant::now() + STOPPED_DEADLINE;
     loop {
-        let alive: Vec<_> = descendants.iter().filter(|&&pid| is_alive(pid)).collect();
+        let alive: Vec<_> = processes.iter().filter(|&&pid| is_alive(pid)).collect();
         if alive.is_empty() {
-            return Ok(Ending::ok());
+            return Ok(());
         }
         if Instant::now() > deadline {
-            let reason = format!(
-                "{} s after {signal} for the harness, processes {alive:?} are still there",
+            return Err(format!(
+                "for the harness, processes {alive:?} were still there {} s later",
                 STOPPED_DEADLINE.as_secs()
-            );
-            return Ok(Ending::bad(Verdict::Failed, reason));
+            ));
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::parent;
 use crate::paths;
 use crate::verdict::{Ending, Verdict};
 
@@ -70,6 +71,7 @@ impl Trial {
         if let Some(sabotage) = self.sabotage {
             command.args(["--sabotage", sabotage]);
         }
+        parent::ends_it(&mut command).context("cannot prepare the self check")?;
         let output = command
             .stdin(Stdio::null())
             .output()

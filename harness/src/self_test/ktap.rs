@@ -39,6 +39,8 @@ fn subtest(text: &mut String, number: usize, outcome: &Outcome) {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "  # {name}: {}", one_line(&line));
         }
+    } else if let Some(first) = &outcome.first_try {
+        let _ = writeln!(text, "  # {name}: {}", one_line(first));
     }
     let (result, diagnosis) = match &outcome.state {
         State::Ended(ending) if ending.is_ok() => ("ok", String::new()),

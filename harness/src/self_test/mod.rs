@@ -135,7 +135,14 @@ impl TestCommand {
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
         let mut kernels = Vec::new();
         for (name, flavour) in self.choose(&Catalog::load(&repository)?)? {
-            kernels.push(Kernel::prepare(&name, flavour, &self.tree, &repository)?);
+            let tree = &self.tree;
+            kernels.push(Kernel::prepare(
+                &name,
+                flavour,
+                tree,
+                &repository,
+                &interrupt,
+            )?);
             interrupt.check()?;
         }
         let bench = Bench {

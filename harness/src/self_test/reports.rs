@@ -153,6 +153,8 @@ struct Test<'a> {
     reason: Option<&'a str>,
     seconds: Option<f64>,
     console_log: Option<&'a Path>,
+    /// How a first guest ended, if this is of a second one.
+    first_try: Option<&'a str>,
 }
 
 impl<'a> Document<'a> {
@@ -191,6 +193,7 @@ impl<'a> Test<'a> {
             reason,
             seconds: outcome.took.map(|took| took.as_secs_f64()),
             console_log: outcome.console_log.as_deref(),
+            first_try: outcome.first_try.as_deref(),
         }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The outcomes of a run for people: a table of tests and kernels, and the reasons of what failed.
+//! The outcomes of a run for people: a table of tests and kernels, and the reasons of what failed or
+//! was tried twice.
 
 use std::fmt::{self, Write};
 
@@ -28,9 +29,14 @@ impl fmt::Display for Text<'_> {
         table.fmt(formatter)?;
         for outcome in outcomes.all() {
             if let State::Ended(ending) = &outcome.state
-                && !ending.is_ok()
+                && (!ending.is_ok() || outcome.first_try.is_some())
             {
-                let verdict = Style::Bad.paint(ending.verdict.name());
+                let style = if ending.is_ok() {
+                    Style::Good
+                } else {
+                    Style::Bad
+                };
+                let verdict = style.paint(ending.verdict.name());
                 let Outcome { test, suite, .. } = outcome;
                 writeln!(formatter, "\n  {verdict} {test} on {suite}")?;
                 for line in details(outcome) {

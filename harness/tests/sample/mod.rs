@@ -50,13 +50,8 @@ pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {
     }
 }
 
-fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
-    // Another number in each cell, and in wall mode in each boot.
-    let sum = cell.id.bytes().map(u64::from).sum::<u64>() % 3_000;
-    let base = match mode {
-        Mode::Virtual => sum,
-        Mode::Wall => sum + u64::from(boot.repetition) * 7 % 5,
-    };
+/// What an agent might have measured, with costs about `base`.
+pub fn measurement(base: u64) -> Measurement {
     let cost = HookCost {
         overhead: 112,
         packets: 1_000,
@@ -74,10 +69,10 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         .into(),
         ..HookCost::default()
     };
-    let measurement = Measurement {
+    Measurement {
         delivery: Delivery::default(),
         original: cost.clone(),
-        reply: cost.clone(),
+        reply: cost,
         first_packet: Some(FirstPacket {
             median: 6_000 + base,
             p10: 5_900 + base,
@@ -99,7 +94,16 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         chains: None,
         counters: [("packets_original".to_owned(), 1_000)].into(),
         memory_map: None,
-    };
+    }
+}
+
+fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
+    // Another number in each cell, and in wall mode in each boot.
+    let sum = cell.id.bytes().map(u64::from).sum::<u64>() % 3_000;
+    let measurement = measurement(match mode {
+        Mode::Virtual => sum,
+        Mode::Wall => sum + u64::from(boot.repetition) * 7 % 5,
+    });
     let clock = Clock {
         mode,
         khz: 1_000_000,
@@ -118,8 +122,8 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         delivery: Some(measurement.delivery),
         metrics: metrics::of(&measurement, cell.subject, &cell.traffic, clock),
         hook_cost: Some(Directions {
-            original: cost.clone(),
-            reply: cost,
+            original: measurement.original.clone(),
+            reply: measurement.reply.clone(),
         }),
         latency: measurement.latency().cloned(),
         counters: measurement.counters,

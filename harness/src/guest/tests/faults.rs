@@ -52,8 +52,8 @@ pub fn tests() -> Vec<GuestTest> {
 struct Failslab;
 
 impl Failslab {
-    /// Of allocations that must not wait, `percent` fail: all of them, or those from caches that
-    /// [`Self::choose_cache`] chose.
+    /// Of allocations that must not wait, `percent` fail: all of them, or those from caches whose
+    /// own `failslab` is set.
     fn new(percent: u8, chosen_caches_only: bool) -> Result<Self> {
         mount_debugfs()?;
         let failslab = Self;

@@ -2,7 +2,7 @@
 
 //! An archive comes out as it went in, or not at all.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use super::{
     read::make_parent,
@@ -28,6 +28,7 @@ fn modules_are_built_with_these_parts_of_the_source() {
         "include/linux/skbuff.h",
         "scripts/Makefile.build",
         "scripts/mod/modpost.c",
+        "mm/slab.h",
     ] {
         assert!(is_for_modules(path), "{path}");
     }
@@ -40,6 +41,37 @@ fn modules_are_built_with_these_parts_of_the_source() {
         "scripts/dtc/dtc.c",
     ] {
         assert!(!is_for_modules(path), "{path}");
+    }
+}
+
+/// What a source of ours includes of the kernel's by a path from the source's root, not from include/.
+fn included(directory: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let end = path.extension().unwrap_or_default();
+        if path.is_dir() {
+            included(&path, found);
+        } else if end == "c" || end == "h" {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.lines().filter_map(|line| {
+                let (name, _) = line.strip_prefix("#include <")?.split_once('>')?;
+                let below_include = ["asm/", "linux/", "net/"];
+                let elsewhere = !below_include.iter().any(|top| name.starts_with(top));
+                elsewhere.then(|| name.to_owned())
+            });
+            found.extend(names);
+        }
+    }
+}
+
+#[test]
+fn an_archive_has_what_our_modules_include() {
+    let mut found = Vec::new();
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../module");
+    included(Path::new(module), &mut found);
+    assert!(!found.is_empty());
+    for path in found {
+        assert!(is_for_modules(&path), "{path}");
     }
 }
 

@@ -37,7 +37,8 @@ pub struct Packed {
     pub unpacked_bytes: u64,
 }
 
-/// Whether building a module reads the file `path` of the kernel's source.
+/// Whether building a module reads the file `path` of the kernel's source. Ours read a header of mm/, which
+/// others do not.
 pub(super) fn is_for_modules(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts[..] {
@@ -47,6 +48,7 @@ pub(super) fn is_for_modules(path: &str) -> bool {
         ["arch", "x86", ..] => parts.contains(&"include") && !parts.contains(&"generated"),
         ["scripts", below, _, ..] => !["atomic", "dtc", "kconfig", "package"].contains(&below),
         ["scripts", _] => true,
+        ["mm", name] => name.ends_with(".h"),
         _ => false,
     }
 }

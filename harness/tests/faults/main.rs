@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What goes wrong on the host: each is told at once, by its name, and harms nothing. What goes wrong in
-//! guests is injected by `mutexlab test`.
+//! guests is injected by `mutexlab test`; what follows from it is tried here, with guests that are scripts.
 
+mod again;
+mod cut_short;
+mod lab;
+#[path = "../sample/mod.rs"]
 mod sample;
 
 use std::fs;
@@ -15,6 +19,8 @@ use mutexlab::plan::Plan;
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::{Results, SCHEMA};
 use mutexlab::scenario::ScenarioFile;
+
+use crate::lab::{Course, Lab};
 
 /// What needs no guest has this long to end.
 const AT_ONCE: Duration = Duration::from_secs(20);
@@ -66,6 +72,7 @@ fn end(command: &mut Command) -> (i32, String) {
 }
 
 /// Boots `kernel` where PATH has nothing but a virtme-ng, which is never started.
+#[inline(never)]
 fn boot_without_qemu(place: &Place, kernel: &str) -> (i32, String) {
     let vng = place.path("programs/vng");
     fs::write(&vng, "#!/bin/false\n").unwrap();
@@ -146,6 +153,21 @@ fn a_directory_that_cannot_be_written_is_named() {
 }
 
 #[test]
+fn a_bench_that_cannot_write_its_results_says_so_and_ends() {
+    // From the start on.
+    let lab = Lab::new(&[Course::Well]);
+    let (code, said) = lab.run(&["bench", "scenarios/trial.toml", "--results", "/proc/lab"]);
+    assert_eq!((code, lab.guests()), (Some(2), 0), "{said}");
+    assert!(said.contains("cannot write /proc/lab/"), "{said}");
+    // And from its first cell on, with a guest that would not end.
+    let lab = Lab::new(&[Course::Spoils]);
+    let (code, said) = lab.run(&["bench", "scenarios/trial.toml", "--jobs", "1"]);
+    assert_eq!((code, lab.guests()), (Some(2), 1), "{said}");
+    assert!(said.contains("cannot write"), "{said}");
+    assert!(said.contains("repository/results/"), "{said}");
+}
+
+#[test]
 fn a_results_file_that_is_cut_short_is_named() {
     let place = Place::new();
     let file = place.path("a.json");
@@ -176,7 +198,8 @@ fn a_scenario_that_cannot_be_read_is_named() {
     }
 }
 
-/// Built with DWARF as a kernel may be, this program's own functions stand in for a kernel's.
+/// Built with DWARF as a kernel may be, this program's own functions stand in for a kernel's; the one that is
+/// looked for must not be inlined.
 #[test]
 fn a_trace_is_decoded_to_file_and_line() {
     use object::{Object, ObjectSymbol};
@@ -196,5 +219,5 @@ fn a_trace_is_decoded_to_file_and_line() {
     mutexlab::decode::write(&log, Some(&program)).unwrap();
     let decoded = fs::read_to_string(mutexlab::decode::beside(&log)).unwrap();
     assert!(decoded.contains(own), "{decoded}");
-    assert!(decoded.contains("tests/faults.rs:"), "{decoded}");
+    assert!(decoded.contains("tests/faults/main.rs:"), "{decoded}");
 }

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A whole laboratory in a temporary directory, in which nothing takes long: repository, cache, a kernel that
+//! a Makefile makes, and a virtme-ng whose guests are a script that says what an agent would.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mutexlab::guest::protocol::{Delivery, Outcome, VERSION};
+use mutexlab::results::file::ResultsFile;
+use mutexlab::results::record::Results;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::sample;
+
+/// How long anything here may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long what a run has started may outlive it.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+/// What every process of a run has in its environment, with the laboratory's directory.
+const MARK: &str = "LAB";
+
+/// How a guest behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It does all of its order, and well.
+    Well,
+    /// It is gone after the first cell or test.
+    Dies,
+    /// The first cell or test fails; the others do not.
+    Wrong,
+    /// The agent cannot do its part of the first cell.
+    Cannot,
+    /// The kernel warns after the first cell or test.
+    Warns,
+    /// The kernel panics after the first cell or test.
+    Panics,
+    /// Nothing happens any more after the first cell or test.
+    Waits,
+    /// It is of another kernel than the modules.
+    OtherKernel,
+    /// Results cannot be written any more from the first cell on.
+    Spoils,
+}
+
+impl Course {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Dies => "dies",
+            Self::Wrong => "wrong",
+            Self::Cannot => "cannot",
+            Self::Warns => "warns",
+            Self::Panics => "panics",
+            Self::Waits => "waits",
+            Self::OtherKernel => "other-kernel",
+            Self::Spoils => "spoils",
+        }
+    }
+}
+
+/// Modules take `$LAB/slow` seconds to build, if there is such a file.
+const MAKEFILE: &str = r#"
+rustavailable:
+	@true
+allnoconfig:
+	@cp "$(KCONFIG_ALLCONFIG)" "$(O)/.config"
+bzImage:
+	@mkdir -p "$(O)/arch/x86/boot" "$(O)/include/config"
+	@printf '%514sHdrS' '' >"$(O)/arch/x86/boot/bzImage"
+	@echo symbols >"$(O)/vmlinux"
+	@echo "include $(CURDIR)/Makefile" >"$(O)/Makefile"
+	@echo 7.3.9-fake >"$(O)/include/config/kernel.release"
+modules:
+	@if [ -n "$(M)" ] && [ -e "$(LAB)/slow" ]; then sleep $$(cat "$(LAB)/slow"); fi
+	@if [ -n "$(M)" ]; then echo proxy >"$(M)/mutex_proxy.ko"; echo probe >"$(M)/mutex_probe.ko"; fi
+"#;
+
+/// The N-th guest that has cells or tests behaves as line N of `$LAB/course` says; `$LAB/guests` has a line
+/// for each, and `$LAB/tally` one for each cell or test that was done.
+const VNG: &str = r#"#!/bin/sh
+[ "$1" != --version ] || { echo 'virtme-ng of a test'; exit; }
+while [ $# -gt 0 ]; do
+    case $1 in
+        --root) order=$2/lab/order.json ;;
+        --cpus) cpus=$2 ;;
+    esac
+    shift
+done
+say() { printf '@mutexlab %s\n' "$1"; }
+up() {
+    say '{"event":"up","version":PROTOCOL,"kernel":"7.3.9-'$1'","cpus":'$cpus',"tsc_khz":1000000}'
+}
+case $(cat "$order") in
+    *'"measure"'*)
+        kind=cell key=id
+        names=$(sed 's/"id":"/\n/g' "$order" | sed '1d;s/".*//')
+        ;;
+    *'"test"'*)
+        kind=test key=name
+        names=$(sed 's/.*\[//;s/\].*//' "$order" | tr -d '"' | tr , ' ')
+        ;;
+    *)
+        up fake
+        say '{"event":"done"}'
+        exit
+        ;;
+esac
+echo guest >>"$LAB/guests"
+course=$(sed -n "$(wc -l <"$LAB/guests")p" "$LAB/course")
+case $course in
+    other-kernel) up other && sleep 1000 ;;
+    *) up fake ;;
+esac
+for name in $names; do
+    say "{\"event\":\"$kind-started\",\"$key\":\"$name\"}"
+    echo "$name" >>"$LAB/tally"
+    [ "$course" != spoils ] || { rm -r "$LAB/repository/results" && : >"$LAB/repository/results"; }
+    case $kind-$course in
+        cell-wrong) end='"outcome":'$(cat "$LAB/failed.json") ;;
+        cell-cannot) end='"outcome":{"infra":{"reason":"out of the test"}}' ;;
+        cell-*) end='"outcome":'$(cat "$LAB/ok.json") ;;
+        test-wrong) end='"failure":"a packet went astray"' ;;
+        test-*) end='"failure":null' ;;
+    esac
+    say "{\"event\":\"$kind-ended\",\"$key\":\"$name\",$end}"
+    case $course in
+        dies) exit 1 ;;
+        warns) echo '[    1.0] WARNING: CPU: 0 PID: 1 at net/x.c:1' >&2 && sleep 1000 ;;
+        panics) echo '[    1.0] Kernel panic - not syncing: of the test' >&2 && exit ;;
+        waits) sleep 1000 ;;
+    esac
+    course=well
+done
+say '{"event":"done"}'
+"#;
+
+/// Four cells of one boot.
+const SCENARIO: &str = r#"
+question = "What is left?"
+mode = "virtual"
+kernels = ["k"]
+cpus = [1]
+subjects = ["none", "module"]
+[traffic]
+ways = ["forward"]
+families = ["v4"]
+protocols = ["udp"]
+payloads = [64, 256]
+round-trips = 100
+warm-up = 10
+"#;
+
+/// Three tests of the agent's, as filters.
+pub const TESTS: [&str; 6] = [
+    "--filter",
+    "rule-bypass",
+    "--filter",
+    "rules-replaced",
+    "--filter",
+    "load-unload",
+];
+
+/// The laboratory. What a run leaves of processes and locks is looked for by its directory.
+pub struct Lab(tempfile::TempDir);
+
+impl Lab {
+    /// One whose guests behave as in `courses`, one after the other.
+    pub fn new(courses: &[Course]) -> Self {
+        let lab = Self(tempfile::tempdir().unwrap());
+        for directory in [
+            "repository/module",
+            "repository/harness",
+            "repository/results",
+            "tmp",
+        ] {
+            fs::create_dir_all(lab.path(directory)).unwrap();
+        }
+        // With these assertions on, modules are not disassembled.
+        let config = "CONFIG_RUST_DEBUG_ASSERTIONS=y\n";
+        lab.write("repository/images/config/a.config", config);
+        lab.write(
+            "repository/images/kernels.toml",
+            "default = 'k'\n[flavours]\nplain = ['a']\ndebug = ['a']\n[[kernel]]\nname = 'k'\n\
+             version = '7.3'\nsource = [{ tree = '../../tree' }]\n",
+        );
+        lab.write("repository/module/Kbuild", "");
+        lab.write("repository/scenarios/trial.toml", SCENARIO);
+        lab.write("repository/.gitignore", "/results\n");
+        lab.write("tree/Makefile", MAKEFILE);
+        lab.write("tree/scripts/min-tool-version.sh", "echo 0.1.0\n");
+        for (tool, says) in [
+            (
+                "cache/tools/bin/rustc",
+                "rustc 1.95.0\nLLVM version: 22.1.2",
+            ),
+            ("cache/tools/bin/clang", "clang version 22.1.8"),
+            ("cache/tools/bin/ld.lld", "LLD 22.1.8"),
+            ("cache/tools/bin/bindgen", "bindgen 0.73.2"),
+            ("programs/qemu-system-x86_64", "QEMU of a test"),
+        ] {
+            lab.program(tool, &format!("#!/bin/sh\necho '{says}'\n"));
+        }
+        let vng = VNG.replace("PROTOCOL", &VERSION.to_string());
+        lab.program("cache/tools/venv/bin/vng", &vng);
+        let ok = Outcome::Ok(Box::new(sample::measurement(100)));
+        lab.write("ok.json", &serde_json::to_string(&ok).unwrap());
+        let failed = Outcome::Failed {
+            reason: "a packet went astray".to_owned(),
+            delivery: Delivery::default(),
+        };
+        lab.write("failed.json", &serde_json::to_string(&failed).unwrap());
+        let courses: Vec<_> = courses.iter().map(|course| course.word()).collect();
+        lab.write("course", &(courses.join("\n") + "\n"));
+        let status = Command::new("sh")
+            .args([
+                "-ec",
+                "git init -q; git add .; git -c user.name=a -c user.email=a@example.invalid commit -qm a",
+            ])
+            .current_dir(lab.path("repository"))
+            .status();
+        assert!(status.unwrap().success());
+        lab
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn program(&self, path: &str, content: &str) {
+        self.write(path, content);
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// mutexlab, leader of its own process group as it is in a terminal.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mutexlab"));
+        let path = std::env::var("PATH").unwrap();
+        let programs = self.path("programs");
+        command
+            .args(arguments)
+            .current_dir(self.path("repository"))
+            .env("MUTEXLAB_CACHE", self.path("cache"))
+            .env("PATH", format!("{}:{path}", programs.display()))
+            .env("TMPDIR", self.path("tmp"))
+            .env(MARK, self.0.path())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its end, after which nothing may be left: its exit code, and what it said.
+    pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let child = self.command(arguments).spawn().unwrap();
+        self.end(child)
+    }
+
+    /// As [`Lab::run`], of one that was started before.
+    pub fn end(&self, child: Child) -> (Option<i32>, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = child.wait_with_output().unwrap();
+        self.nothing_is_left();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (status.code(), text(&stdout) + &text(&stderr))
+    }
+
+    /// How many guests had cells or tests to do.
+    pub fn guests(&self) -> usize {
+        self.lines("guests").len()
+    }
+
+    /// The cells or tests that were done, in order.
+    pub fn tally(&self) -> Vec<String> {
+        self.lines("tally")
+    }
+
+    fn lines(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The newest results.
+    pub fn results(&self) -> Results {
+        let path = ResultsFile::newest(&self.path("repository/results"), "trial").unwrap();
+        ResultsFile::open(&path).unwrap().into_results()
+    }
+
+    /// Fails if a run that is over has left a process, a lock or a temporary file.
+    fn nothing_is_left(&self) {
+        let deadline = Instant::now() + LEFTOVERS;
+        while !self.processes().is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let left = self.processes();
+        assert!(left.is_empty(), "processes are left: {left:?}");
+        let locks = self.locks();
+        assert!(!locks.is_empty(), "the run took no lock at all");
+        let held: Vec<_> = locks.iter().filter(|lock| !is_free(lock)).collect();
+        assert!(held.is_empty(), "locks are left: {held:?}");
+        let files: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().collect();
+        assert!(files.is_empty(), "temporary files are left: {files:?}");
+    }
+
+    /// Whether a lock is held now.
+    pub fn is_locked(&self) -> bool {
+        self.locks().iter().any(|lock| !is_free(lock))
+    }
+
+    /// All files in the cache that are for locking.
+    fn locks(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for directory in ["images", "sources", "locks"] {
+            let entries = fs::read_dir(self.path("cache").join(directory));
+            for entry in entries.into_iter().flatten() {
+                let path = entry.unwrap().path();
+                let is_lock = path.extension().is_some_and(|end| end == "lock");
+                if directory == "locks" || is_lock {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    /// The processes of runs here, whoever their parent or session is by now.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let mark = format!("{MARK}={}", self.0.path().display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // One that has gone meanwhile, a zombie, or somebody else's has none.
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment
+                .split(|&byte| byte == 0)
+                .any(|one| one == mark.as_bytes())
+            {
+                let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                found.push((pid, command));
+            }
+        }
+        found
+    }
+}
+
+/// Whether another process can have a lock, at once and alone.
+fn is_free(lock: &Path) -> bool {
+    let status = Command::new("flock")
+        .arg("--nonblock")
+        .arg(lock)
+        .arg("true")
+        .status();
+    status.unwrap().success()
+}
+
+/// Sends a signal as it comes in real life: from a terminal to all of a process group, else to its leader
+/// only, which has to take the others along.
+pub fn send(what: Signal, leader: &Child) {
+    let pid = Pid::from_raw(leader.id().cast_signed());
+    match what {
+        Signal::SIGINT | Signal::SIGHUP => signal::killpg(pid, what),
+        _ => signal::kill(pid, what),
+    }
+    .unwrap();
+}
+
+/// Waits until something is so.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < DEADLINE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
