@@ -35,6 +35,7 @@ pub mod mp_table;
 pub mod paths;
 pub mod plan;
 pub mod program;
+pub mod pty;
 pub mod qemu;
 pub mod report;
 pub mod reproduce;

@@ -25,6 +25,10 @@ mod request {
     nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, Winsize);
 }
 
+/// Ends what a program may have begun on a terminal that it cannot end any more: bracketed paste, a hidden
+/// cursor, the alternate screen (xterm's control sequences).
+pub const TIDY: &str = "\x1b[?2004l\x1b[?25h\x1b[?47l\r\n";
+
 /// A terminal with the settings that it had.
 pub struct Saved {
     terminal: File,
@@ -138,21 +142,24 @@ impl Drop for Raw<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::fcntl::OFlag;
-    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt, PtyMaster};
+    use crate::pty::Pty;
     use nix::sys::termios::LocalFlags;
 
-    fn terminal() -> (PtyMaster, Saved) {
-        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let saved = Saved::of(Path::new(&ptsname_r(&master).unwrap())).unwrap();
-        (master, saved)
+    const SIZE: Size = Size {
+        rows: 20,
+        columns: 70,
+    };
+
+    fn terminal() -> (Pty, Saved) {
+        let pty = Pty::new(SIZE).unwrap();
+        let saved = Saved::of(pty.path()).unwrap();
+        assert_eq!(saved.size().unwrap(), SIZE);
+        (pty, saved)
     }
 
     #[test]
     fn a_raw_terminal_is_put_right_when_it_is_let_go() {
-        let (_master, saved) = terminal();
+        let (_pty, saved) = terminal();
         let raw = saved.make_raw().unwrap();
         let now = tcgetattr(&saved.terminal).unwrap();
         assert!(!now.local_flags.contains(LocalFlags::ISIG));
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_a_raw_terminal_is_put_right_by_others() {
-        let (_master, saved) = terminal();
+        let (_pty, saved) = terminal();
         std::mem::forget(saved.make_raw().unwrap());
         saved.put_right().unwrap();
         assert_eq!(tcgetattr(&saved.terminal).unwrap(), saved.settings);

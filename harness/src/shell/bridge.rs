@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
 
@@ -103,7 +103,10 @@ impl Bridge {
     /// # Errors
     /// If something could not be written.
     pub fn finish(self) -> Result<Option<i32>> {
-        self.output.join().unwrap_or(Ok(None))
+        match self.output.join() {
+            Ok(code) => code,
+            Err(_) => bail!("the thread that writes output has panicked"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -22,13 +23,16 @@ use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::qemu::Accelerator;
-use crate::terminal::{Raw, Saved};
+use crate::terminal::{Raw, Saved, TIDY};
 use crate::verdict::Verdict;
 use crate::virtme::Virtme;
 use crate::{kmod, kvm, paths};
 
 /// Exit code if it is not the command's, but the guest's own end that is told: as env(1) has it.
 const GUEST_FAILED: i32 = 125;
+/// Where logs go, in the repository.
+const LOGS: &str = "results/logs";
+const CONSOLE: &str = "console.log";
 /// Variables of the environment that matter to programs on a terminal.
 const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 
@@ -88,6 +92,8 @@ struct Guest<'a> {
     /// Of its sockets.
     directory: PathBuf,
     console_log: PathBuf,
+    /// The same as people are told it: from the repository on.
+    shown_log: PathBuf,
 }
 
 /// What there is once the guest has let somebody in.
@@ -115,8 +121,10 @@ impl ShellCommand {
         };
         let parameters = parameter::by_name(&self.param, &there)?;
         let probe = kvm::probe(&kernel, &virtme, Cache::new()?.directory(), &interrupt)?;
-        let run = Timestamp::now().strftime("%Y%m%dT%H%M%SZ-shell");
-        let logs = repository.join("results/logs").join(run.to_string());
+        let run = Timestamp::now()
+            .strftime("%Y%m%dT%H%M%SZ-shell")
+            .to_string();
+        let logs = repository.join(LOGS).join(&run);
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let sockets = tempfile::Builder::new()
             .prefix("mutexlab-shell-")
@@ -133,7 +141,8 @@ impl ShellCommand {
             port: Port::new(sockets.path())?,
             debugger,
             directory: sockets.path().to_owned(),
-            console_log: logs.join("console.log"),
+            shown_log: Path::new(LOGS).join(&run).join(CONSOLE),
+            console_log: logs.join(CONSOLE),
             kernel,
         };
         self.visit(&guest, &virtme, &interrupt)
@@ -191,12 +200,16 @@ impl ShellCommand {
                 Ok(told) => code = told,
                 Err(error) => written = Err(error),
             }
+            if raw.is_some() && code.is_none() {
+                // It goes with its window.
+                let _ = io::stdout().write_all(TIDY.as_bytes());
+            }
             // What is told from here on goes to a terminal as it was.
             drop(raw);
         }
         // An output that broke is why there was an interrupt.
         written?;
-        Ok(conclude(&booted?, code, &guest.console_log))
+        Ok(conclude(&booted?, code, &guest.shown_log))
     }
 
     /// Lets somebody into the guest, which has the modules' sections at these addresses.
@@ -236,7 +249,7 @@ impl ShellCommand {
                     },
                     parameters: &guest.parameters,
                     debugger: &debugger,
-                    console_log: &guest.console_log,
+                    console_log: &guest.shown_log,
                 }
             );
         } else {

@@ -117,8 +117,8 @@ pub struct AskCommand {
     #[arg(long, value_name = "ADDRESS:PORT")]
     at: Option<SocketAddr>,
     /// What
-    #[arg(default_value = "hello")]
-    text: String,
+    #[arg(value_name = "WORD", default_value = "hello")]
+    text: Vec<String>,
 }
 
 impl AskCommand {
@@ -127,8 +127,9 @@ impl AskCommand {
     /// # Errors
     /// If nobody answers.
     pub fn run(&self) -> Result<()> {
+        let text = self.text.join(" ");
         ensure!(
-            self.text.len() < QUESTION_MAX,
+            text.len() < QUESTION_MAX,
             "a question has less than {QUESTION_MAX} bytes"
         );
         let family = if self.v6 { Family::V6 } else { Family::V4 };
@@ -136,9 +137,9 @@ impl AskCommand {
             .at
             .unwrap_or_else(|| ORIGINAL.socket(family, ORIGINAL_PORT));
         let asked = if self.udp {
-            ask_by_datagram(at, &self.text)
+            ask_by_datagram(at, &text)
         } else {
-            ask_by_stream(at, &self.text)
+            ask_by_stream(at, &text)
         };
         let answer = asked.with_context(|| format!("no answer from {at}"))?;
         print!("{answer}");

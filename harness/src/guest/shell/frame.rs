@@ -145,7 +145,8 @@ mod tests {
             }
             let mut rest = stream.as_slice();
             for frame in &frames {
-                prop_assert_eq!(Frame::read(&mut rest).unwrap().as_ref(), Some(frame));
+                let read = Frame::read(&mut rest).unwrap();
+                prop_assert_eq!(read.as_ref(), Some(frame));
             }
             prop_assert_eq!(Frame::read(&mut rest).unwrap(), None);
             // A frame that is cut short is none.

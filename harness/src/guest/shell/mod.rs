@@ -11,10 +11,12 @@ mod session;
 pub mod visit;
 
 use std::fs::{self, File, OpenOptions};
+use std::path::Path;
 
 use anyhow::{bail, Context, Result};
 
 use super::agent::tell;
+use super::fault;
 use super::kmod::LoadedModule;
 use super::layout::Layout;
 use super::memory_map;
@@ -27,6 +29,10 @@ const PORTS: &str = "/sys/class/virtio-ports";
 /// Lays out the namespaces with the module at work in the router, and lets somebody in.
 pub fn open(visit: &Visit) -> Result<()> {
     let port = open_port()?;
+    // Not every kernel has it.
+    if Path::new(fault::DEBUGFS).is_dir() {
+        fault::mount_debugfs()?;
+    }
     root::take_over()?;
     let layout = Layout::new()?;
     for namespace in [&layout.client, &layout.router, &layout.server] {
@@ -51,7 +57,7 @@ fn open_port() -> Result<File> {
         let port = port.with_context(|| format!("cannot list {PORTS}"))?;
         let name = port.path().join("name");
         if fs::read_to_string(&name).is_ok_and(|name| name.trim() == PORT) {
-            let path = std::path::Path::new("/dev").join(port.file_name());
+            let path = Path::new("/dev").join(port.file_name());
             return OpenOptions::new()
                 .read(true)
                 .write(true)

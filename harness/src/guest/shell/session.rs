@@ -3,11 +3,10 @@
 //! The command that somebody runs in the guest, on a terminal of its own or on pipes, and all that
 //! goes to it and comes from it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -15,17 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{bail, Context, Result};
-use nix::fcntl::OFlag;
-use nix::libc;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt, Winsize};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::unistd::setsid;
 
 use super::super::namespace::Namespace;
 use super::files::{PROGRAMS, SHELL_RC};
 use super::frame::Frame;
-use super::visit::{Size, Visit};
+use super::visit::Visit;
+use crate::pty::{self, Pty};
 
 /// The variable that says in which namespace a program is.
 pub const NAMESPACE_VARIABLE: &str = "MUTEXLAB_NAMESPACE";
@@ -41,15 +37,6 @@ const NOT_RUN: i32 = 126;
 const END_OF_INPUT: u8 = 4;
 /// How much is read at a time.
 const PIECE: usize = 1 << 14;
-
-/// Requests of ioctl_tty(2).
-mod request {
-    use nix::libc;
-    use nix::pty::Winsize;
-
-    nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
-    nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, Winsize);
-}
 
 /// The command line of a shell, for somebody at a terminal or to read commands from its input.
 pub fn shell(interactive: bool) -> Vec<String> {
@@ -103,8 +90,9 @@ pub fn run(visit: &Visit, port: File, namespace: &Namespace) -> Result<()> {
     let status = child.wait().context("cannot wait for the command")?;
     ended.write(1).context("cannot write to an eventfd")?;
     for pump in pumps {
-        // What a thread could not send, no other one can.
-        let sent = pump.join().unwrap_or_else(|_| Ok(()));
+        let Ok(sent) = pump.join() else {
+            bail!("a thread that sends output has panicked");
+        };
         sent.context("cannot write to the host")?;
     }
     let mut writer = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +134,11 @@ fn start(visit: &Visit, namespace: &Namespace) -> Result<(Child, Streams)> {
         .env("ENV", SHELL_RC)
         .env(NAMESPACE_VARIABLE, namespace.name());
     let terminal = match visit.terminal {
-        Some(size) => Some(on_terminal(&mut command, size)?),
+        Some(size) => {
+            let pty = Pty::new(size)?;
+            pty.attach(&mut command)?;
+            Some(pty.master)
+        }
         None => {
             command
                 .stdin(Stdio::piped())
@@ -178,45 +170,6 @@ fn start(visit: &Visit, namespace: &Namespace) -> Result<(Child, Streams)> {
         },
     };
     Ok((child, streams))
-}
-
-/// Has `command` be the first of a session on a new terminal; its other side.
-fn on_terminal(command: &mut Command, size: Size) -> Result<File> {
-    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
-        .context("cannot make a terminal")?;
-    grantpt(&master)
-        .and_then(|()| unlockpt(&master))
-        .context("cannot unlock the terminal")?;
-    let path = ptsname_r(&master).context("the terminal has no name")?;
-    let slave = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOCTTY)
-        .open(&path)
-        .with_context(|| format!("cannot open {path}"))?;
-    resize(&master, size).context("cannot set the terminal's size")?;
-    let copy = || slave.try_clone().context("cannot copy a descriptor");
-    command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
-    // SAFETY: Between fork and exec the child does nothing but two system calls.
-    unsafe {
-        command.pre_exec(|| {
-            setsid()?;
-            request::set_controlling_terminal(libc::STDIN_FILENO, 0)?;
-            Ok(())
-        });
-    }
-    Ok(OwnedFd::from(master).into())
-}
-
-fn resize(terminal: &impl AsRawFd, Size { rows, columns }: Size) -> nix::Result<()> {
-    let size = Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: The descriptor is open, and the kernel reads a whole `Winsize`.
-    unsafe { request::set_window_size(terminal.as_raw_fd(), &raw const size) }.map(drop)
 }
 
 /// Sends what comes `from` there to the host until it ends, or until `ended` is raised and nothing
@@ -258,7 +211,7 @@ fn listen(
     terminal: Option<File>,
     farewell: Sender<()>,
 ) -> Result<()> {
-    let mut take = move || -> io::Result<()> {
+    let mut take = move || -> Result<()> {
         while let Some(frame) = Frame::read(&mut port)? {
             match frame {
                 Frame::Input(bytes) => {
@@ -275,7 +228,7 @@ fn listen(
                 },
                 Frame::Size(size) => {
                     if let Some(terminal) = &terminal {
-                        resize(terminal, size)?;
+                        pty::resize(terminal, size)?;
                     }
                 }
                 Frame::Farewell => {
@@ -291,7 +244,7 @@ fn listen(
     thread::Builder::new()
         .spawn(move || {
             if let Err(error) = take() {
-                eprintln!("mutexlab shell: cannot read from the host: {error}");
+                eprintln!("mutexlab shell: cannot read from the host: {error:#}");
             }
         })
         .map(drop)
@@ -300,30 +253,13 @@ fn listen(
 
 #[cfg(test)]
 mod tests {
+    use nix::libc;
+
     use super::*;
 
     #[test]
     fn exit_codes_are_those_of_shells() {
         assert_eq!(code_of(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(code_of(ExitStatus::from_raw(libc::SIGTERM)), 128 + 15);
-    }
-
-    #[test]
-    fn a_terminal_has_its_size_and_is_the_command_s_own() {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", "stty size; tty; ps -o tty= -p $$"]);
-        let size = Size {
-            rows: 31,
-            columns: 97,
-        };
-        let mut terminal = on_terminal(&mut command, size).unwrap();
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        let mut text = Vec::new();
-        // EIO at the end.
-        let _ = terminal.read_to_end(&mut text);
-        assert!(child.wait().unwrap().success());
-        let text = String::from_utf8(text).unwrap();
-        assert!(text.starts_with("31 97\r\n/dev/pts/"), "{text}");
     }
 }
