@@ -50,8 +50,8 @@ const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
     mutexlab shell --cpus 4 < script.sh             Commands from a file\n  \
     mutexlab shell --gdb                            With a way in for gdb, which it tells\n  \
     mutexlab shell --gdb=1234 --wait                At port 1234, before the first instruction\n\n\
-Exit codes: the shell's or command's; 125 if the guest did not come up, went down by itself, or its kernel\n\
-complained and the command would have ended with 0; 2 if it could not be started, 130 if interrupted.")]
+Exit codes: the shell's or command's; 125 if the guest did not come up or went down by itself, or if its\n\
+kernel complained and the command ended with 0; 2 if it could not be started, 130 if interrupted.")]
 pub struct ShellCommand {
     /// The kernel: 7.3, or 7.3:debug [default: the catalog's]
     #[arg(value_name = "KERNEL")]
@@ -184,7 +184,7 @@ impl ShellCommand {
             console_log: &guest.console_log,
         };
         if let Some(debugger) = guest.debugger.as_ref().filter(|debugger| debugger.waits) {
-            eprintln!("waiting for {}", debugger.command(false));
+            eprintln!("waiting for {}", debugger.command());
         }
         let mut inside = None;
         let booted = boot.run(virtme, interrupt, &mut |event| {
@@ -222,7 +222,7 @@ impl ShellCommand {
         let mut debugger = Vec::new();
         if let Some(gdb) = &guest.debugger {
             let lines = gdb.write_script(modules)?;
-            debugger.push(gdb.command(true));
+            debugger.push(gdb.hint());
             debugger.extend(lines);
         }
         let Kernel {

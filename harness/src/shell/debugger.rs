@@ -108,17 +108,23 @@ impl Debugger {
         arguments
     }
 
-    /// The command that attaches; `with_modules`, once the script is written.
-    pub fn command(&self, with_modules: bool) -> String {
-        let mut text = format!(
+    /// The command that attaches, without the modules.
+    pub fn command(&self) -> String {
+        format!(
             "gdb -q {} -ex 'target remote {}'",
             self.vmlinux.display(),
             self.stub.target()
-        );
-        if with_modules {
-            let _ = write!(text, " -x {}", self.script.display());
+        )
+    }
+
+    /// What attaches, or what is to be said to the debugger that has, once the script is written.
+    pub fn hint(&self) -> String {
+        let script = self.script.display();
+        if self.waits {
+            format!("in gdb, for the modules: source {script}")
+        } else {
+            format!("{} -x {script}", self.command())
         }
-        text
     }
 
     /// Writes the script for modules whose sections are at these addresses; its lines.
@@ -194,9 +200,12 @@ mod tests {
         assert_eq!(written, format!("{}\n", lines[0]));
         assert_eq!(debugger.qemu_arguments(), ["-gdb", "tcp:127.0.0.1:1", "-S"]);
         let attach = "gdb -q /k/vmlinux -ex 'target remote 127.0.0.1:1'";
-        assert_eq!(debugger.command(false), attach);
-        assert!(debugger
-            .command(true)
-            .starts_with(&format!("{attach} -x /")));
+        assert_eq!(debugger.command(), attach);
+        assert!(debugger.hint().contains(": source /"));
+        let soon = Debugger {
+            waits: false,
+            ..debugger
+        };
+        assert!(soon.hint().starts_with(&format!("{attach} -x /")));
     }
 }
