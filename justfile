@@ -51,6 +51,10 @@ test *args: build
     cargo test --workspace
     {{mutexlab}} test "$@"
 
+# Look around in a guest with the module at work: `just shell 7.3:debug`, `just shell -- client ask`
+shell *args: build
+    {{mutexlab}} shell "$@"
+
 # Test and measure on every kernel, and tell what is the module's and what the kernel's
 matrix *args: build
     {{mutexlab}} matrix "$@"

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use duct::Handle;
 use nix::sys::signal::Signal;
 
+use crate::attended::Attended;
 use crate::console::{Report, Scanner};
 use crate::decode;
 use crate::guest::agent::GAVE_UP as AGENT_GAVE_UP;
@@ -68,6 +69,8 @@ impl Deadlines {
         silence: Duration::from_secs(120),
         total: Duration::from_secs(1200),
     };
+    /// As good as no deadline: 30 years, so that sums with it can be told.
+    pub const NEVER: Duration = Duration::from_secs(1_000_000_000);
     /// What a flow may take until it is established. It was seen to take a tenth of a millisecond.
     const FLOW: Duration = Duration::from_millis(3);
 
@@ -122,6 +125,17 @@ impl Deadlines {
         }
     }
 
+    /// The same for a guest that somebody looks around in: it may be silent, or stopped by a debugger,
+    /// for as long as they like.
+    #[must_use]
+    pub fn without_end(self) -> Self {
+        Self {
+            silence: Self::NEVER,
+            total: Self::NEVER,
+            ..self
+        }
+    }
+
     /// For a kernel with sanitizers and validators, several times as slow.
     pub const DEBUG: Self = Self {
         up: Duration::from_secs(240),
@@ -149,6 +163,8 @@ pub struct Boot<'a> {
     pub deadlines: Deadlines,
     /// The plugin that watches its instructions, if one does.
     pub lens: Option<&'a Lens>,
+    /// What is different if somebody sits in front of it.
+    pub attended: Option<&'a Attended>,
     /// Where the console goes.
     pub console_log: &'a Path,
 }
@@ -289,12 +305,14 @@ impl Guest {
         let (output, output_end) = pipe()?;
         let (console, console_end) = pipe()?;
         let harness = paths::this_program();
-        let mut command = vec![
-            "guard".into(),
-            "--remove".into(),
-            directory.path().into(),
-            "--".into(),
-        ];
+        let mut command = vec!["guard".into(), "--remove".into(), directory.path().into()];
+        if let Some(attended) = boot.attended {
+            command.extend(["--remove".into(), attended.directory.clone().into()]);
+            if let Some(terminal) = &attended.terminal {
+                command.extend(["--terminal".into(), terminal.into()]);
+            }
+        }
+        command.push("--".into());
         command.extend(virtme.command(boot, &root, table)?);
         // A home of its own keeps the user's configuration of virtme-ng out.
         let handle = duct::cmd(harness, command)
@@ -393,6 +411,7 @@ struct Watch {
     // What of the guest's doing is no cause of its own, but explains one.
     agent_ended: Option<String>,
     modules_for: Option<String>,
+    attended: bool,
     wrong_kernel: Option<String>,
     scanner: Scanner,
     log: File,
@@ -424,6 +443,7 @@ impl Watch {
             short_of_cpus: None,
             agent_ended: None,
             modules_for: boot.modules.map(|modules| modules.release.clone()),
+            attended: boot.attended.is_some(),
             wrong_kernel: None,
             scanner: Scanner::default(),
             log,
@@ -546,8 +566,10 @@ impl Watch {
             return Some(Ending::bad(Verdict::Boot, text.clone()));
         }
         // A kernel that has complained is no longer the one that was to be looked at: lockdep has
-        // switched itself off, memory may be corrupt. The rest of the order is not worth having.
-        if self.complained.is_some_and(|at| now > at + GRACE) {
+        // switched itself off, memory may be corrupt. The rest of the order is not worth having, unless
+        // somebody wants to see just that. After a panic there is nothing more to be seen.
+        let is_over = !self.attended || self.scanner.panic().is_some();
+        if is_over && self.complained.is_some_and(|at| now > at + GRACE) {
             return Some(self.complaint().unwrap_or_else(Ending::ok));
         }
         if let Some(at) = self.done {

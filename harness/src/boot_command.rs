@@ -90,6 +90,7 @@ impl BootCommand {
             modules: None,
             deadlines: Deadlines::PLAIN,
             lens: lens.as_ref(),
+            attended: None,
             console_log: &self.log,
         };
         let mut events = Vec::new();

@@ -14,6 +14,8 @@ use crate::doctor::DoctorCommand;
 use crate::golden::GoldenCommand;
 use crate::guard::GuardCommand;
 use crate::guest::command::AgentCommand;
+use crate::guest::shell::echo::AskCommand;
+use crate::guest::shell::namespaces::EnterCommand;
 use crate::guest::splice::SpliceCommand;
 use crate::image::command::ImageCommand;
 use crate::lens::command::LensCommand;
@@ -25,6 +27,7 @@ use crate::reproduce::ReproduceCommand;
 use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
 use crate::selfcheck::SelfcheckCommand;
+use crate::shell::ShellCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///
@@ -42,6 +45,7 @@ use crate::selfcheck::SelfcheckCommand;
         mutexlab lens               Where the instructions and cache lines of a packet go\n  \
         mutexlab matrix             Every kernel: is it right there, and what does it cost?\n  \
         mutexlab test               Run all tests that need a guest\n  \
+        mutexlab shell 7.3:debug    Look around in a guest with the module at work\n  \
         mutexlab image list         The kernels, and which are built\n  \
         mutexlab doctor             What this machine lacks, and how to mend it"
 )]
@@ -64,6 +68,7 @@ enum Command {
     Test(TestCommand),
     Reproduce(ReproduceCommand),
     Selfcheck(SelfcheckCommand),
+    Shell(ShellCommand),
     Boot(BootCommand),
     Image(ImageCommand),
     Doctor(DoctorCommand),
@@ -72,6 +77,10 @@ enum Command {
     Agent(AgentCommand),
     #[command(hide = true)]
     SpliceProxy(SpliceCommand),
+    #[command(hide = true)]
+    InNamespace(EnterCommand),
+    #[command(hide = true)]
+    Ask(AskCommand),
     #[command(hide = true)]
     Guard(GuardCommand),
 }
@@ -95,12 +104,15 @@ impl Cli {
             Command::Test(command) => command.run(),
             Command::Reproduce(command) => command.run(),
             Command::Selfcheck(command) => command.run(),
+            Command::Shell(command) => command.run(),
             Command::Boot(command) => command.run(),
             Command::Image(command) => command.run(&paths::repository()?),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
             Command::Agent(command) => command.run().map(|()| 0),
             Command::SpliceProxy(command) => command.run().map(|()| 0),
+            Command::InNamespace(command) => command.run().map(|()| 0),
+            Command::Ask(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }
     }
@@ -112,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    /// Their output is JSON, or for nobody.
-    const WITHOUT_JSON: [&str; 1] = ["schema"];
+    /// Their output is JSON already, or is none of theirs: a shell's is that of what runs in the guest.
+    const WITHOUT_JSON: [&str; 2] = ["schema", "shell"];
 
     fn lacking(command: &clap::Command, path: &str, found: &mut Vec<String>) {
         let visible = |command: &&clap::Command| !command.is_hide_set();

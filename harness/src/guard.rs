@@ -27,6 +27,8 @@ use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::{setsid, Pid};
 
+use crate::terminal::Saved;
+
 /// How long processes that were sent SIGKILL may take to go.
 const REAP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the guard sleeps between looks at its child.
@@ -35,9 +37,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// Run a command, and kill it with all its descendants when standard input ends.
 #[derive(Args, Debug)]
 pub struct GuardCommand {
-    /// Directory to remove when nothing runs any more.
+    /// Directory to remove when nothing runs any more; may be given several times.
     #[arg(long, value_name = "DIRECTORY")]
-    remove: Option<PathBuf>,
+    remove: Vec<PathBuf>,
+    /// Terminal to put right when nothing runs any more, if it is then still raw.
+    #[arg(long, value_name = "DEVICE")]
+    terminal: Option<PathBuf>,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -62,6 +67,7 @@ impl GuardCommand {
         let [program, arguments @ ..] = self.command.as_slice() else {
             bail!("no command given");
         };
+        let terminal = self.terminal.as_deref().map(Saved::of).transpose()?;
         let released = watch_standard_input();
         let child = Command::new(program)
             .args(arguments)
@@ -79,7 +85,11 @@ impl GuardCommand {
             }
         };
         kill_descendants()?;
-        if let Some(directory) = &self.remove {
+        if let Some(terminal) = terminal {
+            // It goes with its window.
+            let _ = terminal.put_right();
+        }
+        for directory in &self.remove {
             // The harness may have removed it already; then there is nothing to mend.
             let _ = fs::remove_dir_all(directory);
         }

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{Order, Subject, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
+use crate::guest::protocol::{
+    Order, Subject, Work, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
+};
+use crate::guest::shell::files;
 use crate::paths;
 use crate::program::{self, Program};
 
@@ -100,6 +103,12 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
     if let Some(modules) = modules {
         copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
         copy(&modules.probe, &inside(root, PROBE_MODULE_PATH))?;
+    }
+    if matches!(order.work, Work::Shell(_)) {
+        create_directory(&inside(root, files::PROGRAMS))?;
+        for file in files::ALL {
+            write(&inside(root, file.path), file.text.as_bytes(), file.mode)?;
+        }
     }
     let order = serde_json::to_vec(order).context("cannot write the order as JSON")?;
     write(&inside(root, ORDER_PATH), &order, 0o644)?;

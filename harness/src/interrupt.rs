@@ -32,6 +32,11 @@ impl Interrupt {
         Ok(Self(raised))
     }
 
+    /// Asks the program to end, as a signal does.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a signal has come.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -89,6 +89,7 @@ pub fn probe(
             total: 2 * DEADLINE,
         },
         lens: None,
+        attended: None,
         console_log: &file.with_extension("console.log"),
     };
     let ending = boot.run(virtme, interrupt, &mut |_| Ok(()))?.ending;

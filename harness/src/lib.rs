@@ -3,6 +3,7 @@
 //! Reproducible performance engineering for in-kernel networking: the host's program, and the
 //! agent that it runs in the guest.
 
+pub mod attended;
 pub mod back_to_back;
 pub mod bench;
 pub mod bisect;
@@ -36,6 +37,7 @@ mod parent;
 pub mod paths;
 pub mod plan;
 pub mod program;
+pub mod pty;
 pub mod qemu;
 pub mod report;
 pub mod reproduce;
@@ -45,9 +47,11 @@ pub mod schema;
 pub mod search;
 pub mod self_test;
 pub mod selfcheck;
+pub mod shell;
 pub mod subject;
 pub mod summary;
 pub mod table;
+pub mod terminal;
 pub mod traffic;
 pub mod verdict;
 pub mod virtme;

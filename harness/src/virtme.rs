@@ -81,6 +81,7 @@ impl Virtme {
             accelerator,
             order,
             lens,
+            attended,
             ..
         } = *boot;
         let plugin = lens.map(|lens| [lens.plugin.as_path(), &lens.settings]);
@@ -102,7 +103,9 @@ impl Virtme {
         add(&["--run", &kernel.to_string_lossy()]);
         add(&["--root", &root.to_string_lossy()]);
         add(&["--cpus", &cpus.to_string()]);
-        let memory = qemu::memory_mib(order.flows().max);
+        let memory = attended
+            .and_then(|attended| attended.memory_mib)
+            .unwrap_or_else(|| qemu::memory_mib(order.flows().max));
         add(&["--memory", &format!("{memory}M")]);
         // virtio-fs would want a daemon; its threads would be one more thing that differs.
         add(&["--force-9p", "--user", "root", "--verbose"]);
@@ -125,12 +128,19 @@ impl Virtme {
         {
             add(&["--append", argument]);
         }
+        for argument in attended.iter().flat_map(|attended| &attended.kernel) {
+            add(&["--append", argument]);
+        }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
         let mut qemu = accelerator.qemu_arguments();
         if let Some(lens) = lens {
             qemu += " ";
             qemu += &lens.qemu_arguments();
+        }
+        for argument in attended.iter().flat_map(|attended| &attended.qemu) {
+            qemu += " ";
+            qemu += argument;
         }
         let table = mp_table.map_or(String::new(), |file| {
             let (file, address) = (file.display(), mp_table::ADDRESS);

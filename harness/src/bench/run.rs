@@ -317,6 +317,7 @@ impl<'a> Run<'a> {
             modules: kernel.modules.as_ref(),
             deadlines: deadlines(kernel.debug, &order, planned.cpus, lens.is_some()),
             lens: lens.as_ref(),
+            attended: None,
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));

@@ -43,6 +43,7 @@ impl Steps {
             modules: kernel.modules.as_ref(),
             deadlines: Deadlines::PLAIN,
             lens: None,
+            attended: None,
             console_log,
         };
         let mut measured = None;

@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::protocol::{
     Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
-use super::{entropy, fault, measure, micro, placement, tests, tsc};
+use super::{entropy, fault, measure, micro, placement, shell, tests, tsc};
 
 /// What stands on the console before the reason why an order was not carried out.
 pub const GAVE_UP: &str = "mutexlab agent: ";
@@ -92,6 +92,7 @@ fn carry_out(path: &Path) -> Result<()> {
         }
         Work::Test(names) => test_all(&names)?,
         Work::Fault(fault) => fault::commit(fault)?,
+        Work::Shell(visit) => shell::open(&visit)?,
     }
     tell(&Event::Done)
 }
@@ -142,7 +143,8 @@ fn test_all(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn tell(event: &Event) -> Result<()> {
+/// Tells the host.
+pub(super) fn tell(event: &Event) -> Result<()> {
     let line = serde_json::to_string(event).context("cannot write an event as JSON")?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{EVENT_PREFIX}{line}")

@@ -79,7 +79,7 @@ fn read_areas(bytes: &[u8], map: &mut MemoryMap) -> Option<()> {
 }
 
 /// The sections of every module that is loaded. What is built in has none.
-fn modules() -> Result<BTreeMap<String, BTreeMap<String, u64>>> {
+pub fn modules() -> Result<BTreeMap<String, BTreeMap<String, u64>>> {
     let mut modules = BTreeMap::new();
     let entries = fs::read_dir(MODULES).with_context(|| format!("cannot list {MODULES}"))?;
     for entry in entries {

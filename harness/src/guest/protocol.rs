@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::patterns::Pattern;
+use super::shell::visit::Visit;
 use crate::back_to_back::{BackToBack, Found};
 use crate::histogram::Histogram;
 use crate::lens::memory_map::MemoryMap;
@@ -59,7 +60,7 @@ impl Order {
     /// Whether it measures or tests `subject`.
     pub fn needs(&self, subject: Subject) -> bool {
         match &self.work {
-            Work::Boot | Work::Micro | Work::Patterns(_) | Work::Fault(_) => false,
+            Work::Boot | Work::Micro | Work::Patterns(_) | Work::Fault(_) | Work::Shell(_) => false,
             Work::Measure { cells, .. } => cells.iter().any(|cell| cell.subject == subject),
             Work::Test(names) => names.iter().any(|name| name.contains(subject.name())),
         }
@@ -113,6 +114,8 @@ pub enum Work {
     Test(Vec<String>),
     /// Misbehave, to show that the host notices.
     Fault(Fault),
+    /// Have the module redirect, and let somebody look around.
+    Shell(Visit),
 }
 
 /// A way to go wrong on purpose.
@@ -248,6 +251,11 @@ pub enum Event {
         pattern: Pattern,
         /// What it took, in ticks of the time-stamp counter and a constant.
         ticks: u64,
+    },
+    /// The network is there with the module at work, and somebody may come in.
+    LaidOut {
+        /// The loaded modules: the addresses of the sections of each, by their names.
+        modules: BTreeMap<String, BTreeMap<String, u64>>,
     },
     /// A functional test begins.
     TestStarted {

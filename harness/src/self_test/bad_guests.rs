@@ -238,6 +238,7 @@ impl BadGuest {
             modules: modules.as_ref(),
             deadlines,
             lens: None,
+            attended: None,
             console_log: &console_log(bench, self.name),
         };
         let started = Instant::now();

@@ -97,6 +97,7 @@ fn attempt(
         modules: kernel.modules.as_ref(),
         deadlines: Deadlines::of(kernel.debug),
         lens: None,
+        attended: None,
         console_log: &log,
     };
     eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());

@@ -103,6 +103,7 @@ fn boot(bench: &Bench<'_>, kernel: &Kernel, lens: Option<&Lens>) -> Result<Resul
         modules: None,
         deadlines: Deadlines::of(kernel.debug),
         lens,
+        attended: None,
         console_log: &console_log(bench, lens.is_some()),
     };
     let mut all = Vec::new();

@@ -2,10 +2,10 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Four kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! Five kinds of checks: the agent's functional tests of the module, where any splat fails them;
 //! bad ends on purpose, where anything but the right verdict fails them; the self check, which
-//! must hold, and must not when the agent measures wrong; and the lens, which must see what arithmetic
-//! says.
+//! must hold, and must not when the agent measures wrong; the lens, which must see what arithmetic
+//! says; and `mutexlab shell`, before which somebody is made to sit.
 
 mod bad_bench;
 mod bad_ends;
@@ -17,8 +17,10 @@ mod ktap;
 mod lens;
 mod outcome;
 mod reports;
+mod shell;
 mod side_by_side;
 mod text;
+mod typist;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -42,6 +44,7 @@ use bad_ends::BadEnd;
 use instrument::Trial;
 use outcome::{Ended, Outcomes};
 use reports::Reports;
+use shell::ShellTest;
 use text::Text;
 
 /// What the tests of the instrument stand under, which choose their kernel themselves.
@@ -101,6 +104,7 @@ struct Selected {
     functional: Vec<GuestTest>,
     bad_ends: Vec<BadEnd>,
     lens: bool,
+    shell: Vec<ShellTest>,
     trials: Vec<Trial>,
 }
 
@@ -179,8 +183,11 @@ impl TestCommand {
         bad_ends.retain(|end| self.wants(end.name()));
         let mut trials = instrument::ALL.to_vec();
         trials.retain(|trial| self.wants(trial.name));
+        let mut shell = shell::ALL.to_vec();
+        shell.retain(|test| self.wants(test.name()));
         let lens = self.wants(lens::NAME);
-        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !lens {
+        let has_others = lens || !shell.is_empty();
+        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !has_others {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -190,6 +197,7 @@ impl TestCommand {
             functional,
             bad_ends,
             lens,
+            shell,
             trials,
         })
     }
@@ -256,7 +264,9 @@ impl Selected {
             (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
         let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
+        let shell = (self.shell.iter()).map(|test| by_name(test.name(), INSTRUMENT, false));
         (functional.chain(bad_ends).chain(lens))
+            .chain(shell)
             .chain(trials)
             .collect()
     }
@@ -276,6 +286,9 @@ impl Selected {
         }
         if self.lens {
             outcomes.plan(&label(first), lens::NAME);
+        }
+        for test in &self.shell {
+            outcomes.plan(INSTRUMENT, test.name());
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -309,6 +322,10 @@ impl Selected {
         }
         if self.lens {
             lens::run(bench, first, outcomes)?;
+        }
+        for test in &self.shell {
+            bench.interrupt.check()?;
+            test.run(outcomes)?;
         }
         for trial in &self.trials {
             bench.interrupt.check()?;

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What somebody is told who comes into a guest.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::Path;
+
+use crate::guest::layout::{
+    CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
+    UPSTREAM_PORT,
+};
+use crate::guest::protocol::Family;
+
+/// All of it.
+pub struct Banner<'a> {
+    /// The kernel's name in the catalog.
+    pub kernel: &'a str,
+    /// What `uname -r` says.
+    pub release: &'a str,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// How instructions are executed.
+    pub accelerator: &'a str,
+    /// The module's parameters that were given.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// How a debugger attaches, a line each; empty if none can.
+    pub debugger: &'a [String],
+    /// Where the kernel's messages go.
+    pub console_log: &'a Path,
+}
+
+impl Display for Banner<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            kernel,
+            release,
+            cpus,
+            accelerator,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "\nLinux {release} ({kernel}), {accelerator}, {cpus} CPU{}, mutex_proxy with {}\n",
+            if *cpus == 1 { "" } else { "s" },
+            self.parameters_text()
+        )?;
+        for (name, family) in [("IPv4", Family::V4), ("IPv6", Family::V6)] {
+            writeln!(
+                f,
+                "  {name}  client {} -- {} router {} -- {}, {} server",
+                CLIENT.address(family),
+                ROUTER_CLIENT_SIDE.address(family),
+                ROUTER_SERVER_SIDE.address(family),
+                UPSTREAM.address(family),
+                ORIGINAL.address(family),
+            )?;
+        }
+        writeln!(
+            f,
+            "\n  What goes to port {ORIGINAL_PORT} of {}, TCP or UDP, is redirected to port {UPSTREAM_PORT} of {}; with\n  \
+             IPv6 likewise. Both answer. This shell is in the router's namespace, in the host's files (read-only).\n",
+            ORIGINAL.address(Family::V4),
+            UPSTREAM.address(Family::V4),
+        )?;
+        for (command, about) in [
+            (
+                "client ask",
+                "a question to the original, and who answers; -u by UDP, -6 over IPv6",
+            ),
+            ("cat /proc/net/mutex_proxy/stats", "the module's counters"),
+            (
+                "client COMMAND",
+                "anything in a namespace; also router, server, or `ip netns exec`",
+            ),
+            (
+                "exit, or Ctrl-D",
+                "ends the guest; Ctrl-] three times, if that hangs",
+            ),
+        ] {
+            writeln!(f, "  {command:<33}{about}")?;
+        }
+        if !self.debugger.is_empty() {
+            writeln!(f)?;
+        }
+        for line in self.debugger {
+            writeln!(f, "  {line}")?;
+        }
+        writeln!(
+            f,
+            "\n  The kernel's messages: dmesg, and {}\n",
+            self.console_log.display()
+        )
+    }
+}
+
+impl Banner<'_> {
+    fn parameters_text(&self) -> String {
+        if self.parameters.is_empty() {
+            return "its defaults".to_owned();
+        }
+        let pairs = self.parameters.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_tells_what_is_there() {
+        let parameters = BTreeMap::from([("max_flows".to_owned(), "7".to_owned())]);
+        let banner = Banner {
+            kernel: "7.3:debug",
+            release: "7.3.4-x",
+            cpus: 1,
+            accelerator: "emulated",
+            parameters: &parameters,
+            debugger: &["gdb here".to_owned()],
+            console_log: Path::new("a/b.log"),
+        };
+        let text = banner.to_string();
+        for part in [
+            "Linux 7.3.4-x (7.3:debug), emulated, 1 CPU, mutex_proxy with max_flows=7\n",
+            "client 192.0.2.2 -- 192.0.2.1 router 198.51.100.1 -- 198.51.100.2, 198.51.100.3 server",
+            "port 7 of 198.51.100.3",
+            "  gdb here\n",
+            "a/b.log",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let plain = Banner {
+            parameters: &BTreeMap::new(),
+            debugger: &[],
+            ..banner
+        };
+        assert!(plain.to_string().contains("its defaults"));
+    }
+}
