@@ -32,6 +32,7 @@ pub mod matrix;
 pub mod merge;
 pub mod mp_table;
 pub mod paths;
+pub mod pipe;
 pub mod plan;
 pub mod program;
 pub mod qemu;
