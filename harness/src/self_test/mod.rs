@@ -15,6 +15,7 @@ mod instrument;
 mod junit;
 mod ktap;
 mod lens;
+mod lens_cells;
 mod outcome;
 mod reports;
 mod side_by_side;
@@ -101,6 +102,7 @@ struct Selected {
     functional: Vec<GuestTest>,
     bad_ends: Vec<BadEnd>,
     lens: bool,
+    lens_trials: Vec<lens_cells::Trial>,
     trials: Vec<Trial>,
 }
 
@@ -145,7 +147,7 @@ impl TestCommand {
             repository,
         };
         let mut outcomes = Outcomes::new(started, self.reports.clone());
-        let ran = selected.run(&bench, &kernels, &mut outcomes);
+        let ran = selected.run(&bench, &kernels, &self.tree, &mut outcomes);
         let told = outcomes.finish();
         ran?;
         told?;
@@ -173,7 +175,10 @@ impl TestCommand {
         let mut trials = instrument::ALL.to_vec();
         trials.retain(|trial| self.wants(trial.name));
         let lens = self.wants(lens::NAME);
-        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !lens {
+        let mut lens_trials = lens_cells::Trial::ALL.to_vec();
+        lens_trials.retain(|trial| self.wants(trial.name()));
+        let instrument = lens || !lens_trials.is_empty() || !trials.is_empty();
+        if functional.is_empty() && bad_ends.is_empty() && !instrument {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -183,6 +188,7 @@ impl TestCommand {
             functional,
             bad_ends,
             lens,
+            lens_trials,
             trials,
         })
     }
@@ -248,14 +254,23 @@ impl Selected {
         let bad_ends =
             (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
         let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
+        let lens_trials = self.lens_trials.iter();
+        let lens_trials = lens_trials.map(|trial| by_name(trial.name(), INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
         (functional.chain(bad_ends).chain(lens))
+            .chain(lens_trials)
             .chain(trials)
             .collect()
     }
 
     /// Runs all of them.
-    fn run(&self, bench: &Bench<'_>, kernels: &[Kernel], outcomes: &mut Outcomes) -> Result<()> {
+    fn run(
+        &self,
+        bench: &Bench<'_>,
+        kernels: &[Kernel],
+        trees: &[NamedTree],
+        outcomes: &mut Outcomes,
+    ) -> Result<()> {
         let mut plainest: Vec<&Kernel> = kernels.iter().collect();
         plainest.sort_by_key(|kernel| kernel.debug);
         let Some(first) = plainest.first() else {
@@ -269,6 +284,9 @@ impl Selected {
         }
         if self.lens {
             outcomes.plan(&label(first), lens::NAME);
+        }
+        for trial in &self.lens_trials {
+            outcomes.plan(INSTRUMENT, trial.name());
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -302,6 +320,16 @@ impl Selected {
         }
         if self.lens {
             lens::run(bench, first, outcomes)?;
+        }
+        if !self.lens_trials.is_empty() {
+            // What cells are measured with.
+            let kernel = match first.debug {
+                true => &Kernel::prepare(&first.name, Flavour::Plain, trees, &bench.repository)?,
+                false => first,
+            };
+            for trial in &self.lens_trials {
+                trial.run(bench, kernel, outcomes)?;
+            }
         }
         for trial in &self.trials {
             bench.interrupt.check()?;
