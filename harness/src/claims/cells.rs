@@ -154,7 +154,9 @@ pub mod tests {
 
     use super::*;
     use crate::results::metrics::{Better, Kind, Metric, Unit, HOOK_MEAN};
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way};
+    use crate::traffic::{
+        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    };
     use crate::verdict::Verdict;
 
     /// A cell of the module with these parameters and metrics.
@@ -175,6 +177,7 @@ pub mod tests {
                 payload: Payload::Bytes(payload),
                 flows: 1,
                 spread: None,
+                steering: Steering::Symmetric,
                 load: Load::Closed {
                     round_trips: 10,
                     burst: 1,
