@@ -80,6 +80,16 @@ impl<'a> Cells<'a> {
             })
     }
 
+    /// A cell of no subject at all on so many CPUs, in whatever traffic: what the probe itself takes.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn empty(self, cpus: u32) -> Result<&'a CellRecord> {
+        let mut cells = self.0.iter();
+        let cell = cells.find(|cell| cell.subject == Subject::None && cell.cpus == cpus);
+        cell.with_context(|| format!("nothing was measured without a subject on {cpus} CPUs"))
+    }
+
     /// `metric` with `off` and with `on`, in every traffic.
     ///
     /// # Errors

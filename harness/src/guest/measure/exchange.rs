@@ -2,6 +2,7 @@
 
 //! One exchange of packets, of all that a cell's traffic has.
 
+use std::num::NonZeroU32;
 use std::thread;
 
 use anyhow::{anyhow, Result};
@@ -153,7 +154,9 @@ fn in_closed_loop(
     delivery: &mut Delivery,
 ) -> Result<Exchanged, Stop> {
     treatment.prepare();
-    let rehearsal = measured.clone().take(REHEARSAL as usize);
+    // As many on each CPU: the lens begins with empty caches.
+    let cpus = traffic.spread.map_or(1, NonZeroU32::get);
+    let rehearsal = measured.clone().take((REHEARSAL * cpus) as usize);
     let Rig { probe, pace, .. } = rig;
     closed_loop.paced_round_trips(*pace, rehearsal, delivery, &mut |_| {})?;
     closed_loop.misbehave(treatment.mischief);
