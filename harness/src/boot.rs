@@ -22,6 +22,7 @@ use crate::guest_root::{self, ModuleFiles, AGENT_ENDED};
 use crate::interrupt::Interrupt;
 use crate::mp_table;
 use crate::paths;
+use crate::pipe;
 use crate::qemu::{self, Accelerator, Lens};
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
@@ -300,7 +301,7 @@ impl Guest {
             None
         };
 
-        let pipe = || std::io::pipe().context("cannot create a pipe");
+        let pipe = || pipe::roomy().context("cannot create a pipe");
         let (leash_end, leash) = pipe()?;
         let (output, output_end) = pipe()?;
         let (console, console_end) = pipe()?;
@@ -422,6 +423,8 @@ struct Watch {
 impl Watch {
     /// How many of the console's last lines a reason quotes.
     const QUOTED: usize = 3;
+    /// How many characters of an event it quotes.
+    const QUOTED_OF_EVENT: usize = 200;
 
     fn new(boot: &Boot<'_>, now: Instant) -> Result<Self> {
         let log_path = boot.console_log.to_owned();
@@ -493,7 +496,11 @@ impl Watch {
                 Ok(Some(event))
             }
             Err(error) => {
-                self.misunderstood = Some(format!("unreadable event ({error}): {event}"));
+                let start: String = event.chars().take(Self::QUOTED_OF_EVENT).collect();
+                self.misunderstood = Some(format!(
+                    "unreadable event ({error}), of {} bytes: {start}",
+                    event.len()
+                ));
                 Ok(None)
             }
         }

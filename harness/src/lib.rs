@@ -35,6 +35,7 @@ pub mod merge;
 pub mod mp_table;
 mod parent;
 pub mod paths;
+pub mod pipe;
 pub mod plan;
 pub mod program;
 pub mod pty;

@@ -158,6 +158,8 @@ fn check_conditions(runs: &[(String, Results)]) -> Result<()> {
         differ("scenario", first.scenario == run.scenario);
         differ("mode", first.mode == run.mode);
         differ("filter", first.filter == run.filter);
+        // Of one scenario: a run may have asked for the lens itself.
+        differ("the lens, or its caches", first.lens == run.lens);
         let mut closure = run.closure.clone();
         if run.mode == Mode::Virtual {
             closure.host = first.closure.host.clone();

@@ -104,7 +104,7 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{Load, Payload, Popularity};
+    use crate::traffic::{Load, Payload, Popularity, Steering};
 
     const TRAFFIC: Traffic = Traffic {
         ends: Ends::Stack,
@@ -114,6 +114,7 @@ mod tests {
         payload: Payload::Bytes(64),
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Bulk { bytes: 1 },
         warm_up: 0,

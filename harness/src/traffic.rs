@@ -2,18 +2,20 @@
 
 //! What packets a cell has: the data that scenario, plan, agent and results share.
 
-use std::fmt::{self, Write};
+mod payload;
+mod steering;
+
+use std::fmt::Write;
 use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
-use serde::de::{IntoDeserializer, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-
-/// The most that fits a packet of 1500 bytes with the longest headers, IPv6 and TCP with options.
-pub const MAX_PAYLOAD: u16 = 1500 - 40 - 60;
+use serde::{Deserialize, Serialize};
 
 use crate::back_to_back::BackToBack;
 use crate::search::Goal;
+
+pub use payload::{Mix, Payload, MAX_PAYLOAD};
+pub use steering::Steering;
 
 /// Where the client is.
 #[derive(
@@ -73,27 +75,6 @@ pub enum Ends {
     Wire,
     /// The kernel's sockets, as for any program; a proxy in user space understands no others.
     Stack,
-}
-
-/// Payload of the transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Payload {
-    /// So many bytes in each packet, at least 16: flow, sequence number and seed.
-    Bytes(#[schemars(range(min = 16, max = 1400))] u16),
-    /// Packets of several sizes.
-    Mix(Mix),
-}
-
-/// A mix of sizes.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mix {
-    /// Frames of 64, 570 and 1518 bytes, 7 to 4 to 1: the simple IMIX that RFC 6985 gives as an
-    /// example of its notation.
-    Imix,
 }
 
 /// How often each of several flows has a packet.
@@ -199,11 +180,14 @@ pub struct Traffic {
     /// Flows, all established before anything is measured; each packet is of one of them.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub flows: u32,
-    /// Over how many CPUs of the guest flows are spread, as many on each: packets of flow *f* are sent,
-    /// forwarded and answered on CPU *f* modulo this, and round trips go round the CPUs in turn. Left
+    /// Over how many CPUs of the guest flows are spread, as many on each: packets of flow *f* are sent
+    /// and forwarded on CPU *f* modulo this, and round trips go round the CPUs in turn. Left
     /// out, CPU 0 does all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<NonZeroU32>,
+    /// Whether answers are handled on that CPU, too.
+    #[serde(default, skip_serializing_if = "Steering::is_usual")]
+    pub steering: Steering,
     /// Of which one.
     pub popularity: Popularity,
     /// When packets are sent.
@@ -238,48 +222,6 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-        }
-    }
-}
-
-// By hand, so that an error says more than that it is neither.
-impl<'de> Deserialize<'de> for Payload {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PayloadVisitor;
-
-        impl Visitor<'_> for PayloadVisitor {
-            type Value = Payload;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a number of bytes, or \"imix\"")
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<Payload, E> {
-                u16::try_from(bytes)
-                    .map(Payload::Bytes)
-                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(bytes), &self))
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<Payload, E> {
-                u16::try_from(bytes)
-                    .map(Payload::Bytes)
-                    .map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Payload, E> {
-                Mix::deserialize(name.into_deserializer()).map(Payload::Mix)
-            }
-        }
-
-        deserializer.deserialize_any(PayloadVisitor)
-    }
-}
-
-impl fmt::Display for Payload {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => bytes.fmt(formatter),
-            Self::Mix(Mix::Imix) => formatter.write_str("imix"),
         }
     }
 }
@@ -351,6 +293,9 @@ impl Traffic {
             None if self.flows == 1 => {}
             None => parts.push(format!("{}flows", self.flows)),
         }
+        if self.steering == Steering::Asymmetric {
+            parts.push("asymmetric".to_owned());
+        }
         if self.popularity == Popularity::Zipf {
             parts.push("zipf".to_owned());
         }
@@ -387,6 +332,7 @@ mod tests {
         payload: Payload::Bytes(64),
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 1,
@@ -450,13 +396,21 @@ mod tests {
         assert_eq!((alone.flows, alone.spread), (3, Some(one)));
         assert_eq!(alone.name(), traffic.name());
         assert_eq!(alone.on_cpus(four), traffic);
+        let asymmetric = Traffic {
+            steering: Steering::Asymmetric,
+            ..traffic
+        };
+        assert_eq!(asymmetric.name(), "forward-v4-udp-64-3percpu-asymmetric");
         assert_eq!(USUAL.on_cpus(four), USUAL);
     }
 
     #[test]
     fn traffic_that_is_not_spread_is_written_as_ever() {
         let text = serde_json::to_string(&USUAL).unwrap();
-        assert!(!text.contains("spread"), "{text}");
+        assert!(
+            !text.contains("spread") && !text.contains("steering"),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Traffic>(&text).unwrap(), USUAL);
     }
 
@@ -475,26 +429,5 @@ mod tests {
         assert_eq!(open(1_000, 1_001, 0).churned(), 0);
         assert_eq!(open(1_000, 1_001, 100).churned(), 100);
         assert_eq!(open(1_000, 1_000, 100).flows_in_all(), 109);
-    }
-
-    #[test]
-    fn payloads_are_numbers_or_words() {
-        let payloads: Vec<Payload> = serde_json::from_str("[64, \"imix\"]").unwrap();
-        assert_eq!(payloads, [Payload::Bytes(64), Payload::Mix(Mix::Imix)]);
-        assert_eq!(serde_json::to_string(&payloads).unwrap(), "[64,\"imix\"]");
-        for (bad, part) in [
-            (
-                "-1",
-                "invalid value: integer `-1`, expected a number of bytes",
-            ),
-            ("65536", "expected a number of bytes, or \"imix\""),
-            ("\"imx\"", "unknown variant `imx`"),
-            ("true", "invalid type: boolean"),
-        ] {
-            let error = serde_json::from_str::<Payload>(bad)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(part), "{error}");
-        }
     }
 }

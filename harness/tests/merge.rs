@@ -7,6 +7,7 @@ mod sample;
 use std::fs;
 use std::path::Path;
 
+use mutexlab::lens::machine::{Machine, Shape};
 use mutexlab::merge::merge;
 use mutexlab::plan::{Plan, Shard};
 use mutexlab::results::file::ResultsFile;
@@ -110,6 +111,30 @@ fn other_conditions_are_refused_line_by_line() {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert_eq!(error.lines().count(), 4, "{error}");
+}
+
+#[test]
+fn other_caches_of_the_lens_are_refused() {
+    let machine = Machine::default();
+    let larger = Machine {
+        l2: Shape {
+            kib: 2 * machine.l2.kib,
+            ..machine.l2
+        },
+        ..machine
+    };
+    let with = |first, second| {
+        let mut runs = shards(2);
+        runs[0].1.lens = first;
+        runs[1].1.lens = second;
+        merge(runs).map_err(|error| error.to_string())
+    };
+    assert_eq!(with(Some(larger), Some(larger)).unwrap().lens, Some(larger));
+    for (first, second) in [(Some(machine), Some(larger)), (Some(machine), None)] {
+        let error = with(first, second).unwrap_err();
+        assert!(error.contains("the lens, or its caches"), "{error}");
+        assert_eq!(error.lines().count(), 2, "{error}");
+    }
 }
 
 #[test]

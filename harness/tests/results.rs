@@ -11,7 +11,7 @@ use jsonschema::Validator;
 use mutexlab::console::{Kind, Report};
 use mutexlab::guest::protocol::{
     Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost, Payload,
-    Popularity, Protocol, Subject, Traffic, Way,
+    Popularity, Protocol, Steering, Subject, Traffic, Way,
 };
 use mutexlab::histogram::Histogram;
 use mutexlab::results::closure::Closure;
@@ -96,6 +96,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         payload: Payload::Bytes(64),
         flows: 2_000,
         spread: None,
+        steering: Steering::Symmetric,
         load: Load::Closed {
             round_trips: 3,
             burst: 1,

@@ -30,6 +30,8 @@ mod monitor;
 mod redirect;
 mod registry;
 mod rule_set;
+#[cfg(shared_counter)]
+mod shared_counter;
 mod way;
 
 sys::version::kernel_module! {

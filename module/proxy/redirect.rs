@@ -257,6 +257,8 @@ fn redirect<
     packet.skb.untrack();
     flow.count(side, length, time::jiffies());
     instance.count_packet::<SWITCHED>(side, length);
+    #[cfg(shared_counter)]
+    crate::shared_counter::count();
     Ok(match onward {
         Onward::AsItIs => Verdict::Accept,
         Onward::Along(way) if LOCAL => way.take_out(packet),

@@ -80,6 +80,16 @@ impl<'a> Cells<'a> {
             })
     }
 
+    /// A cell of no subject at all on so many CPUs, in whatever traffic: what the probe itself takes.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn empty(self, cpus: u32) -> Result<&'a CellRecord> {
+        let mut cells = self.0.iter();
+        let cell = cells.find(|cell| cell.subject == Subject::None && cell.cpus == cpus);
+        cell.with_context(|| format!("nothing was measured without a subject on {cpus} CPUs"))
+    }
+
     /// `metric` with `off` and with `on`, in every traffic.
     ///
     /// # Errors
@@ -154,7 +164,9 @@ pub mod tests {
 
     use super::*;
     use crate::results::metrics::{Better, Kind, Metric, Unit, HOOK_MEAN};
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way};
+    use crate::traffic::{
+        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    };
     use crate::verdict::Verdict;
 
     /// A cell of the module with these parameters and metrics.
@@ -175,6 +187,7 @@ pub mod tests {
                 payload: Payload::Bytes(payload),
                 flows: 1,
                 spread: None,
+                steering: Steering::Symmetric,
                 load: Load::Closed {
                     round_trips: 10,
                     burst: 1,

@@ -154,7 +154,9 @@ impl Format {
 
 fn fields(label: String, evidence: &Evidence, wanted: Gain) -> [Field; 4] {
     let gain = match evidence.unit {
-        Unit::Instructions | Unit::InstructionsPerPacket => wanted.range(evidence.gains(wanted)),
+        Unit::Instructions | Unit::InstructionsPerPacket | Unit::CyclesPerPacket => {
+            wanted.range(evidence.gains(wanted))
+        }
         Unit::PerPacket => String::new(),
     };
     [

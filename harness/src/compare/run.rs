@@ -189,7 +189,7 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
 
     /// A metric of one boot.
     #[derive(Clone, Debug)]
@@ -266,6 +266,7 @@ pub(crate) mod tests {
                     payload: Payload::Bytes(64),
                     flows: 1,
                     spread: None,
+                    steering: Steering::Symmetric,
                     popularity: Popularity::Uniform,
                     load: Load::Closed {
                         round_trips: 10,

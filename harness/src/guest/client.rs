@@ -138,7 +138,9 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+    use crate::guest::protocol::{
+        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
 
     const TRAFFIC: Traffic = Traffic {
         way: Way::Forward,
@@ -147,6 +149,7 @@ mod tests {
         payload: Payload::Bytes(32),
         flows: 2,
         spread: None,
+        steering: Steering::Symmetric,
         load: Load::Closed {
             round_trips: 1,
             burst: 1,

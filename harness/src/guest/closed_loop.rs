@@ -59,7 +59,7 @@ impl ClosedLoop {
                 Ends::Wire => Box::new(Responder::new(layout, traffic, flows, arrival.target)?),
                 Ends::Stack => Box::new(StackServer::new(layout, traffic, flows, arrival)?),
             },
-            placement: Placement::new(flows.spread()),
+            placement: Placement::new(flows.homes()),
             burst: traffic.load.burst(),
         })
     }
@@ -73,7 +73,7 @@ impl ClosedLoop {
     /// than there is room for. Between two ticks of the kernel's clock where it goes to another CPU.
     pub fn open(&mut self, flows: Range<u32>, delivery: &mut Delivery) -> Result<(), Stop> {
         for flow in flows {
-            if self.placement.go_to(flow)? {
+            if self.placement.go_there(flow)? {
                 Pace::BetweenTicks.wait()?;
             }
             self.client.open(flow, delivery)?;
@@ -88,11 +88,11 @@ impl ClosedLoop {
             Protocol::Tcp => Served::Opened,
         };
         for flow in flows.clone() {
-            self.placement.go_to(flow)?;
+            self.placement.go_back(flow)?;
             self.server.serve_until(flow, first, delivery)?;
         }
         for flow in flows.clone() {
-            self.placement.go_to(flow)?;
+            self.placement.go_there(flow)?;
             self.client.establish(flow, delivery)?;
         }
         if self.protocol == Protocol::Tcp {
@@ -127,10 +127,13 @@ impl ClosedLoop {
         delivery: &mut Delivery,
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
+        if self.placement.homes().are_apart() {
+            return self.paced_ways(pace, flows, delivery, each);
+        }
         marks::pause();
         for flow in flows {
             // Before, so that the migration's last work is done when the packet is sent.
-            self.placement.go_to(flow)?;
+            self.placement.go_there(flow)?;
             pace.wait()?;
             marks::resume();
             let start = tsc::now();
@@ -143,11 +146,40 @@ impl ClosedLoop {
         Ok(())
     }
 
-    fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
-        self.placement.go_to(flow)?;
-        self.client.send(flow, delivery)?;
+    /// The same where answers are of other CPUs: the way there and the way back have a time of their own each,
+    /// and going from one CPU to the other is no part of either.
+    fn paced_ways(
+        &mut self,
+        pace: Pace,
+        flows: impl IntoIterator<Item = u32>,
+        delivery: &mut Delivery,
+        each: &mut dyn FnMut(u64),
+    ) -> Result<(), Stop> {
+        marks::pause();
+        for flow in flows {
+            self.placement.go_there(flow)?;
+            let there = paced(pace, || self.there(flow, delivery))?;
+            self.placement.go_back(flow)?;
+            let back = paced(pace, || self.back(flow, delivery))?;
+            each(there + back);
+        }
+        Ok(())
+    }
+
+    fn there(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.client.send(flow, delivery)
+    }
+
+    fn back(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         self.server.serve_until(flow, Served::Answered, delivery)?;
         self.client.receive(flow, delivery)
+    }
+
+    fn round_trip(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
+        self.placement.go_there(flow)?;
+        self.there(flow, delivery)?;
+        self.placement.go_back(flow)?;
+        self.back(flow, delivery)
     }
 
     fn burst(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
@@ -188,4 +220,15 @@ impl ClosedLoop {
     pub fn packets(&self) -> u64 {
         self.server.packets()
     }
+}
+
+/// What `send` takes at the next time of `pace`, in ticks. The lens counts that and no more.
+fn paced(pace: Pace, send: impl FnOnce() -> Result<(), Stop>) -> Result<u64, Stop> {
+    pace.wait()?;
+    marks::resume();
+    let start = tsc::now();
+    let result = send();
+    let took = tsc::now() - start;
+    marks::pause();
+    result.map(|()| took)
 }

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use super::layout::{
     Host, CLIENT, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
 };
+use super::placement::Homes;
 use super::popularity::Picks;
 use super::protocol::{Ends, Family, Popularity, Traffic, Way};
 
@@ -33,7 +34,7 @@ pub struct Flows {
     family: Family,
     clients: Clients,
     count: u32,
-    spread: Option<NonZeroU32>,
+    homes: Homes,
     popularity: Popularity,
 }
 
@@ -57,7 +58,7 @@ impl Flows {
                 Clients::Crowd(0)
             },
             count: traffic.flows,
-            spread: traffic.spread,
+            homes: Homes::of(traffic),
             popularity: traffic.popularity,
         }
     }
@@ -76,7 +77,7 @@ impl Flows {
             family: traffic.family,
             clients: Clients::One(host(traffic), UNMEASURED_PORT),
             count: 1,
-            spread: None,
+            homes: Homes::ONE,
             popularity: Popularity::Uniform,
         }
     }
@@ -95,7 +96,7 @@ impl Flows {
                 .flows
                 .max(traffic.spread.map_or(0, NonZeroU32::get) * FURTHER_PER_CPU)
                 .clamp(*FURTHER.start(), *FURTHER.end()),
-            spread: traffic.spread,
+            homes: Homes::of(traffic),
             popularity: Popularity::Uniform,
         }
     }
@@ -154,15 +155,15 @@ impl Flows {
         }
     }
 
-    /// Over how many CPUs they are spread, if they are.
-    pub const fn spread(&self) -> Option<NonZeroU32> {
-        self.spread
+    /// The CPUs that their packets are for.
+    pub const fn homes(&self) -> Homes {
+        self.homes
     }
 
     /// Flows as packets are of them, for ever, and always in the same order; those of the CPUs in turn,
     /// if they are spread.
     pub fn picks(&self) -> impl Iterator<Item = u32> + Clone {
-        let cpus = self.spread.map_or(1, NonZeroU32::get);
+        let cpus = self.homes.spread().map_or(1, NonZeroU32::get);
         let among_a_cpus = Picks::new(self.popularity, self.count.div_ceil(cpus));
         (0..cpus)
             .cycle()
@@ -172,7 +173,7 @@ impl Flows {
 
     /// All of them, a CPU's one after another.
     pub fn by_cpu(&self) -> impl Iterator<Item = u32> {
-        let (cpus, count) = (self.spread.map_or(1, NonZeroU32::get), self.count);
+        let (cpus, count) = (self.homes.spread().map_or(1, NonZeroU32::get), self.count);
         (0..cpus).flat_map(move |cpu| (cpu..count).step_by(cpus as usize))
     }
 }
@@ -197,7 +198,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::{Load, Payload, Protocol};
+    use crate::guest::protocol::{Load, Payload, Protocol, Steering};
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -208,6 +209,7 @@ mod tests {
             payload: Payload::Bytes(64),
             flows,
             spread: None,
+            steering: Steering::Symmetric,
             load: Load::Closed {
                 round_trips: 1,
                 burst: 1,
@@ -292,6 +294,7 @@ mod tests {
             let traffic = Traffic {
                 flows: per_cpu * 4,
                 spread: Some(cpus),
+                steering: Steering::Symmetric,
                 ..traffic(Way::Forward, Family::V4, 1)
             };
             let flows = Flows::measured(&traffic);

@@ -27,8 +27,8 @@ use super::open_loop;
 use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
-    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Subject, Traffic,
-    Way,
+    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
+    Traffic, Way,
 };
 use super::proxy;
 use super::subject::{self, Installed};
@@ -212,6 +212,7 @@ fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     let traffic = Traffic {
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         load: Load::Closed {
             round_trips: CALIBRATION,
             burst: traffic.load.burst(),

@@ -19,7 +19,9 @@ use crate::lens::memory_map::MemoryMap;
 use crate::scenario::Mode;
 use crate::search::Searched;
 pub use crate::subject::Subject;
-pub use crate::traffic::{Ends, Family, Load, Mix, Payload, Popularity, Protocol, Traffic, Way};
+pub use crate::traffic::{
+    Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic, Way,
+};
 
 /// Raised when an old agent could not understand a new host or the reverse.
 pub const VERSION: u32 = 3;

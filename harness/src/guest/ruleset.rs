@@ -118,7 +118,7 @@ fn family_name(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Way};
+    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Steering, Way};
 
     fn traffic(ends: Ends, family: Family, protocol: Protocol) -> Traffic {
         Traffic {
@@ -129,6 +129,7 @@ mod tests {
             payload: Payload::Bytes(64),
             flows: 1,
             spread: None,
+            steering: Steering::Symmetric,
             popularity: Popularity::Uniform,
             load: Load::Closed {
                 round_trips: 1,

@@ -6,9 +6,9 @@ use std::fs;
 
 use anyhow::{bail, Context, Result};
 
-/// How many links a packet and its answer pass: client, router and server, there and back. At the end
-/// of each it is received.
-const LINKS: u64 = 4;
+/// How many links a packet passes: from the client to the router, and from there to the server, or back. At
+/// the end of each it is received.
+const LINKS: u64 = 2;
 
 /// Packets that each CPU has received, in the order of their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,24 +25,24 @@ impl Received {
         parse(&text).with_context(|| format!("{path} is not understood: {text:?}"))
     }
 
-    /// Those since `before`, which came of so many round trips on each CPU.
+    /// Those since `before`, when so many packets went their way on each CPU.
     ///
     /// # Errors
-    /// If a CPU received fewer than its round trips take: another one did it for it.
-    pub fn since(&self, before: &Self, round_trips: &[u64]) -> Result<Vec<u64>> {
+    /// If a CPU received fewer than that takes: another one did it for it.
+    pub fn since(&self, before: &Self, packets: &[u64]) -> Result<Vec<u64>> {
         let received: Vec<u64> = self
             .0
             .iter()
             .zip(&before.0)
             .map(|(now, before)| now.wrapping_sub(*before))
             .collect();
-        for (cpu, &round_trips) in round_trips.iter().enumerate() {
+        for (cpu, &packets) in packets.iter().enumerate() {
             let count = received.get(cpu).copied().unwrap_or(0);
-            if count < LINKS * round_trips {
+            if count < LINKS * packets {
                 bail!(
-                    "CPU {cpu} received {count} packets of the {} that {round_trips} round trips on it \
-                     take: something hands them to other CPUs, which received {received:?}",
-                    LINKS * round_trips
+                    "CPU {cpu} received {count} times, and not {} times as {packets} packets on it take: \
+                     something hands them to other CPUs, which received {received:?}",
+                    LINKS * packets
                 );
             }
         }
@@ -88,9 +88,9 @@ mod tests {
     fn packets_on_another_cpu_are_noticed() {
         let before = Received(vec![10, 20]);
         let after = Received(vec![18, 29]);
-        // One more than those of two round trips: of somebody else's.
-        assert_eq!(after.since(&before, &[2, 2]).unwrap(), [8, 9]);
-        for misplaced in [&[3, 1][..], &[0, 3], &[2, 2, 1]] {
+        // One more than those of four packets: of somebody else's.
+        assert_eq!(after.since(&before, &[4, 4]).unwrap(), [8, 9]);
+        for misplaced in [&[5, 3][..], &[0, 5], &[4, 4, 1]] {
             assert!(after.since(&before, misplaced).is_err(), "{misplaced:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 //! A recording with names: the call tree by functions, and memory by objects.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
@@ -209,6 +210,15 @@ impl Analysis {
     /// The objects of `mutex_proxy`.
     pub fn ours(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().filter(|object| object.identity.ours)
+    }
+
+    /// The objects of which lines went from CPU to CPU within spans, those that did so most first.
+    pub fn transferred(&self) -> Vec<&Object> {
+        let objects = self.objects.iter();
+        let mut objects: Vec<&Object> =
+            objects.filter(|object| object.span.transfers > 0).collect();
+        objects.sort_by_key(|object| Reverse(object.span.transfers));
+        objects
     }
 
     /// A frame's function; the root's name is "all".
@@ -465,4 +475,4 @@ fn objects_of(recording: &Recording, objects: &Objects<'_>) -> Vec<Object> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

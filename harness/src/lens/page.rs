@@ -5,7 +5,7 @@
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 use mutex_lens::recording::Costs;
 
-use super::analysis::{to_float, Analysis, Reached};
+use super::analysis::{to_float, Analysis, Object, Reached};
 use super::branches::{branches, Branch};
 use super::flame;
 use super::functions::{rows, View};
@@ -56,7 +56,12 @@ pub fn html(analysis: &Analysis) -> String {
                             "Used: lines that a packet uses on the average. Shared: of the lines that it writes, those that another CPU uses, too. "
                             "Those with a * are " code { "mutex_proxy" } "’s."
                         }
-                        (scroll(&objects(analysis)))
+                        (scroll(&objects(analysis, analysis.objects.iter().filter(|object| object.used > 0))))
+                        @let transferred = analysis.transferred();
+                        @if !transferred.is_empty() {
+                            h3 { "Lines that come from other CPUs or have to be given up by them" }
+                            (scroll(&objects(analysis, transferred.into_iter())))
+                        }
                     }
                     (view(analysis, View::Window, "window", "The whole window, generator and receivers included"))
                 }
@@ -158,7 +163,7 @@ fn functions(analysis: &Analysis, view: View) -> Markup {
     }
 }
 
-fn objects(analysis: &Analysis) -> Markup {
+fn objects<'a>(analysis: &Analysis, shown: impl Iterator<Item = &'a Object>) -> Markup {
     html! {
         table {
             thead { tr {
@@ -166,7 +171,7 @@ fn objects(analysis: &Analysis) -> Markup {
                 @for name in text::COSTS { th { (name) } }
             } }
             tbody {
-                @for object in analysis.objects.iter().filter(|object| object.used > 0) {
+                @for object in shown {
                     tr class=[object.identity.ours.then_some("ours")] {
                         th scope="row" { (text::object_name(object)) }
                         td { (text::field(analysis, object.used)) }

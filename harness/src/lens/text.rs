@@ -36,11 +36,20 @@ pub fn text(analysis: &Analysis, most: usize) -> String {
     ] {
         let _ = writeln!(text, "{heading}:\n\n{}", functions(analysis, view, most));
     }
+    let used = analysis.objects.iter().filter(|object| object.used > 0);
+    let transferred = analysis.transferred();
     let _ = writeln!(
         text,
         "Lines of memory in the spans of packets, for each packet:\n\n{}",
-        objects(analysis, most)
+        objects(analysis, used, most)
     );
+    if !transferred.is_empty() {
+        let _ = writeln!(
+            text,
+            "Of these, lines that come from other CPUs or have to be given up by them:\n\n{}",
+            objects(analysis, transferred.into_iter(), most)
+        );
+    }
     text.push_str(&notes(analysis));
     text
 }
@@ -201,7 +210,11 @@ fn functions(analysis: &Analysis, view: View, most: usize) -> Table {
     table
 }
 
-fn objects(analysis: &Analysis, most: usize) -> Table {
+fn objects<'a>(
+    analysis: &Analysis,
+    shown: impl Iterator<Item = &'a Object> + Clone,
+    most: usize,
+) -> Table {
     let mut head = vec![
         ("object", Align::Left),
         ("lines used", Align::Right),
@@ -211,9 +224,8 @@ fn objects(analysis: &Analysis, most: usize) -> Table {
     ];
     head.extend(COSTS.map(|name| (name, Align::Right)));
     let mut table = Table::new(&head);
-    let used = analysis.objects.iter().filter(|object| object.used > 0);
-    let number = used.clone().count();
-    for object in used.take(most) {
+    let number = shown.clone().count();
+    for object in shown.take(most) {
         let mut fields = vec![
             object_name(object),
             field(analysis, object.used),

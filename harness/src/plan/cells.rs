@@ -8,7 +8,7 @@ use super::combine::{self, Combination};
 use crate::guest::flows;
 use crate::guest::protocol::{GuestCell, Subject};
 use crate::scenario::{Exclusion, Scenario};
-use crate::traffic::{Load, Payload, Popularity, Traffic, MAX_PAYLOAD};
+use crate::traffic::{Load, Payload, Popularity, Steering, Traffic, MAX_PAYLOAD};
 
 /// The cells of one machine. Subjects are innermost, so that what is compared lies close together.
 pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCell> {
@@ -64,6 +64,7 @@ impl Exclusion {
             && agrees(&self.payload, &traffic.payload)
             && agrees(&self.flows, &traffic.flows)
             && (self.flows_per_cpu.is_none() || self.flows_per_cpu == traffic.flows_per_cpu())
+            && agrees(&self.steering, &traffic.steering)
             && (self.rate.is_none() || self.rate == rate)
             && (self.churn.is_none() || self.churn == churn)
             && self
@@ -115,7 +116,10 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
                 for &protocol in &matrix.protocols {
                     for &payload in &matrix.payloads {
                         for &(flows, spread) in &all_flows {
-                            for &popularity in &matrix.popularity {
+                            let usual = [Steering::Symmetric];
+                            // All of CPU 0 have no other CPU to come back to.
+                            let steering = spread.map_or(&usual[..], |_| &matrix.steering);
+                            for (&steering, &popularity) in product(steering, &matrix.popularity) {
                                 all.extend(loads.iter().map(|&load| Traffic {
                                     ends,
                                     way,
@@ -124,6 +128,7 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
                                     payload,
                                     flows,
                                     spread,
+                                    steering,
                                     popularity,
                                     load,
                                     warm_up: matrix.warm_up,
@@ -148,6 +153,12 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
     }
     all.retain(|traffic| names.insert(traffic.name()));
     all
+}
+
+/// Every pair of both.
+fn product<'a, A, B>(all: &'a [A], others: &'a [B]) -> impl Iterator<Item = (&'a A, &'a B)> {
+    all.iter()
+        .flat_map(move |one| others.iter().map(move |other| (one, other)))
 }
 
 /// A subject with its parameters, such as `module,cache=N`.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::guest::protocol::{Family, Protocol, Subject, Way};
 use crate::scenario::{Combine, Exclusion, ParameterValue, Step, TrafficMatrix, Values};
-use crate::traffic::{Ends, Payload, Popularity};
+use crate::traffic::{Ends, Payload, Popularity, Steering};
 
 fn scenario() -> Scenario {
     let values =
@@ -35,6 +35,7 @@ fn scenario() -> Scenario {
             flows: Some(Values(vec![1])),
             flows_per_cpu: None,
             ends: Values(vec![Ends::Wire]),
+            steering: Values(vec![Steering::Symmetric]),
             popularity: Values(vec![Popularity::Uniform]),
             round_trips: Some(10),
             warm_up: 1,
@@ -101,6 +102,27 @@ fn many_flows_have_names_and_room() {
         .iter()
         .find(|cell| cell.subject.is_module());
     assert_eq!(module.unwrap().parameters["max_flows"], "5");
+}
+
+#[test]
+fn spread_flows_are_steered() {
+    let mut scenario = scenario();
+    scenario.traffic.ways = Values(vec![Way::Forward]);
+    scenario.traffic.flows_per_cpu = Some(Values(vec![1]));
+    scenario.traffic.steering = Values(vec![Steering::Symmetric, Steering::Asymmetric]);
+    // Those of CPU 0 are not: there is one such cell where there are two of the others.
+    assert_eq!(
+        Plan::new(&scenario).unwrap().cells(),
+        12 * 4 * 3 * (1 + 1 + 6)
+    );
+    scenario.exclude = vec![Exclusion {
+        steering: Some(Steering::Asymmetric),
+        ..Exclusion::default()
+    }];
+    let plan = Plan::new(&scenario).unwrap();
+    assert_eq!(plan.cells(), 12 * 4 * 2 * (1 + 1 + 6));
+    let cells = plan.boots.iter().flat_map(|boot| &boot.cells);
+    assert!(!cells.into_iter().any(|cell| cell.id.contains("asymmetric")));
 }
 
 #[test]

@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::guest::protocol::{Delivery, FirstPacket, PathCost};
     use crate::histogram::Histogram;
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
 
     const VIRTUAL: Clock = Clock {
         mode: Mode::Virtual,
@@ -300,6 +300,7 @@ mod tests {
         payload: Payload::Bytes(64),
         flows: 1_000,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 1_000,

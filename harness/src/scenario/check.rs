@@ -8,7 +8,7 @@ use super::explain::{nearest, Fault, Step};
 use super::{Mode, Scenario, TrafficMatrix};
 use crate::guest::flows;
 use crate::guest::protocol::{Subject, MAX_BURST, MAX_BURST_BYTES};
-use crate::traffic::{Ends, Load, Payload, Protocol, Traffic, Way, MAX_PAYLOAD};
+use crate::traffic::{Ends, Load, Payload, Protocol, Steering, Traffic, Way, MAX_PAYLOAD};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
 const MIN_PAYLOAD: u16 = 16;
@@ -95,6 +95,7 @@ impl TrafficMatrix {
                 .as_ref()
                 .map_or(Ok(()), |flows| check_list(key, flows))?;
         }
+        check_list("traffic.steering", &self.steering)?;
         check_list("traffic.popularity", &self.popularity)?;
         self.check_payloads()?;
         self.check_flows()?;
@@ -144,7 +145,13 @@ impl TrafficMatrix {
 
     fn check_spread(&self, cpus: &[u32]) -> Result<(), Fault> {
         let Some(per_cpu) = &self.flows_per_cpu else {
-            return Ok(());
+            return match *self.steering == [Steering::Symmetric] {
+                true => Ok(()),
+                false => Err(Fault::at(
+                    "traffic.steering",
+                    "steering is of flows that are spread over CPUs: give flows-per-cpu",
+                )),
+            };
         };
         let most = cpus.iter().copied().max().unwrap_or(1);
         for (index, &flows) in per_cpu.iter().enumerate() {

@@ -26,7 +26,7 @@ pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;
 use crate::lens::machine::Machine;
-use crate::traffic::{Ends, Family, Payload, Protocol, Way};
+use crate::traffic::{Ends, Family, Payload, Protocol, Steering, Way};
 
 /// What a scenario's file says.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -114,6 +114,8 @@ pub struct Exclusion {
     pub flows: Option<u32>,
     /// The number of flows for each CPU.
     pub flows_per_cpu: Option<u32>,
+    /// Which CPU answers come to.
+    pub steering: Option<Steering>,
     /// The open loop's rate.
     pub rate: Option<u32>,
     /// The open loop's new flows a second.

@@ -196,6 +196,11 @@ fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
         ),
         ("[\"forward\"]", "[\"forward\", \"local\"]", key),
         ("warm-up", "burst = 2\nwarm-up", key),
+        (
+            "flows-per-cpu = [1]",
+            "steering = [\"asymmetric\"]",
+            "14:12: steering is of flows that are spread over CPUs",
+        ),
         ("warm-up", "rates = [1]\npackets = 1\nwarm-up", key),
     ] {
         let text = good.replace(from, to);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{once, FromNumber, SearchMatrix, Values};
 use crate::back_to_back::BackToBack;
-use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
 
 /// The combinations of traffic. Each of `round-trips`, `rates`, `search`, `back-to-back` and `bulk`
 /// that is given is a load of its own.
@@ -33,6 +33,9 @@ pub struct TrafficMatrix {
     /// Numbers of flows for each of the guest's CPUs, which handle their packets in turn. Closed loops of
     /// single forwarded packets on the wire only.
     pub flows_per_cpu: Option<Values<u32>>,
+    /// Which CPU handles the answers of these.
+    #[serde(default = "symmetric")]
+    pub steering: Values<Steering>,
     /// Which of them a packet is of.
     #[serde(default = "uniform")]
     pub popularity: Values<Popularity>,
@@ -114,4 +117,8 @@ fn on_the_wire() -> Values<Ends> {
 
 fn uniform() -> Values<Popularity> {
     Values(vec![Popularity::Uniform])
+}
+
+fn symmetric() -> Values<Steering> {
+    Values(vec![Steering::Symmetric])
 }

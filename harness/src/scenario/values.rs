@@ -122,6 +122,7 @@ without_numbers!(
     crate::traffic::Protocol,
     crate::traffic::Ends,
     crate::traffic::Popularity,
+    crate::traffic::Steering,
     crate::guest::protocol::Subject
 );
 

@@ -15,6 +15,7 @@ mod instrument;
 mod junit;
 mod ktap;
 mod lens;
+mod lens_cells;
 mod outcome;
 mod reports;
 mod shell;
@@ -105,6 +106,7 @@ struct Selected {
     bad_ends: Vec<BadEnd>,
     lens: bool,
     shell: Vec<ShellTest>,
+    lens_trials: Vec<lens_cells::Trial>,
     trials: Vec<Trial>,
 }
 
@@ -156,7 +158,7 @@ impl TestCommand {
             repository,
         };
         let mut outcomes = Outcomes::new(started, self.reports.clone());
-        let ran = selected.run(&bench, &kernels, &mut outcomes);
+        let ran = selected.run(&bench, &kernels, &self.tree, &mut outcomes);
         let told = outcomes.finish();
         ran?;
         told?;
@@ -186,8 +188,10 @@ impl TestCommand {
         let mut shell = shell::ALL.to_vec();
         shell.retain(|test| self.wants(test.name()));
         let lens = self.wants(lens::NAME);
-        let has_others = lens || !shell.is_empty();
-        if functional.is_empty() && bad_ends.is_empty() && trials.is_empty() && !has_others {
+        let mut lens_trials = lens_cells::Trial::ALL.to_vec();
+        lens_trials.retain(|trial| self.wants(trial.name()));
+        let instrument = lens || !lens_trials.is_empty() || !trials.is_empty() || !shell.is_empty();
+        if functional.is_empty() && bad_ends.is_empty() && !instrument {
             bail!(
                 "no test has any of {:?} in its name: see --list",
                 self.filter
@@ -198,6 +202,7 @@ impl TestCommand {
             bad_ends,
             lens,
             shell,
+            lens_trials,
             trials,
         })
     }
@@ -263,16 +268,25 @@ impl Selected {
         let bad_ends =
             (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
         let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
+        let lens_trials = self.lens_trials.iter();
+        let lens_trials = lens_trials.map(|trial| by_name(trial.name(), INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
         let shell = (self.shell.iter()).map(|test| by_name(test.name(), INSTRUMENT, false));
         (functional.chain(bad_ends).chain(lens))
             .chain(shell)
+            .chain(lens_trials)
             .chain(trials)
             .collect()
     }
 
     /// Runs all of them.
-    fn run(&self, bench: &Bench<'_>, kernels: &[Kernel], outcomes: &mut Outcomes) -> Result<()> {
+    fn run(
+        &self,
+        bench: &Bench<'_>,
+        kernels: &[Kernel],
+        trees: &[NamedTree],
+        outcomes: &mut Outcomes,
+    ) -> Result<()> {
         let mut plainest: Vec<&Kernel> = kernels.iter().collect();
         plainest.sort_by_key(|kernel| kernel.debug);
         let Some(first) = plainest.first() else {
@@ -289,6 +303,9 @@ impl Selected {
         }
         for test in &self.shell {
             outcomes.plan(INSTRUMENT, test.name());
+        }
+        for trial in &self.lens_trials {
+            outcomes.plan(INSTRUMENT, trial.name());
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -326,6 +343,22 @@ impl Selected {
         for test in &self.shell {
             bench.interrupt.check()?;
             test.run(outcomes)?;
+        }
+        if !self.lens_trials.is_empty() {
+            // What cells are measured with.
+            let kernel = match first.debug {
+                true => &Kernel::prepare(
+                    &first.name,
+                    Flavour::Plain,
+                    trees,
+                    &bench.repository,
+                    bench.interrupt,
+                )?,
+                false => first,
+            };
+            for trial in &self.lens_trials {
+                trial.run(bench, kernel, outcomes)?;
+            }
         }
         for trial in &self.trials {
             bench.interrupt.check()?;

@@ -114,7 +114,7 @@ impl ShellCommand {
         let interrupt = Interrupt::install()?;
         let virtme = Virtme::find()?;
         let terminal = Saved::of_standard_streams()?;
-        let kernel = self.prepare(&repository)?;
+        let kernel = self.prepare(&repository, &interrupt)?;
         let there = match &kernel.modules {
             Some(modules) => kmod::parameters(&modules.proxy)?,
             None => Vec::new(),
@@ -148,7 +148,7 @@ impl ShellCommand {
         self.visit(&guest, &virtme, &interrupt)
     }
 
-    fn prepare(&self, repository: &Path) -> Result<Kernel> {
+    fn prepare(&self, repository: &Path, interrupt: &Interrupt) -> Result<Kernel> {
         let (name, flavour) = match &self.kernel {
             Some(name) => (name.kernel.clone(), name.flavour),
             None => {
@@ -156,7 +156,7 @@ impl ShellCommand {
                 (catalog.default_kernel().to_owned(), Flavour::Plain)
             }
         };
-        Kernel::prepare(&name, flavour, &self.tree, repository)
+        Kernel::prepare(&name, flavour, &self.tree, repository, interrupt)
     }
 
     fn visit(&self, guest: &Guest<'_>, virtme: &Virtme, interrupt: &Interrupt) -> Result<i32> {

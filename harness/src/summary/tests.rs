@@ -3,7 +3,9 @@
 //! What a person reads.
 
 use super::*;
-use crate::guest::protocol::{Delivery, Family, Load, Payload, Popularity, Protocol, Way};
+use crate::guest::protocol::{
+    Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+};
 use crate::qemu::Accelerator;
 use crate::results::closure::{Closure, Host, QemuClosure};
 use crate::results::cpu;
@@ -33,6 +35,7 @@ fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
             payload: Payload::Bytes(64),
             flows: 1,
             spread: None,
+            steering: Steering::Symmetric,
             load: Load::Closed {
                 round_trips: 10,
                 burst: 1,

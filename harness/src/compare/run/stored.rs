@@ -18,7 +18,7 @@ use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::scenario::Mode;
-use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way};
+use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way};
 use crate::verdict::Verdict;
 
 /// A results file. `T` is how it tells of traffic.
@@ -194,6 +194,7 @@ impl From<OldTraffic> for Traffic {
             payload: Payload::Bytes(old.payload),
             flows: old.flows,
             spread: None,
+            steering: Steering::Symmetric,
             popularity: Popularity::Uniform,
             load: Load::Closed {
                 round_trips: old.round_trips,

@@ -11,7 +11,7 @@ use super::super::flows::Flows;
 use super::super::marks;
 use super::super::memory;
 use super::super::open_loop::{Generator, Stream};
-use super::super::placement;
+use super::super::placement::Homes;
 use super::super::probe::{Probe, Snapshot};
 use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
 use super::super::softnet::Received;
@@ -168,11 +168,13 @@ fn in_closed_loop(
     let (packets, bytes) = (closed_loop.packets(), closed_loop.bytes());
     let before = match traffic.spread {
         Some(cpus) => {
-            let mut round_trips = vec![0; cpus.get() as usize];
+            let homes = Homes::of(traffic);
+            let mut packets = vec![0; cpus.get() as usize];
             for flow in measured.clone() {
-                round_trips[placement::of(traffic.spread, flow) as usize] += 1;
+                packets[homes.there(flow) as usize] += 1;
+                packets[homes.back(flow) as usize] += 1;
             }
-            Some((round_trips, Received::read()?))
+            Some((packets, Received::read()?))
         }
         None => None,
     };
@@ -186,7 +188,7 @@ fn in_closed_loop(
     })?;
     closed_loop.misbehave(None);
     let received = match before {
-        Some((round_trips, before)) => Received::read()?.since(&before, &round_trips)?,
+        Some((packets, before)) => Received::read()?.since(&before, &packets)?,
         None => Vec::new(),
     };
     Ok(Exchanged {

@@ -37,7 +37,9 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Ends, Family, Load, Payload, Popularity, Protocol, Way};
+    use crate::guest::protocol::{
+        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
 
     const GOOD: Delivery = Delivery {
         sent: 3,
@@ -57,6 +59,7 @@ mod tests {
         payload: Payload::Bytes(64),
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 3,

@@ -16,7 +16,7 @@ use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way,
+    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
 };
 use crate::guest::traffic::{Stop, Target};
 
@@ -88,6 +88,7 @@ fn measure(setup: &Setup, delivery: &mut Delivery) -> Result<Vec<Test>, Stop> {
         payload: Payload::Bytes(64),
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::BackToBack(GOAL),
         warm_up: 0,

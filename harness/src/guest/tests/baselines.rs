@@ -16,7 +16,7 @@ use crate::guest::kmod::Parameters;
 use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Subject, Traffic, Way,
+    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Subject, Traffic, Way,
 };
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
@@ -33,6 +33,7 @@ const TRAFFIC: Traffic = Traffic {
     payload: Payload::Bytes(500),
     flows: 1,
     spread: None,
+    steering: Steering::Symmetric,
     popularity: Popularity::Uniform,
     load: closed(),
     warm_up: 0,

@@ -15,7 +15,7 @@ use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
 use crate::guest::placement;
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Traffic, Way,
+    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
 };
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
@@ -29,6 +29,8 @@ const FLOW_SIZE_MAX: u64 = 1_024;
 
 /// Each CPU's share of the round trips of [`spread`].
 const ROUND_TRIPS_EACH: u64 = 50;
+/// And of their packets.
+const PACKETS_EACH: u64 = 2 * ROUND_TRIPS_EACH;
 
 /// Flows that are spread over two CPUs keep them apart, and it is noticed if they do not.
 pub fn spread() -> Result<()> {
@@ -66,7 +68,7 @@ pub fn spread() -> Result<()> {
             sent.join().expect("no panic in sending")
         })
         .map_err(told)?;
-        received.push(Received::read()?.since(&before, &[ROUND_TRIPS_EACH; 2]));
+        received.push(Received::read()?.since(&before, &[PACKETS_EACH; 2]));
     }
     let [apart, together] = received.as_slice() else {
         bail!("expected two results");
@@ -145,6 +147,7 @@ fn traffic(family: Family, protocol: Protocol) -> Traffic {
         payload: Payload::Bytes(64),
         flows: FLOWS,
         spread: None,
+        steering: Steering::Symmetric,
         load: Load::Closed {
             round_trips: ROUND_TRIPS,
             burst: 1,

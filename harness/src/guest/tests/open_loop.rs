@@ -11,8 +11,8 @@ use crate::guest::flows::Flows;
 use crate::guest::open_loop::{Generator, Stream};
 use crate::guest::pace::Pace;
 use crate::guest::protocol::{
-    Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity, Protocol, Traffic,
-    Way,
+    Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity, Protocol,
+    Steering, Traffic, Way,
 };
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
@@ -103,6 +103,7 @@ fn stream(
         payload: Payload::Bytes(64),
         flows: 1,
         spread: None,
+        steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Open {
             rate: RATE,

@@ -147,7 +147,7 @@ fn analyse(recording: &Recording) -> Result<Analysis> {
 }
 
 /// The analysis of the recording with a change.
-pub(in crate::lens) fn example(change: fn(&mut Recording)) -> Analysis {
+pub fn example(change: fn(&mut Recording)) -> Analysis {
     let mut recording = recording();
     change(&mut recording);
     analyse(&recording).unwrap()
