@@ -49,19 +49,19 @@ pub struct Cache {
 }
 
 impl Default for Caches {
-    /// Those of a server core of today (Intel Ice Lake SP; Intel 64 and IA-32 Architectures
+    /// Of the sizes that a server core of today has (Intel Ice Lake SP; Intel 64 and IA-32 Architectures
     /// Optimization Reference Manual, 2.2), with 1.5 MiB of the last level for each of 16 cores,
-    /// rounded to a power of two.
+    /// rounded to a power of two. The first level is fully associative, where that core has 8 and 12 ways: which of
+    /// a packet's few lines fall into one set is decided by where the allocators happen to put them, and is another
+    /// matter in each boot.
     fn default() -> Self {
+        let fully = |size| Cache {
+            size,
+            ways: (size / Self::LINE) as u32,
+        };
         Self {
-            l1i: Cache {
-                size: 32 << 10,
-                ways: 8,
-            },
-            l1d: Cache {
-                size: 48 << 10,
-                ways: 12,
-            },
+            l1i: fully(32 << 10),
+            l1d: fully(48 << 10),
             l2: Cache {
                 size: 1280 << 10,
                 ways: 20,

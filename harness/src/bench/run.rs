@@ -25,7 +25,7 @@ use crate::plan::{Plan, PlannedBoot};
 use crate::qemu::Accelerator;
 use crate::results::closure::Closure;
 use crate::results::file::ResultsFile;
-use crate::results::metrics::{self, Clock};
+use crate::results::metrics::{self, Clock, Kind, HOOK_MEAN};
 use crate::results::record::{BootRecord, CellRecord, Directions};
 use crate::scenario::{Mode, ScenarioFile};
 use crate::verdict::{Ending, Verdict};
@@ -424,7 +424,11 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         };
-        record.metrics.extend(lens::metrics::of(&analysis));
+        // What is not exact by the clock is not so for the lens either.
+        let mut metrics = record.metrics.iter();
+        let mean = metrics.find(|metric| metric.name == HOOK_MEAN);
+        let exact = mean.map_or(Kind::Sampled, |mean| mean.kind);
+        record.metrics.extend(lens::metrics::of(&analysis, exact));
         let directory = self.state().results.log_directory();
         let path = directory.join(lens::file_name(&record.id, record.repetition));
         analysis.write(&path)

@@ -6,7 +6,8 @@ use mutex_lens::settings::{Cache, Caches};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Its caches. What is not given is that of a server's CPU of today, which the crate `mutex_lens` names.
+/// Its caches. What is not given is of the size that a server's CPU of today has; the crate `mutex_lens` says why the
+/// first level is fully associative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Machine {

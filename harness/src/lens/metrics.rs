@@ -27,8 +27,9 @@ pub const TRANSFERS: &str = "lens.transfers";
 /// The estimate in cycles.
 pub const CYCLES: &str = "lens.cycles";
 
-/// All of them; none if no packet was seen.
-pub fn of(analysis: &Analysis) -> Vec<Metric> {
+/// All of them; none if no packet was seen. What is counted is `exact`, unless what packets do is another matter in
+/// each boot.
+pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
     if analysis.packets == 0 {
         return Vec::new();
     }
@@ -41,13 +42,13 @@ pub fn of(analysis: &Analysis) -> Vec<Metric> {
         kind,
         value: analysis.per_packet(count),
     };
-    let counted = |name, count| metric(name, Unit::PerPacket, Kind::Exact, count);
+    let counted = |name, count| metric(name, Unit::PerPacket, exact, count);
     let modelled = |name, count| metric(name, Unit::PerPacket, Kind::Modelled, count);
     vec![
         metric(
             INSTRUCTIONS,
             Unit::InstructionsPerPacket,
-            Kind::Exact,
+            exact,
             span.instructions,
         ),
         counted(OURS_LINES, ours(|object| object.used)),
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn metrics_are_for_each_packet() {
-        let metrics = of(&example(|_| ()));
+        let metrics = of(&example(|_| ()), Kind::Exact);
         let metric = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap();
         // Ten packets took 400 instructions; each used three lines of the proxy, of which one is written
         // and shared, and of which five accesses missed.
@@ -94,7 +95,12 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(of(&example(|recording| recording.packets = 0)), []);
+        assert_eq!(
+            of(&example(|recording| recording.packets = 0), Kind::Exact),
+            []
+        );
+        let sampled = of(&example(|_| ()), Kind::Sampled);
+        assert!(sampled.iter().all(|metric| metric.kind != Kind::Exact));
     }
 
     #[test]

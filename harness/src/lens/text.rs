@@ -101,7 +101,10 @@ fn cache(cache: Cache) -> String {
         1024.. if kib.is_multiple_of(1024) => format!("{} MiB", kib >> 10),
         _ => format!("{kib} KiB"),
     };
-    format!("{size} of {} ways", cache.ways)
+    match u64::from(cache.ways) * Caches::LINE == cache.size {
+        true => format!("{size}, fully associative"),
+        false => format!("{size} of {} ways", cache.ways),
+    }
 }
 
 /// A line for each thing that is counted.

@@ -4,12 +4,24 @@
 
 use super::run::Run;
 use super::traffic::Dimension;
+use crate::lens::metrics::{CYCLES, LAST_MISSES, OURS_LINES, TRANSFERS};
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
 
 /// What a closed loop is about.
-const COST: [&str; 4] = [HOOK_MEAN, FIRST_PACKET, MEMORY_PER_FLOW, PATH_OVER_NONE];
+const COST: [&str; 8] = [
+    HOOK_MEAN,
+    CYCLES,
+    TRANSFERS,
+    LAST_MISSES,
+    OURS_LINES,
+    FIRST_PACKET,
+    MEMORY_PER_FLOW,
+    PATH_OVER_NONE,
+];
+/// What only the lens sees: of it, the above stand for the rest.
+const LENS: &str = "lens.";
 /// Parts of a way, which have plots of their own.
 const PARTS: [&str; 2] = [".original.", ".reply."];
 /// Of a distribution only these stand for it.
@@ -37,7 +49,12 @@ pub fn of(run: &Run) -> Vec<&str> {
             let statistic = STATISTICS.iter().any(|end| name.ends_with(end));
             // The path says little by itself.
             let bare = *name == PATH_MEAN && all.contains(&PATH_OVER_NONE);
-            !part && !bare && (statistic || !of_distribution(name)) && !is_zero(run, name)
+            let detail = name.starts_with(LENS) && !COST.contains(name);
+            !part
+                && !detail
+                && !bare
+                && (statistic || !of_distribution(name))
+                && !is_zero(run, name)
         })
         .collect();
     let open = is_open(run);
@@ -78,7 +95,10 @@ fn is_zero(run: &Run, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::synthetic;
+    use serde_json::json;
+
+    use super::super::subjects::Styles;
+    use super::super::{curves, synthetic};
     use super::*;
 
     #[test]
@@ -95,6 +115,31 @@ mod tests {
             ]
         );
         assert_eq!(zero(&run), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_lens_sees_is_shown_over_cpus() {
+        let mut file = synthetic::scaling();
+        for cell in file["cells"].as_array_mut().unwrap() {
+            let cpus = cell["cpus"].as_f64().unwrap();
+            let metrics = cell["metrics"].as_array_mut().unwrap();
+            for (name, value) in [
+                ("lens.l1d_misses", 1.0),
+                (LAST_MISSES, 0.0),
+                (TRANSFERS, cpus),
+                (CYCLES, 100.0 * cpus),
+            ] {
+                metrics.push(json!({"name": name, "unit": "1/packet", "better": "lower",
+                                    "kind": "modelled", "value": value}));
+            }
+        }
+        let run = synthetic::run(&file);
+        let names = of(&run);
+        // Nothing missed the last level, and a level's misses are a detail.
+        assert_eq!(names[..4], [HOOK_MEAN, CYCLES, TRANSFERS, FIRST_PACKET]);
+        assert!(!names.contains(&"lens.l1d_misses"));
+        let plots = curves::plots(&run, &[], &mut Styles::default());
+        assert_eq!(plots.len(), names.len());
     }
 
     #[test]

@@ -331,7 +331,7 @@ fn check_repeated(all: &[Seen]) -> Result<()> {
     let (Some(a), Some(b)) = (analyses.next(), analyses.next()) else {
         bail!("the lens has not looked twice");
     };
-    let (a, b) = (metrics::of(a), metrics::of(b));
+    let (a, b) = (metrics::of(a, Kind::Exact), metrics::of(b, Kind::Exact));
     ensure!(
         !a.is_empty() && a.len() == b.len(),
         "the lens has {} metrics, and then {}",
