@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,8 @@ pub const TIDY: &str = "\x1b[?2004l\x1b[?25h\x1b[?47l\r\n";
 /// A terminal with the settings that it had.
 pub struct Saved {
     terminal: File,
-    path: PathBuf,
+    /// Its name; in a container it may have none.
+    path: Option<PathBuf>,
     settings: Termios,
 }
 
@@ -45,8 +46,11 @@ impl Saved {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(None);
         }
-        let path = ttyname(io::stdin()).context("the terminal has no name")?;
-        Self::of(&path).map(Some)
+        let terminal = io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .context("cannot copy a descriptor")?;
+        Self::new(terminal.into(), ttyname(io::stdin()).ok()).map(Some)
     }
 
     /// The terminal called `path`. It does not become this process's.
@@ -60,18 +64,34 @@ impl Saved {
             .custom_flags(libc::O_NOCTTY)
             .open(path)
             .with_context(|| format!("cannot open the terminal {}", path.display()))?;
-        let settings = tcgetattr(&terminal)
-            .with_context(|| format!("cannot read the settings of {}", path.display()))?;
+        Self::new(terminal, Some(path.to_owned()))
+    }
+
+    fn new(terminal: File, path: Option<PathBuf>) -> Result<Self> {
+        let settings = tcgetattr(&terminal).context("cannot read the terminal's settings")?;
         Ok(Self {
             terminal,
-            path: path.to_owned(),
+            path,
             settings,
         })
     }
 
-    /// Its name.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Another handle for the same.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn try_clone(&self) -> Result<Self> {
+        let terminal = self.terminal.try_clone();
+        Ok(Self {
+            terminal: terminal.context("cannot copy a descriptor")?,
+            path: self.path.clone(),
+            settings: self.settings.clone(),
+        })
+    }
+
+    /// Its name, by which other processes find it, if it has one here.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Its size now.
@@ -87,7 +107,7 @@ impl Saved {
         };
         // SAFETY: The descriptor is open, and there is room for a whole `Winsize`.
         unsafe { request::window_size(self.terminal.as_raw_fd(), &raw mut size) }
-            .with_context(|| format!("cannot read the size of {}", self.path.display()))?;
+            .context("cannot read the terminal's size")?;
         Ok(Size {
             rows: size.ws_row,
             columns: size.ws_col,
@@ -109,8 +129,7 @@ impl Saved {
     /// # Errors
     /// If it is gone, or refuses.
     pub fn put_right(&self) -> Result<()> {
-        let now = tcgetattr(&self.terminal)
-            .with_context(|| format!("cannot read the settings of {}", self.path.display()))?;
+        let now = tcgetattr(&self.terminal).context("cannot read the terminal's settings")?;
         if now == self.raw_settings() {
             self.set(&self.settings)?;
         }
@@ -124,8 +143,7 @@ impl Saved {
     }
 
     fn set(&self, settings: &Termios) -> Result<()> {
-        tcsetattr(&self.terminal, SetArg::TCSADRAIN, settings)
-            .with_context(|| format!("cannot set up the terminal {}", self.path.display()))
+        tcsetattr(&self.terminal, SetArg::TCSADRAIN, settings).context("cannot set up the terminal")
     }
 }
 

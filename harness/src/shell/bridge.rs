@@ -76,7 +76,7 @@ impl Port {
         let reader = copy()?;
         let writer = Arc::new(Mutex::new(copy()?));
         if let Some(terminal) = terminal {
-            follow_size(Saved::of(terminal.path())?, &writer)?;
+            follow_size(terminal.try_clone()?, &writer)?;
         }
         let (own, wanted_out) = (Arc::clone(&writer), interrupt.clone());
         let is_terminal = terminal.is_some();

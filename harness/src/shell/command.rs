@@ -293,7 +293,7 @@ impl ShellCommand {
             kernel,
             memory_mib: Some(self.memory),
             directory: guest.directory.clone(),
-            terminal: guest.terminal.map(|terminal| terminal.path().to_owned()),
+            terminal: guest.terminal.and_then(Saved::path).map(Path::to_owned),
         }
     }
 }
