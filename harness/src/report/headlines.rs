@@ -138,7 +138,7 @@ mod tests {
         // Nothing missed the last level, and a level's misses are a detail.
         assert_eq!(names[..4], [HOOK_MEAN, CYCLES, TRANSFERS, FIRST_PACKET]);
         assert!(!names.contains(&"lens.l1d_misses"));
-        let plots = curves::plots(&run, &[], &mut Styles::default());
+        let plots = curves::plots(&run, &[], &mut Styles::new([].into_iter()));
         assert_eq!(plots.len(), names.len());
     }
 

@@ -35,11 +35,7 @@ pub enum Steering {
 }
 
 impl Steering {
-    /// Whether it is what is not told.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde hands out references"
-    )]
+    /// Whether it is what is not told: serde asks by reference.
     pub fn is_usual(&self) -> bool {
         *self == Self::Symmetric
     }
