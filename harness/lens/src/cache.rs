@@ -2,6 +2,9 @@
 
 //! One cache: sets of lines, of which the least recently used makes room.
 
+use std::ops::Range;
+
+use super::recency::Recency;
 use crate::settings::{Cache as Shape, Caches};
 
 /// A line of memory, as those who hold lines call it.
@@ -12,7 +15,16 @@ const NONE: LineId = LineId::MAX;
 
 /// Which lines a cache holds; not what is in them.
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub enum Cache {
+    /// Of several sets.
+    Sets(Sets),
+    /// Fully associative.
+    Full(Recency),
+}
+
+/// Sets of a few ways each.
+#[derive(Clone, Debug)]
+pub struct Sets {
     ways: usize,
     mask: u64,
     /// Set by set, the most recently used line first.
@@ -27,26 +39,70 @@ impl Cache {
         if !sets.is_power_of_two() || sets * Caches::LINE * ways != shape.size {
             return None;
         }
-        Some(Self {
+        if sets == 1 {
+            return Some(Self::Full(Recency::new(shape.ways as usize)));
+        }
+        Some(Self::Sets(Sets {
             ways: shape.ways as usize,
             mask: sets - 1,
             lines: vec![NONE; usize::try_from(sets * ways).ok()?],
-        })
+        }))
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
-        self.lines.fill(NONE);
-    }
-
-    fn set(&mut self, number: u64) -> &mut [LineId] {
-        let start = (number & self.mask) as usize * self.ways;
-        &mut self.lines[start..start + self.ways]
+        match self {
+            Self::Sets(sets) => sets.lines.fill(NONE),
+            Self::Full(set) => set.clear(),
+        }
     }
 
     /// Whether it holds the line whose address is `number` times the size of a line. If so, the line
     /// is the most recently used of its set from now on.
     pub fn touch(&mut self, number: u64, line: LineId) -> bool {
+        match self {
+            Self::Sets(sets) => sets.touch(number, line),
+            Self::Full(set) => set.touch(line),
+        }
+    }
+
+    /// Whether it holds the line; changes nothing.
+    pub fn holds(&self, number: u64, line: LineId) -> bool {
+        match self {
+            Self::Sets(sets) => sets.lines[sets.range(number)].contains(&line),
+            Self::Full(set) => set.holds(line),
+        }
+    }
+
+    /// Takes in a line that it does not hold; which one had to go for that, if its set was full.
+    pub fn insert(&mut self, number: u64, line: LineId) -> Option<LineId> {
+        match self {
+            Self::Sets(sets) => sets.insert(number, line),
+            Self::Full(set) => set.insert(line),
+        }
+    }
+
+    /// Gives up a line, if it holds it.
+    pub fn remove(&mut self, number: u64, line: LineId) {
+        match self {
+            Self::Sets(sets) => sets.remove(number, line),
+            Self::Full(set) => set.remove(line),
+        }
+    }
+}
+
+impl Sets {
+    fn range(&self, number: u64) -> Range<usize> {
+        let start = (number & self.mask) as usize * self.ways;
+        start..start + self.ways
+    }
+
+    fn set(&mut self, number: u64) -> &mut [LineId] {
+        let range = self.range(number);
+        &mut self.lines[range]
+    }
+
+    fn touch(&mut self, number: u64, line: LineId) -> bool {
         let set = self.set(number);
         let place = set.iter().position(|&held| held == line);
         if let Some(place) = place {
@@ -55,22 +111,14 @@ impl Cache {
         place.is_some()
     }
 
-    /// Whether it holds the line; changes nothing.
-    pub fn holds(&self, number: u64, line: LineId) -> bool {
-        let start = (number & self.mask) as usize * self.ways;
-        self.lines[start..start + self.ways].contains(&line)
-    }
-
-    /// Takes in a line that it does not hold; which one had to go for that, if its set was full.
-    pub fn insert(&mut self, number: u64, line: LineId) -> Option<LineId> {
+    fn insert(&mut self, number: u64, line: LineId) -> Option<LineId> {
         let set = self.set(number);
         set.rotate_right(1);
         let evicted = std::mem::replace(&mut set[0], line);
         (evicted != NONE).then_some(evicted)
     }
 
-    /// Gives up a line, if it holds it.
-    pub fn remove(&mut self, number: u64, line: LineId) {
+    fn remove(&mut self, number: u64, line: LineId) {
         let set = self.set(number);
         if let Some(place) = set.iter().position(|&held| held == line) {
             set[place] = NONE;
@@ -82,6 +130,8 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn two_sets_of_two() -> Cache {
@@ -112,6 +162,40 @@ mod tests {
         assert_eq!(cache.insert(4, 14), None);
         assert!(cache.holds(0, 10));
         assert_eq!(cache.insert(6, 16), Some(10));
+    }
+
+    proptest! {
+        #[test]
+        fn one_set_is_the_same_in_either_way(
+            ways in 1_u32..9,
+            accesses in prop::collection::vec((0_u32..12, 0_u8..8), 0..200),
+        ) {
+            let mut full = Cache::new(Shape { size: u64::from(ways) * 64, ways }).unwrap();
+            let mut sets = Cache::Sets(Sets {
+                ways: ways as usize,
+                mask: 0,
+                lines: vec![NONE; ways as usize],
+            });
+            prop_assert!(matches!(full, Cache::Full(_)));
+            for (line, deed) in accesses {
+                match deed {
+                    0 => {
+                        full.remove(0, line);
+                        sets.remove(0, line);
+                    }
+                    _ => {
+                        let held = full.touch(0, line);
+                        prop_assert_eq!(held, sets.touch(0, line));
+                        if !held {
+                            prop_assert_eq!(full.insert(0, line), sets.insert(0, line));
+                        }
+                    }
+                }
+                for line in 0..12 {
+                    prop_assert_eq!(full.holds(0, line), sets.holds(0, line));
+                }
+            }
+        }
     }
 
     #[test]

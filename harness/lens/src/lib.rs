@@ -19,6 +19,7 @@ pub mod instruction;
 pub mod memory;
 mod plugin;
 mod ram;
+pub mod recency;
 pub mod recording;
 pub mod settings;
 pub mod sharing;
