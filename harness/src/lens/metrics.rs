@@ -28,11 +28,15 @@ pub const TRANSFERS: &str = "lens.transfers";
 pub const CYCLES: &str = "lens.cycles";
 
 /// All of them; none if no packet was seen. What is counted is `exact`, unless what packets do is another matter in
-/// each boot.
+/// each boot: then it is sampled, and so is what is modelled.
 pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
     if analysis.packets == 0 {
         return Vec::new();
     }
+    let model = match exact {
+        Kind::Exact => Kind::Modelled,
+        other => other,
+    };
     let span = analysis.span();
     let ours = |count: fn(&super::analysis::Object) -> u64| analysis.ours().map(count).sum::<u64>();
     let metric = |name: &str, unit, kind, count| Metric {
@@ -43,7 +47,7 @@ pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
         value: analysis.per_packet(count),
     };
     let counted = |name, count| metric(name, Unit::PerPacket, exact, count);
-    let modelled = |name, count| metric(name, Unit::PerPacket, Kind::Modelled, count);
+    let modelled = |name, count| metric(name, Unit::PerPacket, model, count);
     vec![
         metric(
             INSTRUCTIONS,
@@ -59,12 +63,7 @@ pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
         modelled(L2_MISSES, span.l2_misses),
         modelled(LAST_MISSES, span.last_misses),
         modelled(TRANSFERS, span.transfers),
-        metric(
-            CYCLES,
-            Unit::CyclesPerPacket,
-            Kind::Modelled,
-            WEIGHTS.cycles(&span),
-        ),
+        metric(CYCLES, Unit::CyclesPerPacket, model, WEIGHTS.cycles(&span)),
     ]
 }
 
@@ -100,7 +99,7 @@ mod tests {
             []
         );
         let sampled = of(&example(|_| ()), Kind::Sampled);
-        assert!(sampled.iter().all(|metric| metric.kind != Kind::Exact));
+        assert!(sampled.iter().all(|metric| metric.kind == Kind::Sampled));
     }
 
     #[test]
