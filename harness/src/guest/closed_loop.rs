@@ -134,14 +134,7 @@ impl ClosedLoop {
         for flow in flows {
             // Before, so that the migration's last work is done when the packet is sent.
             self.placement.go_there(flow)?;
-            pace.wait()?;
-            marks::resume();
-            let start = tsc::now();
-            let result = self.burst(flow, delivery);
-            let took = tsc::now() - start;
-            marks::pause();
-            result?;
-            each(took);
+            each(paced(pace, || self.burst(flow, delivery))?);
         }
         Ok(())
     }

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use super::super::abi::proxy::{Family, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use super::super::tuple::tests::ip;
+use super::super::tuple::{Ports, V4, V6};
+use super::*;
+use proptest::prelude::*;
+
+type TestRules<A> = Rules<Vec<Compiled<A>>, Vec<Box<Pool<A>>>>;
+
+fn wide([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn name(text: &str) -> Name {
+    let mut bytes = Name::default();
+    bytes[..text.len()].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+// Anything over TCP, to the first upstream.
+fn anything() -> Rule {
+    Rule {
+        family: Family::V4,
+        protocol: Some(Protocol::Tcp),
+        hooks: HOOK_PRE_ROUTING,
+        action: Action::Redirect,
+        destination_prefix: 0,
+        source_prefix: 0,
+        upstreams: 1,
+        port_first: 0,
+        port_last: u16::MAX,
+        destination: [0; 16],
+        source: [0; 16],
+        interface: Name::default(),
+    }
+}
+
+fn bypass() -> Rule {
+    Rule {
+        action: Action::Bypass,
+        upstreams: 0,
+        ..anything()
+    }
+}
+
+fn upstream(last: u8, port: u16) -> Upstream {
+    Upstream {
+        family: Family::V4,
+        priority: 0,
+        port,
+        address: wide([10, 0, 0, last]),
+    }
+}
+
+// Contexts 1, 2, … with their upstreams and rules.
+fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
+    let mut all = Rules {
+        rules: Vec::new(),
+        pools: Vec::new(),
+        spots: 0,
+    };
+    for (owner, (upstreams, rules)) in (1..).zip(contexts) {
+        let place = all.pools.len();
+        all.rules
+            .extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
+        let pool = Pool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
+        all.spots |= pool.spots();
+        all.pools.push(Box::new(pool));
+    }
+    all
+}
+
+fn packet(destination: [u8; 4], port: u16) -> Tuple<V4> {
+    let ports = Ports::new(1, port.to_be());
+    Tuple::new(Protocol::Tcp, ip([172, 16, 0, 7]), ip(destination), ports)
+}
+
+fn moment(_: bool) -> Moment {
+    Moment {
+        now: 0,
+        retry: 1,
+        random: 0,
+    }
+}
+
+fn choose(rules: &TestRules<V4>, tuple: &Tuple<V4>) -> Option<Choice<V4>> {
+    let choice = rules.choose(HOOK_PRE_ROUTING, tuple, || name("eth0"), moment);
+    if let Some(choice) = choice {
+        assert_eq!(choice.upstream.source(), tuple.source());
+        assert_eq!(choice.upstream.ports.source(), tuple.ports.source());
+    }
+    choice
+}
+
+fn context(choice: Option<Choice<V4>>) -> Option<u32> {
+    choice.map(|choice| choice.owner.context)
+}
+
+fn port(choice: Option<Choice<V4>>) -> Option<u16> {
+    choice.map(|choice| u16::from_be(choice.upstream.ports.destination()))
+}
+
+#[test]
+fn the_first_match_decides_and_a_port_can_be_kept() {
+    let one = Rule {
+        destination: wide([192, 0, 2, 9]),
+        destination_prefix: 32,
+        upstreams: 0b10,
+        ..anything()
+    };
+    let rules = rules(&[(&[upstream(1, 1), upstream(2, 0)], &[one, anything()])]);
+    assert_eq!(
+        port(choose(&rules, &packet([192, 0, 2, 9], 443))),
+        Some(443)
+    );
+    assert_eq!(port(choose(&rules, &packet([8, 8, 8, 8], 443))), Some(1));
+}
+
+#[test]
+fn a_bypass_ends_the_search_for_all_contexts() {
+    let some = Rule {
+        port_first: 80,
+        port_last: 90,
+        ..bypass()
+    };
+    let to: &[Upstream] = &[upstream(1, 1)];
+    let rules = rules(&[(&[], &[some]), (to, &[anything()])]);
+    assert_eq!(context(choose(&rules, &packet([8; 4], 79))), Some(2));
+    assert_eq!(context(choose(&rules, &packet([8; 4], 80))), None);
+    rules.disable(1);
+    assert_eq!(context(choose(&rules, &packet([8; 4], 80))), Some(2));
+    rules.disable(2);
+    assert_eq!(context(choose(&rules, &packet([8; 4], 80))), None);
+}
+
+#[test]
+fn the_way_to_any_upstream_is_left_alone() {
+    let web = Rule {
+        port_first: 80,
+        port_last: 80,
+        ..anything()
+    };
+    let over_any = Rule {
+        protocol: None,
+        ..anything()
+    };
+    let rules = rules(&[
+        (&[upstream(1, 8080)], &[over_any]),
+        (&[upstream(2, 0)], &[web]),
+        (&[upstream(3, 53)], &[]),
+    ]);
+    for (last, to, expected) in [
+        (1, 8080, None),
+        (1, 8081, Some(8080)),
+        (2, 80, None),
+        (2, 81, Some(8080)),
+        (3, 53, None),
+        (3, 0, Some(8080)),
+    ] {
+        let chosen = choose(&rules, &packet([10, 0, 0, last], to));
+        assert_eq!(port(chosen), expected, "10.0.0.{last}:{to}");
+    }
+    // Answers of an upstream, and what others have at the same port.
+    for (last, protocol, expected) in [
+        (1, Protocol::Udp, None),
+        (1, Protocol::Tcp, Some(8080)),
+        (4, Protocol::Udp, Some(8080)),
+    ] {
+        let ports = Ports::new(8080_u16.to_be(), 9);
+        let tuple = Tuple::new(protocol, ip([10, 0, 0, last]), ip([8; 4]), ports);
+        let chosen = rules.choose(HOOK_PRE_ROUTING, &tuple, Name::default, moment);
+        assert_eq!(port(chosen), expected, "from 10.0.0.{last}");
+    }
+    // What nobody sends there any more can go elsewhere.
+    rules.disable(2);
+    rules.disable(3);
+    assert_eq!(port(choose(&rules, &packet([10, 0, 0, 2], 80))), Some(8080));
+    assert_eq!(port(choose(&rules, &packet([10, 0, 0, 3], 53))), Some(8080));
+}
+
+#[test]
+fn a_rule_is_of_one_version() {
+    assert!(Compiled::<V6>::new(&anything(), 0).is_none());
+}
+
+// What a rule means, bit by bit.
+fn is_for(
+    rule: &Rule,
+    hook: u8,
+    to: &[u8; 16],
+    from: &[u8; 16],
+    packet: (Protocol, u16, &str),
+) -> bool {
+    let (protocol, port, interface) = packet;
+    let bit = |bytes: &[u8; 16], at: u8| bytes[usize::from(at / 8)] >> (7 - at % 8) & 1;
+    let same = |one: &[u8; 16], other: &[u8; 16], prefix: u8| {
+        (0..prefix).all(|at| bit(one, at) == bit(other, at))
+    };
+    rule.hooks & hook == hook
+        && (rule.protocol.is_none() || rule.protocol == Some(protocol))
+        && (rule.port_first..=rule.port_last).contains(&port)
+        && same(&rule.destination, to, rule.destination_prefix)
+        && same(&rule.source, from, rule.source_prefix)
+        && (rule.interface[0] == 0 || rule.interface == name(interface))
+}
+
+const INTERFACES: [&str; 3] = ["", "eth0", "eth01"];
+
+// Few different values, so that rules and packets meet.
+fn any_address() -> impl Strategy<Value = [u8; 16]> {
+    prop_oneof![Just(0_u8), Just(0x80), Just(0x81), Just(1)].prop_map(|byte| [byte; 16])
+}
+
+fn any_protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
+    let cut = move |bytes: [u8; 16]| {
+        if family == Family::V4 {
+            wide([bytes[0]; 4])
+        } else {
+            bytes
+        }
+    };
+    let prefix = || prop_oneof![2 => Just(0), 3 => 0..=family.bits()];
+    let numbers = (
+        1_u8..4,
+        any::<bool>(),
+        [prefix(), prefix()],
+        [0_u16..4, 0..4],
+    );
+    let names = (0..INTERFACES.len()).prop_map(|at| INTERFACES[at]);
+    (
+        prop::option::of(any_protocol()),
+        numbers,
+        [any_address(), any_address()],
+        names,
+    )
+        .prop_map(
+            move |(protocol, (hooks, bypass, prefixes, ports), addresses, interface)| Rule {
+                family,
+                protocol,
+                hooks,
+                action: if bypass {
+                    Action::Bypass
+                } else {
+                    Action::Redirect
+                },
+                destination_prefix: prefixes[0],
+                source_prefix: prefixes[1],
+                upstreams: u8::from(!bypass),
+                port_first: ports[0].min(ports[1]),
+                port_last: ports[0].max(ports[1]),
+                destination: cut(addresses[0]),
+                source: cut(addresses[1]),
+                interface: name(interface),
+            },
+        )
+}
+
+// Of several contexts with a rule each, the one that the model says.
+fn agrees<A: Address>(
+    list: &[Rule],
+    hook: u8,
+    to: [u8; 16],
+    from: [u8; 16],
+    packet: (Protocol, u16, usize),
+) -> Result<(), TestCaseError> {
+    let (protocol, port, interface) = packet;
+    let upstreams = [Upstream {
+        family: A::FAMILY,
+        ..upstream(9, 9)
+    }];
+    let each: Vec<_> = list
+        .iter()
+        .map(|rule| (&upstreams[..], core::slice::from_ref(rule)))
+        .collect();
+    let rules = rules::<A>(&each);
+    let ports = Ports::new(7, port.to_be());
+    let tuple = Tuple::new(protocol, A::from_bytes(from), A::from_bytes(to), ports);
+    let interface = INTERFACES[interface];
+    let chosen = rules.choose(hook, &tuple, || name(interface), moment);
+    let expected = (1..)
+        .zip(list)
+        .find(|(_, rule)| is_for(rule, hook, &to, &from, (protocol, port, interface)))
+        .filter(|(_, rule)| rule.action == Action::Redirect)
+        .map(|(owner, _)| owner);
+    prop_assert_eq!(chosen.map(|choice| choice.owner.context), expected);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn does_what_the_rules_mean(
+        four in prop::collection::vec(any_rule(Family::V4), 1..6),
+        six in prop::collection::vec(any_rule(Family::V6), 1..6),
+        hook in prop_oneof![Just(HOOK_PRE_ROUTING), Just(HOOK_LOCAL_OUT)],
+        to in any_address(), from in any_address(),
+        protocol in any_protocol(), port in 0_u16..5, interface in 1..INTERFACES.len(),
+    ) {
+        let packet = (protocol, port, interface);
+        let ([a, ..], [b, ..]) = (to, from);
+        agrees::<V4>(&four, hook, wide([a; 4]), wide([b; 4]), packet)?;
+        agrees::<V6>(&six, hook, to, from, packet)?;
+    }
+}
