@@ -165,7 +165,7 @@ impl Cache {
         let started = Instant::now();
         let mut failures = Vec::new();
         for place in &kernel.sources {
-            match source::ensure(kernel, place, &self.directory) {
+            match source::ensure(kernel, place, &self.directory, interrupt) {
                 Ok(tree) => {
                     let chosen = Chosen {
                         place,
@@ -175,7 +175,6 @@ impl Cache {
                     return self.build(kernel, &chosen, &toolchain, started, interrupt);
                 }
                 Err(error) => {
-                    // Ctrl-C ends what fetches and unpacks, too.
                     interrupt.check()?;
                     eprintln!("no source of {}: {error:#}", kernel.name);
                     failures.push(format!("{error:#}"));
@@ -196,7 +195,7 @@ impl Cache {
         let (place, stand_in) = newest::look_up(series)
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
-        let tree = source::ensure(kernel, &place, &self.directory).with_context(gone)?;
+        let tree = source::ensure(kernel, &place, &self.directory, interrupt).with_context(gone)?;
         let chosen = Chosen {
             place: &place,
             tree,

@@ -6,13 +6,18 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
+    process::Output,
     time::Duration,
 };
 
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{hash::Sha256, progress::Progress};
+use crate::interrupt::Interrupt;
 use crate::parent;
+
+/// How often a running program is looked at.
+const POLL: Duration = Duration::from_millis(200);
 
 /// Fetches a file with hash `sha256`, and of `bytes` if that is known, to `path` from the first of
 /// `urls` that has it.
@@ -21,8 +26,15 @@ use crate::parent;
 /// leaves `path.partial`, which the next call goes on with.
 ///
 /// # Errors
-/// If none has it, or what came has another hash: the message has each URL with its reason.
-pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: Option<u64>) -> Result<()> {
+/// If none has it, or what came has another hash: the message has each URL with its reason. Or if
+/// the user interrupts.
+pub fn fetch(
+    urls: &[String],
+    path: &Path,
+    sha256: &Sha256,
+    bytes: Option<u64>,
+    interrupt: &Interrupt,
+) -> Result<()> {
     if path.exists() {
         match verify(path, sha256) {
             Ok(()) => return Ok(()),
@@ -36,7 +48,10 @@ pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: Option<u64>) 
     let partial = partial_path(path);
     let mut failures = Vec::new();
     for url in urls {
-        match fetch_from(url, &partial, sha256, bytes) {
+        let fetched = fetch_from(url, &partial, sha256, bytes, interrupt);
+        // No other mirror is asked then.
+        interrupt.check()?;
+        match fetched {
             Ok(()) => {
                 return fs::rename(&partial, path).with_context(|| {
                     format!("cannot rename {} to {}", partial.display(), path.display())
@@ -52,7 +67,13 @@ pub fn fetch(urls: &[String], path: &Path, sha256: &Sha256, bytes: Option<u64>) 
     )
 }
 
-fn fetch_from(url: &str, partial: &Path, sha256: &Sha256, bytes: Option<u64>) -> Result<()> {
+fn fetch_from(
+    url: &str,
+    partial: &Path,
+    sha256: &Sha256,
+    bytes: Option<u64>,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let present = fs::metadata(partial).map_or(0, |m| m.len());
     let complete = match bytes {
         Some(bytes) => present >= bytes,
@@ -60,7 +81,7 @@ fn fetch_from(url: &str, partial: &Path, sha256: &Sha256, bytes: Option<u64>) ->
         None => present > 0 && verify(partial, sha256).is_ok(),
     };
     if !complete {
-        transfer(url, partial, bytes)?;
+        transfer(url, partial, bytes, interrupt)?;
     }
     let found = fs::metadata(partial).map_or(0, |m| m.len());
     if let Some(bytes) = bytes
@@ -117,7 +138,7 @@ const CURL: [&str; 12] = [
     "60",
 ];
 
-fn transfer(url: &str, partial: &Path, bytes: Option<u64>) -> Result<()> {
+fn transfer(url: &str, partial: &Path, bytes: Option<u64>, interrupt: &Interrupt) -> Result<()> {
     let progress = Progress::bytes(&format!("downloading {url}"), bytes.unwrap_or(0));
     let mut arguments: Vec<&OsStr> = CURL.iter().map(OsStr::new).collect();
     arguments.extend([
@@ -131,22 +152,38 @@ fn transfer(url: &str, partial: &Path, bytes: Option<u64>) -> Result<()> {
         .before_spawn(parent::ends_it)
         .stderr_to_stdout()
         .stdout_capture()
-        .unchecked()
-        .start()
-        .context("cannot run curl")?;
-    let output = loop {
-        if let Some(output) = curl
-            .wait_timeout(Duration::from_millis(200))
-            .context("curl")?
-        {
-            break output;
-        }
+        .unchecked();
+    let output = run(&curl, interrupt, || {
         progress.set(fs::metadata(partial).map_or(0, |m| m.len()));
-    };
+    })
+    .context("curl")?;
     let message = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{url}: {}", message.trim());
     progress.done();
     Ok(())
+}
+
+/// Runs `program`, a pipe or a single one, to its end, calls `tick` meanwhile, and returns what it
+/// printed.
+///
+/// # Errors
+/// If it cannot be run, or the user interrupts: it is ended then.
+pub fn run(
+    program: &duct::Expression,
+    interrupt: &Interrupt,
+    mut tick: impl FnMut(),
+) -> Result<Output> {
+    let running = program.start().context("cannot be started")?;
+    loop {
+        if let Some(output) = running.wait_timeout(POLL).context("cannot be waited for")? {
+            return Ok(output.clone());
+        }
+        if interrupt.raised() {
+            running.kill().context("cannot be ended")?;
+            interrupt.check()?;
+        }
+        tick();
+    }
 }
 
 /// Compares a file's hash with the one it should have. The error names the file and both.
@@ -164,6 +201,11 @@ pub fn verify(path: &Path, sha256: &Sha256) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// What nobody interrupts.
+    fn quiet() -> Interrupt {
+        Interrupt::install().unwrap()
+    }
+
     fn hash_of(text: &str) -> Sha256 {
         Sha256::of(text)
     }
@@ -178,10 +220,10 @@ mod tests {
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "text").unwrap();
         let urls = [url_of(&directory.path().join("missing")), url_of(&from)];
-        fetch(&urls, &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&urls, &to, &hash_of("text"), Some(4), &quiet()).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "text");
         // Nothing is needed any more.
-        fetch(&[], &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&[], &to, &hash_of("text"), Some(4), &quiet()).unwrap();
     }
 
     #[test]
@@ -190,7 +232,7 @@ mod tests {
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "XXxt").unwrap();
         fs::write(directory.path().join("to.partial"), "te").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "text");
     }
 
@@ -199,11 +241,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "te").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap_err();
         assert!(!to.exists());
         // What is there of it does not keep a whole one from coming.
         fs::write(&from, "text").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap();
     }
 
     #[test]
@@ -211,7 +253,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "evil").unwrap();
-        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
+        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap_err();
         let message = format!("{error:#}");
         for part in [
             "to.partial",
@@ -228,7 +270,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let urls = [url_of(&directory.path().join("missing"))];
         let to = directory.path().join("to");
-        let error = fetch(&urls, &to, &hash_of("text"), Some(4)).unwrap_err();
+        let error = fetch(&urls, &to, &hash_of("text"), Some(4), &quiet()).unwrap_err();
         assert!(error.to_string().contains("missing"), "{error}");
     }
 
@@ -237,14 +279,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "te").unwrap();
-        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap_err();
+        let error = fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap_err();
         assert!(
             error.to_string().contains("2 of 4 bytes"),
             "the error is {error}"
         );
         assert!(!to.exists());
         fs::write(&from, "text").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap();
+    }
+
+    #[test]
+    fn who_interrupts_does_not_wait_for_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("to");
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // It takes the connection and says nothing, as does a mirror that is overloaded.
+        let url = format!("http://{}/from", silent.local_addr().unwrap());
+        let interrupt = quiet();
+        let started = std::time::Instant::now();
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                silent.accept().unwrap();
+                interrupt.raise();
+            });
+            fetch(&[url], &to, &hash_of("text"), Some(4), &interrupt).unwrap_err()
+        });
+        assert!(error.is::<crate::interrupt::Interrupted>(), "{error:#}");
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
@@ -253,7 +315,7 @@ mod tests {
         let (from, to) = (directory.path().join("from"), directory.path().join("to"));
         fs::write(&from, "text").unwrap();
         fs::write(&to, "tent").unwrap();
-        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4)).unwrap();
+        fetch(&[url_of(&from)], &to, &hash_of("text"), Some(4), &quiet()).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "text");
     }
 
@@ -264,7 +326,7 @@ mod tests {
         fs::write(&from, "text").unwrap();
         for part in ["", "te", "text"] {
             fs::write(partial_path(&to), part).unwrap();
-            fetch(&[url_of(&from)], &to, &hash_of("text"), None).unwrap();
+            fetch(&[url_of(&from)], &to, &hash_of("text"), None, &quiet()).unwrap();
             fs::remove_file(&to).unwrap();
         }
     }

@@ -15,6 +15,7 @@ use super::{
     catalog::Kernel, disk, download, hash::Sha256, lock::Lock, mirror, place::Source,
     progress::Progress,
 };
+use crate::interrupt::Interrupt;
 use crate::parent;
 
 /// What an unpacked tree takes, about.
@@ -107,7 +108,12 @@ pub fn directory(kernel: &Kernel, sha256: &Sha256, cache: &Path) -> PathBuf {
 }
 
 /// The tree of `source`, fetched into `cache` and unpacked there if need be.
-pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<Tree> {
+pub fn ensure(
+    kernel: &Kernel,
+    source: &Source,
+    cache: &Path,
+    interrupt: &Interrupt,
+) -> Result<Tree> {
     let sha256 = match source {
         Source::Tree { path } => {
             return Ok(Tree {
@@ -134,20 +140,20 @@ pub fn ensure(kernel: &Kernel, source: &Source, cache: &Path) -> Result<Tree> {
         drop(in_use);
         let _alone = Lock::acquire(&lock, &what)?;
         if !tree.exists() {
-            fetch(source, cache, &tree)?;
+            fetch(source, cache, &tree, interrupt)?;
         }
     }
 }
 
 /// Fetches and unpacks it. The caller has the tree's lock.
-fn fetch(source: &Source, cache: &Path, tree: &Path) -> Result<()> {
+fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> Result<()> {
     disk::require(cache, TREE_BYTES)?;
     let download = |path: &str, urls: &[String], sha256, bytes| -> Result<PathBuf> {
         let downloads = cache.join("downloads");
         fs::create_dir_all(&downloads)
             .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
         let file = downloads.join(path.rsplit('/').next().unwrap_or(path));
-        download::fetch(urls, &file, sha256, bytes)?;
+        download::fetch(urls, &file, sha256, bytes, interrupt)?;
         Ok(file)
     };
     let file = match source {
@@ -184,13 +190,13 @@ fn fetch(source: &Source, cache: &Path, tree: &Path) -> Result<()> {
     }
     fs::create_dir_all(&partial)
         .with_context(|| format!("cannot make the directory {}", partial.display()))?;
-    unpack(&file, &partial)?;
+    unpack(&file, &partial, interrupt)?;
     fs::rename(&partial, tree)
         .with_context(|| format!("cannot rename {} to {}", partial.display(), tree.display()))
 }
 
 /// Unpacks a Debian `linux-source` package, or a tarball, without its topmost directory.
-fn unpack(file: &Path, directory: &Path) -> Result<()> {
+fn unpack(file: &Path, directory: &Path, interrupt: &Interrupt) -> Result<()> {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -226,14 +232,15 @@ fn unpack(file: &Path, directory: &Path) -> Result<()> {
             .map(|pattern| format!("--exclude={pattern}").into()),
     );
     arguments.extend(["--directory".into(), directory.as_os_str().to_owned()]);
-    let output = tarball
+    let pipe = tarball
         .pipe(duct::cmd("tar", arguments))
         .before_spawn(parent::ends_it)
         .stderr_to_stdout()
         .stdout_capture()
-        .unchecked()
-        .run()
-        .with_context(|| format!("cannot unpack {}", file.display()))?;
+        .unchecked();
+    let unpacked = download::run(&pipe, interrupt, || ());
+    interrupt.check()?;
+    let output = unpacked.with_context(|| format!("cannot unpack {}", file.display()))?;
     if !output.status.success() {
         bail!(
             "cannot unpack {} to {}: {}",
@@ -284,7 +291,7 @@ mod tests {
             .unwrap();
         let tree = directory.path().join("tree");
         fs::create_dir(&tree).unwrap();
-        unpack(&tarball, &tree).unwrap();
+        unpack(&tarball, &tree, &Interrupt::install().unwrap()).unwrap();
         for path in ["Kconfig", "drivers/gpu/drm/Kconfig", "mm/slub.c"] {
             assert!(tree.join(path).exists(), "{path}");
         }
@@ -296,7 +303,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let tarball = directory.path().join("linux.tar.xz");
         fs::write(&tarball, "not xz").unwrap();
-        let error = unpack(&tarball, directory.path()).unwrap_err().to_string();
+        let interrupt = Interrupt::install().unwrap();
+        let error = unpack(&tarball, directory.path(), &interrupt)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("linux.tar.xz"), "{error}");
     }
 
