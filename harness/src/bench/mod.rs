@@ -17,7 +17,7 @@ pub use run::{measure, Lab};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::NamedTree;
 use crate::plan::{Filter, Plan, Shard};
-use crate::results::file::ResultsFile;
+use crate::results::file::{self, ResultsFile};
 use crate::results::record::{Results, Selection};
 use crate::scenario::{Mode, ScenarioFile};
 use crate::table::{Align, Table};
@@ -104,6 +104,7 @@ impl BenchCommand {
         if self.plan {
             return self.print_plan(&plan);
         }
+        file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
         let lab = Lab::open(
             &repository,

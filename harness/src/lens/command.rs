@@ -19,7 +19,7 @@ use crate::commit::{Repository, WorkTree};
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
 use crate::plan::{Filter, Plan};
-use crate::results::file::ResultsFile;
+use crate::results::file::{self, ResultsFile};
 use crate::results::record::Selection;
 use crate::scenario::ScenarioFile;
 use crate::verdict::Verdict;
@@ -188,8 +188,7 @@ impl LensCommand {
                 );
             }
         }
-        fs::create_dir_all(output)
-            .with_context(|| format!("cannot create {}", output.display()))?;
+        file::check_writable(output)?;
         let lab = Lab::open(
             &repository,
             &scenario,

@@ -21,7 +21,7 @@ use crate::image::{Catalog, Flavour};
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
 use crate::plan::Plan;
-use crate::results::file::ResultsFile;
+use crate::results::file::{self, ResultsFile};
 use crate::results::record::Selection;
 use crate::scenario::ScenarioFile;
 use crate::self_test::{self, SideBySide};
@@ -106,6 +106,8 @@ impl MatrixCommand {
         let names = self.names(&catalog)?;
         let scenario = self.scenario(&repository.join(SCENARIO), &names)?;
         let plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
+        let directory = repository.join("results");
+        file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
 
         let started = Instant::now();
@@ -134,7 +136,6 @@ impl MatrixCommand {
         let jobs = bench::jobs(None, scenario.scenario.mode)?;
         let selection = Selection::default();
         let closure = lab.closure.clone();
-        let directory = repository.join("results");
         let mut file = ResultsFile::create(&directory, &scenario, selection, closure, now)?;
         measure(&lab, &plan, jobs, &mut file)?;
         let bench = started.elapsed().as_secs_f64();

@@ -21,6 +21,19 @@ pub struct ResultsFile {
     results: Results,
 }
 
+/// Fails unless a results file can be written into `directory`, which it makes: better now than when
+/// kernels have been built.
+///
+/// # Errors
+/// Names the directory.
+pub fn check_writable(directory: &Path) -> Result<()> {
+    let trial = directory.join(format!(".trial-{}", std::process::id()));
+    fs::create_dir_all(directory)
+        .and_then(|()| File::create(&trial))
+        .and_then(|_| fs::remove_file(&trial))
+        .with_context(|| format!("cannot write results to {}", directory.display()))
+}
+
 impl ResultsFile {
     /// Begins a new file in `directory`, named after the time, the commit and the scenario.
     ///
