@@ -2,6 +2,7 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
+mod lab;
 mod progress;
 mod run;
 
@@ -12,7 +13,8 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
-pub use run::{measure, Lab};
+pub use lab::Lab;
+pub use run::measure;
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::NamedTree;

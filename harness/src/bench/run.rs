@@ -3,113 +3,25 @@
 //! A run: the boots of a plan, as many side by side as there shall be, into a results file.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 
+use super::lab::Lab;
 use super::progress::Progress;
 use crate::boot::{Boot, Deadlines};
 use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
-use crate::image::{Cache, Flavour};
-use crate::interrupt::Interrupt;
-use crate::kernel::{Kernel, NamedTree};
-use crate::kmod;
-use crate::kvm;
 use crate::lens;
 use crate::lens::analysis::Origin;
 use crate::lens::looker::Looker;
-use crate::lens::machine::Machine;
 use crate::plan::{Plan, PlannedBoot};
-use crate::qemu::Accelerator;
-use crate::results::closure::Closure;
 use crate::results::file::ResultsFile;
 use crate::results::metrics::{self, Clock, Kind, HOOK_MEAN};
 use crate::results::record::{BootRecord, CellRecord, Directions};
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::Mode;
 use crate::verdict::{Ending, Verdict};
-use crate::virtme::Virtme;
-
-/// Everything that measuring needs beside a plan.
-pub struct Lab<'a> {
-    repository: PathBuf,
-    virtme: Virtme,
-    interrupt: &'a Interrupt,
-    accelerator: Accelerator,
-    mode: Mode,
-    /// The machine whose caches the lens models, if it looks on.
-    machine: Option<Machine>,
-    kernels: BTreeMap<String, Kernel>,
-    /// What the numbers will depend on.
-    pub closure: Closure,
-}
-
-impl<'a> Lab<'a> {
-    /// Gets everything ready for a plan of `scenario`: kernels and modules are built if they were
-    /// not, the proxy from `module_source`, a work tree of its own, if there is one.
-    ///
-    /// # Errors
-    /// If something is missing on this machine, does not build, or the user interrupts.
-    pub fn open(
-        repository: &Path,
-        scenario: &ScenarioFile,
-        plan: &Plan,
-        trees: &[NamedTree],
-        module_source: Option<&Path>,
-        interrupt: &'a Interrupt,
-    ) -> Result<Self> {
-        let virtme = Virtme::find()?;
-        let mut kernels = BTreeMap::new();
-        for name in plan.kernels() {
-            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
-            if let Some(directory) = module_source {
-                kernel.take_proxy_of(directory, interrupt)?;
-            }
-            kernels.insert(name.to_owned(), kernel);
-        }
-        interrupt.check()?;
-        for modules in kernels
-            .values()
-            .filter_map(|kernel| kernel.modules.as_ref())
-        {
-            let there = kmod::parameters(&modules.proxy)?;
-            scenario
-                .scenario
-                .check_parameters(&there)
-                .map_err(|fault| scenario.explain(&fault))?;
-        }
-        let mode = scenario.scenario.mode;
-        let accelerator = match mode {
-            Mode::Virtual => Accelerator::TcgIcount,
-            Mode::Wall => real_time(&kernels, &virtme, interrupt)?,
-        };
-        let closure = Closure::collect(
-            repository,
-            module_source,
-            kernels.values(),
-            &scenario.scenario.subjects,
-            &virtme,
-            accelerator,
-            &scenario.text,
-        )?;
-        Ok(Self {
-            repository: repository.to_owned(),
-            virtme,
-            interrupt,
-            accelerator,
-            mode,
-            machine: scenario.scenario.lens,
-            kernels,
-            closure,
-        })
-    }
-
-    fn relative(&self, path: &Path) -> String {
-        let path = path.strip_prefix(&self.repository).unwrap_or(path);
-        path.to_string_lossy().into_owned()
-    }
-}
 
 /// How long a boot may take. The lens makes it slower; at most four times, it is meant to.
 fn deadlines(debug: bool, order: &Order, cpus: u32, lens: bool) -> Deadlines {
@@ -122,24 +34,6 @@ fn deadlines(debug: bool, order: &Order, cpus: u32, lens: bool) -> Deadlines {
     } else {
         deadlines
     }
-}
-
-/// KVM if it works. Without it times are the emulator's: enough to try the machinery out.
-fn real_time(
-    kernels: &BTreeMap<String, Kernel>,
-    virtme: &Virtme,
-    interrupt: &Interrupt,
-) -> Result<Accelerator> {
-    let kernel = kernels.values().next().context("there is no kernel")?;
-    let probe = kvm::probe(kernel, virtme, Cache::new()?.directory(), interrupt)?;
-    if !probe.works {
-        eprintln!(
-            "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \
-             emulator; they say nothing about a kernel, and `compare` refuses them",
-            probe.reason
-        );
-    }
-    Ok(probe.accelerator())
 }
 
 /// Measures all of a plan with `jobs` guests side by side. Returns whether all boots ended well.

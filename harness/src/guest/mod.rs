@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod flows;
+pub mod measurement;
 pub mod patterns;
 pub mod protocol;
 pub mod tests;

@@ -8,6 +8,7 @@ use super::cell::Cell;
 use super::chart::number;
 use super::headlines;
 use super::run::{Knob, Run};
+
 /// Where a cell's packets went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {

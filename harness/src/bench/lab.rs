@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a run measures with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::image::{Cache, Flavour};
+use crate::interrupt::Interrupt;
+use crate::kernel::{Kernel, NamedTree};
+use crate::kmod;
+use crate::kvm;
+use crate::lens::machine::Machine;
+use crate::plan::Plan;
+use crate::qemu::Accelerator;
+use crate::results::closure::Closure;
+use crate::scenario::{Mode, ScenarioFile};
+use crate::virtme::Virtme;
+
+/// Everything that measuring needs beside a plan.
+pub struct Lab<'a> {
+    repository: PathBuf,
+    /// What boots guests.
+    pub(super) virtme: Virtme,
+    /// Whether the user wants no more.
+    pub(super) interrupt: &'a Interrupt,
+    /// How guests execute instructions.
+    pub(super) accelerator: Accelerator,
+    /// Which clock is read.
+    pub(super) mode: Mode,
+    /// The machine whose caches the lens models, if it looks on.
+    pub(super) machine: Option<Machine>,
+    /// The plan's kernels, by name.
+    pub(super) kernels: BTreeMap<String, Kernel>,
+    /// What the numbers will depend on.
+    pub closure: Closure,
+}
+
+impl<'a> Lab<'a> {
+    /// Gets everything ready for a plan of `scenario`: kernels and modules are built if they were
+    /// not, the proxy from `module_source`, a work tree of its own, if there is one.
+    ///
+    /// # Errors
+    /// If something is missing on this machine, does not build, or the user interrupts.
+    pub fn open(
+        repository: &Path,
+        scenario: &ScenarioFile,
+        plan: &Plan,
+        trees: &[NamedTree],
+        module_source: Option<&Path>,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let virtme = Virtme::find()?;
+        let mut kernels = BTreeMap::new();
+        for name in plan.kernels() {
+            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
+            if let Some(directory) = module_source {
+                kernel.take_proxy_of(directory, interrupt)?;
+            }
+            kernels.insert(name.to_owned(), kernel);
+        }
+        interrupt.check()?;
+        for modules in kernels
+            .values()
+            .filter_map(|kernel| kernel.modules.as_ref())
+        {
+            let there = kmod::parameters(&modules.proxy)?;
+            scenario
+                .scenario
+                .check_parameters(&there)
+                .map_err(|fault| scenario.explain(&fault))?;
+        }
+        let mode = scenario.scenario.mode;
+        let accelerator = match mode {
+            Mode::Virtual => Accelerator::TcgIcount,
+            Mode::Wall => real_time(&kernels, &virtme, interrupt)?,
+        };
+        let closure = Closure::collect(
+            repository,
+            module_source,
+            kernels.values(),
+            &scenario.scenario.subjects,
+            &virtme,
+            accelerator,
+            &scenario.text,
+        )?;
+        Ok(Self {
+            repository: repository.to_owned(),
+            virtme,
+            interrupt,
+            accelerator,
+            mode,
+            machine: scenario.scenario.lens,
+            kernels,
+            closure,
+        })
+    }
+
+    /// As it is told: from the repository on, if it lies there.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        let path = path.strip_prefix(&self.repository).unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    }
+}
+
+/// KVM if it works. Without it times are the emulator's: enough to try the machinery out.
+fn real_time(
+    kernels: &BTreeMap<String, Kernel>,
+    virtme: &Virtme,
+    interrupt: &Interrupt,
+) -> Result<Accelerator> {
+    let kernel = kernels.values().next().context("there is no kernel")?;
+    let probe = kvm::probe(kernel, virtme, Cache::new()?.directory(), interrupt)?;
+    if !probe.works {
+        eprintln!(
+            "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \
+             emulator; they say nothing about a kernel, and `compare` refuses them",
+            probe.reason
+        );
+    }
+    Ok(probe.accelerator())
+}
