@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::guest::tests::GuestTest;
-use crate::image::{Cache, Catalog, Flavour};
+use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::virtme::Virtme;
@@ -57,14 +57,16 @@ const INSTRUMENT: &str = "instrument";
     mutexlab test                           What takes a few minutes, on every kernel\n  \
     mutexlab test --all                     The long tests, too\n  \
     mutexlab test --kernel 6.12             On one kernel only\n  \
+    mutexlab test --kernel 6.12:debug       With KASAN, lockdep and their like\n  \
     mutexlab test --filter redirect-udp     Only the tests with this in their names\n  \
     mutexlab test --list                    What there is\n  \
     mutexlab test --junit tests.xml         And a report for a CI system\n  \
     mutexlab test --ktap - | kunit.py parse The outcomes for the kernel's tools\n\n\
 Exit codes: 0 if all passed, 1 if not, 2 if the tests could not run, 130 if interrupted.")]
 pub struct TestCommand {
-    /// Only this kernel; may be given several times
-    #[arg(long, value_name = "NAME")]
+    /// Only this kernel, with its checkers if it is the default one, or in the flavour that is named; may be
+    /// given several times
+    #[arg(long, value_name = "NAME[:FLAVOUR]")]
     kernel: Vec<String>,
     /// Only tests with this in their names; may be given several times
     #[arg(long, value_name = "PART")]
@@ -140,12 +142,11 @@ impl TestCommand {
         let started = Timestamp::now();
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
         let mut kernels = Vec::new();
-        for (name, flavour) in self.choose(&Catalog::load(&repository)?)? {
-            let tree = &self.tree;
+        for KernelName { kernel, flavour } in self.choose(&Catalog::load(&repository)?)? {
             kernels.push(Kernel::prepare(
-                &name,
+                &kernel,
                 flavour,
-                tree,
+                &self.tree,
                 &repository,
                 &interrupt,
             )?);
@@ -211,32 +212,31 @@ impl TestCommand {
         self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
     }
 
-    /// The default kernel with all its checkers, the others as they are meant to run.
-    fn choose(&self, catalog: &Catalog) -> Result<Vec<(String, Flavour)>> {
-        let default = catalog.default_kernel();
-        for name in &self.kernel {
-            catalog.find(name, Flavour::Plain)?;
+    /// The kernels that are meant, in the catalogue's order. Where no flavour is named, the default kernel
+    /// has all its checkers, and the others are as they are meant to run.
+    fn choose(&self, catalog: &Catalog) -> Result<Vec<KernelName>> {
+        let usual = |kernel: &str| {
+            if kernel == catalog.default_kernel() {
+                Flavour::Debug
+            } else {
+                Flavour::Plain
+            }
+        };
+        let mut wanted = Vec::new();
+        for text in &self.kernel {
+            let mut name: KernelName = text.parse()?;
+            if !text.contains(':') {
+                name.flavour = usual(&name.kernel);
+            }
+            catalog.find(&name.kernel, name.flavour)?;
+            wanted.push(name);
         }
-        let mut names: Vec<&str> = catalog
-            .kernels()
-            .iter()
-            .map(|kernel| kernel.name.kernel.as_str())
-            .filter(|&name| {
-                self.kernel.is_empty() || self.kernel.iter().any(|wanted| wanted == name)
-            })
-            .collect();
-        names.dedup();
-        Ok(names
-            .into_iter()
-            .map(|name| {
-                let flavour = if name == default {
-                    Flavour::Debug
-                } else {
-                    Flavour::Plain
-                };
-                (name.to_owned(), flavour)
-            })
-            .collect())
+        let is_wanted = |name: &KernelName| match wanted.is_empty() {
+            true => name.flavour == usual(&name.kernel),
+            false => wanted.contains(name),
+        };
+        let names = catalog.kernels().iter().map(|kernel| &kernel.name);
+        Ok(names.filter(|&name| is_wanted(name)).cloned().collect())
     }
 }
 
@@ -373,5 +373,48 @@ impl Selected {
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: TestCommand,
+    }
+
+    /// The kernels that a command line chooses from those of the repository.
+    fn chosen(line: &str) -> Result<Vec<String>> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let words = std::iter::once("test").chain(line.split_whitespace());
+        let names = Line::parse_from(words)
+            .command
+            .choose(&Catalog::load(&repository)?)?;
+        Ok(names.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn only_the_default_kernel_has_its_checkers_unless_told() {
+        assert_eq!(
+            chosen("").unwrap(),
+            ["7.3:debug", "7.2:plain", "6.12:plain"]
+        );
+        assert_eq!(
+            chosen("--kernel 6.12:debug --kernel 7.3").unwrap(),
+            ["7.3:debug", "6.12:debug"]
+        );
+        assert_eq!(
+            chosen("--kernel 7.2 --kernel 7.2:debug").unwrap(),
+            ["7.2:plain", "7.2:debug"]
+        );
+        let error = chosen("--kernel 7.2:fast").unwrap_err().to_string();
+        assert!(error.contains("flavour 'fast'"), "{error}");
+        let error = chosen("--kernel 2.6").unwrap_err().to_string();
+        assert!(error.contains("6.12:debug"), "{error}");
     }
 }
