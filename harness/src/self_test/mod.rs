@@ -141,8 +141,9 @@ impl TestCommand {
         let virtme = Virtme::find()?;
         let started = Timestamp::now();
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
+        let catalog = Catalog::load(&repository)?;
         let mut kernels = Vec::new();
-        for KernelName { kernel, flavour } in self.choose(&Catalog::load(&repository)?)? {
+        for KernelName { kernel, flavour } in self.choose(&catalog)? {
             kernels.push(Kernel::prepare(
                 &kernel,
                 flavour,
@@ -152,6 +153,14 @@ impl TestCommand {
             )?);
             interrupt.check()?;
         }
+        // These run this program, which would build it in the middle of a test, and in silence.
+        let needs_plain = !selected.shell.is_empty() || !selected.trials.is_empty();
+        let _plain = needs_plain
+            .then(|| {
+                let default = catalog.default_kernel();
+                Kernel::prepare(default, Flavour::Plain, &[], &repository, &interrupt)
+            })
+            .transpose()?;
         let bench = Bench {
             virtme: &virtme,
             interrupt: &interrupt,

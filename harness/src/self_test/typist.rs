@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::termios::{tcgetattr, Termios};
 
@@ -114,9 +115,11 @@ impl Typist {
     fn read(&mut self) -> Result<bool> {
         let mut ready = [PollFd::new(self.pty.master.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(POLL).context("too long a time-out")?;
-        if poll(&mut ready, timeout).context("cannot wait for a terminal")? == 0 {
-            return Ok(true);
-        }
+        match poll(&mut ready, timeout) {
+            // A signal interrupts it, such as SIGCHLD once this process has waited for a download.
+            Ok(0) | Err(Errno::EINTR) => return Ok(true),
+            waited => waited.context("cannot wait for a terminal")?,
+        };
         let mut buffer = [0; 4096];
         // EIO says that nobody has it open.
         let Ok(length @ 1..) = self.pty.master.read(&mut buffer) else {
@@ -133,5 +136,39 @@ impl Drop for Typist {
         // It may have ended; its guard ends its guest.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Arc;
+
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_does_not_end_the_wait() {
+        let seen = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGUSR2, Arc::clone(&seen)).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 0.3; echo awake"]);
+        let mut typist = Typist::start(command).unwrap();
+        let (waiting, who) = (AtomicBool::new(true), pthread_self());
+        let waited = thread::scope(|scope| {
+            scope.spawn(|| {
+                while waiting.load(Ordering::Relaxed) {
+                    pthread_kill(who, Signal::SIGUSR2).unwrap();
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let waited = typist.wait_for("awake");
+            waiting.store(false, Ordering::Relaxed);
+            waited
+        });
+        waited.unwrap();
+        assert!(seen.load(Ordering::Relaxed));
     }
 }
