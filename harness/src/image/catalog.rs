@@ -194,6 +194,16 @@ impl Catalog {
         &self.default
     }
 
+    /// The flavour that a kernel is tested in unless one is named: the default one has all checkers, which
+    /// take long, and the others are as they are meant to run.
+    pub fn flavour_to_test(&self, kernel: &str) -> Flavour {
+        if kernel == self.default {
+            Flavour::Debug
+        } else {
+            Flavour::Plain
+        }
+    }
+
     /// All kernels in all flavours, in the catalogue's order.
     pub fn kernels(&self) -> &[Kernel] {
         &self.kernels

@@ -115,10 +115,10 @@ impl MatrixCommand {
         let reference = catalog.default_kernel();
         let mut tested = Vec::new();
         for name in &names {
-            let flavour = if self.debug || name == reference {
+            let flavour = if self.debug {
                 Flavour::Debug
             } else {
-                Flavour::Plain
+                catalog.flavour_to_test(name)
             };
             interrupt.check()?;
             tested.push(Kernel::prepare(

@@ -221,27 +221,19 @@ impl TestCommand {
         self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
     }
 
-    /// The kernels that are meant, in the catalogue's order. Where no flavour is named, the default kernel
-    /// has all its checkers, and the others are as they are meant to run.
+    /// The kernels that are meant, in the catalogue's order.
     fn choose(&self, catalog: &Catalog) -> Result<Vec<KernelName>> {
-        let usual = |kernel: &str| {
-            if kernel == catalog.default_kernel() {
-                Flavour::Debug
-            } else {
-                Flavour::Plain
-            }
-        };
         let mut wanted = Vec::new();
         for text in &self.kernel {
             let mut name: KernelName = text.parse()?;
             if !text.contains(':') {
-                name.flavour = usual(&name.kernel);
+                name.flavour = catalog.flavour_to_test(&name.kernel);
             }
             catalog.find(&name.kernel, name.flavour)?;
             wanted.push(name);
         }
         let is_wanted = |name: &KernelName| match wanted.is_empty() {
-            true => name.flavour == usual(&name.kernel),
+            true => name.flavour == catalog.flavour_to_test(&name.kernel),
             false => wanted.contains(name),
         };
         let names = catalog.kernels().iter().map(|kernel| &kernel.name);
