@@ -73,7 +73,8 @@ pub fn build(
         mark_used(&directory);
         return Ok(modules);
     }
-    let _lock = Lock::acquire(&lock_path(cache, &directory), "building the modules")?;
+    let lock = lock_path(cache, &directory);
+    let _lock = Lock::acquire(&lock, "building the modules", interrupt)?;
     if let Some(modules) = finished(&directory, &source_sha256) {
         return Ok(modules);
     }

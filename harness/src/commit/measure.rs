@@ -68,7 +68,7 @@ impl Measurer<'_> {
                 own_harness: None,
             });
         }
-        let tree = WorkTree::of(self.repository, commit)?;
+        let tree = WorkTree::of(self.repository, commit, self.interrupt)?;
         let why = if self.own_harness {
             Some("that was asked for".to_owned())
         } else {
@@ -102,7 +102,7 @@ impl Measurer<'_> {
     /// # Errors
     /// If it cannot be measured, or the user interrupts.
     pub fn proxy(&self, commit: &Commit) -> Result<Run> {
-        let tree = WorkTree::of(self.repository, commit)?;
+        let tree = WorkTree::of(self.repository, commit, self.interrupt)?;
         self.proxy_in(commit, &tree)
     }
 
@@ -111,7 +111,7 @@ impl Measurer<'_> {
     /// # Errors
     /// As for [`Self::commit`].
     pub fn two(&self, harness: &Commit, proxy: &Commit) -> Result<Run> {
-        let tree = WorkTree::of(self.repository, harness)?;
+        let tree = WorkTree::of(self.repository, harness, self.interrupt)?;
         let beside = tree.beside(proxy)?;
         self.by_own_harness(harness, &tree, Some(&beside))
     }

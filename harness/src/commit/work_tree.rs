@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::repository::{Commit, Repository};
 use crate::image::Lock;
+use crate::interrupt::Interrupt;
 
 /// Where such directories lie, and what was built in them.
 const DIRECTORY: &str = "target/commits";
@@ -30,10 +31,10 @@ impl<'a> WorkTree<'a> {
     /// Checks a commit out.
     ///
     /// # Errors
-    /// If git cannot.
-    pub fn of(repository: &'a Repository, commit: &Commit) -> Result<Self> {
+    /// If git cannot, or the user interrupts while another process has one.
+    pub fn of(repository: &'a Repository, commit: &Commit, interrupt: &Interrupt) -> Result<Self> {
         let place = repository.directory().join(DIRECTORY);
-        let lock = Lock::acquire(&place.join("lock"), "measuring a commit")?;
+        let lock = Lock::acquire(&place.join("lock"), "measuring a commit", interrupt)?;
         Self::check_out(repository, commit, place.join("tree"), Some(lock))
     }
 
@@ -163,8 +164,9 @@ mod tests {
         let place = directory.path().join(DIRECTORY).join("tree");
         // What a process left that was killed.
         fs::create_dir_all(place.join("module")).unwrap();
+        let interrupt = Interrupt::install().unwrap();
         for (commit, text) in commits.iter().zip(["a", "b"]) {
-            let tree = WorkTree::of(&repository, commit).unwrap();
+            let tree = WorkTree::of(&repository, commit, &interrupt).unwrap();
             let read = fs::read_to_string(tree.directory().join("module/a")).unwrap();
             assert_eq!(read, text);
             // Beside it there is room for another.

@@ -156,7 +156,7 @@ impl Cache {
     pub fn ensure(&self, kernel: &Kernel, interrupt: &Interrupt) -> Result<Image> {
         let toolchain = Toolchain::detect(self)?;
         for directory in self.candidates(kernel, &toolchain)? {
-            if let Some(image) = self.take(kernel, &directory)? {
+            if let Some(image) = self.take(kernel, &directory, interrupt)? {
                 return Ok(image);
             }
         }
@@ -192,7 +192,7 @@ impl Cache {
         let Some(series) = &kernel.newest else {
             return Err(gone());
         };
-        let (place, stand_in) = newest::look_up(series)
+        let (place, stand_in) = newest::look_up(series, interrupt)
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
         let tree = source::ensure(kernel, &place, &self.directory, interrupt).with_context(gone)?;
@@ -205,12 +205,18 @@ impl Cache {
     }
 
     /// The image in `directory`, if it is whole; it stays as long as it is held.
-    fn take(&self, kernel: &Kernel, directory: &Path) -> Result<Option<Image>> {
+    fn take(
+        &self,
+        kernel: &Kernel,
+        directory: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Image>> {
         if !directory.join(METADATA_FILE).exists() {
             return Ok(None);
         }
         let lock_path = lock_path(directory);
-        let lock = Lock::shared(&lock_path, &format!("building {}", kernel.name))?;
+        let what = format!("building {}", kernel.name);
+        let lock = Lock::shared(&lock_path, &what, interrupt)?;
         match State::of(directory)? {
             State::Absent => Ok(None),
             State::Damaged(why) => {
@@ -251,6 +257,7 @@ impl Cache {
             let lock = Lock::acquire(
                 &lock_path(&directory),
                 &format!("building or using {}", kernel.name),
+                interrupt,
             )?;
             if !matches!(State::of(&directory)?, State::Whole(_)) {
                 let partial = beside(&directory, "partial");
@@ -285,7 +292,7 @@ impl Cache {
             }
             drop(lock);
             // Someone may prune it in between.
-            if let Some(image) = self.take(kernel, &directory)? {
+            if let Some(image) = self.take(kernel, &directory, interrupt)? {
                 return Ok(image);
             }
         }

@@ -191,8 +191,9 @@ impl ImageCommand {
             Action::Verify { name, json } => verify(&cache, name.as_ref(), *json),
             Action::Pack { name, file, json } => {
                 let kernel = catalog.find(&name.kernel, name.flavour)?;
-                let image = cache.ensure(kernel, &Interrupt::install()?)?;
-                let packed = pack::pack(&image, file)?;
+                let interrupt = Interrupt::install()?;
+                let image = cache.ensure(kernel, &interrupt)?;
+                let packed = pack::pack(&image, file, &interrupt)?;
                 if *json {
                     return print_json(&packed);
                 }
@@ -206,7 +207,7 @@ impl ImageCommand {
                 Ok(0)
             }
             Action::Unpack { file, sha256, json } => {
-                let unpacked = pack::unpack(&cache, file, sha256.as_ref())?;
+                let unpacked = pack::unpack(&cache, file, sha256.as_ref(), &Interrupt::install()?)?;
                 let toolchain = Toolchain::detect(&cache)?;
                 let mut current = Vec::new();
                 for kernel in catalog.kernels() {

@@ -101,16 +101,19 @@ fn fetch_from(
 /// What is at `url`, which is short.
 ///
 /// # Errors
-/// If it cannot be had: the message has the URL and curl's words.
-pub fn read(url: &str) -> Result<Vec<u8>> {
+/// If it cannot be had: the message has the URL and curl's words. Or if the user interrupts.
+pub fn read(url: &str, interrupt: &Interrupt) -> Result<Vec<u8>> {
     let mut arguments = CURL.to_vec();
     arguments.push(url);
-    let output = duct::cmd("curl", arguments)
+    let curl = duct::cmd("curl", arguments)
+        .before_spawn(parent::ends_it)
         .stdout_capture()
         .stderr_capture()
-        .unchecked()
-        .run()
-        .context("cannot run curl")?;
+        .unchecked();
+    let output = run(&curl, interrupt, || ());
+    // Ctrl-C may have ended curl first.
+    interrupt.check()?;
+    let output = output.context("curl")?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{url}: {}", message.trim());
     Ok(output.stdout)

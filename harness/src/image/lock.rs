@@ -5,6 +5,8 @@
 use std::{
     fs::{self, File},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -12,6 +14,12 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+
+use crate::interrupt::Interrupt;
+
+/// How often a lock that another process has is asked for. flock(2) itself would wait without an
+/// end: a signal that raises a flag does not end it.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A lock on a file, alone or with others, held until it is dropped or its process ends in
 /// whatever way.
@@ -25,27 +33,17 @@ impl Lock {
     /// `what` is what the other process is doing then.
     ///
     /// # Errors
-    /// If the file cannot be made or locked.
-    pub fn acquire(path: &Path, what: &str) -> Result<Lock> {
-        Self::wait(
-            path,
-            what,
-            FlockArg::LockExclusiveNonblock,
-            FlockArg::LockExclusive,
-        )
+    /// If the file cannot be made or locked, or the user interrupts.
+    pub fn acquire(path: &Path, what: &str, interrupt: &Interrupt) -> Result<Lock> {
+        Self::wait(path, what, FlockArg::LockExclusiveNonblock, interrupt)
     }
 
     /// As [`Lock::acquire`], with others who want it shared, too: nobody has it alone meanwhile.
     ///
     /// # Errors
-    /// If the file cannot be made or locked.
-    pub fn shared(path: &Path, what: &str) -> Result<Lock> {
-        Self::wait(
-            path,
-            what,
-            FlockArg::LockSharedNonblock,
-            FlockArg::LockShared,
-        )
+    /// If the file cannot be made or locked, or the user interrupts.
+    pub fn shared(path: &Path, what: &str, interrupt: &Interrupt) -> Result<Lock> {
+        Self::wait(path, what, FlockArg::LockSharedNonblock, interrupt)
     }
 
     /// The lock alone, if nobody has it.
@@ -53,32 +51,35 @@ impl Lock {
     /// # Errors
     /// If the file cannot be made or locked.
     pub fn try_acquire(path: &Path) -> Result<Option<Lock>> {
-        match Flock::lock(open(path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Some(Lock { _file: file })),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => {
-                Err(errno).with_context(|| format!("cannot lock {}", path.display()))
-            }
-        }
+        Ok(attempt(open(path)?, path, FlockArg::LockExclusiveNonblock)?.ok())
     }
 
-    fn wait(path: &Path, what: &str, at_once: FlockArg, patiently: FlockArg) -> Result<Lock> {
-        let lock = match Flock::lock(open(path)?, at_once) {
-            Err((file, Errno::EWOULDBLOCK)) => {
-                eprintln!(
-                    "waiting for another process that is {what} (lock {})",
-                    path.display()
-                );
-                Flock::lock(file, patiently)
-            }
-            other => other,
+    fn wait(path: &Path, what: &str, how: FlockArg, interrupt: &Interrupt) -> Result<Lock> {
+        let mut file = match attempt(open(path)?, path, how)? {
+            Ok(lock) => return Ok(lock),
+            Err(file) => file,
         };
-        match lock {
-            Ok(file) => Ok(Lock { _file: file }),
-            Err((_, errno)) => {
-                Err(errno).with_context(|| format!("cannot lock {}", path.display()))
-            }
+        eprintln!(
+            "waiting for another process that is {what} (lock {})",
+            path.display()
+        );
+        loop {
+            interrupt.check()?;
+            thread::sleep(POLL);
+            file = match attempt(file, path, how)? {
+                Ok(lock) => return Ok(lock),
+                Err(file) => file,
+            };
         }
+    }
+}
+
+/// The lock on `file`, or the file again if another process has it.
+fn attempt(file: File, path: &Path, how: FlockArg) -> Result<Result<Lock, File>> {
+    match Flock::lock(file, how) {
+        Ok(file) => Ok(Ok(Lock { _file: file })),
+        Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
@@ -98,23 +99,21 @@ fn open(path: &Path) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, Ordering},
-        thread,
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::interrupt::Interrupted;
 
     #[test]
     fn the_second_waits_for_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/lock");
-        let first = Lock::acquire(&path, "testing").unwrap();
+        let interrupt = Interrupt::install().unwrap();
+        let first = Lock::acquire(&path, "testing", &interrupt).unwrap();
         let entered = AtomicBool::new(false);
         thread::scope(|scope| {
             let second = scope.spawn(|| {
-                let _second = Lock::acquire(&path, "testing").unwrap();
+                let _second = Lock::acquire(&path, "testing", &interrupt).unwrap();
                 entered.store(true, Ordering::SeqCst);
             });
             thread::sleep(Duration::from_millis(100));
@@ -129,11 +128,27 @@ mod tests {
     fn some_share_what_nobody_has_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let first = Lock::shared(&path, "testing").unwrap();
-        let second = Lock::shared(&path, "testing").unwrap();
+        let interrupt = Interrupt::install().unwrap();
+        let first = Lock::shared(&path, "testing", &interrupt).unwrap();
+        let second = Lock::shared(&path, "testing", &interrupt).unwrap();
         drop(first);
         assert!(Lock::try_acquire(&path).unwrap().is_none());
         drop(second);
         assert!(Lock::try_acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let interrupt = Interrupt::install().unwrap();
+        let _first = Lock::acquire(&path, "testing", &interrupt).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::shared(&path, "testing", &interrupt));
+            thread::sleep(Duration::from_millis(50));
+            interrupt.raise();
+            let error = second.join().unwrap().unwrap_err();
+            assert!(error.is::<Interrupted>(), "{error:#}");
+        });
     }
 }

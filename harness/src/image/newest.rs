@@ -19,6 +19,7 @@ use super::{
     mirror,
     place::{Archive, Series, Source},
 };
+use crate::interrupt::Interrupt;
 
 /// Overrides [`KEYRING`].
 const KEYRING_VARIABLE: &str = "MUTEXLAB_KEYRING";
@@ -69,13 +70,13 @@ struct Package {
 /// Asks all suites of `series`, and gives the newest package with where it is.
 ///
 /// # Errors
-/// If none has it: the message says of each why.
-pub fn look_up(series: &Series) -> Result<(Source, StandIn)> {
+/// If none has it: the message says of each why. Or if the user interrupts.
+pub fn look_up(series: &Series, interrupt: &Interrupt) -> Result<(Source, StandIn)> {
     let mut found: Option<(Package, Archive, StandIn)> = None;
     let mut failures = Vec::new();
     for suite in &series.suites {
         let archive = Archive::of_suite(suite);
-        match newest_in(&series.package, suite, archive) {
+        match newest_in(&series.package, suite, archive, interrupt) {
             Ok((package, stand_in)) => {
                 if found
                     .as_ref()
@@ -84,7 +85,10 @@ pub fn look_up(series: &Series) -> Result<(Source, StandIn)> {
                     found = Some((package, archive, stand_in));
                 }
             }
-            Err(error) => failures.push(format!("{suite}: {error:#}")),
+            Err(error) => {
+                interrupt.check()?;
+                failures.push(format!("{suite}: {error:#}"));
+            }
         }
     }
     let Some((package, archive, stand_in)) = found else {
@@ -108,10 +112,15 @@ pub fn look_up(series: &Series) -> Result<(Source, StandIn)> {
 }
 
 /// The newest `package` of a suite, on the first mirror that has the suite.
-fn newest_in(package: &str, suite: &str, archive: Archive) -> Result<(Package, StandIn)> {
+fn newest_in(
+    package: &str,
+    suite: &str,
+    archive: Archive,
+    interrupt: &Interrupt,
+) -> Result<(Package, StandIn)> {
     let mut failures = Vec::new();
     for mirror in mirror::urls(archive)? {
-        match read_index(&mirror, suite) {
+        match read_index(&mirror, suite, interrupt) {
             Ok((index, signed_by)) => {
                 let newest = newest_of(&index, package)?
                     .with_context(|| format!("there is no {package}"))?;
@@ -123,22 +132,29 @@ fn newest_in(package: &str, suite: &str, archive: Archive) -> Result<(Package, S
                 };
                 return Ok((newest, stand_in));
             }
-            Err(error) => failures.push(format!("{error:#}")),
+            Err(error) => {
+                interrupt.check()?;
+                failures.push(format!("{error:#}"));
+            }
         }
     }
     bail!(failures.join("; "))
 }
 
 /// The text of a suite's index, and who signed it.
-fn read_index(mirror: &str, suite: &str) -> Result<(String, Option<String>)> {
+fn read_index(
+    mirror: &str,
+    suite: &str,
+    interrupt: &Interrupt,
+) -> Result<(String, Option<String>)> {
     let suite = format!("{mirror}/dists/{suite}");
-    let release = download::read(&format!("{suite}/InRelease"))?;
+    let release = download::read(&format!("{suite}/InRelease"), interrupt)?;
     let (release, signed_by) = open_release(&release, keyring().as_deref())
         .with_context(|| format!("{suite}/InRelease"))?;
     let expected = hash_in(&release, INDEX)
         .with_context(|| format!("{suite}/InRelease has no SHA-256 of {INDEX}"))?;
     let url = format!("{suite}/{INDEX}");
-    let packed = download::read(&url)?;
+    let packed = download::read(&url, interrupt)?;
     let hash = Sha256::of(&packed);
     ensure!(
         hash == expected,
@@ -300,7 +316,7 @@ mod tests {
             let Some(series) = kernel.newest.as_ref().filter(|one| !asked.contains(one)) else {
                 continue;
             };
-            let (source, stand_in) = look_up(series).unwrap();
+            let (source, stand_in) = look_up(series, &Interrupt::install().unwrap()).unwrap();
             eprintln!("{source:?}\n  {}", stand_in.describe());
             assert!(stand_in.version.starts_with(&kernel.name.kernel));
             assert!(stand_in.signed_by.is_some());

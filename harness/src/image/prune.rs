@@ -120,7 +120,7 @@ pub fn plan(
             ));
         }
     }
-    items.extend(unneeded_downloads(cache, catalog));
+    items.extend(unneeded_downloads(cache, catalog)?);
     for directory in cache::directories(&cache.directory().join("modules")) {
         let why = if is_partial(&directory) {
             is_left(&crate::kmod::lock_path(
@@ -148,14 +148,15 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     let lock = match item.kind {
         Kind::Image | Kind::Source => cache::lock_path(whole),
         Kind::Modules => crate::kmod::lock_path(cache, whole),
-        Kind::Download => {
-            fs::remove_file(path).with_context(cannot)?;
-            return Ok(Removal::Removed);
-        }
+        Kind::Download => lock_of_download(cache, path),
     };
     let Some(_alone) = Lock::try_acquire(&lock)? else {
         return Ok(Removal::InUse);
     };
+    if item.kind == Kind::Download {
+        fs::remove_file(path).with_context(cannot)?;
+        return Ok(Removal::Removed);
+    }
     // An image may have been made of it since.
     if item.kind == Kind::Source && needed_sources(cache, catalog, &BTreeSet::new()).contains(path)
     {
@@ -207,7 +208,13 @@ fn needed_sources(
     needed
 }
 
-fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Vec<Item> {
+/// The lock of a download, whether it is whole or partial.
+fn lock_of_download(cache: &Cache, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    source::download_lock(cache.directory(), name.trim_end_matches(".partial"))
+}
+
+fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Result<Vec<Item>> {
     let pinned: BTreeSet<&str> = catalog
         .kernels()
         .iter()
@@ -217,17 +224,22 @@ fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Vec<Item> {
             Source::File { .. } | Source::Tree { .. } => None,
         })
         .collect();
-    fs::read_dir(cache.directory().join("downloads"))
+    let mut items = Vec::new();
+    for entry in fs::read_dir(cache.directory().join("downloads"))
         .into_iter()
         .flatten()
         .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            !pinned.contains(name.trim_end_matches(".partial"))
-        })
-        .map(|path| item(&path, Kind::Download, "no kernel is of it"))
-        .collect()
+    {
+        let path = entry.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // What stands in for a pinned one may be on its way.
+        if !pinned.contains(name.trim_end_matches(".partial"))
+            && is_left(&lock_of_download(cache, &path))?
+        {
+            items.push(item(&path, Kind::Download, "no kernel is of it"));
+        }
+    }
+    Ok(items)
 }
 
 fn item(path: &Path, kind: Kind, why: impl Into<String>) -> Item {
@@ -305,6 +317,7 @@ pub fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::image::{sample, Metadata, Sha256};
+    use crate::interrupt::Interrupt;
 
     /// A repository with a kernel whose image is current, and a cache with that and what can go.
     fn setup() -> (tempfile::TempDir, Cache, Catalog) {
@@ -329,7 +342,7 @@ mod tests {
                 built_at: 0,
             };
             metadata::write(&metadata, directory).unwrap();
-            drop(Lock::acquire(&cache::lock_path(directory), "testing").unwrap());
+            drop(Lock::try_acquire(&cache::lock_path(directory)).unwrap());
         };
         let sources = cache.directory().join("sources");
         for name in ["old", "unused", "torn.partial"] {
@@ -435,7 +448,8 @@ mod tests {
             ..Rules::default()
         };
         let directory = cache.images().join("k-plain-000000000000");
-        let _used = Lock::shared(&cache::lock_path(&directory), "testing").unwrap();
+        let interrupt = Interrupt::install().unwrap();
+        let _used = Lock::shared(&cache::lock_path(&directory), "testing", &interrupt).unwrap();
         for item in plan(&cache, &catalog, &sample::toolchain(), rules).unwrap() {
             let removal = remove(&cache, &catalog, &item).unwrap();
             let stays = item.path == directory || item.path.ends_with("sources/old");
@@ -450,14 +464,18 @@ mod tests {
         let image = cache.images().join("k-plain-111111111111");
         let source = cache.directory().join("sources/torn");
         let modules = cache.directory().join("modules/0123456789abcdef");
+        let download = cache.directory().join("downloads/x.deb");
+        fs::rename(&download, cache::beside(&download, "partial")).unwrap();
         for (whole, lock) in [
             (&image, cache::lock_path(&image)),
             (&source, cache::lock_path(&source)),
             (&modules, crate::kmod::lock_path(&cache, &modules)),
+            (&download, lock_of_download(&cache, &download)),
         ] {
             let name = whole.file_name().unwrap().to_string_lossy();
             let partial = format!("{name}.partial");
-            let builder = Lock::acquire(&lock, "testing").unwrap();
+            let builder = Lock::try_acquire(&lock).unwrap();
+            assert!(builder.is_some());
             assert!(!names(&cache, &catalog, Rules::default()).contains(&partial));
             drop(builder);
             assert!(names(&cache, &catalog, Rules::default()).contains(&partial));

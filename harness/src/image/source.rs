@@ -107,6 +107,11 @@ pub fn directory(kernel: &Kernel, sha256: &Sha256, cache: &Path) -> PathBuf {
     cache.join("sources").join(name)
 }
 
+/// The lock of the download called `name`: whoever fetches, unpacks or removes it has it.
+pub fn download_lock(cache: &Path, name: &str) -> PathBuf {
+    cache.join("locks").join(format!("download-{name}"))
+}
+
 /// The tree of `source`, fetched into `cache` and unpacked there if need be.
 pub fn ensure(
     kernel: &Kernel,
@@ -130,7 +135,7 @@ pub fn ensure(
     let lock = tree.with_file_name(format!("{name}.lock"));
     let what = format!("fetching the source of {name}");
     loop {
-        let in_use = Lock::shared(&lock, &what)?;
+        let in_use = Lock::shared(&lock, &what, interrupt)?;
         if tree.exists() {
             return Ok(Tree {
                 path: tree,
@@ -138,7 +143,7 @@ pub fn ensure(
             });
         }
         drop(in_use);
-        let _alone = Lock::acquire(&lock, &what)?;
+        let _alone = Lock::acquire(&lock, &what, interrupt)?;
         if !tree.exists() {
             fetch(source, cache, &tree, interrupt)?;
         }
@@ -148,15 +153,18 @@ pub fn ensure(
 /// Fetches and unpacks it. The caller has the tree's lock.
 fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> Result<()> {
     disk::require(cache, TREE_BYTES)?;
-    let download = |path: &str, urls: &[String], sha256, bytes| -> Result<PathBuf> {
+    let download = |path: &str, urls: &[String], sha256, bytes| -> Result<_> {
         let downloads = cache.join("downloads");
         fs::create_dir_all(&downloads)
             .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
-        let file = downloads.join(path.rsplit('/').next().unwrap_or(path));
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let lock = download_lock(cache, name);
+        let alone = Lock::acquire(&lock, &format!("downloading {name}"), interrupt)?;
+        let file = downloads.join(name);
         download::fetch(urls, &file, sha256, bytes, interrupt)?;
-        Ok(file)
+        Ok((file, Some(alone)))
     };
-    let file = match source {
+    let (file, _alone) = match source {
         Source::Pool {
             path,
             archive,
@@ -177,7 +185,7 @@ fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> R
         )?,
         Source::File { path, sha256 } => {
             download::verify(path, sha256)?;
-            path.clone()
+            (path.clone(), None)
         }
         Source::Tree { path } => bail!("{} is a tree already", path.display()),
     };

@@ -154,7 +154,7 @@ impl LensCommand {
         }
         let repository = Repository::new(&paths::repository()?);
         let commit = repository.commit(name)?;
-        let tree = WorkTree::of(&repository, &commit)?;
+        let tree = WorkTree::of(&repository, &commit, &interrupt)?;
         if let Some(file) = tree.other_interface()? {
             bail!(
                 "{} is another at {}, so that this harness and its proxy would not understand each other: \

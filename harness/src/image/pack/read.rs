@@ -25,6 +25,8 @@ use crate::image::{
     metadata::{self, Metadata, State},
     progress::Progress,
 };
+use crate::interrupt::Interrupt;
+use crate::parent;
 
 /// The longest that the list of contents may be; those of real images are a hundredth of it.
 const CONTENTS_LIMIT: u64 = 64 << 20;
@@ -33,8 +35,13 @@ const CONTENTS_LIMIT: u64 = 64 << 20;
 /// is the archive's own hash, if it is known.
 ///
 /// # Errors
-/// If the archive is damaged, or is none: nothing of it stays.
-pub fn unpack(cache: &Cache, file: &Path, expected: Option<&Sha256>) -> Result<PathBuf> {
+/// If the archive is damaged, or is none, or the user interrupts: nothing of it stays.
+pub fn unpack(
+    cache: &Cache,
+    file: &Path,
+    expected: Option<&Sha256>,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
     let refused = || format!("{} is not unpacked", file.display());
     if let Some(expected) = expected {
         let found = Sha256::of_file(file)?;
@@ -46,6 +53,7 @@ pub fn unpack(cache: &Cache, file: &Path, expected: Option<&Sha256>) -> Result<P
     }
     ensure!(file.is_file(), "{}: there is no such file", refused());
     let zstd = duct::cmd!("zstd", "--decompress", "--stdout", "--quiet", file)
+        .before_spawn(parent::ends_it)
         .stderr_capture()
         .reader()
         .context("cannot run zstd: `./just doctor` tells what is missing")?;
@@ -59,7 +67,8 @@ pub fn unpack(cache: &Cache, file: &Path, expected: Option<&Sha256>) -> Result<P
     let contents = read_contents(first).with_context(refused)?;
     let directory = cache.images().join(&contents.directory);
     let lock = cache::lock_path(&directory);
-    let _alone = Lock::acquire(&lock, &format!("building or using {}", contents.directory))?;
+    let what = format!("building or using {}", contents.directory);
+    let _alone = Lock::acquire(&lock, &what, interrupt)?;
     if matches!(State::of(&directory)?, State::Whole(_)) {
         return Ok(directory);
     }
@@ -70,7 +79,7 @@ pub fn unpack(cache: &Cache, file: &Path, expected: Option<&Sha256>) -> Result<P
                 .with_context(|| format!("cannot remove {}", leftover.display()))?;
         }
     }
-    let unpacked = unpack_members(&contents, members, &partial)
+    let unpacked = unpack_members(&contents, members, &partial, interrupt)
         .and_then(|()| {
             // What is left are zeros; zstd compares its own checksum at the end.
             io::copy(&mut &zstd, &mut io::sink()).context("it is cut off or damaged")?;
@@ -79,6 +88,8 @@ pub fn unpack(cache: &Cache, file: &Path, expected: Option<&Sha256>) -> Result<P
         .with_context(refused);
     if unpacked.is_err() {
         fs::remove_dir_all(&partial).ok();
+        // Ctrl-C may have ended zstd first, as if the archive were cut off.
+        interrupt.check()?;
     }
     unpacked.map(|()| directory)
 }
@@ -125,6 +136,7 @@ fn unpack_members<'a, R: Read + 'a>(
     contents: &Contents,
     members: impl Iterator<Item = io::Result<tar::Entry<'a, R>>>,
     partial: &Path,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     let bytes = contents.image.bytes() + contents.source.bytes();
     fs::create_dir_all(partial)
@@ -147,6 +159,7 @@ fn unpack_members<'a, R: Read + 'a>(
     }
     let (mut links, mut done) = (Vec::new(), 0);
     for member in members {
+        interrupt.check()?;
         let mut member = member.context("it is cut off or damaged")?;
         let name = member.path()?.to_string_lossy().into_owned();
         let (prefix, path) = name.split_once('/').unwrap_or_default();

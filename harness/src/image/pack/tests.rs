@@ -16,6 +16,12 @@ use crate::image::{
     progress::Progress,
     sample, Cache, Image, Sha256,
 };
+use crate::interrupt::{Interrupt, Interrupted};
+
+/// What nobody interrupts.
+fn quiet() -> Interrupt {
+    Interrupt::install().unwrap()
+}
 
 #[test]
 fn modules_are_built_with_these_parts_of_the_source() {
@@ -130,10 +136,10 @@ fn built() -> (tempfile::TempDir, Image) {
 fn what_was_packed_is_unpacked_elsewhere_and_packed_again() {
     let (root, image) = built();
     let file = root.path().join("k.tar.zst");
-    let packed = pack(&image, &file).unwrap();
+    let packed = pack(&image, &file, &quiet()).unwrap();
     assert_eq!(packed.sha256, Sha256::of_file(&file).unwrap());
     let cache = Cache::at(&root.path().join("other"));
-    let directory = unpack(&cache, &file, Some(&packed.sha256)).unwrap();
+    let directory = unpack(&cache, &file, Some(&packed.sha256), &quiet()).unwrap();
     let State::Whole(metadata) = State::of(&directory).unwrap() else {
         panic!()
     };
@@ -152,9 +158,9 @@ fn what_was_packed_is_unpacked_elsewhere_and_packed_again() {
         ..image
     };
     let second = root.path().join("again.tar.zst");
-    pack(&again, &second).unwrap();
+    pack(&again, &second, &quiet()).unwrap();
     let third = Cache::at(&root.path().join("third"));
-    let directory = unpack(&third, &second, None).unwrap();
+    let directory = unpack(&third, &second, None, &quiet()).unwrap();
     assert!(directory.join("source/include/linux/a.h").exists());
 }
 
@@ -162,11 +168,11 @@ fn what_was_packed_is_unpacked_elsewhere_and_packed_again() {
 fn a_damaged_archive_is_refused_and_leaves_nothing() {
     let (root, image) = built();
     let file = root.path().join("k.tar.zst");
-    let packed = pack(&image, &file).unwrap();
+    let packed = pack(&image, &file, &quiet()).unwrap();
     let whole = fs::read(&file).unwrap();
     let cache = Cache::at(&root.path().join("other"));
     let refused = |expected: Option<&Sha256>| {
-        let error = unpack(&cache, &file, expected).unwrap_err();
+        let error = unpack(&cache, &file, expected, &quiet()).unwrap_err();
         assert!(format!("{error:#}").contains("k.tar.zst"), "{error:#}");
         let left = cache::directories(&cache.images());
         assert!(left.is_empty(), "{left:?}");
@@ -183,7 +189,25 @@ fn a_damaged_archive_is_refused_and_leaves_nothing() {
         refused(None);
     }
     fs::write(&file, &whole).unwrap();
-    unpack(&cache, &file, Some(&packed.sha256)).unwrap();
+    unpack(&cache, &file, Some(&packed.sha256), &quiet()).unwrap();
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let (root, image) = built();
+    let file = root.path().join("k.tar.zst");
+    let raised = quiet();
+    raised.raise();
+    let error = pack(&image, &file, &raised).unwrap_err();
+    assert!(error.is::<Interrupted>(), "{error:#}");
+    let left: Vec<_> = fs::read_dir(root.path()).unwrap().flatten().collect();
+    assert!(!left.iter().any(|entry| entry.path().is_file()), "{left:?}");
+    pack(&image, &file, &quiet()).unwrap();
+    let cache = Cache::at(&root.path().join("other"));
+    let error = unpack(&cache, &file, None, &raised).unwrap_err();
+    assert!(error.is::<Interrupted>(), "{error:#}");
+    assert!(cache::directories(&cache.images()).is_empty());
+    unpack(&cache, &file, None, &quiet()).unwrap();
 }
 
 #[test]
@@ -192,7 +216,7 @@ fn a_damaged_image_is_not_packed() {
     let vmlinux = image.directory.join("vmlinux");
     fs::write(vmlinux, "symbolz".repeat(10_000)).unwrap();
     let file = root.path().join("k.tar.zst");
-    let error = pack(&image, &file).unwrap_err().to_string();
+    let error = pack(&image, &file, &quiet()).unwrap_err().to_string();
     assert!(error.contains("vmlinux"), "{error}");
     assert!(!file.exists());
 }
@@ -204,7 +228,14 @@ fn forged(change: impl Fn(&mut Contents)) -> String {
     change(&mut contents);
     let mut archive = Vec::new();
     let progress = Progress::bytes("forging", 0);
-    write_members(&contents, &image.directory, &mut archive, &progress).unwrap();
+    write_members(
+        &contents,
+        &image.directory,
+        &mut archive,
+        &progress,
+        &quiet(),
+    )
+    .unwrap();
     let file = root.path().join("forged.tar.zst");
     duct::cmd!("zstd", "--quiet")
         .stdin_bytes(archive)
@@ -212,7 +243,7 @@ fn forged(change: impl Fn(&mut Contents)) -> String {
         .run()
         .unwrap();
     let cache = Cache::at(&root.path().join("other"));
-    let error = unpack(&cache, &file, None).unwrap_err();
+    let error = unpack(&cache, &file, None, &quiet()).unwrap_err();
     assert!(cache::directories(&cache.images()).is_empty());
     format!("{error:#}")
 }

@@ -20,6 +20,8 @@ use crate::image::{
     metadata::Image,
     progress::Progress,
 };
+use crate::interrupt::Interrupt;
+use crate::parent;
 
 /// zstd's level: beyond it minutes of time win a few percent.
 const LEVEL: &str = "-12";
@@ -56,8 +58,9 @@ pub(super) fn is_for_modules(path: &str) -> bool {
 /// Packs `image`, which must be whole, as `file`, which appears only once it is complete.
 ///
 /// # Errors
-/// If a file of the image is damaged, or the archive cannot be written.
-pub fn pack(image: &Image, file: &Path) -> Result<Packed> {
+/// If a file of the image is damaged, the archive cannot be written, or the user interrupts: nothing
+/// of it stays then.
+pub fn pack(image: &Image, file: &Path, interrupt: &Interrupt) -> Result<Packed> {
     let directory = &image.directory;
     let contents = contents(image)?;
     let unpacked_bytes = contents.image.bytes() + contents.source.bytes();
@@ -70,14 +73,17 @@ pub fn pack(image: &Image, file: &Path) -> Result<Packed> {
     let progress = Progress::bytes(&format!("packing {}", image.name), unpacked_bytes);
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     let zstd = duct::cmd!("zstd", "--quiet", "--threads=0", LEVEL)
+        .before_spawn(parent::ends_it)
         .stdin_file(reader)
         .stdout_file(archive.reopen().with_context(cannot_write)?)
         .stderr_capture()
         .unchecked()
         .start()
         .context("cannot run zstd: `./just doctor` tells what is missing")?;
-    let written = write_members(&contents, directory, writer, &progress);
+    let written = write_members(&contents, directory, writer, &progress, interrupt);
     let output = zstd.wait().context("zstd")?;
+    // Ctrl-C may have ended zstd first.
+    interrupt.check()?;
     ensure!(
         output.status.success(),
         "{}: zstd says {}",
@@ -146,6 +152,7 @@ pub(super) fn write_members(
     directory: &Path,
     writer: impl Write,
     progress: &Progress,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     let mut archive = tar::Builder::new(writer);
     let list = serde_json::to_vec(contents).context("cannot list the contents")?;
@@ -159,6 +166,7 @@ pub(super) fn write_members(
         ("source", &contents.metadata.source, &contents.source),
     ] {
         for (path, entry) in &manifest.files {
+            interrupt.check()?;
             let name = format!("{prefix}/{path}");
             let mut header = tar::Header::new_gnu();
             match entry {
