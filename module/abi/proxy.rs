@@ -156,11 +156,17 @@ stats! {
     bytes_original,
     /// Bytes of the packets given back their original source, from the IP header on.
     bytes_reply,
-    /// Flows created.
+    /// Packets of connections that are not redirected, but were asked about: of a rule that lets them
+    /// bypass, of none, or to an upstream.
+    packets_direct,
+    /// Bytes of these packets, from the IP header on.
+    bytes_direct,
+    /// Flows created, of redirected connections and of such.
     flows_created,
-    /// Flows that timed out, made room for others, or whose context closed.
+    /// Flows that timed out, made room for others, whose context closed, or whose first packet did not
+    /// leave the machine.
     flows_removed,
-    /// Of those, unanswered ones that had to make room for new ones.
+    /// Of those, the ones that had to make room for new ones.
     flows_evicted,
     /// Flows in the table now.
     flows_current,

@@ -4,9 +4,10 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
+use super::abi::proxy::Protocol;
 use super::checksum::Delta;
 use super::stack::Spare;
-use super::state::State;
+use super::state::{State, Timeouts};
 use super::tcp::{Progress, Segment};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
@@ -85,19 +86,33 @@ struct Half<R> {
     progress: Progress,
     last_seen: AtomicU32,
     change: Change,
-    // The flow's state and the sides whose FIN was seen; the same in both halves.
+    // The flow's state, the sides whose FIN was seen, and whether it is direct; the same in both halves.
     life: AtomicU8,
     upstream: u8,
-    // The original side: the context that the flow is of. The reply side: bits to spare.
+    // The original side: when the flow was made, and the context that it is of. The reply side: bits to
+    // spare.
     high: AtomicU16,
     low: AtomicU32,
 }
 
+// In `life`.
+const STATE: u8 = 3;
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
+const DIRECT: u8 = 1 << 6;
+
+/// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
+const BIRTH_UNIT: u32 = 6;
+/// In its place: the flow is assured, however long ago that was.
+const ASSURED: u16 = u16::MAX;
+/// A datagram flow is assured once its client still sends so many seconds after it began, as with
+/// connection tracking (nf_conntrack_proto_udp.c).
+const ASSURED_AFTER: u32 = 2;
 
 /// A connection from a client to an original destination, and from the same client, as the
 /// upstream sees it, to the upstream. What its packets look like is the key of its node.
+///
+/// A *direct* one is not redirected: its packets pass as they are.
 ///
 /// `R` is what the kernel keeps to send packets of one side on.
 #[derive(Debug)]
@@ -115,6 +130,14 @@ pub struct Owner {
     pub upstream: u8,
 }
 
+impl Owner {
+    /// No context.
+    pub const NOBODY: Self = Self {
+        context: 0,
+        upstream: 0,
+    };
+}
+
 impl<R: Default> Flow<R> {
     /// A flow whose packets look like `original` when they come from the client, and like
     /// `upstream` when they leave for the upstream; with what packets of either side look like on
@@ -126,22 +149,46 @@ impl<R: Default> Flow<R> {
         owner: Owner,
         now: u32,
     ) -> ([Tuple<A>; 2], Self) {
+        let change = Change::between(original, upstream);
         let keys = [*original, upstream.reverse()];
-        let half = |change| Half {
+        (keys, Self::begin(change, owner, now, 0))
+    }
+
+    /// A flow whose packets look like `original` and pass as they are.
+    #[inline(always)]
+    pub fn direct<A: Address>(original: &Tuple<A>, now: u32) -> ([Tuple<A>; 2], Self) {
+        let keys = [*original, original.reverse()];
+        let flow = Self::begin(Change::default(), Owner::NOBODY, now, DIRECT);
+        (keys, flow)
+    }
+
+    #[inline(always)]
+    fn begin(change: Change, owner: Owner, now: u32, kind: u8) -> Self {
+        let half = |change, high, low| Half {
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             route: R::default(),
             progress: Progress::default(),
             last_seen: AtomicU32::new(now),
             change,
-            life: AtomicU8::new(State::Opening as u8),
+            life: AtomicU8::new(State::Opening as u8 | kind),
             upstream: owner.upstream,
-            high: AtomicU16::new(0),
-            low: AtomicU32::new(owner.context),
+            high: AtomicU16::new(high),
+            low: AtomicU32::new(low),
         };
-        let change = Change::between(original, upstream);
-        let halves = [half(change), half(change.reverse())];
-        (keys, Self { halves })
+        let halves = [
+            half(change, birth(now), owner.context),
+            half(change.reverse(), 0, 0),
+        ];
+        Self { halves }
+    }
+}
+
+// A time as it is kept in a flow.
+const fn birth(now: u32) -> u16 {
+    match (now >> BIRTH_UNIT) as u16 {
+        ASSURED => ASSURED - 1,
+        birth => birth,
     }
 }
 
@@ -227,11 +274,30 @@ impl<R> Flow<R> {
         segment.flags.is_plain() && half.progress.note(segment)
     }
 
+    /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted.
+    #[inline(always)]
+    pub fn is_plain_direct(&self, side: Side, segment: Option<&Segment>) -> bool {
+        let half = self.half(side);
+        if half.life.load(Relaxed) != State::Established as u8 | DIRECT {
+            return false;
+        }
+        let Some(segment) = segment else {
+            return true;
+        };
+        segment.flags.is_plain() && half.progress.note(segment)
+    }
+
+    /// Whether its packets pass as they are.
+    pub fn is_direct(&self) -> bool {
+        self.half(Side::Original).life.load(Relaxed) & DIRECT != 0
+    }
+
     /// Moves the flow on by a datagram of `side`.
     #[cold]
     pub fn advance_udp(&self, side: Side) {
         if side == Side::Reply {
-            self.set_life(State::Established, 0);
+            let life = self.half(side).life.load(Relaxed);
+            self.set_life(State::Established, life & !STATE);
         }
     }
 
@@ -240,7 +306,7 @@ impl<R> Flow<R> {
     #[cold]
     pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) -> Option<Outcome> {
         let life = self.half(side).life.load(Relaxed);
-        let (state, fins) = (State::from_number(life & !FINS), life & FINS);
+        let (state, fins) = (State::from_number(life & STATE), life & !STATE);
         let mine = &self.half(side).progress;
         let other = &self.half(side.other()).progress;
         let flags = segment.flags;
@@ -267,7 +333,7 @@ impl<R> Flow<R> {
             (State::Established | State::Closing | State::Closed, ..) => {
                 if mine.takes(segment) && flags.fin() {
                     let fins = fins | FIN_OF[side as usize];
-                    let closed = fins == FINS || state == State::Closed;
+                    let closed = fins & FINS == FINS || state == State::Closed;
                     let state = if closed {
                         State::Closed
                     } else {
@@ -290,7 +356,65 @@ impl<R> Flow<R> {
 
     /// Where the flow is in its life.
     pub fn state(&self) -> State {
-        State::from_number(self.half(Side::Original).life.load(Relaxed) & !FINS)
+        State::from_number(self.half(Side::Original).life.load(Relaxed) & STATE)
+    }
+
+    /// Whether nobody has answered, and no packet but one has passed.
+    pub fn is_alone(&self) -> bool {
+        self.state() == State::Opening && self.counted(Side::Original).0 <= 1
+    }
+
+    // Whether a datagram flow is more than a question and an answer. Said once, it stays so.
+    fn is_assured(&self, hz: u32) -> bool {
+        let half = self.half(Side::Original);
+        let born = half.high.load(Relaxed);
+        if born == ASSURED {
+            return true;
+        }
+        let last = birth(half.last_seen.load(Relaxed));
+        let age = u32::from(last.wrapping_sub(born)) << BIRTH_UNIT;
+        // A last packet before the first is one of another CPU, whose clock is late.
+        let assured = self.state() == State::Established
+            && age > ASSURED_AFTER.wrapping_mul(hz)
+            && age < 1 << (15 + BIRTH_UNIT);
+        if assured {
+            half.high.store(ASSURED, Relaxed);
+        }
+        assured
+    }
+
+    /// How long it may be idle now; `original` is the key of its original side. To be asked now and
+    /// then, at least once in 2^20 units of the clock: it takes note of what has lasted.
+    pub fn timeout<A: Address>(&self, original: &Tuple<A>, timeouts: &Timeouts) -> u32 {
+        let [short, transient, lasting] = timeouts.udp;
+        let [opening, established, closing, closed] = timeouts.tcp;
+        match (original.protocol, self.state()) {
+            (Protocol::Udp, _) if self.is_assured(timeouts.hz) => lasting,
+            (Protocol::Udp, _) if original.goes_to_well_known_port() => short,
+            (Protocol::Udp, _) => transient,
+            (Protocol::Tcp, State::Opening) => opening,
+            (Protocol::Tcp, State::Established) => established,
+            (Protocol::Tcp, State::Closing) => closing,
+            (Protocol::Tcp, State::Closed) => closed,
+        }
+    }
+
+    /// How much better it is to evict this flow than others when the table is full: most of all what is
+    /// closed, then what closes and is idle, what was never answered, and a single exchange of
+    /// datagrams; of these what has been idle longest. `None`: it must stay.
+    pub fn eviction_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
+        /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
+        const HALF_CLOSED: u32 = 10;
+        const CLASS: u32 = 1 << 29;
+        let idle = self.idle(now);
+        let class = match (protocol, self.state()) {
+            (_, State::Closed) => 4,
+            (_, State::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
+            (_, State::Opening) => 2,
+            (Protocol::Udp, _) if !self.is_assured(hz) => 1,
+            _ => return None,
+        };
+        Some(CLASS.wrapping_mul(class) | idle.min(CLASS - 1))
     }
 
     /// How long ago the last packet came, in the unit of `now`.

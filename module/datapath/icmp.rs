@@ -27,16 +27,15 @@
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::{Delta, Sum};
 use super::flow::Change;
-use super::packet::{
-    self, header_length, skip_extensions, Header, FRAGMENT, MAX_HEADERS, TCP_HEADER, UDP_HEADER,
-};
+use super::packet::{self, header_length, skip_extensions, Header, FRAGMENT, UDP_HEADER};
 use super::translate::{DeviceSum, Offload, TCP_CHECKSUM, UDP_CHECKSUM};
 use super::tuple::{Address, Tuple, V4, V6};
 
 /// Length of the header of a message; the packet that it is about follows.
 pub const ICMP_HEADER: usize = 8;
-/// No more bytes of a message than these are looked at.
-pub const REACH: usize = ICMP_HEADER + MAX_HEADERS + TCP_HEADER;
+/// No more bytes of a message than these are looked at: the packet in one of ICMPv6 is cut so that
+/// the whole is no longer than IPv6's least MTU (RFC 4443, section 2.4).
+pub const REACH: usize = 1280;
 
 const CHECKSUM: usize = 2;
 /// As much of the transport's header as every error has to have (RFC 792), and all of UDP's.

@@ -10,8 +10,11 @@ use super::tuple::{Address, Ports, Tuple, V4, V6};
 pub const UDP_HEADER: usize = 8;
 /// Length of a TCP header without options.
 pub const TCP_HEADER: usize = 20;
-/// No chain of IPv6 extension headers is followed further than this, in bytes from the start.
-pub const MAX_HEADERS: usize = 512;
+/// No more IPv6 extension headers than so many are followed, each of 2,048 bytes at most; RFC 8200,
+/// section 4.1, asks for each of them once at most, but for two.
+const MAX_EXTENSIONS: usize = 8;
+/// So far from its start, in bytes, may the transport header of a packet begin.
+pub const MAX_HEADERS: usize = 40 + MAX_EXTENSIONS * 2048;
 
 const IPV4_CHECKSUM: usize = 10;
 const IPV4_ADDRESSES: usize = 12;
@@ -64,8 +67,28 @@ pub trait Header: Address {
     /// The addresses of a packet, given from its first byte; `None` if it is too short.
     fn addresses(packet: &[u8]) -> Option<Self::Pair>;
 
+    /// The byte of an IPv4 header that has the DSCP; zero of IPv6, whose routes do not depend on it.
+    fn tos(packet: &[u8]) -> u8;
+
     /// Reads any packet, given from its first byte.
     fn parse(packet: &[u8]) -> Parsed<Self>;
+
+    /// Puts the addresses and ports of `tuple` into headers, of which the transport's starts at
+    /// `transport`, and tells what was there. Checksums stay. `None`, and nothing changed, if the
+    /// headers are too short.
+    fn exchange(headers: &mut [u8], transport: usize, tuple: &Tuple<Self>) -> Option<Tuple<Self>> {
+        let own = Tuple {
+            addresses: Self::addresses(headers)?,
+            ports: ports(headers.get(transport..)?)?,
+            protocol: tuple.protocol,
+        };
+        *headers.get_mut(transport..)?.first_chunk_mut::<4>()? = tuple.ports.0.to_ne_bytes();
+        Self::set_addresses(headers, tuple.addresses)?;
+        Some(own)
+    }
+
+    /// Puts new addresses into a header, whose checksum stays. `None` if it is too short.
+    fn set_addresses(header: &mut [u8], to: Self::Pair) -> Option<()>;
 
     /// Puts new addresses into a header; `by` is what that changes in a checksum. `None`, and
     /// nothing changed, if the header is too short.
@@ -159,8 +182,20 @@ impl Header for V4 {
     }
 
     #[inline(always)]
+    fn tos(packet: &[u8]) -> u8 {
+        bytes(packet, 1).map_or(0, |[tos]| tos)
+    }
+
+    #[inline(always)]
     fn addresses(packet: &[u8]) -> Option<u64> {
         bytes(packet, IPV4_ADDRESSES).map(u64::from_ne_bytes)
+    }
+
+    #[inline(always)]
+    fn set_addresses(header: &mut [u8], to: u64) -> Option<()> {
+        let header = header.first_chunk_mut::<{ Self::LENGTH }>()?;
+        *header.last_chunk_mut::<8>()? = to.to_ne_bytes();
+        Some(())
     }
 
     #[inline(always)]
@@ -210,6 +245,11 @@ impl Header for V6 {
     }
 
     #[inline(always)]
+    fn tos(_: &[u8]) -> u8 {
+        0
+    }
+
+    #[inline(always)]
     fn addresses(packet: &[u8]) -> Option<[u64; 4]> {
         let word = |at| bytes::<8>(packet, at).map(u64::from_ne_bytes);
         let at = IPV6_ADDRESSES;
@@ -218,6 +258,11 @@ impl Header for V6 {
 
     #[inline(always)]
     fn readdress(header: &mut [u8], to: [u64; 4], _: Delta) -> Option<()> {
+        Self::set_addresses(header, to)
+    }
+
+    #[inline(always)]
+    fn set_addresses(header: &mut [u8], to: [u64; 4]) -> Option<()> {
         let header = header.first_chunk_mut::<{ Self::LENGTH }>()?;
         for (word, bytes) in to
             .into_iter()
@@ -237,7 +282,12 @@ pub(super) fn skip_extensions(
     mut next: u8,
     mut at: usize,
 ) -> Result<(u8, usize), Parsed<V6>> {
+    let mut count = 0_usize;
     while let HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS = next {
+        count = count.wrapping_add(1);
+        if count > MAX_EXTENSIONS {
+            return Err(Parsed::Malformed);
+        }
         let [following, length] = bytes(packet, at).ok_or(Parsed::Short(at.wrapping_add(2)))?;
         // A packet with a routing header left to follow goes somewhere else than it says.
         if next == ROUTING {
@@ -248,11 +298,8 @@ pub(super) fn skip_extensions(
             }
         }
         next = following;
-        // Cannot wrap: at most MAX_HEADERS so far. The compiler does not see it.
+        // Cannot wrap: at most MAX_HEADERS. The compiler does not see it.
         at = at.wrapping_add((usize::from(length) + 1) * 8);
-        if at > MAX_HEADERS {
-            return Err(Parsed::Malformed);
-        }
     }
     Ok((next, at))
 }

@@ -85,7 +85,26 @@ impl<A: Address> Compiled<A> {
     }
 }
 
-/// Where a new connection goes.
+/// What becomes of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<A: Address> {
+    /// It is redirected.
+    Redirect(Choice<A>),
+    /// It goes where it goes.
+    Direct,
+}
+
+impl<A: Address> Decision<A> {
+    /// Where it is redirected, if it is.
+    pub fn redirected(self) -> Option<Choice<A>> {
+        match self {
+            Self::Redirect(choice) => Some(choice),
+            Self::Direct => None,
+        }
+    }
+}
+
+/// Where a new connection is redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice<A: Address> {
     /// The context, and which of its upstreams.
@@ -112,34 +131,38 @@ where
     T: Deref<Target = [P]>,
     P: Deref<Target = Pool<A>> + 'static,
 {
-    /// Where a new connection of `tuple`, seen at `hook`, goes; `interface` is asked at most once
+    /// What becomes of a new connection of `tuple`, seen at `hook`; `interface` is asked at most once
     /// for each rule that names one, and `moment` is told whether its random number is used.
     ///
     /// The first rule that matches decides. A packet on its way to an upstream, of whatever
     /// context, is left alone: a proxy's own connections do not come back to a proxy. So is a
-    /// datagram on its way back, which does not tell that it is an answer.
+    /// datagram that comes from there, which may be an answer to what was sent before there was a rule.
     pub fn choose(
         &self,
         hook: u8,
         tuple: &Tuple<A>,
         interface: impl Fn() -> Name,
         moment: impl FnOnce(bool) -> Moment,
-    ) -> Option<Choice<A>> {
-        let (rule, pool) = self
-            .open()
-            .find(|(rule, _)| rule.matches(hook, tuple, &interface))?;
+    ) -> Decision<A> {
+        let matching = |(rule, _): &(&Compiled<A>, _)| rule.matches(hook, tuple, &interface);
+        let Some((rule, pool)) = self.open().find(matching) else {
+            return Decision::Direct;
+        };
         if rule.action == Action::Bypass
             || self.leads_to_upstream(tuple)
             || tuple.protocol == Protocol::Udp && self.comes_from_upstream(tuple)
         {
-            return None;
+            return Decision::Direct;
         }
-        let (number, upstream) = pool.select(rule.upstreams, tuple, || moment(pool.is_random()))?;
+        let selected = pool.select(rule.upstreams, tuple, || moment(pool.is_random()));
+        let Some((number, upstream)) = selected else {
+            return Decision::Direct;
+        };
         let owner = Owner {
             context: pool.owner,
             upstream: number,
         };
-        Some(Choice { owner, upstream })
+        Decision::Redirect(Choice { owner, upstream })
     }
 
     // The rules of contexts that have not closed.

@@ -2,8 +2,6 @@
 
 //! Where a flow is in its life, and how long it may stay there without a packet.
 
-use super::abi::proxy::Protocol;
-
 /// Where a flow is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -30,25 +28,14 @@ impl State {
     }
 }
 
-/// How long a flow may be idle, in the unit of [`Flow::idle`](super::flow::Flow::idle).
+/// How long flows may be idle, in the unit of [`Flow::idle`](super::flow::Flow::idle).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// UDP, before and after an answer.
-    pub udp: [u32; 2],
+    /// Units a second.
+    pub hz: u32,
+    /// UDP that was not answered, or once: to a well-known port (below 1024), and to others (RFC 4787,
+    /// requirement 5); and UDP that lasts.
+    pub udp: [u32; 3],
     /// TCP: opening, established, after one FIN, after both or a RST.
     pub tcp: [u32; 4],
-}
-
-impl Timeouts {
-    /// The one for a flow of `protocol` in `state`.
-    pub const fn of(&self, protocol: Protocol, state: State) -> u32 {
-        match (protocol, state) {
-            (Protocol::Udp, State::Opening) => self.udp[0],
-            (Protocol::Udp, _) => self.udp[1],
-            (Protocol::Tcp, State::Opening) => self.tcp[0],
-            (Protocol::Tcp, State::Established) => self.tcp[1],
-            (Protocol::Tcp, State::Closing) => self.tcp[2],
-            (Protocol::Tcp, State::Closed) => self.tcp[3],
-        }
-    }
 }

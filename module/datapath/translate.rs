@@ -18,7 +18,8 @@ pub(super) const UDP_CHECKSUM: usize = 6;
 pub enum Offload {
     /// Nobody: it stands in the header (CHECKSUM_NONE, CHECKSUM_UNNECESSARY).
     None,
-    /// The device that sends it: the header holds the sum of the pseudo header alone.
+    /// The device that sends it: this header, and not one within, holds the sum of its pseudo header
+    /// alone.
     Partial,
     /// The device that received it computed a sum over all of the packet, kept beside it.
     Complete,
@@ -64,17 +65,17 @@ pub fn translate<A: Header>(
             *header.first_chunk_mut::<4>()? = to.ports.0.to_ne_bytes();
             let field = header.get_mut(UDP_CHECKSUM..)?.first_chunk_mut::<2>()?;
             let sum = u16::from_ne_bytes(*field);
-            if offload == Offload::Partial {
-                *field = by.addresses.apply_to_sum(sum).to_ne_bytes();
-                return Some(DeviceSum::Stays);
-            }
             // RFC 768: zero says that there is no checksum, so a sum of zero is sent as its other
-            // form.
+            // form. A packet without one may be several, with sums within them (VXLAN).
             if sum == 0 {
                 return Some(match offload {
                     Offload::Complete => DeviceSum::Forget,
-                    _ => DeviceSum::Stays,
+                    Offload::None | Offload::Partial => DeviceSum::Stays,
                 });
+            }
+            if offload == Offload::Partial {
+                *field = by.addresses.apply_to_sum(sum).to_ne_bytes();
+                return Some(DeviceSum::Stays);
             }
             let sum = match by.transport.apply(sum) {
                 0 => !0,
@@ -261,6 +262,7 @@ mod tests {
         for (offload, device) in [
             (Offload::Complete, DeviceSum::Forget),
             (Offload::None, DeviceSum::Stays),
+            (Offload::Partial, DeviceSum::Stays),
         ] {
             let mut bytes = build::<V4>(Protocol::Udp, Offload::None, &[7; 32], &[1; 20]);
             bytes[26..28].fill(0);

@@ -32,6 +32,8 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     fn sum(self) -> Sum;
     /// One of 64 bits, by its last bytes.
     fn spot(self) -> u64;
+    /// Whether it is nobody's own: of a group, of all on a link, or none.
+    fn is_shared(self) -> bool;
 
     /// Puts a pair together.
     fn pair(source: Self, destination: Self) -> Self::Pair;
@@ -88,6 +90,12 @@ impl Address for V4 {
     fn spot(self) -> u64 {
         // The last byte is the highest of a number in network byte order.
         1_u64.wrapping_shl(self.0 >> 24 ^ self.0 >> 16)
+    }
+
+    // RFC 1112, section 4; RFC 919, section 7.
+    fn is_shared(self) -> bool {
+        let address = u32::from_be(self.0);
+        address >> 28 == 0xe || address == u32::MAX || address == 0
     }
 
     fn pair(source: Self, destination: Self) -> u64 {
@@ -161,6 +169,12 @@ impl Address for V6 {
     fn spot(self) -> u64 {
         let [_, low] = self.0;
         1_u64.wrapping_shl((low >> 56 ^ low >> 48) as u32)
+    }
+
+    // RFC 4291, sections 2.5.2 and 2.7.
+    fn is_shared(self) -> bool {
+        let [high, low] = self.0;
+        u64::from_be(high) >> 56 == 0xff || high | low == 0
     }
 
     fn pair(source: Self, destination: Self) -> [u64; 4] {
@@ -281,6 +295,22 @@ impl<A: Address> Tuple<A> {
             addresses: A::reverse(self.addresses),
             ports: self.ports.reverse(),
             protocol: self.protocol,
+        }
+    }
+
+    /// Whether its destination port is one of those that IANA assigns to system services: below 1024
+    /// (RFC 6335, section 6).
+    pub fn goes_to_well_known_port(&self) -> bool {
+        u16::from_be(self.ports.destination()) < 1024
+    }
+
+    /// The same tuple from where `other` comes.
+    #[must_use]
+    pub fn from_source_of(&self, other: &Self) -> Self {
+        Self {
+            addresses: A::pair(other.source(), self.destination()),
+            ports: Ports::new(other.ports.source(), self.ports.destination()),
+            ..*self
         }
     }
 

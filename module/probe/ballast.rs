@@ -26,7 +26,7 @@ impl<const V6: bool, const LOCAL: bool> Hook for Middle<V6, LOCAL> {
 
     fn run(instructions: &AtomicU16, _: ReadGuard, _: Packet<'_>) -> Verdict {
         ballast::execute(instructions.load(Relaxed));
-        Verdict::Accept
+        Verdict::ACCEPT
     }
 }
 

@@ -46,7 +46,7 @@ impl<const V6: bool, const PLACE: u8, const WHICH: bool> Hook for End<V6, PLACE,
         } else {
             meter.after(Self::PLACE, &packet);
         }
-        Verdict::Accept
+        Verdict::ACCEPT
     }
 }
 

@@ -8,20 +8,23 @@ use crate::batch::{self, Batched};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
+use crate::datapath::rules::Decision;
 use crate::datapath::state::State;
 use crate::datapath::tcp::{self, Segment};
 use crate::datapath::translate::translate;
+use crate::datapath::tuple::Tuple;
 use crate::datapath::upstream::Moment;
-use crate::flows::{Entry, Refused};
+use crate::flows::{Created, Entry, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance};
+use crate::onward::Onward;
 use crate::parameters::{self, changed};
 use crate::redirect::read_segment;
 use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::random::random;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::{search, Routed};
+use crate::way::hairpin_source;
 
 /// Any packet. `passed`: the filter let its ports through already.
 #[cold]
@@ -37,34 +40,34 @@ pub(crate) fn look_closely<A: Batched, const LOCAL: bool>(
         batch::go_on::<A>(instance);
     }
     let guard = &guard;
-    // Each round asks for more bytes than the last, of at most packet::MAX_HEADERS and a header;
-    // and a packet that was put together is no fragment.
+    // Each round asks for more bytes than the last, a few times: `packet` says how many headers it
+    // follows; and a packet that was put together is no fragment.
     let mut whole = false;
     loop {
         match A::parse(packet.skb.linear()) {
             Parsed::Transport(headers) => {
                 if !passed && !instance.filter.passes(headers.tuple.ports) {
-                    return Verdict::Accept;
+                    return Verdict::ACCEPT;
                 }
                 return handle::<A, LOCAL>(instance, guard, &mut packet, &headers);
             }
-            Parsed::Fragment if !whole => match packet.defragment(A::FAMILY) {
+            Parsed::Fragment if !whole && packet.may_defragment() => match packet.defragment(A::FAMILY) {
                 Fragment::Whole => whole = true,
-                Fragment::Gone => return Verdict::Stolen,
-                Fragment::Bad => return Verdict::Drop,
+                Fragment::Gone => return Verdict::STOLEN,
+                Fragment::Bad => return Verdict::DROP,
             },
             Parsed::Icmp(at) => return icmp::pass::<A, LOCAL>(instance, guard, &mut packet, at),
-            Parsed::Fragment | Parsed::Other => return Verdict::Accept,
+            Parsed::Fragment | Parsed::Other => return Verdict::ACCEPT,
             Parsed::Short(needed) if packet.skb.pull(needed) => {}
             Parsed::Short(_) | Parsed::Malformed => {
                 instance.count(Counter::Malformed);
-                return Verdict::Accept;
+                return Verdict::ACCEPT;
             }
         }
     }
 }
 
-fn handle<A: Routed, const LOCAL: bool>(
+fn handle<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: &ReadGuard,
     packet: &mut Packet<'_>,
@@ -78,6 +81,10 @@ fn handle<A: Routed, const LOCAL: bool>(
         }
         Protocol::Udp => None,
     };
+    // What somebody before us gave it a route for is not ours to send elsewhere.
+    if !LOCAL && packet.skb.has_route() && packet.has_tunnel_route() {
+        return Verdict::ACCEPT;
+    }
     let flows = A::flows(instance);
     let known = if is_on!(changed::CACHE) {
         flows.find_lately(guard, &headers.tuple, instance)
@@ -86,24 +93,21 @@ fn handle<A: Routed, const LOCAL: bool>(
     };
     let hash = flows.hash(&headers.tuple);
     let known = known.or_else(|| flows.find_hashed(guard, hash, &headers.tuple));
-    let Some((flow, side)) = known else {
-        return begin::<A, LOCAL>(instance, guard, packet, headers, hash, segment);
+    let slow = Slow {
+        instance,
+        guard,
+        headers,
+        hash,
+        segment,
     };
-    if !flow.is_plain(side, segment.as_ref())
-        && advance(
-            instance,
-            guard,
-            packet,
-            headers,
-            segment.as_ref(),
-            flow,
-            side,
-        ) == Next::BeginAnew
-    {
+    let Some((flow, side)) = known else {
+        return slow.begin::<LOCAL>(packet);
+    };
+    if slow.advance(packet, flow, side) == Next::BeginAnew {
         flows.remove(guard, flow, instance);
-        return begin::<A, LOCAL>(instance, guard, packet, headers, hash, segment);
+        return slow.begin::<LOCAL>(packet);
     }
-    pass::<A, LOCAL>(instance, packet, headers, flow, side, false)
+    slow.pass::<LOCAL>(packet, flow, side, None, false)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,99 +116,176 @@ enum Next {
     BeginAnew,
 }
 
-// A packet that may change the state of its flow.
-#[cold]
-fn advance<A: Routed>(
-    instance: &Instance,
-    guard: &ReadGuard,
-    packet: &Packet<'_>,
-    headers: &packet::Packet<A>,
-    segment: Option<&Segment>,
-    flow: &Entry<A>,
-    side: Side,
-) -> Next {
-    let Some(segment) = segment else {
-        flow.advance_udp(side);
-        return Next::Pass;
-    };
-    // A client that uses the ports of a closed connection again: it may have another upstream by
-    // now.
-    if segment.flags.opens() && side == Side::Original && flow.state() == State::Closed {
-        return Next::BeginAnew;
-    }
-    let transport = packet.skb.linear().get(headers.transport..);
-    let options = tcp::options(transport.unwrap_or_default());
-    if let Some(outcome) = flow.advance_tcp(side, segment, options) {
-        instance.report(guard, flow, outcome);
-    }
-    Next::Pass
+/// A packet on the slow path.
+struct Slow<'p, A: Batched> {
+    instance: &'p Instance,
+    guard: &'p ReadGuard,
+    headers: &'p packet::Packet<A>,
+    // Its tuple's.
+    hash: usize,
+    // Of TCP.
+    segment: Option<Segment>,
 }
 
-// A packet of no flow; `hash` is its tuple's.
-#[cold]
-fn begin<A: Routed, const LOCAL: bool>(
-    instance: &Instance,
-    guard: &ReadGuard,
-    packet: &mut Packet<'_>,
-    headers: &packet::Packet<A>,
-    hash: usize,
-    segment: Option<Segment>,
-) -> Verdict {
-    // A connection that was there before the rule goes on as it began.
-    if segment.is_some_and(|segment| !segment.flags.opens()) {
-        return Verdict::Accept;
+impl<A: Batched> Slow<'_, A> {
+    // A packet that may change the state of its flow.
+    fn advance(&self, packet: &Packet<'_>, flow: &Entry<A>, side: Side) -> Next {
+        let segment = self.segment.as_ref();
+        if flow.is_plain(side, segment) || flow.is_plain_direct(side, segment) {
+            return Next::Pass;
+        }
+        let Some(segment) = segment else {
+            flow.advance_udp(side);
+            return Next::Pass;
+        };
+        // A client that uses the ports of a closed connection again: it may have another upstream by
+        // now.
+        if segment.flags.opens() && side == Side::Original && flow.state() == State::Closed {
+            return Next::BeginAnew;
+        }
+        let transport = packet.skb.linear().get(self.headers.transport..);
+        let options = tcp::options(transport.unwrap_or_default());
+        if let Some(outcome) = flow.advance_tcp(side, segment, options) {
+            self.instance.report(self.guard, flow, outcome);
+        }
+        Next::Pass
     }
-    let hook = if LOCAL {
-        HOOK_LOCAL_OUT
-    } else {
-        HOOK_PRE_ROUTING
-    };
-    let rules = A::rules(instance.rules.load(guard));
-    let state = packet.state;
-    let Some(choice) = rules.choose(hook, &headers.tuple, || state.interface(), moment) else {
-        return Verdict::Accept;
-    };
-    let mut upstream = choice.upstream;
-    // Else the answer would go to the client past us.
-    let mut has_route = false;
-    if !LOCAL {
-        let back = A::source_back(packet, &upstream);
-        has_route = back.has_route;
-        if let Some(source) = back.source {
-            upstream = upstream.from_address(source);
+
+    // A packet of no flow.
+    fn begin<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> Verdict {
+        // A connection that was there before the rule goes on as it began.
+        if self.segment.is_some_and(|segment| !segment.flags.opens()) {
+            return Verdict::ACCEPT;
+        }
+        let tuple = &self.headers.tuple;
+        // Everybody's; nobody may redirect it.
+        if tuple.destination().is_shared() || !packet.is_unicast() {
+            return Verdict::ACCEPT;
+        }
+        let flows = A::flows(self.instance);
+        // One of ours that was translated already and comes back: see `Packet::comes_back`.
+        if packet.skb.is_untracked() && flows.find(self.guard, &tuple.reverse()).is_some() {
+            return Verdict::ACCEPT;
+        }
+        let hook = if LOCAL {
+            HOOK_LOCAL_OUT
+        } else {
+            HOOK_PRE_ROUTING
+        };
+        let rules = A::rules(self.instance.rules.load(self.guard));
+        let state = packet.state;
+        let mut decision = rules.choose(hook, tuple, || state.interface(), moment);
+        let mut routed_to = None;
+        match &mut decision {
+            // Decided where it comes to last.
+            Decision::Direct if packet.comes_back() => return Verdict::ACCEPT,
+            Decision::Direct => {}
+            Decision::Redirect(choice) if !LOCAL => {
+                if !self.own(packet) {
+                    return Verdict::DROP;
+                }
+                // Else the answer would go to the client past us.
+                let there = choice.upstream;
+                if let Some(source) =
+                    hairpin_source(packet, self.headers.transport, &choice.upstream)
+                {
+                    choice.upstream = there.from_address(source);
+                }
+                if packet.skb.has_route() {
+                    routed_to = Some(there);
+                }
+            }
+            Decision::Redirect(_) => {}
+        }
+        let created = flows.create(self.guard, self.hash, tuple, &decision, self.instance);
+        match (created, &decision) {
+            (Ok(Created { flow, side, is_new }), _) => {
+                // To begin anew with what was made a moment ago is to give up.
+                self.advance(packet, flow, side);
+                self.pass::<LOCAL>(packet, flow, side, routed_to, is_new)
+            }
+            // It goes where it goes, without anybody's taking note.
+            (Err(_), Decision::Direct) => Verdict::ACCEPT,
+            (Err(refused), Decision::Redirect(_)) => {
+                // Sent on untranslated, the packet would reach a server that it must not reach.
+                self.instance.count(match refused {
+                    Refused::NoMemory => Counter::DroppedNoMemory,
+                    Refused::TableFull => Counter::DroppedTableFull,
+                    Refused::NoPort => Counter::DroppedNoPort,
+                });
+                Verdict::DROP
+            }
         }
     }
-    let flows = A::flows(instance);
-    match flows.create(
-        guard,
-        hash,
-        &headers.tuple,
-        &upstream,
-        choice.owner,
-        instance,
-    ) {
-        Ok(flow) => {
-            advance(
-                instance,
-                guard,
-                packet,
-                headers,
-                segment.as_ref(),
-                flow,
-                Side::Original,
-            );
-            let side = Side::Original;
-            pass::<A, LOCAL>(instance, packet, headers, flow, side, has_route)
+
+    fn end(&self) -> usize {
+        let length = header_length(self.headers.tuple.protocol);
+        self.headers.transport.wrapping_add(length)
+    }
+
+    // Makes the headers the packet's own; false, and counted, without memory for it.
+    fn own(&self, packet: &mut Packet<'_>) -> bool {
+        let end = self.end();
+        let own = packet.skb.writable(end).is_some() || packet.skb.unshare(end);
+        if !own {
+            self.instance.count(Counter::DroppedNoMemory);
         }
-        Err(refused) => {
-            // Sent on untranslated, the packet would reach a server that it must not reach.
-            instance.count(match refused {
-                Refused::NoMemory => Counter::DroppedNoMemory,
-                Refused::TableFull => Counter::DroppedTableFull,
-                Refused::NoPort => Counter::DroppedNoPort,
-            });
-            Verdict::Drop
+        own
+    }
+
+    // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that it may have
+    // got; `is_first`: the flow was made for it.
+    fn pass<const LOCAL: bool>(
+        &self,
+        packet: &mut Packet<'_>,
+        flow: &Entry<A>,
+        side: Side,
+        routed_to: Option<Tuple<A>>,
+        is_first: bool,
+    ) -> Verdict {
+        let length = packet.skb.len();
+        let transport = self.headers.transport;
+        let from = &self.headers.tuple;
+        let to = flow.key(side.other() as usize).reverse();
+        let key = packet.state.route_key::<LOCAL>(A::IS_V6, A::tos(packet.skb.linear()));
+        if flow.is_direct() {
+            flow.count(side, length, time::jiffies());
+            self.instance.count_direct::<true>(length);
+            if !is_first {
+                return Verdict::ACCEPT;
+            }
+        } else {
+            if !self.own(packet) {
+                return Verdict::DROP;
+            }
+            let offload = packet.skb.offload(transport);
+            let sum = packet
+                .skb
+                .writable(self.end())
+                .and_then(|bytes| bytes.split_at_mut_checked(transport))
+                .and_then(|(network, transport)| {
+                    translate(network, transport, &to, flow.change(side), offload)
+                });
+            let Some(sum) = sum else {
+                self.instance.count(Counter::DroppedNoMemory);
+                return Verdict::DROP;
+            };
+            packet.skb.settle(sum);
+            packet.skb.untrack();
+            flow.count(side, length, time::jiffies());
+            self.instance.count_packet::<true>(side, length);
         }
+        let onward = Onward {
+            flow,
+            side,
+            from,
+            to: &to,
+            transport,
+            key,
+            is_first,
+            routed_to,
+        };
+        onward.send::<LOCAL>(self.instance, self.guard, packet)
     }
 }
 
@@ -214,53 +295,4 @@ fn moment(is_random: bool) -> Moment {
         retry: parameters::upstream_retry().saturating_mul(time::HZ),
         random: if is_random { random() } else { 0 },
     }
-}
-
-// Translates a packet of `flow` and sends it on, along its route if it has the right one already.
-fn pass<A: Routed, const LOCAL: bool>(
-    instance: &Instance,
-    packet: &mut Packet<'_>,
-    headers: &packet::Packet<A>,
-    flow: &Entry<A>,
-    side: Side,
-    has_route: bool,
-) -> Verdict {
-    let length = packet.skb.len();
-    let offload = packet.skb.offload();
-    let from = &headers.tuple;
-    let to = flow.key(side.other() as usize).reverse();
-    let end = headers.transport.wrapping_add(header_length(to.protocol));
-    if packet.skb.writable(end).is_none() && !packet.skb.unshare(end) {
-        instance.count(Counter::DroppedNoMemory);
-        return Verdict::Drop;
-    }
-    let sum = packet
-        .skb
-        .writable(end)
-        .and_then(|bytes| bytes.split_at_mut_checked(headers.transport))
-        .and_then(|(network, transport)| {
-            translate(network, transport, &to, flow.change(side), offload)
-        });
-    let Some(sum) = sum else {
-        instance.count(Counter::DroppedNoMemory);
-        return Verdict::Drop;
-    };
-    packet.skb.settle(sum);
-    packet.skb.untrack();
-    flow.count(side, length, time::jiffies());
-    instance.count_packet::<true>(side, length);
-    // Packets that came in find their way after this hook if they have none yet; the machine's own
-    // have one to the original destination by now.
-    if LOCAL && from.destination() == to.destination() {
-        return Verdict::Accept;
-    }
-    let verdict = if has_route {
-        Verdict::Accept
-    } else {
-        search::<A, LOCAL>(instance, packet, from, &to)
-    };
-    if verdict == Verdict::Accept && !is_on!(changed::ROUTE_CACHE) {
-        flow.route(side).keep(packet);
-    }
-    verdict
 }

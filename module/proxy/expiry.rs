@@ -13,8 +13,10 @@ use crate::datapath::state::{State, Timeouts};
 use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
 use crate::flows::Entry;
+use crate::hooks_behind;
 use crate::instance::{Instance, Version};
 use crate::parameters;
+use crate::sys::net::Namespace;
 use crate::sys::rcu;
 use crate::sys::time;
 use crate::sys::work::Periodic;
@@ -26,8 +28,10 @@ const SLICES: usize = 64;
 fn timeouts() -> Timeouts {
     let jiffies = |seconds: u32| seconds.saturating_mul(time::HZ);
     Timeouts {
+        hz: time::HZ,
         udp: [
             jiffies(parameters::udp_unreplied_timeout()),
+            jiffies(parameters::udp_transient_timeout()),
             jiffies(parameters::udp_timeout()),
         ],
         tcp: [
@@ -46,10 +50,10 @@ fn slice_interval() -> u32 {
 fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let now = time::jiffies();
     let expired = |flow: &Entry<A>| {
-        let (protocol, state) = (flow.key(Side::Original as usize).protocol, flow.state());
-        let expired = flow.idle(now) >= timeouts.of(protocol, state);
+        let original = flow.key(Side::Original as usize);
+        let expired = flow.idle(now) >= flow.timeout(original, timeouts);
         // Nobody answered its SYN.
-        if expired && (protocol, state) == (Protocol::Tcp, State::Opening) {
+        if expired && (original.protocol, flow.state()) == (Protocol::Tcp, State::Opening) {
             rcu::read(|guard| instance.report(guard, flow, Outcome::Failed));
         }
         expired
@@ -68,6 +72,7 @@ pub(crate) type Running = Periodic<Search>;
 /// What one run of the search needs.
 pub(crate) struct Search {
     instance: Arc<Instance>,
+    net: Namespace,
     slice: AtomicUsize,
     // When the last slice was searched, in jiffies.
     last: AtomicU32,
@@ -78,6 +83,7 @@ impl crate::sys::work::Work for Search {
     fn run(&self) -> u32 {
         let instance = &self.instance;
         instance.fit_caches();
+        hooks_behind::look(instance, &self.net);
         let now = time::jiffies();
         if now.wrapping_sub(self.last.load(Ordering::Relaxed)) >= slice_interval() {
             self.last.store(now, Ordering::Relaxed);
@@ -91,9 +97,10 @@ impl crate::sys::work::Work for Search {
 }
 
 /// Starts to search the flows of `instance`.
-pub(crate) fn start(instance: Arc<Instance>) -> Result<Running> {
+pub(crate) fn start(instance: Arc<Instance>, net: Namespace) -> Result<Running> {
     let search = Search {
         instance,
+        net,
         slice: AtomicUsize::new(0),
         last: AtomicU32::new(time::jiffies()),
     };

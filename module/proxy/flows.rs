@@ -3,6 +3,7 @@
 //! The flows of one IP version in a namespace.
 
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::c_str;
 use kernel::prelude::*;
@@ -10,7 +11,7 @@ use kernel::sync::Arc;
 
 use crate::datapath::flow::{Flow, Owner, Side};
 use crate::datapath::link::{Node, Owned, ReadGuard};
-use crate::datapath::state::State;
+use crate::datapath::rules::Decision;
 use crate::datapath::table::{Edit, Head, Table};
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
@@ -87,13 +88,24 @@ pub(crate) enum Refused {
     NoPort,
 }
 
+/// A flow for a packet that belonged to none.
+pub(crate) struct Created<'g, A: Stored> {
+    pub(crate) flow: &'g Entry<A>,
+    /// Which of its sides the packet is.
+    pub(crate) side: Side,
+    /// Whether it was made for this packet.
+    pub(crate) is_new: bool,
+}
+
 /// The most chains of a table.
 const MAX_CHAINS: usize = 1 << 21;
 /// How many chains are looked at before others may use the CPU.
 const CHAINS_AT_ONCE: usize = 64;
 
-/// How many source ports are tried when the client's own is taken at the upstream.
-const PORT_ATTEMPTS: u16 = 64;
+/// Steps from one port to the next that is tried: primes, so that they come by all of them.
+const PORT_STEPS: [u32; 4] = [7_919, 10_007, 12_289, 20_011];
+/// How many ports are tried for some time after all were found taken.
+const FEW_PORTS: u32 = 64;
 /// Ports below are not given to flows: RFC 6056, section 3.2.
 const FIRST_PORT: u16 = 1024;
 /// Ports below are not given to sockets, unless net.ipv4.ip_local_port_range was changed.
@@ -105,6 +117,8 @@ pub(crate) struct Flows<A: Stored> {
     table: Table<A, Route, Heads<A>, SpinLock>,
     cache: Cache<Tuple<A>, Flow<Route>>,
     memory: Arc<Memory>,
+    // When all source ports were last found taken.
+    out_of_ports: AtomicU32,
 }
 
 impl<A: Stored> Flows<A> {
@@ -124,6 +138,7 @@ impl<A: Stored> Flows<A> {
             table: Table::new(heads, SpinLock::new(locks)?, seed.into()).ok_or(EINVAL)?,
             cache: Cache::new()?,
             memory,
+            out_of_ports: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),
         };
         flows.fit_cache();
         Ok(flows)
@@ -218,74 +233,137 @@ impl<A: Stored> Flows<A> {
         self.table.head(guard, tuple)
     }
 
-    /// Makes a flow from `original`, of which the hash is known, to `upstream`, from another source port if that one is taken
-    /// there or `upstream` comes from another address, which then is the machine's own. The flow
-    /// may be another CPU's that was faster.
+    /// Makes a flow of packets that come as `original`, of which the hash is known, as was decided. If
+    /// its source port is taken where it goes, or if it comes from another address, which then is
+    /// the machine's own, it gets another source port. The flow may be another CPU's that was faster.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         original: &Tuple<A>,
-        upstream: &Tuple<A>,
-        owner: Owner,
+        decision: &Decision<A>,
         instance: &Instance,
-    ) -> Result<&'g Entry<A>, Refused> {
-        let (flow, created) = self.table.edit(|edit| {
-            if let Some((flow, _)) = self.table.find_hashed(guard, hash, original) {
-                return Ok((flow, false));
+    ) -> Result<Created<'g, A>, Refused> {
+        let now = time::jiffies();
+        let created = self.table.edit(|edit| {
+            if let Some((flow, side)) = self.table.find_hashed(guard, hash, original) {
+                return Ok(Created {
+                    flow,
+                    side,
+                    is_new: false,
+                });
             }
             if self.count() >= parameters::max_flows() as usize {
-                // Whoever floods the table with packets that nobody answers pushes out only such.
-                if !edit.evict(guard, self.pool(), original, unanswered) {
+                // Whoever floods the table pushes out only what does not last.
+                let rank = |flow: &Entry<A>| {
+                    let protocol = flow.key(Side::Original as usize).protocol;
+                    flow.eviction_rank(protocol, now, time::HZ)
+                };
+                if !edit.evict(guard, self.pool(), original, rank) {
                     return Err(Refused::TableFull);
                 }
                 instance.count(Counter::FlowsEvicted);
                 instance.count(Counter::FlowsRemoved);
             }
-            let own = original.source() != upstream.source();
-            let upstream = self.free_port(guard, upstream, own);
-            let (upstream, reply) = upstream.ok_or(Refused::NoPort)?;
-            let (keys, flow) = Flow::new(original, &upstream, owner, time::jiffies());
+            let (keys, flow, reply) = self.plan(guard, original, decision, now)?;
             let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
-            Ok((edit.insert_hashed(guard, flow, [hash, reply]), true))
+            Ok(Created {
+                flow: edit.insert_hashed(guard, flow, [hash, reply]),
+                side: Side::Original,
+                is_new: true,
+            })
         })?;
-        if created {
+        if created.is_new {
             instance.count(Counter::FlowsCreated);
         }
-        Ok(flow)
+        Ok(created)
+    }
+
+    // The flow that was decided on, with its keys and the hash of its answers' key.
+    #[inline(always)]
+    fn plan(
+        &self,
+        guard: &ReadGuard,
+        original: &Tuple<A>,
+        decision: &Decision<A>,
+        now: u32,
+    ) -> Result<([Tuple<A>; 2], Flow<Route>, usize), Refused> {
+        let (upstream, owner) = match decision {
+            Decision::Redirect(choice) => (&choice.upstream, choice.owner),
+            Decision::Direct => {
+                if let Some(reply) = self.free(guard, original) {
+                    let (keys, flow) = Flow::direct(original, now);
+                    return Ok((keys, flow, reply));
+                }
+                // A redirected connection has its port there already: this one gets another.
+                (original, Owner::NOBODY)
+            }
+        };
+        let (upstream, reply) = self
+            .free_port(guard, original, upstream, now)
+            .ok_or(Refused::NoPort)?;
+        let (keys, flow) = Flow::new(original, &upstream, owner, now);
+        Ok((keys, flow, reply))
+    }
+
+    // The hash of answers to `tuple`, if they are of no flow yet.
+    #[inline(always)]
+    fn free(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> Option<usize> {
+        let answer = tuple.reverse();
+        let hash = self.table.hash(&answer);
+        let taken = self.table.find_hashed(guard, hash, &answer).is_some();
+        (!taken).then_some(hash)
     }
 
     // `upstream`, or the same from another source port, such that answers to it are of no flow yet
     // and, if it comes from an address of the machine's own, of no socket; and the hash of answers.
+    #[inline(always)]
     fn free_port(
+        &self,
+        guard: &ReadGuard,
+        original: &Tuple<A>,
+        upstream: &Tuple<A>,
+        now: u32,
+    ) -> Option<(Tuple<A>, usize)> {
+        let own = original.source() != upstream.source();
+        if !own {
+            if let Some(reply) = self.free(guard, upstream) {
+                return Some((*upstream, reply));
+            }
+        }
+        self.other_port(guard, upstream, own, now)
+    }
+
+    // Every port is tried, in steps that leave none out and do not follow each other: what is taken is not
+    // to grow into long stretches (compare RFC 6056, section 3.3).
+    #[cold]
+    fn other_port(
         &self,
         guard: &ReadGuard,
         upstream: &Tuple<A>,
         own: bool,
+        now: u32,
     ) -> Option<(Tuple<A>, usize)> {
-        let free = |tuple: Tuple<A>| {
-            let answer = tuple.reverse();
-            let hash = self.table.hash(&answer);
-            let taken = self.table.find_hashed(guard, hash, &answer).is_some();
-            (!taken).then_some((tuple, hash))
-        };
-        if !own {
-            let same = free(*upstream);
-            if same.is_some() {
-                return same;
-            }
-        }
-        let range = if own {
-            FIRST_SOCKET_PORT - FIRST_PORT
+        let ports = if own {
+            u32::from(FIRST_SOCKET_PORT - FIRST_PORT)
         } else {
-            u16::MAX - FIRST_PORT
+            u32::from(u16::MAX - FIRST_PORT)
         };
-        let start = random() as u16 % range;
-        (0..PORT_ATTEMPTS)
-            .map(|step| FIRST_PORT + (u32::from(start) + u32::from(step)) as u16 % range)
-            .map(|port| upstream.from_port(port.to_be()))
-            .find_map(free)
+        let random = random();
+        let step = PORT_STEPS[random as usize % PORT_STEPS.len()];
+        let start = random >> 8;
+        // To try all of them takes a millisecond: not again until some may have become free.
+        let waits = now.wrapping_sub(self.out_of_ports.load(Ordering::Relaxed)) <= time::HZ / 16;
+        let attempts = if waits { FEW_PORTS } else { ports };
+        let found = (0..attempts)
+            .map(|count| count.wrapping_mul(step).wrapping_add(start) % ports)
+            .map(|offset| upstream.from_port((FIRST_PORT + offset as u16).to_be()))
+            .find_map(|tuple| Some((tuple, self.free(guard, &tuple)?)));
+        if found.is_none() && !waits {
+            self.out_of_ports.store(now, Ordering::Relaxed);
+        }
+        found
     }
 
     /// Takes one flow out.
@@ -356,11 +434,6 @@ impl<A: Stored> Flows<A> {
     ) -> R {
         rcu::read(|guard| self.table.edit(|table| edit(table, guard)))
     }
-}
-
-// How long an unanswered flow has been idle.
-fn unanswered<A: Address>(flow: &Entry<A>) -> Option<u32> {
-    (flow.state() == State::Opening).then(|| flow.idle(time::jiffies()))
 }
 
 fn heads<A: Address>(count: usize) -> Result<Heads<A>> {

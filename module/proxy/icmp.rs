@@ -6,7 +6,7 @@ use crate::datapath::icmp::{is_error, Error, ICMP_HEADER, REACH};
 use crate::datapath::link::ReadGuard;
 use crate::instance::{Counter, Instance};
 use crate::sys::hooks::{Packet, Verdict};
-use crate::way::Routed;
+use crate::way::{search_message, Routed};
 
 /// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
 /// a flow. That is no news of the flow itself: anybody may have sent it.
@@ -18,14 +18,17 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
     at: usize,
 ) -> Verdict {
     let Some(error) = read::<A>(packet, at) else {
-        return Verdict::Accept;
+        return Verdict::ACCEPT;
     };
     let from = error.from();
     let Some((flow, side)) = A::flows(instance).find(guard, &from) else {
-        return Verdict::Accept;
+        return Verdict::ACCEPT;
     };
+    if flow.is_direct() {
+        return Verdict::ACCEPT;
+    }
     let to = flow.key(side.other() as usize).reverse();
-    let offload = packet.skb.offload();
+    let offload = packet.skb.offload(at);
     let sum = if packet.skb.unshare(error.end()) {
         let bytes = packet.skb.writable(error.end());
         bytes.and_then(|bytes| error.translate(bytes, &to, offload))
@@ -34,25 +37,16 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
     };
     let Some(sum) = sum else {
         instance.count(Counter::DroppedNoMemory);
-        return Verdict::Drop;
+        return Verdict::DROP;
     };
     packet.skb.settle(sum);
     packet.skb.untrack();
     instance.count(Counter::IcmpTranslated);
     // The machine's own messages have a way already.
     if LOCAL && from.destination() == to.destination() {
-        return Verdict::Accept;
+        return Verdict::ACCEPT;
     }
-    let found = if LOCAL {
-        packet.route_out(A::FAMILY)
-    } else {
-        A::route_in(packet, error.reporter, to.destination())
-    };
-    if !found {
-        instance.count(Counter::DroppedNoRoute);
-        return Verdict::Drop;
-    }
-    Verdict::Accept
+    search_message::<A, LOCAL>(instance, packet, error.reporter)
 }
 
 // Of a message that is no error as little is brought into one piece as tells so.

@@ -18,6 +18,7 @@ use crate::datapath::packet::Header;
 use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
 use crate::flows::{Entry, Flows, Memory, Stored};
+use crate::hooks_behind::HooksBehind;
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::parameters::changed;
 use crate::sys::counters::{Counters, SharedCounters};
@@ -35,6 +36,8 @@ pub(crate) enum Counter {
     PacketsReply,
     BytesOriginal,
     BytesReply,
+    PacketsDirect,
+    BytesDirect,
     FlowsCreated,
     FlowsRemoved,
     FlowsEvicted,
@@ -106,6 +109,8 @@ pub(crate) struct Instance {
     shared: SharedCounters<COUNTERS>,
     /// How often the tables of flows were locked.
     pub(crate) locks: Arc<lock::Counts>,
+    /// Whether hooks behind ours may change where packets that come in go, of each version of IP.
+    pub(crate) hooks_behind: HooksBehind,
 }
 
 impl Instance {
@@ -129,25 +134,32 @@ impl Instance {
             v4: Flows::new(memory.clone(), locks.clone())?,
             v6: Aligned(Flows::new(memory, locks.clone())?),
             counters: Counters::new()?,
+            hooks_behind: HooksBehind::new(),
             shared: SharedCounters::new()?,
             locks,
         })
     }
 
-    /// Lets packets through the filter that may be of flows that `config` makes.
+    /// Lets packets through the filter for which the rules of `config` may be asked, and answers to
+    /// them: from an upstream, or from where they went by themselves. What goes to an upstream by
+    /// itself is let through, too: its port there is taken.
     pub(crate) fn admit(&self, config: &Config<'_>) {
         for rule in config
             .rules()
             .filter(|rule| rule.action == Action::Redirect)
         {
-            let (first, last) = (rule.port_first, rule.port_last);
-            self.filter.add(Side::Original, first, last);
+            self.admit_ports(rule.port_first, rule.port_last);
             for upstream in config.upstreams_of(&rule) {
-                match upstream.port {
-                    0 => self.filter.add(Side::Reply, first, last),
-                    port => self.filter.add(Side::Reply, port, port),
+                if upstream.port != 0 {
+                    self.admit_ports(upstream.port, upstream.port);
                 }
             }
+        }
+    }
+
+    fn admit_ports(&self, first: u16, last: u16) {
+        for side in Side::ALL {
+            self.filter.add(side, first, last);
         }
     }
 
@@ -170,6 +182,18 @@ impl Instance {
     pub(crate) fn fit_caches(&self) {
         self.v4.fit_cache();
         self.v6.0.fit_cache();
+    }
+
+    /// Counts a packet of a direct flow, of `length` bytes.
+    #[inline(always)]
+    pub(crate) fn count_direct<const SWITCHED: bool>(&self, length: u32) {
+        const COUNTER: usize = Counter::PacketsDirect as usize;
+        if SWITCHED && is_on!(changed::PERCPU) {
+            self.shared.add(COUNTER, 1);
+            self.shared.add(COUNTER + 1, length.into());
+        } else {
+            self.counters.add_pair::<1>(COUNTER, length.into());
+        }
     }
 
     /// Throws out the flows that the rules of context `owner` made.
@@ -224,6 +248,8 @@ impl Instance {
             packets_reply: sum(Counter::PacketsReply),
             bytes_original: sum(Counter::BytesOriginal),
             bytes_reply: sum(Counter::BytesReply),
+            packets_direct: sum(Counter::PacketsDirect),
+            bytes_direct: sum(Counter::BytesDirect),
             flows_created: sum(Counter::FlowsCreated),
             flows_removed: sum(Counter::FlowsRemoved),
             flows_evicted: sum(Counter::FlowsEvicted),

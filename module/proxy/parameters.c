@@ -7,6 +7,7 @@
 #include <asm/cpufeature.h>
 #include <linux/bottom_half.h>
 #include <linux/cpu.h>
+#include <linux/jiffies.h>
 #include <linux/jump_label.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -35,6 +36,21 @@
  */
 DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
 DEFINE_STATIC_KEY_FALSE(mxp_saving_changed);
+
+/* In how many namespaces hooks behind ours may change where packets go, for each IP version. */
+DEFINE_STATIC_KEY_FALSE(mxp_hooks_behind);
+
+void mxp_count_hooks_behind(bool there);
+void mxp_count_hooks_behind(bool there)
+{
+	if (there) {
+		static_branch_inc(&mxp_hooks_behind);
+		static_branch_inc(&mxp_any_changed);
+	} else {
+		static_branch_dec(&mxp_hooks_behind);
+		static_branch_dec(&mxp_any_changed);
+	}
+}
 
 #define CHOICE(name, value, high, description)					\
 	DEFINE_STATIC_KEY_FALSE(mxp_##name##_changed);				\
@@ -166,19 +182,28 @@ PARAMETER(perf_batch_size, 32, 1, 64, 0644,
 PARAMETER(perf_batch_timeout, 50, 1, 1000, 0644,
 	  "Microseconds that a packet may wait for others");
 
-PARAMETER(tcp_syn_timeout, 120, 1, 86400, 0644,
+/*
+ * RFC 5382, requirement 5: established connections at least two hours and four minutes, others
+ * four minutes. Five days are connection tracking's. Idle times are told up to 2^31 ticks: 24 days
+ * at 1000 Hz.
+ */
+static_assert((2073600ULL + 600) * HZ < 1ULL << 31);
+PARAMETER(tcp_syn_timeout, 240, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");
-PARAMETER(tcp_established_timeout, 7200, 1, 2592000, 0644,
+PARAMETER(tcp_established_timeout, 432000, 1, 2073600, 0644,
 	  "Seconds until an idle TCP connection is forgotten");
-PARAMETER(tcp_fin_timeout, 120, 1, 86400, 0644,
+PARAMETER(tcp_fin_timeout, 240, 1, 86400, 0644,
 	  "Seconds until an idle TCP connection is forgotten that one side has closed");
-PARAMETER(tcp_close_timeout, 60, 1, 86400, 0644,
+PARAMETER(tcp_close_timeout, 240, 1, 86400, 0644,
 	  "Seconds until a TCP connection is forgotten that both sides have closed, or that was reset");
+/* RFC 4787, requirement 5: two minutes, but for well-known ports. */
 PARAMETER(udp_timeout, 180, 1, 86400, 0644,
-	  "Seconds until an idle UDP flow is forgotten");
+	  "Seconds until an idle UDP flow is forgotten that lasted for more than two seconds");
+PARAMETER(udp_transient_timeout, 120, 1, 86400, 0644,
+	  "Seconds until another idle UDP flow is forgotten");
 PARAMETER(udp_unreplied_timeout, 30, 1, 86400, 0644,
-	  "Seconds until an idle UDP flow is forgotten that was never answered");
-PARAMETER(gc_interval, 30, 1, 3600, 0644,
+	  "Seconds until another idle UDP flow is forgotten that goes to a port below 1024");
+PARAMETER(gc_interval, 30, 1, 600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");
 PARAMETER(max_flows, 65536, 1, 1048576, 0644,
 	  "Flows of each IP version in a network namespace");

@@ -55,7 +55,7 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
         };
         let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
-            _ if !passes => Verdict::Accept,
+            _ if !passes => Verdict::ACCEPT,
             Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
                 Ok(packet) => established::<A, _, LOCAL, true, false>(instance, guard, packet),
                 Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
@@ -81,7 +81,7 @@ fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const 
     if is_on!(changed::ANY) {
         return switched::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    if !OFFLOADED && packet.packet().skb.offload() != Offload::None {
+    if !OFFLOADED && packet.packet().skb.offload(A::LENGTH) != Offload::None {
         return established::<A, E, LOCAL, TCP, true>(instance, guard, packet);
     }
     match redirect::<A, E, LOCAL, TCP, OFFLOADED, false>(instance, &guard, packet) {
@@ -99,6 +99,9 @@ fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
 ) -> Verdict {
     if LOCAL {
         return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
+    }
+    if is_on!(changed::HOOKS_BEHIND) && instance.hooks_behind.are_there(A::FAMILY) {
+        return look_closely::<A, LOCAL>(instance, guard, packet.into_packet(), true);
     }
     if !is_on!(changed::BATCHING) {
         return at_once::<A, E, LOCAL, TCP>(instance, guard, packet);
@@ -187,7 +190,7 @@ fn redirect<
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
     let length = packet.packet().skb.len();
     let offload = if OFFLOADED {
-        packet.packet().skb.offload()
+        packet.packet().skb.offload(A::LENGTH)
     } else {
         Offload::None
     };
@@ -195,11 +198,7 @@ fn redirect<
     if SWITCHED && is_on!(changed::ZERO_COPY) && !packet.copy() {
         return Err(packet.into_packet());
     }
-    // The stack's own segments share their payload with what waits to be acknowledged.
-    let Some(headers) = packet.headers::<LOCAL>() else {
-        return Err(packet.into_packet());
-    };
-    let Some((network, transport)) = headers.as_mut().split_at_mut_checked(A::LENGTH) else {
+    let Some((network, transport)) = packet.start().as_ref().split_at_checked(A::LENGTH) else {
         return Err(packet.into_packet());
     };
     let Some((addresses, ports)) = A::addresses(network).zip(packet::ports(transport)) else {
@@ -225,6 +224,11 @@ fn redirect<
         None
     };
     if segment.is_some() != TCP || !flow.is_plain(side, segment.as_ref()) {
+        if segment.is_some() == TCP && flow.is_plain_direct(side, segment.as_ref()) {
+            flow.count(side, length, time::jiffies());
+            instance.count_direct::<SWITCHED>(length);
+            return Ok(Verdict::ACCEPT);
+        }
         return Err(packet.into_packet());
     }
     let to = Tuple {
@@ -233,21 +237,28 @@ fn redirect<
     };
     // The machine's own answers go where they were going anyway.
     let stays = LOCAL && from.destination() == to.destination();
-    let route = flow.route(side);
     let onward = if stays {
         Onward::AsItIs
     } else if SWITCHED && is_on!(changed::ROUTE_CACHE) {
         Onward::Search
     } else {
-        let way = if LOCAL {
-            route.way_out(state, A::IS_V6)
-        } else {
-            route.way_in(state, A::IS_V6)
-        };
-        match way {
+        let key = state.route_key::<LOCAL>(A::IS_V6, A::tos(network));
+        match flow.route(side).find(key, state, A::IS_V6) {
             Some(way) => Onward::Along(way),
             None => return Err(packet.into_packet()),
         }
+    };
+    // One that came in with a route has it from somebody who gave it more than that.
+    if !LOCAL && packet.packet().skb.has_route() {
+        return Err(packet.into_packet());
+    }
+    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
+    // when they come in from another namespace.
+    let headers = packet.headers();
+    let Some((network, transport)) =
+        headers.and_then(|headers| headers.as_mut().split_at_mut_checked(A::LENGTH))
+    else {
+        return Err(packet.into_packet());
     };
     let Some(sum) = translate(network, transport, &to, flow.change(side), offload) else {
         return Err(packet.into_packet());
@@ -260,10 +271,10 @@ fn redirect<
     #[cfg(shared_counter)]
     crate::shared_counter::count();
     Ok(match onward {
-        Onward::AsItIs => Verdict::Accept,
+        Onward::AsItIs => Verdict::ACCEPT,
         Onward::Along(way) if LOCAL => way.take_out(packet),
         Onward::Along(way) => way.take_in(packet),
-        Onward::Search => search::<A, LOCAL>(instance, &mut packet, &from, &to),
+        Onward::Search => search::<A, LOCAL>(instance, &mut packet, A::LENGTH, &from, &to),
     })
 }
 

@@ -49,7 +49,7 @@ impl Hosted {
         Ok(Self {
             _hooks: redirect::register(&net, instance.clone())?,
             _batching: tasklet::Running::new(instance.clone()),
-            _expiry: expiry::start(instance.clone())?,
+            _expiry: expiry::start(instance.clone(), net.clone())?,
             // When nothing can fail any more: to take it back is to wait for its readers.
             _monitor: monitor::publish(&net, &instance)?,
             instance,

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How packets find their way.
+//! How packets find their way: as the kernel would send them at this moment.
+//!
+//! The kernel's NAT changes where a packet goes before it is routed, and where it comes from after
+//! that. Here both have happened when the route is looked up; so the header is lent its real source
+//! meanwhile, for `rp_filter`, and for rules that ask where a packet comes from.
 
 use crate::abi::proxy::Family;
 use crate::datapath::icmp::Icmp;
@@ -9,33 +13,93 @@ use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::hooks::{Extent, Packet, Verdict};
 
-/// Looks the way of a translated packet up.
+/// Looks up the way of a translated packet that came as `from` and leaves as `to`, with its transport
+/// header at `transport`.
 #[cold]
 pub(crate) fn search<A: Routed, const LOCAL: bool>(
     instance: &Instance,
     packet: &mut Packet<'_>,
+    transport: usize,
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Verdict {
-    let found = if LOCAL {
-        packet.route_out(A::FAMILY)
-    } else {
-        A::route_in(packet, from.source(), to.destination())
-    };
-    if found {
-        Verdict::Accept
+    let routed = to.from_source_of(from);
+    let found = lend(packet, transport, &routed, |packet| {
+        if LOCAL {
+            packet.route_out(A::FAMILY)
+        } else {
+            packet.route_in(A::FAMILY, Some((transport, to.protocol)))
+        }
+    });
+    verdict(instance, found)
+}
+
+/// The same for a message of ICMP that came from `source`.
+#[cold]
+pub(crate) fn search_message<A: Routed, const LOCAL: bool>(
+    instance: &Instance,
+    packet: &mut Packet<'_>,
+    source: A,
+) -> Verdict {
+    let found = lend_source(packet, source, |packet| {
+        if LOCAL {
+            packet.route_out(A::FAMILY)
+        } else {
+            packet.route_in(A::FAMILY, None)
+        }
+    });
+    verdict(instance, found)
+}
+
+fn verdict(instance: &Instance, found: Option<bool>) -> Verdict {
+    if found == Some(true) {
+        Verdict::ACCEPT
     } else {
         instance.count(Counter::DroppedNoRoute);
-        Verdict::Drop
+        Verdict::DROP
     }
 }
 
-/// Whether the packets of a connection would turn back.
-pub(crate) struct Back<A> {
-    /// If so: an address of the machine's own on the device by which they came.
-    pub(crate) source: Option<A>,
-    /// Whether the packet has its route to the upstream now.
-    pub(crate) has_route: bool,
+/// An address of the machine's own on the device by which a packet came in, if it would go out there
+/// again as `to`. Leaves the route to there on the packet, if the version of IP allows.
+#[cold]
+pub(crate) fn hairpin_source<A: Routed>(
+    packet: &mut Packet<'_>,
+    transport: usize,
+    to: &Tuple<A>,
+) -> Option<A> {
+    lend(packet, transport, to, |packet| {
+        A::hairpin_source(packet, transport, to)
+    })?
+}
+
+// Runs `ask` while the headers say `tuple`, without a care for checksums. `None` if they are not the
+// packet's alone.
+fn lend<A: Routed, R>(
+    packet: &mut Packet<'_>,
+    transport: usize,
+    tuple: &Tuple<A>,
+    ask: impl FnOnce(&mut Packet<'_>) -> R,
+) -> Option<R> {
+    let end = transport.wrapping_add(UDP_HEADER);
+    let own = A::exchange(packet.skb.writable(end)?, transport, tuple)?;
+    let answer = ask(packet);
+    A::exchange(packet.skb.writable(end)?, transport, &own)?;
+    Some(answer)
+}
+
+// The same, with another source only.
+fn lend_source<A: Routed, R>(
+    packet: &mut Packet<'_>,
+    source: A,
+    ask: impl FnOnce(&mut Packet<'_>) -> R,
+) -> Option<R> {
+    let own = A::addresses(packet.skb.linear())?;
+    let (_, destination) = A::split(own);
+    A::set_addresses(packet.skb.writable(A::LENGTH)?, A::pair(source, destination))?;
+    let answer = ask(packet);
+    A::set_addresses(packet.skb.writable(A::LENGTH)?, own)?;
+    Some(answer)
 }
 
 /// How packets of one version of IP find their way.
@@ -47,30 +111,17 @@ pub(crate) trait Routed: Version + Icmp {
     /// The header with that of TCP, both without options.
     type WithTcp: Extent;
 
-    /// Finds the way of a packet that came in from `source`, whatever its header says now, and
-    /// goes to `destination`.
-    fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool;
-
-    /// Whether a packet that came in and will look like `to` goes out through the same device.
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self>;
+    /// Our address on the device by which a packet came in that goes out there again by its header,
+    /// which says `to`.
+    fn hairpin_source(packet: &mut Packet<'_>, transport: usize, to: &Tuple<Self>) -> Option<Self>;
 }
 
 impl Routed for V4 {
     type WithUdp = [u8; Self::LENGTH + UDP_HEADER];
     type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
 
-    // Where it really comes from is what the check of sources (rp_filter) has to see.
-    fn route_in(packet: &mut Packet<'_>, source: Self, destination: Self) -> bool {
-        packet.route_in_v4(destination.0, source.0)
-    }
-
-    // Looks its route up just as `route_in` would.
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self> {
-        let source = packet.source_back_v4(to.destination().0, to.source().0);
-        Back {
-            source: source.map(Self),
-            has_route: packet.skb.has_route(),
-        }
+    fn hairpin_source(packet: &mut Packet<'_>, _: usize, _: &Tuple<Self>) -> Option<Self> {
+        packet.hairpin_source_v4().map(Self)
     }
 }
 
@@ -78,16 +129,7 @@ impl Routed for V6 {
     type WithUdp = [u8; Self::LENGTH + UDP_HEADER];
     type WithTcp = [u8; Self::LENGTH + TCP_HEADER];
 
-    // IPv6 has no check of sources in its routing.
-    fn route_in(packet: &mut Packet<'_>, _: Self, _: Self) -> bool {
-        packet.route_in_v6()
-    }
-
-    fn source_back(packet: &mut Packet<'_>, to: &Tuple<Self>) -> Back<Self> {
-        let source = packet.source_back_v6(to.destination().0, to.source().0);
-        Back {
-            source: source.map(Self),
-            has_route: false,
-        }
+    fn hairpin_source(packet: &mut Packet<'_>, transport: usize, to: &Tuple<Self>) -> Option<Self> {
+        packet.hairpin_source_v6(transport, to.protocol).map(Self)
     }
 }

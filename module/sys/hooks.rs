@@ -12,8 +12,9 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::latency;
 use super::net::Namespace;
+use super::route::Key;
 use super::skb::Skb;
-use crate::abi::proxy::{Family, NAME_SIZE};
+use crate::abi::proxy::{Family, Protocol, NAME_SIZE};
 use crate::datapath::link::ReadGuard;
 
 /// Where on a packet's way a hook is; the numbers are `enum nf_inet_hooks`.
@@ -30,12 +31,22 @@ pub(crate) enum Place {
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Verdict {
-    Accept = bindings::NF_ACCEPT,
-    Drop = bindings::NF_DROP,
-    /// The packet is not netfilter's any more.
-    Stolen = bindings::NF_STOLEN,
+#[repr(transparent)]
+pub(crate) struct Verdict(u32);
+
+impl Verdict {
+    /// It goes on.
+    pub(crate) const ACCEPT: Self = Self(bindings::NF_ACCEPT);
+    /// Netfilter frees it.
+    pub(crate) const DROP: Self = Self(bindings::NF_DROP);
+    /// It is not netfilter's any more.
+    pub(crate) const STOLEN: Self = Self(bindings::NF_STOLEN);
+
+    /// It is not netfilter's any more, and who sent it is told `status`, which is zero or a negative
+    /// error (NF_DROP_GETERR()).
+    pub(crate) const fn stolen_with(status: i32) -> Self {
+        Self(status.unsigned_abs() << bindings::NF_VERDICT_QBITS | bindings::NF_STOLEN)
+    }
 }
 
 /// A packet at a hook.
@@ -99,7 +110,8 @@ impl<'a> State<'a> {
         })
     }
 
-    fn is_own(self) -> bool {
+    /// Whether it is one of the machine's own, on its way out.
+    pub(crate) fn is_own(self) -> bool {
         u32::from(self.0.hook) == Place::LocalOut as u32
     }
 
@@ -112,18 +124,62 @@ impl<'a> State<'a> {
         unsafe { (*self.0.in_).ifindex as u32 }
     }
 
-    /// Changes with the IPv4 routes of the namespace: rt_genid_ipv4().
+    /// The device to which the socket is bound that sends a packet of the machine's own; zero if none.
     #[inline(always)]
-    pub(super) fn route_generation(self) -> i32 {
+    pub(super) fn bound_device(self) -> u32 {
+        let sk = self.0.sk;
+        if sk.is_null() {
+            return 0;
+        }
+        // SAFETY: netfilter's state has the socket as long as the hook; small ones (of requests) have
+        // the word, too (struct sock_common), which others write whole.
+        unsafe {
+            sk.byte_add(bindings::MXP_SOCK_BOUND_DEVICE as usize)
+                .cast::<u32>()
+                .read_volatile()
+        }
+    }
+
+    /// What a kept route of this packet depends on; `tos` is the byte of the IPv4 header.
+    #[inline(always)]
+    pub(crate) fn route_key<const LOCAL: bool>(self, v6: bool, tos: u8) -> Key {
+        let device = if LOCAL {
+            self.bound_device()
+        } else {
+            self.device_in()
+        };
+        if v6 {
+            // Before the look-up: what is added to the tables meanwhile makes the route invalid.
+            Key::v6(device, self.route_generation_v6())
+        } else {
+            Key::v4(device, tos)
+        }
+    }
+
+    #[inline(always)]
+    fn net_word(self, offset: u32) -> i32 {
         // SAFETY: the namespace lives as long as the hook, and has there an atomic_t, whose word
         // others write whole.
         unsafe {
             self.0
                 .net
-                .byte_add(bindings::MXP_NET_ROUTE_GENERATION as usize)
+                .byte_add(offset as usize)
                 .cast::<i32>()
                 .read_volatile()
         }
+    }
+
+    /// Changes with the IPv4 routes of the namespace: rt_genid_ipv4().
+    #[inline(always)]
+    pub(super) fn route_generation(self) -> i32 {
+        self.net_word(bindings::MXP_NET_ROUTE_GENERATION)
+    }
+
+    // Changes with whatever is added to any table of IPv6: rt_genid_ipv6(). What is taken out of
+    // one is seen at the route.
+    #[inline(always)]
+    fn route_generation_v6(self) -> u32 {
+        self.net_word(bindings::MXP_NET_ROUTE_GENERATION_V6).cast_unsigned()
     }
 }
 
@@ -132,7 +188,7 @@ impl<'a> State<'a> {
 /// # Safety
 ///
 /// Any bytes are a value of the type.
-pub(crate) unsafe trait Extent: AsMut<[u8]> {}
+pub(crate) unsafe trait Extent: AsRef<[u8]> + AsMut<[u8]> {}
 
 // SAFETY: any bytes are.
 unsafe impl<const N: usize> Extent for [u8; N] {}
@@ -165,11 +221,18 @@ impl<'a, E: Extent> Glanced<'a, E> {
         self.packet.skb.copy()
     }
 
-    /// The first bytes, to be changed; `None` if they may be shared with other buffers. If `HARD`, a
-    /// buffer that has others gets a closer look at what they share.
+    /// The first bytes.
     #[inline(always)]
-    pub(crate) fn headers<const HARD: bool>(&mut self) -> Option<&mut E> {
-        if !self.packet.skb.is_alone::<HARD>(size_of::<E>()) {
+    pub(crate) fn start(&self) -> &E {
+        // SAFETY: by the type's invariant so many bytes are there, and nobody writes them while `self`
+        // is borrowed.
+        unsafe { self.packet.skb.start().cast::<E>().as_ref() }
+    }
+
+    /// The first bytes, to be changed; `None` if they may be shared with other buffers.
+    #[inline(always)]
+    pub(crate) fn headers(&mut self) -> Option<&mut E> {
+        if !self.packet.skb.owns(size_of::<E>()) {
             return None;
         }
         // SAFETY: by the type's invariant so many bytes are there, this buffer's alone, and the
@@ -204,8 +267,8 @@ pub(crate) enum Fragment {
 }
 
 impl Packet<'_> {
-    /// Finds the way to the packet's new destination, for a packet of the machine's own. False if
-    /// there is none.
+    /// Looks up where a packet of the machine's own goes by its header as it is now. False if there is
+    /// no route.
     #[cold]
     pub(crate) fn route_out(&mut self, family: Family) -> bool {
         let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
@@ -218,52 +281,92 @@ impl Packet<'_> {
         status == 0
     }
 
-    /// Finds the way of a packet that came in to `destination`, and checks that it may come from
-    /// `source`; both in network byte order. False if not.
+    /// Looks up where a packet that came in goes by its header as it is now, of which `ports` tells where
+    /// the transport header starts, and of what protocol it is. False if it must not go on; a route that
+    /// reports an error is one.
     #[cold]
-    pub(crate) fn route_in_v4(&mut self, destination: u32, source: u32) -> bool {
-        // SAFETY: the buffer is the hook's, and it came in through a device.
-        unsafe { bindings::mxp_route_input_v4(self.skb.as_ptr(), destination, source) == 0 }
+    pub(crate) fn route_in(&mut self, family: Family, ports: Option<(usize, Protocol)>) -> bool {
+        let (transport, protocol) = ports.map_or((0, 0), |(at, protocol)| (at, protocol as u8));
+        let skb = self.skb.as_ptr();
+        let status = match family {
+            // SAFETY: the buffer is the hook's, and it came in through a device.
+            Family::V4 => unsafe { bindings::mxp_route_input_v4(skb) },
+            // SAFETY: as above; the ports are in the first piece, as the caller has read them.
+            Family::V6 => unsafe {
+                bindings::mxp_route_input_v6(skb, transport as u32, protocol)
+            },
+        };
+        status == 0
     }
 
-    /// Finds the way of a packet that came in, by what its header says now.
+    /// If a packet that came in would go out through the same device, by its header as it is now: an
+    /// address of ours on that. An IPv4 packet has its route then.
     #[cold]
-    pub(crate) fn route_in_v6(&mut self) -> bool {
+    pub(crate) fn hairpin_source_v4(&mut self) -> Option<u32> {
         // SAFETY: the buffer is the hook's, and it came in through a device.
-        unsafe { bindings::mxp_route_input_v6(self.skb.as_ptr()) == 0 }
-    }
-
-    /// If a packet that came in from `source` and goes to `destination` instead, both in network
-    /// byte order, would go out through the same device: an address of ours on that.
-    #[cold]
-    pub(crate) fn source_back_v4(&mut self, destination: u32, source: u32) -> Option<u32> {
-        // SAFETY: the buffer is the hook's, and it came in through a device.
-        match unsafe { bindings::mxp_source_back_v4(self.skb.as_ptr(), destination, source) } {
+        match unsafe { bindings::mxp_hairpin_source_v4(self.skb.as_ptr()) } {
             0 => None,
             ours => Some(ours),
         }
     }
 
-    /// As `source_back_v4`.
+    /// As `hairpin_source_v4`, without a route.
     #[cold]
-    pub(crate) fn source_back_v6(
+    pub(crate) fn hairpin_source_v6(
         &mut self,
-        destination: [u64; 2],
-        source: [u64; 2],
+        transport: usize,
+        protocol: Protocol,
     ) -> Option<[u64; 2]> {
         let mut ours = [0_u64; 2];
-        let pointer = |address: &[u64; 2]| core::ptr::from_ref(address).cast();
-        // SAFETY: the buffer is the hook's, and it came in through a device; all three addresses
-        // are 16 bytes, of which the last is written.
+        // SAFETY: the buffer is the hook's, and it came in through a device; the ports are in the first
+        // piece, as the caller has read them; the address is 16 bytes.
         let found = unsafe {
-            bindings::mxp_source_back_v6(
+            bindings::mxp_hairpin_source_v6(
                 self.skb.as_ptr(),
-                pointer(&destination),
-                pointer(&source),
+                transport as u32,
+                protocol as u8,
                 (&raw mut ours).cast(),
             )
         };
         found.then_some(ours)
+    }
+
+    /// Whether the packet's route reports an error, of which the kernel will tell who sent it.
+    pub(crate) fn has_route_error(&self) -> bool {
+        // SAFETY: the buffer is the hook's.
+        unsafe { bindings::mxp_route_error(self.skb.as_ptr()) != 0 }
+    }
+
+    /// Whether somebody before us gave the packet a route that carries more than where it goes.
+    pub(crate) fn has_tunnel_route(&self) -> bool {
+        // SAFETY: the buffer is the hook's.
+        unsafe { bindings::mxp_has_tunnel_route(self.skb.as_ptr()) }
+    }
+
+    /// Whether one host is to get it.
+    pub(crate) fn is_unicast(&self) -> bool {
+        // SAFETY: the buffer is the hook's.
+        unsafe { bindings::mxp_is_unicast(self.skb.as_ptr(), self.state.is_own()) }
+    }
+
+    /// Whether it can be taken out of its hook and handed on, or whoever called the hook goes on with the
+    /// packet only if it gets it back: the device of a VRF.
+    pub(crate) fn may_be_taken(&self) -> bool {
+        // SAFETY: the state is what netfilter gave the hook.
+        unsafe { bindings::mxp_may_take(self.state.0) }
+    }
+
+    /// Whether PRE_ROUTING sees it once more as it leaves this hook.
+    pub(crate) fn comes_back(&self) -> bool {
+        // SAFETY: the buffer is the hook's.
+        unsafe { bindings::mxp_comes_back(self.skb.as_ptr(), self.state.is_own()) }
+    }
+
+    /// Whether fragments may be put together: not those of a socket that sends them as they are, nor
+    /// those that somebody has marked untracked.
+    pub(crate) fn may_defragment(&self) -> bool {
+        // SAFETY: the buffer is the hook's.
+        unsafe { bindings::mxp_may_defragment(self.skb.as_ptr()) }
     }
 
     /// Puts fragments together.
@@ -344,7 +447,7 @@ pub(super) unsafe extern "C" fn untimed<H: Hook>(
         // nf_hook() calls all hooks in an RCU read-side critical section.
         (&*target.cast::<H::Target>(), packet, ReadGuard::new())
     };
-    H::run(target, guard, packet) as u32
+    H::run(target, guard, packet).0
 }
 
 /// A hook to register.

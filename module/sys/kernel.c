@@ -5,6 +5,7 @@
 #include <linux/inetdevice.h>
 #include <linux/kernel_stat.h>
 #include <linux/netdevice.h>
+#include <linux/netfilter_bridge.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
 #include <linux/sched.h>
@@ -12,8 +13,13 @@
 #include <net/ip.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
+#include <net/inet_sock.h>
+#include <net/ip_fib.h>
 #include <net/ipv6_frag.h>
 #include <net/l3mdev.h>
+#include <net/dst_metadata.h>
+#include <net/netfilter/nf_conntrack.h>
+#include <net/netfilter/nf_conntrack_zones.h>
 #include "kernel.h"
 #include "version.h"
 
@@ -200,75 +206,142 @@ int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb)
 	return ip_route_me_harder(net, sk, skb, type);
 }
 
-/* The way of a packet that came in, by addresses that may not be those in its header. */
-int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
+/*
+ * Looks the route of a packet that came in up, by its header as it is now. Zero: the packet has one,
+ * maybe one that reports an error. -EHOSTUNREACH: it must not go on (rp_filter, martian).
+ *
+ * What the packet has instead of a route (metadata of a tunnel, by which rules may ask) is dropped
+ * by the look-up itself, once it was asked.
+ */
+int mxp_route_input_v4(struct sk_buff *skb)
 {
+	const struct iphdr *iph = ip_hdr(skb);
 	int err;
 
-	skb_dst_drop(skb);
 #if MXP_ROUTE_INPUT_TAKES_DSCP
-	err = ip_route_input_noref(skb, daddr, saddr, ip4h_dscp(ip_hdr(skb)), skb->dev) ?
+	err = ip_route_input_noref(skb, iph->daddr, iph->saddr, ip4h_dscp(iph), skb->dev) ?
 		-EHOSTUNREACH : 0;
 #else
-	err = ip_route_input_noref(skb, daddr, saddr, ip_hdr(skb)->tos, skb->dev);
+	err = ip_route_input_noref(skb, iph->daddr, iph->saddr, iph->tos, skb->dev);
 #endif
 	/* Who sent it does not know where it goes, and must not be told of a better way there. */
 	IPCB(skb)->flags &= ~IPSKB_DOREDIRECT;
 	return err;
 }
 
-/* Older kernels do not export what finds it: the packet goes on without, and they find it. */
-int mxp_route_input_v6(struct sk_buff *skb)
+/* The transport header of a packet that came in, for rules that ask for ports. */
+static void mxp_ports_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
+			 struct flowi6 *fl6)
 {
-	skb_dst_drop(skb);
-#if MXP_ROUTE_INPUT_V6_IS_EXPORTED
-	ip6_route_input(skb);
-#endif
-	return 0;
+	const __be16 *ports = (const void *)(skb->data + transport);
+
+	fl6->flowi6_proto = protocol;
+	fl6->fl6_sport = ports[0];
+	fl6->fl6_dport = ports[1];
+}
+
+static struct dst_entry *mxp_lookup_v6(const struct sk_buff *skb, unsigned int transport,
+				       u8 protocol)
+{
+	const struct ipv6hdr *iph = ipv6_hdr(skb);
+	struct flowi6 fl6 = {
+		.flowi6_iif = skb->dev->ifindex,
+		.flowi6_mark = skb->mark,
+		.flowlabel = ip6_flowinfo(iph),
+		.daddr = iph->daddr,
+		.saddr = iph->saddr,
+	};
+
+	if (transport)
+		mxp_ports_v6(skb, transport, protocol, &fl6);
+	return ip6_route_lookup(dev_net(skb->dev), &fl6, skb, RT6_LOOKUP_F_HAS_SADDR);
 }
 
 /*
- * Our address on the device through which a packet came in, if it would go out there again on its
- * way to daddr; zero if not.
+ * The same for IPv6, which has no check of sources here. Older kernels do not export what finds the
+ * route: the packet goes on without, they find it, and what is told is whether there will be one.
  */
-__be32 mxp_source_back_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr)
+int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol)
+{
+#if MXP_ROUTE_INPUT_V6_IS_EXPORTED
+	ip6_route_input(skb);
+	return 0;
+#else
+	struct dst_entry *dst = mxp_lookup_v6(skb, transport, protocol);
+	int err = dst->error;
+
+	skb_dst_drop(skb);
+	dst_release(dst);
+	return err ? -ENETUNREACH : 0;
+#endif
+}
+
+/*
+ * An address of ours on the device through which a packet came in, if it would go out there again by
+ * its header as it is now; zero if not. The packet has its route then.
+ */
+__be32 mxp_hairpin_source_v4(struct sk_buff *skb)
 {
 	const struct rtable *rt;
 
-	if (mxp_route_input_v4(skb, daddr, saddr))
+	if (mxp_route_input_v4(skb))
 		return 0;
 	rt = skb_rtable(skb);
 	if (rt->rt_type != RTN_UNICAST || rt->dst.dev != skb->dev)
 		return 0;
-	return inet_select_addr(skb->dev, rt_nexthop(rt, daddr), RT_SCOPE_UNIVERSE);
+	return inet_select_addr(skb->dev, rt_nexthop(rt, ip_hdr(skb)->daddr), RT_SCOPE_UNIVERSE);
 }
 
-/* The same; false for zero. Not by ip6_route_input(), which older kernels do not export. */
-bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
-			const struct in6_addr *saddr, struct in6_addr *ours)
+/* The same; false for zero, and without a route. Not by ip6_route_input(): see above. */
+bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
+			   struct in6_addr *ours)
 {
-	struct net *net = dev_net(skb->dev);
-	struct flowi6 fl6 = {
-		.flowi6_iif = skb->dev->ifindex,
-		.flowi6_mark = skb->mark,
-		.daddr = *daddr,
-		.saddr = *saddr,
-	};
-	struct dst_entry *dst = ip6_route_lookup(net, &fl6, skb, RT6_LOOKUP_F_HAS_SADDR);
+	struct dst_entry *dst = mxp_lookup_v6(skb, transport, protocol);
 	/* An address of ours has the device that it is assigned to. */
 	bool ends = dst_rt6_info(dst)->rt6i_flags & (RTF_LOCAL | RTF_ANYCAST);
 	bool back = !dst->error && !ends && dst->dev == skb->dev;
 
 	dst_release(dst);
-	return back && !ipv6_dev_get_saddr(net, skb->dev, daddr, 0, ours);
+	return back && !ipv6_dev_get_saddr(dev_net(skb->dev), skb->dev, &ipv6_hdr(skb)->daddr, 0,
+					   ours);
+}
+
+/* The error that the packet's route reports, or zero. */
+int mxp_route_error(const struct sk_buff *skb)
+{
+	const struct dst_entry *dst = skb_dst(skb);
+
+	return dst ? dst->error : 0;
 }
 
 /*
- * The packet's route, if other packets of the flow may take it, with a reference: a unicast one
- * that works, not in a VRF, where the device is exchanged only after the hook, and without a
- * lightweight tunnel or a transformation, whose state belongs to a packet. Else NULL.
+ * Whether somebody before us gave the packet a route that carries more than where it goes: what
+ * reads that behind us (seg6 End.DX4) must find it.
  */
-struct dst_entry *mxp_route_to_keep(const struct sk_buff *skb, u32 *cookie)
+bool mxp_has_tunnel_route(const struct sk_buff *skb)
+{
+	return skb_valid_dst(skb) && skb_dst(skb)->lwtstate;
+}
+
+/* One of several next hops of an IPv6 route, of which the flow label selects: any packet may have another. */
+static bool mxp_is_multipath_v6(const struct dst_entry *dst)
+{
+	const struct fib6_info *from = rcu_dereference(dst_rt6_info(dst)->from);
+
+	return from && (from->fib6_nsiblings || from->nh);
+}
+
+/*
+ * The packet's route, if all packets of its flow and direction take it that come in through the same
+ * device, or are sent by a socket bound to the same, and have the same DSCP: with a reference. Else
+ * NULL.
+ *
+ * A unicast route that works, without a lightweight tunnel or a transformation, whose state belongs
+ * to a packet; not in a VRF, where the device is exchanged only after the hook; and not where policy rules
+ * may ask for a mark, for ports, or for a user: net->ipv4.fib_has_custom_rules is set before the first rule
+ * counts, and each rule makes the routes invalid that were found before.
+ */
+struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb)
 {
 	struct dst_entry *dst = skb_dst(skb);
 
@@ -285,20 +358,86 @@ struct dst_entry *mxp_route_to_keep(const struct sk_buff *skb, u32 *cookie)
 	if (dst->ops->family == AF_INET) {
 		u16 type = dst_rtable(dst)->rt_type;
 
+#ifdef CONFIG_IP_MULTIPLE_TABLES
+		if (READ_ONCE(net->ipv4.fib_has_custom_rules))
+			return NULL;
+#endif
 		if (type != RTN_UNICAST && type != RTN_LOCAL)
 			return NULL;
-		*cookie = 0;
 	} else {
+		if (fib6_has_custom_rules(net) || mxp_is_multipath_v6(dst))
+			return NULL;
 		if (ipv6_addr_is_multicast(&ipv6_hdr(skb)->daddr))
 			return NULL;
-		*cookie = rt6_get_cookie(dst_rt6_info(dst));
 	}
 	return dst_hold_safe(dst) ? dst : NULL;
 }
 
-bool mxp_dst_valid(struct dst_entry *dst, u32 cookie)
+/* Whether an IPv6 route is valid, apart from what was added to the tables since it was found. */
+bool mxp_route_valid_v6(struct dst_entry *dst)
 {
-	return dst_check(dst, cookie);
+	return dst_check(dst, rt6_get_cookie(dst_rt6_info(dst)));
+}
+
+/* Makes every route of the namespace that anybody keeps invalid once. */
+void mxp_flush_routes(struct net *net)
+{
+	rt_genid_bump_ipv4(net);
+	rt_genid_bump_ipv6(net);
+}
+
+/*
+ * Whether a hook may change where packets go that are not tracked: all but connection tracking
+ * and NAT, which let them pass, and those that come last of all, which only look.
+ */
+static bool mxp_may_change(const struct nf_hook_ops *ops)
+{
+	if (ops->priority == INT_MAX)
+		return false;
+	return ops->hook_ops_type != NF_HOOK_OP_UNDEFINED ||
+	       (ops->priority != NF_IP_PRI_CONNTRACK && ops->priority != NF_IP_PRI_NAT_DST);
+}
+
+/* Whether any of the hooks from `first` on may. As nfnetlink_hook.c looks at them, in an RCU section. */
+bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first)
+{
+	struct nf_hook_ops **ops = nf_hook_entries_get_hook_ops(entries);
+
+	for (unsigned int i = first; i < entries->num_hook_entries; i++)
+		if (mxp_may_change(READ_ONCE(ops[i])))
+			return true;
+	return false;
+}
+
+/*
+ * Whether one host is to get the packet. A subnet's broadcast address is only told by routing, and by how
+ * the packet came.
+ */
+bool mxp_is_unicast(const struct sk_buff *skb, bool local)
+{
+	if (!local)
+		return skb->pkt_type != PACKET_BROADCAST && skb->pkt_type != PACKET_MULTICAST;
+	if (skb->protocol != htons(ETH_P_IP) || !skb_dst(skb))
+		return true;
+	return !(skb_rtable(skb)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST));
+}
+
+/* A VRF calls hooks, but not the function behind them: vrf_rcv_nfhook(), vrf_output_direct(). */
+bool mxp_may_take(const struct nf_hook_state *state)
+{
+	return !(state->in && netif_is_l3_master(state->in)) &&
+	       !(state->out && netif_is_l3_master(state->out));
+}
+
+/*
+ * Whether PRE_ROUTING sees the packet once more as it leaves this hook: the machine's own on its
+ * way to itself, or one of a VRF's on its way in.
+ */
+bool mxp_comes_back(const struct sk_buff *skb, bool local)
+{
+	if (local)
+		return skb_dst(skb) && skb_dst(skb)->dev->flags & IFF_LOOPBACK;
+	return netif_is_l3_slave(skb->dev);
 }
 
 bool mxp_dst_hold(struct dst_entry *dst)
@@ -316,13 +455,41 @@ void mxp_skb_dst_drop(struct sk_buff *skb)
 	skb_dst_drop(skb);
 }
 
+/*
+ * Connection tracking's own queues of fragments, and what it leaves alone: see nf_ct_defrag_user()
+ * and ipv4_conntrack_defrag() of net/ipv4/netfilter/nf_defrag_ipv4.c.
+ */
+static u16 mxp_zone(const struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info ctinfo;
+	const struct nf_conn *ct = nf_ct_get(skb, &ctinfo);
+
+	if (ct)
+		return nf_ct_zone_id(nf_ct_zone(ct), CTINFO2DIR(ctinfo));
+#endif
+	return NF_CT_DEFAULT_ZONE_ID;
+}
+
+bool mxp_may_defragment(const struct sk_buff *skb)
+{
+	const struct sock *sk = skb->sk;
+
+	if (sk && sk_fullsock(sk) && sk->sk_family == PF_INET && inet_test_bit(NODEFRAG, sk))
+		return false;
+	return skb->_nfct != IP_CT_UNTRACKED;
+}
+
 /* Zero: the packet is whole now. Anything else: it is not the caller's any more. */
 int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local)
 {
+	u32 user = local ? IP_DEFRAG_CONNTRACK_OUT : IP_DEFRAG_CONNTRACK_IN;
 	int err;
 
+	if (nf_bridge_in_prerouting(skb))
+		user = IP_DEFRAG_CONNTRACK_BRIDGE_IN;
 	local_bh_disable();
-	err = ip_defrag(net, skb, local ? IP_DEFRAG_CONNTRACK_OUT : IP_DEFRAG_CONNTRACK_IN);
+	err = ip_defrag(net, skb, user + mxp_zone(skb));
 	local_bh_enable();
 	if (!err)
 		skb->ignore_df = 1;
@@ -332,8 +499,28 @@ int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local)
 /* Zero: the packet is whole now. -EINPROGRESS: it is not the caller's any more. Else: bad. */
 int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local)
 {
-	return nf_ct_frag6_gather(net, skb,
-				  local ? IP6_DEFRAG_CONNTRACK_OUT : IP6_DEFRAG_CONNTRACK_IN);
+	u32 user = local ? IP6_DEFRAG_CONNTRACK_OUT : IP6_DEFRAG_CONNTRACK_IN;
+
+	if (nf_bridge_in_prerouting(skb))
+		user = IP6_DEFRAG_CONNTRACK_BRIDGE_IN;
+	return nf_ct_frag6_gather(net, skb, user + mxp_zone(skb));
+}
+
+/*
+ * A packet that somebody else gave a template for its connection (ct zone set) is not tracked either:
+ * as without one. One that is tracked already stays so.
+ */
+void mxp_untrack_template(struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info ctinfo;
+	const struct nf_conn *ct = nf_ct_get(skb, &ctinfo);
+
+	if (!ct || !nf_ct_is_template(ct))
+		return;
+	nf_conntrack_put(skb_nfct(skb));
+	nf_ct_set(skb, NULL, IP_CT_UNTRACKED);
+#endif
 }
 
 /*

@@ -32,6 +32,7 @@
 #include <net/netfilter/ipv4/nf_defrag_ipv4.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
+#include <net/sock.h>
 #include <asm/tsc.h>
 
 /* Fields behind unions that bindgen gives no stable name. */
@@ -50,6 +51,7 @@ enum {
 	MXP_NET_HOOKS_V4 = offsetof(struct net, nf.hooks_ipv4),
 	MXP_NET_HOOKS_V6 = offsetof(struct net, nf.hooks_ipv6),
 	MXP_NET_ROUTE_GENERATION = offsetof(struct net, ipv4.rt_genid),
+	MXP_NET_ROUTE_GENERATION_V6 = offsetof(struct net, ipv6.fib6_sernum),
 };
 
 /* Where the compiler has the fields that layout.rs compares. */
@@ -60,13 +62,12 @@ enum {
 	MXP_RTABLE_DST = offsetof(struct rtable, dst),
 	MXP_RTABLE_GENID = offsetof(struct rtable, rt_genid),
 	MXP_RT6_DST = offsetof(struct rt6_info, dst),
-	MXP_RT6_SERNUM = offsetof(struct rt6_info, sernum),
 	MXP_RT6_FLAGS = offsetof(struct rt6_info, rt6i_flags),
 	MXP_RT6_FROM = offsetof(struct rt6_info, from),
 	MXP_FIB6_FLAGS = offsetof(struct fib6_info, fib6_flags),
 	MXP_FIB6_NODE = offsetof(struct fib6_info, fib6_node),
-	MXP_NODE_SERNUM = offsetof(struct fib6_node, fn_sernum),
 	MXP_SHARED_DATAREF = offsetof(struct skb_shared_info, dataref),
+	MXP_SOCK_BOUND_DEVICE = offsetof(struct sock, sk_bound_dev_if),
 	MXP_SKB_NFCT = offsetof(struct sk_buff, _nfct),
 	MXP_FILE_PRIVATE = offsetof(struct file, private_data),
 };
@@ -138,19 +139,29 @@ unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned lon
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);
 
 int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb);
-int mxp_route_input_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
-int mxp_route_input_v6(struct sk_buff *skb);
-__be32 mxp_source_back_v4(struct sk_buff *skb, __be32 daddr, __be32 saddr);
-bool mxp_source_back_v6(const struct sk_buff *skb, const struct in6_addr *daddr,
-			const struct in6_addr *saddr, struct in6_addr *ours);
-struct dst_entry *mxp_route_to_keep(const struct sk_buff *skb, u32 *cookie);
-bool mxp_dst_valid(struct dst_entry *dst, u32 cookie);
+int mxp_route_input_v4(struct sk_buff *skb);
+int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol);
+__be32 mxp_hairpin_source_v4(struct sk_buff *skb);
+bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
+			   struct in6_addr *ours);
+int mxp_route_error(const struct sk_buff *skb);
+bool mxp_has_tunnel_route(const struct sk_buff *skb);
+struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb);
+bool mxp_route_valid_v6(struct dst_entry *dst);
+void mxp_flush_routes(struct net *net);
+bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first);
+bool mxp_is_unicast(const struct sk_buff *skb, bool local);
+bool mxp_may_take(const struct nf_hook_state *state);
+bool mxp_comes_back(const struct sk_buff *skb, bool local);
 bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
 void mxp_skb_dst_drop(struct sk_buff *skb);
 
+bool mxp_may_defragment(const struct sk_buff *skb);
 int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local);
 int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local);
+
+void mxp_untrack_template(struct sk_buff *skb);
 
 bool mxp_may_wait(const struct sk_buff *skb, const struct nf_hook_state *state);
 void mxp_hold_device(struct sk_buff *skb);

@@ -20,6 +20,7 @@
 mod bindings;
 
 pub(crate) mod ballast;
+pub(crate) mod behind;
 pub(crate) mod cache;
 pub(crate) mod counters;
 pub(crate) mod device;

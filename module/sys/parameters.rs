@@ -45,6 +45,9 @@ pub(crate) mod changed {
         /// Any of the following is on.
         #[link_name = "mxp_any_changed"]
         pub(crate) static ANY: StaticKey;
+        /// In some namespace hooks behind ours may change where packets go.
+        #[link_name = "mxp_hooks_behind"]
+        pub(crate) static HOOKS_BEHIND: StaticKey;
         /// Any of the following is on but the one of batching.
         #[link_name = "mxp_saving_changed"]
         pub(crate) static SAVING: StaticKey;
@@ -67,6 +70,16 @@ pub(crate) mod changed {
         #[link_name = "mxp_perf_enable_batching_changed"]
         pub(crate) static BATCHING: StaticKey;
     }
+}
+
+/// Takes note that in one more place, or one less, hooks behind ours may change where packets go.
+/// Sleeps.
+pub(crate) fn count_hooks_behind(there: bool) {
+    extern "C" {
+        fn mxp_count_hooks_behind(there: bool);
+    }
+    // SAFETY: changes static keys; called by tasks that may sleep.
+    unsafe { mxp_count_hooks_behind(there) };
 }
 
 extern "C" {
@@ -94,9 +107,11 @@ parameters! {
     tcp_fin_timeout = mxp_tcp_fin_timeout;
     /// Seconds until a TCP connection is forgotten that both sides have closed, or that was reset.
     tcp_close_timeout = mxp_tcp_close_timeout;
-    /// Seconds until an idle UDP flow is forgotten.
+    /// Seconds until an idle UDP flow is forgotten that lasted.
     udp_timeout = mxp_udp_timeout;
-    /// Seconds until an idle UDP flow is forgotten that was never answered.
+    /// Seconds until another one is forgotten.
+    udp_transient_timeout = mxp_udp_transient_timeout;
+    /// Seconds until another one is forgotten that goes to a well-known port.
     udp_unreplied_timeout = mxp_udp_unreplied_timeout;
     /// Seconds in which the whole table is searched for idle flows once.
     gc_interval = mxp_gc_interval;

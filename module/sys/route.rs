@@ -1,143 +1,191 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way that a flow's packets take, kept with the flow.
+//! The route of a flow's packets of one direction, kept with the flow.
 //!
 //! To look it up is most of what forwarding a packet costs. A kept route is used only while the
-//! kernel holds it to be valid, asked anew for each packet, and only for packets that came in
-//! through the same device as the one for which it was looked up, with which the kernel's check
-//! of their source (rp_filter) was made.
+//! kernel would find it again: it is asked for its validity for each packet, and serves only packets
+//! whose [`Key`] is that of the packet for which it was found. Where more could make a difference than
+//! a key says, none is kept: see `mxp_route_to_keep()`.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::bindings;
 use super::hooks::{Packet, State, Verdict};
+
+/// What a kept route depends on beside addresses and ports, which are the flow's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    // In a slot, below the key of IPv4: counts what was kept there.
+    const VERSION: u32 = 24;
+
+    /// Of IPv4: the device by which packets come, or to which the socket is bound that sends them; and
+    /// the DSCP, by which routes may be told apart (`ip route add … tos`).
+    #[inline(always)]
+    pub(crate) fn v4(device: u32, tos: u8) -> Self {
+        Self(u64::from(device) << 32 | u64::from(tos & 0xfc) << Self::VERSION)
+    }
+
+    /// Of IPv6: the device, and the generation of the namespace's routes before the route was found.
+    /// IPv6 has no routes by DSCP.
+    #[inline(always)]
+    pub(crate) fn v6(device: u32, generation: u32) -> Self {
+        Self(u64::from(device) << 32 | u64::from(generation))
+    }
+
+    // Whether the word of a slot has this key.
+    #[inline(always)]
+    fn is_in(self, word: u64, v6: bool) -> bool {
+        if v6 {
+            self.0 == word
+        } else {
+            (self.0 ^ word) >> Self::VERSION == 0
+        }
+    }
+
+    // The word for a slot that had `old`.
+    fn word(self, old: u64, v6: bool) -> u64 {
+        const VERSIONS: u64 = (1 << Key::VERSION) - 1;
+        if v6 {
+            self.0
+        } else {
+            self.0 | (old.wrapping_add(1) & VERSIONS)
+        }
+    }
+}
+
+/// In a slot that is being written. No device has this number.
+const BUSY: u64 = u64::MAX;
 
 /// A route, or none yet.
 ///
 /// # Invariants
 ///
-/// The pointer is null, or the slot has a reference to the route.
+/// The pointer is null, or the slot has a reference to the route, which was found for a packet of the
+/// slot's key, unless that is `BUSY`. Only who made it `BUSY` writes.
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Route {
     dst: AtomicPtr<bindings::dst_entry>,
-    device: AtomicU32,
-    cookie: AtomicU32,
+    key: AtomicU64,
 }
 
-/// A valid way for the packet that it was asked for, to be taken in the same hook.
+/// A valid route for the packet that it was asked for, to be taken in the same hook.
 pub(crate) struct Way(NonNull<bindings::dst_entry>);
 
 impl Way {
-    /// Sends a packet that came in this way.
+    /// Sends a packet this way that came in, and has no route.
     #[inline(always)]
     pub(crate) fn take_in(self, mut packet: Packet<'_>) -> Verdict {
-        if packet.skb.has_route() {
-            return self.take_instead(packet);
-        }
         packet.skb.borrow_route(self.0);
-        Verdict::Accept
+        Verdict::ACCEPT
     }
 
-    // Of its own, and called last, so that the usual packet pays nothing for the call.
-    #[inline(never)]
-    fn take_instead(self, mut packet: Packet<'_>) -> Verdict {
-        packet.skb.forget_route();
-        packet.skb.borrow_route(self.0);
-        Verdict::Accept
-    }
-
-    /// Sends a packet of the machine's own this way. Drops it if the way is gone at just this
+    /// Sends a packet of the machine's own this way. Drops it if the route is gone at just this
     /// moment.
     #[inline(always)]
     pub(crate) fn take_out(self, mut packet: Packet<'_>) -> Verdict {
         // Who sends is not in an RCU section when the hook is done: it needs a reference.
         // SAFETY: the route lives until the end of this hook's RCU section.
         if !unsafe { bindings::mxp_dst_hold(self.0.as_ptr()) } {
-            return Verdict::Drop;
+            return Verdict::DROP;
         }
         packet.skb.forget_route();
         packet.skb.give_route(self.0);
-        Verdict::Accept
+        Verdict::ACCEPT
     }
 }
 
 impl Route {
-    // The route, if it is still valid. IPv4: what ipv4_dst_check() of net/ipv4/route.c does.
+    // Whether a route is still what the kernel would find.
     #[inline(always)]
-    fn valid(&self, state: State<'_>, v6: bool) -> Option<NonNull<bindings::dst_entry>> {
-        let dst = NonNull::new(self.dst.load(Ordering::Relaxed))?;
+    fn is_valid(dst: NonNull<bindings::dst_entry>, state: State<'_>, v6: bool) -> bool {
         if v6 {
-            let cookie = self.cookie.load(Ordering::Relaxed);
             // SAFETY: the slot's reference keeps the route; released, it lives until after this
             // hook's RCU section. The routes of an IPv6 flow are `rt6_info`.
-            let valid = unsafe {
-                is_fresh_v6(dst.cast(), cookie) || bindings::mxp_dst_valid(dst.as_ptr(), cookie)
+            return unsafe {
+                is_fresh_v6(dst.cast()) || bindings::mxp_route_valid_v6(dst.as_ptr())
             };
-            return valid.then_some(dst);
         }
         let route = dst.cast::<bindings::rtable>();
+        // What ipv4_dst_check() of net/ipv4/route.c does.
         // SAFETY: as above; the routes of an IPv4 flow begin with a `dst_entry` in an `rtable`
         // (dst_rtable()). Both fields are words that others write whole.
         let (obsolete, generation) = unsafe {
             (
                 (&raw const (*route.as_ptr()).dst.obsolete).read_volatile(),
-                (*route.as_ptr()).rt_genid,
+                (&raw const (*route.as_ptr()).rt_genid).read_volatile(),
             )
         };
-        let fresh = i32::from(obsolete) == bindings::DST_OBSOLETE_FORCE_CHK
-            && generation == state.route_generation();
-        fresh.then_some(dst)
+        i32::from(obsolete) == bindings::DST_OBSOLETE_FORCE_CHK
+            && generation == state.route_generation()
     }
 
-    /// The kept way, if it is one for a packet that came in.
+    /// The kept route, if it is one for a packet of `key`.
     #[inline(always)]
-    pub(crate) fn way_in(&self, state: State<'_>, v6: bool) -> Option<Way> {
-        if self.device.load(Ordering::Relaxed) != state.device_in() {
+    pub(crate) fn find(&self, key: Key, state: State<'_>, v6: bool) -> Option<Way> {
+        // Each Acquire pairs with the Release of what it sees: if the pointer is a later one than the
+        // word, the word is another one by then.
+        let word = self.key.load(Ordering::Acquire);
+        if !key.is_in(word, v6) {
             return None;
         }
-        self.valid(state, v6).map(Way)
+        let dst = NonNull::new(self.dst.load(Ordering::Acquire))?;
+        if self.key.load(Ordering::Relaxed) != word || !Self::is_valid(dst, state, v6) {
+            return None;
+        }
+        Some(Way(dst))
     }
 
-    /// The kept way, if it is one for a packet of the machine's own.
-    #[inline(always)]
-    pub(crate) fn way_out(&self, state: State<'_>, v6: bool) -> Option<Way> {
-        self.valid(state, v6).map(Way)
-    }
-
-    /// Keeps the route that the packet has got, if the flow's other packets may take it.
+    /// Keeps the route that the packet has got, if all packets of the flow take it that have its
+    /// `key`, which was made before the route was found.
     #[cold]
-    pub(crate) fn keep(&self, packet: &Packet<'_>) {
-        let mut cookie = 0;
+    pub(crate) fn keep(&self, packet: &Packet<'_>, key: Key, v6: bool) {
+        let old = self.key.load(Ordering::Relaxed);
+        // Somebody else keeps one at this moment: that will do.
+        if old == BUSY {
+            return;
+        }
         // SAFETY: the buffer is the hook's, its route valid as long as it has it.
-        let dst = unsafe { bindings::mxp_route_to_keep(packet.skb.as_ptr(), &raw mut cookie) };
+        let dst = unsafe {
+            bindings::mxp_route_to_keep(packet.state.raw().net, packet.skb.as_ptr())
+        };
         if dst.is_null() {
             return;
         }
-        // Who reads a mixture of two routes' words looks the way up again, or takes a way that
-        // was right for the flow a moment ago.
-        self.device.store(packet.state.device(), Ordering::Relaxed);
-        self.cookie.store(cookie, Ordering::Relaxed);
-        release(self.dst.swap(dst, Ordering::AcqRel));
+        let mine = self
+            .key
+            .compare_exchange(old, BUSY, Ordering::Acquire, Ordering::Relaxed);
+        if mine.is_err() {
+            return release(dst);
+        }
+        // Who finds the new pointer sees `BUSY` or what follows it. (A reader of IPv6 that is held up
+        // between two loads while the slot is written twice, for another device and again for the first,
+        // may take the route of the other one, for one packet; IPv4 has a count of versions against that.)
+        let before = self.dst.swap(dst, Ordering::AcqRel);
+        self.key.store(key.word(old, v6), Ordering::Release);
+        release(before);
     }
 }
 
 /// Whether a route is of the usual sort, a copy that one CPU has of a route that does not expire,
-/// and still valid: what ip6_dst_check() of net/ipv6/route.c does with such a one.
+/// and still in the tables: what ip6_dst_check() of net/ipv6/route.c does with such a one, but for
+/// what was added since, of which the key tells.
 ///
 /// # Safety
 ///
 /// The route lives, and the caller is in an RCU read-side critical section.
 #[inline(always)]
-unsafe fn is_fresh_v6(route: NonNull<bindings::rt6_info>, cookie: u32) -> bool {
+unsafe fn is_fresh_v6(route: NonNull<bindings::rt6_info>) -> bool {
     const USUAL: u32 = bindings::RTF_PCPU;
     const UNUSUAL: u32 = bindings::RTF_EXPIRES;
     let route = route.as_ptr();
-    // SAFETY: by the caller's promise the route lives, and with it, under RCU, what it is from and
-    // the node of that. All fields are words that others write whole.
+    // SAFETY: by the caller's promise the route lives, and with it, under RCU, what it is from. All
+    // fields are words that others write whole.
     unsafe {
-        if (*route).sernum != 0 || (*route).rt6i_flags & (USUAL | UNUSUAL) != USUAL {
+        if (&raw const (*route).rt6i_flags).read_volatile() & (USUAL | UNUSUAL) != USUAL {
             return false;
         }
         if i32::from((&raw const (*route).dst.obsolete).read_volatile())
@@ -146,11 +194,9 @@ unsafe fn is_fresh_v6(route: NonNull<bindings::rt6_info>, cookie: u32) -> bool {
             return false;
         }
         let from = (&raw const (*route).from).read_volatile();
-        if from.is_null() || (*from).fib6_flags & UNUSUAL != 0 {
-            return false;
-        }
-        let node = (&raw const (*from).fib6_node).read_volatile();
-        !node.is_null() && (&raw const (*node).fn_sernum).read_volatile() as u32 == cookie
+        !from.is_null()
+            && (&raw const (*from).fib6_flags).read_volatile() & UNUSUAL == 0
+            && !(&raw const (*from).fib6_node).read_volatile().is_null()
     }
 }
 

@@ -89,7 +89,7 @@ impl<'a> Skb<'a> {
 
     // Whether the first `length` bytes are this buffer's alone: skb_clone_writable().
     #[inline(always)]
-    fn owns(&self, length: usize) -> bool {
+    pub(super) fn owns(&self, length: usize) -> bool {
         let skb = self.skb();
         if skb.cloned() == 0 {
             return true;
@@ -111,13 +111,6 @@ impl<'a> Skb<'a> {
         let headers = (references & 0xffff).wrapping_sub(references >> 16);
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
         headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len)
-    }
-
-    /// Whether the first `length` bytes are this buffer's alone; if not `HARD`, a buffer that has
-    /// others gets no closer look at what they share.
-    #[inline(always)]
-    pub(super) fn is_alone<const HARD: bool>(&self, length: usize) -> bool {
-        self.skb().cloned() == 0 || (HARD && self.owns(length))
     }
 
     /// Where the IP header is.
@@ -154,9 +147,9 @@ impl<'a> Skb<'a> {
         unsafe { bindings::mxp_skb_copy(self.as_ptr()) }
     }
 
-    /// Who computes the transport's checksum.
+    /// Who computes the checksum of the transport header at `transport`, in bytes from the IP header.
     #[inline(always)]
-    pub(crate) fn offload(&self) -> Offload {
+    pub(crate) fn offload(&self, transport: usize) -> Offload {
         // SAFETY: both variants of the union are the same fields (struct_group() in C).
         let ip_summed = unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() };
         let ip_summed = u32::from(ip_summed);
@@ -167,11 +160,39 @@ impl<'a> Skb<'a> {
         }
         if ip_summed & 2 == 0 {
             Offload::None
-        } else if ip_summed == bindings::CHECKSUM_PARTIAL {
+        } else if ip_summed != bindings::CHECKSUM_PARTIAL {
+            Offload::Complete
+        } else if self.sums_from(transport) || self.is_gso() {
             Offload::Partial
         } else {
-            Offload::Complete
+            // The device sums up a header within: this one's is whole (lco_csum()), or zero.
+            Offload::None
         }
+    }
+
+    // Whether the sum that is left to the device begins at `transport`.
+    #[inline(always)]
+    fn sums_from(&self, transport: usize) -> bool {
+        let skb = self.skb();
+        let start = self
+            .as_ptr()
+            .wrapping_byte_add(bindings::MXP_SKB_CSUM as usize)
+            .cast::<u16>();
+        // SAFETY: `csum_start` is the first half of the union with `csum`, and counts from `head`; the
+        // buffer is ours.
+        let start = usize::from(unsafe { start.read() });
+        let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
+        start == headroom.wrapping_add(transport)
+    }
+
+    // Whether it is several packets, whose outer checksums are made when they are cut apart, from the
+    // pseudo header's sum (udp_set_csum()).
+    #[cold]
+    fn is_gso(&self) -> bool {
+        let skb = self.skb();
+        let shared = skb.head.wrapping_add(skb.end as usize);
+        // SAFETY: the shared info is at the buffer's end (skb_shinfo()).
+        unsafe { (*shared.cast::<bindings::skb_shared_info>()).gso_size != 0 }
     }
 
     /// Does to the sum that the device computed over the packet what translating it asks for.
@@ -197,15 +218,22 @@ impl<'a> Skb<'a> {
         }
     }
 
-    /// Keeps connection tracking from looking at the packet. Nothing may have looked yet.
+    /// Keeps connection tracking from looking at the packet, unless it has looked already.
     #[inline(always)]
     pub(crate) fn untrack(&mut self) {
         // SAFETY: the buffer is ours; a tracked packet holds a reference and is left alone.
         unsafe {
             if (*self.as_ptr())._nfct == 0 {
                 (*self.as_ptr())._nfct = bindings::IP_CT_UNTRACKED.into();
+            } else {
+                bindings::mxp_untrack_template(self.as_ptr());
             }
         }
+    }
+
+    /// Whether connection tracking was told not to look at the packet.
+    pub(crate) fn is_untracked(&self) -> bool {
+        self.skb()._nfct == u64::from(bindings::IP_CT_UNTRACKED)
     }
 
     fn route(&self) -> *mut usize {

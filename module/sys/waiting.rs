@@ -8,11 +8,11 @@
 
 use core::ptr::NonNull;
 
+use super::behind::{hand_on, Behind};
 use super::bindings;
 use super::hooks::{Hook, Packet, Place, State, Verdict};
 use super::rcu;
 use super::skb::Skb;
-use crate::abi::proxy::Family;
 use crate::datapath::link::ReadGuard;
 
 /// A hook whose packets can wait.
@@ -89,7 +89,7 @@ impl Waiting {
         }
         self.last = Some(skb);
         self.state.get_or_insert(state);
-        Verdict::Stolen
+        Verdict::STOLEN
     }
 
     fn pop(&mut self) -> Option<NonNull<bindings::sk_buff>> {
@@ -125,7 +125,11 @@ impl Waiting {
             return;
         };
         rcu::read(|guard| {
-            let behind = Behind::find::<H>(&state, target);
+            const {
+                assert!(matches!(H::PLACE, Place::PreRouting));
+            }
+            // SAFETY: the namespace lives as long as hooks in it.
+            let behind = unsafe { Behind::find::<H>(guard, state.net, target) };
             while self.first.is_some() {
                 H::prepare(target, guard, self.iter().take(H::GROUP));
                 for _ in 0..H::GROUP {
@@ -137,13 +141,13 @@ impl Waiting {
                     unsafe {
                         let device = bindings::mxp_device(skb.as_ptr());
                         state.in_ = device;
-                        let packet = Packet {
+                        let packet = || Packet {
                             skb: Skb::new(skb),
                             state: State::new(&state),
                         };
                         // This is an RCU read-side critical section.
-                        let verdict = H::resume(target, ReadGuard::new(), packet);
-                        behind.send(skb, &mut state, verdict);
+                        let verdict = H::resume(target, ReadGuard::new(), packet());
+                        send(behind, packet(), verdict);
                         bindings::mxp_put_device(device);
                     }
                 }
@@ -165,77 +169,23 @@ impl Drop for Waiting {
     }
 }
 
-/// The hooks of a place that come after ours; lives as long as the RCU section.
-struct Behind {
-    entries: *const bindings::nf_hook_entries,
-    // None: ours is not there, so nobody knows what comes after it.
-    first: Option<u32>,
-}
-
-impl Behind {
-    /// Finds the hook that runs on `target`.
-    fn find<H: Resumed>(state: &bindings::nf_hook_state, target: &H::Target) -> Self {
-        const {
-            assert!(matches!(H::PLACE, Place::PreRouting));
-        }
-        // SAFETY: the namespace lives as long as hooks in it; under RCU the array that is read does
-        // (nf_hook()). Hooks are told apart by what they work on: ours has one for each place.
-        unsafe {
-            let hooks = match H::FAMILY {
-                Family::V4 => bindings::MXP_NET_HOOKS_V4,
-                Family::V6 => bindings::MXP_NET_HOOKS_V6,
-            };
-            let place = state
-                .net
-                .byte_add(hooks as usize)
-                .cast::<*const bindings::nf_hook_entries>()
-                .add(H::PLACE as usize);
-            let entries = place.read_volatile();
-            if entries.is_null() {
-                return Self {
-                    entries,
-                    first: None,
-                };
-            }
-            let count = (*entries).num_hook_entries;
-            let hooks = (&raw const (*entries).hooks).cast::<bindings::nf_hook_entry>();
-            let ours = core::ptr::from_ref(target).cast_mut().cast();
-            let first = (0..count)
-                .find(|&index| (*hooks.add(index.into())).priv_ == ours)
-                .map(|index| u32::from(index).wrapping_add(1));
-            Self { entries, first }
-        }
-    }
-
-    /// Does with a packet what the verdict of our hook says: nf_hook_slow(), and after that the
-    /// function to which netfilter's caller gave the packet.
-    ///
-    /// # Safety
-    ///
-    /// The buffer is the caller's, and is gone afterwards; softirqs are off.
-    unsafe fn send(
-        &self,
-        skb: NonNull<bindings::sk_buff>,
-        state: &mut bindings::nf_hook_state,
-        verdict: Verdict,
-    ) {
-        let skb = skb.as_ptr();
-        let first = match (verdict, self.first) {
-            (Verdict::Stolen, _) => return,
-            (Verdict::Accept, Some(first)) => first,
-            // SAFETY: the buffer is ours.
-            (Verdict::Drop, _) | (Verdict::Accept, None) => unsafe {
-                return bindings::mxp_drop(skb);
-            },
-        };
-        // SAFETY: the hooks are there as long as the RCU section; all that `state` points to lives
-        // as long as the packet; and so netfilter does it.
-        unsafe {
-            if bindings::nf_hook_slow(skb, state, self.entries, first) == 1 {
-                if let Some(onward) = state.okfn {
-                    onward(state.net, state.sk, skb);
-                }
+/// Does with a packet what the verdict of our hook says, as nf_hook_slow() and netfilter's caller would.
+///
+/// # Safety
+///
+/// The buffer is the caller's unless it was stolen, and is gone afterwards; softirqs are off.
+unsafe fn send(behind: Option<Behind<'_>>, mut packet: Packet<'_>, verdict: Verdict) {
+    match (verdict, behind) {
+        (Verdict::ACCEPT, Some(behind)) => {
+            if behind.run(&mut packet).is_ok() {
+                hand_on(&mut packet);
             }
         }
+        // SAFETY: the buffer is ours.
+        (Verdict::ACCEPT | Verdict::DROP, _) => unsafe {
+            bindings::mxp_drop(packet.skb.as_ptr());
+        },
+        // Somebody else has it.
+        _ => {}
     }
 }

@@ -85,7 +85,9 @@ fn moment(_: bool) -> Moment {
 }
 
 fn choose(rules: &TestRules<V4>, tuple: &Tuple<V4>) -> Option<Choice<V4>> {
-    let choice = rules.choose(HOOK_PRE_ROUTING, tuple, || name("eth0"), moment);
+    let choice = rules
+        .choose(HOOK_PRE_ROUTING, tuple, || name("eth0"), moment)
+        .redirected();
     if let Some(choice) = choice {
         assert_eq!(choice.upstream.source(), tuple.source());
         assert_eq!(choice.upstream.ports.source(), tuple.ports.source());
@@ -169,7 +171,9 @@ fn the_way_to_any_upstream_is_left_alone() {
     ] {
         let ports = Ports::new(8080_u16.to_be(), 9);
         let tuple = Tuple::new(protocol, ip([10, 0, 0, last]), ip([8; 4]), ports);
-        let chosen = rules.choose(HOOK_PRE_ROUTING, &tuple, Name::default, moment);
+        let chosen = rules
+            .choose(HOOK_PRE_ROUTING, &tuple, Name::default, moment)
+            .redirected();
         assert_eq!(port(chosen), expected, "from 10.0.0.{last}");
     }
     // What nobody sends there any more can go elsewhere.
@@ -281,7 +285,9 @@ fn agrees<A: Address>(
     let ports = Ports::new(7, port.to_be());
     let tuple = Tuple::new(protocol, A::from_bytes(from), A::from_bytes(to), ports);
     let interface = INTERFACES[interface];
-    let chosen = rules.choose(hook, &tuple, || name(interface), moment);
+    let chosen = rules
+        .choose(hook, &tuple, || name(interface), moment)
+        .redirected();
     let expected = (1..)
         .zip(list)
         .find(|(_, rule)| is_for(rule, hook, &to, &from, (protocol, port, interface)))

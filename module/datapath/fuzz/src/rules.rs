@@ -284,7 +284,9 @@ fn one<A: Address>(
     let ports = Ports::new(from, to);
     let tuple = Tuple::new(connection.protocol, source, destination, ports);
     let interface = || connection.interface;
-    let chosen = rules.choose(connection.hook, &tuple, interface, |_| *moment);
+    let chosen = rules
+        .choose(connection.hook, &tuple, interface, |_| *moment)
+        .redirected();
     let expected = choose::<A>(contexts, connection, moment);
     let found = chosen.map(|choice| {
         let owner = choice.owner;
