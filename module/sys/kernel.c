@@ -388,6 +388,11 @@ u32 mxp_random(void)
 	return get_random_u32();
 }
 
+void mxp_random_bytes(void *bytes, size_t size)
+{
+	get_random_bytes(bytes, size);
+}
+
 /*
  * How many interrupts this CPU has taken: its timer's, other CPUs' and devices'. The caller only
  * compares: a count that wraps or is torn between CPUs still differs.

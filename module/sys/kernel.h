@@ -162,6 +162,7 @@ u32 mxp_receiving_round(void);
 
 u64 mxp_interrupts(void);
 u32 mxp_random(void);
+void mxp_random_bytes(void *bytes, size_t size);
 
 #include "memory.h"
 #include "micro.h"
