@@ -88,8 +88,9 @@ struct Half<R> {
     // The flow's state and the sides whose FIN was seen; the same in both halves.
     life: AtomicU8,
     upstream: u8,
-    // The original side: the context that the flow is of. The reply side: bits to spare.
+    // Bits to spare.
     high: AtomicU16,
+    // The original side: the context that the flow is of. The reply side: bits to spare.
     low: AtomicU32,
 }
 
@@ -147,14 +148,16 @@ impl<R: Default> Flow<R> {
 
 impl<R: Send + Sync> Spare for Flow<R> {
     fn spare(&self) -> u64 {
-        let half = self.half(Side::Reply);
-        u64::from(half.high.load(Relaxed)) << 32 | u64::from(half.low.load(Relaxed))
+        let [original, reply] = &self.halves;
+        let high = [original, reply].map(|half| u64::from(half.high.load(Relaxed)));
+        high[0] << 48 | high[1] << 32 | u64::from(reply.low.load(Relaxed))
     }
 
     fn set_spare(&self, bits: u64) {
-        let half = self.half(Side::Reply);
-        half.high.store((bits >> 32) as u16, Relaxed);
-        half.low.store(bits as u32, Relaxed);
+        let [original, reply] = &self.halves;
+        original.high.store((bits >> 48) as u16, Relaxed);
+        reply.high.store((bits >> 32) as u16, Relaxed);
+        reply.low.store(bits as u32, Relaxed);
     }
 }
 
