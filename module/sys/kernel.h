@@ -32,7 +32,7 @@
 #include <net/netfilter/ipv4/nf_defrag_ipv4.h>
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
-#include <asm/tsc.h>
+#include "arch/arch.h"
 
 /* Fields behind unions that bindgen gives no stable name. */
 enum {

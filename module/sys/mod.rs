@@ -19,6 +19,7 @@
 #[path = "bindings_generated.rs"]
 mod bindings;
 
+pub(crate) mod arch;
 pub(crate) mod ballast;
 pub(crate) mod cache;
 pub(crate) mod counters;
