@@ -89,9 +89,10 @@ struct Half<R> {
     // The flow's state, the sides whose FIN was seen, and whether it is direct; the same in both halves.
     life: AtomicU8,
     upstream: u8,
-    // The original side: when the flow was made, and the context that it is of. The reply side: bits to
-    // spare.
+    // The original side: when the flow was made; written only by who may change the table, while the flow
+    // is in it, and to spare after that. The reply side: to spare.
     high: AtomicU16,
+    // The original side: the context that the flow is of. The reply side: to spare.
     low: AtomicU32,
 }
 
@@ -194,14 +195,16 @@ const fn birth(now: u32) -> u16 {
 
 impl<R: Send + Sync> Spare for Flow<R> {
     fn spare(&self) -> u64 {
-        let half = self.half(Side::Reply);
-        u64::from(half.high.load(Relaxed)) << 32 | u64::from(half.low.load(Relaxed))
+        let [original, reply] = &self.halves;
+        let high = [original, reply].map(|half| u64::from(half.high.load(Relaxed)));
+        high[0] << 48 | high[1] << 32 | u64::from(reply.low.load(Relaxed))
     }
 
     fn set_spare(&self, bits: u64) {
-        let half = self.half(Side::Reply);
-        half.high.store((bits >> 32) as u16, Relaxed);
-        half.low.store(bits as u32, Relaxed);
+        let [original, reply] = &self.halves;
+        original.high.store((bits >> 48) as u16, Relaxed);
+        reply.high.store((bits >> 32) as u16, Relaxed);
+        reply.low.store(bits as u32, Relaxed);
     }
 }
 
@@ -364,7 +367,8 @@ impl<R> Flow<R> {
         self.state() == State::Opening && self.counted(Side::Original).0 <= 1
     }
 
-    // Whether a datagram flow is more than a question and an answer. Said once, it stays so.
+    // Whether a datagram flow is more than a question and an answer. Said once, it stays so. For who may
+    // change the table, of a flow that is in it.
     fn is_assured(&self, hz: u32) -> bool {
         let half = self.half(Side::Original);
         let born = half.high.load(Relaxed);
@@ -384,7 +388,8 @@ impl<R> Flow<R> {
     }
 
     /// How long it may be idle now; `original` is the key of its original side. To be asked now and
-    /// then, at least once in 2^20 units of the clock: it takes note of what has lasted.
+    /// then, at least once in 2^20 units of the clock, by who may change the table that the flow is in: it
+    /// takes note of what has lasted.
     pub fn timeout<A: Address>(&self, original: &Tuple<A>, timeouts: &Timeouts) -> u32 {
         let [short, transient, lasting] = timeouts.udp;
         let [opening, established, closing, closed] = timeouts.tcp;
@@ -401,7 +406,7 @@ impl<R> Flow<R> {
 
     /// How much better it is to evict this flow than others when the table is full: most of all what is
     /// closed, then what closes and is idle, what was never answered, and a single exchange of
-    /// datagrams; of these what has been idle longest. `None`: it must stay.
+    /// datagrams; of these what has been idle longest. `None`: it must stay. As for `timeout`.
     pub fn eviction_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
         /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
         const HALF_CLOSED: u32 = 10;

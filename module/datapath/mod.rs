@@ -25,8 +25,10 @@ pub mod host;
 pub mod icmp;
 #[path = "../sys/link.rs"]
 pub mod link;
-#[path = "../sys/octave.rs"]
+#[path = "../sys/arch/octave.rs"]
 pub mod octave;
+#[path = "../sys/arch/order.rs"]
+pub mod order;
 pub mod packet;
 #[path = "../sys/recent.rs"]
 pub mod recent;

@@ -29,7 +29,7 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
     /// How many of its first bytes are read to find a flow.
     pub const HOT: usize = offset_of!(Self, chains) + Chains::<Tuple<A>, Flow<R>, S, L>::HOT;
 
-    /// A table over `heads`, or `None` if their number is not a power of two.
+    /// A table over `heads`, or `None` if [`Chains::new`] would not take them.
     pub fn new(heads: S, lock: L, seed: A::Seed) -> Option<Self> {
         Some(Self {
             seed,
@@ -64,15 +64,14 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         self.find_hashed(guard, self.hash(tuple), tuple)
     }
 
-    /// As `find`, in fewer instructions; but while the table grows it may overlook a flow.
+    /// The same as `find`.
     #[inline(always)]
     pub fn find_quickly<'g>(
         &'g self,
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
     ) -> Option<(&'g Entry<A, R>, Side)> {
-        let found = self.chains.find_quickly(guard, self.hash(tuple), tuple)?;
-        Some((found.node, Side::from_index(found.side)))
+        self.find_hashed(guard, self.hash(tuple), tuple)
     }
 
     /// As `find`, for a tuple of which the hash is known.
@@ -87,7 +86,7 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         Some((found.node, Side::from_index(found.side)))
     }
 
-    /// As `find_quickly`, for a tuple of which the hash is known.
+    /// The same as `find_hashed`, as the chains have it.
     #[inline(always)]
     pub fn find_by_hash<'g>(
         &'g self,
@@ -95,7 +94,12 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         hash: usize,
         tuple: &Tuple<A>,
     ) -> Option<Found<'g, Tuple<A>, Flow<R>>> {
-        self.chains.find_quickly(guard, hash, tuple)
+        self.chains.find(guard, hash, tuple)
+    }
+
+    /// The number of the chain on which `tuple` is looked up.
+    pub fn chain_of(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> usize {
+        self.chains.chain_of(guard, self.hash(tuple))
     }
 
     /// Where the chain begins on which `tuple` is looked up.
@@ -194,7 +198,8 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
         const CHAINS: usize = 8;
         const MOST: usize = 256;
         let table = self.table;
-        let (mask, first) = (table.chains(guard).wrapping_sub(1), table.hash(tuple));
+        let mask = table.chains(guard).wrapping_sub(1);
+        let first = table.chain_of(guard, tuple);
         let mut best: Option<(u32, Tuple<A>)> = None;
         for step in 0..MOST.min(mask.wrapping_add(1)) {
             if step % CHAINS == 0 && best.is_some() {
@@ -239,7 +244,7 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
 #[cfg(test)]
 mod tests {
     use super::super::flow::Owner;
-    use super::super::host::{Boxes, Sections};
+    use super::super::host::{Boxes, Heads, Sections};
     use super::super::tuple::tests::{any_v4, any_v6};
     use super::super::tuple::{Ports, V4};
     use super::*;
@@ -247,14 +252,10 @@ mod tests {
     use std::sync::Mutex;
 
     type Place<A> = (Tuple<A>, Side);
-    type TestTable<A> = Table<A, (), Vec<Head<A, ()>>, Mutex<()>>;
-
-    fn heads<A: Address>(count: usize) -> Vec<Head<A, ()>> {
-        (0..count).map(|_| Head::null()).collect()
-    }
+    type TestTable<A> = Table<A, (), Heads<Tuple<A>, Flow<()>>, Mutex<()>>;
 
     fn table<A: Address>(chains: usize) -> TestTable<A> {
-        Table::new(heads(chains), Mutex::new(()), 1.into()).unwrap()
+        Table::new(Heads::new(chains), Mutex::new(()), 1.into()).unwrap()
     }
 
     #[derive(Clone, Debug)]
@@ -326,7 +327,7 @@ mod tests {
                 Step::Exchange(_) => {}
             });
             if let Step::Exchange(bits) = step {
-                let old = table.exchange::<Sections>(heads(1 << bits), || {});
+                let old = table.exchange::<Sections>(Heads::new(1 << bits), || {});
                 assert!(old.is_some());
                 assert_eq!(Sections::read(|guard| table.chains(guard)), 1 << bits);
             }

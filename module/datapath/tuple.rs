@@ -10,7 +10,7 @@ use core::fmt::Debug;
 
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::Sum;
-use super::hash::{fold, jhash_3words, Seed};
+use super::hash::{hash_3_words, hash_9_words, Secret, Seed};
 
 /// An address of one version of IP, in network byte order.
 pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
@@ -19,7 +19,7 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     /// Source and destination, as they lie in the header.
     type Pair: Copy + Debug + Send + Sync;
     /// What a hash depends on beside them.
-    type Seed: From<u32> + Copy + Debug + Send + Sync;
+    type Seed: Secret + Copy + Debug + Send + Sync;
 
     /// From the bytes of an address in the ABI, of which IPv4 uses the first four.
     fn from_bytes(bytes: [u8; 16]) -> Self;
@@ -63,7 +63,7 @@ impl Address for V4 {
     const FAMILY: Family = Family::V4;
     // Both in one word, in the order in which they lie in memory: one load, one comparison.
     type Pair = u64;
-    type Seed = Seed<0>;
+    type Seed = Seed<3>;
 
     fn from_bytes([a, b, c, d, ..]: [u8; 16]) -> Self {
         Self(u32::from_ne_bytes([a, b, c, d]))
@@ -127,16 +127,15 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn hash(pair: &u64, ports: u32, seed: &Seed<0>) -> u32 {
-        let (source, destination) = Self::split(*pair);
-        jhash_3words(source.0, destination.0, ports, seed.word)
+    fn hash(pair: &u64, ports: u32, seed: &Seed<3>) -> u32 {
+        hash_3_words(*pair, ports, seed)
     }
 }
 
 impl Address for V6 {
     const FAMILY: Family = Family::V6;
     type Pair = [u64; 4];
-    type Seed = Seed<4>;
+    type Seed = Seed<6>;
 
     fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
@@ -200,9 +199,8 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn hash(&[a, b, c, d]: &[u64; 4], ports: u32, seed: &Seed<4>) -> u32 {
-        let [k, l, m, n] = seed.halves;
-        jhash_3words(fold(a ^ k, b ^ l), fold(c ^ m, d ^ n), ports, seed.word)
+    fn hash(pair: &[u64; 4], ports: u32, seed: &Seed<6>) -> u32 {
+        hash_9_words(*pair, ports, seed)
     }
 }
 

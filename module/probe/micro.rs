@@ -15,7 +15,7 @@ use crate::abi::micro::{Step, Times, FLOW_SIZE, PLAN, SIZE};
 use crate::abi::proxy::Protocol;
 use crate::datapath::flow::{Change, Flow, Owner, Side};
 use crate::datapath::hash::Seed;
-use crate::datapath::link::{Chains, Link, Node, Owned, ReadGuard};
+use crate::datapath::link::{Chains, Link, Node, Owned, ReadGuard, HEADS_ALIGN};
 use crate::datapath::packet::{Header, UDP_HEADER};
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Ports, Tuple, V4};
@@ -256,7 +256,7 @@ impl Meter {
 
 struct Hash<'a> {
     key: Key,
-    seed: &'a Seed<0>,
+    seed: &'a Seed<3>,
     hash: u32,
 }
 
@@ -342,13 +342,15 @@ fn client(number: u32) -> Key {
 /// A table of some flows.
 struct Flows {
     chains: Chains<Key, Value, KVVec<Link<Key, Value>>, SpinLock>,
-    seed: Seed<0>,
+    seed: Seed<3>,
     pool: FlowPool,
 }
 
 impl Flows {
     fn new(chains: usize, flows: u32) -> Result<Self> {
-        let mut heads = KVVec::with_capacity(chains, GFP_KERNEL)?;
+        // Memory for so many is aligned as heads have to be.
+        let room = chains.max(HEADS_ALIGN / size_of::<Link<Key, Value>>());
+        let mut heads = KVVec::with_capacity(room, GFP_KERNEL)?;
         for _ in 0..chains {
             heads.push(Link::null(), GFP_KERNEL)?;
         }

@@ -10,6 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::datapath::flow::{Flow, Owner, Side};
+use crate::datapath::hash::Secret;
 use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::rules::Decision;
 use crate::datapath::table::{Edit, Head, Table};
@@ -19,7 +20,7 @@ use crate::parameters;
 use crate::sys::cache::Cache;
 use crate::sys::lock::{self, SpinLock};
 use crate::sys::pool::Pool;
-use crate::sys::random::random;
+use crate::sys::random::{random, random_word};
 use crate::sys::rcu;
 use crate::sys::route::Route;
 use crate::sys::task;
@@ -131,11 +132,11 @@ impl<A: Stored> Flows<A> {
     pub(crate) fn new(memory: Arc<Memory>, locks: Arc<lock::Counts>) -> Result<Self> {
         let heads = heads((parameters::hash_buckets() as usize).next_power_of_two())?;
         let seed = match parameters::hash_seed() {
-            0 => random(),
-            seed => seed,
+            0 => A::Seed::draw(random_word),
+            seed => seed.into(),
         };
         let flows = Self {
-            table: Table::new(heads, SpinLock::new(locks)?, seed.into()).ok_or(EINVAL)?,
+            table: Table::new(heads, SpinLock::new(locks)?, seed).ok_or(EINVAL)?,
             cache: Cache::new()?,
             memory,
             out_of_ports: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),

@@ -4,7 +4,6 @@
  * a kernel_param_ops, and refuses what is out of range with EINVAL; Rust reads them, once each time
  * it needs them.
  */
-#include <asm/cpufeature.h>
 #include <linux/bottom_half.h>
 #include <linux/cpu.h>
 #include <linux/jiffies.h>
@@ -15,6 +14,7 @@
 #include <linux/netfilter_ipv6.h>
 #include <linux/rcupdate.h>
 #include <linux/workqueue.h>
+#include "../sys/arch/arch.h"
 
 #define PARAMETER(name, value, low, high, mode, description)			\
 	unsigned int mxp_##name = (value);					\
@@ -99,7 +99,7 @@ PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
 
 /*
  * Whether hooks are timed. Not one of the switches above, which move packets into a slower copy of
- * the code. What finds the bucket of a time needs LZCNT; x86-64 has it since 2013.
+ * the code.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_perf_enable_profiling_on);
 static unsigned int perf_enable_profiling;
@@ -111,7 +111,7 @@ static int perf_enable_profiling_set(const char *text, const struct kernel_param
 
 	if (err)
 		return err;
-	if (perf_enable_profiling && !boot_cpu_has(X86_FEATURE_ABM)) {
+	if (perf_enable_profiling && !mxp_can_time()) {
 		perf_enable_profiling = old;
 		return -EOPNOTSUPP;
 	}

@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::prelude::*;
 
-use super::{bindings, percpu, zeroed};
+use super::{arch, bindings, percpu, zeroed};
 
 /// `N` counters for each CPU.
-#[repr(transparent)] // See sys/latency.rs.
+#[repr(transparent)] // See arch/x86/latency.rs.
 pub(crate) struct Counters<const N: usize>(NonNull<[u64; N]>);
 
 // SAFETY: every access is to memory of one CPU, or a plain read of an aligned word.
@@ -27,7 +27,7 @@ impl<const N: usize> Counters<N> {
         Ok(Self(NonNull::new(base.cast()).ok_or(ENOMEM)?))
     }
 
-    /// Adds to a counter of this CPU: one instruction, which an interrupt cannot split.
+    /// Adds to a counter of this CPU; an interrupt cannot split it.
     #[inline(always)]
     pub(crate) fn add(&self, index: usize, by: u64) {
         let counter = self
@@ -35,16 +35,8 @@ impl<const N: usize> Counters<N> {
             .as_ptr()
             .cast::<u64>()
             .wrapping_add(if index < N { index } else { 0 });
-        // SAFETY: a per-CPU pointer is an offset from the CPU's base in %gs, and the counter lies
-        // in this allocation; `this_cpu_add()` of the kernel does the same.
-        unsafe {
-            core::arch::asm!(
-                "add qword ptr gs:[{counter}], {by}",
-                counter = in(reg) counter,
-                by = in(reg) by,
-                options(nostack),
-            );
-        }
+        // SAFETY: the counter lies in this allocation.
+        unsafe { arch::this_cpu_add(counter, by) };
     }
 
     /// Adds one to the counter `index`, and `by` to the one `DISTANCE` after it.
@@ -55,17 +47,7 @@ impl<const N: usize> Counters<N> {
         }
         let index = if index < N - DISTANCE { index } else { 0 };
         // SAFETY: as in `add`, for two counters of this allocation.
-        unsafe {
-            core::arch::asm!(
-                "inc qword ptr gs:[{counters} + {index} * 8]",
-                "add qword ptr gs:[{counters} + {index} * 8 + {distance}], {by}",
-                counters = in(reg) self.0.as_ptr(),
-                index = in(reg) index,
-                distance = const DISTANCE * size_of::<u64>(),
-                by = in(reg) by,
-                options(nostack),
-            );
-        }
+        unsafe { arch::this_cpu_add_pair::<DISTANCE>(self.0.as_ptr().cast(), index, by) };
     }
 
     /// What each CPU counted, in the order of [`percpu::cpus`]; counts that are made meanwhile may

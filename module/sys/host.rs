@@ -12,7 +12,7 @@ use core::sync::atomic::{fence, AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
-use super::link::{Heap, Lock, Node, Rcu, ReadGuard};
+use super::link::{Heap, Link, Lock, Node, Rcu, ReadGuard, HEADS_ALIGN};
 use super::recent::begin_epoch;
 
 // For each thread, whether it is in a section. Sections of different threads order nothing between
@@ -130,6 +130,36 @@ unsafe impl Rcu for Sections {
         }
         // Those of threads that are gone.
         lock(&READERS).retain(|inside| Arc::strong_count(inside) > 1);
+    }
+}
+
+/// Heads that lead nowhere, aligned as a table wants them.
+pub struct Heads<K, T> {
+    links: Vec<Link<K, T>>,
+    first: usize,
+    count: usize,
+}
+
+impl<K, T> Heads<K, T> {
+    /// So many.
+    pub fn new(count: usize) -> Self {
+        let room = HEADS_ALIGN / size_of::<Link<K, T>>();
+        let links: Vec<_> = (0..count + room).map(|_| Link::null()).collect();
+        let beyond = links.as_ptr().addr() % HEADS_ALIGN;
+        let first = (HEADS_ALIGN - beyond) % HEADS_ALIGN / size_of::<Link<K, T>>();
+        Self {
+            links,
+            first,
+            count,
+        }
+    }
+}
+
+impl<K, T> core::ops::Deref for Heads<K, T> {
+    type Target = [Link<K, T>];
+
+    fn deref(&self) -> &[Link<K, T>] {
+        &self.links[self.first..][..self.count]
     }
 }
 

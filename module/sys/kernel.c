@@ -575,28 +575,18 @@ u32 mxp_random(void)
 	return get_random_u32();
 }
 
+void mxp_random_bytes(void *bytes, size_t size)
+{
+	get_random_bytes(bytes, size);
+}
+
 /*
  * How many interrupts this CPU has taken: its timer's, other CPUs' and devices'. The caller only
  * compares: a count that wraps or is torn between CPUs still differs.
  */
 u64 mxp_interrupts(void)
 {
-	u64 sum = raw_cpu_read(kstat.irqs_sum);
-
-#ifdef CONFIG_X86_LOCAL_APIC
-#if MXP_IRQ_STAT_IS_ARRAY
-	sum += raw_cpu_read(irq_stat.counts[IRQ_COUNT_APIC_TIMER]);
-#ifdef CONFIG_SMP
-	sum += raw_cpu_read(irq_stat.counts[IRQ_COUNT_RESCHEDULE]);
-	sum += raw_cpu_read(irq_stat.counts[IRQ_COUNT_CALL_FUNCTION]);
-#endif
-#else
-	sum += raw_cpu_read(irq_stat.apic_timer_irqs);
-#ifdef CONFIG_SMP
-	sum += raw_cpu_read(irq_stat.irq_resched_count);
-	sum += raw_cpu_read(irq_stat.irq_call_count);
-#endif
-#endif
-#endif
-	return sum;
+	return raw_cpu_read(kstat.irqs_sum) + mxp_arch_interrupts();
 }
+
+#include "arch/arch.c"

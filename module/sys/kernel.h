@@ -33,7 +33,7 @@
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/route.h>
 #include <net/sock.h>
-#include <asm/tsc.h>
+#include "arch/arch.h"
 
 /* Fields behind unions that bindgen gives no stable name. */
 enum {
@@ -173,6 +173,7 @@ u32 mxp_receiving_round(void);
 
 u64 mxp_interrupts(void);
 u32 mxp_random(void);
+void mxp_random_bytes(void *bytes, size_t size);
 
 #include "memory.h"
 #include "micro.h"

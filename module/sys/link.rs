@@ -11,16 +11,46 @@
 //! (readers see it, nobody owns it), then withdrawn from both chains and [`Retired`] (readers
 //! that found it before may still look), then, a grace period later, given back to the heap.
 //!
-//! To grow, an entry has two links, one for each of two arrays of chains. The second array is
-//! filled chain by chain while readers go on in the first; then one store sends new readers to
-//! the second. No reader waits and none sees a node twice or not at all.
+//! # How a table is resized
+//!
+//! An array of heads, with its size and its parity, is one word for readers: the [`View`] in
+//! `Chains::current`. They read it once, then walk from a head along `next[parity]` of each entry. There are
+//! two arrays only while the table is resized, of different parity, and so an entry has two links.
+//!
+//! ```text
+//!            writers (each step under the lock)        readers see, by the view they read
+//!            ──────────────────────────────────        ───────────────────────────────────────────
+//!            current = old, no other array             old, along next[old]; next[new] is OFF
+//! begin      the other array = new, all heads null     as before: nobody reads the new array
+//! carry      each old chain, STEP in one go:           as before
+//!              next[new] of its entries, new heads
+//!            who publishes meanwhile links the entry
+//!              in both; who withdraws takes it from
+//!              both
+//! switch     current = new (Release)                   old, along next[old], or new, along next[new]:
+//! grace      who publishes or withdraws still does so    both complete
+//! period       in both
+//! take       the old array is the caller's again       only new: who read the old view is gone
+//! forget     each new chain: next[old] = OFF           as before: nobody reads next[old]
+//!            the next resize may begin
+//! ```
+//!
+//! So a reader sees each node that is in the table for the whole of its section, once, whichever view
+//! it read. What it may overlook is what is published at the same time: who has to know asks again under the
+//! lock.
+//!
+//! The order of memory: a node's keys and value are written before a link leads to it (Release in
+//! `Link::set`), heads and links of an array before the view is stored (Release in `switch`). Readers
+//! read both with [`FOLLOW`], and everything else at addresses that they compute from those.
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::mem::{offset_of, ManuallyDrop};
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{compiler_fence, AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use super::order::FOLLOW;
 
 /// Proof of being in an RCU read-side critical section.
 pub struct ReadGuard(PhantomData<*mut ()>);
@@ -145,15 +175,6 @@ impl<K, T> Deref for Node<K, T> {
         &self.value
     }
 }
-
-/// How a pointer is read through which the reader will look: it sees what was written before the
-/// pointer, by Release in `set`. The kernel relies on the dependency between the two reads, as
-/// its rcu_dereference() does: Acquire would make the compiler read everything else again.
-const FOLLOW: Ordering = if cfg!(MODULE) {
-    Ordering::Relaxed
-} else {
-    Ordering::Acquire
-};
 
 const ARRAYS: usize = 2;
 /// In a pointer, which side of the node is meant.
@@ -338,103 +359,139 @@ pub unsafe trait Lock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R;
 }
 
-/// A power of two of chains; while the table grows, twice. What readers read of most packets comes
-/// first, to be put into one line of memory with what else these read.
+/// A power of two of chains; while the table is resized, twice. What readers read comes first, to be put
+/// into one line of memory with what else they read of most packets.
 #[repr(C)]
 pub struct Chains<K, T, S, L> {
-    // The current view once more, in two words that are not changed at the same time. At any time
-    // there are more than `quick_mask` links at `quick_first`.
-    quick_mask: AtomicUsize,
-    quick_first: AtomicPtr<Link<K, T>>,
-    // Which array readers use, and whether the other is being filled. Changed only under `lock`.
-    state: AtomicUsize,
-    // One of them is empty, unless the table grows.
-    //
-    // Invariant: the array that `state` names is there and does not change. The other is changed
-    // only under `lock`, and while it is there it is only taken away a grace period after readers
-    // were sent to the first.
-    arrays: [UnsafeCell<Option<S>>; ARRAYS],
-    // What readers need of each array. Changed together with it.
-    views: [UnsafeCell<View<K, T>>; ARRAYS],
-    grows: AtomicBool,
+    // A `View` of the array that readers use, which is there and does not change; it is only taken
+    // away a grace period after another view was stored. Stored only under `lock`.
+    current: AtomicPtr<Link<K, T>>,
+    // By their parity. One of them is empty, unless the table is resized. Read and written only under
+    // `lock`; an array does not move while it is there.
+    arrays: UnsafeCell<[Option<S>; ARRAYS]>,
+    resizes: AtomicBool,
     lock: L,
-    marker: PhantomData<Link<K, T>>,
 }
 
-/// An array as readers see it.
+/// An array of heads as readers see it, in one word.
+///
+/// Its address, below which there is room: the lowest six bits are by how much to shift a hash to have
+/// the number of its chain, the next is the array's parity. What is written to one such word is seen
+/// whole: there is no size of one array with the address of another, on no machine.
 ///
 /// # Invariants
 ///
-/// `first` points to `mask + 1` links, a power of two.
-struct View<K, T> {
-    first: *const Link<K, T>,
-    mask: usize,
-}
+/// Without those bits, the pointer leads to so many links that the number of every chain is one of
+/// theirs.
+struct View<K, T>(*mut Link<K, T>);
+
+/// Hashes are of so many bits, the highest of which tell the chain.
+const HASH_BITS: u32 = u32::BITS;
+const SHIFT: usize = (1 << 6) - 1;
+const PARITY: u32 = SHIFT.count_ones();
+const TAGS: usize = SHIFT | 1 << PARITY;
+
+/// What an array of heads has to be aligned to.
+///
+/// The kernel's allocator aligns what is a power of two of bytes so far (include/linux/slab.h,
+/// kmalloc()), and vmalloc() to pages: so any table of 16 heads or more is.
+pub const HEADS_ALIGN: usize = TAGS + 1;
 
 impl<K, T> View<K, T> {
-    fn of(heads: &[Link<K, T>]) -> Self {
-        Self {
-            first: heads.as_ptr(),
-            mask: heads.len().wrapping_sub(1),
-        }
+    fn of(heads: &[Link<K, T>], parity: usize) -> Option<Self> {
+        let first = heads.as_ptr().cast_mut();
+        let bits = heads.len().checked_ilog2()?;
+        let shift = HASH_BITS.checked_sub(bits)?;
+        let fits = heads.len().is_power_of_two() && first.addr() & TAGS == 0;
+        // INVARIANT: a hash, shifted so far, is less than that power of two.
+        fits.then(|| Self(first.map_addr(|at| at | shift as usize | parity << PARITY)))
+    }
+
+    fn count(&self) -> usize {
+        let bits = HASH_BITS.wrapping_sub((self.0.addr() & SHIFT) as u32);
+        1_usize.wrapping_shl(bits)
+    }
+
+    #[inline(always)]
+    fn parity(&self) -> usize {
+        self.0.addr() >> PARITY & 1
+    }
+
+    #[inline(always)]
+    fn chain(&self, hash: usize) -> usize {
+        // Shifts by the lowest six bits, of whatever the word is.
+        u64::from(hash as u32).wrapping_shr(self.0.addr() as u32) as usize
+    }
+
+    /// The head of the chain that `hash` is of.
+    ///
+    /// # Safety
+    ///
+    /// The array is there for as long as the result is used.
+    #[inline(always)]
+    unsafe fn head<'g>(&self, hash: usize) -> &'g Link<K, T> {
+        let first = self.0.map_addr(|at| at & !TAGS);
+        // SAFETY: by the type's invariant it is one of the array's links.
+        unsafe { &*first.add(self.chain(hash)) }
+    }
+
+    /// All heads.
+    ///
+    /// # Safety
+    ///
+    /// As for `head`.
+    unsafe fn heads<'g>(&self) -> &'g [Link<K, T>] {
+        let first = self.0.map_addr(|at| at & !TAGS);
+        // SAFETY: by the type's invariant that many are there.
+        unsafe { core::slice::from_raw_parts(first, self.count()) }
     }
 }
-
-const CURRENT: usize = 1;
-const FILLING: usize = 2;
 
 /// How many chains are carried over in one go: what a writer may have to wait for.
 const STEP: usize = 64;
 
-// SAFETY: the arrays are only shared, or changed under the conditions of their invariant; what
-// they hold and the lock may be sent.
+// SAFETY: the arrays are only used under the lock, or shared under the conditions of the view's invariant;
+// what they hold and the lock may be sent.
 unsafe impl<K: Send + Sync, T: Send + Sync, S: Send, L: Send> Send for Chains<K, T, S, L> {}
 // SAFETY: as above.
-// A view points into its array.
 unsafe impl<K: Send + Sync, T: Send + Sync, S: Send + Sync, L: Sync> Sync for Chains<K, T, S, L> {}
 
 impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, L> {
-    /// How many of its first bytes [`Self::find_quickly`] reads.
-    pub const HOT: usize = offset_of!(Self, state) + size_of::<AtomicUsize>();
+    /// How many of its first bytes [`Self::find`] reads.
+    pub const HOT: usize = offset_of!(Self, current) + size_of::<AtomicPtr<Link<K, T>>>();
 
-    /// Chains from `heads`, which lead nowhere; `None` if their number is not a power of two.
+    /// Chains from `heads`, which lead nowhere; `None` if their number is not a power of two, or they are
+    /// not aligned to [`HEADS_ALIGN`].
     pub fn new(heads: S, lock: L) -> Option<Self> {
-        heads.len().is_power_of_two().then(|| Self {
-            // Of no array: never read before `begin` has filled it.
-            views: [View::of(&heads), View::of(&[])].map(UnsafeCell::new),
-            quick_mask: AtomicUsize::new(heads.len().wrapping_sub(1)),
-            quick_first: AtomicPtr::new(heads.as_ptr().cast_mut()),
-            arrays: [UnsafeCell::new(Some(heads)), UnsafeCell::new(None)],
-            state: AtomicUsize::new(0),
-            grows: AtomicBool::new(false),
+        let View(current) = View::of(&heads, 0)?;
+        Some(Self {
+            current: AtomicPtr::new(current),
+            arrays: UnsafeCell::new([Some(heads), None]),
+            resizes: AtomicBool::new(false),
             lock,
-            marker: PhantomData,
         })
     }
 
-    // Whoever learns of an array sees it whole: pairs with Release in `switch`.
+    // The array as of now, for readers: it stays until the guard is gone.
     #[inline(always)]
-    fn current(&self) -> usize {
-        self.state.load(FOLLOW) & CURRENT
-    }
-
-    #[inline(always)]
-    fn heads<'g>(&'g self, _guard: &'g ReadGuard, array: usize) -> &'g [Link<K, T>] {
-        // SAFETY: `array` was current under this guard: by the invariant it does not change until
-        // a grace period later.
-        match unsafe { &*self.arrays[array & 1].get() } {
-            Some(heads) => heads,
-            None => &[],
-        }
+    fn view(&self, _guard: &ReadGuard) -> View<K, T> {
+        // INVARIANT: only views are stored.
+        View(self.current.load(FOLLOW))
     }
 
     /// How many chains there are.
     #[inline(always)]
     pub fn count(&self, guard: &ReadGuard) -> usize {
-        self.heads(guard, self.current()).len()
+        self.view(guard).count()
     }
 
-    /// The entry with `key`, which is on the chain that `hash` is of.
+    /// The number of the chain that `hash` is of. In a table twice as large what is on it now is on twice
+    /// that number and the next.
+    pub fn chain_of(&self, guard: &ReadGuard, hash: usize) -> usize {
+        self.view(guard).chain(hash)
+    }
+
+    /// The entry with `key`, which is on the chain that `hash`, by the highest of its 32 bits, is of.
     #[inline(always)]
     pub fn find<'g>(
         &'g self,
@@ -442,36 +499,29 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         hash: usize,
         key: &K,
     ) -> Option<Found<'g, K, T>> {
-        let array = self.current();
-        // SAFETY: `array` was current under this guard: its view does not change until a grace
-        // period later.
-        let view = unsafe { &*self.views[array].get() };
-        // SAFETY: by the view's invariant that many links are there.
-        let head = unsafe { &*view.first.add(hash & view.mask) };
-        let mut found = head.load(guard)?;
+        let view = self.view(guard);
+        // SAFETY: the view was current under this guard.
+        let mut found = unsafe { view.head(hash) }.load(guard)?;
+        // The first on its own: so the loop is out of the way.
+        if found.key() == key {
+            return Some(found);
+        }
         loop {
+            found = found.entry().next[view.parity()].load(guard)?;
             if found.key() == key {
                 return Some(found);
             }
-            found = found.entry().next[array].load(guard)?;
         }
     }
 
-    /// Where the chain begins that `hash` is of; while the chains are being exchanged, maybe another
-    /// one.
+    /// Where the chain begins that `hash` is of.
     #[inline(always)]
-    pub fn head_quickly<'g>(&'g self, _guard: &'g ReadGuard, hash: usize) -> &'g Link<K, T> {
-        // The mask first: with an older mask than it belongs to, an array is long enough.
-        let mask = self.quick_mask.load(FOLLOW);
-        compiler_fence(Ordering::Acquire);
-        let first = self.quick_first.load(FOLLOW);
-        // SAFETY: the fields' invariant: `switch` sees to it, for processors that do not exchange
-        // two reads; others read the mask with Acquire. The array stays until a grace period after.
-        unsafe { &*first.add(hash & mask) }
+    pub fn head_quickly<'g>(&'g self, guard: &'g ReadGuard, hash: usize) -> &'g Link<K, T> {
+        // SAFETY: the view is current under this guard.
+        unsafe { self.view(guard).head(hash) }
     }
 
-    /// As `find`, in fewer instructions; but while the chains are being exchanged it may overlook
-    /// an entry.
+    /// The same as `find`.
     #[inline(always)]
     pub fn find_quickly<'g>(
         &'g self,
@@ -479,18 +529,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         hash: usize,
         key: &K,
     ) -> Option<Found<'g, K, T>> {
-        let mut found = self.head_quickly(guard, hash).load(guard)?;
-        // The first on its own: so the loop is out of the way.
-        if found.key() == key {
-            return Some(found);
-        }
-        loop {
-            // If that is the other array's, the walk goes astray among live nodes, and ends.
-            found = found.entry().next[self.current()].load(guard)?;
-            if found.key() == key {
-                return Some(found);
-            }
-        }
+        self.find(guard, hash, key)
     }
 
     /// Calls `see` with the length of every chain of `range`.
@@ -500,13 +539,14 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
         range: core::ops::Range<usize>,
         mut see: impl FnMut(usize),
     ) {
-        let array = self.current();
-        for head in self.heads(guard, array).get(range).unwrap_or_default() {
+        let view = self.view(guard);
+        // SAFETY: the view is current under this guard.
+        for head in unsafe { view.heads() }.get(range).unwrap_or_default() {
             let mut length = 0;
             let mut next = head.load(guard);
             while let Some(found) = next {
                 length = usize::wrapping_add(length, 1);
-                next = found.entry().next[array].load(guard);
+                next = found.entry().next[view.parity()].load(guard);
             }
             see(length);
         }
@@ -525,37 +565,27 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Chains<K, T, S, 
     /// Exchanges the chains for those of `heads`, which lead nowhere, while readers and writers go
     /// on; `hash` is that of a key. Sleeps, and runs `pause` now and then. Gives back the heads
     /// that are not needed any more: `heads` itself if the table is being exchanged already, or if
-    /// their number is not a power of two.
+    /// [`Self::new`] would not take them.
     pub fn exchange<R: Rcu>(
         &self,
         heads: S,
         hash: impl Fn(&K) -> usize,
         pause: impl Fn(),
     ) -> Option<S> {
-        if !heads.len().is_power_of_two() || self.grows.swap(true, Ordering::Acquire) {
+        if View::of(&heads, 0).is_none() || self.resizes.swap(true, Ordering::Acquire) {
             return Some(heads);
         }
-        let mask = heads.len().wrapping_sub(1);
         self.edit(|editor| editor.begin(heads));
         self.in_steps::<R>(&pause, |editor, guard, chain| {
             editor.carry(guard, chain, &hash);
         });
-        if mask < self.quick_mask.load(Ordering::Relaxed) {
-            // Until nobody uses the larger mask any more: the new array is too short for it.
-            self.quick_mask.store(mask, Ordering::Release);
-            R::synchronize();
-        }
         self.edit(|editor| editor.switch());
         // From here on no reader is left in the old chains, and no new one comes.
         R::synchronize();
-        let old = self.edit(|editor| {
-            let other = editor.chains.current() ^ 1;
-            // SAFETY: the lock is held, the array is not current, and a grace period has passed
-            // since it was.
-            unsafe { (*editor.chains.arrays[other & 1].get()).take() }
-        });
+        let old = self.edit(|editor| editor.take());
         self.in_steps::<R>(&pause, |editor, guard, chain| editor.forget(guard, chain));
-        self.grows.store(false, Ordering::Release);
+        // So that the next who resizes sees what was done here.
+        self.resizes.store(false, Ordering::Release);
         old
     }
 
@@ -584,11 +614,23 @@ pub struct Editor<'c, K, T, S, L> {
 }
 
 impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K, T, S, L> {
+    // The parity of the array that readers use.
+    fn current(&self) -> usize {
+        // Under the lock it does not change.
+        View(self.chains.current.load(Ordering::Relaxed)).parity()
+    }
+
+    // The array of a parity, if there is one.
+    fn view(&self, parity: usize) -> Option<View<K, T>> {
+        // SAFETY: the lock is held, and this editor borrows the arrays nowhere else at the same time.
+        let arrays = unsafe { &*self.chains.arrays.get() };
+        View::of(arrays[parity & 1].as_deref()?, parity & 1)
+    }
+
     fn head(&self, array: usize, hash: usize) -> Option<&'c Link<K, T>> {
-        // SAFETY: the lock is held: nobody else changes arrays, and this editor does so only in
-        // `begin`, which nobody calls with a head in hand, and in `exchange`.
-        let heads = unsafe { &*self.chains.arrays[array & 1].get() }.as_deref()?;
-        heads.get(hash & heads.len().wrapping_sub(1))
+        // SAFETY: the lock is held: nobody else takes arrays away, and this editor does so only in
+        // `take`, which nobody calls with a head in hand.
+        self.view(array).map(|view| unsafe { view.head(hash) })
     }
 
     // Puts an entry at the front of its chain of an array.
@@ -632,12 +674,11 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         hashes: [usize; 2],
     ) -> &'g Node<K, T> {
         let node = ManuallyDrop::new(node).node;
-        let state = self.chains.state.load(Ordering::Relaxed);
+        let current = self.current();
         for (side, hash) in hashes.into_iter().enumerate() {
-            if state & FILLING != 0 {
-                self.link((state & CURRENT) ^ 1, hash, node, side);
-            }
-            self.link(state & CURRENT, hash, node, side);
+            // In the other array only while there is one.
+            self.link(current ^ 1, hash, node, side);
+            self.link(current, hash, node, side);
         }
         // SAFETY: it is published: whoever withdraws it waits for this guard.
         unsafe { node.as_ref() }
@@ -651,7 +692,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         node: &Node<K, T>,
         hashes: [usize; 2],
     ) -> Option<Retired<'h, K, T, H>> {
-        let current = self.chains.current();
+        let current = self.current();
         let [first, second] = hashes;
         self.link_to(guard, current, second, node, 1)?;
         let pointer = self.link_to(guard, current, first, node, 0)?.target();
@@ -700,32 +741,30 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         chain: usize,
         mut see: impl FnMut(&mut Self, Found<'_, K, T>),
     ) {
-        let array = self.chains.current();
-        let head = self.chains.heads(guard, array).get(chain);
+        let array = self.chains.view(guard);
+        // SAFETY: the array is current under this guard.
+        let head = unsafe { array.heads() }.get(chain);
         let mut next = head.and_then(|head| head.load(guard));
         while let Some(found) = next {
             // A withdrawn entry's own link stays: the walk goes on from it.
-            next = found.entry().next[array & 1].load(guard);
+            next = found.entry().next[array.parity()].load(guard);
             see(self, found);
         }
     }
 
     // From here on what is published goes on the new chains as well.
     fn begin(&mut self, heads: S) {
-        let state = self.chains.state.load(Ordering::Relaxed) & CURRENT;
-        // SAFETY: the lock is held; `exchange` has emptied the place a grace period after the last
-        // reader could use it.
-        unsafe {
-            *self.chains.views[state ^ 1].get() = View::of(&heads);
-            *self.chains.arrays[state ^ 1].get() = Some(heads);
-        }
-        self.chains.state.store(state | FILLING, Ordering::Release);
+        let other = self.current() ^ 1;
+        // SAFETY: the lock is held, and this editor borrows the arrays nowhere else. The place is
+        // empty: `exchange`, of which only one runs, has emptied it.
+        let arrays = unsafe { &mut *self.chains.arrays.get() };
+        arrays[other & 1] = Some(heads);
     }
 
     // Puts the entries of an old chain on the new ones, in the order in which they were: so the order
     // on a chain, the last to come first, does not tell when the table grew.
     fn carry(&mut self, guard: &ReadGuard, chain: usize, hash: impl Fn(&K) -> usize) {
-        let other = self.chains.current() ^ 1;
+        let other = self.current() ^ 1;
         self.walk(guard, chain, |editor, found| {
             // What was published meanwhile is there already.
             if found.entry().next[other & 1].is_off() {
@@ -737,18 +776,23 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
 
     // Sends new readers to the new chains.
     fn switch(&mut self) {
-        let other = self.chains.current() ^ 1;
-        self.chains.state.store(other, Ordering::Release);
-        // SAFETY: the lock is held: nobody changes views.
-        let view = unsafe { &*self.chains.views[other & 1].get() };
-        let first = view.first.cast_mut();
-        self.chains.quick_first.store(first, Ordering::Release);
-        self.chains.quick_mask.store(view.mask, Ordering::Release);
+        if let Some(View(new)) = self.view(self.current() ^ 1) {
+            // Whoever reads it sees the heads, and what they lead to.
+            self.chains.current.store(new, Ordering::Release);
+        }
+    }
+
+    // Takes the array away that is not current any more, and was not for a grace period.
+    fn take(&mut self) -> Option<S> {
+        let other = self.current() ^ 1;
+        // SAFETY: the lock is held, and this editor borrows the arrays nowhere else.
+        let arrays = unsafe { &mut *self.chains.arrays.get() };
+        arrays[other & 1].take()
     }
 
     // Makes a chain's entries forget their place in the array that is gone.
     fn forget(&mut self, guard: &ReadGuard, chain: usize) {
-        let other = self.chains.current() ^ 1;
+        let other = self.current() ^ 1;
         self.walk(guard, chain, |_, found| {
             let off = core::ptr::without_provenance_mut(OFF);
             found.entry().next[other & 1].set(off);

@@ -2,45 +2,50 @@
 
 //! Tells the lens, if it looks on, where packets are; see [`crate::abi::marks`].
 
-use core::arch::asm;
-
+use super::arch;
 use crate::abi::marks::Mark;
 
-macro_rules! mark {
-    ($mark:expr) => {
-        // SAFETY: an instruction that does nothing. Without `nomem`, so that no access to memory moves
-        // to its other side.
-        unsafe {
-            asm!(
-                ".byte 0x0f, 0x1f, 0x84, 0x00",
-                ".long {displacement}",
-                displacement = const $mark.displacement(),
-                options(nostack, preserves_flags),
-            );
-        }
-    };
+struct In;
+struct Begin;
+struct End;
+struct Out;
+
+impl arch::Place for In {
+    const MARK: Mark = Mark::PacketIn;
+}
+
+impl arch::Place for Begin {
+    const MARK: Mark = Mark::SpanBegin;
+}
+
+impl arch::Place for End {
+    const MARK: Mark = Mark::SpanEnd;
+}
+
+impl arch::Place for Out {
+    const MARK: Mark = Mark::PacketOut;
 }
 
 /// A packet begins its way through the hooks.
 #[inline(always)]
 pub(crate) fn packet_in() {
-    mark!(Mark::PacketIn);
+    arch::mark::<In>();
 }
 
 /// A span of a packet begins.
 #[inline(always)]
 pub(crate) fn span_begin() {
-    mark!(Mark::SpanBegin);
+    arch::mark::<Begin>();
 }
 
 /// That span ends.
 #[inline(always)]
 pub(crate) fn span_end() {
-    mark!(Mark::SpanEnd);
+    arch::mark::<End>();
 }
 
 /// The packet's way is over.
 #[inline(always)]
 pub(crate) fn packet_out() {
-    mark!(Mark::PacketOut);
+    arch::mark::<Out>();
 }

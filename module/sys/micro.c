@@ -6,7 +6,6 @@
 #include <linux/ip.h>
 #include <linux/jhash.h>
 #include <linux/udp.h>
-#include <asm/tsc.h>
 #include "kernel.h"
 
 /* Ticks that the function takes, and a constant. Nothing comes between. */
@@ -16,9 +15,9 @@ u64 mxp_time(void (*function)(void *argument), void *argument)
 	u64 start, end;
 
 	local_irq_save(flags);
-	start = rdtsc_ordered();
+	start = mxp_ticks_ordered();
 	function(argument);
-	end = rdtsc_ordered();
+	end = mxp_ticks_ordered();
 	local_irq_restore(flags);
 	return end - start;
 }

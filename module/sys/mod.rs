@@ -19,6 +19,7 @@
 #[path = "bindings_generated.rs"]
 mod bindings;
 
+pub(crate) mod arch;
 pub(crate) mod ballast;
 pub(crate) mod behind;
 pub(crate) mod cache;

@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicPtr;
 
 use kernel::prelude::*;
 
-use super::bindings;
+use super::{arch, bindings};
 
 /// One `T` for each possible CPU. A hook can be interrupted by another on the same CPU, and a
 /// task can move in mid-use: so `T` is only ever shared, and is changed through atomics.
@@ -75,21 +75,11 @@ impl<T: Sync> PerCpu<T> {
 }
 
 impl<T> PerCpu<AtomicPtr<T>> {
-    /// The pointer of the CPU on which this runs, or ran a moment ago: one instruction.
+    /// The pointer of the CPU on which this runs, or ran a moment ago.
     #[inline(always)]
     pub(crate) fn load(&self) -> *mut T {
-        let pointer;
-        // SAFETY: a per-CPU pointer is an offset from the CPU's base in %gs, where an aligned word
-        // is, initialised for every possible CPU. Reads on x86 are Acquire.
-        unsafe {
-            core::arch::asm!(
-                "mov {pointer}, qword ptr gs:[{base}]",
-                base = in(reg) self.base.as_ptr(),
-                pointer = lateout(reg) pointer,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-        pointer
+        // SAFETY: a per-CPU allocation of such pointers, initialised for every possible CPU.
+        unsafe { arch::this_cpu_load(self.base.as_ptr()) }
     }
 }
 

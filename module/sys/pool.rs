@@ -42,9 +42,9 @@ struct Store<K, T> {
 }
 
 impl<K, T: Spare> Store<K, T> {
-    fn new(base: usize) -> Self {
+    fn new() -> Self {
         Self {
-            idle: Stack::new(base),
+            idle: Stack::new(),
             least: 0,
         }
     }
@@ -116,7 +116,6 @@ pub(crate) struct Held {
 }
 
 struct Shared<K: Send + Sync, T: Spare> {
-    base: usize,
     keeps: &'static AtomicU32,
     slab: Slab<Node<K, T>>,
     locals: PerCpu<Locked<Local<K, T>>>,
@@ -151,14 +150,12 @@ unsafe impl<K: Send + Sync, T: Spare> Send for Pool<K, T> {}
 unsafe impl<K: Send + Sync, T: Spare> Sync for Pool<K, T> {}
 
 impl<K: Send + Sync, T: Spare> Pool<K, T> {
-    /// A pool of nodes that /proc/slabinfo knows as `name`, aligned to `align` bytes, 16 at least.
+    /// A pool of nodes that /proc/slabinfo knows as `name`, aligned to `align` bytes.
     /// As long as `keeps` is zero, it keeps nothing: memory is from kmalloc(), and freed when it
     /// comes back.
     pub(crate) fn new(name: &'static CStr, align: u32, keeps: &'static AtomicU32) -> Result<Self> {
-        // The heap's memory is as near to nodes as any of it: all is in the direct map.
         let inner = KBox::<Inner<K, T>>::new_uninit(GFP_KERNEL)?;
-        let base = inner.as_ptr().addr() & !15;
-        let shared = Shared::new(name, align, base, keeps)?;
+        let shared = Shared::new(name, align, keeps)?;
         let inner = NonNull::new(KBox::into_raw(inner).cast::<Inner<K, T>>()).ok_or(ENOMEM)?;
         // SAFETY: the memory is valid for it, and all bytes zero are a value of the C struct, which
         // is initialised; it stays where it is.
@@ -225,8 +222,7 @@ unsafe impl<K: Send + Sync, T: Spare> Heap<Node<K, T>> for Pool<K, T> {
         let shared = &self.inner().shared;
         shared.locals.this().with(|local| {
             local.freed = local.freed.wrapping_add(1);
-            // SAFETY: by the caller's promise the node is valid and nobody's; from `take`, so it
-            // is within reach.
+            // SAFETY: by the caller's promise the node is valid and nobody's.
             unsafe {
                 Node::finish(node);
                 local.store.idle.push(node);
@@ -313,14 +309,13 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
     fn new(
         name: &'static CStr,
         align: u32,
-        base: usize,
         keeps: &'static AtomicU32,
     ) -> Result<Self> {
         let local = || {
             Locked::of_cpu(Local {
-                store: Store::new(base),
-                retired: Stack::new(base),
-                waiting: Stack::new(base),
+                store: Store::new(),
+                retired: Stack::new(),
+                waiting: Stack::new(),
                 fast: 0,
                 slow: 0,
                 freed: 0,
@@ -329,10 +324,9 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
         let mut depots = KVec::new();
         // SAFETY: has no preconditions.
         for _ in 0..unsafe { bindings::mxp_nodes() } {
-            depots.push(Locked::of_node(Store::new(base))?, GFP_KERNEL)?;
+            depots.push(Locked::of_node(Store::new())?, GFP_KERNEL)?;
         }
         Ok(Self {
-            base,
             keeps,
             slab: Slab::new(name, align)?,
             locals: PerCpu::new(local)?,
@@ -354,7 +348,8 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
             if self.keeps.load(Ordering::Relaxed) == 0 {
                 let node = slab::kmalloc()?;
                 local.slow = local.slow.wrapping_add(1);
-                return self.adopt(&mut local.store, node).then_some(node);
+                self.adopt(node);
+                return Some(node);
             }
             if let Some(node) = local.store.pop() {
                 local.fast = local.fast.wrapping_add(1);
@@ -371,27 +366,20 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
             }
             local.slow = local.slow.wrapping_add(1);
             self.slab.allocate::<FROM_SLAB>(|node| {
-                if self.adopt(&mut local.store, node) {
-                    // SAFETY: made for this, within reach, and nobody else's.
-                    unsafe { local.store.idle.push(node) };
-                }
+                self.adopt(node);
+                // SAFETY: made for this, and nobody else's.
+                unsafe { local.store.idle.push(node) };
             });
             local.store.pop()
         })
     }
 
-    // Makes new memory fit for the store; frees it if it is not.
-    fn adopt(&self, store: &mut Store<K, T>, node: NonNull<Node<K, T>>) -> bool {
-        if !store.idle.reaches(node) {
-            // SAFETY: new memory, which nobody uses.
-            unsafe { slab::free(node) };
-            return false;
-        }
+    // Makes new memory fit for the store.
+    fn adopt(&self, node: NonNull<Node<K, T>>) {
         // SAFETY: new memory, of a node's size and alignment, to a word at least; nodes of the
         // module are of numbers and pointers that may be null.
         unsafe { Node::blank(node) };
         self.count_new(1);
-        true
     }
 
     // Reclaims what has waited for a grace period, and lets wait what was retired meanwhile. How
@@ -457,7 +445,7 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
 
     // Gives memory back to the kernel that was not needed since the last time, or all that is idle.
     fn trim(&self, keep: Keep) {
-        let mut surplus = Stack::new(self.base);
+        let mut surplus = Stack::new();
         for local in self.locals.iter() {
             local.with(|local| local.store.trim(&mut surplus, keep));
         }

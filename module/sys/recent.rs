@@ -14,23 +14,28 @@
 //! Like `link.rs`, this file knows no kernel.
 
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::link::{Found, Node, ReadGuard};
 
 /// When memory of nodes was last given away, by any heap.
 ///
-/// After 2^32 epochs an entry would be taken for a new one: at one a second, in 136 years.
-static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// After 2^48 epochs an entry would be taken for a new one. A heap that keeps nothing frees memory after
+/// every grace period: at a thousand of them a second that is in 8,900 years.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Begins the next epoch; see [`Heap`](super::link::Heap).
 pub fn begin_epoch() {
     EPOCH.fetch_add(1, Ordering::SeqCst);
 }
 
-/// A hash and the epoch in which it was looked for.
+/// The epoch in which something was looked for, 48 bits of it, and 16 bits of its hash: those that do not tell
+/// in which set of a cache it is. More are not needed: who finds a tag compares the key as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag<'g>(u64, PhantomData<&'g ReadGuard>);
+
+/// How many bits of a hash are in a tag.
+const HASH_BITS: u32 = 16;
 
 impl<'g> Tag<'g> {
     /// To look for `hash`, and to keep what is found under the same guard.
@@ -38,7 +43,10 @@ impl<'g> Tag<'g> {
     pub fn new(_guard: &'g ReadGuard, hash: u32) -> Self {
         // Acquire: what is found is found after this.
         let epoch = EPOCH.load(Ordering::Acquire);
-        Self(u64::from(epoch) << 32 | u64::from(hash), PhantomData)
+        Self(
+            epoch << HASH_BITS | u64::from(hash >> HASH_BITS),
+            PhantomData,
+        )
     }
 }
 
@@ -146,15 +154,14 @@ impl<K: PartialEq, T> Set<K, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::{self, Sections};
-    use super::super::link::tests::TestLink;
+    use super::super::host::{self, Heads, Sections};
     use super::super::link::{Chains, Heap, Owned, Rcu};
     use super::*;
     use std::ptr::NonNull;
     use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
     type TestNode = Node<u32, u32>;
-    type TestChains = Chains<u32, u32, Vec<TestLink>, Mutex<()>>;
+    type TestChains = Chains<u32, u32, Heads<u32, u32>, Mutex<()>>;
 
     /// Uses memory again after a grace period, and frees it when told to.
     #[derive(Default)]
@@ -222,7 +229,7 @@ mod tests {
     }
 
     fn chains() -> TestChains {
-        Chains::new(vec![TestLink::null()], Mutex::new(())).unwrap()
+        Chains::new(Heads::new(1), Mutex::new(())).unwrap()
     }
 
     fn insert(chains: &TestChains, heap: &Reusing, keys: [u32; 2], value: u32) {
@@ -333,6 +340,19 @@ mod tests {
         heap.free();
         assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
         finish(&chains, &heap);
+    }
+
+    #[test]
+    fn epochs_do_not_come_again_soon() {
+        let _alone = alone();
+        let tag = || Sections::read(|guard| Tag::new(guard, 0xabcd_0000).0);
+        let before = EPOCH.load(Ordering::Relaxed);
+        let first = tag();
+        // With 32 bits it was the same again.
+        EPOCH.fetch_add(1 << 32, Ordering::SeqCst);
+        assert_ne!(tag(), first);
+        assert_eq!(tag() & 0xffff, 0xabcd);
+        EPOCH.store(before, Ordering::SeqCst);
     }
 
     #[test]

@@ -9,40 +9,37 @@ use core::ptr::NonNull;
 
 use super::link::Node;
 
-/// A value with 48 bits for whoever keeps its memory.
+/// A value with room for a pointer, for whoever keeps its memory.
 pub trait Spare: Send + Sync {
-    /// What was set last, of 48 bits.
+    /// What was set last.
     fn spare(&self) -> u64;
-    /// Sets them.
+    /// Sets it.
     fn set_spare(&self, bits: u64);
 }
 
-const BITS: u32 = 48;
-/// Nodes are aligned to so many bits at least.
-const ALIGN: u32 = 4;
-
 /// Nodes, the last of which is on top.
+///
+/// Below each is the whole pointer to the next, an address with whatever tag the kernel has in it: a
+/// tag-based KASAN compares it at each access, and with five levels of page tables no bit of an address is
+/// always the same. The value has it in several of its fields, and so as a number.
 ///
 /// # Invariants
 ///
-/// Each node is `base` and at most 2^51 bytes apart, and in this stack only.
+/// Each node is in this stack only.
 pub struct Stack<K, T> {
     top: Option<NonNull<Node<K, T>>>,
     count: usize,
-    // What pointers are counted from: 48 bits hold the distance, but not every address.
-    base: usize,
 }
 
 // SAFETY: it owns its nodes, but for what readers still see of them.
 unsafe impl<K: Send + Sync, T: Spare> Send for Stack<K, T> {}
 
 impl<K, T: Spare> Stack<K, T> {
-    /// An empty one for nodes not too far from `base`, where there is none; see [`Self::reaches`].
-    pub const fn new(base: usize) -> Self {
+    /// An empty one.
+    pub const fn new() -> Self {
         Self {
             top: None,
             count: 0,
-            base,
         }
     }
 
@@ -51,33 +48,16 @@ impl<K, T: Spare> Stack<K, T> {
         self.count
     }
 
-    // How far a node is, in the unit of its alignment.
-    fn distance(&self, node: NonNull<Node<K, T>>) -> i64 {
-        node.as_ptr()
-            .expose_provenance()
-            .wrapping_sub(self.base)
-            .cast_signed() as i64
-            >> ALIGN
-    }
-
-    /// Whether `node` is one that [`Self::push`] takes.
-    pub fn reaches(&self, node: NonNull<Node<K, T>>) -> bool {
-        let distance = self.distance(node);
-        let kept = distance << (64 - BITS) >> (64 - BITS);
-        let aligned = (node.addr().get() ^ self.base).trailing_zeros() >= ALIGN;
-        distance != 0 && distance == kept && aligned
-    }
-
     /// Puts a node on top.
     ///
     /// # Safety
     ///
-    /// This stack reaches the node, which was made by [`Node::blank`] at least, for a `T` of which
-    /// all bytes zero are a value; it is on no chain and in no stack, and nobody else changes it.
+    /// The node was made by [`Node::blank`] at least, for a `T` of which all bytes zero are a value; it
+    /// is on no chain and in no stack, and nobody else changes it.
     pub unsafe fn push(&mut self, node: NonNull<Node<K, T>>) {
-        let below = self.top.map_or(0, |top| self.distance(top));
+        let below = self.top.map_or(0, |top| top.as_ptr().expose_provenance());
         // SAFETY: the node is valid, readers only share it, and the bits are the stack's.
-        unsafe { node.as_ref() }.set_spare(below as u64 & ((1 << BITS) - 1));
+        unsafe { node.as_ref() }.set_spare(below as u64);
         self.top = Some(node);
         self.count = self.count.wrapping_add(1);
     }
@@ -86,13 +66,8 @@ impl<K, T: Spare> Stack<K, T> {
     pub fn pop(&mut self) -> Option<NonNull<Node<K, T>>> {
         let node = self.top?;
         // SAFETY: the invariant: nodes in the stack are valid.
-        let bits = unsafe { node.as_ref() }.spare();
-        let distance = (bits << (64 - BITS)).cast_signed() >> (64 - BITS);
-        let below = self.base.wrapping_add_signed((distance << ALIGN) as isize);
-        self.top = match distance {
-            0 => None,
-            _ => NonNull::new(core::ptr::with_exposed_provenance_mut(below)),
-        };
+        let below = unsafe { node.as_ref() }.spare() as usize;
+        self.top = NonNull::new(core::ptr::with_exposed_provenance_mut(below));
         self.count = self.count.wrapping_sub(1);
         Some(node)
     }
@@ -100,11 +75,10 @@ impl<K, T: Spare> Stack<K, T> {
     /// Takes all of them.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let empty = Self::new(self.base);
-        core::mem::replace(self, empty)
+        core::mem::take(self)
     }
 
-    /// Moves up to `count` nodes from the top of `other`, which has the same base, to that of this.
+    /// Moves up to `count` nodes from the top of `other` to that of this.
     pub fn move_from(&mut self, other: &mut Self, count: usize) {
         for _ in 0..count {
             let Some(node) = other.pop() else {
@@ -116,6 +90,12 @@ impl<K, T: Spare> Stack<K, T> {
     }
 }
 
+impl<K, T: Spare> Default for Stack<K, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::host::Boxes;
@@ -123,9 +103,7 @@ mod tests {
     use super::*;
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    // Nodes have to be aligned so far.
     #[derive(Default)]
-    #[repr(align(16))]
     struct Value(AtomicU64);
 
     impl Spare for Value {
@@ -134,7 +112,6 @@ mod tests {
         }
 
         fn set_spare(&self, bits: u64) {
-            assert!(bits < 1 << BITS);
             self.0.store(bits, Ordering::Relaxed);
         }
     }
@@ -153,15 +130,12 @@ mod tests {
     #[test]
     fn the_last_comes_first() {
         let nodes: Vec<_> = (0..5).map(|_| node()).collect();
-        let anchor = Box::new([0_u64; 2]);
-        let base = core::ptr::from_ref(&*anchor).addr() & !15;
-        let mut stack = Stack::new(base);
+        let mut stack = Stack::new();
         for &node in &nodes {
-            assert!(stack.reaches(node));
             // SAFETY: made for this, and pushed once.
             unsafe { stack.push(node) };
         }
-        let mut other = Stack::new(base);
+        let mut other = Stack::new();
         other.move_from(&mut stack, 2);
         assert_eq!((stack.count(), other.count()), (3, 2));
         assert_eq!(other.pop(), Some(nodes[3]));
@@ -175,15 +149,30 @@ mod tests {
         nodes.into_iter().for_each(free);
     }
 
+    // What a flow keeps is the whole of it, in whichever fields.
     #[test]
-    fn what_is_too_far_is_not_reached() {
-        let node = node();
-        let address = node.addr().get();
-        let reached = |base: usize| Stack::new(base).reaches(node);
-        let far = 1_usize << 51;
-        assert!(reached(address.wrapping_add(far)) && reached(address.wrapping_sub(far - 16)));
-        assert!(!reached(address.wrapping_add(far + 16)) && !reached(address.wrapping_sub(far)));
-        assert!(!reached(address) && !reached(address + 8));
-        free(node);
+    fn a_flow_keeps_every_bit_of_a_pointer() {
+        use super::super::flow::{Flow, Owner};
+        use super::super::tuple::{Ports, Tuple, V4};
+
+        let tuple = Tuple::new(
+            super::super::abi::proxy::Protocol::Udp,
+            V4(1),
+            V4(2),
+            Ports::new(3, 4),
+        );
+        let owner = Owner {
+            context: 0x1234_5678,
+            upstream: 9,
+        };
+        let (_, flow) = Flow::<()>::new(&tuple, &tuple.to(V4(5), 6), owner, 0);
+        for bit in 0..64 {
+            // With KASAN's software tags, kernel pointers begin with a tag: 0xf3ff…
+            for pointer in [1 << bit, !(1 << bit), 0xf3ff_8000_dead_b000 ^ 1 << bit] {
+                flow.set_spare(pointer);
+                assert_eq!(flow.spare(), pointer);
+            }
+        }
+        assert_eq!(flow.owner(), owner);
     }
 }

@@ -2,7 +2,7 @@
 
 //! Clocks.
 
-use super::bindings;
+use super::{arch, bindings};
 
 /// Jiffies a second.
 pub(crate) const HZ: u32 = bindings::HZ;
@@ -15,20 +15,15 @@ pub(crate) fn jiffies() -> u32 {
     unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) as u32 }
 }
 
-/// The time-stamp counter. The fence keeps what comes before out of what is measured.
+/// The finest clock there is, to measure with: the time-stamp counter, on x86.
 #[inline(always)]
 pub(crate) fn ticks() -> u64 {
-    // SAFETY: both instructions are part of every x86-64.
-    unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
-    }
+    arch::ticks()
 }
 
-/// How fast the time-stamp counter is: thousands of ticks a second; 0 if the kernel has not found out.
+/// How fast that clock is: thousands of ticks a second; 0 if the kernel has not found out.
 pub(crate) fn ticks_khz() -> u32 {
-    // SAFETY: an aligned word that the kernel writes whole, at boot and when it knows better.
-    unsafe { core::ptr::read_volatile(&raw const bindings::tsc_khz) }
+    arch::ticks_khz()
 }
 
 /// This CPU's clock, in nanoseconds; where the time-stamp counter cannot be used, it goes in ticks.

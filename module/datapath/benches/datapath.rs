@@ -5,7 +5,6 @@
 
 use std::arch::x86_64::{_mm_lfence, _mm_prefetch, _MM_HINT_T0};
 use std::hint::black_box;
-use std::ops::Deref;
 use std::sync::Mutex;
 
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
@@ -15,24 +14,14 @@ use mutex_abi::proxy::Protocol;
 use mutex_datapath::checksum::Sum;
 use mutex_datapath::flow::{Change, Flow, Owner, Side};
 use mutex_datapath::hash::Seed;
-use mutex_datapath::host::{Boxes, Sections};
+use mutex_datapath::host::{Boxes, Heads, Sections};
 use mutex_datapath::link::{Owned, Rcu};
 use mutex_datapath::octave;
 use mutex_datapath::packet::Header;
 use mutex_datapath::recent::{Set, Tag};
-use mutex_datapath::table::{Entry, Head, Table};
+use mutex_datapath::table::{Entry, Table};
 use mutex_datapath::translate::{translate, Offload};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
-
-struct Heads<A: Address>(Vec<Head<A, ()>>);
-
-impl<A: Address> Deref for Heads<A> {
-    type Target = [Head<A, ()>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
 
 fn address<A: Address>(number: u32) -> A {
     let mut bytes = [0; 16];
@@ -123,13 +112,12 @@ fn rewrite(criterion: &mut Criterion) {
     });
 }
 
-type FlowTable<A> = Table<A, (), Heads<A>, Mutex<()>>;
+type FlowTable<A> = Table<A, (), Heads<Tuple<A>, Flow<()>>, Mutex<()>>;
 
 /// A table of that many flows: those of [`tuple`].
 fn table<A: Address>(flows: u32) -> FlowTable<A> {
     let chains = flows.next_power_of_two() as usize;
-    let heads = Heads((0..chains).map(|_| Head::null()).collect());
-    let table = Table::new(heads, Mutex::new(()), 1.into()).expect("a power of two");
+    let table = Table::new(Heads::new(chains), Mutex::new(()), 1.into()).expect("a power of two");
     let owner = Owner {
         context: 0,
         upstream: 0,

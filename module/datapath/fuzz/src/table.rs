@@ -8,9 +8,9 @@ use std::sync::Mutex;
 
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Flow, Owner, Side};
-use mutex_datapath::host::{Boxes, Sections};
+use mutex_datapath::host::{Boxes, Heads, Sections};
 use mutex_datapath::link::{Owned, Rcu};
-use mutex_datapath::table::{Entry, Head, Table};
+use mutex_datapath::table::{Entry, Table};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 
 use super::input::Input;
@@ -74,7 +74,7 @@ thread_local! {
 
 struct World<'a, A: Address> {
     input: RefCell<Input<'a>>,
-    table: Table<A, Name, Vec<Head<A, Name>>, Mutex<()>>,
+    table: Table<A, Name, Heads<Tuple<A>, Flow<Name>>, Mutex<()>>,
     seed: A::Seed,
     // By the names of flows, since tuples have no order.
     model: RefCell<BTreeMap<Name, [Tuple<A>; 2]>>,
@@ -82,8 +82,8 @@ struct World<'a, A: Address> {
     steps: Cell<u8>,
 }
 
-fn heads<A: Address>(bits: usize) -> Vec<Head<A, Name>> {
-    (0..1 << bits).map(|_| Head::null()).collect()
+fn heads<A: Address>(bits: usize) -> Heads<Tuple<A>, Flow<Name>> {
+    Heads::new(1 << bits)
 }
 
 impl<A: Address> World<'_, A> {
@@ -164,8 +164,9 @@ impl<A: Address> World<'_, A> {
                 });
                 assert_eq!(swept, gone.len());
                 gone.sort_unstable();
-                let here =
-                    |keys: &[Tuple<A>; 2]| keys[0].hash(&self.seed) as usize % chains == chain;
+                let here = |keys: &[Tuple<A>; 2]| {
+                    keys[0].hash(&self.seed) as usize * chains >> 32 == chain
+                };
                 let mut model = self.model.borrow_mut();
                 let expected = model
                     .iter()
