@@ -161,6 +161,7 @@ fn begin<A: Routed, const LOCAL: bool>(
     };
     let rules = A::rules(instance.rules.load(guard));
     let state = packet.state;
+    let moment = |is_random| moment(is_random, instance.client(headers.tuple.source()));
     let Some(choice) = rules.choose(hook, &headers.tuple, || state.interface(), moment) else {
         return Verdict::Accept;
     };
@@ -208,9 +209,11 @@ fn begin<A: Routed, const LOCAL: bool>(
     }
 }
 
-fn moment(is_random: bool) -> Moment {
+fn moment(is_random: bool, client: u32) -> Moment {
     Moment {
         now: time::jiffies(),
+        second: time::HZ,
+        client,
         retry: parameters::upstream_retry().saturating_mul(time::HZ),
         random: if is_random { random() } else { 0 },
     }

@@ -50,7 +50,7 @@ fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
         let expired = flow.idle(now) >= timeouts.of(protocol, state);
         // Nobody answered its SYN.
         if expired && (protocol, state) == (Protocol::Tcp, State::Opening) {
-            rcu::read(|guard| instance.report(guard, flow, Outcome::Failed));
+            rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
         expired
     };

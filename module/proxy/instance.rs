@@ -9,13 +9,13 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Stats};
+use crate::abi::proxy::{Action, Config, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
-use crate::datapath::tuple::{V4, V6};
+use crate::datapath::tuple::{Ports, Tuple, V4, V6};
 use crate::datapath::upstream::Outcome;
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
@@ -157,8 +157,22 @@ impl Instance {
         if let Some(pool) = A::rules(self.rules.load(guard)).pool(owner.context) {
             let answer = flow.key(Side::Reply as usize);
             let (address, port) = (answer.source(), answer.ports.source());
-            pool.report(owner.upstream, address, port, outcome, time::jiffies());
+            let client = self.client(flow.key(Side::Original as usize).source());
+            pool.report(
+                owner.upstream,
+                address,
+                port,
+                outcome,
+                client,
+                time::jiffies(),
+            );
         }
+    }
+
+    /// A keyed hash of a client's address, by which health of upstreams tells clients apart.
+    pub(crate) fn client<A: Version>(&self, address: A) -> u32 {
+        let tuple = Tuple::new(Protocol::Tcp, address, address, Ports(0));
+        A::flows(self).hash(&tuple) as u32
     }
 
     /// How many flows there are.
