@@ -2,7 +2,10 @@
 
 //! Which of a context's upstreams a new flow goes to, and which of them seem to be out of order.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use super::abi::proxy::{Protocol, Selection, Upstream, MAX_UPSTREAMS};
 use super::tuple::{Address, Tuple};
@@ -17,6 +20,19 @@ pub enum Outcome {
     Refused,
     /// It said nothing until the flow was forgotten.
     Unanswered,
+}
+
+/// What became of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// How its upstream took it.
+    pub outcome: Outcome,
+    /// As [`Moment::client`].
+    pub client: u32,
+    /// When its client sent last, in the unit of `now`; if it had an answer, `now`.
+    pub sent: u32,
+    /// The time; it may wrap.
+    pub now: u32,
 }
 
 /// What a selection may depend on beside the upstreams.
@@ -40,13 +56,14 @@ impl Moment {
     fn soon(&self) -> u32 {
         (self.retry / 8).max(self.second).min(self.retry)
     }
+}
 
-    // The time since `then`, which another CPU may have read off a clock that was ahead of this one's.
-    fn since(&self, then: u32) -> u32 {
-        match self.now.wrapping_sub(then) {
-            AHEAD.. => 0,
-            elapsed => elapsed,
-        }
+// The time from `then` to `now`; another CPU may have read `then` off a clock that was ahead of
+// this one's.
+fn elapsed(then: u32, now: u32) -> u32 {
+    match now.wrapping_sub(then) {
+        AHEAD.. => 0,
+        elapsed => elapsed,
     }
 }
 
@@ -68,13 +85,18 @@ const AHEAD: u32 = u32::MAX - 0xffff;
 /// One answer is enough to be good again (HAProxy's `rise` is two), since it is an answer to a
 /// client, not to a check.
 ///
+/// An answer that clears failures also clears those that are still to come of packets sent before:
+/// of silence one is told only when the flow is forgotten, after `tcp_syn_timeout`.
+///
 /// Whoever has two addresses, and SYNs that the upstream does not answer (damaged, or filtered
 /// there), can have an upstream marked whenever two of these are reported with no answer to others in
 /// between. The next answer to anybody clears it: at once if a connection was under way, else that
-/// of the first honest connection that gets a probe. Each probe goes to who asks first; so with `a`
-/// bad and `h` honest connections a second, honest ones are kept from it for about
-/// `retry + soon * a / h` at a time. They are not kept from service: they go to the others, and if
-/// those are marked as well, none is passed over. An IPv6 host has as many addresses as it likes.
+/// of the first honest connection that gets a probe; and then for `tcp_syn_timeout` at least no SYN
+/// left unanswered counts. Each probe goes to who asks first, so with `a` bad and `h` honest
+/// connections a second, honest ones are kept away for about `retry + soon * a / h` of every
+/// `tcp_syn_timeout + retry + soon * a / h`. They are not kept from service: they go to the others,
+/// and if those are marked as well, none is passed over. An IPv6 host has as many addresses as it
+/// likes. The price: an upstream that answers a few of many SYNs is used for as long again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Good,
@@ -148,7 +170,7 @@ impl Condition {
                 (since, moment.retry)
             }
         };
-        if moment.since(since) >= wait {
+        if elapsed(since, moment.now) >= wait {
             Health::Due
         } else {
             Health::Failed
@@ -183,58 +205,76 @@ fn short(client: u32) -> u32 {
     client >> SPARED
 }
 
-/// The word of a [`Condition`]; zero if it is good.
+/// What is known of a member. All CPUs read its line: only a change is written.
 ///
-/// It is all there is to know and nothing else is published by it, so that relaxed accesses do: the
-/// changes of one word have one order on every CPU. Who reads an older value passes an upstream
-/// over, or goes there, a moment longer. All CPUs read its line: only a change is written.
+/// The condition needs no order with other memory, and the changes of one word have one order on
+/// every CPU: who reads an older value passes an upstream over, or goes there, a moment longer. A
+/// failure looks at both words; who sees the condition that an answer left sees when that was.
 #[derive(Debug, Default)]
-struct Record(AtomicU64);
+struct Record {
+    // The word of a [`Condition`]; zero if it is good.
+    condition: AtomicU64,
+    // When an answer last cleared failures, above it RECOVERED; zero if none did.
+    recovered: AtomicU64,
+}
+
+const RECOVERED: u64 = 1 << 32;
 
 impl Record {
     #[inline(always)]
     fn is_good(&self) -> bool {
-        self.0.load(Relaxed) == 0
+        self.condition.load(Relaxed) == 0
     }
 
     fn health(&self, moment: &Moment) -> Health {
-        Condition::from_word(self.0.load(Relaxed)).health(moment)
+        Condition::from_word(self.condition.load(Relaxed)).health(moment)
     }
 
     // Whether a connection may go here. Of those that could try a failed one, one does.
     fn admits(&self, moment: &Moment) -> bool {
-        let word = self.0.load(Relaxed);
+        let word = self.condition.load(Relaxed);
         let condition = Condition::from_word(word);
         match condition.health(moment) {
             Health::Good => true,
             Health::Due => {
                 let next = condition.tried(moment).word();
-                let old = self.0.compare_exchange(word, next, Relaxed, Relaxed);
+                let old = self
+                    .condition
+                    .compare_exchange(word, next, Relaxed, Relaxed);
                 old.is_ok()
             }
             Health::Failed => false,
         }
     }
 
-    fn answered(&self) {
+    fn answered(&self, now: u32) {
         if !self.is_good() {
-            self.0.store(0, Relaxed);
+            self.recovered.store(RECOVERED | u64::from(now), Relaxed);
+            self.condition.store(0, Release);
         }
     }
 
-    fn failed(&self, client: u32, now: u32) {
-        let mut word = self.0.load(Relaxed);
+    fn failed(&self, report: &Report) {
+        let mut word = self.condition.load(Acquire);
         // A failure leads at most two changes on; more than a few come only of answers in between.
         for _ in 0..ATTEMPTS {
-            let next = Condition::from_word(word).failed(client, now).word();
-            if next == word {
+            let next = Condition::from_word(word).failed(report.client, report.now);
+            if next.word() == word || self.has_recovered_since(report) {
                 return;
             }
-            match self.0.compare_exchange(word, next, Relaxed, Relaxed) {
+            match self
+                .condition
+                .compare_exchange(word, next.word(), Relaxed, Acquire)
+            {
                 Ok(_) => return,
                 Err(other) => word = other,
             }
         }
+    }
+
+    fn has_recovered_since(&self, report: &Report) -> bool {
+        let word = self.recovered.load(Relaxed);
+        word != 0 && elapsed(word as u32, report.now) < elapsed(report.sent, report.now)
     }
 }
 
@@ -446,25 +486,17 @@ impl<A: Address> Pool<A> {
     }
 
     /// Takes note of what became of a connection to the upstream `number`, if that still is the
-    /// one at this address and port, in network byte order. `client` is as in [`Moment`].
-    pub fn report(
-        &self,
-        number: u8,
-        address: A,
-        port: u16,
-        outcome: Outcome,
-        client: u32,
-        now: u32,
-    ) {
+    /// one at this address and port, in network byte order.
+    pub fn report(&self, number: u8, address: A, port: u16, report: &Report) {
         let mut members = self.members(bit(number));
         let Some((_, member)) = members.next().filter(|(_, one)| one.is_at(address, port)) else {
             return;
         };
-        match outcome {
-            Outcome::Answered => member.record.answered(),
+        match report.outcome {
+            Outcome::Answered => member.record.answered(report.now),
             // One port of many that is closed: the host lives, and nothing follows for the others.
             Outcome::Refused if member.port == 0 => {}
-            Outcome::Refused | Outcome::Unanswered => member.record.failed(client, now),
+            Outcome::Refused | Outcome::Unanswered => member.record.failed(report),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
 use crate::datapath::tuple::{Ports, Tuple, V4, V6};
-use crate::datapath::upstream::Outcome;
+use crate::datapath::upstream::{Outcome, Report};
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::parameters::changed;
@@ -157,15 +157,17 @@ impl Instance {
         if let Some(pool) = A::rules(self.rules.load(guard)).pool(owner.context) {
             let answer = flow.key(Side::Reply as usize);
             let (address, port) = (answer.source(), answer.ports.source());
-            let client = self.client(flow.key(Side::Original as usize).source());
-            pool.report(
-                owner.upstream,
-                address,
-                port,
+            let now = time::jiffies();
+            let report = Report {
                 outcome,
-                client,
-                time::jiffies(),
-            );
+                client: self.client(flow.key(Side::Original as usize).source()),
+                sent: match outcome {
+                    Outcome::Unanswered => now.wrapping_sub(flow.idle(now)),
+                    Outcome::Answered | Outcome::Refused => now,
+                },
+                now,
+            };
+            pool.report(owner.upstream, address, port, &report);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use mutex_abi::proxy::{Family, Protocol, Selection, Upstream, MAX_UPSTREAMS};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4};
-use mutex_datapath::upstream::{Moment, Outcome, Pool};
+use mutex_datapath::upstream::{Moment, Outcome, Pool, Report};
 
 use super::input::Input;
 
@@ -24,6 +24,8 @@ pub struct Model {
     turn: u32,
     upstreams: Vec<Upstream>,
     events: [Vec<Event>; MAX_UPSTREAMS],
+    // When an answer last made an end of events.
+    recovered: [Option<u32>; MAX_UPSTREAMS],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,14 @@ enum Standing {
     Avoided,
 }
 
+// A clock that is behind has not gone on at all.
+fn elapsed(since: u32, now: u32) -> u32 {
+    match since.wrapping_sub(now) {
+        1..=0x1_0000 => 0,
+        _ => now.wrapping_sub(since),
+    }
+}
+
 impl Model {
     pub fn new(selection: Selection, upstreams: Vec<Upstream>) -> Self {
         Self {
@@ -41,6 +51,7 @@ impl Model {
             turn: 0,
             upstreams,
             events: Default::default(),
+            recovered: Default::default(),
         }
     }
 
@@ -80,13 +91,7 @@ impl Model {
             }
             _ => moment.retry,
         };
-        // A clock that is behind has not gone on at all.
-        let ahead = since.wrapping_sub(moment.now);
-        let elapsed = match ahead {
-            1..=0x1_0000 => 0,
-            _ => moment.now.wrapping_sub(since),
-        };
-        match elapsed >= wait {
+        match elapsed(since, moment.now) >= wait {
             true => Standing::Rested,
             false => Standing::Avoided,
         }
@@ -139,12 +144,23 @@ impl Model {
         Some(selected)
     }
 
-    fn report(&mut self, number: usize, outcome: Outcome, client: u32, now: u32) {
-        match outcome {
-            Outcome::Answered => self.events[number].clear(),
+    fn report(&mut self, number: usize, report: &Report) {
+        let (now, client) = (report.now, report.client);
+        match report.outcome {
+            Outcome::Answered if self.events[number].is_empty() => {}
+            Outcome::Answered => {
+                self.events[number].clear();
+                self.recovered[number] = Some(now);
+            }
             // Of many ports, one that is closed.
             Outcome::Refused if self.upstreams[number].port == 0 => {}
-            _ => self.events[number].push(Event::Failed(client, now)),
+            _ => {
+                let old = elapsed(report.sent, now);
+                let is_void = |since| elapsed(since, now) < old;
+                if !self.recovered[number].is_some_and(is_void) {
+                    self.events[number].push(Event::Failed(client, now));
+                }
+            }
         }
     }
 
@@ -250,9 +266,19 @@ fn report(
         1..=3 => Outcome::Refused,
         _ => Outcome::Unanswered,
     };
+    let old = match outcome {
+        Outcome::Unanswered => u32::from(input.u8()),
+        _ => 0,
+    };
+    let report = Report {
+        outcome,
+        client,
+        sent: now.wrapping_sub(old),
+        now,
+    };
     let Some(upstream) = model.upstreams().get(number).copied() else {
         let anybody = V4::from_bytes([10; 16]);
-        pool.report(number as u8, anybody, 0, outcome, client, now);
+        pool.report(number as u8, anybody, 0, &report);
         return;
     };
     // Mostly the one that it is, else one that once had its number.
@@ -263,8 +289,8 @@ fn report(
     let address = V4::from_bytes(upstream.address.map(|byte| byte ^ (wrong & 1)));
     let port = upstream.port ^ u16::from(wrong >> 1 & 1);
     let same = wrong & 1 == 0 && (upstream.port == 0 || port == upstream.port);
-    pool.report(number as u8, address, port.to_be(), outcome, client, now);
+    pool.report(number as u8, address, port.to_be(), &report);
     if same && upstream.family == Family::V4 {
-        model.report(number, outcome, client, now);
+        model.report(number, &report);
     }
 }
