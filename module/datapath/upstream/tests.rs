@@ -477,12 +477,56 @@ fn one_bad_client_keeps_nobody_from_the_preferred_upstream() {
     }
 }
 
+#[test]
+fn of_many_cpus_one_tries() {
+    use std::sync::Barrier;
+    let (rounds, cpus) = if cfg!(miri) { (3, 3) } else { (300, 4) };
+    let pool = pool(Selection::Failover, &[0, 1]);
+    fail(&pool, 0, 0);
+    let barrier = Barrier::new(cpus);
+    let tried: Vec<u32> = std::thread::scope(|scope| {
+        let cpu = |which: usize| {
+            let (pool, barrier) = (&pool, &barrier);
+            scope.spawn(move || {
+                let tries = (1..=rounds).filter(|round| {
+                    barrier.wait();
+                    let moment = client_at((which as u32) << 8, round * RETRY);
+                    select(pool, 0b11, moment) == Some(0)
+                });
+                tries.count() as u32
+            })
+        };
+        let cpus: Vec<_> = (0..cpus).map(cpu).collect();
+        cpus.into_iter().map(|cpu| cpu.join().unwrap()).collect()
+    });
+    assert_eq!(tried.iter().sum::<u32>(), rounds, "{tried:?}");
+}
+
+#[test]
+fn failures_of_two_cpus_both_count() {
+    use std::sync::Barrier;
+    for _ in 0..if cfg!(miri) { 5 } else { 1000 } {
+        let pool = pool(Selection::Failover, &[0, 1]);
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for client in [ANN, BOB] {
+                let (pool, barrier) = (&pool, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    report(pool, 0, Unanswered, client, 0);
+                });
+            }
+        });
+        assert_eq!(select(&pool, 0b11, client_at(CAT, 0)), Some(1));
+    }
+}
+
 // xorshift64 (Marsaglia, "Xorshift RNGs", 2003): whether what happens once in `of` ticks does so now.
 fn chance(state: &mut u64, of: u64) -> bool {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
-    *state % of == 0
+    state.is_multiple_of(of)
 }
 
 // In every `tcp_syn_timeout` and outage, all are right but those of the outage: the time until a
