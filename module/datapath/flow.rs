@@ -323,7 +323,7 @@ impl<R> Flow<R> {
             if real {
                 self.set_life(State::Closed, fins);
             }
-            return (real && refusal).then_some(Outcome::Failed);
+            return (real && refusal).then_some(Outcome::Refused);
         }
         match (state, side, flags.syn()) {
             (State::Opening, Side::Original, true) => mine.begin(segment, options),

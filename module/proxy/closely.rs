@@ -174,6 +174,8 @@ impl<A: Batched> Slow<'_, A> {
         };
         let rules = A::rules(self.instance.rules.load(self.guard));
         let state = packet.state;
+        let client = || self.instance.client(tuple.source());
+        let moment = |is_random| moment(is_random, client());
         let mut decision = rules.choose(hook, tuple, || state.interface(), moment);
         let mut routed_to = None;
         match &mut decision {
@@ -289,9 +291,11 @@ impl<A: Batched> Slow<'_, A> {
     }
 }
 
-fn moment(is_random: bool) -> Moment {
+fn moment(is_random: bool, client: u32) -> Moment {
     Moment {
         now: time::jiffies(),
+        second: time::HZ,
+        client,
         retry: parameters::upstream_retry().saturating_mul(time::HZ),
         random: if is_random { random() } else { 0 },
     }

@@ -54,7 +54,7 @@ fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
         let expired = flow.idle(now) >= flow.timeout(original, timeouts);
         // Nobody answered its SYN.
         if expired && (original.protocol, flow.state()) == (Protocol::Tcp, State::Opening) {
-            rcu::read(|guard| instance.report(guard, flow, Outcome::Failed));
+            rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
         expired
     };

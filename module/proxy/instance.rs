@@ -9,14 +9,14 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Stats};
+use crate::abi::proxy::{Action, Config, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
-use crate::datapath::tuple::{V4, V6};
-use crate::datapath::upstream::Outcome;
+use crate::datapath::tuple::{Ports, Tuple, V4, V6};
+use crate::datapath::upstream::{Outcome, Report};
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::hooks_behind::HooksBehind;
 use crate::rule_set::{RuleSet, VersionRules};
@@ -169,8 +169,24 @@ impl Instance {
         if let Some(pool) = A::rules(self.rules.load(guard)).pool(owner.context) {
             let answer = flow.key(Side::Reply as usize);
             let (address, port) = (answer.source(), answer.ports.source());
-            pool.report(owner.upstream, address, port, outcome, time::jiffies());
+            let now = time::jiffies();
+            let report = Report {
+                outcome,
+                client: self.client(flow.key(Side::Original as usize).source()),
+                sent: match outcome {
+                    Outcome::Unanswered => now.wrapping_sub(flow.idle(now)),
+                    Outcome::Answered | Outcome::Refused => now,
+                },
+                now,
+            };
+            pool.report(owner.upstream, address, port, &report);
         }
+    }
+
+    /// A keyed hash of a client's address, by which health of upstreams tells clients apart.
+    pub(crate) fn client<A: Version>(&self, address: A) -> u32 {
+        let tuple = Tuple::new(Protocol::Tcp, address, address, Ports(0));
+        A::flows(self).hash(&tuple) as u32
     }
 
     /// How many flows there are.

@@ -164,7 +164,7 @@ fn a_server_can_refuse() {
     assert_eq!(talk.outcome.get(), None);
     let ack = talk.peers[1].seen;
     assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
-    assert_eq!(talk.outcome.get(), Some(Outcome::Failed));
+    assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
     talk.outcome.set(None);
     talk.inject(Reply, RST | ACK, 0, 0, ack);
     assert_eq!(talk.outcome.get(), None);

@@ -79,8 +79,10 @@ fn packet(destination: [u8; 4], port: u16) -> Tuple<V4> {
 fn moment(_: bool) -> Moment {
     Moment {
         now: 0,
+        second: 1,
         retry: 1,
         random: 0,
+        client: 0,
     }
 }
 

@@ -116,7 +116,7 @@ impl Model {
             if real {
                 self.state = State::Closed;
             }
-            return (real && refusal).then_some(Outcome::Failed);
+            return (real && refusal).then_some(Outcome::Refused);
         }
         match (self.state, sent.has(SYN)) {
             (State::Opening, true) if side == Side::Original => {

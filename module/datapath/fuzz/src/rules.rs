@@ -266,7 +266,9 @@ fn agree<A: Address>(mut input: Input<'_>) {
         };
         let moment = Moment {
             now: 0,
+            second: 1,
             retry: 1,
+            client: 0,
             random: u32::from(how >> 3),
         };
         one(&compiled, &mut contexts, &connection, &moment);

@@ -5,17 +5,43 @@
 
 use mutex_abi::proxy::{Family, Protocol, Selection, Upstream, MAX_UPSTREAMS};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4};
-use mutex_datapath::upstream::{Moment, Outcome, Pool};
+use mutex_datapath::upstream::{Moment, Outcome, Pool, Report};
 
 use super::input::Input;
+
+/// What happened to an upstream since it last answered anybody.
+#[derive(Clone, Copy)]
+enum Event {
+    /// A connection of the client failed.
+    Failed(u32, u32),
+    /// A connection of the client was let through to see whether it works again.
+    Tried(u32, u32),
+}
 
 /// The upstreams of a context as they are documented.
 pub struct Model {
     selection: Selection,
     turn: u32,
     upstreams: Vec<Upstream>,
-    // When it failed, or was tried since.
-    failed: [Option<u32>; MAX_UPSTREAMS],
+    events: [Vec<Event>; MAX_UPSTREAMS],
+    // When an answer last made an end of events.
+    recovered: [Option<u32>; MAX_UPSTREAMS],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    InOrder,
+    /// It may be tried.
+    Rested,
+    Avoided,
+}
+
+// A clock that is behind has not gone on at all.
+fn elapsed(since: u32, now: u32) -> u32 {
+    match since.wrapping_sub(now) {
+        1..=0x1_0000 => 0,
+        _ => now.wrapping_sub(since),
+    }
 }
 
 impl Model {
@@ -24,7 +50,50 @@ impl Model {
             selection,
             turn: 0,
             upstreams,
-            failed: [None; MAX_UPSTREAMS],
+            events: Default::default(),
+            recovered: Default::default(),
+        }
+    }
+
+    // It is failed for everybody from the failure on that is a second client's, and else for a client
+    // from its second failure on.
+    fn standing(&self, at: usize, moment: &Moment) -> Standing {
+        let mut first = None;
+        let mut failures = 0;
+        // Since when it is to rest, who tried last, and whether that is for everybody.
+        let mut rest: Option<(u32, Option<u32>, bool)> = None;
+        for event in &self.events[at] {
+            match *event {
+                Event::Failed(client, now) => {
+                    failures += 1;
+                    let another = *first.get_or_insert(client) != client;
+                    let already = rest.is_some_and(|(_, _, all)| all || !another);
+                    if failures > 1 && !already {
+                        rest = Some((now, None, another));
+                    }
+                }
+                Event::Tried(client, now) => {
+                    let (.., all) = rest.expect("only what failed is tried");
+                    rest = Some((now, Some(client), all));
+                }
+            }
+        }
+        let Some((since, tried, all)) = rest else {
+            return Standing::InOrder;
+        };
+        if !all && first != Some(moment.client) {
+            return Standing::InOrder;
+        }
+        // Another client than who tried it need not wait as long.
+        let wait = match tried {
+            Some(client) if client != moment.client => {
+                moment.retry.min(moment.second.max(moment.retry / 8))
+            }
+            _ => moment.retry,
+        };
+        match elapsed(since, moment.now) >= wait {
+            true => Standing::Rested,
+            false => Standing::Avoided,
         }
     }
 
@@ -47,15 +116,18 @@ impl Model {
             }
             _ => moment.random,
         };
-        // Those that failed are passed over, until one may try them again.
-        let rested = |since: u32| moment.now.wrapping_sub(since) >= moment.retry;
+        // Those that failed are passed over, until a connection may try them again.
         let usable: Vec<usize> = candidates
             .iter()
             .copied()
-            .filter(|&at| self.failed[at].is_none_or(rested))
+            .filter(|&at| match self.standing(at, moment) {
+                Standing::InOrder => true,
+                Standing::Rested => protocol == Protocol::Tcp,
+                Standing::Avoided => false,
+            })
             .collect();
-        let all_failed = usable.is_empty();
-        let from = if all_failed { candidates } else { usable };
+        let none = usable.is_empty();
+        let from = if none { candidates } else { usable };
         let selected = match self.selection {
             Selection::Failover => {
                 let best = from.iter().map(|&at| self.upstreams[at].priority).min();
@@ -66,17 +138,29 @@ impl Model {
             _ => from[turn as usize % from.len()],
         };
         // A connection is the one that tries.
-        if !all_failed && protocol == Protocol::Tcp && self.failed[selected].is_some() {
-            self.failed[selected] = Some(moment.now);
+        if !none && self.standing(selected, moment) == Standing::Rested {
+            self.events[selected].push(Event::Tried(moment.client, moment.now));
         }
         Some(selected)
     }
 
-    fn report(&mut self, number: usize, outcome: Outcome, now: u32) {
-        let failed = &mut self.failed[number];
-        match outcome {
-            Outcome::Answered => *failed = None,
-            Outcome::Failed => *failed = failed.or(Some(now)),
+    fn report(&mut self, number: usize, report: &Report) {
+        let (now, client) = (report.now, report.client);
+        match report.outcome {
+            Outcome::Answered if self.events[number].is_empty() => {}
+            Outcome::Answered => {
+                self.events[number].clear();
+                self.recovered[number] = Some(now);
+            }
+            // Of many ports, one that is closed.
+            Outcome::Refused if self.upstreams[number].port == 0 => {}
+            _ => {
+                let old = elapsed(report.sent, now);
+                let is_void = |since| elapsed(since, now) < old;
+                if !self.recovered[number].is_some_and(is_void) {
+                    self.events[number].push(Event::Failed(client, now));
+                }
+            }
         }
     }
 
@@ -98,6 +182,9 @@ impl Model {
         self.selection
     }
 }
+
+// Hashes that are told apart, though some only by their last bit that counts.
+const CLIENTS: [u32; 4] = [0, 8, 1 << 31, u32::MAX];
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
@@ -127,22 +214,34 @@ pub fn run(data: &[u8]) {
     while !input.is_empty() {
         let how = input.u8();
         now = now.wrapping_add(u32::from(input.u8()));
+        // A CPU may have read the clock a little earlier.
+        let now = now.wrapping_sub(u32::from(input.u8() & 3));
+        let client = CLIENTS[input.below(4)];
         if how & 1 == 0 {
-            select(&mut input, how, &pool, &mut model, now);
+            select(&mut input, how, &pool, &mut model, client, now);
         } else {
-            report(&mut input, how, &pool, &mut model, now);
+            report(&mut input, how, &pool, &mut model, client, now);
         }
     }
 }
 
-fn select(input: &mut Input<'_>, how: u8, pool: &Pool<V4>, model: &mut Model, now: u32) {
+fn select(
+    input: &mut Input<'_>,
+    how: u8,
+    pool: &Pool<V4>,
+    model: &mut Model,
+    client: u32,
+    now: u32,
+) {
     let protocol = match how & 2 {
         0 => Protocol::Tcp,
         _ => Protocol::Udp,
     };
     let moment = Moment {
         now,
-        retry: u32::from(how >> 2),
+        second: u32::from(how >> 6),
+        retry: 1 + u32::from(how >> 2),
+        client,
         random: u32::from(input.u8()),
     };
     let set = input.u8();
@@ -152,24 +251,46 @@ fn select(input: &mut Input<'_>, how: u8, pool: &Pool<V4>, model: &mut Model, no
     assert_eq!(pool.select(set, &tuple, || moment), expected);
 }
 
-fn report(input: &mut Input<'_>, how: u8, pool: &Pool<V4>, model: &mut Model, now: u32) {
+fn report(
+    input: &mut Input<'_>,
+    how: u8,
+    pool: &Pool<V4>,
+    model: &mut Model,
+    client: u32,
+    now: u32,
+) {
     let number = usize::from(how >> 2 & 7);
-    let outcome = match how & 2 {
+    // More failures than answers, so that some come in a row.
+    let outcome = match how >> 5 {
         0 => Outcome::Answered,
-        _ => Outcome::Failed,
+        1..=3 => Outcome::Refused,
+        _ => Outcome::Unanswered,
+    };
+    let old = match outcome {
+        Outcome::Unanswered => u32::from(input.u8()),
+        _ => 0,
+    };
+    let report = Report {
+        outcome,
+        client,
+        sent: now.wrapping_sub(old),
+        now,
     };
     let Some(upstream) = model.upstreams().get(number).copied() else {
         let anybody = V4::from_bytes([10; 16]);
-        pool.report(number as u8, anybody, 0, outcome, now);
+        pool.report(number as u8, anybody, 0, &report);
         return;
     };
-    // The one that it is, or one that once had its number.
-    let wrong = input.u8();
+    // Mostly the one that it is, else one that once had its number.
+    let wrong = match input.u8() {
+        wrong @ ..64 => wrong,
+        _ => 0,
+    };
     let address = V4::from_bytes(upstream.address.map(|byte| byte ^ (wrong & 1)));
     let port = upstream.port ^ u16::from(wrong >> 1 & 1);
     let same = wrong & 1 == 0 && (upstream.port == 0 || port == upstream.port);
-    pool.report(number as u8, address, port.to_be(), outcome, now);
+    pool.report(number as u8, address, port.to_be(), &report);
     if same && upstream.family == Family::V4 {
-        model.report(number, outcome, now);
+        model.report(number, &report);
     }
 }
