@@ -5,9 +5,10 @@
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use super::checksum::Delta;
+use super::reopenings::Reopenings;
 use super::stack::Spare;
 use super::state::State;
-use super::tcp::{Progress, Segment};
+use super::tcp::{Progress, Segment, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
@@ -224,7 +225,7 @@ impl<R> Flow<R> {
         let Some(segment) = segment else {
             return true;
         };
-        segment.flags.is_plain() && half.progress.note(segment)
+        segment.flags.is_plain() && half.progress.accept_in_order(segment)
     }
 
     /// Moves the flow on by a datagram of `side`.
@@ -236,48 +237,138 @@ impl<R> Flow<R> {
     }
 
     /// Moves the flow on by a segment of `side` with TCP options `options`. Tells how the upstream
-    /// takes the connection, if this segment decides it.
+    /// takes the connection, if this segment decides it. `hash` is the flow's, of whichever side,
+    /// but always the same one.
     #[cold]
-    pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) -> Option<Outcome> {
+    pub fn advance_tcp(
+        &self,
+        side: Side,
+        segment: &Segment,
+        options: &[u8],
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
         let life = self.half(side).life.load(Relaxed);
         let (state, fins) = (State::from_number(life & !FINS), life & FINS);
         let mine = &self.half(side).progress;
         let other = &self.half(side.other()).progress;
         let flags = segment.flags;
         if flags.rst() {
-            let refusal = (state, side) == (State::Opening, Side::Reply);
-            let real = if refusal {
-                Progress::refuses(other, segment)
-            } else {
-                mine.resets(other, segment)
-            };
-            if real {
-                self.set_life(State::Closed, fins);
-            }
-            return (real && refusal).then_some(Outcome::Failed);
+            return self.reset(side, segment, reopenings, hash);
         }
         match (state, side, flags.syn()) {
-            (State::Opening, Side::Original, true) => mine.begin(segment, options),
-            (State::Opening, Side::Reply, true) if Progress::refuses(other, segment) => {
-                mine.answer(other, segment, options);
-                self.set_life(State::Established, fins);
-                return Some(Outcome::Answered);
+            (_, Side::Reply, true) if flags.ack() => {
+                return self.answer(segment, options, reopenings, hash);
             }
-            (State::Opening, ..) | (_, _, true) => {}
-            (State::Established | State::Closing | State::Closed, ..) => {
-                if mine.takes(segment) && flags.fin() {
-                    let fins = fins | FIN_OF[side as usize];
-                    let closed = fins == FINS || state == State::Closed;
-                    let state = if closed {
-                        State::Closed
-                    } else {
-                        State::Closing
-                    };
-                    self.set_life(state, fins);
+            (State::Opening, Side::Original, true) => {
+                let known = mine.begin(&Syn::read(segment, options));
+                if !known && flags.opens() {
+                    reopenings.keep(hash, &Syn::read(segment, options));
+                } else if known && other.syn().is_some_and(|syn| syn.is_acked_by(segment)) {
+                    other.set_syn_acked();
+                }
+            }
+            (State::Opening, Side::Reply, true) => {
+                let syn = Syn::read(segment, options);
+                if !mine.begin(&syn) && !mine.is_syn_acked() {
+                    mine.begin_anew(&syn);
+                }
+            }
+            (State::Opening, Side::Original, false) => {
+                if flags.fin() && mine.finish_early(other, segment) {
+                    self.set_life(State::Opening, fins | FIN_OF[side as usize]);
+                }
+            }
+            (State::Opening, Side::Reply, false) => {
+                if mine.confirm(other, segment) {
+                    self.finish(State::Established, fins, side, flags.fin());
+                    return Some(Outcome::Answered);
+                }
+            }
+            // The client may have forgotten the connection: the answer will tell.
+            (_, Side::Original, true) if flags.opens() => {
+                reopenings.keep(hash, &Syn::read(segment, options));
+            }
+            (_, _, true) => {}
+            (State::Established | State::Closing | State::Closed, _, false) => {
+                if mine.accept(segment) && flags.fin() {
+                    self.finish(state, fins, side, true);
                 }
             }
         }
         None
+    }
+
+    // A SYN of the upstream that acknowledges something.
+    fn answer(
+        &self,
+        segment: &Segment,
+        options: &[u8],
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
+        let [client, server] = &self.halves;
+        let (client_side, server_side) = (&client.progress, &server.progress);
+        let life = server.life.load(Relaxed);
+        let (state, mut fins) = (State::from_number(life & !FINS), life & FINS);
+        let syn = client_side.syn().filter(|_| state == State::Opening);
+        if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
+            let anew = reopenings.take(hash, segment)?;
+            match syn {
+                // It may be answered yet.
+                Some(syn) => reopenings.keep(hash, &syn),
+                None if server_side.repeats(client_side, segment) => return None,
+                None => {}
+            }
+            client_side.begin_anew(&anew.up_to(segment));
+            fins = 0;
+        }
+        server_side.answer(client_side, segment, options);
+        self.finish(State::Established, fins, Side::Reply, false);
+        Some(Outcome::Answered)
+    }
+
+    // A RST, which may be forged.
+    fn reset(
+        &self,
+        side: Side,
+        segment: &Segment,
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
+        let mine = &self.half(side).progress;
+        let other = &self.half(side.other()).progress;
+        let life = self.half(side).life.load(Relaxed);
+        let (state, fins) = (State::from_number(life & !FINS), life & FINS);
+        let mut refuses = (state, side) == (State::Opening, Side::Reply);
+        let mut real = match (state, side) {
+            (State::Opening, Side::Original) => mine.takes_back(segment),
+            (State::Opening, Side::Reply) => mine.refuses(other, segment),
+            _ => mine.resets(other, segment),
+        };
+        // Or what is refused is another SYN than that of which the flow knows.
+        if !real && side == Side::Reply && reopenings.take(hash, segment).is_some() {
+            if let (State::Opening, Some(syn)) = (state, other.syn()) {
+                reopenings.keep(hash, &syn);
+            }
+            (refuses, real) = (true, true);
+        }
+        if real {
+            self.set_life(State::Closed, fins);
+        }
+        (real && refuses).then_some(Outcome::Failed)
+    }
+
+    // In `state`, or after it: with `fins`, and one of `side` if it `closes`.
+    fn finish(&self, state: State, fins: u8, side: Side, closes: bool) {
+        let fins = fins | if closes { FIN_OF[side as usize] } else { 0 };
+        let state = match fins {
+            _ if state == State::Closed => State::Closed,
+            0 => state,
+            FINS => State::Closed,
+            _ => State::Closing,
+        };
+        self.set_life(state, fins);
     }
 
     // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out

@@ -30,6 +30,7 @@ pub mod octave;
 pub mod packet;
 #[path = "../sys/recent.rs"]
 pub mod recent;
+pub mod reopenings;
 pub mod rules;
 #[path = "../sys/stack.rs"]
 pub mod stack;

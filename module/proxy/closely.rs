@@ -134,7 +134,9 @@ fn advance<A: Routed>(
     }
     let transport = packet.skb.linear().get(headers.transport..);
     let options = tcp::options(transport.unwrap_or_default());
-    if let Some(outcome) = flow.advance_tcp(side, segment, options) {
+    let hash = A::flows(instance).hash(flow.key(Side::Original as usize)) as u32;
+    let reopenings = &instance.reopenings;
+    if let Some(outcome) = flow.advance_tcp(side, segment, options, reopenings, hash) {
         instance.report(guard, flow, outcome);
     }
     Next::Pass
