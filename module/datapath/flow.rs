@@ -344,6 +344,7 @@ impl<R> Flow<R> {
         let mut real = match (state, side) {
             (State::Opening, Side::Original) => mine.takes_back(segment),
             (State::Opening, Side::Reply) => mine.refuses(other, segment),
+            (State::Closed, _) => false,
             _ => mine.resets(other, segment),
         };
         // Or what is refused is another SYN than that of which the flow knows.

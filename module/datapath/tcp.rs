@@ -371,7 +371,9 @@ impl Progress {
     /// Whether a SYN of this side in answer to the `other` side's could be that with which the
     /// connection began, once more.
     pub fn repeats(&self, other: &Self, segment: &Segment) -> bool {
-        self.next_seq().wrapping_sub(segment.end()) <= self.window()
+        // Before there was an answer it repeats none.
+        other.is_syn_acked()
+            && self.next_seq().wrapping_sub(segment.end()) <= self.window()
             && other.next_seq().wrapping_sub(segment.ack()) <= other.window()
     }
 
