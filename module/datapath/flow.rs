@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Re
 
 use super::abi::proxy::Protocol;
 use super::checksum::Delta;
+use super::reopenings::Reopenings;
 use super::stack::Spare;
 use super::state::{State, Timeouts};
-use super::tcp::{Progress, Segment};
+use super::tcp::{Progress, Segment, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
@@ -86,7 +87,7 @@ struct Half<R> {
     progress: Progress,
     last_seen: AtomicU32,
     change: Change,
-    // The flow's state, the sides whose FIN was seen, and whether it is direct; the same in both halves.
+    // The flow's state, the sides whose FIN was seen, and of what kind it is; the same in both halves.
     life: AtomicU8,
     upstream: u8,
     // The original side: when the flow was made; written only by who may change the table, while the flow
@@ -101,6 +102,8 @@ const STATE: u8 = 3;
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
 const DIRECT: u8 = 1 << 6;
+// The upstream has accepted a connection of TCP, and the client not yet said that it knows.
+const HALF_OPEN: u8 = 1 << 7;
 
 /// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
 const BIRTH_UNIT: u32 = 6;
@@ -274,7 +277,7 @@ impl<R> Flow<R> {
         let Some(segment) = segment else {
             return true;
         };
-        segment.flags.is_plain() && half.progress.note(segment)
+        segment.flags.is_plain() && half.progress.accept_in_order(segment)
     }
 
     /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted.
@@ -287,7 +290,7 @@ impl<R> Flow<R> {
         let Some(segment) = segment else {
             return true;
         };
-        segment.flags.is_plain() && half.progress.note(segment)
+        segment.flags.is_plain() && half.progress.accept_in_order(segment)
     }
 
     /// Whether its packets pass as they are.
@@ -305,48 +308,148 @@ impl<R> Flow<R> {
     }
 
     /// Moves the flow on by a segment of `side` with TCP options `options`. Tells how the upstream
-    /// takes the connection, if this segment decides it.
+    /// takes the connection, if this segment decides it. `hash` is the flow's, of whichever side,
+    /// but always the same one.
     #[cold]
-    pub fn advance_tcp(&self, side: Side, segment: &Segment, options: &[u8]) -> Option<Outcome> {
+    pub fn advance_tcp(
+        &self,
+        side: Side,
+        segment: &Segment,
+        options: &[u8],
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
         let life = self.half(side).life.load(Relaxed);
         let (state, fins) = (State::from_number(life & STATE), life & !STATE);
         let mine = &self.half(side).progress;
         let other = &self.half(side.other()).progress;
         let flags = segment.flags;
         if flags.rst() {
-            let refusal = (state, side) == (State::Opening, Side::Reply);
-            let real = if refusal {
-                Progress::refuses(other, segment)
-            } else {
-                mine.resets(other, segment)
-            };
-            if real {
-                self.set_life(State::Closed, fins);
-            }
-            return (real && refusal).then_some(Outcome::Refused);
+            return self.reset(side, segment, reopenings, hash);
         }
         match (state, side, flags.syn()) {
-            (State::Opening, Side::Original, true) => mine.begin(segment, options),
-            (State::Opening, Side::Reply, true) if Progress::refuses(other, segment) => {
-                mine.answer(other, segment, options);
-                self.set_life(State::Established, fins);
-                return Some(Outcome::Answered);
+            (_, Side::Reply, true) if flags.ack() => {
+                return self.answer(segment, options, reopenings, hash);
             }
-            (State::Opening, ..) | (_, _, true) => {}
-            (State::Established | State::Closing | State::Closed, ..) => {
-                if mine.takes(segment) && flags.fin() {
-                    let fins = fins | FIN_OF[side as usize];
-                    let closed = fins & FINS == FINS || state == State::Closed;
-                    let state = if closed {
-                        State::Closed
-                    } else {
-                        State::Closing
+            (State::Opening, Side::Original, true) => {
+                let known = mine.begin(&Syn::read(segment, options));
+                if !known && flags.opens() {
+                    reopenings.keep(hash, &Syn::read(segment, options));
+                } else if known && other.syn().is_some_and(|syn| syn.is_acked_by(segment)) {
+                    other.set_syn_acked();
+                }
+            }
+            (State::Opening, Side::Reply, true) => {
+                let syn = Syn::read(segment, options);
+                if !mine.begin(&syn) && !mine.is_syn_acked() {
+                    mine.begin_anew(&syn);
+                }
+            }
+            (State::Opening, Side::Original, false) => {
+                if flags.fin() && mine.finish_early(other, segment) {
+                    self.set_life(State::Opening, fins | FIN_OF[side as usize]);
+                }
+            }
+            (State::Opening, Side::Reply, false) => {
+                if mine.confirm(other, segment) {
+                    self.finish(State::Established, fins, side, flags.fin());
+                    return Some(Outcome::Answered);
+                }
+            }
+            // The client may have forgotten the connection: the answer will tell.
+            (_, Side::Original, true) if flags.opens() => {
+                reopenings.keep(hash, &Syn::read(segment, options));
+            }
+            (_, _, true) => {}
+            (State::Established | State::Closing | State::Closed, _, false) => {
+                if mine.accept(segment) {
+                    // What the client acknowledges it has got.
+                    let fins = match side {
+                        Side::Original => fins & !HALF_OPEN,
+                        Side::Reply => fins,
                     };
-                    self.set_life(state, fins);
+                    if flags.fin() {
+                        self.finish(state, fins, side, true);
+                    } else if fins != life & !STATE {
+                        self.set_life(state, fins);
+                    }
                 }
             }
         }
         None
+    }
+
+    // A SYN of the upstream that acknowledges something.
+    fn answer(
+        &self,
+        segment: &Segment,
+        options: &[u8],
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
+        let [client, server] = &self.halves;
+        let (client_side, server_side) = (&client.progress, &server.progress);
+        let life = server.life.load(Relaxed);
+        let (state, mut fins) = (State::from_number(life & STATE), life & !STATE);
+        let syn = client_side.syn().filter(|_| state == State::Opening);
+        if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
+            let anew = reopenings.take(hash, segment)?;
+            match syn {
+                // It may be answered yet.
+                Some(syn) => reopenings.keep(hash, &syn),
+                None if server_side.repeats(client_side, segment) => return None,
+                None => {}
+            }
+            client_side.begin_anew(&anew.up_to(segment));
+            fins &= DIRECT;
+        }
+        server_side.answer(client_side, segment, options);
+        self.finish(State::Established, fins | HALF_OPEN, Side::Reply, false);
+        Some(Outcome::Answered)
+    }
+
+    // A RST, which may be forged.
+    fn reset(
+        &self,
+        side: Side,
+        segment: &Segment,
+        reopenings: &Reopenings,
+        hash: u32,
+    ) -> Option<Outcome> {
+        let mine = &self.half(side).progress;
+        let other = &self.half(side.other()).progress;
+        let life = self.half(side).life.load(Relaxed);
+        let (state, fins) = (State::from_number(life & STATE), life & !STATE);
+        let mut refuses = (state, side) == (State::Opening, Side::Reply);
+        let mut real = match (state, side) {
+            (State::Opening, Side::Original) => mine.takes_back(segment),
+            (State::Opening, Side::Reply) => mine.refuses(other, segment),
+            (State::Closed, _) => false,
+            _ => mine.resets(other, segment),
+        };
+        // Or what is refused is another SYN than that of which the flow knows.
+        if !real && side == Side::Reply && reopenings.take(hash, segment).is_some() {
+            if let (State::Opening, Some(syn)) = (state, other.syn()) {
+                reopenings.keep(hash, &syn);
+            }
+            (refuses, real) = (true, true);
+        }
+        if real {
+            self.set_life(State::Closed, fins);
+        }
+        (real && refuses).then_some(Outcome::Refused)
+    }
+
+    // In `state`, or after it: with `fins`, and one of `side` if it `closes`.
+    fn finish(&self, state: State, fins: u8, side: Side, closes: bool) {
+        let fins = fins | if closes { FIN_OF[side as usize] } else { 0 };
+        let state = match fins & FINS {
+            _ if state == State::Closed => State::Closed,
+            0 => state,
+            FINS => State::Closed,
+            _ => State::Closing,
+        };
+        self.set_life(state, fins);
     }
 
     // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out
@@ -360,6 +463,12 @@ impl<R> Flow<R> {
     /// Where the flow is in its life.
     pub fn state(&self) -> State {
         State::from_number(self.half(Side::Original).life.load(Relaxed) & STATE)
+    }
+
+    // Whether a client that never says so was told that its connection of TCP is accepted: maybe it
+    // does not exist.
+    fn is_half_open(&self) -> bool {
+        self.half(Side::Original).life.load(Relaxed) & HALF_OPEN != 0
     }
 
     /// Whether nobody has answered, and no packet but one has passed.
@@ -398,6 +507,7 @@ impl<R> Flow<R> {
             (Protocol::Udp, _) if original.goes_to_well_known_port() => short,
             (Protocol::Udp, _) => transient,
             (Protocol::Tcp, State::Opening) => opening,
+            (Protocol::Tcp, State::Established) if self.is_half_open() => opening,
             (Protocol::Tcp, State::Established) => established,
             (Protocol::Tcp, State::Closing) => closing,
             (Protocol::Tcp, State::Closed) => closed,
@@ -416,6 +526,7 @@ impl<R> Flow<R> {
             (_, State::Closed) => 4,
             (_, State::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
             (_, State::Opening) => 2,
+            (Protocol::Tcp, _) if self.is_half_open() => 2,
             (Protocol::Udp, _) if !self.is_assured(hz) => 1,
             _ => return None,
         };

@@ -32,6 +32,7 @@ pub mod order;
 pub mod packet;
 #[path = "../sys/recent.rs"]
 pub mod recent;
+pub mod reopenings;
 pub mod rules;
 #[path = "../sys/stack.rs"]
 pub mod stack;

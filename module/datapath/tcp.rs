@@ -127,96 +127,273 @@ const fn pack(high: u32, low: u32) -> u64 {
     (high as u64) << 32 | low as u64
 }
 
+/// What a SYN tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// The number after the SYN itself, without data: the least that acknowledges it.
+    pub first: u32,
+    /// How many bytes of data it has (TCP Fast Open, RFC 7413).
+    pub data: u32,
+    /// Of its window scale option.
+    pub shift: u8,
+}
+
+impl Syn {
+    /// From a segment with SYN, and its TCP options.
+    pub fn read(segment: &Segment, options: &[u8]) -> Self {
+        let first = segment.start().wrapping_add(1);
+        // A header that says it is longer than the packet leaves no data, and not four gigabytes.
+        let data = segment.end().wrapping_sub(first);
+        Self {
+            first,
+            data: if data > u32::from(u16::MAX) { 0 } else { data },
+            shift: window_shift(options),
+        }
+    }
+
+    /// Whether `number` is after the SYN, and not after its data: with that it can be acknowledged
+    /// (RFC 9293, section 3.10.7.3), as a server does that takes all of the data, or none.
+    pub const fn has(&self, number: u32) -> bool {
+        number.wrapping_sub(self.first) <= self.data
+    }
+
+    /// Whether `segment` acknowledges it.
+    pub const fn is_acked_by(&self, segment: &Segment) -> bool {
+        segment.flags.ack() && self.has(segment.ack())
+    }
+
+    /// The same, of which just what `segment` acknowledges is known to have arrived.
+    #[must_use]
+    pub const fn up_to(&self, segment: &Segment) -> Self {
+        Self {
+            first: segment.ack(),
+            data: 0,
+            shift: self.shift,
+        }
+    }
+
+    const fn end(&self) -> u32 {
+        self.first.wrapping_add(self.data)
+    }
+
+    const fn window_mask(&self) -> u32 {
+        !(WINDOW << self.shift).wrapping_sub(1)
+    }
+}
+
 /// How far one side of a connection has come, as its own segments tell.
 ///
-/// Only that side's segments write it. Of two of them that are handled at the same moment one may
-/// be overlooked; the next makes up for it.
+/// Only that side's segments write it, but for the answer to its SYN. Of two of them that are handled at the same
+/// moment one may be overlooked; the next makes up for it.
 #[derive(Debug, Default)]
 pub struct Progress {
-    // After the last byte sent, and below it the last acknowledgement sent.
-    seen: AtomicU64,
-    // The bits that are above all numbers by which a segment may be ahead of the last; twice.
-    above: AtomicU64,
+    // `next_seq`, the number after the last byte sent, and below it `acked`, the last acknowledgement
+    // sent. Before its SYN is answered a side has acknowledged nothing that counts: `acked` is then
+    // `first` of that SYN.
+    numbers: AtomicU64,
+    // The bits that are above all numbers by which a segment may be ahead of the last; zero before
+    // the side's SYN. Once more above, when that is acknowledged.
+    window_mask: AtomicU64,
 }
 
 impl Progress {
-    fn end(&self) -> u32 {
-        (self.seen.load(Relaxed) >> 32) as u32
+    fn next_seq(&self) -> u32 {
+        (self.numbers.load(Relaxed) >> 32) as u32
     }
 
-    fn ack(&self) -> u32 {
-        self.seen.load(Relaxed) as u32
+    fn acked(&self) -> u32 {
+        self.numbers.load(Relaxed) as u32
     }
 
-    fn set_ack(&self, ack: u32) {
-        self.seen.store(pack(self.end(), ack), Relaxed);
+    fn set_acked(&self, acked: u32) {
+        self.numbers.store(pack(self.next_seq(), acked), Relaxed);
     }
 
-    fn reach(&self) -> u32 {
-        !(self.above.load(Relaxed) as u32)
+    // The largest step.
+    fn window(&self) -> u32 {
+        !(self.window_mask.load(Relaxed) as u32)
     }
 
-    /// Begins with a side's SYN, of which `options` are the TCP options.
-    pub fn begin(&self, segment: &Segment, options: &[u8]) {
-        self.seen.store(pack(segment.end(), segment.ack()), Relaxed);
-        let above = !(WINDOW << window_shift(options)).wrapping_sub(1);
-        self.above.store(pack(above, above), Relaxed);
+    /// The side's SYN, if there was one and it is not answered yet.
+    pub fn syn(&self) -> Option<Syn> {
+        let (mask, first) = (self.window_mask.load(Relaxed) as u32, self.acked());
+        (mask != 0).then(|| Syn {
+            first,
+            data: self.next_seq().wrapping_sub(first),
+            shift: mask
+                .trailing_zeros()
+                .saturating_sub(WINDOW.trailing_zeros()) as u8,
+        })
+    }
+
+    /// Begins with a side's SYN, or the same once more. False if that side has sent another one
+    /// before: the answer will tell which of them counts.
+    #[must_use]
+    pub fn begin(&self, syn: &Syn) -> bool {
+        let mut syn = *syn;
+        if let Some(before) = self.syn() {
+            if before.first != syn.first {
+                return false;
+            }
+            // The data need not be repeated, and may be answered all the same.
+            syn.data = syn.data.max(before.data);
+            syn.shift = syn.shift.max(before.shift);
+        }
+        let acked = self.window_mask.load(Relaxed) & u64::from(u32::MAX) << 32;
+        self.numbers.store(pack(syn.end(), syn.first), Relaxed);
+        self.window_mask
+            .store(acked | u64::from(syn.window_mask()), Relaxed);
+        true
+    }
+
+    /// Begins with a side's SYN, whatever there was before.
+    pub fn begin_anew(&self, syn: &Syn) {
+        self.numbers.store(pack(syn.end(), syn.first), Relaxed);
+        self.window_mask.store(syn.window_mask().into(), Relaxed);
     }
 
     /// Begins with the SYN in answer to the `other` side's: from here on that acknowledges what
     /// this one sends, and a scale that was agreed on counts for both.
     pub fn answer(&self, other: &Self, segment: &Segment, options: &[u8]) {
-        self.begin(segment, options);
-        other.set_ack(segment.end());
-        let above = self.above.load(Relaxed) & other.above.load(Relaxed);
-        self.above.store(above, Relaxed);
-        other.above.store(above, Relaxed);
+        self.begin_anew(&Syn::read(segment, options));
+        self.agree(other, segment.end(), segment.ack());
+    }
+
+    /// Both sides have sent their SYN at once (RFC 9293, section 3.5, figure 7), and this segment
+    /// acknowledges the `other` side's without one. False if it is no such segment.
+    #[must_use]
+    pub fn confirm(&self, other: &Self, segment: &Segment) -> bool {
+        let confirms =
+            self.syn().is_some() && other.syn().is_some_and(|syn| syn.is_acked_by(segment));
+        if confirms {
+            self.agree(other, segment.start(), segment.ack());
+            self.numbers
+                .store(pack(segment.end(), segment.ack()), Relaxed);
+        }
+        confirms
+    }
+
+    // Both have a SYN, and the other's is answered by one after which comes `next_seq`.
+    fn agree(&self, other: &Self, next_seq: u32, acked: u32) {
+        // The larger window.
+        let mask = (self.window_mask.load(Relaxed) & other.window_mask.load(Relaxed)) as u32;
+        self.numbers.store(pack(next_seq, acked), Relaxed);
+        other.set_acked(next_seq);
+        self.window_mask.store(pack(mask, mask), Relaxed);
+        other.window_mask.store(pack(mask, mask), Relaxed);
+    }
+
+    /// The other side has acknowledged this one's SYN, while its own is not answered.
+    pub fn set_syn_acked(&self) {
+        let mask = self.window_mask.load(Relaxed) as u32;
+        self.window_mask.store(pack(mask, mask), Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_syn_acked(&self) -> bool {
+        self.window_mask.load(Relaxed) >> 32 != 0
+    }
+
+    /// Takes note of a FIN that a side sends before its SYN is answered, having acknowledged that of the
+    /// `other` side. False if the numbers are not those.
+    #[must_use]
+    pub fn finish_early(&self, other: &Self, segment: &Segment) -> bool {
+        let closes = other.is_syn_acked()
+            && segment.start() == self.next_seq()
+            && segment.ack() == other.next_seq();
+        if closes {
+            self.numbers
+                .store(pack(segment.end(), self.acked()), Relaxed);
+        }
+        closes
     }
 
     /// Takes note of a segment without SYN and FIN, if its numbers are a step from those before
     /// that its sender could have made. If not, or where acknowledgements wrap, that is for
-    /// [`Self::takes`] to say.
+    /// [`Self::accept`] to say.
+    ///
+    /// Both differences are one subtraction. With a window of 65,536, `window_mask` is `0xffff_0000` twice. Let
+    /// `next_seq` be `0x1000` and `acked` `0x500`; a segment of `0x20` bytes from `0x1000` on, which acknowledges `0x510`,
+    /// has `0x1020_0000_0510` (in short: 32 bits each):
+    ///
+    /// ```text
+    ///            next_seq  acked
+    /// segment    00001020  00000510
+    /// before     00001000  00000500
+    /// ahead      00000020  00000010   no bit of the mask: accepted
+    ///
+    /// segment    00001020  000004ff   acknowledges less than before
+    /// ahead      0000001f  ffffffff   the lower half is refused; it has borrowed from the upper one
+    ///
+    /// segment    00000fff  00000510   sent again
+    /// ahead      ffffffff  00000010   the upper half is refused
+    ///
+    /// segment    00001020  00000003   `acked` was fffffff0, and has wrapped
+    /// ahead      0000001f  00000013   accepted: the borrow makes the upper half one less than it is. So a
+    ///                                 step of 65,536 is let by; and one of 0 is ffffffff, and is refused
+    /// ```
     #[inline(always)]
     #[must_use]
-    pub fn note(&self, segment: &Segment) -> bool {
+    pub fn accept_in_order(&self, segment: &Segment) -> bool {
         let now = segment
             .numbers
             .wrapping_add(u64::from(segment.payload) << 32);
-        // Both differences in one: the lower borrows from the upper one if it is negative, and then
-        // is refused, or if the acknowledgement has wrapped.
-        let ahead = now.wrapping_sub(self.seen.load(Relaxed));
-        if ahead & self.above.load(Relaxed) != 0 {
+        let ahead = now.wrapping_sub(self.numbers.load(Relaxed));
+        if ahead & self.window_mask.load(Relaxed) != 0 {
             return false;
         }
-        self.seen.store(now, Relaxed);
+        self.numbers.store(now, Relaxed);
         true
     }
 
-    /// As `note`, for any segment without SYN; whether the step was possible. A repeated segment
-    /// is.
-    pub fn takes(&self, segment: &Segment) -> bool {
-        let (end, ack, reach) = (self.end(), self.ack(), self.reach());
-        let within = |ahead: u32| ahead <= reach;
-        let (segment_end, segment_ack) = (segment.end(), segment.ack());
-        if !within(segment_ack.wrapping_sub(ack)) && !within(ack.wrapping_sub(segment_ack)) {
+    /// As `accept_in_order`, for any segment without SYN; whether the step was possible. A repeated
+    /// segment is, and may acknowledge more than it did.
+    pub fn accept(&self, segment: &Segment) -> bool {
+        let window = self.window();
+        let within = |ahead: u32| ahead <= window;
+        // The later one of two, if they are near.
+        let later = |before: u32, now: u32| {
+            if within(now.wrapping_sub(before)) {
+                Some(now)
+            } else {
+                within(before.wrapping_sub(now)).then_some(before)
+            }
+        };
+        let next_seq = later(self.next_seq(), segment.end());
+        let acked = later(self.acked(), segment.ack());
+        let (Some(next_seq), Some(acked)) = (next_seq, acked) else {
             return false;
-        }
-        let newer = within(segment_end.wrapping_sub(end));
-        if newer && within(segment_ack.wrapping_sub(ack)) {
-            self.seen.store(pack(segment_end, segment_ack), Relaxed);
-        }
-        newer || within(end.wrapping_sub(segment_end))
+        };
+        self.numbers.store(pack(next_seq, acked), Relaxed);
+        true
+    }
+
+    /// Whether a SYN of this side in answer to the `other` side's could be that with which the
+    /// connection began, once more.
+    pub fn repeats(&self, other: &Self, segment: &Segment) -> bool {
+        // Before there was an answer it repeats none.
+        other.is_syn_acked()
+            && self.next_seq().wrapping_sub(segment.end()) <= self.window()
+            && other.next_seq().wrapping_sub(segment.ack()) <= other.window()
     }
 
     /// Whether a RST that comes from this side could be real: it starts where its receiver, the
     /// `other` side, expects it, or after the last byte that was sent.
     pub fn resets(&self, other: &Self, segment: &Segment) -> bool {
-        segment.start() == other.ack() || segment.start() == self.end()
+        segment.start() == other.acked() || segment.start() == self.next_seq()
     }
 
-    /// Whether a RST in answer to a SYN is right: it acknowledges just that (RFC 9293, 3.10.7.3).
-    pub fn refuses(other: &Self, segment: &Segment) -> bool {
-        segment.flags.ack() && segment.ack() == other.end()
+    /// As `resets`, from the side that has sent its SYN first, before an answer: nothing is known of
+    /// what the other one expects.
+    pub fn takes_back(&self, segment: &Segment) -> bool {
+        self.syn().is_some_and(|syn| syn.has(segment.start()))
+    }
+
+    /// As `resets`, from the side that is to answer: either the RST acknowledges the SYN (RFC 9293, section 3.10.7.3),
+    /// or this side has sent a SYN as well, which the other one has acknowledged.
+    pub fn refuses(&self, other: &Self, segment: &Segment) -> bool {
+        other.syn().is_some_and(|syn| syn.is_acked_by(segment))
+            || self.is_syn_acked() && segment.start() == self.next_seq()
     }
 }
 
@@ -239,8 +416,9 @@ mod tests {
     // A side that expects its peer's first byte to have this number.
     fn begun(start: u32, ack: u32) -> Progress {
         let progress = Progress::default();
-        progress.begin(&segment(2, start, 0, 0), &[1, 3, 3, 7]);
-        progress.set_ack(ack);
+        progress.begin_anew(&Syn::read(&segment(2, start, 0, 0), &[1, 3, 3, 7]));
+        progress.set_syn_acked();
+        progress.set_acked(ack);
         progress
     }
 
@@ -312,14 +490,14 @@ mod tests {
             for (length, acknowledged) in steps {
                 ack = ack.wrapping_add(acknowledged);
                 let sent = segment(ACK, at, length, ack);
-                prop_assert!(sender.note(&sent) || sender.takes(&sent));
+                prop_assert!(sender.accept_in_order(&sent) || sender.accept(&sent));
                 at = at.wrapping_add(length);
-                receiver.set_ack(at);
-                prop_assert_eq!((sender.end(), sender.ack()), (at, ack));
+                receiver.set_acked(at);
+                prop_assert_eq!((sender.next_seq(), sender.acked()), (at, ack));
                 prop_assert!(sender.resets(&receiver, &segment(4, at, 0, 0)));
-                prop_assert!(sender.takes(&segment(17, at, 0, ack)));
+                prop_assert!(sender.accept(&segment(17, at, 0, ack)));
                 // The FIN was only tried: take it back.
-                sender.seen.store(pack(at, ack), Relaxed);
+                sender.numbers.store(pack(at, ack), Relaxed);
             }
         }
 
@@ -328,24 +506,76 @@ mod tests {
         fn ignores_a_blind_sender(start: u32, guesses in prop::collection::vec(any::<[u32; 2]>(), 1..50)) {
             let (sender, receiver) = (begun(start, 500), begun(7, 500));
             let at = start.wrapping_add(1);
-            receiver.set_ack(at);
-            let reach = sender.reach();
+            receiver.set_acked(at);
+            let window = sender.window();
             for [guess, ack] in guesses {
-                prop_assume!(guess != at && guess.wrapping_sub(at) > reach);
-                prop_assume!(at.wrapping_sub(guess) > reach);
-                prop_assert!(!sender.note(&segment(ACK, guess, 100, ack)));
-                prop_assert!(!sender.takes(&segment(17, guess, 0, ack)));
+                prop_assume!(guess != at && guess.wrapping_sub(at) > window);
+                prop_assume!(at.wrapping_sub(guess) > window);
+                prop_assert!(!sender.accept_in_order(&segment(ACK, guess, 100, ack)));
+                prop_assert!(!sender.accept(&segment(17, guess, 0, ack)));
                 prop_assert!(!sender.resets(&receiver, &segment(4, guess, 0, 0)));
-                prop_assert_eq!(sender.end(), at);
+                prop_assert_eq!(sender.next_seq(), at);
             }
         }
     }
 
     #[test]
-    fn a_reset_refuses_a_syn_only_with_its_number() {
-        let client = begun(99, 500);
-        assert!(Progress::refuses(&client, &segment(20, 0, 0, 100)));
-        assert!(!Progress::refuses(&client, &segment(20, 0, 0, 101)));
-        assert!(!Progress::refuses(&client, &segment(4, 0, 0, 100)));
+    fn a_syn_is_acknowledged_up_to_its_data() {
+        let syn = Syn::read(&segment(2, u32::MAX - 1, 3, 0), &[3, 3, 200]);
+        let read = Syn {
+            first: u32::MAX,
+            data: 3,
+            shift: MAX_SHIFT,
+        };
+        assert_eq!(syn, read);
+        for (ack, right) in [
+            (u32::MAX - 1, false),
+            (u32::MAX, true),
+            (2, true),
+            (3, false),
+        ] {
+            assert_eq!(syn.is_acked_by(&segment(20, 0, 0, ack)), right, "{ack}");
+            assert!(!syn.is_acked_by(&segment(4, 0, 0, ack)));
+        }
+    }
+
+    #[test]
+    fn a_syn_is_kept_until_it_is_answered() {
+        let progress = Progress::default();
+        assert_eq!(progress.syn(), None);
+        for shift in 0..=MAX_SHIFT {
+            let (first, data) = (u32::MAX - 3, u32::from(shift) * 100);
+            let syn = Syn { first, data, shift };
+            assert!(progress.begin(&syn));
+            assert_eq!(progress.syn(), Some(syn));
+        }
+        let kept = progress.syn();
+        let (first, data, shift) = (u32::MAX - 3, 0, 0);
+        assert!(progress.begin(&Syn { first, data, shift }));
+        assert!(!progress.begin(&Syn {
+            first: 5,
+            data,
+            shift
+        }));
+        assert_eq!(progress.syn(), kept);
+    }
+
+    // The examples of `accept_in_order`.
+    #[test]
+    fn both_differences_are_one() {
+        let accepts = |acked, start, length, ack| {
+            let progress = begun(0, acked);
+            let mask = !(WINDOW - 1);
+            progress.window_mask.store(pack(mask, mask), Relaxed);
+            progress.numbers.store(pack(0x1000, acked), Relaxed);
+            progress.accept_in_order(&segment(ACK, start, length, ack))
+        };
+        assert!(accepts(0x500, 0x1000, 0x20, 0x510));
+        assert!(!accepts(0x500, 0x1000, 0x20, 0x4ff));
+        assert!(!accepts(0x500, 0xff0, 0xf, 0x510));
+        assert!(accepts(0xffff_fff0, 0x1000, 0x20, 3));
+        assert!(accepts(0xffff_fff0, 0x1000, WINDOW, 3));
+        assert!(!accepts(0xffff_fff0, 0x1000, 0, 3));
+        assert!(!accepts(0x500, 0x1000, WINDOW, 0x510));
     }
 }

@@ -145,7 +145,9 @@ impl<A: Batched> Slow<'_, A> {
         }
         let transport = packet.skb.linear().get(self.headers.transport..);
         let options = tcp::options(transport.unwrap_or_default());
-        if let Some(outcome) = flow.advance_tcp(side, segment, options) {
+        let hash = A::flows(self.instance).hash(flow.key(Side::Original as usize)) as u32;
+        let reopenings = &self.instance.reopenings;
+        if let Some(outcome) = flow.advance_tcp(side, segment, options, reopenings, hash) {
             self.instance.report(self.guard, flow, outcome);
         }
         Next::Pass

@@ -15,6 +15,7 @@ use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
+use crate::datapath::reopenings::Reopenings;
 use crate::datapath::tuple::{Ports, Tuple, V4, V6};
 use crate::datapath::upstream::{Outcome, Report};
 use crate::flows::{Entry, Flows, Memory, Stored};
@@ -105,6 +106,8 @@ pub(crate) struct Instance {
     pub(crate) latency: [Histogram; LATENCY_HOOKS.len()],
     /// Packets that wait for each other.
     pub(crate) batches: Batches,
+    /// SYNs that may begin known connections anew.
+    pub(crate) reopenings: KBox<Reopenings>,
     // What is counted instead while `perf_enable_percpu` is off.
     shared: SharedCounters<COUNTERS>,
     /// How often the tables of flows were locked.
@@ -125,6 +128,7 @@ impl Instance {
             filter: Filter::new(zeroed::boxed()?),
             rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
             batches: Batches::new()?,
+            reopenings: zeroed::boxed()?,
             latency: [
                 Histogram::new()?,
                 Histogram::new()?,

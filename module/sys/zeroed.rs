@@ -6,6 +6,8 @@ use core::sync::atomic::AtomicU64;
 
 use kernel::prelude::*;
 
+use crate::datapath::reopenings::Reopenings;
+
 /// A type of which all bytes zero is a value.
 ///
 /// # Safety
@@ -15,6 +17,9 @@ pub(crate) unsafe trait Zeroed {}
 
 // SAFETY: zero is a value of a word.
 unsafe impl<const N: usize> Zeroed for [AtomicU64; N] {}
+
+// SAFETY: it is such an array (`repr(transparent)`), of which zeros are the empty one.
+unsafe impl Zeroed for Reopenings {}
 
 /// All bytes zero, on the heap.
 pub(crate) fn boxed<T: Zeroed>() -> Result<KBox<T>> {

@@ -52,6 +52,8 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
+const HASH: u32 = 0x1234_5678;
+
 struct Peer {
     at: u32,
     seen: u32,
@@ -60,6 +62,7 @@ struct Peer {
 // Two ends that speak correct TCP through a flow.
 struct Talk {
     flow: Flow<()>,
+    reopenings: Reopenings,
     peers: [Peer; 2],
     // The last that was told.
     outcome: Cell<Option<Outcome>>,
@@ -70,6 +73,7 @@ impl Talk {
         let peer = |at| Peer { at, seen: 0 };
         Self {
             flow: flow(Protocol::Tcp),
+            reopenings: Reopenings::new(),
             // Over the wrap.
             peers: [peer(u32::MAX - 5), peer(1 << 31)],
             outcome: Cell::new(None),
@@ -98,7 +102,9 @@ impl Talk {
         header[13] = flags;
         let segment = Segment::read(&header, length + 20);
         if !self.flow.is_plain(side, Some(&segment)) {
-            let outcome = self.flow.advance_tcp(side, &segment, &[]);
+            let outcome = self
+                .flow
+                .advance_tcp(side, &segment, &[], &self.reopenings, HASH);
             self.outcome.set(outcome.or(self.outcome.get()));
         }
         self.flow.state()
@@ -203,6 +209,279 @@ fn nobody_who_guesses_closes_or_opens() {
     let waiting = Talk::new();
     assert_eq!(waiting.inject(Reply, ACK, 5, 0, 5), State::Opening);
     assert_eq!(waiting.inject(Reply, SYN | ACK, 5, 0, 5), State::Opening);
+}
+
+// Fast Open: the SYN has data, of which the server takes all or nothing (RFC 7413, section 4.2).
+#[test]
+fn an_answer_may_leave_the_data_of_a_syn() {
+    for taken in [0, 1, 999, 1000] {
+        let mut talk = Talk::new();
+        let first = talk.peers[0].at.wrapping_add(1);
+        talk.send(Original, SYN, 1000);
+        talk.peers[1].seen = first.wrapping_add(taken);
+        assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+        assert_eq!(talk.outcome.get(), Some(Outcome::Answered), "{taken}");
+        // The client sends again what was not taken.
+        let (at, seen) = (talk.peers[1].seen, talk.peers[0].seen);
+        talk.inject(Original, ACK, at, 1000 - taken, seen);
+        talk.peers[1].seen = talk.peers[0].at;
+        assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closing);
+        assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+    }
+}
+
+#[test]
+fn a_refusal_may_leave_the_data_of_a_syn() {
+    for (taken, state) in [
+        (-1, State::Opening),
+        (0, State::Closed),
+        (1000, State::Closed),
+        (1001, State::Opening),
+    ] {
+        let mut talk = Talk::new();
+        let first = talk.peers[0].at.wrapping_add(1);
+        talk.send(Original, SYN, 1000);
+        let ack = first.wrapping_add_signed(taken);
+        assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), state, "{taken}");
+    }
+}
+
+// Linux does not repeat the data of a SYN with it.
+#[test]
+fn a_repeated_syn_takes_no_data_back() {
+    let mut talk = Talk::new();
+    let at = talk.peers[0].at;
+    talk.send(Original, SYN, 1000);
+    talk.inject(Original, SYN, at, 0, 0);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+}
+
+#[test]
+fn nobody_who_guesses_takes_a_syn_back() {
+    let mut talk = Talk::new();
+    talk.send(Original, SYN, 0);
+    let at = talk.peers[0].at;
+    // What the reply side has sent last is not known yet: zero is a guess like others.
+    for seq in [0, 1, at.wrapping_sub(1), at.wrapping_add(1)] {
+        assert_eq!(talk.inject(Original, RST, seq, 0, 0), State::Opening);
+    }
+    // Another SYN in the client's name does not hide the first.
+    talk.inject(Original, SYN, 77, 0, 0);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+}
+
+// The client gave its first attempt up without a word, and uses the port again.
+#[test]
+fn a_second_attempt_is_answered_or_refused() {
+    for (flags, state) in [(SYN | ACK, State::Established), (RST | ACK, State::Closed)] {
+        let mut talk = Talk::new();
+        talk.send(Original, SYN, 0);
+        talk.peers[0].at = 1 << 20;
+        talk.send(Original, SYN, 0);
+        assert_eq!(talk.send(Reply, flags, 0), state);
+        assert!(talk.outcome.get().is_some());
+    }
+}
+
+impl Talk {
+    // Both ends forget the connection, and the client opens another one from the same port.
+    fn forget(&mut self) {
+        for peer in &mut self.peers {
+            peer.at = peer.at.wrapping_add(1 << 29);
+        }
+        self.outcome.set(None);
+    }
+}
+
+#[test]
+fn both_ends_can_use_a_tuple_anew() {
+    for last in [RST, FIN | ACK] {
+        for before in [State::Established, State::Closing] {
+            for data in [0, 700] {
+                let mut talk = Talk::open();
+                talk.send(Original, ACK, 100);
+                if before == State::Closing {
+                    talk.send(Reply, FIN | ACK, 0);
+                }
+                talk.forget();
+                let first = talk.peers[0].at.wrapping_add(1);
+                assert_eq!(talk.send(Original, SYN, data), before);
+                talk.peers[1].seen = first;
+                assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+                assert_eq!(talk.outcome.get(), Some(Outcome::Answered));
+                talk.peers[0].at = first;
+                assert_eq!(talk.send(Original, ACK, 1000), State::Established);
+                talk.send(Reply, ACK, 50_000);
+                if last == RST {
+                    assert_eq!(talk.send(Reply, RST, 0), State::Closed);
+                } else {
+                    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closing);
+                    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tuple_used_anew_can_be_refused() {
+    let mut talk = Talk::open();
+    talk.forget();
+    talk.send(Original, SYN, 0);
+    let ack = talk.peers[1].seen;
+    assert_eq!(
+        talk.inject(Reply, RST | ACK, 0, 0, ack.wrapping_add(1)),
+        State::Established
+    );
+    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
+    assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
+}
+
+// RFC 5961, section 4: a SYN in a living connection is answered by an acknowledgement; one who sent
+// the SYN does not know of that connection, and resets it with the very number.
+#[test]
+fn a_client_that_forgot_resets_by_the_challenge() {
+    let mut talk = Talk::open();
+    talk.send(Original, ACK, 100);
+    talk.send(Reply, ACK, 100);
+    let (at, seen) = (talk.peers[1].at, talk.peers[1].seen);
+    talk.forget();
+    talk.inject(Original, SYN, talk.peers[0].at, 0, 0);
+    assert_eq!(talk.inject(Reply, ACK, at, 0, seen), State::Established);
+    assert_eq!(talk.inject(Original, RST, seen, 0, 0), State::Closed);
+}
+
+#[test]
+fn a_forged_syn_changes_nothing() {
+    let mut talk = Talk::open();
+    for seq in [5, 1 << 30, talk.peers[0].at] {
+        talk.inject(Original, SYN, seq, 2, 0);
+        // As one who only sees his own side would have it answered.
+        for ack in [0, seq, seq.wrapping_add(4)] {
+            talk.inject(Reply, SYN | ACK, 9, 0, ack);
+            talk.inject(Reply, RST | ACK, 9, 0, ack);
+        }
+        assert_eq!(talk.flow.state(), State::Established);
+    }
+    talk.send(Original, ACK, 1000);
+    talk.send(Reply, ACK, 1000);
+    talk.send(Original, FIN | ACK, 0);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+}
+
+// What the network delivers twice and late is no new connection.
+#[test]
+fn a_late_handshake_starts_nothing_anew() {
+    let mut talk = Talk::new();
+    let [client, server] = [talk.peers[0].at, talk.peers[1].at];
+    talk.send(Original, SYN, 0);
+    talk.send(Reply, SYN | ACK, 0);
+    talk.send(Original, ACK, 3000);
+    talk.send(Reply, FIN | ACK, 3000);
+    talk.inject(Original, SYN, client, 0, 0);
+    let ack = client.wrapping_add(1);
+    assert_eq!(
+        talk.inject(Reply, SYN | ACK, server, 0, ack),
+        State::Closing
+    );
+    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
+    assert_eq!(talk.inject(Reply, SYN | ACK, server, 0, ack), State::Closed);
+}
+
+// RFC 9293, section 3.5, figure 8: the server answers an old SYN first.
+#[test]
+fn an_old_syn_is_reset_and_the_new_one_answered() {
+    for old_first in [true, false] {
+        let talk = Talk::new();
+        let (new, old) = (talk.peers[0].at, talk.peers[0].at.wrapping_sub(1 << 28));
+        for seq in if old_first { [old, new] } else { [new, old] } {
+            assert_eq!(talk.inject(Original, SYN, seq, 0, 0), State::Opening);
+        }
+        let ack = old.wrapping_add(1);
+        talk.inject(Reply, SYN | ACK, 1000, 0, ack);
+        assert_eq!(talk.inject(Original, RST, ack, 0, 0), State::Closed);
+        let ack = new.wrapping_add(1);
+        let state = talk.inject(Reply, SYN | ACK, 1 << 30, 0, ack);
+        assert_eq!(state, State::Established, "{old_first}");
+    }
+}
+
+// RFC 9293, section 3.5, figure 7.
+#[test]
+fn both_can_open_at_once() {
+    let [client, server] = [1000, 2000];
+    let begin = || {
+        let talk = Talk::new();
+        assert_eq!(talk.inject(Original, SYN, client, 0, 0), State::Opening);
+        assert_eq!(talk.inject(Reply, SYN, server, 0, 0), State::Opening);
+        let ack = server + 1;
+        let state = talk.inject(Original, SYN | ACK, client, 0, ack);
+        assert_eq!(state, State::Opening);
+        talk
+    };
+    // The SYN of the answer, the acknowledgement of the other one's, data or the end.
+    for (flags, length, state) in [
+        (SYN | ACK, 0, State::Established),
+        (ACK, 0, State::Established),
+        (ACK, 500, State::Established),
+        (FIN | ACK, 0, State::Closing),
+    ] {
+        let talk = begin();
+        let at = server + u32::from(flags & SYN == 0);
+        // Not one who guesses.
+        assert_eq!(talk.inject(Reply, flags, at, length, 77), State::Opening);
+        assert_eq!(talk.inject(Reply, flags, at, length, client + 1), state);
+        assert_eq!(talk.outcome.get(), Some(Outcome::Answered));
+        let at = server + 1 + length;
+        talk.inject(Original, ACK, client + 1, 60_000, at);
+        let ack = client + 60_001;
+        talk.inject(Reply, FIN | ACK, at, 0, ack);
+        let state = talk.inject(Original, FIN | ACK, ack, 0, at + 1);
+        assert_eq!(state, State::Closed);
+    }
+    // One gives up.
+    let talk = begin();
+    assert_eq!(talk.inject(Reply, RST, server, 0, 0), State::Opening);
+    assert_eq!(talk.inject(Reply, RST, server + 1, 0, 0), State::Closed);
+    assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
+    let talk = begin();
+    assert_eq!(talk.inject(Original, RST, client + 1, 0, 0), State::Closed);
+    assert_eq!(talk.outcome.get(), None);
+    // One closes before it is answered.
+    let talk = begin();
+    let closes = || talk.inject(Original, FIN | ACK, client + 1, 0, server + 1);
+    assert_eq!(closes(), State::Opening);
+    assert_eq!(closes(), State::Opening);
+    let state = talk.inject(Reply, SYN | ACK, server, 0, client + 1);
+    assert_eq!(state, State::Closing);
+    let state = talk.inject(Reply, FIN | ACK, server + 1, 0, client + 2);
+    assert_eq!(state, State::Closed);
+}
+
+// A SYN in the server's name makes the client answer; as long as it has not, nothing is known.
+#[test]
+fn a_forged_syn_of_the_server_opens_and_resets_nothing() {
+    let mut talk = Talk::new();
+    talk.send(Original, SYN, 0);
+    talk.inject(Reply, SYN, u32::MAX, 0, 0);
+    assert_eq!(talk.inject(Reply, RST, 0, 0, 0), State::Opening);
+    assert_eq!(talk.inject(Reply, ACK, 0, 0, 5), State::Opening);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+}
+
+// Of two segments under way the first is sent again, and acknowledges more than it did.
+#[test]
+fn a_repeated_segment_acknowledges_what_is_new() {
+    let mut talk = Talk::open();
+    let at = talk.peers[1].at;
+    talk.send(Reply, ACK, 1000);
+    talk.send(Reply, ACK, 1000);
+    talk.send(Original, ACK, 100);
+    let seen = talk.peers[1].seen;
+    talk.inject(Reply, ACK, at, 1000, seen);
+    // What comes after is lost, and the client with it.
+    talk.send(Original, ACK, 100);
+    assert_eq!(talk.inject(Original, RST, seen, 0, 0), State::Closed);
 }
 
 #[test]

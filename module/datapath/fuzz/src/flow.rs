@@ -6,6 +6,7 @@
 use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Flow, Owner, Side};
 use mutex_datapath::packet::TCP_HEADER;
+use mutex_datapath::reopenings::Reopenings;
 use mutex_datapath::state::State;
 use mutex_datapath::tcp::Segment;
 use mutex_datapath::tuple::{Ports, Tuple, V4};
@@ -17,6 +18,8 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+
+const HASH: u32 = 0xdead_beef;
 
 // A segment, and the shift of its window scale option.
 #[derive(Clone, Copy, Debug)]
@@ -39,14 +42,52 @@ impl Sent {
     }
 }
 
-// What a side is known to have sent: of one that has not begun it could be anything.
+// What a side is known to have sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
-    begun: bool,
+    // Its SYN, as long as the other side has not answered it.
+    syn: Option<Syn>,
+    // Who has no answer yet may have acknowledged the other's SYN.
+    is_syn_acked: bool,
     end: i64,
     ack: i64,
     // By how much a segment may be ahead.
     reach: i64,
+}
+
+// The numbers that acknowledge a SYN: after it, and after each byte of its data.
+#[derive(Clone, Copy, Debug)]
+struct Syn {
+    first: u32,
+    data: u32,
+    shift: u8,
+}
+
+impl Syn {
+    fn of(sent: &Sent) -> Self {
+        // No packet has more.
+        let data = sent.length + u32::from(sent.has(FIN));
+        Self {
+            first: sent.start.wrapping_add(1),
+            data: if data > 65_535 { 0 } else { data },
+            shift: sent.shift.unwrap_or(0).min(14),
+        }
+    }
+
+    fn has(&self, number: u32) -> bool {
+        let number = i64::from(number);
+        let first = i64::from(self.first);
+        let numbers = first..=first + i64::from(self.data);
+        numbers.contains(&number) || numbers.contains(&(number + (1 << 32)))
+    }
+
+    fn is_acked_by(&self, sent: &Sent) -> bool {
+        sent.has(ACK) && self.has(sent.ack)
+    }
+
+    fn reach(&self) -> i64 {
+        (65_536 << self.shift) - 1
+    }
 }
 
 // What a number of 32 bits stands for, near to one of those that do not wrap.
@@ -64,31 +105,39 @@ struct Model {
     state: State,
     fins: [bool; 2],
     peers: [Peer; 2],
+    // Of the original side, another than that of its peer.
+    kept: Option<Syn>,
 }
 
 impl Peer {
-    fn begin(sent: &Sent) -> Self {
+    fn begin(syn: Syn) -> Self {
         Self {
-            begun: true,
-            end: i64::from(sent.start) + sent.span(),
-            ack: i64::from(sent.ack),
-            reach: (65_536 << sent.shift.unwrap_or(0).min(14)) - 1,
+            syn: Some(syn),
+            end: i64::from(syn.first) + i64::from(syn.data),
+            reach: syn.reach(),
+            ..Self::default()
         }
     }
 
     // Whether the side could have sent it, after what it has sent or once more. What is new is
-    // noted, unless it acknowledges less than what came before. A `plain` segment whose
-    // acknowledgement wraps may be one further ahead: that saves instructions.
+    // noted. A `plain` segment whose acknowledgement wraps may be one further ahead: that saves
+    // instructions.
     fn takes(&mut self, sent: &Sent, plain: bool) -> bool {
         let (start, ack) = (near(sent.start, self.end), near(sent.ack, self.ack));
         let end = start + sent.span();
         let (ahead, acked) = (end - self.end, ack - self.ack);
-        let new = |by: i64| !self.begun || (0..=self.reach).contains(&by);
-        let possible = |by: i64| !self.begun || by.abs() <= self.reach;
-        let takes = possible(ahead) && possible(acked);
-        let further = plain && sent.ack < self.ack as u32 && ahead == self.reach + 1;
-        if (new(ahead) || further) && new(acked) {
+        let possible = |by: i64| by.abs() <= self.reach;
+        let further = plain
+            && sent.ack < self.ack as u32
+            && ahead == self.reach + 1
+            && (0..=self.reach).contains(&acked);
+        if further {
             (self.end, self.ack) = (end, ack);
+            return true;
+        }
+        let takes = possible(ahead) && possible(acked);
+        if takes {
+            (self.end, self.ack) = (self.end.max(end), self.ack.max(ack));
         }
         takes
     }
@@ -100,50 +149,178 @@ impl Model {
             state: State::Opening,
             fins: [false; 2],
             peers: [Peer::default(); 2],
+            kept: None,
         }
     }
 
     fn see(&mut self, side: Side, sent: &Sent) -> Option<Outcome> {
-        let (mine, other) = (side as usize, side.other() as usize);
-        let acknowledges = sent.has(ACK) && sent.ack == self.peers[other].end as u32;
         if sent.has(RST) {
-            let refusal = self.state == State::Opening && side == Side::Reply;
-            let expected = [self.peers[other].ack, self.peers[mine].end];
-            let real = match refusal {
-                true => acknowledges,
-                false => expected.iter().any(|&number| number as u32 == sent.start),
-            };
-            if real {
-                self.state = State::Closed;
-            }
-            return (real && refusal).then_some(Outcome::Refused);
+            return self.reset(side, sent);
         }
-        match (self.state, sent.has(SYN)) {
-            (State::Opening, true) if side == Side::Original => {
-                self.peers[mine] = Peer::begin(sent);
-            }
-            (State::Opening, true) if acknowledges => {
-                self.peers[mine] = Peer::begin(sent);
-                self.peers[other].ack = self.peers[mine].end;
-                // The larger window counts for both.
-                let reach = self.peers[0].reach.max(self.peers[1].reach);
-                self.peers.iter_mut().for_each(|peer| peer.reach = reach);
-                self.state = State::Established;
-                return Some(Outcome::Answered);
-            }
-            (State::Opening, _) | (_, true) => {}
-            (_, false) => {
-                let plain = self.state == State::Established && sent.has(ACK) && !sent.has(FIN);
-                let taken = self.peers[mine].takes(sent, plain);
-                if taken && sent.has(FIN) {
-                    self.fins[mine] = true;
-                    if self.fins == [true; 2] {
-                        self.state = State::Closed;
-                    } else if self.state == State::Established {
-                        self.state = State::Closing;
-                    }
+        let opening = self.state == State::Opening;
+        match (side, sent.has(SYN)) {
+            (Side::Reply, true) if sent.has(ACK) => return self.answer(sent),
+            (Side::Original, true) if opening => self.open(sent),
+            (Side::Reply, true) if opening => {
+                let (syn, peer) = (Syn::of(sent), self.peers[1]);
+                match peer.syn {
+                    Some(before) if before.first == syn.first => self.repeat(1, syn),
+                    _ if peer.is_syn_acked => {}
+                    _ => self.peers[1] = Peer::begin(syn),
                 }
             }
+            (Side::Original, true) if !sent.has(ACK | FIN) => self.kept = Some(Syn::of(sent)),
+            (_, true) => {}
+            (Side::Original, false) if opening => {
+                let [client, server] = &mut self.peers;
+                let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
+                if sent.has(FIN) && server.is_syn_acked && follows {
+                    let syn = client.syn.as_mut().expect("a flow begins with it");
+                    syn.data += sent.length + 1;
+                    client.end += sent.span();
+                    self.fins[0] = true;
+                }
+            }
+            (Side::Reply, false) if opening => {
+                let [client, server] = self.peers;
+                let confirms = client.syn.is_some_and(|syn| syn.is_acked_by(sent));
+                if server.syn.is_none() || !confirms {
+                    return None;
+                }
+                self.agree(
+                    sent.start,
+                    sent.start.wrapping_add(sent.span() as u32),
+                    sent.ack,
+                );
+                self.fins[1] |= sent.has(FIN);
+                self.settle();
+                return Some(Outcome::Answered);
+            }
+            (_, false) => {
+                let plain = self.state == State::Established && sent.has(ACK) && !sent.has(FIN);
+                if self.peers[side as usize].takes(sent, plain) && sent.has(FIN) {
+                    self.fins[side as usize] = true;
+                    self.settle();
+                }
+            }
+        }
+        None
+    }
+
+    // By the FINs: what is closed stays so.
+    fn settle(&mut self) {
+        self.state = match self.fins {
+            _ if self.state == State::Closed => State::Closed,
+            [true, true] => State::Closed,
+            [false, false] => State::Established,
+            _ => State::Closing,
+        };
+    }
+
+    // Both sides are open, the reply side after a SYN before `first`.
+    fn agree(&mut self, first: u32, end: u32, ack: u32) {
+        let [client, server] = &mut self.peers;
+        (client.syn, server.syn) = (None, None);
+        // The larger window counts for both.
+        client.reach = client.reach.max(server.reach);
+        server.reach = client.reach;
+        client.ack = i64::from(first);
+        (server.end, server.ack) = (i64::from(end), i64::from(ack));
+    }
+
+    // The same SYN: whatever it had before may be answered.
+    fn repeat(&mut self, side: usize, syn: Syn) {
+        let peer = &mut self.peers[side];
+        let before = peer.syn.expect("it is repeated");
+        let syn = Syn {
+            data: syn.data.max(before.data),
+            shift: syn.shift.max(before.shift),
+            ..syn
+        };
+        let is_syn_acked = peer.is_syn_acked;
+        *peer = Peer {
+            is_syn_acked,
+            ..Peer::begin(syn)
+        };
+    }
+
+    fn open(&mut self, sent: &Sent) {
+        let syn = Syn::of(sent);
+        match self.peers[0].syn {
+            Some(before) if before.first != syn.first => {
+                if !sent.has(ACK | FIN) {
+                    self.kept = Some(syn);
+                }
+                return;
+            }
+            Some(_) => self.repeat(0, syn),
+            None => self.peers[0] = Peer::begin(syn),
+        }
+        let server = &mut self.peers[1];
+        server.is_syn_acked |= server.syn.is_some_and(|syn| syn.is_acked_by(sent));
+    }
+
+    // The SYN that was kept, if it is what the segment is about.
+    fn take(&mut self, sent: &Sent) -> Option<Syn> {
+        self.kept.take_if(|syn| syn.is_acked_by(sent))
+    }
+
+    fn answer(&mut self, sent: &Sent) -> Option<Outcome> {
+        let end = sent.start.wrapping_add(sent.span() as u32);
+        let opening = self.state == State::Opening;
+        let own = self.peers[0].syn.filter(|_| opening);
+        if !own.is_some_and(|syn| syn.is_acked_by(sent)) {
+            let anew = self.take(sent)?;
+            let [client, server] = self.peers;
+            let late = |peer: Peer, number: u32| {
+                let behind = (peer.end as u32).wrapping_sub(number);
+                i64::from(behind) <= peer.reach
+            };
+            if opening {
+                self.kept = own;
+            } else if client.syn.is_none() && late(server, end) && late(client, sent.ack) {
+                return None;
+            }
+            self.peers[0] = Peer::begin(Syn {
+                first: sent.ack,
+                data: 0,
+                ..anew
+            });
+            self.fins = [false; 2];
+        }
+        self.peers[1] = Peer::begin(Syn::of(sent));
+        self.agree(end, end, sent.ack);
+        self.state = State::Established;
+        self.settle();
+        Some(Outcome::Answered)
+    }
+
+    fn reset(&mut self, side: Side, sent: &Sent) -> Option<Outcome> {
+        let [client, server] = self.peers;
+        let opening = self.state == State::Opening;
+        let refusal = opening && side == Side::Reply;
+        let real = if refusal {
+            let gives_up = server.is_syn_acked && server.end as u32 == sent.start;
+            gives_up || client.syn.is_some_and(|syn| syn.is_acked_by(sent))
+        } else if opening {
+            client.syn.is_some_and(|syn| syn.has(sent.start))
+        } else if self.state == State::Closed {
+            false
+        } else {
+            let (mine, other) = (side as usize, side.other() as usize);
+            let expected = [self.peers[other].ack, self.peers[mine].end];
+            expected.iter().any(|&number| number as u32 == sent.start)
+        };
+        if real {
+            self.state = State::Closed;
+            return refusal.then_some(Outcome::Refused);
+        }
+        if side == Side::Reply && self.take(sent).is_some() {
+            if opening {
+                self.kept = client.syn;
+            }
+            self.state = State::Closed;
+            return Some(Outcome::Refused);
         }
         None
     }
@@ -157,6 +334,7 @@ pub fn run(data: &[u8]) {
         upstream: 0,
     };
     let (_, flow) = Flow::<()>::new(&tuple, &tuple.to(V4(3), 4), owner, 0);
+    let reopenings = Reopenings::new();
     let mut model = Model::new();
     // A flow is made for a SYN.
     let mut how = 0;
@@ -164,7 +342,11 @@ pub fn run(data: &[u8]) {
         let side = Side::from_index(usize::from(how & 1));
         let sent = next(&mut input, how >> 1, &model, side);
         let expected = model.see(side, &sent);
-        assert_eq!(pass(&flow, side, &sent), expected, "{sent:?} {model:?}");
+        assert_eq!(
+            pass(&flow, &reopenings, side, &sent),
+            expected,
+            "{sent:?} {model:?}"
+        );
         assert_eq!(flow.state(), model.state, "{sent:?} {model:?}");
         if input.is_empty() {
             break;
@@ -196,7 +378,11 @@ fn next(input: &mut Input<'_>, how: u8, model: &Model, side: Side) -> Sent {
         192..224 => -mine.reach + i64::from(input.u8()) - 128,
         _ => i64::from(input.u32()),
     };
-    let (start, ack) = (mine.end + off(), other.end + off());
+    let start = mine.end + off();
+    // What acknowledges the SYN that is kept beside the flow.
+    let kept = model.kept.filter(|_| how & 0x40 != 0);
+    let known = kept.map_or(other.end, |syn| i64::from(syn.first));
+    let ack = known + off();
     let length = match how >> 3 & 3 {
         0 => 0,
         1 => u32::from(input.u8()),
@@ -212,7 +398,7 @@ fn next(input: &mut Input<'_>, how: u8, model: &Model, side: Side) -> Sent {
     }
 }
 
-fn pass(flow: &Flow<()>, side: Side, sent: &Sent) -> Option<Outcome> {
+fn pass(flow: &Flow<()>, reopenings: &Reopenings, side: Side, sent: &Sent) -> Option<Outcome> {
     let mut header = [0; TCP_HEADER];
     header[4..8].copy_from_slice(&sent.start.to_be_bytes());
     header[8..12].copy_from_slice(&sent.ack.to_be_bytes());
@@ -222,8 +408,9 @@ fn pass(flow: &Flow<()>, side: Side, sent: &Sent) -> Option<Outcome> {
     if flow.is_plain(side, Some(&segment)) {
         return None;
     }
-    match sent.shift {
-        Some(shift) => flow.advance_tcp(side, &segment, &[3, 3, shift, 0]),
-        None => flow.advance_tcp(side, &segment, &[1, 1, 1, 0]),
-    }
+    let options = match sent.shift {
+        Some(shift) => [3, 3, shift, 0],
+        None => [1, 1, 1, 0],
+    };
+    flow.advance_tcp(side, &segment, &options, reopenings, HASH)
 }

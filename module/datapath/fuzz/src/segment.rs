@@ -4,7 +4,8 @@
 
 use etherparse::{TcpHeaderSlice, TcpOptionElement};
 use mutex_datapath::packet::TCP_HEADER;
-use mutex_datapath::tcp::{options, window_shift, Progress, Segment};
+use mutex_datapath::reopenings::Reopenings;
+use mutex_datapath::tcp::{options, window_shift, Progress, Segment, Syn};
 
 pub fn run(data: &[u8]) {
     let found = options(data);
@@ -50,11 +51,19 @@ pub fn run(data: &[u8]) {
 // A connection that begins with it takes the segment after it.
 fn follow(segment: &Segment, options: &[u8]) {
     let (one, other) = (Progress::default(), Progress::default());
-    one.begin(segment, options);
+    let syn = Syn::read(segment, options);
+    assert!(one.begin(&syn) && one.begin(&syn));
+    assert_eq!(one.syn(), Some(syn));
+    let reopenings = Reopenings::new();
+    reopenings.keep(7, &syn);
+    let kept = reopenings.take(7, segment);
+    assert_eq!(kept.is_some(), syn.is_acked_by(segment));
     other.answer(&one, segment, options);
     let _ = (
-        one.note(segment),
-        one.takes(segment),
+        one.accept_in_order(segment),
+        one.accept(segment),
         one.resets(&other, segment),
+        one.takes_back(segment),
+        one.refuses(&other, segment),
     );
 }
