@@ -23,6 +23,7 @@ use crate::sys::rcu;
 use crate::sys::route::Route;
 use crate::sys::task;
 use crate::sys::time;
+use crate::sys::window::Window;
 
 /// A flow in the table.
 pub(crate) type Entry<A> = Node<Tuple<A>, Flow<Route>>;
@@ -345,9 +346,9 @@ impl<A: Stored> Flows<A> {
 
     /// Throws flows out that a context's rules made.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
-        self.sweep(0..self.chains(), instance, |flow| {
-            flow.owner().context == owner
-        });
+        let chains = self.chains();
+        Window::Sweep.pass();
+        self.sweep(0..chains, instance, |flow| flow.owner().context == owner);
     }
 
     fn edit<R>(

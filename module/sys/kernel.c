@@ -2,8 +2,10 @@
 /*
  * Inline functions and macros of the kernel, as functions that Rust can call. No logic here.
  */
+#include <linux/delay.h>
 #include <linux/inetdevice.h>
 #include <linux/kernel_stat.h>
+#include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/nsproxy.h>
 #include <linux/random.h>
@@ -50,6 +52,20 @@ void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how)
 void mxp_cond_resched(void)
 {
 	cond_resched();
+}
+
+#ifdef CONFIG_FAULT_INJECTION
+/* Milliseconds for each window. For tests: not in sysfs, and not described as a parameter. */
+static unsigned int debug_windows[MXP_WINDOWS];
+module_param_array(debug_windows, uint, NULL, 0);
+#endif
+
+void mxp_window(enum mxp_window window)
+{
+#ifdef CONFIG_FAULT_INJECTION
+	if (debug_windows[window])
+		msleep(debug_windows[window]);
+#endif
 }
 
 /* A copy of all of the packet, in memory of its own and in one piece. */

@@ -93,6 +93,14 @@ enum mxp_rank {
 	MXP_RANKS,
 };
 
+/* Between which steps a test can make time pass: see window.rs. */
+enum mxp_window {
+	MXP_WINDOW_RECLAIM,
+	MXP_WINDOW_IDLE,
+	MXP_WINDOW_SWEEP,
+	MXP_WINDOWS,
+};
+
 void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
 /* How a lock was taken. */
 enum {
@@ -104,6 +112,7 @@ unsigned int mxp_spin_lock(struct mxp_spinlock *lock);
 void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how);
 
 void mxp_cond_resched(void);
+void mxp_window(enum mxp_window window);
 bool mxp_skb_copy(struct sk_buff *skb);
 
 void mxp_rcu_read_lock(void);

@@ -21,6 +21,7 @@ use kernel::str::CStr;
 use super::lock::Locked;
 use super::percpu::PerCpu;
 use super::slab::{self, Slab};
+use super::window::Window;
 use super::work::{Periodic, Work};
 use super::{bindings, rcu, task, time};
 use crate::datapath::link::{Heap, Node};
@@ -281,6 +282,7 @@ unsafe extern "C" fn reclaim<K: Send + Sync, T: Spare>(work: *mut bindings::work
     // SAFETY: `work` is the first field of the RCU work, and that of the inner part, which lives
     // until the pool's drop has waited for the work.
     let inner = unsafe { &*work.cast::<Inner<K, T>>() };
+    Window::Reclaim.pass();
     let (reclaimed, more) = inner.shared.reclaim();
     if reclaimed != 0 {
         inner.shared.grace_periods.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +292,7 @@ unsafe extern "C" fn reclaim<K: Send + Sync, T: Spare>(work: *mut bindings::work
         return;
     }
     inner.busy.store(false, Ordering::SeqCst);
+    Window::Idle.pass();
     // Somebody may have retired a node before that, and not queued the work.
     if inner.shared.has_retired() {
         inner.reclaim_later();
