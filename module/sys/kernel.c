@@ -84,9 +84,12 @@ void mxp_rcu_read_unlock(void)
 	rcu_read_unlock();
 }
 
-void *mxp_alloc_percpu(size_t size, size_t align)
+/* Zeroed. `charged`: to the control group of the task. May sleep. */
+void *mxp_alloc_percpu(size_t size, size_t align, bool charged)
 {
-	return (__force void *)__alloc_percpu(size, align);
+	gfp_t gfp = charged ? GFP_KERNEL_ACCOUNT : GFP_KERNEL;
+
+	return (__force void *)__alloc_percpu_gfp(size, align, gfp);
 }
 
 unsigned int mxp_cpus(void)
@@ -119,8 +122,11 @@ struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigne
 	return kmem_cache_create(name, size, align, 0, NULL);
 }
 
-/* How many objects there are now; all of them or none. */
-unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects)
+/*
+ * All of them or none; if none, `objects` may point to freed memory. The kernel tells how many (6.12)
+ * or whether (7.3).
+ */
+bool mxp_cache_alloc(struct kmem_cache *cache, size_t count, void **objects)
 {
 	return kmem_cache_alloc_bulk(cache, GFP_ATOMIC | __GFP_NOWARN, count, objects);
 }
@@ -163,7 +169,11 @@ void mxp_rcu_work_init(struct mxp_rcu_work *work, void (*function)(struct work_s
 
 void mxp_rcu_work_queue(struct mxp_rcu_work *work)
 {
+#if MXP_HAS_DFL_WQ
+	queue_rcu_work(system_dfl_wq, &work->work);
+#else
 	queue_rcu_work(system_unbound_wq, &work->work);
+#endif
 }
 
 struct net *mxp_current_net(void)

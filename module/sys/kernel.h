@@ -118,7 +118,7 @@ bool mxp_skb_copy(struct sk_buff *skb);
 void mxp_rcu_read_lock(void);
 void mxp_rcu_read_unlock(void);
 
-void *mxp_alloc_percpu(size_t size, size_t align);
+void *mxp_alloc_percpu(size_t size, size_t align, bool charged);
 unsigned int mxp_cpus(void);
 bool mxp_cpu_possible(unsigned int cpu);
 void *mxp_per_cpu_ptr(void *base, unsigned int cpu);
@@ -126,7 +126,7 @@ void *mxp_this_cpu_ptr(void *base);
 void mxp_free_percpu(void *base);
 
 struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigned int align);
-unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects);
+bool mxp_cache_alloc(struct kmem_cache *cache, size_t count, void **objects);
 void *mxp_kmalloc(size_t size);
 unsigned int mxp_nodes(void);
 unsigned int mxp_this_node(void);
