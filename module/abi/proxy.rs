@@ -3,7 +3,7 @@
 //! `/dev/mutex_proxy`: an open descriptor is a proxy context.
 //!
 //! * `open` needs CAP_NET_ADMIN in the caller's network namespace; the context belongs to that
-//!   namespace and keeps it alive.
+//!   namespace and keeps it alive. ENOSPC if that has [`MAX_CONTEXTS`] already.
 //! * `write` takes one whole [`Config`] in a single call and puts it in the place of the context's
 //!   former one, all or nothing.
 //! * `read` returns the same bytes from the file position on.
@@ -26,6 +26,8 @@ pub const DEVICE: &str = "mutex_proxy";
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXP");
 /// Version of the records in this file.
 pub const VERSION: u16 = 2;
+/// The most contexts that one network namespace takes: `open` fails with ENOSPC beyond.
+pub const MAX_CONTEXTS: usize = 64;
 /// The most rules that one context takes.
 pub const MAX_RULES: usize = 64;
 /// The most upstreams that one context takes.

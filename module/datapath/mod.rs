@@ -15,6 +15,8 @@ use mutex_abi as abi;
 
 pub mod batch;
 pub mod checksum;
+#[path = "../sys/duty.rs"]
+pub mod duty;
 pub mod filter;
 pub mod flow;
 pub mod hash;

@@ -5,6 +5,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -25,6 +26,7 @@ use crate::sys::rcu;
 use crate::sys::route::Route;
 use crate::sys::task;
 use crate::sys::time;
+use crate::sys::window::Window;
 
 /// A flow in the table.
 pub(crate) type Entry<A> = Node<Tuple<A>, Flow<Route>>;
@@ -51,6 +53,13 @@ impl Memory {
             v4: Pool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
             v6: Pool::new(c_str!("mutex_flow_v6"), 16, keeps)?,
         })
+    }
+
+    /// Waits until flows that were removed before this have nothing of their namespace any more:
+    /// routes of IPv6 must not outlive it. Sleeps.
+    pub(crate) fn settle(&self) {
+        self.v4.settle();
+        self.v6.settle();
     }
 }
 
@@ -102,6 +111,8 @@ pub(crate) struct Created<'g, A: Stored> {
 const MAX_CHAINS: usize = 1 << 21;
 /// How many chains are looked at before others may use the CPU.
 const CHAINS_AT_ONCE: usize = 64;
+/// How many heads of chains are made before.
+const HEADS_AT_ONCE: usize = 4096;
 
 /// Steps from one port to the next that is tried: primes, so that they come by all of them.
 const PORT_STEPS: [u32; 4] = [7_919, 10_007, 12_289, 20_011];
@@ -422,11 +433,18 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Throws flows out that a context's rules made.
+    /// Throws flows out that a context's rules made: all of them, if no hook makes any more. Sleeps.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
-        self.sweep(0..self.chains(), instance, |flow| {
-            flow.owner().context == owner
-        });
+        // A table that grows meanwhile has flows of the old chains on others too: it is swept again, until it
+        // has been swept whole. It only ever grows, and not often.
+        loop {
+            let chains = self.chains();
+            Window::Sweep.pass();
+            self.sweep(0..chains, instance, |flow| flow.owner().context == owner);
+            if self.chains() == chains {
+                return;
+            }
+        }
     }
 
     fn edit<R>(
@@ -437,17 +455,27 @@ impl<A: Stored> Flows<A> {
     }
 }
 
+// Charged to whoever opens the namespace's first context. A table that grows does so in work of the
+// kernel's, which nobody is charged for: what bounds it is `MAX_CHAINS`.
 fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
-    let mut heads = Heads::with_capacity(count, GFP_KERNEL)?;
-    for _ in 0..count {
-        heads.push(Head::null(), GFP_KERNEL)?;
+    let mut heads = Heads::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+    for index in 0..count {
+        if index % HEADS_AT_ONCE == 0 {
+            task::pause();
+        }
+        // Within the capacity.
+        heads.push(Head::null(), GFP_KERNEL_ACCOUNT)?;
     }
     Ok(heads)
 }
 
 impl<A: Stored> Drop for Flows<A> {
     fn drop(&mut self) {
+        // Nobody else has the table: it does not grow. Dropped by tasks only.
         for chain in 0..self.chains() {
+            if chain % CHAINS_AT_ONCE == 0 {
+                task::pause();
+            }
             self.edit(|edit, guard| edit.sweep(guard, self.pool(), chain, |_| true));
         }
     }

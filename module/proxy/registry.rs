@@ -1,11 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Which contexts there are, and in which network namespaces.
+//!
+//! Two sorts of locks. The registry's says which contexts each namespace has; it is never held while
+//! anything is made, rebuilt or waited for, so that no namespace holds up another. The rules of a
+//! namespace have a lock of their own, under which they are rebuilt, and replaced, which takes a grace
+//! period. Whoever has the rules' lock does not take the registry's.
+//!
+//! What holds where a namespace changes hands:
+//!
+//! * [`Registry::open`] fails: the context is on no list, and the namespace is as it was; if it was to
+//!   be the first one there, its hooks are gone again.
+//! * [`Registry::configure`] fails: the context's rules are as they were.
+//! * [`Registry::close`] returns: no rule of the context matches, and none of its flows is left. If it
+//!   was the namespace's last, nothing of the proxy refers to the namespace any more: not a hook, not
+//!   a file, not the route of a flow, also of one that was removed before. Only then is it put, which
+//!   may be its end: routes of IPv6 are counted in it (ip6_dst_ops in struct net), and must be gone
+//!   before that (ip6_route_net_exit()).
+//!
+//! What a context needs is charged to the control group of whoever opens or configures it; flows are
+//! not (see `sys/pool.rs`).
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-use crate::abi::proxy::{Config, Stats};
+use crate::abi::proxy::{Config, Stats, MAX_CONTEXTS};
 use crate::expiry;
 use crate::flows::Memory;
 use crate::instance::Instance;
@@ -22,10 +42,10 @@ use crate::sys::tasklet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContextId(u32);
 
+/// A context that was configured.
 struct Context {
     id: ContextId,
-    // None until it is configured.
-    configuration: Option<Configuration>,
+    configuration: Configuration,
 }
 
 /// A namespace with at least one context: the proxy's hooks are in it.
@@ -37,146 +57,203 @@ struct Hosted {
     _expiry: expiry::Running,
     _monitor: Directory,
     instance: Arc<Instance>,
-    contexts: KVec<Option<Context>>,
-    net: Namespace,
+    configured: Pin<KBox<Mutex<KVVec<Option<Context>>>>>,
 }
 
 impl Hosted {
-    fn new(net: Namespace, memory: Arc<Memory>, first: Context) -> Result<Self> {
-        let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL)?;
-        let mut contexts = KVec::new();
-        contexts.push(Some(first), GFP_KERNEL)?;
+    fn new(net: &Namespace, memory: Arc<Memory>) -> Result<Self> {
+        let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL_ACCOUNT)?;
+        let configured = KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL_ACCOUNT)?;
         Ok(Self {
-            _hooks: redirect::register(&net, instance.clone())?,
+            _hooks: redirect::register(net, instance.clone())?,
             _batching: tasklet::Running::new(instance.clone()),
             _expiry: expiry::start(instance.clone(), net.clone())?,
             // When nothing can fail any more: to take it back is to wait for its readers.
-            _monitor: monitor::publish(&net, &instance)?,
+            _monitor: monitor::publish(net, &instance)?,
             instance,
-            contexts,
-            net,
+            configured,
         })
     }
 
-    fn has(&self, id: ContextId) -> bool {
-        self.contexts
+    fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
+        let configuration = Configuration::new(config, id.0)?;
+        let mut configured = self.configured.lock();
+        // Before anything is changed.
+        reserve(&mut configured)?;
+        let rules = rules(&configured, id, Some(&configuration))?;
+        // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
+        // any more stay as long as flows may have them.
+        self.instance.admit(config);
+        self.instance.rules.replace(rules);
+        let new = Context { id, configuration };
+        match context(&mut configured, id) {
+            Some(slot) => *slot = Some(new),
+            // There is room.
+            None => place(&mut configured, new)?,
+        }
+        Ok(())
+    }
+
+    // Takes the rules and flows of a context away, which is not the namespace's last.
+    fn forget(&self, id: ContextId) {
+        let mut configured = self.configured.lock();
+        if context(&mut configured, id).is_none() {
+            // Without rules it has no flows.
+            return;
+        }
+        rcu::read(|guard| self.instance.rules.load(guard).disable(id.0));
+        match rules(&configured, id, None) {
+            // Waits for a grace period.
+            Ok(rules) => self.instance.rules.replace(rules),
+            // That only tidies up: without memory for it, the rules stay where they are, disabled; but
+            // a hook may have asked them before they were.
+            Err(_) => rcu::synchronize(),
+        }
+        if let Some(slot) = context(&mut configured, id) {
+            *slot = None;
+        }
+        drop(configured);
+        // No hook makes a flow of the context any more.
+        self.instance.remove_flows_of(id.0);
+    }
+}
+
+fn context(slots: &mut [Option<Context>], id: ContextId) -> Option<&mut Option<Context>> {
+    slots
+        .iter_mut()
+        .find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
+}
+
+// The rules of all contexts, in the order in which those were opened, which is that of their numbers,
+// but of `id` those of `changed`.
+fn rules(
+    contexts: &[Option<Context>],
+    id: ContextId,
+    changed: Option<&Configuration>,
+) -> Result<KBox<RuleSet>> {
+    let mut all = RuleSet::new();
+    let mut before = 0;
+    loop {
+        let others = contexts
             .iter()
             .flatten()
-            .any(|context| context.id == id)
+            .filter(|context| context.id != id)
+            .map(|context| (context.id.0, &context.configuration));
+        let changed = changed.map(|configuration| (id.0, configuration));
+        // Not as a method: `pin_init::Init` has one of that name, too.
+        let next = Iterator::chain(others, changed)
+            .filter(|(number, _)| *number > before)
+            .min_by_key(|(number, _)| *number);
+        let Some((number, configuration)) = next else {
+            break;
+        };
+        all.push(configuration)?;
+        before = number;
     }
+    Ok(KBox::new(all, GFP_KERNEL_ACCOUNT)?)
+}
 
-    fn context(&mut self, id: ContextId) -> Option<&mut Option<Context>> {
-        self.contexts
-            .iter_mut()
-            .find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
+// Makes sure that there is an empty slot, or room for one.
+fn reserve<T>(slots: &mut KVVec<Option<T>>) -> Result {
+    if slots.iter().all(Option::is_some) {
+        slots.reserve(1, GFP_KERNEL_ACCOUNT)?;
     }
+    Ok(())
+}
 
-    // The rules of all contexts, in the order in which those were opened, but of `id` those of
-    // `changed`.
-    fn rules(&self, id: ContextId, changed: Option<&Configuration>) -> Result<KBox<RuleSet>> {
-        let mut all = RuleSet::new();
-        for context in self.contexts.iter().flatten() {
-            let configuration = if context.id == id {
-                changed
-            } else {
-                context.configuration.as_ref()
-            };
-            if let Some(configuration) = configuration {
-                all.push(configuration)?;
-            }
-        }
-        Ok(KBox::new(all, GFP_KERNEL)?)
+// Puts `value` into an empty slot or a new one.
+fn place<T>(slots: &mut KVVec<Option<T>>, value: T) -> Result {
+    match slots.iter_mut().find(|slot| slot.is_none()) {
+        Some(slot) => *slot = Some(value),
+        None => slots.push(Some(value), GFP_KERNEL_ACCOUNT)?,
     }
+    Ok(())
 }
 
 /// A namespace in the registry.
-enum Host {
-    Open(Hosted),
-    /// Its last context has closed, and what belonged to it is about to go: that waits for readers
-    /// of its files, which may take their time, and so must not hold up any other namespace.
-    Leaving(Namespace),
+struct Host {
+    net: Namespace,
+    // None while it is being made, or is about to go: that waits for readers of its files, which may take
+    // their time.
+    hosted: Option<Arc<Hosted>>,
+    // Its contexts. One that is about to close is among them until all of it has gone, but for the
+    // last.
+    contexts: KVVec<Option<ContextId>>,
 }
 
 struct Inner {
-    hosts: KVec<Option<Host>>,
+    hosts: KVVec<Option<Host>>,
     next_id: u32,
 }
 
 /// All contexts.
 pub(crate) struct Registry {
     inner: Pin<KBox<Mutex<Inner>>>,
-    // A namespace has left.
-    left: Pin<KBox<CondVar>>,
+    // A namespace was made, or has left.
+    changed: Pin<KBox<CondVar>>,
     memory: Arc<Memory>,
 }
 
+impl Host {
+    fn has(&self, id: ContextId) -> bool {
+        self.contexts.contains(&Some(id))
+    }
+
+    fn count(&self) -> usize {
+        self.contexts.iter().flatten().count()
+    }
+}
+
 impl Inner {
-    // The open namespaces.
-    fn open(&mut self) -> impl Iterator<Item = &mut Hosted> {
-        self.hosts
-            .iter_mut()
-            .flatten()
-            .filter_map(|host| match host {
-                Host::Open(hosted) => Some(hosted),
-                Host::Leaving(_) => None,
-            })
+    fn host_in(&mut self, net: &Namespace) -> Option<&mut Host> {
+        let mut hosts = self.hosts.iter_mut().flatten();
+        hosts.find(|host| host.net == *net)
     }
 
-    fn host_of(&mut self, id: ContextId) -> Option<&mut Hosted> {
-        self.open().find(|hosted| hosted.has(id))
+    fn host_of(&mut self, id: ContextId) -> Option<&mut Host> {
+        self.hosts.iter_mut().flatten().find(|host| host.has(id))
     }
 
-    // The slot of a namespace that is about to go.
-    fn leaving(&mut self, net: &Namespace) -> Option<&mut Option<Host>> {
-        self.hosts
-            .iter_mut()
-            .find(|slot| matches!(slot, Some(Host::Leaving(leaving)) if leaving == net))
+    // What the context's namespace has. As long as the context is on the list, that is there.
+    fn hosted(&mut self, id: ContextId) -> Result<Arc<Hosted>> {
+        let hosted = self.host_of(id).and_then(|host| host.hosted.clone());
+        hosted.ok_or(EBADF)
     }
 
-    // Takes an open namespace out and leaves a mark in its place.
-    fn take(&mut self, net: &Namespace) -> Option<Hosted> {
-        let slot = self
-            .hosts
-            .iter_mut()
-            .find(|slot| matches!(slot, Some(Host::Open(hosted)) if hosted.net == *net))?;
-        match slot.replace(Host::Leaving(net.clone())) {
-            Some(Host::Open(hosted)) => Some(hosted),
-            _ => None,
+    fn forget(&mut self, net: &Namespace) {
+        let mut hosts = self.hosts.iter_mut();
+        let is_it = |slot: &&mut Option<Host>| slot.as_ref().is_some_and(|host| host.net == *net);
+        if let Some(slot) = hosts.find(is_it) {
+            *slot = None;
         }
     }
-}
 
-// Puts `value` into an empty slot or a new one.
-fn place<T>(slots: &mut KVec<Option<T>>, value: T) -> Result {
-    match slots.iter_mut().find(|slot| slot.is_none()) {
-        Some(slot) => *slot = Some(value),
-        None => slots.push(Some(value), GFP_KERNEL)?,
+    // Takes the context off the list. If it was the namespace's last: what that has, and the
+    // namespace, which is in the registry until it is forgotten.
+    fn leave(&mut self, id: ContextId) -> Option<(Option<Arc<Hosted>>, Namespace)> {
+        let host = self.host_of(id)?;
+        for slot in host.contexts.iter_mut().filter(|slot| **slot == Some(id)) {
+            *slot = None;
+        }
+        (host.count() == 0).then(|| (host.hosted.take(), host.net.clone()))
     }
-    Ok(())
-}
 
-// Forgets empty slots and keeps the order, if there is memory for it.
-fn compact<T>(slots: &mut KVec<Option<T>>) {
-    let Ok(mut kept) = KVec::with_capacity(slots.len(), GFP_KERNEL) else {
-        return;
-    };
-    for slot in slots.iter_mut().filter(|slot| slot.is_some()) {
-        // Within the capacity.
-        let _ = kept.push(slot.take(), GFP_KERNEL);
+    // Whether the context is the only one in its namespace.
+    fn is_alone(&mut self, id: ContextId) -> bool {
+        self.host_of(id).is_some_and(|host| host.count() == 1)
     }
-    *slots = kept;
 }
 
 impl Registry {
     /// Without any context.
     pub(crate) fn new() -> Result<Self> {
         let inner = Inner {
-            hosts: KVec::new(),
+            hosts: KVVec::new(),
             next_id: 1,
         };
         Ok(Self {
             inner: KBox::pin_init(new_mutex!(inner), GFP_KERNEL)?,
-            left: KBox::pin_init(new_condvar!(), GFP_KERNEL)?,
+            changed: KBox::pin_init(new_condvar!(), GFP_KERNEL)?,
             memory: Arc::new(Memory::new()?, GFP_KERNEL)?,
         })
     }
@@ -184,79 +261,95 @@ impl Registry {
     /// Opens a context without rules in `net`.
     pub(crate) fn open(&self, net: Namespace) -> Result<ContextId> {
         let mut inner = self.inner.lock();
-        while inner.leaving(&net).is_some() {
-            if self.left.wait_interruptible(&mut inner) {
+        // Until nobody makes it or takes it away.
+        while inner
+            .host_in(&net)
+            .is_some_and(|host| host.hosted.is_none())
+        {
+            if self.changed.wait_interruptible(&mut inner) {
                 return Err(ERESTARTSYS);
             }
         }
         let id = ContextId(inner.next_id);
-        inner.next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
-        let context = Context {
-            id,
-            configuration: None,
-        };
-        let found = inner.open().find(|hosted| hosted.net == net);
-        if let Some(hosted) = found {
-            // The last: rules are asked in the order in which their contexts were opened.
-            hosted.contexts.push(Some(context), GFP_KERNEL)?;
-        } else {
-            inner.hosts.reserve(1, GFP_KERNEL)?;
-            let hosted = Hosted::new(net, self.memory.clone(), context)?;
-            // The memory is there.
-            place(&mut inner.hosts, Host::Open(hosted))?;
+        let next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
+        if let Some(host) = inner.host_in(&net) {
+            if host.count() >= MAX_CONTEXTS {
+                return Err(ENOSPC);
+            }
+            place(&mut host.contexts, id)?;
+            inner.next_id = next_id;
+            return Ok(id);
         }
-        Ok(id)
+        let mut contexts = KVVec::new();
+        place(&mut contexts, id)?;
+        let host = Host {
+            net: net.clone(),
+            hosted: None,
+            contexts,
+        };
+        place(&mut inner.hosts, host)?;
+        inner.next_id = next_id;
+        drop(inner);
+        // Others that open a context in this namespace wait meanwhile. Without rules there are no flows:
+        // if it fails, none has a route.
+        let made = Hosted::new(&net, self.memory.clone())
+            .and_then(|hosted| Ok(Arc::new(hosted, GFP_KERNEL_ACCOUNT)?));
+        let mut inner = self.inner.lock();
+        let result = match (made, inner.host_in(&net)) {
+            (Ok(hosted), Some(host)) => {
+                host.hosted = Some(hosted);
+                Ok(id)
+            }
+            (Err(error), _) => {
+                inner.forget(&net);
+                Err(error)
+            }
+            // It is there: only this call or the close of a context takes it off.
+            (Ok(_), None) => Err(EBADF),
+        };
+        drop(inner);
+        self.changed.notify_all();
+        result
     }
 
     /// Puts `config` in the place of the context's configuration; on an error that stays as it was.
     pub(crate) fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
-        let configuration = Configuration::new(config, id.0)?;
-        let mut inner = self.inner.lock();
-        let hosted = inner.host_of(id).ok_or(EBADF)?;
-        let rules = hosted.rules(id, Some(&configuration))?;
-        // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
-        // any more stay as long as flows may have them.
-        hosted.instance.admit(config);
-        hosted.instance.rules.replace(rules);
-        if let Some(Some(context)) = hosted.context(id) {
-            context.configuration = Some(configuration);
-        }
-        Ok(())
+        let hosted = self.inner.lock().hosted(id)?;
+        hosted.configure(id, config)
     }
 
     /// The counters of the context's namespace.
     pub(crate) fn stats(&self, id: ContextId) -> Result<Stats> {
-        let mut inner = self.inner.lock();
-        let hosted = inner.host_of(id).ok_or(EBADF)?;
+        let hosted = self.inner.lock().hosted(id)?;
         Ok(hosted.instance.stats())
     }
 
-    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks.
+    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. Nobody
+    /// uses the context any more.
     pub(crate) fn close(&self, id: ContextId) {
         let mut inner = self.inner.lock();
-        let Some(hosted) = inner.host_of(id) else {
+        let mut last = None;
+        if inner.is_alone(id) {
+            // All of it goes at once.
+            last = inner.leave(id);
+        } else if let Ok(hosted) = inner.hosted(id) {
+            drop(inner);
+            hosted.forget(id);
+            // Before the context is off the list: whoever closes the last one has the last reference.
+            drop(hosted);
+            inner = self.inner.lock();
+            last = inner.leave(id);
+        }
+        drop(inner);
+        let Some((hosted, net)) = last else {
             return;
         };
-        if hosted.contexts.iter().flatten().nth(1).is_none() {
-            let net = Namespace::clone(&hosted.net);
-            let last = inner.take(&net);
-            drop(inner);
-            drop(last);
-            if let Some(slot) = self.inner.lock().leaving(&net) {
-                *slot = None;
-            }
-            self.left.notify_all();
-            return;
-        }
-        rcu::read(|guard| hosted.instance.rules.load(guard).disable(id.0));
-        // Only tidies up: without memory for it, the rules stay where they are, disabled.
-        if let Ok(rules) = hosted.rules(id, None) {
-            hosted.instance.rules.replace(rules);
-        }
-        if let Some(context) = hosted.context(id) {
-            *context = None;
-        }
-        compact(&mut hosted.contexts);
-        hosted.instance.remove_flows_of(id.0);
+        // The last reference: others' are of calls for a context that is on the list.
+        drop(hosted);
+        // The flows were removed by that, or before, and no hook keeps a route with one any more: so
+        // after this none has a route. Until then `net` keeps the namespace.
+        self.memory.settle();
+        self.inner.lock().forget(&net);
+        self.changed.notify_all();
     }
 }

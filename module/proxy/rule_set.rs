@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules and upstreams of contexts, as hooks look at them.
+//! The rules and upstreams of contexts, as hooks look at them; charged to whoever configures a context.
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::datapath::tuple::{Address, V4, V6};
 use crate::datapath::upstream::Pool;
 
 /// Rules of one IP version, and the pools of upstreams to which they lead.
-pub(crate) type VersionRules<A> = Rules<KVec<Compiled<A>>, KVec<Arc<Pool<A>>>>;
+pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<Pool<A>>>>;
 
 /// A context's configuration.
 ///
@@ -28,7 +29,7 @@ impl Configuration {
     pub(crate) fn new(config: &Config<'_>, owner: u32) -> Result<Self> {
         let mut rules = KVec::new();
         for rule in config.rules() {
-            rules.push(rule, GFP_KERNEL)?;
+            rules.push(rule, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Self {
             rules,
@@ -40,7 +41,7 @@ impl Configuration {
 
 fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<Pool<A>>> {
     let pool = Pool::new(owner, config.selection, config.upstreams());
-    Ok(Arc::new(pool, GFP_KERNEL)?)
+    Ok(Arc::new(pool, GFP_KERNEL_ACCOUNT)?)
 }
 
 /// The rules of all contexts of a namespace.
@@ -75,18 +76,18 @@ impl RuleSet {
 
 const fn empty<A>() -> VersionRules<A> {
     Rules {
-        rules: KVec::new(),
-        pools: KVec::new(),
+        rules: KVVec::new(),
+        pools: KVVec::new(),
         spots: 0,
     }
 }
 
 fn push<A: Address>(all: &mut VersionRules<A>, pool: &Arc<Pool<A>>, rules: &[Rule]) -> Result {
     let place = all.pools.len();
-    all.pools.push(pool.clone(), GFP_KERNEL)?;
+    all.pools.push(pool.clone(), GFP_KERNEL_ACCOUNT)?;
     all.spots |= pool.spots();
     for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
-        all.rules.push(rule, GFP_KERNEL)?;
+        all.rules.push(rule, GFP_KERNEL_ACCOUNT)?;
     }
     Ok(())
 }

@@ -7,9 +7,12 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use kernel::prelude::*;
 
 use super::percpu::PerCpu;
-use super::rcu;
+use super::{rcu, task};
 use crate::datapath::link::{Found, ReadGuard};
 use crate::datapath::recent::{Set, Tag};
+
+/// How many sets are made before others may use the CPU.
+const AT_ONCE: usize = 1024;
 
 /// A CPU's sets, a power of two of them.
 struct Sets<K, T>(KVVec<Set<K, T>>);
@@ -19,9 +22,11 @@ struct Sets<K, T>(KVVec<Set<K, T>>);
 /// # Invariants
 ///
 /// Each pointer is null or from `KBox::into_raw`, and is freed only a grace period after it was
-/// replaced.
+/// replaced. Between two calls of `resize` the replaced ones are null.
 pub(crate) struct Cache<K, T> {
     of_cpu: PerCpu<AtomicPtr<Sets<K, T>>>,
+    // What was in the place of each until a moment ago: for `resize` alone.
+    replaced: PerCpu<AtomicPtr<Sets<K, T>>>,
     // Nodes on each CPU. Changed by one task at a time.
     size: AtomicUsize,
 }
@@ -34,8 +39,10 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Cache<K, T> {}
 impl<K: PartialEq, T> Cache<K, T> {
     /// A cache of nothing.
     pub(crate) fn new() -> Result<Self> {
+        let none = || Ok(AtomicPtr::new(core::ptr::null_mut()));
         Ok(Self {
-            of_cpu: PerCpu::new(|| Ok(AtomicPtr::new(core::ptr::null_mut())))?,
+            of_cpu: PerCpu::new(none)?,
+            replaced: PerCpu::new(none)?,
             size: AtomicUsize::new(0),
         })
     }
@@ -81,15 +88,24 @@ impl<K: PartialEq, T> Cache<K, T> {
     /// in the cache is forgotten. Without memory for it, CPUs that got none have no cache. Sleeps;
     /// called by one task at a time.
     pub(crate) fn resize(&self, size: usize) {
-        for slot in self.of_cpu.iter() {
+        let mut any = false;
+        for (slot, replaced) in self.of_cpu.iter().zip(self.replaced.iter()) {
             let sets = match size {
                 0 => None,
                 _ => sets(size.div_ceil(Set::<K, T>::WAYS).next_power_of_two()).ok(),
             };
             let new = sets.map_or(core::ptr::null_mut(), KBox::into_raw);
             let old = slot.swap(new, Ordering::AcqRel);
+            any |= !old.is_null();
+            replaced.store(old, Ordering::Relaxed);
+        }
+        // One grace period for all CPUs.
+        if any {
+            rcu::synchronize();
+        }
+        for replaced in self.replaced.iter() {
+            let old = replaced.swap(core::ptr::null_mut(), Ordering::Relaxed);
             if !old.is_null() {
-                rcu::synchronize();
                 // SAFETY: from `KBox::into_raw`; whoever could have loaded it is gone.
                 drop(unsafe { KBox::from_raw(old) });
             }
@@ -100,7 +116,11 @@ impl<K: PartialEq, T> Cache<K, T> {
 
 fn sets<K, T>(count: usize) -> Result<KBox<Sets<K, T>>> {
     let mut sets = KVVec::with_capacity(count, GFP_KERNEL)?;
-    for _ in 0..count {
+    for index in 0..count {
+        if index % AT_ONCE == 0 {
+            task::pause();
+        }
+        // Within the capacity.
         sets.push(Set::new(), GFP_KERNEL)?;
     }
     Ok(KBox::new(Sets(sets), GFP_KERNEL)?)

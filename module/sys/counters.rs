@@ -23,7 +23,7 @@ impl<const N: usize> Counters<N> {
     pub(crate) fn new() -> Result<Self> {
         const LINE: usize = 64;
         // SAFETY: has no preconditions; gives zeroed memory or null.
-        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<[u64; N]>(), LINE) };
+        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<[u64; N]>(), LINE, true) };
         Ok(Self(NonNull::new(base.cast()).ok_or(ENOMEM)?))
     }
 

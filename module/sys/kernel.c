@@ -2,8 +2,10 @@
 /*
  * Inline functions and macros of the kernel, as functions that Rust can call. No logic here.
  */
+#include <linux/delay.h>
 #include <linux/inetdevice.h>
 #include <linux/kernel_stat.h>
+#include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter_bridge.h>
 #include <linux/nsproxy.h>
@@ -58,6 +60,20 @@ void mxp_cond_resched(void)
 	cond_resched();
 }
 
+#ifdef CONFIG_FAULT_INJECTION
+/* Milliseconds for each window. For tests: not in sysfs, and not described as a parameter. */
+static unsigned int debug_windows[MXP_WINDOWS];
+module_param_array(debug_windows, uint, NULL, 0);
+#endif
+
+void mxp_window(enum mxp_window window)
+{
+#ifdef CONFIG_FAULT_INJECTION
+	if (debug_windows[window])
+		msleep(debug_windows[window]);
+#endif
+}
+
 /* A copy of all of the packet, in memory of its own and in one piece. */
 bool mxp_skb_copy(struct sk_buff *skb)
 {
@@ -74,9 +90,12 @@ void mxp_rcu_read_unlock(void)
 	rcu_read_unlock();
 }
 
-void *mxp_alloc_percpu(size_t size, size_t align)
+/* Zeroed. `charged`: to the control group of the task. May sleep. */
+void *mxp_alloc_percpu(size_t size, size_t align, bool charged)
 {
-	return (__force void *)__alloc_percpu(size, align);
+	gfp_t gfp = charged ? GFP_KERNEL_ACCOUNT : GFP_KERNEL;
+
+	return (__force void *)__alloc_percpu_gfp(size, align, gfp);
 }
 
 unsigned int mxp_cpus(void)
@@ -109,8 +128,11 @@ struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigne
 	return kmem_cache_create(name, size, align, 0, NULL);
 }
 
-/* How many objects there are now; all of them or none. */
-unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects)
+/*
+ * All of them or none; if none, `objects` may point to freed memory. The kernel tells how many (6.12)
+ * or whether (7.3).
+ */
+bool mxp_cache_alloc(struct kmem_cache *cache, size_t count, void **objects)
 {
 	return kmem_cache_alloc_bulk(cache, GFP_ATOMIC | __GFP_NOWARN, count, objects);
 }
@@ -153,7 +175,11 @@ void mxp_rcu_work_init(struct mxp_rcu_work *work, void (*function)(struct work_s
 
 void mxp_rcu_work_queue(struct mxp_rcu_work *work)
 {
+#if MXP_HAS_DFL_WQ
+	queue_rcu_work(system_dfl_wq, &work->work);
+#else
 	queue_rcu_work(system_unbound_wq, &work->work);
+#endif
 }
 
 struct net *mxp_current_net(void)

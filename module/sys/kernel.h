@@ -94,6 +94,14 @@ enum mxp_rank {
 	MXP_RANKS,
 };
 
+/* Between which steps a test can make time pass: see window.rs. */
+enum mxp_window {
+	MXP_WINDOW_RECLAIM,
+	MXP_WINDOW_IDLE,
+	MXP_WINDOW_SWEEP,
+	MXP_WINDOWS,
+};
+
 void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
 /* How a lock was taken. */
 enum {
@@ -105,12 +113,13 @@ unsigned int mxp_spin_lock(struct mxp_spinlock *lock);
 void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how);
 
 void mxp_cond_resched(void);
+void mxp_window(enum mxp_window window);
 bool mxp_skb_copy(struct sk_buff *skb);
 
 void mxp_rcu_read_lock(void);
 void mxp_rcu_read_unlock(void);
 
-void *mxp_alloc_percpu(size_t size, size_t align);
+void *mxp_alloc_percpu(size_t size, size_t align, bool charged);
 unsigned int mxp_cpus(void);
 bool mxp_cpu_possible(unsigned int cpu);
 void *mxp_per_cpu_ptr(void *base, unsigned int cpu);
@@ -118,7 +127,7 @@ void *mxp_this_cpu_ptr(void *base);
 void mxp_free_percpu(void *base);
 
 struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigned int align);
-unsigned int mxp_cache_alloc(struct kmem_cache *cache, unsigned int count, void **objects);
+bool mxp_cache_alloc(struct kmem_cache *cache, size_t count, void **objects);
 void *mxp_kmalloc(size_t size);
 unsigned int mxp_nodes(void);
 unsigned int mxp_this_node(void);

@@ -4,6 +4,8 @@
 
 use core::cell::UnsafeCell;
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -36,10 +38,10 @@ pub(crate) type Counts = Counters<{ Counter::Contentions as usize + 1 }>;
 struct Raw(KBox<UnsafeCell<bindings::mxp_spinlock>>);
 
 impl Raw {
-    fn new(rank: Rank) -> Result<Self> {
+    fn new(rank: Rank, flags: Flags) -> Result<Self> {
         // SAFETY: all bytes zero is a value of this C struct; it is initialised below.
         let zeroed = unsafe { core::mem::zeroed() };
-        let lock = KBox::new(UnsafeCell::new(zeroed), GFP_KERNEL)?;
+        let lock = KBox::new(UnsafeCell::new(zeroed), flags)?;
         // SAFETY: the memory is the lock's alone and stays where it is.
         unsafe { bindings::mxp_spin_init(lock.get(), rank as u32) };
         Ok(Self(lock))
@@ -72,7 +74,8 @@ impl SpinLock {
     /// A lock that nobody holds, and whose use `counts` counts.
     pub(crate) fn new(counts: Arc<Counts>) -> Result<Self> {
         Ok(Self {
-            lock: Raw::new(Rank::Table)?,
+            // Charged to whoever opened the namespace's first context.
+            lock: Raw::new(Rank::Table, GFP_KERNEL_ACCOUNT)?,
             counts,
         })
     }
@@ -115,7 +118,8 @@ impl<T> Locked<T> {
 
     fn new(rank: Rank, value: T) -> Result<Self> {
         Ok(Self {
-            lock: Raw::new(rank)?,
+            // What pools have is the module's.
+            lock: Raw::new(rank, GFP_KERNEL)?,
             value: UnsafeCell::new(value),
         })
     }

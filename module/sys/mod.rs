@@ -54,5 +54,6 @@ pub(crate) mod time;
 pub(crate) mod try_lock;
 pub(crate) mod version;
 pub(crate) mod waiting;
+pub(crate) mod window;
 pub(crate) mod work;
 pub(crate) mod zeroed;

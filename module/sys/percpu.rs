@@ -29,10 +29,21 @@ pub(crate) fn cpus() -> impl Iterator<Item = u32> {
 }
 
 impl<T: Sync> PerCpu<T> {
-    /// Makes a value for each CPU.
-    pub(crate) fn new(mut make: impl FnMut() -> Result<T>) -> Result<Self> {
+    /// Makes a value for each CPU, in memory that is charged to the caller's control group.
+    pub(crate) fn new(make: impl FnMut() -> Result<T>) -> Result<Self> {
+        Self::make(true, make)
+    }
+
+    /// The same in memory of the module's own, which is charged to nobody.
+    pub(crate) fn of_module(make: impl FnMut() -> Result<T>) -> Result<Self> {
+        Self::make(false, make)
+    }
+
+    // On an error, the values that were made are dropped and the memory is free.
+    fn make(charged: bool, mut make: impl FnMut() -> Result<T>) -> Result<Self> {
+        let (size, align) = (size_of::<T>(), align_of::<T>());
         // SAFETY: has no preconditions; gives zeroed memory or null.
-        let base = unsafe { bindings::mxp_alloc_percpu(size_of::<T>(), align_of::<T>()) };
+        let base = unsafe { bindings::mxp_alloc_percpu(size, align, charged) };
         let base = NonNull::new(base.cast::<u8>()).ok_or(ENOMEM)?;
         let allocated = Self {
             base,

@@ -13,7 +13,7 @@
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use kernel::prelude::*;
 use kernel::str::CStr;
@@ -21,8 +21,10 @@ use kernel::str::CStr;
 use super::lock::Locked;
 use super::percpu::PerCpu;
 use super::slab::{self, Slab};
+use super::window::Window;
 use super::work::{Periodic, Work};
 use super::{bindings, rcu, task, time};
+use crate::datapath::duty::Duty;
 use crate::datapath::link::{Heap, Node};
 use crate::datapath::recent::begin_epoch;
 use crate::datapath::stack::{Spare, Stack};
@@ -128,8 +130,10 @@ struct Shared<K: Send + Sync, T: Spare> {
 #[repr(C)]
 struct Inner<K: Send + Sync, T: Spare> {
     work: bindings::mxp_rcu_work,
-    // Whether the work is queued or runs.
-    busy: AtomicBool,
+    // Of the work: called by whoever retires a node.
+    duty: Duty,
+    // How often it has run to its end.
+    runs: AtomicUsize,
     shared: Shared<K, T>,
 }
 
@@ -162,7 +166,8 @@ impl<K: Send + Sync, T: Spare> Pool<K, T> {
         unsafe {
             inner.write(Inner {
                 work: core::mem::zeroed(),
-                busy: AtomicBool::new(false),
+                duty: Duty::new(),
+                runs: AtomicUsize::new(0),
                 shared,
             });
             bindings::mxp_rcu_work_init(&raw mut (*inner.as_ptr()).work, Some(reclaim::<K, T>));
@@ -207,6 +212,23 @@ impl<K: Send + Sync, T: Spare> Pool<K, T> {
     pub(crate) fn held(&self) -> Held {
         self.inner().shared.held()
     }
+
+    /// Waits until the values of all nodes that were retired before this call were dropped. Others may
+    /// retire nodes meanwhile, for which it does not wait. Sleeps for some grace periods, if anything
+    /// waits at all.
+    pub(crate) fn settle(&self) {
+        // A run under way may have looked at some CPUs before the last of those nodes was retired
+        // there. The one after it lets them wait, and the next one drops their values.
+        const RUNS: usize = 3;
+        let inner = self.inner();
+        let before = inner.runs.load(Ordering::SeqCst);
+        // Idle: nothing was retired since the last run began, and that one left nothing to wait.
+        while !inner.duty.is_idle()
+            && inner.runs.load(Ordering::SeqCst).wrapping_sub(before) < RUNS
+        {
+            inner.flush();
+        }
+    }
 }
 
 // SAFETY: `take` gives memory that nobody else has, of the node's size, and aligned as the slab
@@ -242,11 +264,13 @@ unsafe impl<K: Send + Sync, T: Spare> Heap<Node<K, T>> for Pool<K, T> {
 impl<K: Send + Sync, T: Spare> Drop for Pool<K, T> {
     fn drop(&mut self) {
         self.trim = None;
-        while self.inner().busy.load(Ordering::SeqCst) {
-            let work = self.inner.as_ptr();
-            // SAFETY: initialised in `new`. May sleep: a pool is dropped by the module's exit.
-            unsafe { bindings::flush_rcu_work(&raw mut (*work).work.work) };
+        while !self.inner().duty.is_idle() {
+            self.inner().flush();
         }
+        // Nobody calls the work any more, so it is not queued; but the run that said so may not have
+        // returned, and what it returns through is the module's text. It queues nothing: so to wait
+        // for it once is enough.
+        self.inner().flush();
         // By the type's contract nothing is in use: so all of it is idle now.
         self.inner().shared.trim(Keep::Nothing);
         // SAFETY: from `KBox::into_raw`; the work and the trim are done, and nobody queues them.
@@ -274,22 +298,23 @@ unsafe extern "C" fn reclaim<K: Send + Sync, T: Spare>(work: *mut bindings::work
     const {
         assert!(offset_of!(bindings::rcu_work, work) == 0);
     }
-    // SAFETY: `work` is the first field of the RCU work, and that of the inner part, which lives
-    // until the pool's drop has waited for the work.
+    // SAFETY: `work` is the first field of the RCU work, and that of the inner part, which lives until
+    // the pool's drop has waited for the work to return.
     let inner = unsafe { &*work.cast::<Inner<K, T>>() };
+    Window::Reclaim.pass();
+    inner.duty.begin();
     let (reclaimed, more) = inner.shared.reclaim();
     if reclaimed != 0 {
         inner.shared.grace_periods.fetch_add(1, Ordering::Relaxed);
     }
-    if more {
+    inner.runs.fetch_add(1, Ordering::SeqCst);
+    if more || inner.duty.end() {
         inner.queue();
         return;
     }
-    inner.busy.store(false, Ordering::SeqCst);
-    // Somebody may have retired a node before that, and not queued the work.
-    if inner.shared.has_retired() {
-        inner.reclaim_later();
-    }
+    // Not the work's any more.
+    let _ = inner;
+    Window::Idle.pass();
 }
 
 impl<K: Send + Sync, T: Spare> Inner<K, T> {
@@ -299,8 +324,18 @@ impl<K: Send + Sync, T: Spare> Inner<K, T> {
     }
 
     fn reclaim_later(&self) {
-        if !self.busy.swap(true, Ordering::SeqCst) {
+        if self.duty.call() {
             self.queue();
+        }
+    }
+
+    // Waits for a run that is queued or under way. Sleeps, also if there is none: whoever has called
+    // the work may be about to queue it.
+    fn flush(&self) {
+        let work = (&raw const self.work.work).cast_mut();
+        // SAFETY: initialised in `new`. May sleep: called by tasks only.
+        if !unsafe { bindings::flush_rcu_work(work) } {
+            rcu::synchronize();
         }
     }
 }
@@ -329,7 +364,7 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
         Ok(Self {
             keeps,
             slab: Slab::new(name, align)?,
-            locals: PerCpu::new(local)?,
+            locals: PerCpu::of_module(local)?,
             depots,
             nodes: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -435,12 +470,6 @@ impl<K: Send + Sync, T: Spare> Shared<K, T> {
             peak: self.peak.load(Ordering::Relaxed),
             grace_periods: self.grace_periods.load(Ordering::Relaxed),
         }
-    }
-
-    fn has_retired(&self) -> bool {
-        self.locals
-            .iter()
-            .any(|local| local.with(|local| local.retired.count() != 0))
     }
 
     // Gives memory back to the kernel that was not needed since the last time, or all that is idle.

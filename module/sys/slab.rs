@@ -30,14 +30,22 @@ impl<N> Slab<N> {
 
     /// Memory for `COUNT` objects or, if there is not so much, for one; calls `each` with it.
     pub(crate) fn allocate<const COUNT: usize>(&self, mut each: impl FnMut(NonNull<N>)) {
-        let mut objects = [core::ptr::null_mut::<c_void>(); COUNT];
-        for count in [COUNT as u32, 1] {
-            // SAFETY: the cache lives as long as `self`, and there is room for so many pointers.
-            let got =
-                unsafe { bindings::mxp_cache_alloc(self.0.as_ptr(), count, objects.as_mut_ptr()) };
-            if got != 0 {
+        const {
+            assert!(COUNT > 0);
+        }
+        for count in [COUNT, 1] {
+            // Anew for each try. A call that fails half way gives back what it had taken, but leaves
+            // pointers to it in the array (kmem_cache_alloc_bulk_noprof() in mm/slub.c).
+            let mut objects = [core::ptr::null_mut::<c_void>(); COUNT];
+            // SAFETY: the cache lives as long as `self`, and there is room for so many pointers:
+            // for one at least.
+            let got = unsafe {
+                bindings::mxp_cache_alloc(self.0.as_ptr(), count, objects.as_mut_ptr())
+            };
+            if got {
                 objects
                     .into_iter()
+                    .take(count)
                     .filter_map(|object| NonNull::new(object.cast()))
                     .for_each(&mut each);
                 return;

@@ -17,4 +17,7 @@
 /* irq_cpustat_t of x86 has an array of counts, and no longer a field for each: 7.2 as against 6.12. */
 #define MXP_IRQ_STAT_IS_ARRAY (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
 
+/* 7.3 has system_dfl_wq and warns once of system_unbound_wq. That 7.2 has it, too, was not tried. */
+#define MXP_HAS_DFL_WQ (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
+
 #endif

@@ -4,6 +4,7 @@
 
 use core::sync::atomic::AtomicU64;
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 
 use crate::datapath::reopenings::Reopenings;
@@ -21,9 +22,9 @@ unsafe impl<const N: usize> Zeroed for [AtomicU64; N] {}
 // SAFETY: it is such an array (`repr(transparent)`), of which zeros are the empty one.
 unsafe impl Zeroed for Reopenings {}
 
-/// All bytes zero, on the heap.
+/// All bytes zero, on the heap; charged to the caller's control group.
 pub(crate) fn boxed<T: Zeroed>() -> Result<KBox<T>> {
-    let mut memory = KBox::<T>::new_uninit(GFP_KERNEL)?;
+    let mut memory = KBox::<T>::new_uninit(GFP_KERNEL_ACCOUNT)?;
     // SAFETY: the memory is the box's, for one `T`.
     unsafe { memory.as_mut_ptr().write_bytes(0, 1) };
     // SAFETY: all bytes zero is a value of `T`, by its trait.

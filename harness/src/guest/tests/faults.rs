@@ -16,12 +16,15 @@ use super::GuestTest;
 use crate::guest::channel::Channel;
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
+use crate::guest::namespace::Namespace;
 use crate::guest::protocol::Family;
 use crate::guest::proxy::Context;
 use crate::guest::wire::{Header, Hop, Transport};
 
 /// Flows that are begun without memory for half of them.
 const FLOWS: u16 = 2_000;
+/// How many allocations of pages fail: a slab cache asks for several, and then for one.
+const PAGES_PERCENT: u8 = 75;
 /// More allocations than opening and configuring a context makes.
 const MOST_ALLOCATIONS: u32 = 500;
 
@@ -32,6 +35,11 @@ pub fn tests() -> Vec<GuestTest> {
             "no-memory-for-flows",
             "flows for which there is no memory are dropped and counted, and the next ones work",
             flows_without_memory,
+        ),
+        GuestTest::single(
+            "no-pages-for-flows",
+            "flows begin or are dropped, and share no memory, when the allocator runs dry half way",
+            flows_without_pages,
         ),
         GuestTest::single(
             "no-memory-anywhere",
@@ -87,6 +95,48 @@ impl Drop for Failslab {
     }
 }
 
+/// Allocations of whole pages that must not wait fail until this is dropped: so a slab cache has
+/// what is left of its last page, and then no more.
+struct FailPages;
+
+impl FailPages {
+    /// Of such allocations, `percent` fail.
+    fn new(percent: u8) -> Result<Self> {
+        mount_debugfs()?;
+        let failing = Self;
+        // Those that may wait are processes' own, which would only be slow.
+        for (name, value) in [
+            ("ignore-gfp-wait", "Y"),
+            ("min-order", "0"),
+            ("task-filter", "N"),
+            ("interval", "1"),
+            ("times", "-1"),
+            ("space", "0"),
+            ("verbose", "0"),
+            ("probability", &percent.to_string()),
+        ] {
+            Self::set(name, value)?;
+        }
+        Ok(failing)
+    }
+
+    fn set(name: &str, value: &str) -> Result<()> {
+        let path = Path::new(DEBUGFS).join("fail_page_alloc").join(name);
+        fs::write(&path, value).with_context(|| {
+            format!(
+                "cannot write {}; the kernel needs CONFIG_FAIL_PAGE_ALLOC",
+                path.display()
+            )
+        })
+    }
+}
+
+impl Drop for FailPages {
+    fn drop(&mut self) {
+        let _ = Self::set("probability", "0");
+    }
+}
+
 /// The module's own caches, which are there while it is loaded.
 fn module_caches() -> Result<Vec<PathBuf>> {
     let directory = "/sys/kernel/slab";
@@ -106,11 +156,20 @@ fn module_caches() -> Result<Vec<PathBuf>> {
 
 /// Sends the first packet of each of `ports` from the client.
 fn begin_flows(setup: &Setup, family: Family, ports: std::ops::Range<u16>) -> Result<()> {
+    begin_flows_from(&setup.layout.client, family, ports)
+}
+
+/// The same, for who has but the client's namespace.
+pub(super) fn begin_flows_from(
+    client: &Namespace,
+    family: Family,
+    ports: std::ops::Range<u16>,
+) -> Result<()> {
     let hop = Hop {
         source: WIRE_CLIENT.mac,
         destination: ROUTER_CLIENT_SIDE.mac,
     };
-    let mut channel = Channel::open(&setup.layout.client, &CLIENT_LINK, family)?;
+    let mut channel = Channel::open(client, &CLIENT_LINK, family)?;
     for port in ports {
         let header = Header {
             source: WIRE_CLIENT.socket(family, port),
@@ -166,6 +225,42 @@ fn flows_without_memory() -> Result<()> {
             healed.flows_created - before.flows_created == u64::from(FLOWS)
                 && healed.dropped_no_memory == after.dropped_no_memory,
             "expected the other flows to be made, got {healed:?}"
+        );
+    }
+    drop(sinks);
+    let servers = Servers::of_both(&setup.layout)?;
+    of_every_sort(&servers)?;
+    drop((servers, context));
+    setup.finish()
+}
+
+fn flows_without_pages() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&all_rules())?;
+    let sinks = FAMILIES
+        .into_iter()
+        .map(|family| udp(&setup.layout.server, upstream(family)))
+        .collect::<Result<Vec<_>>>()?;
+    for family in FAMILIES {
+        let before = context.stats()?;
+        let failing = FailPages::new(PAGES_PERCENT)?;
+        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
+        drop(failing);
+        let after = context.stats()?;
+        let created = after.flows_created - before.flows_created;
+        let dropped = after.dropped_no_memory - before.dropped_no_memory;
+        // Some packets may get no memory before they come to the module.
+        ensure!(
+            created + dropped <= u64::from(FLOWS) && created > 0 && dropped > 0,
+            "{family:?}: of {FLOWS} flows {created} were made and {dropped} dropped"
+        );
+        // Whoever has memory that is another's, too, is found by its own packet now, or not.
+        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
+        let healed = context.stats()?;
+        ensure!(
+            healed.flows_created - before.flows_created == u64::from(FLOWS)
+                && healed.dropped_no_memory == after.dropped_no_memory,
+            "{family:?}: expected the other flows to be made, got {healed:?}"
         );
     }
     drop(sinks);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, ensure, Context as _, Result};
 use nix::errno::Errno;
 
+use super::faults::begin_flows_from;
 use super::setup::{all_rules, client_address, original, sized, upstream, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen, udp};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
@@ -161,6 +162,83 @@ fn flood(client: &TcpStream, server: &TcpStream, stop: &AtomicBool) {
         let _ = client.write(&buffer);
         let _ = server.read(&mut buffer);
         thread::yield_now();
+    }
+}
+
+/// The module goes at once, or a moment later, when its last context has closed: while memory of
+/// flows is being reclaimed, which on a debug kernel lasts until well after it said it was done.
+pub fn unload_at_once() -> Result<()> {
+    const FLOWS: u16 = 100;
+    // So that one turn at least unloads in that time, however long grace periods take.
+    const STEP: Duration = Duration::from_millis(250);
+    let (turns, windows) = sized((30, None), (12, Some("0,1500,0")))?;
+    let parameters: Parameters = windows
+        .map(|windows| ("debug_windows".to_owned(), windows.to_owned()))
+        .into_iter()
+        .collect();
+    let layout = Layout::new()?;
+    for turn in 0..turns {
+        let module = LoadedModule::load(PROXY_MODULE_PATH, &parameters)?;
+        let context = Context::open(&layout.router)?;
+        context.configure(&all_rules()).context("good rules")?;
+        for family in FAMILIES {
+            begin_flows_from(&layout.client, family, 10_000..10_000 + FLOWS)?;
+        }
+        let stats = context.stats()?;
+        ensure!(
+            stats.flows_created == 2 * u64::from(FLOWS),
+            "turn {turn}: expected {FLOWS} flows of each IP version, got {stats:?}"
+        );
+        drop(context);
+        if windows.is_some() {
+            thread::sleep(turn * STEP);
+        }
+        module.unload().with_context(|| format!("turn {turn}"))?;
+    }
+    layout.tear_down()
+}
+
+/// The kernel says once in its log that a work queue should not be used any more.
+pub fn no_deprecated_queue() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&all_rules())?;
+    for family in FAMILIES {
+        begin_flows_from(&setup.layout.client, family, 10_000..10_010)?;
+    }
+    drop(context);
+    // Waits until the memory of those flows was reclaimed, by work.
+    setup.finish()?;
+    let log = klogctl_all()?;
+    let told: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("deprecated workqueue"))
+        .collect();
+    ensure!(
+        !told.iter().any(|line| line.contains("mutex_")),
+        "the kernel does not want this work queue to be used: {told:?}"
+    );
+    Ok(())
+}
+
+/// What the kernel has logged since it booted, as far as it kept it.
+fn klogctl_all() -> Result<String> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = "/dev/kmsg";
+    let mut file = fs::File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .with_context(|| format!("cannot open {path}"))?;
+    let (mut all, mut record) = (String::new(), [0; 8192]);
+    loop {
+        match file.read(&mut record) {
+            Ok(length) => all.push_str(&String::from_utf8_lossy(&record[..length])),
+            // A record was overwritten before it was read: the next read gives the one after it.
+            Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => return Ok(all),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
+        }
     }
 }
 

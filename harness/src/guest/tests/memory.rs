@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _, Result};
 
 use super::conversation::{Conversation, Servers};
+use super::faults::begin_flows_from;
+use super::lifecycle;
 use super::pinned::Pinned;
-use super::setup::{all_rules, client_address, original, rule, upstream, Setup};
+use super::setup::{
+    all_rules, client_address, original, rule, upstream, wait_for_flows, Setup, FAMILIES,
+};
 use super::sockets::{self, udp};
 use super::GuestTest;
 use crate::guest::layout::{UPSTREAM, UPSTREAM_PORT};
@@ -53,6 +57,22 @@ pub fn tests() -> Vec<GuestTest> {
             "cache-forgets-the-dead",
             "flows come and go under a cache, and their memory with them",
             cache_forgets_the_dead,
+        ),
+        GuestTest::single(
+            "close-while-table-grows",
+            "no flow of a closed context is left when its table grew meanwhile",
+            close_while_growing,
+        )
+        .on_debug(),
+        GuestTest::single(
+            "unload-at-once",
+            "the module unloads at once after its last context, while memory is reclaimed",
+            lifecycle::unload_at_once,
+        ),
+        GuestTest::single(
+            "no-deprecated-queue",
+            "memory is reclaimed by no work queue that the kernel warns of",
+            lifecycle::no_deprecated_queue,
         ),
     ]
 }
@@ -277,6 +297,67 @@ fn cache_knows_flows() -> Result<()> {
     }
     drop(context);
     setup.finish()
+}
+
+/// The close reads how many chains there are, and lets three seconds pass before it sweeps them.
+fn close_while_growing() -> Result<()> {
+    const FLOWS: u16 = 1_000;
+    const FEW: &str = "16";
+    // Tables grow when they are searched, which is 64 times in this: not before the test wants it.
+    const NEVER: &str = "3600";
+    const BEFORE_GROWTH: Duration = Duration::from_millis(500);
+    let setup = Setup::with_parameters(&[
+        ("debug_windows", "0,0,3000"),
+        ("hash_buckets", FEW),
+        ("gc_interval", NEVER),
+    ])?;
+    let observer = setup.context(&[])?;
+    let context = setup.context(&all_rules())?;
+    for family in FAMILIES {
+        begin_flows_from(&setup.layout.client, family, 10_000..10_000 + FLOWS)?;
+    }
+    wait_for_flows(&observer, 2 * u64::from(FLOWS))?;
+    let few: usize = FEW.parse()?;
+    let before = chains(&setup.layout.router)?;
+    ensure!(
+        before.iter().all(|&count| count == few),
+        "{before:?} chains"
+    );
+    thread::scope(|scope| -> Result<()> {
+        let closing = scope.spawn(|| drop(context));
+        thread::sleep(BEFORE_GROWTH);
+        setup.set("gc_interval", 1)?;
+        closing
+            .join()
+            .map_err(|_| anyhow::anyhow!("the close panicked"))
+    })?;
+    let (stats, after) = (observer.stats()?, chains(&setup.layout.router)?);
+    ensure!(
+        after.iter().any(|&count| count > few),
+        "no table grew, so this shows nothing: {after:?} chains"
+    );
+    ensure!(
+        stats.flows_current == 0,
+        "{} flows outlived their context: {stats:?}",
+        stats.flows_current
+    );
+    drop(observer);
+    setup.finish()
+}
+
+/// How many chains the table of each IP version has, by the file `hash`.
+fn chains(namespace: &Namespace) -> Result<Vec<usize>> {
+    let mut file = monitor::open(namespace, "hash")?.context("there is no file hash")?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    ["v4_chains ", "v6_chains "]
+        .into_iter()
+        .map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let line = line.with_context(|| format!("no {name} in {text:?}"))?;
+            Ok(line.trim().parse()?)
+        })
+        .collect()
 }
 
 fn cache_forgets_the_dead() -> Result<()> {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moments between two steps in which another task could come first. On a kernel with
+//! CONFIG_FAULT_INJECTION the parameter `debug_windows` makes each last some milliseconds, so that a
+//! test meets a race for certain that is rare otherwise; on any other kernel none lasts.
+
+use super::bindings;
+
+/// A moment between two steps. The numbers index the parameter.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Window {
+    /// Memory of flows has waited for its grace period, and is about to be reclaimed.
+    Reclaim = bindings::MXP_WINDOW_RECLAIM,
+    /// The reclaiming work has said that it is done, and has not returned.
+    Idle = bindings::MXP_WINDOW_IDLE,
+    /// The number of a table's chains was read, and none of them was swept.
+    Sweep = bindings::MXP_WINDOW_SWEEP,
+}
+
+impl Window {
+    /// Sleeps for as long as the test wants it.
+    pub(crate) fn pass(self) {
+        // SAFETY: the number is one of C's. May sleep: windows are in tasks only.
+        unsafe { bindings::mxp_window(self as u32) };
+    }
+}
