@@ -81,7 +81,8 @@ const AHEAD: u32 = u32::MAX - 0xffff;
 /// a single SYN decide. Ten would cost ten connections, each of which has already been sent again
 /// several times if it was left unanswered; and ten of one client say less than two of two. Two is
 /// the least that tells clients apart. There is no window of time, as in HAProxy and unlike nginx:
-/// failures by silence of a lone client are `tcp_syn_timeout` apart, longer than `upstream_retry`.
+/// failures by silence of a lone client are `tcp_syn_timeout` apart, by default longer than
+/// `upstream_retry`.
 /// One answer is enough to be good again (HAProxy's `rise` is two), since it is an answer to a
 /// client, not to a check.
 ///
@@ -97,6 +98,10 @@ const AHEAD: u32 = u32::MAX - 0xffff;
 /// `tcp_syn_timeout + retry + soon * a / h`. They are not kept from service: they go to the others,
 /// and if those are marked as well, none is passed over. An IPv6 host has as many addresses as it
 /// likes. The price: an upstream that answers a few of many SYNs is used for as long again.
+///
+/// That bound is not one for refusals, which are told at once: two addresses that the upstream itself
+/// refuses, as by a rule of its own that answers with RST, keep others away for as long as they go on,
+/// but for the time from each answer to the next two refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Good,
