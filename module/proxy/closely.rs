@@ -24,7 +24,7 @@ use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::random::random;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::hairpin_source;
+use crate::way::{hairpin_source, put};
 
 /// Any packet. `passed`: the filter let its ports through already.
 #[cold]
@@ -160,8 +160,9 @@ impl<A: Batched> Slow<'_, A> {
             return Verdict::ACCEPT;
         }
         let tuple = &self.headers.tuple;
+        let fate = packet.fate();
         // Everybody's; nobody may redirect it.
-        if tuple.destination().is_shared() || !packet.is_unicast() {
+        if tuple.destination().is_shared() || !fate.is_unicast() {
             return Verdict::ACCEPT;
         }
         let flows = A::flows(self.instance);
@@ -182,7 +183,7 @@ impl<A: Batched> Slow<'_, A> {
         let mut routed_to = None;
         match &mut decision {
             // Decided where it comes to last.
-            Decision::Direct if packet.comes_back() => return Verdict::ACCEPT,
+            Decision::Direct if fate.comes_back() => return Verdict::ACCEPT,
             Decision::Direct => {}
             Decision::Redirect(choice) if !LOCAL => {
                 if !self.own(packet) {
@@ -204,9 +205,15 @@ impl<A: Batched> Slow<'_, A> {
         let created = flows.create(self.guard, self.hash, tuple, &decision, self.instance);
         match (created, &decision) {
             (Ok(Created { flow, side, is_new }), _) => {
+                if !is_new && flow.is_direct() {
+                    // Another CPU was asked before the rules changed.
+                    packet.skb.forget_route();
+                    put(packet, self.headers.transport, tuple);
+                }
                 // To begin anew with what was made a moment ago is to give up.
                 self.advance(packet, flow, side);
-                self.pass::<LOCAL>(packet, flow, side, routed_to, is_new)
+                let is_first = is_new && fate.may_be_taken();
+                self.pass::<LOCAL>(packet, flow, side, routed_to, is_first)
             }
             // It goes where it goes, without anybody's taking note.
             (Err(_), Decision::Direct) => Verdict::ACCEPT,

@@ -32,7 +32,7 @@ pub(crate) struct Onward<'p, A: Batched> {
     pub(crate) transport: usize,
     /// What its route depends on, as it was before any was looked up.
     pub(crate) key: Key,
-    /// Whether the flow was made for it.
+    /// Whether the flow was made for it, and it can be taken out of its hook.
     pub(crate) is_first: bool,
     /// Where the route leads that it has got already.
     pub(crate) routed_to: Option<Tuple<A>>,
@@ -61,13 +61,12 @@ impl<A: Batched> Onward<'_, A> {
         guard: &ReadGuard,
         packet: &mut Packet<'_>,
     ) -> Verdict {
-        let behind = Behind::of_packet::<Redirect<A, false>>(guard, packet, instance)
-            .filter(|_| packet.may_be_taken());
+        let behind = Behind::of_packet::<Redirect<A, false>>(guard, packet, instance);
         let Some(behind) = behind else {
             return self.route::<false>(instance, packet, false);
         };
         let others = behind.may_change_routes();
-        if !self.is_first && !others {
+        if !self.is_first && !(others && packet.may_be_taken()) {
             return self.route::<false>(instance, packet, false);
         }
         if let Err(status) = behind.run(packet) {
@@ -98,8 +97,7 @@ impl<A: Batched> Onward<'_, A> {
             self.is_gone(instance, guard, true);
             return verdict;
         }
-        let behind = Behind::of_packet::<Redirect<A, true>>(guard, packet, instance)
-            .filter(|_| packet.may_be_taken());
+        let behind = Behind::of_packet::<Redirect<A, true>>(guard, packet, instance);
         let Some(behind) = behind else {
             return verdict;
         };

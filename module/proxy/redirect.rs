@@ -81,7 +81,7 @@ fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const 
     if is_on!(changed::ANY) {
         return switched::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    if !OFFLOADED && packet.packet().skb.offload(A::LENGTH) != Offload::None {
+    if !OFFLOADED && packet.packet().skb.is_offloaded() {
         return established::<A, E, LOCAL, TCP, true>(instance, guard, packet);
     }
     match redirect::<A, E, LOCAL, TCP, OFFLOADED, false>(instance, &guard, packet) {

@@ -23,14 +23,19 @@ pub(crate) fn search<A: Routed, const LOCAL: bool>(
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Verdict {
-    let routed = to.from_source_of(from);
-    let found = lend(packet, transport, &routed, |packet| {
+    let ask = |packet: &mut Packet<'_>| {
         if LOCAL {
             packet.route_out(A::FAMILY)
         } else {
             packet.route_in(A::FAMILY, Some((transport, to.protocol)))
         }
-    });
+    };
+    let routed = to.from_source_of(from);
+    let found = if routed == *to {
+        Some(ask(packet))
+    } else {
+        lend(packet, transport, &routed, ask)
+    };
     verdict(instance, found)
 }
 
@@ -61,16 +66,26 @@ fn verdict(instance: &Instance, found: Option<bool>) -> Verdict {
 }
 
 /// An address of the machine's own on the device by which a packet came in, if it would go out there
-/// again as `to`. Leaves the route to there on the packet, if the version of IP allows.
+/// again as `to`. Leaves the route to there on the packet, if the version of IP allows, and `to` in its
+/// headers, with their old checksums: for who translates it next.
 #[cold]
 pub(crate) fn hairpin_source<A: Routed>(
     packet: &mut Packet<'_>,
     transport: usize,
     to: &Tuple<A>,
 ) -> Option<A> {
-    lend(packet, transport, to, |packet| {
-        A::hairpin_source(packet, transport, to)
-    })?
+    put(packet, transport, to)?;
+    A::hairpin_source(packet, transport, to)
+}
+
+/// Puts `tuple` into a packet's headers, and leaves their checksums.
+pub(crate) fn put<A: Routed>(
+    packet: &mut Packet<'_>,
+    transport: usize,
+    tuple: &Tuple<A>,
+) -> Option<Tuple<A>> {
+    let end = transport.wrapping_add(UDP_HEADER);
+    A::exchange(packet.skb.writable(end)?, transport, tuple)
 }
 
 // Runs `ask` while the headers say `tuple`, without a care for checksums. `None` if they are not the
@@ -81,10 +96,9 @@ fn lend<A: Routed, R>(
     tuple: &Tuple<A>,
     ask: impl FnOnce(&mut Packet<'_>) -> R,
 ) -> Option<R> {
-    let end = transport.wrapping_add(UDP_HEADER);
-    let own = A::exchange(packet.skb.writable(end)?, transport, tuple)?;
+    let own = put(packet, transport, tuple)?;
     let answer = ask(packet);
-    A::exchange(packet.skb.writable(end)?, transport, &own)?;
+    put(packet, transport, &own)?;
     Some(answer)
 }
 

@@ -255,6 +255,27 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// What the kernel is about to do with a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate(u32);
+
+impl Fate {
+    /// Whether one host is to get it.
+    pub(crate) fn is_unicast(self) -> bool {
+        self.0 & bindings::MXP_UNICAST != 0
+    }
+
+    /// See [`Packet::may_be_taken`].
+    pub(crate) fn may_be_taken(self) -> bool {
+        self.0 & bindings::MXP_MAY_BE_TAKEN != 0
+    }
+
+    /// Whether PRE_ROUTING sees it once more as it leaves this hook.
+    pub(crate) fn comes_back(self) -> bool {
+        self.0 & bindings::MXP_COMES_BACK != 0
+    }
+}
+
 /// What became of a packet that was only a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragment {
@@ -343,23 +364,16 @@ impl Packet<'_> {
         unsafe { bindings::mxp_has_tunnel_route(self.skb.as_ptr()) }
     }
 
-    /// Whether one host is to get it.
-    pub(crate) fn is_unicast(&self) -> bool {
-        // SAFETY: the buffer is the hook's.
-        unsafe { bindings::mxp_is_unicast(self.skb.as_ptr(), self.state.is_own()) }
+    /// What is to become of a packet that is the first of its connection.
+    pub(crate) fn fate(&self) -> Fate {
+        // SAFETY: buffer and state are what netfilter gave the hook.
+        Fate(unsafe { bindings::mxp_fate(self.skb.as_ptr(), self.state.0) })
     }
 
-    /// Whether it can be taken out of its hook and handed on, or whoever called the hook goes on with the
-    /// packet only if it gets it back: the device of a VRF.
+    /// Whether it can be taken out of its hook and handed on: who called the hook goes on by the function
+    /// behind it alone, which a VRF does not.
     pub(crate) fn may_be_taken(&self) -> bool {
-        // SAFETY: the state is what netfilter gave the hook.
-        unsafe { bindings::mxp_may_take(self.state.0) }
-    }
-
-    /// Whether PRE_ROUTING sees it once more as it leaves this hook.
-    pub(crate) fn comes_back(&self) -> bool {
-        // SAFETY: the buffer is the hook's.
-        unsafe { bindings::mxp_comes_back(self.skb.as_ptr(), self.state.is_own()) }
+        self.fate().may_be_taken()
     }
 
     /// Whether fragments may be put together: not those of a socket that sends them as they are, nor

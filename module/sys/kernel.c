@@ -436,34 +436,31 @@ bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int fi
 }
 
 /*
- * Whether one host is to get the packet. A subnet's broadcast address is only told by routing, and by how
- * the packet came.
+ * Whether one host is to get the packet, as far as is known before it has a route: a subnet's broadcast
+ * address is only told by routing, and by how the packet came. Whether PRE_ROUTING sees it once more as
+ * it leaves this hook: the machine's own on its way to itself, or a VRF's on its way in. And whether it can
+ * be taken out of the hook and handed on.
  */
-bool mxp_is_unicast(const struct sk_buff *skb, bool local)
+u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	if (!local)
-		return skb->pkt_type != PACKET_BROADCAST && skb->pkt_type != PACKET_MULTICAST;
-	if (skb->protocol != htons(ETH_P_IP) || !skb_dst(skb))
-		return true;
-	return !(skb_rtable(skb)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST));
-}
+	const struct dst_entry *dst = skb_dst(skb);
+	u32 fate = MXP_UNICAST;
 
-/* A VRF calls hooks, but not the function behind them: vrf_rcv_nfhook(), vrf_output_direct(). */
-bool mxp_may_take(const struct nf_hook_state *state)
-{
-	return !(state->in && netif_is_l3_master(state->in)) &&
-	       !(state->out && netif_is_l3_master(state->out));
-}
-
-/*
- * Whether PRE_ROUTING sees the packet once more as it leaves this hook: the machine's own on its
- * way to itself, or one of a VRF's on its way in.
- */
-bool mxp_comes_back(const struct sk_buff *skb, bool local)
-{
-	if (local)
-		return skb_dst(skb) && skb_dst(skb)->dev->flags & IFF_LOOPBACK;
-	return netif_is_l3_slave(skb->dev);
+	/* A VRF calls hooks, but not what is behind them: vrf_rcv_nfhook(), vrf_output_direct(). */
+	if (!(state->in && netif_is_l3_master(state->in)) &&
+	    !(state->out && netif_is_l3_master(state->out)))
+		fate |= MXP_MAY_BE_TAKEN;
+	if (state->hook == NF_INET_PRE_ROUTING) {
+		if (skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
+			fate &= ~MXP_UNICAST;
+		return netif_is_l3_slave(skb->dev) ? fate | MXP_COMES_BACK : fate;
+	}
+	if (!dst)
+		return fate;
+	if (state->pf == NFPROTO_IPV4 &&
+	    dst_rtable(dst)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
+		fate &= ~MXP_UNICAST;
+	return dst->dev->flags & IFF_LOOPBACK ? fate | MXP_COMES_BACK : fate;
 }
 
 bool mxp_dst_hold(struct dst_entry *dst)

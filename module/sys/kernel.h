@@ -54,6 +54,13 @@ enum {
 	MXP_NET_ROUTE_GENERATION_V6 = offsetof(struct net, ipv6.fib6_sernum),
 };
 
+/* See mxp_fate(). */
+enum {
+	MXP_UNICAST = 1,
+	MXP_COMES_BACK = 2,
+	MXP_MAY_BE_TAKEN = 4,
+};
+
 /* Where the compiler has the fields that layout.rs compares. */
 enum {
 	MXP_DEVICE_IFINDEX = offsetof(struct net_device, ifindex),
@@ -159,9 +166,7 @@ struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff 
 bool mxp_route_valid_v6(struct dst_entry *dst);
 void mxp_flush_routes(struct net *net);
 bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first);
-bool mxp_is_unicast(const struct sk_buff *skb, bool local);
-bool mxp_may_take(const struct nf_hook_state *state);
-bool mxp_comes_back(const struct sk_buff *skb, bool local);
+u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state);
 bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
 void mxp_skb_dst_drop(struct sk_buff *skb);

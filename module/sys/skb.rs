@@ -147,12 +147,22 @@ impl<'a> Skb<'a> {
         unsafe { bindings::mxp_skb_copy(self.as_ptr()) }
     }
 
+    #[inline(always)]
+    fn ip_summed(&self) -> u32 {
+        // SAFETY: both variants of the union are the same fields (struct_group() in C).
+        u32::from(unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() })
+    }
+
+    /// Whether a device computes or has computed a checksum of the packet.
+    #[inline(always)]
+    pub(crate) fn is_offloaded(&self) -> bool {
+        self.ip_summed() & 2 != 0
+    }
+
     /// Who computes the checksum of the transport header at `transport`, in bytes from the IP header.
     #[inline(always)]
     pub(crate) fn offload(&self, transport: usize) -> Offload {
-        // SAFETY: both variants of the union are the same fields (struct_group() in C).
-        let ip_summed = unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() };
-        let ip_summed = u32::from(ip_summed);
+        let ip_summed = self.ip_summed();
         // The first question settles most packets: it is one bit.
         const {
             assert!(bindings::CHECKSUM_NONE & 2 == 0 && bindings::CHECKSUM_UNNECESSARY & 2 == 0);
@@ -251,7 +261,7 @@ impl<'a> Skb<'a> {
 
     /// Makes the packet forget its route, if it has one.
     #[inline(always)]
-    pub(super) fn forget_route(&mut self) {
+    pub(crate) fn forget_route(&mut self) {
         if self.has_route() {
             // SAFETY: the buffer is ours.
             unsafe { bindings::mxp_skb_dst_drop(self.as_ptr()) };
