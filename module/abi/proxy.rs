@@ -34,8 +34,25 @@ pub const MAX_RULES: usize = 64;
 pub const MAX_UPSTREAMS: usize = 8;
 /// Bytes of the name of an interface, with at least one zero at its end: IFNAMSIZ.
 pub const NAME_SIZE: usize = 16;
-/// `_IOR('M', 1, [u8; Stats::SIZE])`.
-pub const IOC_STATS: u32 = (2 << 30) | ((Stats::SIZE as u32) << 16) | ((b'M' as u32) << 8) | 1;
+/// `_IOR('M', 1, [u8; Stats::SIZE])`. Counters are only ever added at the end of the record: one that asks
+/// for fewer bytes gets the first of them.
+pub const IOC_STATS: u32 = ioc_stats(Stats::SIZE);
+
+/// [`IOC_STATS`] for so many bytes, of which there are 14 bits.
+pub const fn ioc_stats(size: usize) -> u32 {
+    (2 << 30) | ((size as u32 & IOC_SIZES) << 16) | ((b'M' as u32) << 8) | 1
+}
+
+/// How many bytes of counters a command asks for; `None` if it asks for something else.
+pub const fn stats_asked_for(command: u32) -> Option<usize> {
+    if command & !(IOC_SIZES << 16) == ioc_stats(0) {
+        Some((command >> 16 & IOC_SIZES) as usize)
+    } else {
+        None
+    }
+}
+
+const IOC_SIZES: u32 = (1 << 14) - 1;
 
 /// Why a configuration was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,11 +175,6 @@ stats! {
     bytes_original,
     /// Bytes of the packets given back their original source, from the IP header on.
     bytes_reply,
-    /// Packets of connections that are not redirected, but were asked about: of a rule that lets them
-    /// bypass, of none, or to an upstream.
-    packets_direct,
-    /// Bytes of these packets, from the IP header on.
-    bytes_direct,
     /// Flows created, of redirected connections and of such.
     flows_created,
     /// Flows that timed out, made room for others, whose context closed, or whose first packet did not
@@ -193,11 +205,25 @@ stats! {
     lock_acquisitions,
     /// Of those, how often another CPU had locked it, and had to be waited for.
     lock_contentions,
+    /// Packets of connections that are not redirected, but were asked about: of a rule that lets them
+    /// bypass, of none, or to an upstream.
+    packets_direct,
+    /// Bytes of these packets, from the IP header on.
+    bytes_direct,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_says_how_much_it_asks_for() {
+        assert_eq!(stats_asked_for(IOC_STATS), Some(Stats::SIZE));
+        assert_eq!(stats_asked_for(ioc_stats(8)), Some(8));
+        for other in [IOC_STATS ^ 1, IOC_STATS ^ 1 << 8, IOC_STATS ^ 1 << 31] {
+            assert_eq!(stats_asked_for(other), None);
+        }
+    }
 
     #[test]
     fn stats_survive_encoding() {

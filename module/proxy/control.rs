@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::proxy::{Config, ConfigHeader, IOC_STATS, MAX_RULES, MAX_UPSTREAMS};
+use crate::abi::proxy::{Config, ConfigHeader, stats_asked_for, MAX_RULES, MAX_UPSTREAMS};
 use crate::registry::{ContextId, Registry};
 use crate::sys::device::{Device, ToUser};
 use crate::sys::net::Namespace;
@@ -69,9 +69,8 @@ impl Device for ControlDevice {
     }
 
     fn ioctl(&self, context: &Context, command: u32, to_user: ToUser<'_>) -> Result<usize> {
-        match command {
-            IOC_STATS => to_user(&self.registry.stats(context.id)?.encode()),
-            _ => Err(ENOTTY),
-        }
+        let size = stats_asked_for(command).ok_or(ENOTTY)?;
+        let stats = self.registry.stats(context.id)?.encode();
+        to_user(stats.get(..size).unwrap_or(&stats))
     }
 }

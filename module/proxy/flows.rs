@@ -107,6 +107,14 @@ pub(crate) struct Created<'g, A: Stored> {
     pub(crate) is_new: bool,
 }
 
+// Where a new flow leads.
+struct PlaceOf<A: Stored> {
+    // The hash of answers.
+    reply: usize,
+    // None: where it goes by itself.
+    there: Option<(Tuple<A>, Owner)>,
+}
+
 /// The most chains of a table.
 const MAX_CHAINS: usize = 1 << 21;
 /// How many chains are looked at before others may use the CPU.
@@ -277,7 +285,12 @@ impl<A: Stored> Flows<A> {
                 instance.count(Counter::FlowsEvicted);
                 instance.count(Counter::FlowsRemoved);
             }
-            let (keys, flow, reply) = self.plan(guard, original, decision, now)?;
+            let place = self.place(guard, original, decision, now)?;
+            let reply = place.reply;
+            let (keys, flow) = match place.there {
+                None => Flow::direct(original, now),
+                Some((upstream, owner)) => Flow::new(original, &upstream, owner, now),
+            };
             let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
             // Both sides were looked up just now, under the same lock.
             Ok(Created {
@@ -292,21 +305,20 @@ impl<A: Stored> Flows<A> {
         Ok(created)
     }
 
-    // The flow that was decided on, with its keys and the hash of its answers' key.
+    // Where the flow leads that was decided on.
     #[inline(always)]
-    fn plan(
+    fn place(
         &self,
         guard: &ReadGuard,
         original: &Tuple<A>,
         decision: &Decision<A>,
         now: u32,
-    ) -> Result<([Tuple<A>; 2], Flow<Route>, usize), Refused> {
+    ) -> Result<PlaceOf<A>, Refused> {
         let (upstream, owner) = match decision {
             Decision::Redirect(choice) => (&choice.upstream, choice.owner),
             Decision::Direct => {
                 if let Some(reply) = self.free(guard, original) {
-                    let (keys, flow) = Flow::direct(original, now);
-                    return Ok((keys, flow, reply));
+                    return Ok(PlaceOf { reply, there: None });
                 }
                 // A redirected connection has its port there already: this one gets another.
                 (original, Owner::NOBODY)
@@ -315,8 +327,10 @@ impl<A: Stored> Flows<A> {
         let (upstream, reply) = self
             .free_port(guard, original, upstream, now)
             .ok_or(Refused::NoPort)?;
-        let (keys, flow) = Flow::new(original, &upstream, owner, now);
-        Ok((keys, flow, reply))
+        Ok(PlaceOf {
+            reply,
+            there: Some((upstream, owner)),
+        })
     }
 
     // The hash of answers to `tuple`, if they are of no flow yet.

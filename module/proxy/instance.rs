@@ -268,8 +268,6 @@ impl Instance {
             packets_reply: sum(Counter::PacketsReply),
             bytes_original: sum(Counter::BytesOriginal),
             bytes_reply: sum(Counter::BytesReply),
-            packets_direct: sum(Counter::PacketsDirect),
-            bytes_direct: sum(Counter::BytesDirect),
             flows_created: sum(Counter::FlowsCreated),
             flows_removed: sum(Counter::FlowsRemoved),
             flows_evicted: sum(Counter::FlowsEvicted),
@@ -284,6 +282,8 @@ impl Instance {
             cache_misses: sum(Counter::CacheMisses),
             lock_acquisitions: self.locks.sum(lock::Counter::Acquisitions as usize),
             lock_contentions: self.locks.sum(lock::Counter::Contentions as usize),
+            packets_direct: sum(Counter::PacketsDirect),
+            bytes_direct: sum(Counter::BytesDirect),
         }
     }
 }

@@ -61,8 +61,6 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("packets_reply", Counted(Counter::PacketsReply)),
     ("bytes_original", Counted(Counter::BytesOriginal)),
     ("bytes_reply", Counted(Counter::BytesReply)),
-    ("packets_direct", Counted(Counter::PacketsDirect)),
-    ("bytes_direct", Counted(Counter::BytesDirect)),
     ("flows_created", Counted(Counter::FlowsCreated)),
     ("flows_removed", Counted(Counter::FlowsRemoved)),
     ("flows_evicted", Counted(Counter::FlowsEvicted)),
@@ -77,6 +75,8 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("cache_misses", Counted(Counter::CacheMisses)),
     ("lock_acquisitions", OfLocks(lock::Counter::Acquisitions)),
     ("lock_contentions", OfLocks(lock::Counter::Contentions)),
+    ("packets_direct", Counted(Counter::PacketsDirect)),
+    ("bytes_direct", Counted(Counter::BytesDirect)),
 ];
 
 /// The counters, for each CPU.

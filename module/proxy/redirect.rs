@@ -198,7 +198,16 @@ fn redirect<
     if SWITCHED && is_on!(changed::ZERO_COPY) && !packet.copy() {
         return Err(packet.into_packet());
     }
-    let Some((network, transport)) = packet.start().as_ref().split_at_checked(A::LENGTH) else {
+    // One that came in with a route has it from somebody who gave it more than that.
+    if !LOCAL && packet.packet().skb.has_route() {
+        return Err(packet.into_packet());
+    }
+    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
+    // when they come in from another namespace.
+    let Some(headers) = packet.headers() else {
+        return Err(packet.into_packet());
+    };
+    let Some((network, transport)) = headers.as_mut().split_at_mut_checked(A::LENGTH) else {
         return Err(packet.into_packet());
     };
     let Some((addresses, ports)) = A::addresses(network).zip(packet::ports(transport)) else {
@@ -247,18 +256,6 @@ fn redirect<
             Some(way) => Onward::Along(way),
             None => return Err(packet.into_packet()),
         }
-    };
-    // One that came in with a route has it from somebody who gave it more than that.
-    if !LOCAL && packet.packet().skb.has_route() {
-        return Err(packet.into_packet());
-    }
-    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
-    // when they come in from another namespace.
-    let headers = packet.headers();
-    let Some((network, transport)) =
-        headers.and_then(|headers| headers.as_mut().split_at_mut_checked(A::LENGTH))
-    else {
-        return Err(packet.into_packet());
     };
     let Some(sum) = translate(network, transport, &to, flow.change(side), offload) else {
         return Err(packet.into_packet());

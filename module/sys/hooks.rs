@@ -188,7 +188,7 @@ impl<'a> State<'a> {
 /// # Safety
 ///
 /// Any bytes are a value of the type.
-pub(crate) unsafe trait Extent: AsRef<[u8]> + AsMut<[u8]> {}
+pub(crate) unsafe trait Extent: AsMut<[u8]> {}
 
 // SAFETY: any bytes are.
 unsafe impl<const N: usize> Extent for [u8; N] {}
@@ -219,14 +219,6 @@ impl<'a, E: Extent> Glanced<'a, E> {
     /// Copies the whole packet into memory of its own, in one piece; false without memory for it.
     pub(crate) fn copy(&mut self) -> bool {
         self.packet.skb.copy()
-    }
-
-    /// The first bytes.
-    #[inline(always)]
-    pub(crate) fn start(&self) -> &E {
-        // SAFETY: by the type's invariant so many bytes are there, and nobody writes them while `self`
-        // is borrowed.
-        unsafe { self.packet.skb.start().cast::<E>().as_ref() }
     }
 
     /// The first bytes, to be changed; `None` if they may be shared with other buffers.

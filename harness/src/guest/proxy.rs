@@ -57,11 +57,24 @@ impl Context {
 
     /// The namespace's counters.
     pub fn stats(&self) -> Result<Stats> {
-        let bytes = device::ask::<{ Stats::SIZE }>(&self.file, proxy::IOC_STATS)
-            .with_context(|| format!("cannot read the counters of {DEVICE}"))?;
+        let told = || format!("cannot read the counters of {DEVICE}");
+        let bytes = match device::ask::<{ Stats::SIZE }>(&self.file, proxy::IOC_STATS) {
+            Ok(bytes) => bytes,
+            // A module of before there were direct flows.
+            Err(_) => {
+                let command = proxy::ioc_stats(BEFORE_DIRECT);
+                let first = device::ask::<BEFORE_DIRECT>(&self.file, command).with_context(told)?;
+                let mut bytes = [0; Stats::SIZE];
+                bytes[..BEFORE_DIRECT].copy_from_slice(&first);
+                bytes
+            }
+        };
         Stats::decode(&bytes).context("the counters are cut short")
     }
 }
+
+/// How many bytes of counters there were before direct flows were counted.
+const BEFORE_DIRECT: usize = Stats::SIZE - 16;
 
 /// A rule together with its upstreams, which [`encode`] puts into the configuration's list.
 #[derive(Clone, Debug)]
