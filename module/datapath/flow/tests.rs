@@ -42,15 +42,15 @@ proptest! {
     }
 }
 
-fn flow(protocol: Protocol) -> Flow<()> {
+pub(super) fn flow(protocol: Protocol) -> Flow<()> {
     let tuple = Tuple::new(protocol, ip([1; 4]), ip([2; 4]), Ports::new(1, 2));
     Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, u32::MAX - 1).1
 }
 
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 2;
+pub(super) const RST: u8 = 4;
+pub(super) const ACK: u8 = 16;
 
 const HASH: u32 = 0x1234_5678;
 
