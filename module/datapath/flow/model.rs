@@ -369,6 +369,8 @@ struct World {
     answered: Option<i64>,
     // Which connection of the client's the flow is of.
     client: Option<i64>,
+    // And of the server's, if that has answered.
+    server: Option<i64>,
     seen: Seen,
     history: Vec<String>,
 }
@@ -393,6 +395,7 @@ impl World {
             pushed_out: false,
             answered: None,
             client: None,
+            server: None,
             seen: Seen::default(),
             history: Vec::new(),
         }
@@ -416,6 +419,7 @@ impl World {
             self.connection += 1;
             self.own = Some(sent.seq);
             self.client = Some(connection(sent.seq));
+            self.server = None;
         }
         // A server that opens as well does so for the client's SYN.
         let [client, _] = &self.ends;
@@ -467,6 +471,7 @@ impl World {
                 prop_assert!(real && !sent.forged, "nobody has answered: {server:?}");
                 self.answered = Some(sent.ack);
                 self.client = Some(connection(sent.ack));
+                self.server = Some(connection(sent.seq));
                 self.own = None;
                 if before != Some(State::Opening) {
                     self.connection += 1;
@@ -519,11 +524,15 @@ impl World {
             prop_assert!(!sent.forged, "the model lets itself be reset by a forger");
             // An end that takes a forger's SYN for its peer's is lost, with or without a flow.
             let deceived = before.irs >= FORGED;
-            let of_flow = self.client
-                == Some(connection(match sent.side {
-                    Original => before.irs,
-                    Reply => before.iss,
-                }));
+            // Nor does the flow know an end that has outlived its peer, when another one has answered
+            // a late SYN of it.
+            let mut ends = [before.iss, before.irs].map(connection);
+            if before.side == Reply {
+                ends.reverse();
+            }
+            let pair = (before.tcp != Tcp::SynSent).then_some(ends[1]);
+            let of_flow = self.client == Some(ends[0])
+                && (pair.is_none() || self.server.is_none() || pair == self.server);
             if sent.passed == self.connection && of_flow && !self.pushed_out && !deceived {
                 prop_assert_eq!(self.state(), Some(State::Closed), "after {:?}", sent);
             }

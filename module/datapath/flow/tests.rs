@@ -388,6 +388,21 @@ fn a_late_handshake_starts_nothing_anew() {
     assert_eq!(talk.inject(Reply, SYN | ACK, server, 0, ack), State::Closed);
 }
 
+// The server has crashed, and answers a late copy of the living client's SYN: the client resets it.
+#[test]
+fn a_late_syn_that_a_new_server_answers_starts_nothing_anew() {
+    let mut talk = Talk::new();
+    let client = talk.peers[0].at;
+    talk.send(Original, SYN, 0);
+    talk.send(Reply, SYN | ACK, 0);
+    talk.send(Original, ACK, 3000);
+    let expected = talk.peers[0].seen;
+    talk.inject(Original, SYN, client, 0, 0);
+    let ack = client.wrapping_add(1);
+    talk.inject(Reply, SYN | ACK, expected.wrapping_add(1 << 29), 0, ack);
+    assert_eq!(talk.inject(Reply, RST, expected, 0, 0), State::Closed);
+}
+
 // RFC 9293, section 3.5, figure 8: the server answers an old SYN first.
 #[test]
 fn an_old_syn_is_reset_and_the_new_one_answered() {
