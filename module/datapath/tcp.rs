@@ -320,9 +320,8 @@ impl Progress {
     /// that its sender could have made. If not, or where acknowledgements wrap, that is for
     /// [`Self::accept`] to say.
     ///
-    /// Both differences are one subtraction. With a window of 65,536, `window_mask` is `0xffff_0000` twice. Let
-    /// `next_seq` be `0x1000` and `acked` `0x500`; a segment of `0x20` bytes from `0x1000` on, which acknowledges `0x510`,
-    /// has `0x1020_0000_0510` (in short: 32 bits each):
+    /// Both differences are one subtraction of 64 bits. With a window of 65,536, `window_mask` is
+    /// `ffff0000` twice:
     ///
     /// ```text
     ///            next_seq  acked
