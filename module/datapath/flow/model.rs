@@ -364,9 +364,12 @@ struct World {
     connection: u32,
     // The SYN of which the flow knows by itself.
     own: Option<i64>,
-    // A SYN was pushed out by others, as may happen: the flow cannot know its answer.
+    // The flow cannot know the answer to the client's SYN: it was pushed out by others, or refused and
+    // met nevertheless. Until the client opens again nothing is demanded.
     pushed_out: bool,
     answered: Option<i64>,
+    // The connection of the client's that the server has refused.
+    refused: Option<i64>,
     // Which connection of the client's the flow is of.
     client: Option<i64>,
     // And of the server's, if that has answered.
@@ -394,6 +397,7 @@ impl World {
             own: None,
             pushed_out: false,
             answered: None,
+            refused: None,
             client: None,
             server: None,
             seen: Seen::default(),
@@ -484,6 +488,17 @@ impl World {
                 self.seen.refused += 1;
             }
             None => {}
+        }
+        // KNOWN LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
+        // the server's own) the flow believes what passes first, the client what arrives first.
+        if sent.side == Reply && sent.has(ACK) && !sent.forged {
+            let of = Some(connection(sent.ack));
+            if sent.has(RST) && sent.seq == 0 {
+                self.refused = of;
+                self.pushed_out |= self.answered.map(connection) == of;
+            } else {
+                self.pushed_out |= self.refused == of;
+            }
         }
         sent.passed = self.connection;
         self.history
