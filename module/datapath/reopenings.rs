@@ -71,10 +71,14 @@ impl Reopenings {
         (&self.0[usize::from(index)], hash >> 8)
     }
 
-    /// Keeps the SYN of a flow with `hash`.
+    /// Keeps the SYN of a flow with `hash`, or the same once more.
     pub fn keep(&self, hash: u32, syn: &Syn) {
         let (slot, tag) = self.slot(hash);
-        slot.store(Kept::new(tag, syn).0, Relaxed);
+        let before = Kept(slot.load(Relaxed)).syn(tag);
+        let syn = before
+            .and_then(|before| before.once_more(syn))
+            .unwrap_or(*syn);
+        slot.store(Kept::new(tag, &syn).0, Relaxed);
     }
 
     /// The SYN of the flow with `hash` that `segment` acknowledges, if it was kept. It is kept no longer.
@@ -130,6 +134,14 @@ mod tests {
         assert_eq!(reopenings.take(5, &acking(10)), None);
         assert_eq!(reopenings.take(0x105, &acking(20)), Some(syn(20, 0, 7)));
         assert_eq!(reopenings.take(6, &acking(30)), Some(syn(30, 0, 7)));
+    }
+
+    #[test]
+    fn a_repeated_syn_takes_no_data_back() {
+        let reopenings = Reopenings::new();
+        reopenings.keep(5, &syn(10, 100, 7));
+        reopenings.keep(5, &syn(10, 0, 7));
+        assert_eq!(reopenings.take(5, &acking(110)), Some(syn(10, 100, 7)));
     }
 
     proptest! {

@@ -172,6 +172,16 @@ impl Syn {
         }
     }
 
+    /// This and `syn`, if they are of one connection. Data need not be repeated, and may be
+    /// acknowledged all the same.
+    pub fn once_more(&self, syn: &Self) -> Option<Self> {
+        (self.first == syn.first).then(|| Self {
+            first: self.first,
+            data: self.data.max(syn.data),
+            shift: self.shift.max(syn.shift),
+        })
+    }
+
     const fn end(&self) -> u32 {
         self.first.wrapping_add(self.data)
     }
@@ -230,15 +240,13 @@ impl Progress {
     /// before: the answer will tell which of them counts.
     #[must_use]
     pub fn begin(&self, syn: &Syn) -> bool {
-        let mut syn = *syn;
-        if let Some(before) = self.syn() {
-            if before.first != syn.first {
-                return false;
-            }
-            // The data need not be repeated, and may be answered all the same.
-            syn.data = syn.data.max(before.data);
-            syn.shift = syn.shift.max(before.shift);
-        }
+        let syn = match self.syn() {
+            Some(before) => before.once_more(syn),
+            None => Some(*syn),
+        };
+        let Some(syn) = syn else {
+            return false;
+        };
         let acked = self.window_mask.load(Relaxed) & u64::from(u32::MAX) << 32;
         self.numbers.store(pack(syn.end(), syn.first), Relaxed);
         self.window_mask
@@ -312,9 +320,8 @@ impl Progress {
     /// that its sender could have made. If not, or where acknowledgements wrap, that is for
     /// [`Self::accept`] to say.
     ///
-    /// Both differences are one subtraction. With a window of 65,536, `window_mask` is `0xffff_0000` twice. Let
-    /// `next_seq` be `0x1000` and `acked` `0x500`; a segment of `0x20` bytes from `0x1000` on, which acknowledges `0x510`,
-    /// has `0x1020_0000_0510` (in short: 32 bits each):
+    /// Both differences are one subtraction of 64 bits. With a window of 65,536, `window_mask` is
+    /// `ffff0000` twice:
     ///
     /// ```text
     ///            next_seq  acked
@@ -368,13 +375,11 @@ impl Progress {
         true
     }
 
-    /// Whether a SYN of this side in answer to the `other` side's could be that with which the
-    /// connection began, once more.
-    pub fn repeats(&self, other: &Self, segment: &Segment) -> bool {
-        // Before there was an answer it repeats none.
-        other.is_syn_acked()
-            && self.next_seq().wrapping_sub(segment.end()) <= self.window()
-            && other.next_seq().wrapping_sub(segment.ack()) <= other.window()
+    /// Whether `segment` of the other side acknowledges a SYN that could be that with which the
+    /// connection began, late: it lies no further back than what is repeated.
+    pub fn has_begun_with(&self, segment: &Segment) -> bool {
+        // Before there was an answer the connection has not begun.
+        self.is_syn_acked() && self.next_seq().wrapping_sub(segment.ack()) <= self.window()
     }
 
     /// Whether a RST that comes from this side could be real: it starts where its receiver, the

@@ -42,15 +42,15 @@ proptest! {
     }
 }
 
-fn flow(protocol: Protocol) -> Flow<()> {
+pub(super) fn flow(protocol: Protocol) -> Flow<()> {
     let tuple = Tuple::new(protocol, ip([1; 4]), ip([2; 4]), Ports::new(1, 2));
     Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, u32::MAX - 1).1
 }
 
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 2;
+pub(super) const RST: u8 = 4;
+pub(super) const ACK: u8 = 16;
 
 const HASH: u32 = 0x1234_5678;
 
@@ -386,6 +386,21 @@ fn a_late_handshake_starts_nothing_anew() {
     );
     assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
     assert_eq!(talk.inject(Reply, SYN | ACK, server, 0, ack), State::Closed);
+}
+
+// The server has crashed, and answers a late copy of the living client's SYN: the client resets it.
+#[test]
+fn a_late_syn_that_a_new_server_answers_starts_nothing_anew() {
+    let mut talk = Talk::new();
+    let client = talk.peers[0].at;
+    talk.send(Original, SYN, 0);
+    talk.send(Reply, SYN | ACK, 0);
+    talk.send(Original, ACK, 3000);
+    let expected = talk.peers[0].seen;
+    talk.inject(Original, SYN, client, 0, 0);
+    let ack = client.wrapping_add(1);
+    talk.inject(Reply, SYN | ACK, expected.wrapping_add(1 << 29), 0, ack);
+    assert_eq!(talk.inject(Reply, RST, expected, 0, 0), State::Closed);
 }
 
 // RFC 9293, section 3.5, figure 8: the server answers an old SYN first.

@@ -81,6 +81,14 @@ impl Syn {
         numbers.contains(&number) || numbers.contains(&(number + (1 << 32)))
     }
 
+    fn and(self, before: Self) -> Self {
+        Self {
+            data: self.data.max(before.data),
+            shift: self.shift.max(before.shift),
+            ..self
+        }
+    }
+
     fn is_acked_by(&self, sent: &Sent) -> bool {
         sent.has(ACK) && self.has(sent.ack)
     }
@@ -169,7 +177,7 @@ impl Model {
                     _ => self.peers[1] = Peer::begin(syn),
                 }
             }
-            (Side::Original, true) if !sent.has(ACK | FIN) => self.kept = Some(Syn::of(sent)),
+            (Side::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
             (_, true) => {}
             (Side::Original, false) if opening => {
                 let [client, server] = &mut self.peers;
@@ -232,11 +240,7 @@ impl Model {
     fn repeat(&mut self, side: usize, syn: Syn) {
         let peer = &mut self.peers[side];
         let before = peer.syn.expect("it is repeated");
-        let syn = Syn {
-            data: syn.data.max(before.data),
-            shift: syn.shift.max(before.shift),
-            ..syn
-        };
+        let syn = syn.and(before);
         let is_syn_acked = peer.is_syn_acked;
         *peer = Peer {
             is_syn_acked,
@@ -249,7 +253,7 @@ impl Model {
         match self.peers[0].syn {
             Some(before) if before.first != syn.first => {
                 if !sent.has(ACK | FIN) {
-                    self.kept = Some(syn);
+                    self.keep(syn);
                 }
                 return;
             }
@@ -258,6 +262,13 @@ impl Model {
         }
         let server = &mut self.peers[1];
         server.is_syn_acked |= server.syn.is_some_and(|syn| syn.is_acked_by(sent));
+    }
+
+    fn keep(&mut self, syn: Syn) {
+        self.kept = Some(match self.kept {
+            Some(before) if before.first == syn.first => syn.and(before),
+            _ => syn,
+        });
     }
 
     // The SYN that was kept, if it is what the segment is about.
@@ -271,14 +282,14 @@ impl Model {
         let own = self.peers[0].syn.filter(|_| opening);
         if !own.is_some_and(|syn| syn.is_acked_by(sent)) {
             let anew = self.take(sent)?;
-            let [client, server] = self.peers;
+            let [client, _] = self.peers;
             let late = |peer: Peer, number: u32| {
                 let behind = (peer.end as u32).wrapping_sub(number);
                 i64::from(behind) <= peer.reach
             };
             if opening {
-                self.kept = own;
-            } else if client.syn.is_none() && late(server, end) && late(client, sent.ack) {
+                own.into_iter().for_each(|own| self.keep(own));
+            } else if client.syn.is_none() && late(client, sent.ack) {
                 return None;
             }
             self.peers[0] = Peer::begin(Syn {
@@ -317,7 +328,7 @@ impl Model {
         }
         if side == Side::Reply && self.take(sent).is_some() {
             if opening {
-                self.kept = client.syn;
+                client.syn.into_iter().for_each(|own| self.keep(own));
             }
             self.state = State::Closed;
             return Some(Outcome::Refused);
