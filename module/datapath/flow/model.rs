@@ -482,7 +482,7 @@ impl World {
                     self.seen.anew += 1;
                 }
             }
-            Some(Outcome::Failed) => {
+            Some(Outcome::Refused) => {
                 prop_assert!(sent.side == Reply && sent.has(RST) && !sent.forged);
                 self.client = Some(connection(sent.ack));
                 self.seen.refused += 1;
