@@ -10,6 +10,25 @@
 //! A node that was taken off its chains waits for its last readers: on a stack of the CPU that took
 //! it off, which takes no memory but the node's own. One work item for all of them reclaims what
 //! has waited for a grace period, in a task, so that no softirq has to drop thousands of nodes.
+//!
+//! What holds where memory changes hands:
+//!
+//! * [`take`](Heap::take): the memory is the caller's alone. What the kernel's allocator gave and the
+//!   store does not want is freed; what it did not give is never looked at (`slab.rs`).
+//! * [`give_back`](Heap::give_back): the value was dropped, and the memory is idle on this CPU.
+//! * [`retire`](Heap::retire): the node is on this CPU's stack, and the work will come: it is queued,
+//!   or it runs and will see in [`Duty::end`] that it has to run again.
+//! * The work returns: what was retired before the run before this one began is idle memory. If it was
+//!   not queued again, nothing waits, and it does not touch the pool any more.
+//! * [`Pool::settle`] returns: the values of all nodes that were retired before the call were dropped,
+//!   and with them the references that they had.
+//! * The pool is dropped: the work and the trim have returned and will not run again, and all memory
+//!   is the kernel's. By the type's contract nobody retires a node meanwhile.
+//!
+//! The memory is charged to no control group. Most of it is taken in softirqs, which run for nobody;
+//! and since it is used again for flows of other namespaces, it would soon be charged to the wrong
+//! group, and keep that one in memory when it is dead. What bounds it: `max_flows`, for each IP version
+//! and each namespace with a context, and what waits for a grace period.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;

@@ -28,7 +28,8 @@ impl<N> Slab<N> {
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, PhantomData))
     }
 
-    /// Memory for `COUNT` objects or, if there is not so much, for one; calls `each` with it.
+    /// Memory for `COUNT` objects or, if there is not so much, for one; calls `each` with it: once for
+    /// each object that is the caller's now, and for nothing else.
     pub(crate) fn allocate<const COUNT: usize>(&self, mut each: impl FnMut(NonNull<N>)) {
         const {
             assert!(COUNT > 0);

@@ -51,6 +51,11 @@ pub fn tests() -> Vec<GuestTest> {
             "opening and configuring a context fails cleanly at each of its allocations",
             contexts_without_memory,
         ),
+        GuestTest::single(
+            "no-memory-for-close",
+            "closing a context takes its rules and flows away, whichever of its allocations fails",
+            closes_without_memory,
+        ),
     ]
     .map(GuestTest::on_debug)
     .into()
@@ -356,6 +361,65 @@ fn contexts_without_memory() -> Result<()> {
     let servers = Servers::of_both(&setup.layout)?;
     of_every_sort(&servers).context("afterwards")?;
     drop((servers, context));
+    setup.finish()
+}
+
+/// The context is not its namespace's last: then the rules of the others are put together anew.
+fn closes_without_memory() -> Result<()> {
+    const FEW: u16 = 20;
+    mount_debugfs()?;
+    let setup = Setup::new()?;
+    let observer = setup.context(&[])?;
+    let other = setup.context(&all_rules()[..1])?;
+    // Allocations of the close's sort may wait.
+    Failslab::set("ignore-gfp-wait", "N")?;
+    let _back = Failslab;
+    Failslab::set("cache-filter", "N")?;
+    let begin = |first: u16| {
+        FAMILIES
+            .into_iter()
+            .try_for_each(|family| begin_flows(&setup, family, first..first + FEW))
+    };
+    let mut failed = 0;
+    for nth in 1.. {
+        ensure!(
+            nth < MOST_ALLOCATIONS,
+            "the allocations of a close do not end"
+        );
+        let what = || format!("allocation {nth} fails");
+        let context = setup.context(&all_rules()[1..])?;
+        begin(10_000).with_context(what)?;
+        let before = observer.stats()?;
+        ensure!(
+            before.flows_current > 0,
+            "{}: no flow began: {before:?}",
+            what()
+        );
+        let fault = FailNth::of_this_thread()?;
+        fault.arm(nth)?;
+        drop(context);
+        let left = fault.left()?;
+        fault.arm(0)?;
+        let closed = observer.stats()?;
+        ensure!(
+            closed.flows_current == 0,
+            "{}: flows are left: {closed:?}",
+            what()
+        );
+        begin(20_000).with_context(what)?;
+        let after = observer.stats()?;
+        ensure!(
+            after.flows_created == closed.flows_created,
+            "{}: rules still hold: {after:?}",
+            what()
+        );
+        if left > 0 {
+            break;
+        }
+        failed += 1;
+    }
+    ensure!(failed > 0, "no allocation of a close's failed");
+    drop((other, observer));
     setup.finish()
 }
 
