@@ -21,9 +21,11 @@ fn chains(count: usize) -> Option<TestChains> {
 }
 
 fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
-    let node = Owned::new(&Boxes, keys, value).unwrap();
     let hashes = keys.map(|key| hash(&key));
     Sections::read(|guard| {
+        // In here: a section of the host begins with a fence, which would order for all that follows
+        // what was written before it. Those of the kernel need not.
+        let node = Owned::new(&Boxes, keys, value).unwrap();
         chains.edit(|editor| {
             editor.publish(guard, node, hashes);
         });
