@@ -82,9 +82,18 @@ fuzz seconds="60" *targets: (needs "cargo +nightly fuzz --version" "rustup toolc
 miri *args: (needs "cargo +nightly miri --version" "rustup component add --toolchain nightly miri rust-src")
     MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation" PROPTEST_CASES=4 \
         cargo +nightly miri test --target-dir target/miri -p mutex-datapath "$@" -- --skip stack::
-    # A stack keeps its pointers as distances.
+    # A stack keeps its pointers as numbers.
     MIRIFLAGS="-Zmiri-permissive-provenance" \
         cargo +nightly miri test --target-dir target/miri -p mutex-datapath --lib stack::
+
+# Run what threads share under Miri, which orders memory as weakly as it may, with so many seeds: `./just weak 64 weak_`
+weak seeds="16" *tests: (needs "cargo +nightly miri --version" "rustup component add --toolchain nightly miri rust-src")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    shift
+    [ $# -gt 0 ] || set -- link::tests::weak_ recent::tests::many_use
+    export MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=0..{{seeds}}"
+    cargo +nightly miri test --target-dir target/miri -p mutex-datapath --lib -- "$@"
 
 # Run the datapath's tests under ThreadSanitizer
 sanitize *args: (needs "rustc +nightly --version" "rustup toolchain install nightly --component rust-src")

@@ -20,8 +20,9 @@
 //! network. Who may read how long chains are (`/proc/net/mutex_proxy/hash`, for root only) can tell
 //! collisions, and should be trusted.
 //!
-//! hsiphash, the kernel's choice where an attacker sees hashes, would take 5 rounds of 14 operations for
-//! IPv4 and 8 for IPv6: see `docs/module.md` for counts.
+//! hsiphash, what the kernel has for whoever fears more, takes 5 rounds of 14 operations for IPv4 and 8 for
+//! IPv6: 92 and 149 instructions, as rustc 1.95 compiles it, where this takes 8 and 22 (and jhash, of
+//! addresses of IPv6 that were folded, 31 and 49).
 //!
 //! `hash_seed` pins the key, for measurements that repeat: it then is worth nothing against anybody.
 
