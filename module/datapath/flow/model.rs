@@ -487,6 +487,7 @@ impl World {
                 self.client = Some(connection(sent.ack));
                 self.seen.refused += 1;
             }
+            Some(Outcome::Unanswered) => prop_assert!(false, "a segment is an answer"),
             None => {}
         }
         // KNOWN LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
