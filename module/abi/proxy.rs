@@ -8,15 +8,20 @@
 //!   former one, all or nothing.
 //! * `read` returns the same bytes from the file position on.
 //! * `ioctl` with [`IOC_STATS`] fills a [`Stats`].
+//! * `ioctl` with [`IOC_ORIGINAL`] takes a [`Connection`] as the server to which it was redirected sees
+//!   it, and puts its original destination in the place of the server's end. ENOENT: no such
+//!   connection was redirected in the namespace.
 //! * `close` of the last reference removes the rules and the flows that they made.
 
 use super::bytes::{Reader, Writer};
 
 pub mod config;
+pub mod connection;
 pub mod rule;
 pub mod upstream;
 
 pub use config::{Config, ConfigHeader, Selection};
+pub use connection::{Connection, Endpoint};
 pub use rule::{Action, Rule, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 pub use upstream::Upstream;
 
@@ -37,6 +42,10 @@ pub const NAME_SIZE: usize = 16;
 /// `_IOR('M', 1, [u8; Stats::SIZE])`. Counters are only ever added at the end of the record: one that asks
 /// for fewer bytes gets the first of them.
 pub const IOC_STATS: u32 = ioc_stats(Stats::SIZE);
+
+/// `_IOWR('M', 2, [u8; Connection::SIZE])`.
+pub const IOC_ORIGINAL: u32 =
+    (3 << 30) | ((Connection::SIZE as u32) << 16) | ((b'M' as u32) << 8) | 2;
 
 /// [`IOC_STATS`] for so many bytes, of which there are 14 bits.
 pub const fn ioc_stats(size: usize) -> u32 {

@@ -23,6 +23,8 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
 
     /// From the bytes of an address in the ABI, of which IPv4 uses the first four.
     fn from_bytes(bytes: [u8; 16]) -> Self;
+    /// The bytes of an address in the ABI.
+    fn to_bytes(self) -> [u8; 16];
     /// The bits that the first `prefix` bits of `mask` select.
     #[must_use]
     fn and(self, mask: Self) -> Self;
@@ -67,6 +69,13 @@ impl Address for V4 {
 
     fn from_bytes([a, b, c, d, ..]: [u8; 16]) -> Self {
         Self(u32::from_ne_bytes([a, b, c, d]))
+    }
+
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let [a, b, c, d] = self.0.to_ne_bytes();
+        bytes[..4].copy_from_slice(&[a, b, c, d]);
+        bytes
     }
 
     fn and(self, mask: Self) -> Self {
@@ -141,6 +150,11 @@ impl Address for V6 {
         let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
         let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         Self([high, u64::from_ne_bytes(rest)])
+    }
+
+    fn to_bytes(self) -> [u8; 16] {
+        let [high, low] = self.0;
+        (u128::from(u64::from_be(high)) << 64 | u128::from(u64::from_be(low))).to_be_bytes()
     }
 
     fn and(self, mask: Self) -> Self {

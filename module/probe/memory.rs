@@ -6,7 +6,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Mutex};
 
 use crate::abi::memory::Header;
-use crate::sys::device::{Device, ToUser};
+use crate::sys::device::{Device, FromUser, ToUser};
 use crate::sys::memory;
 
 /// The device.
@@ -40,7 +40,7 @@ impl Device for MemoryDevice {
         to_user(bytes.get(position..).unwrap_or_default())
     }
 
-    fn ioctl(&self, _: &Seen, _: u32, _: ToUser<'_>) -> Result<usize> {
+    fn ioctl(&self, _: &Seen, _: u32, _: FromUser<'_>, _: ToUser<'_>) -> Result<usize> {
         Err(ENOTTY)
     }
 }

@@ -5,9 +5,11 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::proxy::{Config, ConfigHeader, stats_asked_for, MAX_RULES, MAX_UPSTREAMS};
+use crate::abi::proxy::{
+    stats_asked_for, Config, ConfigHeader, Connection, IOC_ORIGINAL, MAX_RULES, MAX_UPSTREAMS,
+};
 use crate::registry::{ContextId, Registry};
-use crate::sys::device::{Device, ToUser};
+use crate::sys::device::{Device, FromUser, ToUser};
 use crate::sys::net::Namespace;
 
 /// The device file.
@@ -68,9 +70,23 @@ impl Device for ControlDevice {
         to_user(context.config.lock().get(position..).unwrap_or_default())
     }
 
-    fn ioctl(&self, context: &Context, command: u32, to_user: ToUser<'_>) -> Result<usize> {
-        let size = stats_asked_for(command).ok_or(ENOTTY)?;
-        let stats = self.registry.stats(context.id)?.encode();
-        to_user(stats.get(..size).unwrap_or(&stats))
+    fn ioctl(
+        &self,
+        context: &Context,
+        command: u32,
+        from_user: FromUser<'_>,
+        to_user: ToUser<'_>,
+    ) -> Result<usize> {
+        if let Some(size) = stats_asked_for(command) {
+            let stats = self.registry.stats(context.id)?.encode();
+            return to_user(stats.get(..size).unwrap_or(&stats));
+        }
+        if command != IOC_ORIGINAL {
+            return Err(ENOTTY);
+        }
+        let mut record = [0; Connection::SIZE];
+        from_user(&mut record)?;
+        let connection = Connection::decode(&record).ok_or(EINVAL)?;
+        to_user(&self.registry.original(context.id, &connection)?.encode())
     }
 }

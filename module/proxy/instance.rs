@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Protocol, Stats};
+use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Side;
@@ -25,7 +25,7 @@ use crate::parameters::changed;
 use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
-use crate::sys::rcu::Rcu;
+use crate::sys::rcu::{self, Rcu};
 use crate::sys::static_key::is_on;
 use crate::sys::time;
 use crate::sys::zeroed;
@@ -191,6 +191,25 @@ impl Instance {
     pub(crate) fn client<A: Version>(&self, address: A) -> u32 {
         let tuple = Tuple::new(Protocol::Tcp, address, address, Ports(0));
         A::flows(self).hash(&tuple) as u32
+    }
+
+    /// Where a connection went before it was redirected.
+    pub(crate) fn original<A: Version>(&self, connection: &Connection) -> Option<Endpoint> {
+        let (local, remote) = (&connection.local, &connection.remote);
+        let answer = Tuple::new(
+            connection.protocol,
+            A::from_bytes(local.address),
+            A::from_bytes(remote.address),
+            Ports::new(local.port.to_be(), remote.port.to_be()),
+        );
+        rcu::read(|guard| {
+            let (flow, side) = A::flows(self).find(guard, &answer)?;
+            let original = flow.key(Side::Original as usize);
+            (side == Side::Reply && !flow.is_direct()).then(|| Endpoint {
+                address: original.destination().to_bytes(),
+                port: u16::from_be(original.ports.destination()),
+            })
+        })
     }
 
     /// How many flows there are.

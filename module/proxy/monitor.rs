@@ -24,24 +24,28 @@ use crate::sys::net::Namespace;
 use crate::sys::percpu;
 use crate::sys::pool::Taken;
 use crate::sys::procfs::{Directory, Show, Text};
+use crate::sys::task;
 use crate::sys::time;
 
-/// Everybody may read.
-const MODE: u16 = 0o444;
+/// Everybody may read: counts.
+const OPEN: u16 = 0o444;
+/// The owner may: from the lengths of chains one could learn which tuples collide, and from times
+/// what others send.
+const OWNED: u16 = 0o400;
 
 /// Makes the directory of `instance` in `net`.
 pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Directory> {
     let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
     let stats = Stats(instance.clone());
-    directory.file(c_str!("stats"), MODE, Arc::new(stats, GFP_KERNEL)?)?;
+    directory.file(c_str!("stats"), OPEN, Arc::new(stats, GFP_KERNEL)?)?;
     let batch = Batch(instance.clone());
-    directory.file(c_str!("batch"), MODE, Arc::new(batch, GFP_KERNEL)?)?;
+    directory.file(c_str!("batch"), OPEN, Arc::new(batch, GFP_KERNEL)?)?;
     let hash = Hash(instance.clone());
-    directory.file(c_str!("hash"), MODE, Arc::new(hash, GFP_KERNEL)?)?;
+    directory.file(c_str!("hash"), OWNED, Arc::new(hash, GFP_KERNEL)?)?;
     let pool = Pool(instance.clone());
-    directory.file(c_str!("pool"), MODE, Arc::new(pool, GFP_KERNEL)?)?;
+    directory.file(c_str!("pool"), OWNED, Arc::new(pool, GFP_KERNEL)?)?;
     let latency = Latency(instance.clone());
-    directory.file(c_str!("latency"), MODE, Arc::new(latency, GFP_KERNEL)?)?;
+    directory.file(c_str!("latency"), OWNED, Arc::new(latency, GFP_KERNEL)?)?;
     Ok(directory)
 }
 
@@ -186,6 +190,10 @@ struct Pool(Arc<Instance>);
 
 impl Show for Pool {
     fn show(&self, out: &mut Text<'_>) -> Result {
+        // The owner of a namespace need not be the machine's.
+        if !task::is_machine_admin() {
+            return Err(EPERM);
+        }
         writeln!(out, "{POOL_TITLE}")?;
         out.write_str("cpus")?;
         numbers(out, percpu::cpus())?;

@@ -25,7 +25,8 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-use crate::abi::proxy::{Config, Stats, MAX_CONTEXTS};
+use crate::abi::proxy::{Config, Connection, Family, Stats, MAX_CONTEXTS};
+use crate::datapath::tuple::{V4, V6};
 use crate::expiry;
 use crate::flows::Memory;
 use crate::instance::Instance;
@@ -322,6 +323,21 @@ impl Registry {
     pub(crate) fn stats(&self, id: ContextId) -> Result<Stats> {
         let hosted = self.inner.lock().hosted(id)?;
         Ok(hosted.instance.stats())
+    }
+
+    /// The connection with the destination that it had before it was redirected in the context's
+    /// namespace.
+    pub(crate) fn original(&self, id: ContextId, connection: &Connection) -> Result<Connection> {
+        let hosted = self.inner.lock().hosted(id)?;
+        let instance = &hosted.instance;
+        let local = match connection.family {
+            Family::V4 => instance.original::<V4>(connection),
+            Family::V6 => instance.original::<V6>(connection),
+        };
+        Ok(Connection {
+            local: local.ok_or(ENOENT)?,
+            ..*connection
+        })
     }
 
     /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. Nobody

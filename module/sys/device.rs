@@ -12,6 +12,9 @@ use super::bindings;
 /// Takes bytes to the caller of a system call and tells how many of them it wanted.
 pub(crate) type ToUser<'a> = &'a mut dyn FnMut(&[u8]) -> Result<usize>;
 
+/// Fills bytes from the caller of a system call.
+pub(crate) type FromUser<'a> = &'a dyn Fn(&mut [u8]) -> Result;
+
 /// What a device file does. All functions may sleep.
 pub(crate) trait Device: Send + Sync {
     /// What belongs to one open descriptor; dropping it is closing.
@@ -29,8 +32,14 @@ pub(crate) trait Device: Send + Sync {
     /// A `read` at `position`: hands what is there to `to_user` and returns what that returned.
     fn read(&self, context: &Self::Context, position: usize, to_user: ToUser<'_>) -> Result<usize>;
 
-    /// An `ioctl` that only reads.
-    fn ioctl(&self, context: &Self::Context, command: u32, to_user: ToUser<'_>) -> Result<usize>;
+    /// An `ioctl`, whose argument `from_user` reads, and `to_user` writes.
+    fn ioctl(
+        &self,
+        context: &Self::Context,
+        command: u32,
+        from_user: FromUser<'_>,
+        to_user: ToUser<'_>,
+    ) -> Result<usize>;
 }
 
 #[repr(C)]
@@ -216,7 +225,21 @@ unsafe extern "C" fn ioctl<D: Device>(
     // SAFETY: the file is open.
     let (device, context) = unsafe { opened::<D>(file) };
     let buffer = core::ptr::without_provenance_mut::<c_char>(argument as usize);
-    match device.ioctl(context, command, &mut to_user(buffer, usize::MAX)) {
+    let from_user = |bytes: &mut [u8]| {
+        // SAFETY: `bytes` has room for so many; the user's address is checked by the copy.
+        let left = unsafe {
+            bindings::mxp_copy_from_user(
+                bytes.as_mut_ptr().cast(),
+                buffer.cast(),
+                bytes.len() as c_ulong,
+            )
+        };
+        match left {
+            0 => Ok(()),
+            _ => Err(EFAULT),
+        }
+    };
+    match device.ioctl(context, command, &from_user, &mut to_user(buffer, usize::MAX)) {
         Ok(_) => 0,
         Err(error) => errno(error) as c_long,
     }

@@ -202,6 +202,11 @@ bool mxp_net_admin(struct net *net)
 	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }
 
+bool mxp_machine_admin(void)
+{
+	return capable(CAP_NET_ADMIN);
+}
+
 struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name)
 {
 	return proc_net_mkdir(net, name, net->proc_net);

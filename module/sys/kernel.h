@@ -149,6 +149,7 @@ struct net *mxp_current_net(void);
 struct net *mxp_get_net(struct net *net);
 void mxp_put_net(struct net *net);
 bool mxp_net_admin(struct net *net);
+bool mxp_machine_admin(void);
 struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name);
 
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);

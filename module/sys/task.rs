@@ -9,3 +9,9 @@ pub(crate) fn pause() {
     // SAFETY: has no preconditions but being allowed to sleep, as documented.
     unsafe { bindings::mxp_cond_resched() };
 }
+
+/// Whether the caller may administer the network of the whole machine.
+pub(crate) fn is_machine_admin() -> bool {
+    // SAFETY: called for a task in a system call.
+    unsafe { bindings::mxp_machine_admin() }
+}
