@@ -29,7 +29,7 @@ use abi::probe::Filter;
 use ballast::Ballast;
 use memory::MemoryDevice;
 use meter::Meter;
-use sys::device::{self, ToUser};
+use sys::device::{self, FromUser, ToUser};
 use sys::hash_mix;
 use sys::net::Namespace;
 
