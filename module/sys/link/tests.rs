@@ -202,93 +202,112 @@ fn a_node_that_was_never_published_is_given_back() {
 
 // What the order of memory has to see to, on a machine that keeps none that is not asked for. Miri is
 // such a machine: it lets a thread read what was overwritten long ago, unless something orders the two,
-// and reports what nothing orders. `./just weak` runs these with many seeds. They use nothing of a thread's
-// own that would order more than the table does: a mutex or a join between writer and reader in the
-// middle would hide what is missing.
+// and reports what nothing orders. `./just weak` runs these with many seeds.
+//
+// A section of the host begins with a fence, which orders what the kernel's would not. So a reader
+// stays in one section, and looks again and again until it sees what the writer does meanwhile.
+//
+// They were seen to fail, within four seeds: with Relaxed in `Link::set`, or for `FOLLOW`, by a data race on the
+// node; with Relaxed in `Editor::switch` by a node that was overlooked.
 
-const ROUNDS: u32 = if cfg!(miri) { 3 } else { 300 };
+const ROUNDS: u32 = if cfg!(miri) { 1 } else { 300 };
 
-// A reader sees whatever a node was made of, from either key, or does not see the node.
+fn find_under(guard: &ReadGuard, chains: &TestChains, key: u32) -> Option<(u32, usize)> {
+    let found = chains.find(guard, hash(&key), &key)?;
+    assert_eq!(found.key(), &key);
+    Some((**found.node, found.side))
+}
+
+// Two readers, each in a section, which have begun before the writer does.
+fn beside(read: impl Fn(&ReadGuard) + Sync, write: impl FnOnce()) {
+    let begun = std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                Sections::read(|guard| {
+                    begun.wait();
+                    read(guard);
+                });
+            });
+        }
+        begun.wait();
+        write();
+    });
+}
+
+// A reader sees whatever a node was made of, from either key.
 #[test]
 fn weak_a_published_node_is_seen_whole() {
-    for round in 0..ROUNDS {
-        let chains = chains(1 << (round % 3)).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for key in (0..4).flat_map(|key| [key, 1000 + key]) {
-                        let expected = (key % 1000 + 7, (key / 1000) as usize);
-                        assert!(find(&chains, key).is_none_or(|found| found == expected));
+    for _ in 0..ROUNDS {
+        let chains = chains(2).unwrap();
+        let read = |guard: &ReadGuard| {
+            for (key, side) in [(2, 0), (1001, 1), (1000, 1)] {
+                let found = loop {
+                    match find_under(guard, &chains, key) {
+                        Some(found) => break found,
+                        None => std::hint::spin_loop(),
                     }
-                });
+                };
+                assert_eq!(found, (key % 1000 + 7, side));
             }
-            for key in 0..4 {
-                insert(&chains, [key, 1000 + key], key + 7);
-            }
+        };
+        beside(read, || {
+            (0..3).for_each(|key| insert(&chains, [key, 1000 + key], key + 7));
         });
-        assert!((0..4).all(|key| remove(&chains, key)));
+        assert!((0..3).all(|key| remove(&chains, key)));
     }
 }
 
-// Address, size and links of an array belong together, whenever a reader looks: it finds what is in the
-// table all the time, and reads nothing beyond the shorter array.
+// Address, size and links of an array belong together: whichever a reader gets, it finds what is in the table
+// all the time, and reads nothing beyond the array.
 #[test]
 fn weak_nothing_is_overlooked_while_it_is_resized() {
-    for sizes in [[16, 1, 32], [1, 64, 2]]
-        .into_iter()
-        .cycle()
-        .take(ROUNDS as usize)
-    {
+    for count in [16, 1].into_iter().cycle().take(2 * ROUNDS as usize) {
         let chains = chains(4).unwrap();
-        for key in 0..5 {
+        for key in 0..3 {
             insert(&chains, [key, 1000 + key], key);
         }
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for key in (0..5).cycle().take(15) {
-                        assert_eq!(find(&chains, key), Some((key, 0)));
-                        assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
-                    }
-                });
+        let read = |guard: &ReadGuard| {
+            let mut resized = false;
+            while !resized {
+                // Once more after it was seen.
+                resized = chains.count(guard) == count;
+                for key in 0..3 {
+                    assert_eq!(find_under(guard, &chains, key), Some((key, 0)));
+                    assert_eq!(find_under(guard, &chains, 1000 + key), Some((key, 1)));
+                }
+                std::hint::spin_loop();
             }
-            for count in sizes {
-                chains.exchange::<Sections>(heads(count), hash, std::thread::yield_now);
-            }
+        };
+        beside(read, || {
+            chains.exchange::<Sections>(heads(count), hash, || {});
         });
-        assert!((0..5).all(|key| remove(&chains, key)));
+        assert!((0..3).all(|key| remove(&chains, key)));
     }
 }
 
-// What a reader has found stays until it is done, however soon the node is taken off and retired.
+// What a reader has found stays until its section ends, and leads on to what follows on the chain, however
+// soon it is taken off and retired.
 #[test]
 fn weak_what_is_retired_stays_for_its_readers() {
     for _ in 0..ROUNDS {
-        let chains = chains(2).unwrap();
+        let chains = chains(1).unwrap();
         insert(&chains, [50, 1050], 50);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for key in (0..3).cycle().take(9) {
-                        // The node's own value, read again when others had time to free it.
-                        Sections::read(|guard| {
-                            if let Some(found) = chains.find(guard, hash(&key), &key) {
-                                std::thread::yield_now();
-                                assert_eq!((*found.key(), **found.node), (key, key + 9));
-                            }
-                        });
-                        assert_eq!(find(&chains, 50), Some((50, 0)));
-                    }
-                });
+        insert(&chains, [1, 1001], 10);
+        let read = |guard: &ReadGuard| {
+            let found = chains.find(guard, hash(&1), &1);
+            while find_under(guard, &chains, 1).is_some() {
+                assert_eq!(find_under(guard, &chains, 50), Some((50, 0)));
+                std::hint::spin_loop();
             }
-            for key in (0..3).cycle().take(6) {
-                insert(&chains, [key, 1000 + key], key + 9);
-                if key == 1 {
-                    chains.exchange::<Sections>(heads(8), hash, || {});
-                }
-                assert!(remove(&chains, 1000 + key));
-                Sections::synchronize();
+            if let Some(found) = found {
+                assert_eq!((*found.node.key(1), **found.node), (1001, 10));
             }
+            assert_eq!(find_under(guard, &chains, 1050), Some((50, 1)));
+        };
+        beside(read, || {
+            assert!(remove(&chains, 1001));
+            Sections::synchronize();
         });
         assert!(remove(&chains, 50));
     }
