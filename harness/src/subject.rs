@@ -104,7 +104,7 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{Load, Payload, Popularity, Steering};
+    use crate::traffic::{Checksum, Cloned, Load, Payload, Popularity, Steering};
 
     const TRAFFIC: Traffic = Traffic {
         ends: Ends::Stack,
@@ -117,6 +117,8 @@ mod tests {
         steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Bulk { bytes: 1 },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 

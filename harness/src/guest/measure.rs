@@ -3,6 +3,7 @@
 //! One cell: what its packets cost, and whether they arrived.
 
 pub mod back_to_back;
+pub mod delivered;
 mod exchange;
 mod first_packet;
 mod router;
@@ -20,15 +21,14 @@ use super::between_sockets;
 use super::closed_loop::ClosedLoop;
 use super::conntrack;
 use super::flows::Flows;
-use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::layout::Layout;
 use super::memory_map;
-use super::offload::{self, Offload};
 use super::open_loop;
 use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
     Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
-    Traffic, Way,
+    Traffic,
 };
 use super::proxy;
 use super::subject::{self, Installed};
@@ -102,16 +102,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let layout = Layout::new()?;
     let mut probe = Probe::open(&layout.router)?;
     probe.set_ballast(cell.ballast.map(|_| 0));
-    if traffic.way == Way::Local {
-        // Else the stack would leave its checksums to a device that there is not, and nobody
-        // could tell a wrong one from an unfinished one.
-        offload::set(
-            &layout.router,
-            &ROUTER_SERVER_LINK,
-            Offload::TxChecksum,
-            false,
-        )?;
-    }
+    delivered::prepare(&layout, traffic)?;
     let crowd = Flows::measured(traffic).are_of_the_crowd();
     if crowd {
         layout.route_crowd(traffic.family)?;
@@ -125,6 +116,10 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         probe,
         pace,
     };
+    if !traffic.checksum.is_usual() || !traffic.cloned.is_usual() {
+        delivered::ensure_status(&layout, traffic)?;
+        thread::sleep(QUIET);
+    }
     let empty = calibrate(&rig, traffic)?;
     rig.probe.set_ballast(cell.ballast);
 

@@ -21,7 +21,8 @@ use crate::back_to_back::BackToBack;
 use crate::scenario::Mode;
 pub use crate::subject::Subject;
 pub use crate::traffic::{
-    Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    Checksum, Cloned, Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic,
+    Way,
 };
 
 /// Raised when an old agent could not understand a new host or the reverse.

@@ -118,7 +118,9 @@ fn family_name(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Steering, Way};
+    use crate::guest::protocol::{
+        Checksum, Cloned, Ends, Load, Payload, Popularity, Steering, Way,
+    };
 
     fn traffic(ends: Ends, family: Family, protocol: Protocol) -> Traffic {
         Traffic {
@@ -135,6 +137,8 @@ mod tests {
                 round_trips: 1,
                 burst: 1,
             },
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: 0,
         }
     }

@@ -42,6 +42,8 @@ fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
             },
             ends: Ends::Wire,
             popularity: Popularity::Uniform,
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: 0,
         },
         verdict: Verdict::Ok,
