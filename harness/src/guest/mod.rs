@@ -24,6 +24,7 @@ mod closed_loop;
 mod conntrack;
 mod cpu;
 mod device;
+mod direct;
 mod entropy;
 mod fault;
 mod icmp;
