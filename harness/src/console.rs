@@ -7,6 +7,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::kernel_log::LogLine;
+
 /// What kind of complaint a report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -35,6 +37,8 @@ pub enum Kind {
     Leak,
     /// No memory left, so that a process had to die.
     OutOfMemory,
+    /// Any other line of the log at warning level or above.
+    Logged,
 }
 
 impl fmt::Display for Kind {
@@ -52,6 +56,7 @@ impl fmt::Display for Kind {
             Self::Stall => "stall",
             Self::Leak => "leak",
             Self::OutOfMemory => "out-of-memory",
+            Self::Logged => "logged",
         })
     }
 }
@@ -134,6 +139,12 @@ pub struct Report {
     pub at: Option<f64>,
 }
 
+/// Whether complaints are told in the order of events. The agent looks at the log each time before it tells that something
+/// has ended: what has ended is not what they befell.
+pub fn in_step(reports: &[Report]) -> bool {
+    reports.iter().any(|report| report.kind == Kind::Logged)
+}
+
 /// Reads a console line by line and collects the reports in it.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -164,6 +175,18 @@ impl Scanner {
         });
         self.open = true;
         true
+    }
+
+    /// Takes a line of the log that is a complaint by its level.
+    pub fn logged(&mut self, line: &LogLine) {
+        let title = format!("<{}>{}", line.level, line.text);
+        self.reports.push(Report {
+            kind: Kind::Logged,
+            text: vec![title.clone()],
+            title,
+            at: Some(line.at),
+        });
+        self.open = false;
     }
 
     /// Adds the message to the report that is open; false if it is no part of it.
@@ -262,6 +285,25 @@ mod tests {
     fn a_warning_within_a_line_is_none() {
         let line = "[    0.1] Spectre V2 : WARNING: Unprivileged eBPF is enabled";
         assert!(!Scanner::default().line(line));
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_a_report_of_its_own() {
+        let mut scanner = Scanner::default();
+        assert!(scanner.line("[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 a+0x0/0x1"));
+        assert!(!in_step(scanner.reports()));
+        scanner.logged(&LogLine {
+            level: 3,
+            at: 1.5,
+            text: "something".to_owned(),
+        });
+        assert!(!scanner.line("[    1.6] something else"));
+        let last = &scanner.reports()[1];
+        assert_eq!(
+            (last.kind, last.title.as_str()),
+            (Kind::Logged, "<3>something")
+        );
+        assert!(in_step(scanner.reports()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use super::between_sockets;
 use super::closed_loop::ClosedLoop;
 use super::conntrack;
+use super::fault;
 use super::flows::Flows;
 use super::layout::Layout;
 use super::memory_map;
@@ -128,6 +129,9 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let _held = (cell.sabotage == Some(Sabotage::HoldModule))
         .then(|| proxy::Context::open(&layout.client))
         .transpose()?;
+    if cell.sabotage == Some(Sabotage::LogWarning) {
+        fault::log_warning()?;
+    }
     let target = subject::target(cell.subject);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();

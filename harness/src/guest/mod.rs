@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod flows;
+pub mod kernel_log;
 pub mod measurement;
 pub mod patterns;
 pub mod protocol;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::file::parse;
 use super::*;
 use crate::plan::Plan;
+use crate::traffic::{Checksum, Cloned};
 
 const GOOD: &str = r#"
 question = "?"

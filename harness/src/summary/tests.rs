@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::guest::protocol::{
-    Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    Checksum, Cloned, Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
 };
 use crate::qemu::Accelerator;
 use crate::results::closure::{Closure, Host, QemuClosure};
