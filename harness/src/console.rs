@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::kernel_log::LogLine;
+use crate::known_lines;
 
 /// What kind of complaint a report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -109,15 +110,6 @@ const PATTERNS: &[(&str, Kind)] = &[
     ("BUG: ", Kind::Corruption),
     ("BUG ", Kind::Corruption),
     ("WARNING: ", Kind::Warning),
-];
-
-/// kmemleak talks about itself at boot, which is no leak; and the checker of objects says that it
-/// gives up when a test refuses it memory, as it may any other part of the kernel.
-const HARMLESS: &[&str] = &[
-    "ODEBUG: Out of memory. ODEBUG disabled",
-    "kmemleak: Kernel memory leak detector initialized",
-    "kmemleak: Automatic memory scanning thread",
-    "kmemleak: Cannot insert",
 ];
 
 /// No report is followed for longer than this.
@@ -234,7 +226,7 @@ impl Scanner {
 }
 
 fn kind_of(message: &str) -> Option<Kind> {
-    if HARMLESS.iter().any(|start| message.starts_with(start)) {
+    if known_lines::is_known(message) {
         return None;
     }
     PATTERNS

@@ -55,3 +55,72 @@ pub fn rules(traffic: &Traffic, upstream: SocketAddr) -> Vec<Rule> {
     rules.push(elsewhere);
     rules
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mutex_abi::proxy::{Action, MAX_RULES};
+
+    use super::*;
+    use crate::guest::layout::{WIRE_CLIENT, WIRE_UPSTREAM};
+    use crate::guest::protocol::{
+        Checksum, Cloned, Ends, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
+
+    #[test]
+    fn rules_fit_and_the_last_but_one_lets_the_packets_by() {
+        let traffic = Traffic {
+            ends: Ends::Wire,
+            way: Way::Forward,
+            family: Family::V4,
+            protocol: Protocol::Udp,
+            payload: Payload::Bytes(64),
+            flows: 1,
+            spread: None,
+            steering: Steering::Symmetric,
+            popularity: Popularity::Uniform,
+            checksum: Checksum::None,
+            cloned: Cloned::No,
+            load: Load::Bulk { bytes: 1 },
+            warm_up: 0,
+        };
+        for family in [Family::V4, Family::V6] {
+            let upstream = WIRE_UPSTREAM.socket(family, 7);
+            let rules = rules(&Traffic { family, ..traffic }, upstream);
+            assert_eq!(rules.len(), usize::from(OTHERS) + 2);
+            assert!(rules.len() <= MAX_RULES);
+            let bypasses = |rule: &Rule| rule.record.action == Action::Bypass;
+            assert_eq!(rules.iter().position(bypasses), Some(rules.len() - 2));
+            assert_eq!(rules.iter().filter(|rule| bypasses(rule)).count(), 1);
+            let nets: BTreeSet<_> = others(family).collect();
+            assert_eq!(nets.len(), usize::from(OTHERS));
+            // Neither end is in one of them, and only the server is in the LAN.
+            let (net, prefix) = lan(family);
+            assert_eq!(
+                prefix_of(WIRE_ORIGINAL.address(family), prefix),
+                prefix_of(net, prefix)
+            );
+            assert_ne!(
+                prefix_of(WIRE_CLIENT.address(family), prefix),
+                prefix_of(net, prefix)
+            );
+            for (net, prefix) in nets {
+                for host in [WIRE_ORIGINAL, WIRE_CLIENT] {
+                    assert_ne!(
+                        prefix_of(host.address(family), prefix),
+                        prefix_of(net, prefix)
+                    );
+                }
+            }
+        }
+    }
+
+    fn prefix_of(address: IpAddr, prefix: u8) -> u128 {
+        let bits = match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        bits >> (128 - u32::from(prefix))
+    }
+}
