@@ -7,6 +7,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::kernel_log::LogLine;
+use crate::known_lines;
+
 /// What kind of complaint a report is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -35,6 +38,8 @@ pub enum Kind {
     Leak,
     /// No memory left, so that a process had to die.
     OutOfMemory,
+    /// Any other line of the log at warning level or above.
+    Logged,
 }
 
 impl fmt::Display for Kind {
@@ -52,6 +57,7 @@ impl fmt::Display for Kind {
             Self::Stall => "stall",
             Self::Leak => "leak",
             Self::OutOfMemory => "out-of-memory",
+            Self::Logged => "logged",
         })
     }
 }
@@ -106,15 +112,6 @@ const PATTERNS: &[(&str, Kind)] = &[
     ("WARNING: ", Kind::Warning),
 ];
 
-/// kmemleak talks about itself at boot, which is no leak; and the checker of objects says that it
-/// gives up when a test refuses it memory, as it may any other part of the kernel.
-const HARMLESS: &[&str] = &[
-    "ODEBUG: Out of memory. ODEBUG disabled",
-    "kmemleak: Kernel memory leak detector initialized",
-    "kmemleak: Automatic memory scanning thread",
-    "kmemleak: Cannot insert",
-];
-
 /// No report is followed for longer than this.
 const MAX_LINES: usize = 150;
 /// A message this many seconds after a report's first is no part of it.
@@ -132,6 +129,12 @@ pub struct Report {
     pub text: Vec<String>,
     /// When, in seconds of the guest's time; null if the console did not say.
     pub at: Option<f64>,
+}
+
+/// Whether complaints are told in the order of events. The agent looks at the log each time before it tells that something
+/// has ended: what has ended is not what they befell.
+pub fn in_step(reports: &[Report]) -> bool {
+    reports.iter().any(|report| report.kind == Kind::Logged)
 }
 
 /// Reads a console line by line and collects the reports in it.
@@ -164,6 +167,18 @@ impl Scanner {
         });
         self.open = true;
         true
+    }
+
+    /// Takes a line of the log that is a complaint by its level.
+    pub fn logged(&mut self, line: &LogLine) {
+        let title = format!("<{}>{}", line.level, line.text);
+        self.reports.push(Report {
+            kind: Kind::Logged,
+            text: vec![title.clone()],
+            title,
+            at: Some(line.at),
+        });
+        self.open = false;
     }
 
     /// Adds the message to the report that is open; false if it is no part of it.
@@ -211,7 +226,7 @@ impl Scanner {
 }
 
 fn kind_of(message: &str) -> Option<Kind> {
-    if HARMLESS.iter().any(|start| message.starts_with(start)) {
+    if known_lines::is_known(message) {
         return None;
     }
     PATTERNS
@@ -262,6 +277,25 @@ mod tests {
     fn a_warning_within_a_line_is_none() {
         let line = "[    0.1] Spectre V2 : WARNING: Unprivileged eBPF is enabled";
         assert!(!Scanner::default().line(line));
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_a_report_of_its_own() {
+        let mut scanner = Scanner::default();
+        assert!(scanner.line("[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 a+0x0/0x1"));
+        assert!(!in_step(scanner.reports()));
+        scanner.logged(&LogLine {
+            level: 3,
+            at: 1.5,
+            text: "something".to_owned(),
+        });
+        assert!(!scanner.line("[    1.6] something else"));
+        let last = &scanner.reports()[1];
+        assert_eq!(
+            (last.kind, last.title.as_str()),
+            (Kind::Logged, "<3>something")
+        );
+        assert!(in_step(scanner.reports()));
     }
 
     #[test]

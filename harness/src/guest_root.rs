@@ -51,7 +51,8 @@ pub const AGENT_ENDED: &str = "mutexlab: agent ended with ";
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,
 /// apart from the console, on which the kernel writes in the middle of others' lines. virtme-ng
 /// leaves finding the port to udev, of which there is none here. A reboot ends QEMU
-/// (`-no-reboot`) even where a kernel without ACPI cannot power off.
+/// (`-no-reboot`) even where a kernel without ACPI cannot power off. An agent that has ended, which it does not by
+/// itself, has perhaps not looked at the log.
 const START_SCRIPT: &str = "\
 #!/bin/sh
 for port in /sys/class/virtio-ports/*; do
@@ -61,6 +62,7 @@ for port in /sys/class/virtio-ports/*; do
 done
 /lab/mutexlab agent
 echo \"mutexlab: agent ended with code $?\" >&2
+/lab/mutexlab agent --look-at-log
 reboot -f
 ";
 

@@ -27,6 +27,7 @@ pub mod interrupt;
 mod json;
 pub mod kernel;
 pub mod kmod;
+pub mod known_lines;
 pub mod kvm;
 mod leash;
 pub mod lens;

@@ -45,7 +45,9 @@ impl Program {
             | Subject::NftDnat
             | Subject::NftFlowtable
             | Subject::Module
-            | Subject::ModuleUnmatched => &[],
+            | Subject::ModuleUnmatched
+            | Subject::NftDnatDirect
+            | Subject::ModuleDirect => &[],
         };
         if needed.is_empty() {
             return Ok(Vec::new());

@@ -28,11 +28,16 @@ pub enum Subject {
     Module,
     /// mutex_proxy.ko with rules that match none of the packets: what it costs others.
     ModuleUnmatched,
+    /// Connection tracking and NAT that redirect everything but what goes to the LAN, where the packets go, behind
+    /// many rules for others.
+    NftDnatDirect,
+    /// mutex_proxy.ko with such rules.
+    ModuleDirect,
 }
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::None,
         Self::NftDnat,
         Self::NftFlowtable,
@@ -40,6 +45,8 @@ impl Subject {
         Self::Redsocks,
         Self::Module,
         Self::ModuleUnmatched,
+        Self::NftDnatDirect,
+        Self::ModuleDirect,
     ];
 
     /// The name in ids and tables.
@@ -52,18 +59,26 @@ impl Subject {
             Self::Redsocks => "redsocks",
             Self::Module => "module",
             Self::ModuleUnmatched => "module-unmatched",
+            Self::NftDnatDirect => "nft-dnat-direct",
+            Self::ModuleDirect => "module-direct",
         }
     }
 
     /// Whether the module is loaded.
     pub const fn is_module(self) -> bool {
-        matches!(self, Self::Module | Self::ModuleUnmatched)
+        matches!(
+            self,
+            Self::Module | Self::ModuleUnmatched | Self::ModuleDirect
+        )
     }
 
     /// Whether the kernel's connection tracking is at work, which picks numbers at random in every
     /// boot: the key of its hash, and each connection's own.
     pub const fn tracks_connections(self) -> bool {
-        matches!(self, Self::NftDnat | Self::NftFlowtable | Self::Redsocks)
+        matches!(
+            self,
+            Self::NftDnat | Self::NftDnatDirect | Self::NftFlowtable | Self::Redsocks
+        )
     }
 
     /// Whether a program ends the client's connections and makes others.
@@ -104,7 +119,7 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{Load, Payload, Popularity, Steering};
+    use crate::traffic::{Checksum, Cloned, Load, Payload, Popularity, Steering};
 
     const TRAFFIC: Traffic = Traffic {
         ends: Ends::Stack,
@@ -117,6 +132,8 @@ mod tests {
         steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::Bulk { bytes: 1 },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 

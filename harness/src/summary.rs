@@ -177,13 +177,24 @@ fn costs(group: &Group<'_>) -> Table {
     let many = group
         .iter()
         .any(|cell| cell.traffic.flows != 1 && cell.traffic.spread.is_none());
+    let first_of = |subjects: &[Subject]| {
+        let there = |subject: &Subject| group.iter().any(|cell| cell.subject == *subject);
+        subjects.iter().copied().find(there).unwrap_or(subjects[0])
+    };
+    let their_subject = first_of(&[Subject::NftDnat, Subject::NftDnatDirect]);
+    let our_subject = first_of(&[
+        Subject::Module,
+        Subject::ModuleDirect,
+        Subject::ModuleUnmatched,
+    ]);
+    let both = format!("{} / {}", our_subject.name(), their_subject.name());
     let mut head = vec![
         ("way", Align::Left),
         ("traffic", Align::Left),
         ("none", Align::Right),
-        ("nft-dnat", Align::Right),
-        ("module", Align::Right),
-        ("module / nft-dnat", Align::Right),
+        (their_subject.name(), Align::Right),
+        (our_subject.name(), Align::Right),
+        (both.as_str(), Align::Right),
     ];
     if many {
         head.push(("module / its 1 flow", Align::Right));
@@ -197,7 +208,7 @@ fn costs(group: &Group<'_>) -> Table {
     };
     for traffic in traffics(group) {
         let find_here = |subject| find(subject, traffic);
-        let (ours, theirs) = (find_here(Subject::Module), find_here(Subject::NftDnat));
+        let (ours, theirs) = (find_here(our_subject), find_here(their_subject));
         let mut fields = traffic_fields(&traffic).to_vec();
         fields.extend([find_here(Subject::None), theirs, ours].map(|cell| value(cell, HOOK_MEAN)));
         fields.push(ratio(ours, theirs).map_or_else(missing, |ratio| {
@@ -206,7 +217,7 @@ fn costs(group: &Group<'_>) -> Table {
         }));
         if many {
             let single = find(
-                Subject::Module,
+                our_subject,
                 Traffic {
                     flows: 1,
                     ..traffic

@@ -2,6 +2,8 @@
 
 //! What packets a cell has: the data that scenario, plan, agent and results share.
 
+mod checksum;
+mod cloned;
 mod payload;
 mod steering;
 
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::back_to_back::BackToBack;
 use crate::search::Goal;
 
+pub use checksum::Checksum;
+pub use cloned::Cloned;
 pub use payload::{Mix, Payload, MAX_PAYLOAD};
 pub use steering::Steering;
 
@@ -190,6 +194,12 @@ pub struct Traffic {
     pub steering: Steering,
     /// Of which one.
     pub popularity: Popularity,
+    /// With which checksum status the router receives them.
+    #[serde(default, skip_serializing_if = "Checksum::is_usual")]
+    pub checksum: Checksum,
+    /// What they share with clones.
+    #[serde(default, skip_serializing_if = "Cloned::is_usual")]
+    pub cloned: Cloned,
     /// When packets are sent.
     pub load: Load,
     /// Round trips on the same flows before anything is measured.
@@ -265,6 +275,42 @@ impl Traffic {
         }
     }
 
+    /// Whether a socket of a stack is the client, be it the client's or the router's.
+    pub fn has_stack_client(&self) -> bool {
+        self.ends == Ends::Stack || self.way == Way::Local || self.cloned == Cloned::Payload
+    }
+
+    /// Why there can be no packets of such a kind; `None` if there can.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let (checksum, cloned) = (self.checksum, self.cloned);
+        if checksum.is_usual() && cloned.is_usual() {
+            return None;
+        }
+        if self.ends == Ends::Stack {
+            return Some("between sockets the kernel decides about checksums and clones");
+        }
+        if !matches!(self.load, Load::Closed { burst: 1, .. }) {
+            return Some("checksum and cloned are for closed loops of single packets");
+        }
+        if checksum == Checksum::Unnecessary && !cloned.is_usual() {
+            return Some(
+                "a device that verifies checksums delivers packets that nobody else holds",
+            );
+        }
+        match (cloned, self.way) {
+            (Cloned::Payload, Way::Local) => {
+                Some("the router's own TCP sockets send such clones in any case")
+            }
+            (Cloned::Payload, Way::Forward) if self.protocol != Protocol::Tcp => {
+                Some("only TCP sockets keep what they send")
+            }
+            (Cloned::Payload, Way::Forward) if self.flows != 1 || self.spread.is_some() => {
+                Some("there can be only 1 flow: each would need a socket")
+            }
+            _ => None,
+        }
+    }
+
     /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as
     /// `-1000flows`.
     pub fn name(&self) -> String {
@@ -298,6 +344,14 @@ impl Traffic {
         }
         if self.popularity == Popularity::Zipf {
             parts.push("zipf".to_owned());
+        }
+        if !self.checksum.is_usual() {
+            parts.push(self.checksum.name().to_owned());
+        }
+        match self.cloned {
+            Cloned::No => {}
+            Cloned::Payload => parts.push("cloned".to_owned()),
+            Cloned::Header => parts.push("header-cloned".to_owned()),
         }
         match self.load {
             Load::Closed { burst: 1, .. } => {}
@@ -338,6 +392,8 @@ mod tests {
             round_trips: 1,
             burst: 1,
         },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 
@@ -384,6 +440,52 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_packets_are_named_and_some_cannot_be() {
+        let tcp = |checksum, cloned| Traffic {
+            protocol: Protocol::Tcp,
+            checksum,
+            cloned,
+            ..USUAL
+        };
+        for (checksum, cloned, name) in [
+            (Checksum::Partial, Cloned::No, "partial"),
+            (Checksum::Unnecessary, Cloned::No, "unnecessary"),
+            (Checksum::None, Cloned::Payload, "cloned"),
+            (Checksum::Partial, Cloned::Header, "partial-header-cloned"),
+        ] {
+            let traffic = tcp(checksum, cloned);
+            assert_eq!(traffic.name(), format!("forward-v4-tcp-64-{name}"));
+            assert_eq!(traffic.refusal(), None, "{name}");
+        }
+        let socket = tcp(Checksum::None, Cloned::Payload);
+        for bad in [
+            tcp(Checksum::Unnecessary, Cloned::Header),
+            Traffic {
+                protocol: Protocol::Udp,
+                ..socket
+            },
+            Traffic {
+                way: Way::Local,
+                ..socket
+            },
+            Traffic { flows: 2, ..socket },
+            Traffic {
+                ends: Ends::Stack,
+                ..socket
+            },
+            Traffic {
+                load: Load::Closed {
+                    round_trips: 1,
+                    burst: 2,
+                },
+                ..tcp(Checksum::Partial, Cloned::No)
+            },
+        ] {
+            assert!(bad.refusal().is_some(), "{}", bad.name());
+        }
+    }
+
+    #[test]
     fn spread_flows_have_one_name_on_all_machines() {
         let [one, four] = [1, 4].map(|cpus| NonZeroU32::new(cpus).unwrap());
         let traffic = Traffic {
@@ -408,7 +510,9 @@ mod tests {
     fn traffic_that_is_not_spread_is_written_as_ever() {
         let text = serde_json::to_string(&USUAL).unwrap();
         assert!(
-            !text.contains("spread") && !text.contains("steering"),
+            !["spread", "steering", "checksum", "cloned"]
+                .iter()
+                .any(|key| text.contains(key)),
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Traffic>(&text).unwrap(), USUAL);

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use jsonschema::Validator;
 use mutexlab::console::{Kind, Report};
 use mutexlab::guest::protocol::{
-    Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost, Payload,
-    Popularity, Protocol, Steering, Subject, Traffic, Way,
+    Checksum, Cloned, Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost,
+    Payload, Popularity, Protocol, Steering, Subject, Traffic, Way,
 };
 use mutexlab::histogram::Histogram;
 use mutexlab::results::closure::Closure;
@@ -103,6 +103,8 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         },
         ends: Ends::Wire,
         popularity: Popularity::Uniform,
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 1,
     };
     CellRecord {

@@ -12,6 +12,7 @@ use anyhow::{bail, Context, Result};
 use super::lab::Lab;
 use super::progress::Progress;
 use crate::boot::{Boot, Deadlines};
+use crate::console;
 use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use crate::lens;
 use crate::lens::analysis::Origin;
@@ -225,8 +226,9 @@ impl<'a> Run<'a> {
         record.seconds = booted.duration.as_secs_f64();
         record.qemu = booted.qemu;
         let boot = record.id.clone();
+        let in_step = console::in_step(&record.reports);
         self.state().results.put_boot(record)?;
-        self.settle(cells, &booted.ending)?;
+        self.settle(cells, &booted.ending, in_step)?;
         let state = self.state();
         let of_this = state.results.results().cells.iter();
         let infra = of_this.filter(|cell| cell.boot == boot && cell.verdict == Verdict::Infra);
@@ -329,8 +331,8 @@ impl<'a> Run<'a> {
     }
 
     /// Gives the cells that the boot's bad end kept from ending that verdict. A splat also spoils
-    /// the last cell that ended: console and events are not in step.
-    fn settle(&self, cells: BootProgress<'_>, ending: &Ending) -> Result<()> {
+    /// the last cell that ended, unless they are `in_step`: console and events are not.
+    fn settle(&self, cells: BootProgress<'_>, ending: &Ending, in_step: bool) -> Result<()> {
         let ending = match (ending, cells.left.is_empty()) {
             (ending, true) if ending.is_ok() => return Ok(()),
             (ending, false) if ending.is_ok() => {
@@ -338,7 +340,7 @@ impl<'a> Run<'a> {
             }
             (ending, _) => ending.clone(),
         };
-        let spoilt = matches!(ending.verdict, Verdict::Splat | Verdict::Panic);
+        let spoilt = !in_step && matches!(ending.verdict, Verdict::Splat | Verdict::Panic);
         let last = cells.last.filter(|_| spoilt);
         for cell in last.into_iter().chain(cells.left.iter().copied()) {
             self.put(cells.empty(cell, &ending), None)?;

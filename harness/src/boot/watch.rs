@@ -168,6 +168,12 @@ impl Watch {
                 ));
             }
             Event::Up { .. } => self.up = true,
+            Event::Complaints { lines } => {
+                for line in lines {
+                    self.scanner.logged(line);
+                }
+                self.complained.get_or_insert_with(Instant::now);
+            }
             Event::Done => self.done = Some(Instant::now()),
             _ => {}
         }

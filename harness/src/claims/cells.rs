@@ -165,7 +165,7 @@ pub mod tests {
     use super::*;
     use crate::results::metrics::{Better, Kind, Metric, Unit, HOOK_MEAN};
     use crate::traffic::{
-        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
     };
     use crate::verdict::Verdict;
 
@@ -195,6 +195,8 @@ pub mod tests {
                 warm_up: 0,
                 ends: Ends::Wire,
                 popularity: Popularity::Uniform,
+                checksum: Checksum::None,
+                cloned: Cloned::No,
             },
             verdict: Verdict::Ok,
             reason: None,

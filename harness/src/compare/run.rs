@@ -189,7 +189,9 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
+    use crate::traffic::{
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
 
     /// A metric of one boot.
     #[derive(Clone, Debug)]
@@ -272,6 +274,8 @@ pub(crate) mod tests {
                         round_trips: 10,
                         burst: 1,
                     },
+                    checksum: Checksum::None,
+                    cloned: Cloned::No,
                     warm_up: 1,
                 },
                 boots: boots.collect(),

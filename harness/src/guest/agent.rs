@@ -13,6 +13,7 @@ use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::utsname::uname;
 use nix::unistd::{sysconf, SysconfVar};
 
+use super::kernel_log::KernelLog;
 use super::kmod::{LoadedModule, Parameters};
 use super::pace::Pace;
 use super::protocol::{
@@ -28,11 +29,25 @@ pub const GAVE_UP: &str = "mutexlab agent: ";
 /// Fails only outside of a guest, where there is nothing to power off.
 pub fn run(path: &Path) -> Result<Infallible> {
     ensure_guest()?;
-    if let Err(error) = carry_out(path) {
+    let carried_out = KernelLog::open().and_then(|mut log| {
+        carry_out(path, &mut log).inspect_err(|_| {
+            // The first error is the one that is told; this one may say why there was one.
+            let _ = ensure_no_complaint(&mut log);
+        })
+    });
+    if let Err(error) = carried_out {
         eprintln!("{GAVE_UP}{error:#}");
     }
     // QEMU is told not to reboot, and a kernel without ACPI has no other way to end it.
     reboot(RebootMode::RB_AUTOBOOT).context("cannot power the guest off")
+}
+
+/// Tells the host what the log complains of, from its begin on: for an agent that ended before it could.
+///
+/// Fails if it complains of anything.
+pub fn look_at_log() -> Result<()> {
+    ensure_guest()?;
+    ensure_no_complaint(&mut KernelLog::open()?)
 }
 
 /// Refuses to run on a machine that somebody may want to keep.
@@ -51,7 +66,7 @@ fn ensure_guest() -> Result<()> {
     Ok(())
 }
 
-fn carry_out(path: &Path) -> Result<()> {
+fn carry_out(path: &Path, log: &mut KernelLog) -> Result<()> {
     // A page that has to come from the host while a packet is on its way would be measured with
     // it.
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
@@ -80,9 +95,10 @@ fn carry_out(path: &Path) -> Result<()> {
             .context("cannot count the CPUs")?,
         tsc_khz: tsc::frequency(),
     })?;
+    ensure_no_complaint(log)?;
     match order.work {
         Work::Boot => {}
-        Work::Measure { mode, cells } => measure_all(Pace::of(mode), &cells)?,
+        Work::Measure { mode, cells } => measure_all(Pace::of(mode), &cells, log)?,
         Work::Micro => measure_steps()?,
         Work::Patterns(patterns) => {
             for pattern in patterns {
@@ -90,14 +106,31 @@ fn carry_out(path: &Path) -> Result<()> {
                 tell(&Event::Pattern { pattern, ticks })?;
             }
         }
-        Work::Test(names) => test_all(&names)?,
+        Work::Test(names) => test_all(&names, log)?,
         Work::Fault(fault) => fault::commit(fault)?,
-        Work::Shell(visit) => shell::open(&visit)?,
+        // Whoever looks around may do what they like.
+        Work::Shell(visit) => {
+            shell::open(&visit)?;
+            return tell(&Event::Done);
+        }
     }
+    ensure_no_complaint(log)?;
     tell(&Event::Done)
 }
 
-fn measure_all(pace: Pace, cells: &[GuestCell]) -> Result<()> {
+/// Fails, and tells the host of it, if the log has complaints that are new. After that nothing ends as if
+/// all were well: the host decides by the order of events whose complaints they are.
+fn ensure_no_complaint(log: &mut KernelLog) -> Result<()> {
+    let lines = log.complaints()?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let count = lines.len();
+    tell(&Event::Complaints { lines })?;
+    bail!("the log has {count} complaints")
+}
+
+fn measure_all(pace: Pace, cells: &[GuestCell], log: &mut KernelLog) -> Result<()> {
     // Client, responder and subject on one CPU: only so is each packet's way one piece. Flows that are
     // spread over CPUs take all three along.
     placement::stay_on(0)?;
@@ -114,6 +147,7 @@ fn measure_all(pace: Pace, cells: &[GuestCell]) -> Result<()> {
                 reason: format!("{error:#}"),
             },
         };
+        ensure_no_complaint(log)?;
         tell(&Event::CellEnded {
             id: cell.id.clone(),
             outcome,
@@ -131,10 +165,11 @@ fn measure_steps() -> Result<()> {
     probe.unload()
 }
 
-fn test_all(names: &[String]) -> Result<()> {
+fn test_all(names: &[String], log: &mut KernelLog) -> Result<()> {
     for name in names {
         tell(&Event::TestStarted { name: name.clone() })?;
         let failure = tests::run(name).err().map(|error| format!("{error:#}"));
+        ensure_no_complaint(log)?;
         tell(&Event::TestEnded {
             name: name.clone(),
             failure,

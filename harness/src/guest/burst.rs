@@ -15,14 +15,14 @@ use pnet::packet::ip::IpNextHeaderProtocols;
 use super::checksum::Sum;
 use super::layout::{Layout, CLIENT_LINK};
 use super::offload::{self, Offload};
+use super::vnet::Vnet;
 use super::wire::{self, Header, Hop, FRAME_MAX};
 
 /// Bytes of the headers of UDP and Ethernet.
 const UDP: usize = 8;
 const ETHERNET: usize = 14;
 
-// Of linux/if_packet.h and linux/virtio_net.h.
-const PACKET_VNET_HDR: libc::c_int = 15;
+// Of linux/virtio_net.h.
 const NEEDS_CSUM: u8 = 1;
 const GSO_UDP_L4: u8 = 5;
 const CHECKSUM: u16 = 6;
@@ -45,20 +45,7 @@ impl BurstSocket {
                 None,
             )?)
         })?;
-        let on: libc::c_int = 1;
-        // SAFETY: the descriptor is open, and the option is an int that outlives the call.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                PACKET_VNET_HDR,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error()).context("PACKET_VNET_HDR");
-        }
+        Vnet::ask_for(&socket)?;
         Ok(Self {
             socket,
             frame: Vec::new(),

@@ -17,8 +17,10 @@ use pnet::util::MacAddr;
 
 use super::namespace::Namespace;
 use super::netlink::VethEnd;
-use super::protocol::Family;
+use super::protocol::{Checksum, Cloned, Family, Traffic};
+use super::tap::Tap;
 use super::traffic::PATIENCE;
+use super::vnet::{self, Vnet};
 use super::wire::{self, Header, Hop, FRAME_MAX};
 
 /// Frames of one IP version on one link.
@@ -26,13 +28,49 @@ pub struct Channel {
     socket: OwnedFd,
     sender: Box<dyn DataLinkSender>,
     receiver: Box<dyn DataLinkReceiver>,
-    buffer: Box<[u8; FRAME_MAX]>,
+    // What is known of frames' checksums stands before them, if that is asked for.
+    buffer: Box<[u8; vnet::SIZE + FRAME_MAX]>,
+    // With which status frames are sent; None if what is known of checksums is neither told nor asked.
+    checksum: Option<Checksum>,
+    // Holds a clone of each frame while it is on its way.
+    tap: Option<Tap>,
 }
 
 impl Channel {
     /// Opens a channel on `link` of `namespace`.
     pub fn open(namespace: &Namespace, link: &VethEnd, family: Family) -> Result<Self> {
         Self::with_patience(namespace, link, family, PATIENCE)
+    }
+
+    /// Opens a channel whose frames leave as packets of `traffic` shall.
+    pub fn of(namespace: &Namespace, link: &VethEnd, traffic: &Traffic) -> Result<Self> {
+        let channel = Self::open(namespace, link, traffic.family)?;
+        let tap = (traffic.cloned == Cloned::Header)
+            .then(|| Tap::open(namespace, link))
+            .transpose()?;
+        let checksum = match traffic.checksum {
+            Checksum::None => None,
+            other => {
+                Vnet::ask_for(&channel.socket)?;
+                Some(other)
+            }
+        };
+        Ok(Self {
+            checksum,
+            tap,
+            ..channel
+        })
+    }
+
+    /// Opens a channel that tells with which checksum status frames arrive.
+    pub fn for_status(namespace: &Namespace, link: &VethEnd, family: Family) -> Result<Self> {
+        let patience = Duration::from_millis(1);
+        let channel = Self::with_patience(namespace, link, family, patience)?;
+        Vnet::ask_for(&channel.socket)?;
+        Ok(Self {
+            checksum: Some(Checksum::None),
+            ..channel
+        })
     }
 
     /// The same, with another time for which it waits for a frame.
@@ -89,23 +127,51 @@ impl Channel {
             socket,
             sender,
             receiver,
-            buffer: Box::new([0; FRAME_MAX]),
+            buffer: Box::new([0; vnet::SIZE + FRAME_MAX]),
+            checksum: None,
+            tap: None,
         })
     }
 
     /// Sends one packet.
     pub fn send(&mut self, hop: Hop, header: &Header, payload: &[u8]) -> Result<()> {
-        let frame = wire::build(&mut self.buffer[..], hop, header, payload)?;
-        transmit(&mut *self.sender, frame)
+        let Some(checksum) = self.checksum else {
+            let frame = wire::build(&mut self.buffer[..], hop, header, payload)?;
+            return transmit(&mut *self.sender, self.tap.as_ref(), 0, frame);
+        };
+        let (before, room) = self.buffer.split_at_mut(vnet::SIZE);
+        let length = wire::build(room, hop, header, payload)?.len();
+        let vnet = match checksum {
+            Checksum::Partial => Vnet::leave(&mut room[..length], header)?,
+            Checksum::None | Checksum::Unnecessary => Vnet::default(),
+        };
+        before.copy_from_slice(&vnet.bytes());
+        let frame = &self.buffer[..vnet::SIZE + length];
+        transmit(&mut *self.sender, self.tap.as_ref(), vnet::SIZE, frame)
     }
 
     /// Sends a frame as it is, right or wrong.
     pub fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
-        transmit(&mut *self.sender, frame)
+        let tap = self.tap.as_ref();
+        if self.checksum.is_none() {
+            return transmit(&mut *self.sender, tap, 0, frame);
+        }
+        let frame = [&Vnet::default().bytes(), frame].concat();
+        transmit(&mut *self.sender, tap, vnet::SIZE, &frame)
     }
 
-    /// The next frame for one of `hosts`; None if none comes within the channel's patience.
+    /// The next frame for one of `hosts`; None if none comes within the channel's patience. A checksum that was
+    /// left to a device is completed as by one.
     pub fn receive(&mut self, hosts: &[MacAddr]) -> Result<Option<&[u8]>> {
+        Ok(self.next(hosts)?.map(|(_, frame)| frame))
+    }
+
+    /// The checksum status of the next frame for one of `hosts`, on a channel that tells it.
+    pub fn status(&mut self, hosts: &[MacAddr]) -> Result<Option<Checksum>> {
+        Ok(self.next(hosts)?.map(|(vnet, _)| vnet.checksum()))
+    }
+
+    fn next(&mut self, hosts: &[MacAddr]) -> Result<Option<(Vnet, &[u8])>> {
         // The borrow checker can't see that a frame for others is let go before the next one is
         // fetched, so the frame for us is copied.
         loop {
@@ -113,6 +179,10 @@ impl Channel {
                 Ok(frame) => frame,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(error) => return Err(error).context("cannot receive a frame"),
+            };
+            let (vnet, frame) = match self.checksum {
+                Some(_) => Vnet::split(frame)?,
+                None => (Vnet::default(), frame),
             };
             let for_us = wire::destination_mac(frame).is_some_and(|mac| hosts.contains(&mac));
             if for_us {
@@ -122,7 +192,9 @@ impl Channel {
                     .get_mut(..length)
                     .with_context(|| format!("a frame of {length} bytes came"))?;
                 copy.copy_from_slice(frame);
-                return Ok(Some(copy));
+                // If it cannot be done, the checksum is wrong as it is.
+                let _ = vnet.complete(copy);
+                return Ok(Some((vnet, copy)));
             }
         }
     }
@@ -134,9 +206,16 @@ impl AsFd for Channel {
     }
 }
 
-fn transmit(sender: &mut dyn DataLinkSender, frame: &[u8]) -> Result<()> {
-    match sender.send_to(frame, None) {
-        Some(Ok(())) => Ok(()),
+/// Sends what begins `before` bytes before its frame.
+fn transmit(
+    sender: &mut dyn DataLinkSender,
+    tap: Option<&Tap>,
+    before: usize,
+    bytes: &[u8],
+) -> Result<()> {
+    tap.map_or(Ok(()), Tap::let_go)?;
+    match sender.send_to(bytes, None) {
+        Some(Ok(())) => tap.map_or(Ok(()), |tap| tap.let_go_of(&bytes[before..])),
         Some(Err(error)) => Err(error).context("cannot send a frame"),
         None => bail!("pnet has no room for a frame"),
     }

@@ -139,7 +139,7 @@ impl Dialogue {
 mod tests {
     use super::*;
     use crate::guest::protocol::{
-        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };
 
     const TRAFFIC: Traffic = Traffic {
@@ -156,6 +156,8 @@ mod tests {
         },
         ends: Ends::Wire,
         popularity: Popularity::Uniform,
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 

@@ -12,7 +12,7 @@ use super::layout::Layout;
 use super::marks;
 use super::pace::Pace;
 use super::placement::Placement;
-use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic, Way};
+use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic};
 use super::responder::Responder;
 use super::server::{Served, Server};
 use super::stack_client::StackClient;
@@ -51,9 +51,10 @@ impl ClosedLoop {
         let arrival = arrival.into();
         Ok(Self {
             protocol: traffic.protocol,
-            client: match (traffic.ends, traffic.way) {
-                (Ends::Wire, Way::Forward) => Box::new(WireClient::new(layout, traffic, flows)?),
-                _ => Box::new(StackClient::new(layout, traffic, flows)?),
+            client: if traffic.has_stack_client() {
+                Box::new(StackClient::new(layout, traffic, flows)?)
+            } else {
+                Box::new(WireClient::new(layout, traffic, flows)?)
             },
             server: match traffic.ends {
                 Ends::Wire => Box::new(Responder::new(layout, traffic, flows, arrival.target)?),

@@ -22,6 +22,9 @@ pub struct AgentCommand {
     /// Print the functional tests' names with a line about each, and exit.
     #[arg(long)]
     list_tests: bool,
+    /// Tell the host what the kernel's log complains of, and exit.
+    #[arg(long, hide = true)]
+    look_at_log: bool,
 }
 
 impl AgentCommand {
@@ -32,6 +35,9 @@ impl AgentCommand {
                 println!("{:<40} {}", test.name, test.about);
             }
             return Ok(());
+        }
+        if self.look_at_log {
+            return agent::look_at_log();
         }
         match agent::run(&self.order)? {}
     }

@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::mount::{mount, MsFlags};
 
+use super::kernel_log;
 use super::protocol::Fault;
 
 /// Where debugfs is.
@@ -29,6 +30,11 @@ pub fn commit(fault: Fault) -> Result<()> {
         Fault::Warning => provoke("WARNING"),
         Fault::Lockup => provoke("HARDLOCKUP"),
         Fault::UseAfterFree => provoke("READ_AFTER_FREE"),
+        Fault::LoggedWarning => log_warning(),
+        Fault::LoggedWarningAndCrash => {
+            log_warning()?;
+            std::process::abort()
+        }
         Fault::Silence => loop {
             thread::park();
         },
@@ -42,6 +48,13 @@ pub fn commit(fault: Fault) -> Result<()> {
             }
         }
     }
+}
+
+/// Writes a line to the log as the kernel writes a warning that is no WARN(), and one of the sort that is seen last: without
+/// its end.
+pub fn log_warning() -> Result<()> {
+    fs::write(kernel_log::PATH, "<4>mutexlab: a warning on purpose")
+        .with_context(|| format!("cannot write {}", kernel_log::PATH))
 }
 
 /// Has the kernel's own test module do something bad (drivers/misc/lkdtm).

@@ -12,7 +12,7 @@ use super::layout::{
 };
 use super::placement::Homes;
 use super::popularity::Picks;
-use super::protocol::{Ends, Family, Popularity, Traffic, Way};
+use super::protocol::{Family, Popularity, Traffic, Way};
 
 /// The most flows of a cell.
 pub const MAX: u32 = 1_000_000;
@@ -186,10 +186,10 @@ fn is_single(traffic: &Traffic) -> bool {
 
 /// The machine that a single flow comes from.
 fn host(traffic: &Traffic) -> Host {
-    match (traffic.way, traffic.ends) {
-        (Way::Forward, Ends::Wire) => WIRE_CLIENT,
-        (Way::Forward, Ends::Stack) => CLIENT,
-        (Way::Local, _) => ROUTER_SERVER_SIDE,
+    match traffic.way {
+        Way::Forward if traffic.has_stack_client() => CLIENT,
+        Way::Forward => WIRE_CLIENT,
+        Way::Local => ROUTER_SERVER_SIDE,
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::{Load, Payload, Protocol, Steering};
+    use crate::guest::protocol::{Checksum, Cloned, Ends, Load, Payload, Protocol, Steering};
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -216,6 +216,8 @@ mod tests {
             },
             ends: Ends::Wire,
             popularity: Popularity::Uniform,
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: 0,
         }
     }

@@ -3,6 +3,7 @@
 //! One cell: what its packets cost, and whether they arrived.
 
 pub mod back_to_back;
+pub mod delivered;
 mod exchange;
 mod first_packet;
 mod router;
@@ -19,16 +20,16 @@ use nix::errno::Errno;
 use super::between_sockets;
 use super::closed_loop::ClosedLoop;
 use super::conntrack;
+use super::fault;
 use super::flows::Flows;
-use super::layout::{Layout, ROUTER_SERVER_LINK};
+use super::layout::Layout;
 use super::memory_map;
-use super::offload::{self, Offload};
 use super::open_loop;
 use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
 use super::protocol::{
     Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
-    Traffic, Way,
+    Traffic,
 };
 use super::proxy;
 use super::subject::{self, Installed};
@@ -102,16 +103,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let layout = Layout::new()?;
     let mut probe = Probe::open(&layout.router)?;
     probe.set_ballast(cell.ballast.map(|_| 0));
-    if traffic.way == Way::Local {
-        // Else the stack would leave its checksums to a device that there is not, and nobody
-        // could tell a wrong one from an unfinished one.
-        offload::set(
-            &layout.router,
-            &ROUTER_SERVER_LINK,
-            Offload::TxChecksum,
-            false,
-        )?;
-    }
+    delivered::prepare(&layout, traffic)?;
     let crowd = Flows::measured(traffic).are_of_the_crowd();
     if crowd {
         layout.route_crowd(traffic.family)?;
@@ -125,6 +117,10 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         probe,
         pace,
     };
+    if !traffic.checksum.is_usual() || !traffic.cloned.is_usual() {
+        delivered::ensure_status(&layout, traffic)?;
+        thread::sleep(QUIET);
+    }
     let empty = calibrate(&rig, traffic)?;
     rig.probe.set_ballast(cell.ballast);
 
@@ -133,6 +129,9 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let _held = (cell.sabotage == Some(Sabotage::HoldModule))
         .then(|| proxy::Context::open(&layout.client))
         .transpose()?;
+    if cell.sabotage == Some(Sabotage::LogWarning) {
+        fault::log_warning()?;
+    }
     let target = subject::target(cell.subject);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod flows;
+pub mod kernel_log;
 pub mod measurement;
 pub mod patterns;
 pub mod protocol;
@@ -24,6 +25,7 @@ mod closed_loop;
 mod conntrack;
 mod cpu;
 mod device;
+mod direct;
 mod entropy;
 mod fault;
 mod icmp;
@@ -62,8 +64,10 @@ pub mod splice;
 mod stack_client;
 mod stack_server;
 mod subject;
+mod tap;
 mod tcp;
 mod traffic;
 mod tsc;
 mod user_proxy;
+mod vnet;
 mod wire_client;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::kernel_log::LogLine;
 pub use super::measurement::{
     BulkCost, Chains, CoreTime, Delivery, FirstPacket, HookCost, Measurement, OpenLoop, PathCost,
     Transit,
@@ -21,11 +22,12 @@ use crate::back_to_back::BackToBack;
 use crate::scenario::Mode;
 pub use crate::subject::Subject;
 pub use crate::traffic::{
-    Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    Checksum, Cloned, Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic,
+    Way,
 };
 
 /// Raised when an old agent could not understand a new host or the reverse.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
@@ -129,6 +131,10 @@ pub enum Fault {
     Panic,
     /// The kernel prints a warning with a stack and goes on.
     Warning,
+    /// A line is written to the kernel's log as a warning.
+    LoggedWarning,
+    /// The same, and a signal ends the agent before it has looked at the log.
+    LoggedWarningAndCrash,
     /// The agent says nothing any more.
     Silence,
     /// The agent ends without finishing its order.
@@ -182,6 +188,8 @@ pub enum Sabotage {
     Credulous,
     /// The module is kept in use when it is to go.
     HoldModule,
+    /// A warning is written to the log.
+    LogWarning,
 }
 
 /// What a server does wrong on purpose, with each `every`-th of its answers.
@@ -271,6 +279,11 @@ pub enum Event {
         name: String,
         /// None if it passed, else what went wrong.
         failure: Option<String>,
+    },
+    /// The log has warnings, or worse, that are not known. What was begun last does not end, and the guest goes down.
+    Complaints {
+        /// Their lines.
+        lines: Vec<LogLine>,
     },
     /// The order is done, and the guest goes down.
     Done,

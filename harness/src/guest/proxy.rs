@@ -135,6 +135,14 @@ impl Rule {
         self
     }
 
+    /// The same of what goes to one network only.
+    #[must_use]
+    pub fn to_net(mut self, destination: IpAddr, prefix: u8) -> Self {
+        self.record.destination = octets(destination);
+        self.record.destination_prefix = prefix;
+        self
+    }
+
     /// The same of what comes from one network only.
     #[must_use]
     pub fn from(mut self, source: IpAddr, prefix: u8) -> Self {

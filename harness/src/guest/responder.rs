@@ -44,7 +44,7 @@ impl Responder {
     /// Starts to listen for the clients of `flows`, whose packets must arrive at `target`.
     pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows, target: Target) -> Result<Self> {
         Ok(Self {
-            channel: Channel::open(&layout.server, &SERVER_LINK, traffic.family)?,
+            channel: Channel::of(&layout.server, &SERVER_LINK, traffic)?,
             family: traffic.family,
             target,
             flows,

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use super::direct;
 use super::layout::{ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK};
 use super::protocol::{Family, Protocol, Traffic};
 use super::traffic::Target;
@@ -37,9 +38,7 @@ impl Match {
     /// `what` befalls them, where packets come in and where the machine's own start, as with the
     /// module.
     fn nat(&self, what: &str) -> String {
-        let rule = format!("{} {what}", self.expression());
-        chain("prerouting", "nat hook prerouting priority -100", &rule)
-            + &chain("output", "nat hook output priority -100", &rule)
+        at_both(&format!("{} {what}", self.expression()))
     }
 
     fn expression(&self) -> String {
@@ -58,6 +57,24 @@ pub fn dnat(traffic: &Traffic) -> String {
     let packets = Match::new(traffic);
     let upstream = Target::Upstream.address(traffic);
     packets.table(&packets.nat(&format!("dnat to {upstream}")))
+}
+
+/// Destination NAT of everything but what goes to the LAN, behind rules for others.
+pub fn dnat_direct(traffic: &Traffic) -> String {
+    let packets = Match::new(traffic);
+    let Match {
+        family, protocol, ..
+    } = packets;
+    let upstream = Target::Upstream.address(traffic);
+    let mut rules: Vec<String> = direct::others(traffic.family)
+        .map(|(net, prefix)| {
+            format!("{family} daddr {net}/{prefix} meta l4proto {protocol} dnat to {upstream}")
+        })
+        .collect();
+    let (net, prefix) = direct::lan(traffic.family);
+    rules.push(format!("{family} daddr {net}/{prefix} accept"));
+    rules.push(format!("meta l4proto {protocol} dnat to {upstream}"));
+    packets.table(&at_both(&rules.join("\n\t\t")))
 }
 
 /// Destination NAT, and a flow table for what is forwarded.
@@ -104,6 +121,12 @@ pub fn removal(family: Family) -> String {
     format!("delete table {} {TABLE}\n", family_name(family))
 }
 
+/// `rules` where packets come in and where the machine's own start.
+fn at_both(rules: &str) -> String {
+    chain("prerouting", "nat hook prerouting priority -100", rules)
+        + &chain("output", "nat hook output priority -100", rules)
+}
+
 fn chain(name: &str, kind: &str, rule: &str) -> String {
     format!("\tchain {name} {{\n\t\ttype {kind};\n\t\t{rule}\n\t}}\n")
 }
@@ -118,7 +141,9 @@ fn family_name(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Ends, Load, Payload, Popularity, Steering, Way};
+    use crate::guest::protocol::{
+        Checksum, Cloned, Ends, Load, Payload, Popularity, Steering, Way,
+    };
 
     fn traffic(ends: Ends, family: Family, protocol: Protocol) -> Traffic {
         Traffic {
@@ -135,6 +160,8 @@ mod tests {
                 round_trips: 1,
                 burst: 1,
             },
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: 0,
         }
     }
@@ -147,6 +174,10 @@ mod tests {
         let rules = dnat(&traffic(Ends::Wire, Family::V4, Protocol::Udp));
         let rule = "ip daddr 198.51.100.200 udp dport 7 dnat to 198.51.100.100:7007\n";
         assert_eq!(rules.matches(rule).count(), 2, "{rules}");
+        let rules = dnat_direct(&traffic(Ends::Wire, Family::V6, Protocol::Udp));
+        let rule = "ip6 daddr 2001:db8:2::/64 accept\n\t\tmeta l4proto udp dnat to [2001:db8:2::64]:7007\n";
+        assert_eq!(rules.matches(rule).count(), 2, "{rules}");
+        assert_eq!(rules.matches("dnat to").count(), 2 * 61, "{rules}");
         let rules = flow_table(&traffic(Ends::Stack, Family::V4, Protocol::Udp));
         let rule = "ip daddr 198.51.100.3 udp dport 7 dnat to 198.51.100.2:7007\n";
         assert_eq!(rules.matches(rule).count(), 2, "{rules}");

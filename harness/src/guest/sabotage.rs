@@ -25,7 +25,7 @@ impl Sabotage {
         let wrong = |ticks: u64| match self {
             Self::Skew(by) => ticks + by,
             Self::Coarse(step) => ticks - ticks % step.max(1),
-            Self::Credulous | Self::HoldModule => ticks,
+            Self::Credulous | Self::HoldModule | Self::LogWarning => ticks,
         };
         cost.histogram = Histogram::from_pairs(
             cost.histogram

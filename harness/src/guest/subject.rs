@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use mutex_abi::proxy::Stats;
 
 use super::chains;
 use super::conntrack;
+use super::direct;
 use super::kmod::{LoadedModule, Parameters};
 use super::layout::Layout;
 use super::memory::Slabs;
@@ -74,6 +76,13 @@ impl Installed {
                     flow_table: false,
                 })
             }
+            Subject::NftDnatDirect => {
+                nft::load(router, &ruleset::dnat_direct(traffic))?;
+                Ok(Self::Nft {
+                    family: traffic.family,
+                    flow_table: false,
+                })
+            }
             Subject::NftFlowtable => {
                 nft::load(router, &ruleset::flow_table(traffic))?;
                 Ok(Self::Nft {
@@ -83,15 +92,19 @@ impl Installed {
             }
             Subject::Tproxy => Ok(Self::Proxy(UserProxy::splicing(traffic, layout)?)),
             Subject::Redsocks => Ok(Self::Proxy(UserProxy::redsocks(traffic, layout)?)),
-            Subject::Module | Subject::ModuleUnmatched => {
+            Subject::Module | Subject::ModuleUnmatched | Subject::ModuleDirect => {
                 let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
                 let context = Context::open(router)?;
-                let mut original = original;
-                if subject == Subject::ModuleUnmatched {
-                    original.set_port(UNUSED_PORT);
-                }
+                let rules = match subject {
+                    Subject::ModuleDirect => direct::rules(traffic, upstream),
+                    Subject::ModuleUnmatched => {
+                        let other = SocketAddr::new(original.ip(), UNUSED_PORT);
+                        vec![proxy::redirect(traffic.protocol, other, upstream)]
+                    }
+                    _ => vec![proxy::redirect(traffic.protocol, original, upstream)],
+                };
                 context
-                    .configure(&[proxy::redirect(traffic.protocol, original, upstream)])
+                    .configure(&rules)
                     .context("the module refuses the rule")?;
                 Ok(Self::Module { context, module })
             }

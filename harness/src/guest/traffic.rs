@@ -33,6 +33,9 @@ impl Traffic {
                 payload::MIN
             );
         }
+        if let Some(reason) = self.refusal() {
+            bail!("there is no traffic {}: {reason}", self.name());
+        }
         let flows = self.flows;
         let open = self.load.is_open();
         if open && (self.ends, self.way) != (Ends::Wire, Way::Forward) {

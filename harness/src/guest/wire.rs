@@ -47,6 +47,14 @@ pub const fn payload_max(family: Family, protocol: Protocol) -> usize {
     MTU - network - transport
 }
 
+/// Where the transport header begins in a frame that was built.
+pub const fn transport_offset(header: &Header) -> usize {
+    match header.source {
+        SocketAddr::V4(_) => ETHERNET + IPV4,
+        SocketAddr::V6(_) => ETHERNET + IPV6,
+    }
+}
+
 /// From which Ethernet address to which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {

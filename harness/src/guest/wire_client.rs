@@ -37,7 +37,7 @@ impl WireClient {
     /// Opens the client's channel; nothing is sent yet.
     pub fn new(layout: &Layout, traffic: &Traffic, flows: Flows) -> Result<Self> {
         Ok(Self {
-            channel: Channel::open(&layout.client, &CLIENT_LINK, traffic.family)?,
+            channel: Channel::of(&layout.client, &CLIENT_LINK, traffic)?,
             numbers: match traffic.protocol {
                 Protocol::Tcp => Some((0..flows.count()).map(Numbers::of_client).collect()),
                 Protocol::Udp => None,

@@ -65,6 +65,8 @@ impl Exclusion {
             && agrees(&self.flows, &traffic.flows)
             && (self.flows_per_cpu.is_none() || self.flows_per_cpu == traffic.flows_per_cpu())
             && agrees(&self.steering, &traffic.steering)
+            && agrees(&self.checksum, &traffic.checksum)
+            && agrees(&self.cloned, &traffic.cloned)
             && (self.rate.is_none() || self.rate == rate)
             && (self.churn.is_none() || self.churn == churn)
             && self
@@ -109,6 +111,7 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
     let matrix = &scenario.traffic;
     let loads = matrix.loads();
     let all_flows = matrix.all_flows(cpus);
+    let kinds: Vec<_> = product(&matrix.checksum, &matrix.cloned).collect();
     let mut all = Vec::new();
     for &ends in &matrix.ends {
         for &way in &matrix.ways {
@@ -119,7 +122,10 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
                             let usual = [Steering::Symmetric];
                             // All of CPU 0 have no other CPU to come back to.
                             let steering = spread.map_or(&usual[..], |_| &matrix.steering);
-                            for (&steering, &popularity) in product(steering, &matrix.popularity) {
+                            let flows_of = product(steering, &matrix.popularity);
+                            for ((&steering, &popularity), &(&checksum, &cloned)) in flows_of
+                                .flat_map(|flows| kinds.iter().map(move |kind| (flows, kind)))
+                            {
                                 all.extend(loads.iter().map(|&load| Traffic {
                                     ends,
                                     way,
@@ -130,6 +136,8 @@ fn traffic(scenario: &Scenario, cpus: u32) -> Vec<Traffic> {
                                     spread,
                                     steering,
                                     popularity,
+                                    checksum,
+                                    cloned,
                                     load,
                                     warm_up: matrix.warm_up,
                                 }));

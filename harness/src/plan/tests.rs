@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::guest::protocol::{Family, Protocol, Subject, Way};
 use crate::scenario::{Combine, Exclusion, ParameterValue, Step, TrafficMatrix, Values};
-use crate::traffic::{Ends, Payload, Popularity, Steering};
+use crate::traffic::{Checksum, Cloned, Ends, Payload, Popularity, Steering};
 
 fn scenario() -> Scenario {
     let values =
@@ -36,6 +36,8 @@ fn scenario() -> Scenario {
             flows_per_cpu: None,
             ends: Values(vec![Ends::Wire]),
             steering: Values(vec![Steering::Symmetric]),
+            checksum: Values(vec![Checksum::None]),
+            cloned: Values(vec![Cloned::No]),
             popularity: Values(vec![Popularity::Uniform]),
             round_trips: Some(10),
             warm_up: 1,

@@ -286,7 +286,9 @@ mod tests {
     use super::*;
     use crate::guest::protocol::{Delivery, FirstPacket, PathCost};
     use crate::histogram::Histogram;
-    use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
+    use crate::traffic::{
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
 
     const VIRTUAL: Clock = Clock {
         mode: Mode::Virtual,
@@ -306,6 +308,8 @@ mod tests {
             round_trips: 1_000,
             burst: 1,
         },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 

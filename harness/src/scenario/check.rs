@@ -97,6 +97,8 @@ impl TrafficMatrix {
         }
         check_list("traffic.steering", &self.steering)?;
         check_list("traffic.popularity", &self.popularity)?;
+        check_list("traffic.checksum", &self.checksum)?;
+        check_list("traffic.cloned", &self.cloned)?;
         self.check_payloads()?;
         self.check_flows()?;
         self.check_loads()
@@ -275,6 +277,18 @@ impl Scenario {
             return at(
                 "between ends of the stack there can be only 1 flow: each would need a socket",
             );
+        }
+        if let Some(reason) = traffic.refusal() {
+            let key = if traffic.cloned.is_usual() {
+                "traffic.checksum"
+            } else {
+                "traffic.cloned"
+            };
+            let message = format!(
+                "there is no traffic {}: {reason} (or [[exclude]] it)",
+                traffic.name()
+            );
+            return Err(Fault::at(key, message));
         }
         let is_seen = traffic.ends == Ends::Wire
             && matches!(traffic.load, Load::Closed { .. } | Load::Open { .. });

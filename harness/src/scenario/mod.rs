@@ -26,7 +26,7 @@ pub use values::{FromNumber, Values};
 
 use crate::guest::protocol::Subject;
 use crate::lens::machine::Machine;
-use crate::traffic::{Ends, Family, Payload, Protocol, Steering, Way};
+use crate::traffic::{Checksum, Cloned, Ends, Family, Payload, Protocol, Steering, Way};
 
 /// What a scenario's file says.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -116,6 +116,10 @@ pub struct Exclusion {
     pub flows_per_cpu: Option<u32>,
     /// Which CPU answers come to.
     pub steering: Option<Steering>,
+    /// The checksum status.
+    pub checksum: Option<Checksum>,
+    /// What packets share with clones.
+    pub cloned: Option<Cloned>,
     /// The open loop's rate.
     pub rate: Option<u32>,
     /// The open loop's new flows a second.

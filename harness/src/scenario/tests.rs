@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::file::parse;
 use super::*;
+use crate::plan::Plan;
+use crate::traffic::{Checksum, Cloned};
 
 const GOOD: &str = r#"
 question = "?"
@@ -208,6 +210,39 @@ fn flows_are_spread_in_closed_loops_of_single_packets_on_the_wire() {
         let error = format!("{:#}", parse(&text, "a.toml").unwrap_err());
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn kinds_of_packets_are_of_closed_loops_on_the_wire() {
+    let plain = parse(GOOD, "a.toml").unwrap();
+    assert_eq!(*plain.traffic.checksum, [Checksum::None]);
+    assert_eq!(*plain.traffic.cloned, [Cloned::No]);
+    let given = "[64]\nchecksum = [\"none\", \"partial\", \"unnecessary\"]\ncloned = [\"no\"]";
+    let all = parse(&GOOD.replace("[64]", given), "a.toml").unwrap();
+    assert_eq!(all.traffic.checksum.len(), 3);
+    for (to, part) in [
+        (
+            "[64]\nchecksum = [\"complete\"]",
+            "unknown variant `complete`",
+        ),
+        ("[64]\nchecksum = []", "traffic.checksum is empty"),
+        (
+            "[64]\ncloned = [\"no\", \"no\"]",
+            "traffic.cloned lists No twice",
+        ),
+    ] {
+        let text = error("[64]", to);
+        assert!(text.contains(part), "{text}");
+    }
+    // What there can be none of is refused when cells are planned, unless it is excluded.
+    let cloned = "[64]\nchecksum = [\"unnecessary\"]\ncloned = [\"header\"]";
+    let file = parse(&GOOD.replace("[64]", cloned), "a.toml").unwrap();
+    let fault = Plan::new(&file).unwrap_err();
+    assert!(
+        fault.message.contains("nobody else holds"),
+        "{}",
+        fault.message
+    );
 }
 
 #[test]

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use super::{once, FromNumber, SearchMatrix, Values};
 use crate::back_to_back::BackToBack;
-use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way};
+use crate::traffic::{
+    Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+};
 
 /// The combinations of traffic. Each of `round-trips`, `rates`, `search`, `back-to-back` and `bulk`
 /// that is given is a load of its own.
@@ -39,6 +41,13 @@ pub struct TrafficMatrix {
     /// Which of them a packet is of.
     #[serde(default = "uniform")]
     pub popularity: Values<Popularity>,
+    /// With which checksum status the router receives packets. Closed loops of single packets on the wire
+    /// only.
+    #[serde(default = "unverified")]
+    pub checksum: Values<Checksum>,
+    /// What packets share with clones of theirs. Of the same loops.
+    #[serde(default = "not_cloned")]
+    pub cloned: Values<Cloned>,
     /// Closed loop: round trips that are measured in each cell.
     #[schemars(range(min = 1))]
     pub round_trips: Option<u32>,
@@ -117,6 +126,14 @@ fn on_the_wire() -> Values<Ends> {
 
 fn uniform() -> Values<Popularity> {
     Values(vec![Popularity::Uniform])
+}
+
+fn unverified() -> Values<Checksum> {
+    Values(vec![Checksum::None])
+}
+
+fn not_cloned() -> Values<Cloned> {
+    Values(vec![Cloned::No])
 }
 
 fn symmetric() -> Values<Steering> {

@@ -123,6 +123,8 @@ without_numbers!(
     crate::traffic::Ends,
     crate::traffic::Popularity,
     crate::traffic::Steering,
+    crate::traffic::Checksum,
+    crate::traffic::Cloned,
     crate::guest::protocol::Subject
 );
 

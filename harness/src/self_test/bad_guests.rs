@@ -79,15 +79,35 @@ enum Spoilt {
     VersionMagic,
     /// The module is in use when it is to go.
     Held,
+    /// A warning is logged while it is measured.
+    Logs,
 }
 
 /// All of them.
-pub const ALL: [BadGuest; 16] = [
+pub const ALL: [BadGuest; 19] = [
     guest(
         "warning-is-splat",
         Wrong::Agent(Fault::Warning),
         Verdict::Splat,
         "warning: WARNING",
+    ),
+    guest(
+        "logged-warning-is-splat",
+        Wrong::Agent(Fault::LoggedWarning),
+        Verdict::Splat,
+        "logged: <4>mutexlab: a warning on purpose",
+    ),
+    guest(
+        "logged-warning-before-a-crash-is-splat",
+        Wrong::Agent(Fault::LoggedWarningAndCrash),
+        Verdict::Splat,
+        "logged: <4>mutexlab: a warning on purpose",
+    ),
+    guest(
+        "logged-warning-of-a-cell-is-splat",
+        Wrong::Cell(Spoilt::Logs),
+        Verdict::Splat,
+        "logged: <4>mutexlab: a warning on purpose",
     ),
     guest(
         "kasan-report-is-splat",
@@ -299,6 +319,7 @@ impl BadGuest {
                         cell.parameters.insert(name, "no-number".to_owned());
                     }
                     Spoilt::Held => cell.sabotage = Some(Sabotage::HoldModule),
+                    Spoilt::Logs => cell.sabotage = Some(Sabotage::LogWarning),
                     Spoilt::VersionMagic => {}
                 }
                 Work::Measure {

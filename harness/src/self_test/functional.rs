@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::outcome::{label, Ended, Outcomes};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
+use crate::console;
 use crate::guest::protocol::{Event, Order, Work, VERSION};
 use crate::guest::tests::GuestTest;
 use crate::kernel::Kernel;
@@ -126,7 +127,9 @@ fn attempt(
     let ending = booted.ending;
     if matches!(ending.verdict, Verdict::Splat | Verdict::Panic) {
         // Console and events are not in step: it may have been the last test that ended.
-        outcomes.spoil_last(&ending);
+        if !console::in_step(&booted.reports) {
+            outcomes.spoil_last(&ending);
+        }
         for report in &booted.reports {
             eprintln!("{}", report.text.join("\n"));
         }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::guest::protocol::{
-    Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    Checksum, Cloned, Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
 };
 use crate::qemu::Accelerator;
 use crate::results::closure::{Closure, Host, QemuClosure};
@@ -42,6 +42,8 @@ fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
             },
             ends: Ends::Wire,
             popularity: Popularity::Uniform,
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: 0,
         },
         verdict: Verdict::Ok,

@@ -18,7 +18,9 @@ use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::scenario::Mode;
-use crate::traffic::{Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way};
+use crate::traffic::{
+    Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+};
 use crate::verdict::Verdict;
 
 /// A results file. `T` is how it tells of traffic.
@@ -200,6 +202,8 @@ impl From<OldTraffic> for Traffic {
                 round_trips: old.round_trips,
                 burst: old.burst,
             },
+            checksum: Checksum::None,
+            cloned: Cloned::No,
             warm_up: old.warm_up,
         }
     }

@@ -8,7 +8,7 @@ use mutex_abi::histogram::percentile;
 
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
-use super::super::protocol::{Delivery, FirstPacket, Traffic, Way};
+use super::super::protocol::{Delivery, FirstPacket, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::Rig;
 
@@ -39,7 +39,7 @@ pub fn first_packet(
         closed_loop.establish(batch, delivery)?;
     }
     // The stack shall be done with its sockets; on the wire there is nothing to be done with.
-    if traffic.way == Way::Local {
+    if traffic.has_stack_client() {
         (0..flows.count()).try_for_each(|flow| closed_loop.close(flow, delivery))?;
     }
     Ok(of(&histogram))

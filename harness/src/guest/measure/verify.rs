@@ -38,7 +38,7 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
 mod tests {
     use super::*;
     use crate::guest::protocol::{
-        Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };
 
     const GOOD: Delivery = Delivery {
@@ -65,6 +65,8 @@ mod tests {
             round_trips: 3,
             burst: 1,
         },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
 

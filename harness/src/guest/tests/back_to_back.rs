@@ -16,7 +16,8 @@ use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
+    Traffic, Way,
 };
 use crate::guest::traffic::{Stop, Target};
 
@@ -91,6 +92,8 @@ fn measure(setup: &Setup, delivery: &mut Delivery) -> Result<Vec<Test>, Stop> {
         steering: Steering::Symmetric,
         popularity: Popularity::Uniform,
         load: Load::BackToBack(GOAL),
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
     let (flows, target) = (Flows::measured(&traffic), Target::Original);

@@ -16,7 +16,8 @@ use crate::guest::kmod::Parameters;
 use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Subject, Traffic, Way,
+    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
+    Subject, Traffic, Way,
 };
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
@@ -36,6 +37,8 @@ const TRAFFIC: Traffic = Traffic {
     steering: Steering::Symmetric,
     popularity: Popularity::Uniform,
     load: closed(),
+    checksum: Checksum::None,
+    cloned: Cloned::No,
     warm_up: 0,
 };
 

@@ -15,7 +15,8 @@ use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
 use crate::guest::placement;
 use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
+    Traffic, Way,
 };
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
@@ -154,6 +155,8 @@ fn traffic(family: Family, protocol: Protocol) -> Traffic {
         },
         ends: Ends::Wire,
         popularity: Popularity::Uniform,
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     }
 }

@@ -11,6 +11,7 @@ mod conntrack;
 mod context;
 mod conversation;
 mod crowd;
+mod delivered;
 mod faults;
 mod flood;
 mod icmp;
@@ -187,6 +188,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(latency::tests());
     tests.extend(micro::tests());
     tests.extend(conntrack::tests());
+    tests.extend(delivered::tests());
     let long = [
         upstreams::tests(),
         batch::tests(),

@@ -11,8 +11,8 @@ use crate::guest::flows::Flows;
 use crate::guest::open_loop::{Generator, Stream};
 use crate::guest::pace::Pace;
 use crate::guest::protocol::{
-    Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity, Protocol,
-    Steering, Traffic, Way,
+    Checksum, Cloned, Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity,
+    Protocol, Steering, Traffic, Way,
 };
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
@@ -110,6 +110,8 @@ fn stream(
             packets: PACKETS,
             churn: 0,
         },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
         warm_up: 0,
     };
     let mut delivery = Delivery::default();

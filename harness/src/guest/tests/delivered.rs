@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Packets come to the router as the kind that their traffic says.
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::GuestTest;
+use crate::guest::layout::Layout;
+use crate::guest::measure::delivered::{ensure_status, prepare};
+use crate::guest::protocol::{
+    Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+};
+
+const USUAL: Traffic = Traffic {
+    ends: Ends::Wire,
+    way: Way::Forward,
+    family: Family::V4,
+    protocol: Protocol::Udp,
+    payload: Payload::Bytes(64),
+    flows: 1,
+    spread: None,
+    steering: Steering::Symmetric,
+    popularity: Popularity::Uniform,
+    checksum: Checksum::None,
+    cloned: Cloned::No,
+    load: Load::Closed {
+        round_trips: 1,
+        burst: 1,
+    },
+    warm_up: 0,
+};
+
+/// The tests.
+pub fn tests() -> Vec<GuestTest> {
+    vec![GuestTest::single(
+        "packet-kinds",
+        "packets come to the router with the checksum status and the clones that are asked for",
+        kinds,
+    )]
+}
+
+fn kinds() -> Result<()> {
+    let mut tried = 0;
+    for traffic in all() {
+        if traffic.refusal().is_some() {
+            continue;
+        }
+        let layout = Layout::new()?;
+        prepare(&layout, &traffic)?;
+        ensure_status(&layout, &traffic).with_context(|| traffic.name())?;
+        layout.tear_down()?;
+        tried += 1;
+    }
+    ensure!(tried == 44, "{tried} kinds were tried");
+    // The check sees what devices do, and not what was asked for.
+    for (there, other) in [
+        (Checksum::None, Checksum::Unnecessary),
+        (Checksum::Unnecessary, Checksum::None),
+    ] {
+        let layout = Layout::new()?;
+        prepare(&layout, &of(there))?;
+        let Err(error) = ensure_status(&layout, &of(other)) else {
+            bail!("{} passes for {}", there.name(), other.name());
+        };
+        let found = format!(
+            "checksum status {} instead of {}",
+            there.name(),
+            other.name()
+        );
+        ensure!(error.to_string().contains(&found), "{error:#}");
+        layout.tear_down()?;
+    }
+    Ok(())
+}
+
+const fn of(checksum: Checksum) -> Traffic {
+    Traffic { checksum, ..USUAL }
+}
+
+fn all() -> impl Iterator<Item = Traffic> {
+    let mut all = Vec::new();
+    for way in [Way::Forward, Way::Local] {
+        for family in [Family::V4, Family::V6] {
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                for checksum in [Checksum::None, Checksum::Partial, Checksum::Unnecessary] {
+                    for cloned in [Cloned::No, Cloned::Payload, Cloned::Header] {
+                        all.push(Traffic {
+                            way,
+                            family,
+                            protocol,
+                            checksum,
+                            cloned,
+                            ..USUAL
+                        });
+                    }
+                }
+            }
+        }
+    }
+    all.into_iter()
+}

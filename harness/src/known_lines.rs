@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Lines of a guest's log at warning level or above that are no complaint, each with the reason. Any other one ends
+//! its cell or test as a splat. What warns of the modules does not belong here: it is to be mended.
+
+/// A line that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownLine {
+    /// How it begins.
+    pub start: &'static str,
+    /// Why it is no complaint.
+    pub why: &'static str,
+}
+
+const fn known(start: &'static str, why: &'static str) -> KnownLine {
+    KnownLine { start, why }
+}
+
+/// All of them.
+pub const ALL: &[KnownLine] = &[
+    // Of modules.
+    known(
+        "mutex_probe: loading out-of-tree module taints kernel.",
+        "true of each module that is not built in the kernel's tree, and no fault; told once",
+    ),
+    known(
+        "mutex_proxy: loading out-of-tree module taints kernel.",
+        "the same",
+    ),
+    known(
+        "mutex_proxy: `",
+        "the kernel refuses a parameter, of which loading fails: the cell or test is judged by that",
+    ),
+    known(
+        "mutex_proxy: version magic '",
+        "the kernel refuses a module of another kernel, of which loading fails: the same",
+    ),
+    // Of the machine, which is emulated.
+    known(
+        "APIC timer disabled due to verification failure",
+        "in real time under the emulator, a busy host keeps the guest from seeing as many ticks of one clock as of \
+         another while it boots; another timer takes the place",
+    ),
+    known(
+        "tsc: Unable to calibrate against PIT",
+        "the same; the kernel calibrates by another clock",
+    ),
+    known(
+        "Unstable clock detected, switching default tracing clock to",
+        "the same; nothing is traced",
+    ),
+    // Of debug kernels.
+    known(
+        "**",
+        "slab_debug has pointers shown as they are, which is told in a frame of asterisks",
+    ),
+    known(
+        "pci_bus 0000:00: Unknown NUMA node; performance will be reduced",
+        "the nodes are made up (numa=fake), and no device is of one",
+    ),
+    known(
+        "kmemleak: Kernel memory leak detector initialized",
+        "the checker tells that it is there",
+    ),
+    known(
+        "kmemleak: Automatic memory scanning thread",
+        "the same",
+    ),
+    known(
+        "kmemleak: Cannot insert",
+        "the checker gives up when a test refuses it memory, as it may any other part of the kernel",
+    ),
+    known("ODEBUG: Out of memory. ODEBUG disabled", "the same"),
+];
+
+/// Whether the line of a log, without its time stamp, is no complaint.
+pub fn is_known(line: &str) -> bool {
+    ALL.iter().any(|known| line.starts_with(known.start))
+}
