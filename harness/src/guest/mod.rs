@@ -27,6 +27,7 @@ mod device;
 mod entropy;
 mod fault;
 mod icmp;
+mod iproute2;
 mod kmod;
 pub(crate) mod layout;
 mod marks;

@@ -29,6 +29,7 @@ mod path_mtu;
 mod pinned;
 mod priorities;
 mod redirect;
+mod routing;
 mod rules;
 mod setup;
 mod sockets;
@@ -187,6 +188,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(latency::tests());
     tests.extend(micro::tests());
     tests.extend(conntrack::tests());
+    tests.extend(routing::tests());
     let long = [
         upstreams::tests(),
         batch::tests(),

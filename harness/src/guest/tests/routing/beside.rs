@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Redirected packets that pass what else a kernel has: VLANs, tunnels, VRFs, bridges whose packets
+//! netfilter sees, IPsec, and zones of connection tracking.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+
+use super::super::conversation::Servers;
+use super::super::setup::{original, FAMILIES};
+use super::super::GuestTest;
+use super::fate::{Outcome, Trace};
+use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
+use super::policy::{answer, send, FIRST};
+use crate::guest::iproute2;
+use crate::guest::layout::{CLIENT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM};
+use crate::guest::protocol::{Family, Protocol, Way};
+
+/// Datagrams, each answered.
+const ROUNDS: usize = 5;
+
+/// The tests.
+pub fn tests() -> Vec<GuestTest> {
+    [
+        GuestTest::single(
+            "beside-vlan",
+            "connections that come in by a VLAN are redirected, as with nft",
+            || over("vlan", |_, _| "type vlan id 10".to_owned()),
+        ),
+        GuestTest::single(
+            "beside-vxlan",
+            "connections that come in by VXLAN are redirected, as with nft",
+            || over("vxlan", vxlan),
+        ),
+        GuestTest::single(
+            "beside-vrf",
+            "connections within a VRF are redirected, as with nft",
+            vrf,
+        ),
+        GuestTest::single(
+            "beside-bridge",
+            "connections that come in by a bridge whose packets netfilter sees are redirected, as with nft",
+            bridge,
+        ),
+        GuestTest::single(
+            "beside-ipsec",
+            "connections that come in by an IPsec tunnel are redirected, as with nft",
+            ipsec,
+        ),
+        GuestTest::single(
+            "beside-zones",
+            "connections to which the raw table gave a zone pass a firewall with state, as with nft",
+            zones,
+        ),
+    ]
+    .into_iter()
+    .map(GuestTest::on_debug)
+    .collect()
+}
+
+fn of_families(prepare: impl Fn(&mut Lab, &Datagram) -> Result<()>) -> Result<()> {
+    each(
+        FAMILIES,
+        |family| format!("{family:?}"),
+        |&family| {
+            beside_nft(
+                family,
+                &[Redirect::usual(family)],
+                |lab, trace| {
+                    let datagram = Datagram::of(Way::Forward, 0);
+                    prepare(lab, &datagram)?;
+                    rounds(lab, trace, &datagram)
+                },
+                |trace| trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
+            )
+        },
+    )
+}
+
+fn rounds(lab: &mut Lab, trace: &mut Trace, datagram: &Datagram) -> Result<()> {
+    for _ in 0..ROUNDS {
+        send(lab, trace, datagram, 1)?;
+        answer(lab, trace, datagram)?;
+    }
+    Ok(())
+}
+
+const fn prefix(family: Family) -> u8 {
+    match family {
+        Family::V4 => 24,
+        Family::V6 => 64,
+    }
+}
+
+/// Addresses of a net that lies upon another.
+fn upper(family: Family, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 0, 10, number).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 10, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
+fn vxlan(own: IpAddr, other: IpAddr) -> String {
+    format!("type vxlan id 10 local {own} remote {other} dstport 4789")
+}
+
+/// Connections from an address upon the client's link: `device` tells by the addresses below, its own
+/// and the other end's, what device that is upon.
+fn over(name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -> Result<()> {
+    of_families(|lab, datagram| {
+        let family = lab.family();
+        let prefix = prefix(family);
+        let (client, router) = (CLIENT.address(family), ROUTER_CLIENT_SIDE.address(family));
+        for (on_router, link, below, number) in [
+            (false, "lan", (client, router), 2),
+            (true, "clients", (router, client), 1),
+        ] {
+            let script = format!(
+                "link add link {link} name {name} {}\nlink set {name} up\naddr add {}/{prefix} dev {name} nodad\n",
+                device(below.0, below.1),
+                upper(family, number)
+            );
+            // `nodad` is of IPv6 only.
+            let script = match family {
+                Family::V4 => script.replace(" nodad", ""),
+                Family::V6 => script,
+            };
+            let namespace = if on_router {
+                &lab.layout().router
+            } else {
+                &lab.layout().client
+            };
+            iproute2::run(namespace, family, &script)?;
+        }
+        let way = format!(
+            "rule add from {} lookup 60\nroute add default via {} dev {name} table 60\n",
+            upper(family, 2),
+            upper(family, 1)
+        );
+        iproute2::run(&lab.layout().client, family, &way)?;
+        let from = SocketAddr::new(upper(family, 2), FIRST_PORT + datagram.flow);
+        lab.client_at(datagram.way, datagram.flow, from)
+    })
+}
+
+fn vrf() -> Result<()> {
+    of_families(|lab, _| {
+        let family = lab.family();
+        lab.ip("link add red type vrf table 20\nlink set red up\n\
+             link set clients master red\nlink set servers master red\n")?;
+        if family == Family::V6 {
+            // They went when the links got a master.
+            let prefix = prefix(family);
+            lab.ip(&format!(
+                "addr add {}/{prefix} dev clients nodad\naddr add {}/{prefix} dev servers nodad\n",
+                ROUTER_CLIENT_SIDE.address(family),
+                ROUTER_SERVER_SIDE.address(family)
+            ))?;
+        }
+        lab.settle().context("nothing passes the VRF")
+    })
+}
+
+fn bridge() -> Result<()> {
+    of_families(|lab, _| {
+        let family = lab.family();
+        let own = ROUTER_CLIENT_SIDE;
+        let nodad = match family {
+            Family::V4 => "",
+            Family::V6 => " nodad",
+        };
+        let prefix = prefix(family);
+        lab.ip(&format!(
+            "link add bridge address {mac} type bridge\naddr del {address}/{prefix} dev clients\n\
+             link set clients master bridge\nlink set bridge up\n\
+             addr add {address}/{prefix} dev bridge{nodad}\n",
+            mac = own.mac,
+            address = own.address(family)
+        ))?;
+        let variable = match family {
+            Family::V4 => "bridge/bridge-nf-call-iptables",
+            Family::V6 => "bridge/bridge-nf-call-ip6tables",
+        };
+        lab.layout().router.set_sysctl(variable, "1")?;
+        lab.settle().context("nothing passes the bridge")
+    })
+}
+
+fn ipsec() -> Result<()> {
+    of_families(|lab, _| {
+        let family = lab.family();
+        let (client, router) = (CLIENT.address(family), ROUTER_CLIENT_SIDE.address(family));
+        let server = original(family).ip();
+        let algorithms = "auth digest_null \"\" enc cipher_null \"\"";
+        let states = format!(
+            "xfrm state add src {client} dst {router} proto esp spi 0x101 reqid 1 mode tunnel {algorithms}\n\
+             xfrm state add src {router} dst {client} proto esp spi 0x102 reqid 1 mode tunnel {algorithms}\n"
+        );
+        let policy = |direction, from, to, outer_from, outer_to| {
+            format!(
+                "xfrm policy add src {from} dst {to} dir {direction} \
+                 tmpl src {outer_from} dst {outer_to} proto esp reqid 1 mode tunnel\n"
+            )
+        };
+        let at_client = policy("out", client, server, client, router)
+            + &policy("in", server, client, router, client);
+        let upstream = UPSTREAM.address(family);
+        // What is redirected is checked as what it has become, and answers are wrapped as what they were.
+        let at_router = policy("fwd", client, upstream, client, router)
+            + &policy("out", server, client, router, client);
+        iproute2::run(&lab.layout().client, family, &(states.clone() + &at_client))?;
+        lab.ip(&(states + &at_router))
+    })
+}
+
+/// Gives what comes in a zone before the module sees it, and lets nothing pass that connection tracking
+/// does not understand.
+const ZONES: &str = "
+table inet zones {
+    chain incoming {
+        type filter hook prerouting priority raw;
+        ct zone set 7
+    }
+    chain own {
+        type filter hook output priority raw;
+        ct zone set 7
+    }
+    chain passing {
+        type filter hook forward priority filter;
+        ct state invalid drop
+    }
+}
+";
+
+fn zones() -> Result<()> {
+    let cases = FAMILIES
+        .into_iter()
+        .flat_map(|family| [Protocol::Tcp, Protocol::Udp].map(|protocol| (family, protocol)));
+    each(
+        cases,
+        |case| format!("{case:?}"),
+        |&(family, protocol)| {
+            beside_nft(
+                family,
+                &[Redirect::usual(family)],
+                |lab, trace| {
+                    lab.nft(ZONES)?;
+                    if protocol == Protocol::Udp {
+                        return rounds(lab, trace, &Datagram::of(Way::Forward, 0));
+                    }
+                    lab.stop_serving();
+                    let servers = Servers::new(lab.layout(), family)?;
+                    let mut conversation = servers.converse(protocol, Way::Forward)?;
+                    (0..ROUNDS).try_for_each(|_| conversation.say())
+                },
+                |_| Ok(()),
+            )
+        },
+    )
+}
