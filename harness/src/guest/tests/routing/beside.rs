@@ -11,7 +11,8 @@ use super::super::conversation::Servers;
 use super::super::setup::{original, FAMILIES};
 use super::super::GuestTest;
 use super::fate::{Outcome, Trace};
-use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
+use super::lab::{beside_nft, each, Datagram, Lab, Redirect, Subject, FIRST_PORT};
+use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
 use crate::guest::iproute2;
 use crate::guest::layout::{CLIENT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM};
@@ -52,6 +53,11 @@ pub fn tests() -> Vec<GuestTest> {
             "beside-zones",
             "connections to which the raw table gave a zone pass a firewall with state, as with nft",
             zones,
+        ),
+        GuestTest::single(
+            "beside-segment-routing",
+            "packets that come out of segment routing to a next hop take it, as with nft",
+            segment_routing,
         ),
     ]
     .into_iter()
@@ -140,7 +146,7 @@ fn over(name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -> Result<()> {
         );
         iproute2::run(&lab.layout().client, family, &way)?;
         let from = SocketAddr::new(upper(family, 2), FIRST_PORT + datagram.flow);
-        lab.client_at(datagram.way, datagram.flow, from)
+        lab.client_at(datagram.way, datagram.flow, from).map(drop)
     })
 }
 
@@ -256,6 +262,58 @@ fn zones() -> Result<()> {
                 },
                 |_| Ok(()),
             )
+        },
+    )
+}
+
+/// Where the router takes packets out of segment routing (End.DX4, RFC 8986).
+const SEGMENT: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 1);
+
+/// A frame whose packet of IPv4 is carried to [`SEGMENT`].
+fn carried(frame: &[u8]) -> Result<Vec<u8>> {
+    const ETHERNET: usize = 14;
+    const IPV4_IN_IPV6: u8 = 4;
+    const HOPS: u8 = 64;
+    let (ethernet, packet) = frame.split_at(ETHERNET);
+    let mut outer = vec![0x60, 0, 0, 0];
+    outer.extend(u16::try_from(packet.len())?.to_be_bytes());
+    outer.extend([IPV4_IN_IPV6, HOPS]);
+    let IpAddr::V6(from) = CLIENT.address(Family::V6) else {
+        anyhow::bail!("an address of another IP version");
+    };
+    outer.extend(from.octets());
+    outer.extend(SEGMENT.octets());
+    let ether_type = 0x86dd_u16.to_be_bytes();
+    let addresses = &ethernet[..ETHERNET - ether_type.len()];
+    Ok([addresses, &ether_type, &outer, packet].concat())
+}
+
+fn segment_routing() -> Result<()> {
+    let family = Family::V4;
+    each(
+        [Subject::Nft, Subject::Module],
+        |subject| format!("{subject:?}"),
+        |&subject| {
+            let mut lab = Lab::new(subject, family, &[Redirect::usual(family)])?;
+            let router = &lab.layout().router;
+            // Only then does netfilter see what is inside.
+            router.set_sysctl("netfilter/nf_hooks_lwtunnel", "1")?;
+            for scope in ["all", "clients"] {
+                router.set_sysctl(&format!("ipv6/conf/{scope}/seg6_enabled"), "1")?;
+            }
+            let next = original(family).ip();
+            let route = format!(
+                "route add {SEGMENT} encap seg6local action End.DX4 nh4 {next} dev servers\n"
+            );
+            iproute2::run(router, Family::V6, &route)?;
+            let mut trace = Trace::default();
+            for _ in 0..ROUNDS {
+                let label = lab.label(0);
+                let frame = carried(&frame_from(CLIENT, original(family), label)?)?;
+                trace.saw("carried", lab.send_frame(&frame, label)?);
+            }
+            lab.finish()?;
+            trace.ensure(&[FIRST; ROUNDS])
         },
     )
 }

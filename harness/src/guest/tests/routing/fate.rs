@@ -30,11 +30,11 @@ pub enum Sight {
     },
     /// The same, a piece of a packet.
     Fragment { link: Link, to: IpAddr },
-    /// At a socket of the router's.
+    /// At a socket whose link nobody watches, such as one of the router's.
     Delivered { at: SocketAddr },
-    /// At the client, as an error of ICMP about a packet to `about`.
+    /// At the client, as an error of ICMP about a packet to `about`. Who tells of it differs: nft puts the original destination's name to errors of the router,
+    /// and the module leaves them the router's own.
     Reported {
-        from: IpAddr,
         kind: u8,
         code: u8,
         about: Option<SocketAddr>,
@@ -63,7 +63,7 @@ pub enum Outcome {
     Reported(u8, u8),
     /// The sender was answered.
     Answered,
-    /// It came to a socket of the router's.
+    /// It came to such a socket.
     Delivered,
     /// Some pieces of it took this link.
     Pieces(Link, usize),
@@ -117,13 +117,8 @@ impl fmt::Display for Fate {
                     write!(formatter, "{link:?} link, a piece of a packet to {to}")?;
                 }
                 Sight::Delivered { at } => write!(formatter, "delivered at {at}")?,
-                Sight::Reported {
-                    from,
-                    kind,
-                    code,
-                    about,
-                } => {
-                    write!(formatter, "error {kind}/{code} of {from} about ")?;
+                Sight::Reported { kind, code, about } => {
+                    write!(formatter, "error {kind}/{code} about ")?;
                     match about {
                         Some(about) => write!(formatter, "a packet to {about}")?,
                         None => formatter.write_str("something else")?,

@@ -230,8 +230,8 @@ enum Settling {
 /// A socket that is served.
 struct Server {
     socket: UdpSocket,
-    /// On the router, where no link shows that something arrived.
-    on_router: bool,
+    /// No link that is watched shows that something arrived there.
+    is_alone: bool,
 }
 
 /// A network with a subject at work in its router.
@@ -321,7 +321,7 @@ impl Lab {
                 let socket = udp(&layout.server, address)?;
                 anyhow::Ok(Server {
                     socket,
-                    on_router: false,
+                    is_alone: false,
                 })
             })
             .into_iter()
@@ -373,21 +373,25 @@ impl Lab {
     /// Serves another address of the servers'.
     pub fn serve(&mut self, address: SocketAddr) -> Result<()> {
         let socket = udp(&self.layout().server, address)?;
-        self.servers.push(Server {
-            socket,
-            on_router: false,
-        });
-        Ok(())
+        self.add_server(socket, false).map(drop)
     }
 
     /// Serves an address of the router's.
-    pub fn serve_on_router(&mut self, address: SocketAddr) -> Result<()> {
+    pub fn serve_on_router(&mut self, address: SocketAddr) -> Result<&UdpSocket> {
         let socket = udp(&self.layout().router, address)?;
-        self.servers.push(Server {
-            socket,
-            on_router: true,
-        });
-        Ok(())
+        self.add_server(socket, true)
+    }
+
+    /// Serves an address of the client's.
+    pub fn serve_at_client(&mut self, address: SocketAddr) -> Result<&UdpSocket> {
+        let socket = udp(&self.layout().client, address)?;
+        self.add_server(socket, true)
+    }
+
+    fn add_server(&mut self, socket: UdpSocket, is_alone: bool) -> Result<&UdpSocket> {
+        self.servers.push(Server { socket, is_alone });
+        let last = self.servers.last().context("just added")?;
+        Ok(&last.socket)
     }
 
     /// Closes the servers' sockets, so that others may have their addresses.
@@ -396,10 +400,10 @@ impl Lab {
     }
 
     /// Has a client's socket at another address than the usual one.
-    pub fn client_at(&mut self, way: Way, flow: u16, address: SocketAddr) -> Result<()> {
+    pub fn client_at(&mut self, way: Way, flow: u16, address: SocketAddr) -> Result<&UdpSocket> {
         let socket = udp(self.setup.client(way), address)?;
         self.clients.insert((way, flow), socket);
-        Ok(())
+        self.clients.get(&(way, flow)).context("just made")
     }
 
     /// From now on the router may forward nothing, so that only time tells that all has passed.
@@ -566,7 +570,8 @@ impl Lab {
             payload::fill(&mut bytes, Kind::Request, label);
             from.send_to(&bytes, to.local_addr()?)
                 .context("the fence")?;
-            ensure!(is_readable(to, PATIENCE)?, "the fence was lost");
+            let is_there = is_readable(to, PATIENCE)?;
+            ensure!(is_there, "the fence to {} was lost", to.local_addr()?);
             to.recv_from(&mut bytes)?;
         }
         Ok(())
@@ -576,12 +581,12 @@ impl Lab {
     fn look(&mut self, label: Label) -> Result<Vec<Sight>> {
         let mut bytes = [0; 2048];
         let mut sights = Vec::new();
-        for (at, Server { socket, on_router }) in self.servers.iter().enumerate() {
+        for (at, Server { socket, is_alone }) in self.servers.iter().enumerate() {
             while is_readable(socket, Duration::ZERO)? {
                 let (length, from) = socket.recv_from(&mut bytes)?;
                 if let Some(found) = Label::of(&bytes[..length]) {
                     self.peers.insert(found.flow, (at, from));
-                    if *on_router && found == label {
+                    if *is_alone && found == label {
                         let at = socket.local_addr()?;
                         sights.push(Sight::Delivered { at });
                     }
@@ -619,8 +624,11 @@ impl Lab {
             };
             let about = [&frame[..ETHERNET], &report.about].concat();
             let about = wire::parse(&about).ok();
+            ensure!(
+                report.from != upstream(self.family).ip(),
+                "the client is told of the upstream: {report:?}"
+            );
             sights.push(Sight::Reported {
-                from: report.from,
                 kind: report.kind,
                 code: report.code,
                 about: about.map(|packet| packet.header.destination),

@@ -6,10 +6,13 @@
 mod beside;
 mod errors;
 mod fate;
+mod fragments;
+mod groups;
 mod lab;
 mod places;
 mod policy;
 mod property;
+mod queue;
 mod race;
 
 use super::GuestTest;
@@ -23,6 +26,9 @@ pub fn tests() -> Vec<GuestTest> {
         property::tests(),
         race::tests(),
         beside::tests(),
+        queue::tests(),
+        fragments::tests(),
+        groups::tests(),
     ];
     all.into_iter().flatten().collect()
 }

@@ -17,7 +17,9 @@ use super::policy::{answer, send, FIRST, SECOND};
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
 use crate::guest::iproute2;
-use crate::guest::layout::{CLIENT, CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
+use crate::guest::layout::{
+    Host, CLIENT, CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT,
+};
 use crate::guest::netlink::RouteSocket;
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::protocol::{Family, Protocol, Way};
@@ -173,9 +175,14 @@ fn link_local_client() -> Result<()> {
 
 /// A frame of the client's to `to` with a label.
 fn frame(to: SocketAddr, label: Label) -> Result<Vec<u8>> {
+    frame_from(CLIENT, to, label)
+}
+
+/// The same from another machine.
+pub fn frame_from(from: Host, to: SocketAddr, label: Label) -> Result<Vec<u8>> {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
     let header = Header {
-        source: CLIENT.socket(family, FIRST_PORT + label.flow as u16),
+        source: from.socket(family, FIRST_PORT + label.flow as u16),
         destination: to,
         transport: Transport::Udp,
     };

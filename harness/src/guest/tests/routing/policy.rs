@@ -2,7 +2,7 @@
 
 //! Policy rules: by mark, by TOS, by port, and tables that are asked before the main one.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::super::setup::{upstream, FAMILIES, WAYS};
 use super::super::GuestTest;
@@ -93,7 +93,7 @@ fn marking(priority: i32) -> String {
 /// Sends `count` datagrams of one flow.
 pub fn send(lab: &mut Lab, trace: &mut Trace, datagram: &Datagram, count: usize) -> Result<()> {
     for _ in 0..count {
-        let fate = lab.send(datagram)?;
+        let fate = lab.send(datagram).with_context(|| datagram.to_string())?;
         trace.saw(datagram.to_string(), fate);
     }
     Ok(())
@@ -102,7 +102,8 @@ pub fn send(lab: &mut Lab, trace: &mut Trace, datagram: &Datagram, count: usize)
 /// Lets the flow's last datagram be answered.
 pub fn answer(lab: &mut Lab, trace: &mut Trace, datagram: &Datagram) -> Result<()> {
     let what = format!("answer, {:?}, flow {}", datagram.way, datagram.flow);
-    match lab.answer(datagram.way, datagram.flow)? {
+    let fate = lab.answer(datagram.way, datagram.flow);
+    match fate.with_context(|| what.clone())? {
         Some(fate) => trace.saw(what, fate),
         None => trace.did(format!("{what}: nobody to give it")),
     }
