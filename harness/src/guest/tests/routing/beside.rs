@@ -8,14 +8,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 
 use super::super::conversation::Servers;
-use super::super::setup::{original, FAMILIES};
+use super::super::setup::original;
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, Datagram, Lab, Redirect, Subject, FIRST_PORT};
 use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
 use crate::guest::iproute2;
-use crate::guest::layout::{CLIENT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM};
+use crate::guest::layout::{
+    Host, CLIENT, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
+};
 use crate::guest::protocol::{Family, Protocol, Way};
 
 /// Datagrams, each answered.
@@ -23,64 +26,58 @@ const ROUNDS: usize = 5;
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    [
-        GuestTest::single(
-            "beside-vlan",
-            "connections that come in by a VLAN are redirected, as with nft",
-            || over("vlan", |_, _| "type vlan id 10".to_owned()),
-        ),
-        GuestTest::single(
-            "beside-vxlan",
-            "connections that come in by VXLAN are redirected, as with nft",
-            || over("vxlan", vxlan),
-        ),
-        GuestTest::single(
-            "beside-vrf",
-            "connections within a VRF are redirected, as with nft",
-            vrf,
-        ),
-        GuestTest::single(
-            "beside-bridge",
-            "connections that come in by a bridge whose packets netfilter sees are redirected, as with nft",
-            bridge,
-        ),
-        GuestTest::single(
-            "beside-ipsec",
-            "connections that come in by an IPsec tunnel are redirected, as with nft",
-            ipsec,
-        ),
-        GuestTest::single(
-            "beside-zones",
-            "connections to which the raw table gave a zone pass a firewall with state, as with nft",
-            zones,
-        ),
-        GuestTest::single(
-            "beside-segment-routing",
-            "packets that come out of segment routing to a next hop take it, as with nft",
-            segment_routing,
-        ),
-    ]
-    .into_iter()
-    .map(GuestTest::on_debug)
-    .collect()
+    let mut tests = by_family(
+        "beside-vlan",
+        "connections that come in by a VLAN are redirected, as with nft",
+        |family| over(family, "vlan", |_, _| "type vlan id 10".to_owned()),
+    );
+    tests.extend(by_family(
+        "beside-vxlan",
+        "connections that come in by VXLAN are redirected, as with nft",
+        |family| over(family, "vxlan", vxlan),
+    ));
+    tests.extend(by_family(
+        "beside-vrf",
+        "connections within a VRF are redirected, as with nft",
+        vrf,
+    ));
+    tests.extend(by_family(
+        "beside-bridge",
+        "connections that come in by a bridge whose packets netfilter sees are redirected, as with nft",
+        bridge,
+    ));
+    tests.extend(by_family(
+        "beside-ipsec",
+        "connections that come in by an IPsec tunnel are redirected, as with nft",
+        ipsec,
+    ));
+    tests.extend(by_family(
+        "beside-zones",
+        "connections to which the raw table gave a zone pass a firewall with state, as with nft",
+        zones,
+    ));
+    tests.push(GuestTest::single(
+        "beside-segment-routing",
+        "packets that come out of segment routing to a next hop take it, as with nft",
+        segment_routing,
+    ));
+    tests.into_iter().map(GuestTest::on_debug).collect()
 }
 
-fn of_families(prepare: impl Fn(&mut Lab, &Datagram) -> Result<()>) -> Result<()> {
-    each(
-        FAMILIES,
-        |family| format!("{family:?}"),
-        |&family| {
-            beside_nft(
-                family,
-                &[Redirect::usual(family)],
-                |lab, trace| {
-                    let datagram = Datagram::of(Way::Forward, 0);
-                    prepare(lab, &datagram)?;
-                    rounds(lab, trace, &datagram)
-                },
-                |trace| trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
-            )
+/// Sends datagrams, and has them answered, when `prepare` has put something in their way.
+fn beside(family: Family, prepare: impl Fn(&mut Lab, &Datagram) -> Result<()>) -> Result<()> {
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            let datagram = Datagram::of(Way::Forward, 0);
+            prepare(lab, &datagram)?;
+            // What devices say when they come up is not of the test.
+            let none = lab.label(datagram.flow);
+            lab.seen_of(none)?;
+            rounds(lab, trace, &datagram)
         },
+        |trace| trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
     )
 }
 
@@ -113,14 +110,13 @@ fn vxlan(own: IpAddr, other: IpAddr) -> String {
 
 /// Connections from an address upon the client's link: `device` tells by the addresses below, its own
 /// and the other end's, what device that is upon.
-fn over(name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -> Result<()> {
-    of_families(|lab, datagram| {
-        let family = lab.family();
+fn over(family: Family, name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -> Result<()> {
+    beside(family, |lab, datagram| {
         let prefix = prefix(family);
         let (client, router) = (CLIENT.address(family), ROUTER_CLIENT_SIDE.address(family));
         for (on_router, link, below, number) in [
-            (false, "lan", (client, router), 2),
             (true, "clients", (router, client), 1),
+            (false, "lan", (client, router), 2),
         ] {
             let script = format!(
                 "link add link {link} name {name} {}\nlink set {name} up\naddr add {}/{prefix} dev {name} nodad\n",
@@ -150,9 +146,18 @@ fn over(name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -> Result<()> {
     })
 }
 
-fn vrf() -> Result<()> {
-    of_families(|lab, _| {
-        let family = lab.family();
+/// Tells the router who its neighbours are on a device that came up anew: without link-local addresses
+/// it cannot ask.
+fn neighbours(family: Family, device: &str, hosts: &[Host]) -> String {
+    let entry = |host: &Host| {
+        let (address, mac) = (host.address(family), host.mac);
+        format!("neigh replace {address} lladdr {mac} dev {device} nud permanent\n")
+    };
+    hosts.iter().map(entry).collect()
+}
+
+fn vrf(family: Family) -> Result<()> {
+    beside(family, |lab, _| {
         lab.ip("link add red type vrf table 20\nlink set red up\n\
              link set clients master red\nlink set servers master red\n")?;
         if family == Family::V6 {
@@ -164,13 +169,14 @@ fn vrf() -> Result<()> {
                 ROUTER_SERVER_SIDE.address(family)
             ))?;
         }
+        lab.ip(&neighbours(family, "clients", &[CLIENT, NEIGHBOUR]))?;
+        lab.ip(&neighbours(family, "servers", &[UPSTREAM, ORIGINAL]))?;
         lab.settle().context("nothing passes the VRF")
     })
 }
 
-fn bridge() -> Result<()> {
-    of_families(|lab, _| {
-        let family = lab.family();
+fn bridge(family: Family) -> Result<()> {
+    beside(family, |lab, _| {
         let own = ROUTER_CLIENT_SIDE;
         let nodad = match family {
             Family::V4 => "",
@@ -189,13 +195,13 @@ fn bridge() -> Result<()> {
             Family::V6 => "bridge/bridge-nf-call-ip6tables",
         };
         lab.layout().router.set_sysctl(variable, "1")?;
+        lab.ip(&neighbours(family, "bridge", &[CLIENT, NEIGHBOUR]))?;
         lab.settle().context("nothing passes the bridge")
     })
 }
 
-fn ipsec() -> Result<()> {
-    of_families(|lab, _| {
-        let family = lab.family();
+fn ipsec(family: Family) -> Result<()> {
+    beside(family, |lab, _| {
         let (client, router) = (CLIENT.address(family), ROUTER_CLIENT_SIDE.address(family));
         let server = original(family).ip();
         let algorithms = "auth digest_null \"\" enc cipher_null \"\"";
@@ -239,14 +245,11 @@ table inet zones {
 }
 ";
 
-fn zones() -> Result<()> {
-    let cases = FAMILIES
-        .into_iter()
-        .flat_map(|family| [Protocol::Tcp, Protocol::Udp].map(|protocol| (family, protocol)));
+fn zones(family: Family) -> Result<()> {
     each(
-        cases,
-        |case| format!("{case:?}"),
-        |&(family, protocol)| {
+        [Protocol::Tcp, Protocol::Udp],
+        |protocol| format!("{protocol:?}"),
+        |&protocol| {
             beside_nft(
                 family,
                 &[Redirect::usual(family)],

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::super::setup::{original, upstream, FAMILIES, WAYS};
+use super::super::setup::{original, upstream, WAYS};
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, send, FIRST, SECOND};
@@ -25,38 +26,41 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![
-        GuestTest::single(
+    [
+        by_family(
             "route-errors",
             "the router's own errors (TTL, unreachable, prohibited) about redirected packets are nft's",
             errors,
         ),
-        GuestTest::single(
+        by_family(
             "route-no-neighbour",
             "an upstream that nobody answers for is told of, as with nft",
             no_neighbour,
         ),
-        GuestTest::single(
+        by_family(
             "route-changes-in-flow",
             "blackholes, other routes and neighbours reach flows that have begun, as with nft",
             changes,
         ),
-        GuestTest::single(
+        by_family(
             "route-narrow-in-flow",
             "a link that becomes narrow is told of within a flow, as with nft",
             narrow,
         ),
-        GuestTest::single(
+        by_family(
             "route-forwarding-off",
             "a router that stops forwarding stops for flows that have begun, as with nft",
             forwarding_off,
         ),
-        GuestTest::single(
+        by_family(
             "route-device-goes",
             "a device goes under the routes kept with flows, and comes back",
             device_goes,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn report(family: Family, v4: (u8, u8), v6: (u8, u8)) -> Outcome {
@@ -67,91 +71,72 @@ fn report(family: Family, v4: (u8, u8), v6: (u8, u8)) -> Outcome {
     Outcome::Reported(kind, code)
 }
 
-fn of_families(run: impl Fn(Family) -> Result<()>) -> Result<()> {
-    each(
-        FAMILIES,
-        |family| format!("{family:?}"),
-        |&family| run(family),
+/// For both places of the client.
+fn of_ways(run: impl Fn(Way) -> Result<()>) -> Result<()> {
+    each(WAYS, |way| format!("{way:?}"), |&way| run(way))
+}
+
+fn errors(family: Family) -> Result<()> {
+    let expected = [
+        report(family, (11, 0), (3, 0)),
+        report(family, (3, 1), (1, 0)),
+        report(family, (3, 13), (1, 1)),
+    ];
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            let datagram = Datagram::of(Way::Forward, 0);
+            send(lab, trace, &Datagram { ttl: 1, ..datagram }, 1)?;
+            let to = upstream(family).ip();
+            for (flow, kind) in (1..).zip(["unreachable", "prohibit"]) {
+                lab.ip(&format!("route add {kind} {to}\n"))?;
+                trace.did(kind);
+                send(lab, trace, &Datagram { flow, ..datagram }, 1)?;
+                lab.ip(&format!("route del {kind} {to}\n"))?;
+            }
+            Ok(())
+        },
+        |trace| trace.ensure(&expected),
     )
 }
 
-/// For both IP versions and the given places of the client.
-fn of_both(ways: &[Way], run: impl Fn(Family, Way) -> Result<()>) -> Result<()> {
-    let cases = FAMILIES
-        .into_iter()
-        .flat_map(|family| ways.iter().map(move |&way| (family, way)));
-    each(
-        cases,
-        |case| format!("{case:?}"),
-        |&(family, way)| run(family, way),
+fn no_neighbour(family: Family) -> Result<()> {
+    let mut nobody = upstream(family);
+    nobody.set_ip(match family {
+        Family::V4 => "198.51.100.77".parse()?,
+        Family::V6 => "2001:db8:2::77".parse()?,
+    });
+    let redirect = Redirect {
+        original: original(family),
+        upstream: nobody,
+    };
+    let expected = [Outcome::Dropped, report(family, (3, 1), (1, 3))];
+    beside_nft(
+        family,
+        &[redirect],
+        |lab, trace| {
+            let version = match family {
+                Family::V4 => "ipv4",
+                Family::V6 => "ipv6",
+            };
+            for (variable, value) in [
+                ("retrans_time_ms", "100"),
+                ("mcast_solicit", "1"),
+                ("ucast_solicit", "1"),
+            ] {
+                let variable = format!("{version}/neigh/servers/{variable}");
+                lab.layout().router.set_sysctl(&variable, value)?;
+            }
+            let datagram = Datagram::of(Way::Forward, 0);
+            let label = lab.label(0);
+            trace.saw("at once", lab.send_labelled(&datagram, label)?);
+            thread::sleep(RESOLVING);
+            trace.saw("later", lab.seen_of(label)?);
+            Ok(())
+        },
+        |trace| trace.ensure(&expected),
     )
-}
-
-fn errors() -> Result<()> {
-    of_families(|family| {
-        let expected = [
-            report(family, (11, 0), (3, 0)),
-            report(family, (3, 1), (1, 0)),
-            report(family, (3, 13), (1, 1)),
-        ];
-        beside_nft(
-            family,
-            &[Redirect::usual(family)],
-            |lab, trace| {
-                let datagram = Datagram::of(Way::Forward, 0);
-                send(lab, trace, &Datagram { ttl: 1, ..datagram }, 1)?;
-                let to = upstream(family).ip();
-                for (flow, kind) in (1..).zip(["unreachable", "prohibit"]) {
-                    lab.ip(&format!("route add {kind} {to}\n"))?;
-                    trace.did(kind);
-                    send(lab, trace, &Datagram { flow, ..datagram }, 1)?;
-                    lab.ip(&format!("route del {kind} {to}\n"))?;
-                }
-                Ok(())
-            },
-            |trace| trace.ensure(&expected),
-        )
-    })
-}
-
-fn no_neighbour() -> Result<()> {
-    of_families(|family| {
-        let mut nobody = upstream(family);
-        nobody.set_ip(match family {
-            Family::V4 => "198.51.100.77".parse()?,
-            Family::V6 => "2001:db8:2::77".parse()?,
-        });
-        let redirect = Redirect {
-            original: original(family),
-            upstream: nobody,
-        };
-        let expected = [Outcome::Dropped, report(family, (3, 1), (1, 3))];
-        beside_nft(
-            family,
-            &[redirect],
-            |lab, trace| {
-                let version = match family {
-                    Family::V4 => "ipv4",
-                    Family::V6 => "ipv6",
-                };
-                for (variable, value) in [
-                    ("retrans_time_ms", "100"),
-                    ("mcast_solicit", "1"),
-                    ("ucast_solicit", "1"),
-                ] {
-                    let variable = format!("{version}/neigh/servers/{variable}");
-                    lab.layout().router.set_sysctl(&variable, value)?;
-                }
-                let datagram = Datagram::of(Way::Forward, 0);
-                let label = lab.label(0);
-                trace.saw("at once", lab.send_labelled(&datagram, label)?);
-                thread::sleep(RESOLVING);
-                trace.saw("later", lab.seen_of(label)?);
-                Ok(())
-            },
-            |trace| trace.ensure(&expected),
-        )
-    })
 }
 
 /// Begins a flow, and sends more of it after each change, which is an `ip` command.
@@ -167,8 +152,8 @@ fn with_changes(lab: &mut Lab, trace: &mut Trace, way: Way, changes: &[String]) 
     Ok(())
 }
 
-fn changes() -> Result<()> {
-    of_both(&WAYS, |family, way| {
+fn changes(family: Family) -> Result<()> {
+    of_ways(|way| {
         let to = upstream(family).ip();
         let gateway = server_on_second(family);
         let other = "02:00:00:00:02:63";
@@ -204,73 +189,69 @@ fn changes() -> Result<()> {
     })
 }
 
-fn narrow() -> Result<()> {
-    of_families(|family| {
-        let expected = [
-            FIRST,
-            Outcome::Answered,
-            report(family, (3, 4), (2, 0)),
-            FIRST,
-        ];
-        beside_nft(
-            family,
-            &[Redirect::usual(family)],
-            |lab, trace| {
-                let datagram = Datagram::of(Way::Forward, 0);
-                let long = Datagram {
-                    length: NARROW as usize,
-                    ..datagram
-                };
-                send(lab, trace, &long, 1)?;
-                answer(lab, trace, &datagram)?;
-                lab.ip(&format!("link set servers mtu {NARROW}\n"))?;
-                trace.did("narrow");
-                send(lab, trace, &long, 1)?;
-                send(lab, trace, &datagram, 1)
-            },
-            |trace| trace.ensure(&expected),
-        )
-    })
+fn narrow(family: Family) -> Result<()> {
+    let expected = [
+        FIRST,
+        Outcome::Answered,
+        report(family, (3, 4), (2, 0)),
+        FIRST,
+    ];
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            let datagram = Datagram::of(Way::Forward, 0);
+            let long = Datagram {
+                length: NARROW as usize,
+                ..datagram
+            };
+            send(lab, trace, &long, 1)?;
+            answer(lab, trace, &datagram)?;
+            lab.ip(&format!("link set servers mtu {NARROW}\n"))?;
+            trace.did("narrow");
+            send(lab, trace, &long, 1)?;
+            send(lab, trace, &datagram, 1)
+        },
+        |trace| trace.ensure(&expected),
+    )
 }
 
-fn forwarding_off() -> Result<()> {
-    of_families(|family| {
-        let expected = [
-            [FIRST, Outcome::Answered].as_slice(),
-            &[Outcome::Dropped; FEW],
-            &[FIRST; FEW],
-        ]
-        .concat();
-        beside_nft(
-            family,
-            &[Redirect::usual(family)],
-            |lab, trace| {
-                let datagram = Datagram::of(Way::Forward, 0);
-                send(lab, trace, &datagram, 1)?;
-                answer(lab, trace, &datagram)?;
-                let variable = match family {
-                    Family::V4 => "ipv4/ip_forward",
-                    Family::V6 => "ipv6/conf/all/forwarding",
-                };
-                for value in ["0", "1"] {
-                    lab.layout().router.set_sysctl(variable, value)?;
-                    trace.did(format!("forwarding {value}"));
-                    if value == "0" {
-                        lab.wait_for_silence(QUIET);
-                    } else {
-                        lab.wait_for_fence();
-                    }
-                    send(lab, trace, &datagram, FEW)?;
+fn forwarding_off(family: Family) -> Result<()> {
+    let expected = [
+        [FIRST, Outcome::Answered].as_slice(),
+        &[Outcome::Dropped; FEW],
+        &[FIRST; FEW],
+    ]
+    .concat();
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            let datagram = Datagram::of(Way::Forward, 0);
+            send(lab, trace, &datagram, 1)?;
+            answer(lab, trace, &datagram)?;
+            let variable = match family {
+                Family::V4 => "ipv4/ip_forward",
+                Family::V6 => "ipv6/conf/all/forwarding",
+            };
+            for value in ["0", "1"] {
+                lab.layout().router.set_sysctl(variable, value)?;
+                trace.did(format!("forwarding {value}"));
+                if value == "0" {
+                    lab.wait_for_silence(QUIET);
+                } else {
+                    lab.wait_for_fence();
                 }
-                Ok(())
-            },
-            |trace| trace.ensure(&expected),
-        )
-    })
+                send(lab, trace, &datagram, FEW)?;
+            }
+            Ok(())
+        },
+        |trace| trace.ensure(&expected),
+    )
 }
 
-fn device_goes() -> Result<()> {
-    of_both(&WAYS, |family, way| {
+fn device_goes(family: Family) -> Result<()> {
+    of_ways(|way| {
         let expected = [
             [SECOND, Outcome::Answered, SECOND].as_slice(),
             &[FIRST; FEW],

@@ -63,6 +63,8 @@ const FENCE_PORT: u16 = 9;
 /// Flow of the label of what tells that all before it has passed.
 const FENCE: u32 = u32::MAX;
 const ETHERNET: usize = 14;
+/// How long a round trip may take while links come up, before it is tried again.
+const WARMING: Duration = Duration::from_millis(200);
 /// Bytes of each datagram.
 const LENGTH: usize = 64;
 
@@ -326,7 +328,7 @@ impl Lab {
             })
             .into_iter()
             .collect::<Result<_>>()?;
-        Ok(Self {
+        let mut lab = Self {
             servers,
             settling: Settling::Fence,
             links,
@@ -339,7 +341,9 @@ impl Lab {
             context,
             setup,
             _pinned: pinned,
-        })
+        };
+        lab.warm_up()?;
+        Ok(lab)
     }
 
     /// The network.
@@ -560,21 +564,45 @@ impl Lab {
             thread::sleep(time);
             return Ok(());
         }
+        ensure!(self.pass_fence(PATIENCE)?, "the fence was lost");
+        Ok(())
+    }
+
+    /// Sends the fence to the server and back; false if it takes longer than `patience`.
+    fn pass_fence(&self, patience: Duration) -> Result<bool> {
         let [client, server] = &self.fence;
         let label = Label {
             flow: FENCE,
-            sequence: 0,
+            sequence: self.sent,
         };
         let mut bytes = [0; LENGTH];
         for (from, to) in [(client, server), (server, client)] {
             payload::fill(&mut bytes, Kind::Request, label);
             from.send_to(&bytes, to.local_addr()?)
                 .context("the fence")?;
-            let is_there = is_readable(to, PATIENCE)?;
-            ensure!(is_there, "the fence to {} was lost", to.local_addr()?);
-            to.recv_from(&mut bytes)?;
+            loop {
+                if !is_readable(to, patience)? {
+                    return Ok(false);
+                }
+                let (length, _) = to.recv_from(&mut bytes)?;
+                // One that was given up may come late.
+                if Label::of(&bytes[..length]) == Some(label) {
+                    break;
+                }
+            }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Waits until the links, which come up in the kernel's own time, carry something.
+    fn warm_up(&mut self) -> Result<()> {
+        for _ in 0..PATIENCE.as_millis() / WARMING.as_millis() {
+            self.sent += 1;
+            if self.pass_fence(WARMING)? {
+                return Ok(());
+            }
+        }
+        bail!("the links carry nothing")
     }
 
     /// All that was seen of the packet `label`.
@@ -622,6 +650,10 @@ impl Lab {
             let Ok(report) = Report::parse(frame) else {
                 continue;
             };
+            // Neighbours ask for each other where a test has none that are permanent.
+            if !is_error(self.family, report.kind) {
+                continue;
+            }
             let about = [&frame[..ETHERNET], &report.about].concat();
             let about = wire::parse(&about).ok();
             ensure!(
@@ -655,6 +687,14 @@ fn refusal(result: io::Result<usize>) -> Result<Option<Errno>> {
             let number = error.raw_os_error().context("an error without a number")?;
             Ok(Some(Errno::from_raw(number)))
         }
+    }
+}
+
+/// Whether messages of such a type report an error, or another way.
+fn is_error(family: Family, kind: u8) -> bool {
+    match family {
+        Family::V4 => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        Family::V6 => kind < 128 || kind == 137,
     }
 }
 

@@ -15,7 +15,11 @@ mod property;
 mod queue;
 mod race;
 
+use anyhow::Result;
+
+use super::setup::FAMILIES;
 use super::GuestTest;
+use crate::guest::protocol::Family;
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
@@ -31,4 +35,24 @@ pub fn tests() -> Vec<GuestTest> {
         groups::tests(),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// A test for each IP version, which a test with many networks is cut into: one must be over before the
+/// guest counts as dead.
+fn by_family(
+    name: &str,
+    about: &str,
+    run: impl Fn(Family) -> Result<()> + Copy + 'static,
+) -> Vec<GuestTest> {
+    FAMILIES
+        .map(|family| {
+            let version = match family {
+                Family::V4 => "v4",
+                Family::V6 => "v6",
+            };
+            GuestTest::new(format!("{name}-{version}"), about.to_owned(), move || {
+                run(family)
+            })
+        })
+        .into()
 }

@@ -9,6 +9,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::super::setup::{client_address, original, upstream, Setup, FAMILIES, WAYS};
 use super::super::sockets::{ensure_silent, is_readable, udp, PATIENCE};
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::{Fate, Outcome, Sight};
 use super::lab::{
     beside_nft, each, router_on_second, server_on_second, Datagram, Redirect, FIRST_PORT,
@@ -31,12 +32,12 @@ const LENGTH: usize = 64;
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![
-        GuestTest::single(
-            "route-to-loopback",
-            "127.0.0.1 and ::1 as upstreams are reached where nft reaches them",
-            to_loopback,
-        ),
+    let mut tests = by_family(
+        "route-to-loopback",
+        "127.0.0.1 and ::1 as upstreams are reached where nft reaches them",
+        to_loopback,
+    );
+    tests.extend([
         GuestTest::single(
             "route-link-local-client",
             "a client with a link-local address reaches the router as upstream, and nobody beyond",
@@ -62,7 +63,8 @@ pub fn tests() -> Vec<GuestTest> {
             "rules about sources see the upstream's answers come from the upstream, as with nft",
             source_check,
         ),
-    ]
+    ]);
+    tests
 }
 
 fn loopback(family: Family) -> IpAddr {
@@ -72,17 +74,19 @@ fn loopback(family: Family) -> IpAddr {
     }
 }
 
-fn to_loopback() -> Result<()> {
-    let cases = FAMILIES
+fn to_loopback(family: Family) -> Result<()> {
+    // IPv6 has no such switch.
+    let switches: &[&str] = match family {
+        Family::V4 => &["0", "1"],
+        Family::V6 => &["0"],
+    };
+    let cases = WAYS
         .into_iter()
-        .flat_map(|family| WAYS.map(|way| (family, way)))
-        .flat_map(|(family, way)| ["0", "1"].map(|allowed| (family, way, allowed)))
-        // IPv6 has no such switch.
-        .filter(|&(family, _, allowed)| family == Family::V4 || allowed == "0");
+        .flat_map(|way| switches.iter().map(move |&allowed| (way, allowed)));
     each(
         cases,
         |case| format!("{case:?}"),
-        |&(family, way, allowed)| {
+        |&(way, allowed)| {
             let at = SocketAddr::new(loopback(family), UPSTREAM_PORT);
             let redirect = Redirect {
                 original: original(family),

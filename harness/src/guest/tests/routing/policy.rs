@@ -4,8 +4,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::super::setup::{upstream, FAMILIES, WAYS};
+use super::super::setup::{sized, upstream, WAYS};
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::{Link, Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use crate::guest::layout::{ORIGINAL_PORT, UPSTREAM_PORT};
@@ -17,8 +18,6 @@ const TABLE: u32 = 100;
 const MARK: u32 = 5;
 /// The TOS that leads there.
 const TOS: u8 = 0x10;
-/// Datagrams of a flow.
-const DATAGRAMS: usize = 20;
 /// How many of them come before something changes, and after.
 const FEW: usize = 3;
 /// Where nftables marks packets: before the module, between it and NAT.
@@ -29,48 +28,51 @@ pub const SECOND: Outcome = Outcome::Took(Link::Second);
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![
-        GuestTest::single(
+    [
+        by_family(
             "route-marks-by-priority",
             "marks set at any priority of prerouting and output lead redirected packets, as with nft",
             marks_by_priority,
         ),
-        GuestTest::single(
+        by_family(
             "route-marks-blackhole",
             "what a mark leads into a blackhole is dropped, redirected or not, as with nft",
             marks_into_a_blackhole,
         ),
-        GuestTest::single(
+        by_family(
             "route-mark-changes",
             "a mark of nft's that changes within a flow takes its packets along, as with nft",
             mark_changes,
         ),
-        GuestTest::single(
+        by_family(
             "route-socket-mark-changes",
             "a mark of a socket of the router's that changes takes its packets along, as with nft",
             socket_mark_changes,
         ),
-        GuestTest::single(
+        by_family(
             "route-tos-changes",
             "a TOS that changes within a flow takes its packets along, as with nft",
             tos_changes,
         ),
-        GuestTest::single(
+        by_family(
             "route-rule-dport",
             "policy rules see the upstream's port and not the original's, as with nft",
             rule_by_port,
         ),
-        GuestTest::single(
+        by_family(
             "route-earlier-table",
             "a route in a table that is asked before the main one reaches flows that have begun, as with nft",
             earlier_table,
         ),
-        GuestTest::single(
+        by_family(
             "route-rule-in-flow",
             "a policy rule that comes or goes reaches flows that have begun, as with nft",
             rule_in_flow,
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A table of nftables that marks what the clients' sockets send.
@@ -127,27 +129,26 @@ fn begun(rest: &[(Outcome, usize)]) -> Vec<Outcome> {
     all
 }
 
-/// For both IP versions and both places of the client: does `scenario` with the flow of a datagram,
-/// where nft must do what `expected` says.
+/// For both places of the client: does `scenario` with the flow of a datagram, where nft must do what
+/// `expected` says.
 fn everywhere(
+    family: Family,
     scenario: impl Fn(&mut Lab, &mut Trace, &Datagram) -> Result<()>,
     expected: &[Outcome],
 ) -> Result<()> {
-    of_ways(&WAYS, scenario, expected)
+    of_ways(family, &WAYS, scenario, expected)
 }
 
 fn of_ways(
+    family: Family,
     ways: &[Way],
     scenario: impl Fn(&mut Lab, &mut Trace, &Datagram) -> Result<()>,
     expected: &[Outcome],
 ) -> Result<()> {
-    let cases = FAMILIES
-        .into_iter()
-        .flat_map(|family| ways.iter().map(move |&way| (family, way)));
     each(
-        cases,
-        |case| format!("{case:?}"),
-        |&(family, way): &(Family, Way)| {
+        ways,
+        |way| format!("{way:?}"),
+        |&&way| {
             beside_nft(
                 family,
                 &[Redirect::usual(family)],
@@ -158,8 +159,15 @@ fn of_ways(
     )
 }
 
-fn marks_by_priority() -> Result<()> {
+/// Datagrams of a flow, fewer on a kernel with checkers.
+fn datagrams() -> Result<usize> {
+    sized(20, 5)
+}
+
+fn marks_by_priority(family: Family) -> Result<()> {
+    let datagrams = datagrams()?;
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
             lab.ip(&format!("rule add fwmark {MARK} lookup {TABLE}\n"))?;
@@ -167,17 +175,18 @@ fn marks_by_priority() -> Result<()> {
                 lab.nft(&marking(priority))?;
                 trace.did(format!("marked at priority {priority}"));
                 let datagram = Datagram { flow, ..*datagram };
-                send(lab, trace, &datagram, DATAGRAMS)?;
+                send(lab, trace, &datagram, datagrams)?;
                 lab.nft("delete table inet marking\n")?;
             }
             Ok(())
         },
-        &[SECOND; DATAGRAMS * PRIORITIES.len()],
+        &vec![SECOND; datagrams * PRIORITIES.len()],
     )
 }
 
-fn marks_into_a_blackhole() -> Result<()> {
+fn marks_into_a_blackhole(family: Family) -> Result<()> {
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.ip(&format!(
                 "rule add fwmark {MARK} lookup {TABLE}\nroute add blackhole default table {TABLE}\n"
@@ -195,25 +204,29 @@ fn marks_into_a_blackhole() -> Result<()> {
     )
 }
 
-fn mark_changes() -> Result<()> {
+fn mark_changes(family: Family) -> Result<()> {
+    let datagrams = datagrams()?;
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
             lab.ip(&format!("rule add fwmark {MARK} lookup {TABLE}\n"))?;
             begin(lab, trace, datagram)?;
             lab.nft(&marking(-300))?;
             trace.did("marked");
-            send(lab, trace, datagram, DATAGRAMS)?;
+            send(lab, trace, datagram, datagrams)?;
             lab.nft("delete table inet marking\n")?;
             trace.did("no longer marked");
             send(lab, trace, datagram, FEW)
         },
-        &begun(&[(SECOND, DATAGRAMS), (FIRST, FEW)]),
+        &begun(&[(SECOND, datagrams), (FIRST, FEW)]),
     )
 }
 
-fn socket_mark_changes() -> Result<()> {
+fn socket_mark_changes(family: Family) -> Result<()> {
+    let datagrams = datagrams()?;
     of_ways(
+        family,
         &[Way::Local],
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
@@ -223,15 +236,17 @@ fn socket_mark_changes() -> Result<()> {
                 mark: MARK,
                 ..*datagram
             };
-            send(lab, trace, &marked, DATAGRAMS)?;
+            send(lab, trace, &marked, datagrams)?;
             send(lab, trace, datagram, FEW)
         },
-        &begun(&[(SECOND, DATAGRAMS), (FIRST, FEW)]),
+        &begun(&[(SECOND, datagrams), (FIRST, FEW)]),
     )
 }
 
-fn tos_changes() -> Result<()> {
+fn tos_changes(family: Family) -> Result<()> {
+    let datagrams = datagrams()?;
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
             lab.ip(&format!("rule add tos {TOS:#x} lookup {TABLE}\n"))?;
@@ -240,21 +255,23 @@ fn tos_changes() -> Result<()> {
                 tos: TOS,
                 ..*datagram
             };
-            send(lab, trace, &other, DATAGRAMS)?;
+            send(lab, trace, &other, datagrams)?;
             send(lab, trace, datagram, FEW)
         },
-        &begun(&[(SECOND, DATAGRAMS), (FIRST, FEW)]),
+        &begun(&[(SECOND, datagrams), (FIRST, FEW)]),
     )
 }
 
-fn rule_by_port() -> Result<()> {
+fn rule_by_port(family: Family) -> Result<()> {
+    let datagrams = datagrams()?;
     let mut expected = Vec::new();
     for link in [SECOND, FIRST] {
         expected.extend([link, Outcome::Answered]);
-        expected.extend([link; DATAGRAMS - 1]);
+        expected.extend(vec![link; datagrams - 1]);
     }
     // Who looks the way of a packet of the machine's own up again after NAT does not say the ports.
     of_ways(
+        family,
         &[Way::Forward],
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
@@ -265,7 +282,7 @@ fn rule_by_port() -> Result<()> {
                 let datagram = Datagram { flow, ..*datagram };
                 send(lab, trace, &datagram, 1)?;
                 answer(lab, trace, &datagram)?;
-                send(lab, trace, &datagram, DATAGRAMS - 1)?;
+                send(lab, trace, &datagram, datagrams - 1)?;
                 lab.ip(&format!("rule del {rule}"))?;
             }
             Ok(())
@@ -274,8 +291,9 @@ fn rule_by_port() -> Result<()> {
     )
 }
 
-fn earlier_table() -> Result<()> {
+fn earlier_table(family: Family) -> Result<()> {
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.ip(&format!("rule add pref 50 lookup {TABLE}\n"))?;
             begin(lab, trace, datagram)?;
@@ -296,8 +314,9 @@ fn earlier_table() -> Result<()> {
     )
 }
 
-fn rule_in_flow() -> Result<()> {
+fn rule_in_flow(family: Family) -> Result<()> {
     everywhere(
+        family,
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
             begin(lab, trace, datagram)?;

@@ -5,8 +5,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::super::setup::{client_address, upstream, FAMILIES};
+use super::super::setup::{client_address, sized, upstream};
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::Trace;
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect, FIRST_PORT};
 use super::policy::{answer, send};
@@ -16,10 +17,10 @@ use crate::guest::random::Random;
 
 /// The first case's seed; those after it are for further cases.
 const SEED: u64 = 1;
-/// Cases of each IP version.
-const FEW_CASES: u64 = 3;
-/// The same, if the test may take long.
-const MANY_CASES: u64 = 60;
+/// Cases of a test.
+const CASES: u64 = 3;
+/// Further tests, if all may take long.
+const PARTS: u64 = 20;
 /// Steps of a case.
 const STEPS: usize = 60;
 /// Flows of each place of the client, which take part in a case.
@@ -34,19 +35,18 @@ const PRIORITIES: [i32; 7] = [-300, -275, -249, -200, -150, -120, -101];
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![
-        GuestTest::single(
-            "route-random",
-            "under random policy rules, routes and marks every packet goes where it goes with nft",
-            || cases(FEW_CASES),
-        ),
-        GuestTest::single(
-            "routes-random-many",
-            "the same with many more rules, routes and marks",
-            || cases(MANY_CASES),
-        )
-        .long(),
-    ]
+    let about =
+        "under random policy rules, routes and marks every packet goes where it goes with nft";
+    let mut tests = by_family("route-random", about, |family| {
+        cases(family, SEED, sized(CASES, 1)?)
+    });
+    for part in 1..=PARTS {
+        let more = by_family(&format!("routes-random-{part}"), about, move |family| {
+            cases(family, SEED + part * CASES, CASES)
+        });
+        tests.extend(more.into_iter().map(GuestTest::long));
+    }
+    tests
 }
 
 /// One step of a case.
@@ -62,14 +62,11 @@ enum Step {
     Answer(Datagram),
 }
 
-fn cases(count: u64) -> Result<()> {
-    let cases = FAMILIES
-        .into_iter()
-        .flat_map(|family| (SEED..SEED + count).map(move |seed| (family, seed)));
+fn cases(family: Family, seed: u64, count: u64) -> Result<()> {
     each(
-        cases,
-        |(family, seed)| format!("{family:?}, seed {seed}"),
-        |&(family, seed)| {
+        seed..seed + count,
+        |seed| format!("seed {seed}"),
+        |&seed| {
             let steps = Case::new(family, seed).steps();
             beside_nft(
                 family,

@@ -11,9 +11,10 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure, Context as _, Result};
 
 use super::super::pinned::Pinned;
-use super::super::setup::{client_address, original, upstream, FAMILIES};
+use super::super::setup::{client_address, original, sized, upstream};
 use super::super::sockets::udp;
 use super::super::GuestTest;
+use super::by_family;
 use super::fate::Link;
 use super::lab::{each, server_on_second, version, Lab, Subject};
 use crate::guest::layout::UPSTREAM_PORT;
@@ -21,32 +22,25 @@ use crate::guest::namespace::Namespace;
 use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Rule};
 
-/// Flows of each IP version. Few of them meet on both CPUs.
-const FLOWS: usize = 4000;
 /// So many are looked at before there are more.
 const AT_ONCE: usize = 50;
 /// Datagrams of each sender's in a flow: the first ones at once, and those that follow the kept route.
 const DATAGRAMS: usize = 3;
 
-/// The test.
+/// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![GuestTest::single(
+    let tests = by_family(
         "route-first-at-once",
         "first datagrams of two CPUs leave on the link to their flow's upstream, as with nft",
-        first_at_once,
-    )
-    .long()]
-}
-
-fn first_at_once() -> Result<()> {
-    let cases = FAMILIES
-        .into_iter()
-        .flat_map(|family| [Subject::Nft, Subject::Module].map(|subject| (family, subject)));
-    each(
-        cases,
-        |case| format!("{case:?}"),
-        |&(family, subject)| run(family, subject),
-    )
+        |family| {
+            each(
+                [Subject::Nft, Subject::Module],
+                |subject| format!("{subject:?}"),
+                |&subject| run(family, subject),
+            )
+        },
+    );
+    tests.into_iter().map(GuestTest::long).collect()
 }
 
 fn run(family: Family, subject: Subject) -> Result<()> {
@@ -67,9 +61,11 @@ fn run(family: Family, subject: Subject) -> Result<()> {
         Subject::Nft => lab.nft(&by_cpu(near, far))?,
     }
     lab.serve(far)?;
+    // Few of them meet on both CPUs.
+    let flows = sized(1000, 200)?;
     let mut wrong = 0;
     let mut seen = [0; 2];
-    for _ in 0..FLOWS / AT_ONCE {
+    for _ in 0..flows / AT_ONCE {
         for _ in 0..AT_ONCE {
             send_at_once(&lab.layout().client, family)?;
         }
@@ -91,7 +87,7 @@ fn run(family: Family, subject: Subject) -> Result<()> {
     lab.finish()?;
     // Otherwise there was no race to lose.
     ensure!(
-        seen.iter().all(|&count| count > FLOWS / 10),
+        seen.iter().all(|&count| count > flows / 10),
         "the two upstreams got {seen:?} datagrams"
     );
     ensure!(
