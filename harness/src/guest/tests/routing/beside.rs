@@ -203,24 +203,27 @@ fn bridge(family: Family) -> Result<()> {
 fn ipsec(family: Family) -> Result<()> {
     beside(family, |lab, _| {
         let (client, router) = (CLIENT.address(family), ROUTER_CLIENT_SIDE.address(family));
-        let server = original(family).ip();
+        // Netfilter's NAT has a packet checked as what it was, and the module as what it has become.
+        let servers = match family {
+            Family::V4 => "198.51.100.0/24",
+            Family::V6 => "2001:db8:2::/64",
+        };
         let algorithms = "auth digest_null \"\" enc cipher_null \"\"";
         let states = format!(
             "xfrm state add src {client} dst {router} proto esp spi 0x101 reqid 1 mode tunnel {algorithms}\n\
              xfrm state add src {router} dst {client} proto esp spi 0x102 reqid 1 mode tunnel {algorithms}\n"
         );
-        let policy = |direction, from, to, outer_from, outer_to| {
+        let policy = |direction, from: &str, to: &str, outer_from, outer_to| {
             format!(
                 "xfrm policy add src {from} dst {to} dir {direction} \
                  tmpl src {outer_from} dst {outer_to} proto esp reqid 1 mode tunnel\n"
             )
         };
-        let at_client = policy("out", client, server, client, router)
-            + &policy("in", server, client, router, client);
-        let upstream = UPSTREAM.address(family);
-        // What is redirected is checked as what it has become, and answers are wrapped as what they were.
-        let at_router = policy("fwd", client, upstream, client, router)
-            + &policy("out", server, client, router, client);
+        let one = client.to_string();
+        let at_client = policy("out", &one, servers, client, router)
+            + &policy("in", servers, &one, router, client);
+        let at_router = policy("fwd", &one, servers, client, router)
+            + &policy("out", servers, &one, router, client);
         iproute2::run(&lab.layout().client, family, &(states.clone() + &at_client))?;
         lab.ip(&(states + &at_router))
     })

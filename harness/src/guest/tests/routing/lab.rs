@@ -238,10 +238,10 @@ struct Server {
 
 /// A network with a subject at work in its router.
 pub struct Lab {
+    /// The module's context, under the module. Before the module, which cannot go while it is open.
+    pub context: Option<Context>,
     /// The module, loaded also under nft: without a context it has no hooks.
     pub setup: Setup,
-    /// The module's context, under the module.
-    pub context: Option<Context>,
     family: Family,
     links: Vec<(Link, Channel)>,
     at_client: Channel,

@@ -22,9 +22,9 @@ const CASES: u64 = 3;
 /// Further tests, if all may take long.
 const PARTS: u64 = 20;
 /// Steps of a case.
-const STEPS: usize = 60;
+const STEPS: usize = 80;
 /// Flows of each place of the client, which take part in a case.
-const FLOWS: u16 = 3;
+const FLOWS: u16 = 2;
 const TABLES: [&str; 4] = ["100", "101", "102", "main"];
 const MARKS: [u32; 3] = [1, 2, 3];
 const TOS: [u8; 3] = [0, 8, 0x10];
@@ -127,15 +127,24 @@ impl Case {
     }
 
     fn steps(mut self) -> Vec<Step> {
+        // So that rules lead somewhere from the beginning.
+        let gateway = server_on_second(self.family);
+        for route in [
+            format!("default via {gateway} dev second table 100"),
+            "blackhole default table 101".to_owned(),
+        ] {
+            self.steps.push(Step::Ip(format!("route add {route}")));
+            self.routes.push(route);
+        }
         for _ in 0..STEPS {
-            match self.random.below(16) {
+            match self.random.below(20) {
                 0 | 1 => self.add_rule(),
                 2 => self.delete_rule(),
-                3 | 4 => self.add_route(),
-                5 => self.delete_route(),
-                6 => self.add_marking(),
+                3 => self.add_route(),
+                4 => self.delete_route(),
+                5 | 6 => self.add_marking(),
                 7 => self.delete_marking(),
-                8 | 9 => {
+                8..=10 => {
                     let datagram = self.datagram();
                     self.steps.push(Step::Answer(datagram));
                 }
@@ -171,9 +180,10 @@ impl Case {
         let random = &mut self.random;
         let family = self.family;
         let mut selectors = Vec::new();
-        for _ in 0..=random.below(2) {
+        for _ in 0..if random.one_in(4) { 2 } else { 1 } {
             selectors.push(match random.below(9) {
-                0 | 1 => format!("fwmark {}", random.pick(&MARKS)),
+                0 => format!("fwmark {}", MARKS[0]),
+                1 => format!("fwmark {}", random.pick(&MARKS)),
                 2 => format!("fwmark {}/0x2", random.pick(&[0, 2])),
                 3 => format!("tos {:#x}", random.pick(&TOS[1..])),
                 4 => format!(
@@ -201,6 +211,7 @@ impl Case {
         let action = match random.below(8) {
             0 => "blackhole".to_owned(),
             1 => "prohibit".to_owned(),
+            2..=4 => format!("lookup {}", TABLES[0]),
             _ => format!("lookup {}", random.pick(&TABLES[..3])),
         };
         self.made += 1;
@@ -274,10 +285,15 @@ impl Case {
     fn add_marking(&mut self) {
         let random = &mut self.random;
         let priority = random.pick(&PRIORITIES);
-        let mark = random.pick(&MARKS);
+        // The same mark more often than not, so that rules and marks meet.
+        let mark = if random.one_in(2) {
+            MARKS[0]
+        } else {
+            random.pick(&MARKS)
+        };
         let port = FIRST_PORT + random.below(2 * usize::from(FLOWS)) as u16;
         // What answers a flow has its port as destination, before and after translation.
-        let direction = random.pick(&["sport", "dport"]);
+        let direction = random.pick(&["sport", "sport", "dport"]);
         self.made += 1;
         let name = self.made;
         self.steps.push(Step::Nft(format!(
