@@ -56,11 +56,13 @@ pub fn tests() -> Vec<GuestTest> {
         "connections to which the raw table gave a zone pass a firewall with state, as with nft",
         zones,
     ));
-    tests.push(GuestTest::single(
+    // Long, since where it fails it takes the guest and the tests behind it along.
+    let last = GuestTest::single(
         "beside-segment-routing",
-        "packets that come out of segment routing to a next hop take it, as with nft",
+        "packets that come out of segment routing to a next hop pass the module",
         segment_routing,
-    ));
+    );
+    tests.push(last.long());
     tests.into_iter().map(GuestTest::on_debug).collect()
 }
 
@@ -294,32 +296,27 @@ fn carried(frame: &[u8]) -> Result<Vec<u8>> {
     Ok([addresses, &ether_type, &outer, packet].concat())
 }
 
+/// Under the module alone: nft's NAT takes the route away that the kernel's End.DX4 reads behind it, and the
+/// kernel panics.
 fn segment_routing() -> Result<()> {
     let family = Family::V4;
-    each(
-        [Subject::Nft, Subject::Module],
-        |subject| format!("{subject:?}"),
-        |&subject| {
-            let mut lab = Lab::new(subject, family, &[Redirect::usual(family)])?;
-            let router = &lab.layout().router;
-            // Only then does netfilter see what is inside.
-            router.set_sysctl("netfilter/nf_hooks_lwtunnel", "1")?;
-            for scope in ["all", "clients"] {
-                router.set_sysctl(&format!("ipv6/conf/{scope}/seg6_enabled"), "1")?;
-            }
-            let next = original(family).ip();
-            let route = format!(
-                "route add {SEGMENT} encap seg6local action End.DX4 nh4 {next} dev servers\n"
-            );
-            iproute2::run(router, Family::V6, &route)?;
-            let mut trace = Trace::default();
-            for _ in 0..ROUNDS {
-                let label = lab.label(0);
-                let frame = carried(&frame_from(CLIENT, original(family), label)?)?;
-                trace.saw("carried", lab.send_frame(&frame, label)?);
-            }
-            lab.finish()?;
-            trace.ensure(&[FIRST; ROUNDS])
-        },
-    )
+    let mut lab = Lab::new(Subject::Module, family, &[Redirect::usual(family)])?;
+    let router = &lab.layout().router;
+    // Only then does netfilter see what is inside.
+    router.set_sysctl("netfilter/nf_hooks_lwtunnel", "1")?;
+    for scope in ["all", "clients"] {
+        router.set_sysctl(&format!("ipv6/conf/{scope}/seg6_enabled"), "1")?;
+    }
+    let next = original(family).ip();
+    let route =
+        format!("route add {SEGMENT} encap seg6local action End.DX4 nh4 {next} dev servers\n");
+    iproute2::run(router, Family::V6, &route)?;
+    let mut trace = Trace::default();
+    for _ in 0..ROUNDS {
+        let label = lab.label(0);
+        let frame = carried(&frame_from(CLIENT, original(family), label)?)?;
+        trace.saw("carried", lab.send_frame(&frame, label)?);
+    }
+    lab.finish()?;
+    trace.ensure(&[FIRST; ROUNDS])
 }

@@ -130,7 +130,7 @@ impl Case {
         // So that rules lead somewhere from the beginning.
         let gateway = server_on_second(self.family);
         for route in [
-            format!("default via {gateway} dev second table 100"),
+            format!("default via {gateway} dev second onlink table 100"),
             "blackhole default table 101".to_owned(),
         ] {
             self.steps.push(Step::Ip(format!("route add {route}")));
@@ -243,13 +243,14 @@ impl Case {
             _ => String::new(),
         };
         let gateway = server_on_second(family);
+        // On the link, whatever the rules so far say of the gateway.
         let route = match random.below(8) {
             0 => format!("blackhole {to}{tos} table {table}"),
             1 => format!("prohibit {to}{tos} table {table}"),
             2 => format!("unreachable {to}{tos} table {table}"),
             3 => format!("throw {to}{tos} table {table}"),
             4 => format!("{to}{tos} dev servers table {table}"),
-            _ => format!("{to}{tos} via {gateway} dev second table {table}"),
+            _ => format!("{to}{tos} via {gateway} dev second onlink table {table}"),
         };
         // The same destination in the same table is there once, whatever it says.
         let place = |route: &str| {
