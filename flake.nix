@@ -50,6 +50,7 @@
         qemu-system-x86 = qemu;
         busybox-static = pkgsStatic.busybox;
         nftables = nftables;
+        iproute2 = iproute2;
         python3-venv = python3;
         rust-src = rust-bin.stable."1.95.0".default.override { extensions = [ "rust-src" ]; };
         bindgen-cli = rust-bindgen-unwrapped;

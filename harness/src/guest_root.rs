@@ -13,7 +13,7 @@ use anyhow::{bail, Context, Result};
 use duct::cmd;
 
 use crate::guest::protocol::{
-    Order, Subject, Work, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
+    Order, Subject, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
 };
 use crate::guest::shell::files;
 use crate::paths;
@@ -94,6 +94,11 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
     install_program(root, &agent, AGENT_PATH, None)?;
     let nft = program::find("nft", "nftables")?;
     install_program(root, &nft, "/usr/sbin/nft", None)?;
+    if matches!(order.work, Work::Test(_)) {
+        // Policy rules and devices of all sorts, of which busybox's knows a few.
+        let ip = program::find("ip", "iproute2")?;
+        install_program(root, &ip, IPROUTE2, None)?;
+    }
     for subject in Subject::ALL {
         if order.needs(subject) {
             for needed in Program::of(subject)? {

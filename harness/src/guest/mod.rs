@@ -29,6 +29,7 @@ mod direct;
 mod entropy;
 mod fault;
 mod icmp;
+mod iproute2;
 mod kmod;
 pub(crate) mod layout;
 mod marks;

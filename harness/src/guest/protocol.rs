@@ -39,6 +39,8 @@ pub const PROBE_MODULE_PATH: &str = "/lab/mutex_probe.ko";
 pub const REDSOCKS: &str = "/usr/sbin/redsocks";
 /// Where its SOCKS server lies.
 pub const MICROSOCKS: &str = "/usr/bin/microsocks";
+/// Where `ip` of iproute2 lies, if the order is to test.
+pub const IPROUTE2: &str = "/usr/sbin/ip";
 /// Every line of the agent's that is an event starts with this, since a guest's init and its
 /// programs may print, too.
 pub const EVENT_PREFIX: &str = "@mutexlab ";

@@ -13,7 +13,7 @@ let
     builtins.listToAttrs (map (name: { inherit name; value = package name; }) names);
 
   base = named [
-    "bc" "binutils" "bison" "curl" "elfutils" "flex" "gcc" "git" "gnumake" "gnupg" "just" "kmod" "libevent"
+    "bc" "binutils" "bison" "curl" "elfutils" "flex" "gcc" "git" "gnumake" "gnupg" "iproute2" "just" "kmod" "libevent"
     "lz4" "microsocks" "nftables" "python3" "qemu" "redsocks" "rust-bindgen-unwrapped" "virtme-ng"
     "xz" "zstd"
   ] // {

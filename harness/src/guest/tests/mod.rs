@@ -30,6 +30,7 @@ mod path_mtu;
 mod pinned;
 mod priorities;
 mod redirect;
+mod routing;
 mod rules;
 mod setup;
 mod sockets;
@@ -189,6 +190,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(micro::tests());
     tests.extend(conntrack::tests());
     tests.extend(delivered::tests());
+    tests.extend(routing::tests());
     let long = [
         upstreams::tests(),
         batch::tests(),
