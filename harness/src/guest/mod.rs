@@ -66,4 +66,5 @@ mod tcp;
 mod traffic;
 mod tsc;
 mod user_proxy;
+mod vnet;
 mod wire_client;
