@@ -197,6 +197,11 @@ fn forgotten(case: &Case<'_>, ending: Ending) -> Result<()> {
     // So that the new numbers are far from the old ones.
     thread::sleep(Duration::from_secs(2));
     let (client, server) = case.connect(1).context("after both forgot")?;
+    let flows = live_flows(case)?;
+    ensure!(
+        flows == 1,
+        "expected one flow of one connection, got {flows}"
+    );
     redirector.set_time_out(setup, TimeOut::Fin, 1)?;
     redirector.set_time_out(setup, TimeOut::Close, 1)?;
     match ending {
