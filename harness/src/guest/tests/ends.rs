@@ -19,10 +19,6 @@ use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
 
 /// How long a packet may take to cross the router before it counts as dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may be under way if it was sent before and nothing holds it: veth's receivers run on the
-/// sender's CPU, or on another one at once.
-const SETTLED: Duration = Duration::from_millis(2);
-
 /// From the client's net to the router.
 pub const FROM_CLIENT: Hop = Hop {
     source: WIRE_CLIENT.mac,
@@ -80,17 +76,17 @@ impl Ends {
         self.server.receive(&hosts)?.map(taken).transpose()
     }
 
-    /// The next packet for a machine on the server's wire, if it is there already.
-    pub fn arrived_now(&mut self) -> Result<Option<Arrived>> {
-        match is_readable(&self.server, SETTLED)? {
+    /// The same, if it comes within `patience`.
+    pub fn arrived_within(&mut self, patience: Duration) -> Result<Option<Arrived>> {
+        match is_readable(&self.server, patience)? {
             true => self.arrived(),
             false => Ok(None),
         }
     }
 
-    /// The next packet for the machine on the client's wire, if it is there already.
-    pub fn came_back_now(&mut self) -> Result<Option<Arrived>> {
-        match is_readable(&self.client, SETTLED)? {
+    /// The next packet for the machine on the client's wire, if it comes within `patience`.
+    pub fn came_back_within(&mut self, patience: Duration) -> Result<Option<Arrived>> {
+        match is_readable(&self.client, patience)? {
             true => self.came_back(),
             false => Ok(None),
         }

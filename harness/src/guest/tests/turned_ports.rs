@@ -27,8 +27,9 @@ use super::ends::FROM_CLIENT;
 const PORTS: u16 = 31_744;
 /// Datagrams under way at once: what fits into the queue of packets that receivers share.
 const BATCH: u16 = 32;
-/// The client's first port.
-const FIRST_PORT: u16 = 20_000;
+/// The client's first port. With all of them among the router's, nft only has to keep each: it gives up after a
+/// few tries (nf_nat_l4proto_unique_tuple()) where many ports in a row are taken.
+const FIRST_PORT: u16 = 1_024;
 /// Seconds that no flow is idle for.
 const LONG: u32 = 1_000;
 
