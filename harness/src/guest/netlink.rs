@@ -100,6 +100,8 @@ impl RouteSocket {
                     InfoVxlan::Id(1),
                     InfoVxlan::Group(remote),
                     InfoVxlan::Port(port),
+                    // Without the attribute they would have one.
+                    InfoVxlan::UDPCsum(false),
                     // Else it would go on to whom answers come from.
                     InfoVxlan::Learning(false),
                 ])),

@@ -109,8 +109,9 @@ impl VnetSocket {
         Ok(())
     }
 
-    /// The same; false if the kernel finds that the header makes no sense (EINVAL), or that the frame
-    /// is too large.
+    /// The same; false if the kernel finds that the header makes no sense (EINVAL), that the frame is too
+    /// large, or, when it is to be cut or summed for the device, that this cannot be done (ENOMEM, of
+    /// `__dev_queue_xmit()`), or if the device drops it (ENOBUFS).
     pub fn try_send(&self, bytes: &[u8]) -> Result<bool> {
         let at = VNET_HEADER + 12;
         let ether_type = bytes.get(at..at + 2).context("a frame without a type")?;
@@ -132,7 +133,7 @@ impl VnetSocket {
         };
         if sent < 0 {
             let error = io::Error::last_os_error();
-            let refused = [libc::EINVAL, libc::EMSGSIZE].map(Some);
+            let refused = [libc::EINVAL, libc::EMSGSIZE, libc::ENOMEM, libc::ENOBUFS].map(Some);
             if refused.contains(&error.raw_os_error()) {
                 return Ok(false);
             }

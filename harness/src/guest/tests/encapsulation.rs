@@ -18,6 +18,7 @@ use crate::guest::checksum::Sum;
 use crate::guest::layout::{
     CLIENT_LINK, ORIGINAL, ROUTER_SERVER_LINK, SERVER_LINK, UPSTREAM, WIRE_CLIENT,
 };
+use crate::guest::namespace::Namespace;
 use crate::guest::netlink::RouteSocket;
 use crate::guest::offload::{self, Offload};
 use crate::guest::protocol::{Family, Protocol};
@@ -204,11 +205,22 @@ fn tunnel(redirector: Redirector) -> Result<()> {
             links.add_address(index, own.into(), 24)?;
         }
         let listener = listen(&layout.server, (FAR, 7).into())?;
-        let stream = connect(setup.client(way), (NEAR, 0).into(), (FAR, 7).into())?;
+        let connected = connect(setup.client(way), (NEAR, 0).into(), (FAR, 7).into());
+        let stream = connected.with_context(|| {
+            let [near, far] = [setup.client(way), &layout.server].map(devices);
+            format!("{way:?}; devices of the near end: {near}; of the far end: {far}")
+        })?;
         let (accepted, _) = accept(&listener)?;
         exchange_streams(&stream, &accepted, 300_000).with_context(|| format!("{way:?}"))?;
         drop(redirection);
         setup.finish()?;
     }
     Ok(())
+}
+
+/// What a namespace's devices counted, to see how far packets came.
+fn devices(namespace: &Namespace) -> String {
+    let path = "/proc/thread-self/net/dev";
+    let text = namespace.run(|| Ok(std::fs::read_to_string(path)?));
+    text.unwrap_or_else(|error| error.to_string())
 }
