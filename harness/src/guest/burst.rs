@@ -3,33 +3,27 @@
 //! Datagrams that arrive all at once: sent as one packet, which the kernel cuts into pieces just
 //! before the link (UDP_SEGMENT's way), so that the next machine receives them in one round.
 
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{ensure, Context, Result};
-use nix::libc;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
+use anyhow::{Context, Result};
 use pnet::packet::ip::IpNextHeaderProtocols;
 
 use super::checksum::Sum;
 use super::layout::{Layout, CLIENT_LINK};
 use super::offload::{self, Offload};
-use super::vnet::Vnet;
+use super::vnet_socket::{VnetHeader, VnetSocket, GSO_UDP_L4, NEEDS_CSUM, VNET_HEADER};
 use super::wire::{self, Header, Hop, FRAME_MAX};
 
 /// Bytes of the headers of UDP and Ethernet.
 const UDP: usize = 8;
 const ETHERNET: usize = 14;
 
-// Of linux/virtio_net.h.
-const NEEDS_CSUM: u8 = 1;
-const GSO_UDP_L4: u8 = 5;
+/// Where the checksum stands in a UDP header.
 const CHECKSUM: u16 = 6;
 
 /// A packet socket on the client's link for bursts.
 pub struct BurstSocket {
-    socket: OwnedFd,
+    socket: VnetSocket,
     frame: Vec<u8>,
 }
 
@@ -37,15 +31,7 @@ impl BurstSocket {
     /// Opens it, and takes the client's link the ability to pass packets on in one piece.
     pub fn open(layout: &Layout) -> Result<Self> {
         offload::set(&layout.client, &CLIENT_LINK, Offload::TxChecksum, false)?;
-        let socket = layout.client.run(|| {
-            Ok(socket::socket(
-                AddressFamily::Packet,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC,
-                None,
-            )?)
-        })?;
-        Vnet::ask_for(&socket)?;
+        let socket = VnetSocket::open(&layout.client, &CLIENT_LINK)?;
         Ok(Self {
             socket,
             frame: Vec::new(),
@@ -59,16 +45,18 @@ impl BurstSocket {
         let first = wire::build(&mut buffer, hop, header, first)?;
         let headers = first.len() - size;
         let length = u16::try_from(UDP + payloads.len()).context("too large a burst")?;
-        // struct virtio_net_hdr.
-        self.frame.clear();
-        self.frame.extend([NEEDS_CSUM, GSO_UDP_L4]);
-        for word in [headers, size, headers - UDP, CHECKSUM.into()] {
-            self.frame.extend(u16::try_from(word)?.to_ne_bytes());
-        }
-        let start = self.frame.len();
+        let fields = VnetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: GSO_UDP_L4,
+            header_length: u16::try_from(headers)?,
+            gso_size: u16::try_from(size)?,
+            checksum_start: u16::try_from(headers - UDP)?,
+            checksum_offset: CHECKSUM,
+        };
+        fields.begin(&mut self.frame);
         self.frame.extend(&first[..headers]);
         self.frame.extend(payloads);
-        let frame = &mut self.frame[start..];
+        let frame = &mut self.frame[VNET_HEADER..];
         // The kernel writes each piece's own lengths, and completes the checksum.
         let (source, destination) = (header.source.ip(), header.destination.ip());
         let protocol = IpNextHeaderProtocols::Udp;
@@ -83,26 +71,6 @@ impl BurstSocket {
             SocketAddr::V4(_) => put(frame, ETHERNET + 2, length + (udp - ETHERNET) as u16),
             SocketAddr::V6(_) => put(frame, ETHERNET + 4, length),
         }
-        // SAFETY: All bytes zero are a valid sockaddr_ll.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = i32::try_from(CLIENT_LINK.index)?;
-        address.sll_protocol = u16::from_ne_bytes([frame[12], frame[13]]);
-        // SAFETY: the descriptor is open; frame and address outlive the call, with their lengths.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                self.frame.as_ptr().cast(),
-                self.frame.len(),
-                0,
-                (&raw const address).cast(),
-                size_of_val(&address) as libc::socklen_t,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error()).context("cannot send a burst");
-        }
-        ensure!(sent as usize == self.frame.len(), "a burst was cut short");
-        Ok(())
+        self.socket.send(&self.frame)
     }
 }

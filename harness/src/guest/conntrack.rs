@@ -46,6 +46,17 @@ impl Room {
         }
         Ok(room)
     }
+
+    /// Leaves room for no more than `flows`, in as few hash buckets as the kernel takes, so that it
+    /// finds those that may go when there are too many.
+    pub fn limit(flows: u32) -> Result<Self> {
+        let former = [(BUCKETS, read(BUCKETS)?), (MAX, read(MAX)?)];
+        let room = Self { former };
+        // The kernel chooses a new maximum with the buckets, so that comes last.
+        write(BUCKETS, "1")?;
+        write(MAX, &flows.to_string())?;
+        Ok(room)
+    }
 }
 
 impl Drop for Room {

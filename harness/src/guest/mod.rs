@@ -71,4 +71,5 @@ mod traffic;
 mod tsc;
 mod user_proxy;
 mod vnet;
+mod vnet_socket;
 mod wire_client;

@@ -2,7 +2,7 @@
 
 //! The few requests of rtnetlink that lay out a network, each acknowledged before it returns.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{bail, Context, Result};
@@ -12,7 +12,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -85,6 +85,30 @@ impl RouteSocket {
         ]));
         self.create(RouteNetlinkMessage::NewLink(message))
             .with_context(|| format!("cannot make the veth pair {}, {}", here.name, peer.name))
+    }
+
+    /// Makes an end of a VXLAN tunnel (RFC 7348), which is down: to `remote`, at UDP port `port`. Over IPv4 its
+    /// packets have no checksum of their own. Needs CONFIG_VXLAN.
+    pub fn add_vxlan(&mut self, name: &str, index: u32, remote: Ipv4Addr, port: u16) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vxlan),
+                LinkInfo::Data(InfoData::Vxlan(vec![
+                    InfoVxlan::Id(1),
+                    InfoVxlan::Group(remote),
+                    InfoVxlan::Port(port),
+                    // Without the attribute they would have one.
+                    InfoVxlan::UDPCsum(false),
+                    // Else it would go on to whom answers come from.
+                    InfoVxlan::Learning(false),
+                ])),
+            ]),
+        ];
+        self.create(RouteNetlinkMessage::NewLink(message))
+            .with_context(|| format!("cannot make the tunnel {name} to {remote}"))
     }
 
     /// Removes an interface; the other end of a veth pair goes with it.

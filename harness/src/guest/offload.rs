@@ -67,10 +67,67 @@ pub fn set(namespace: &Namespace, link: &VethEnd, offload: Offload, on: bool) ->
         })
 }
 
+/// Switches a feature that only has a name, such as `rx-gro-list`, and makes sure that it is switched.
+pub fn set_feature(namespace: &Namespace, link: &VethEnd, name: &str, on: bool) -> Result<()> {
+    // Of linux/ethtool.h: ETHTOOL_GSTRINGS, ETH_SS_FEATURES, ETHTOOL_GFEATURES, ETHTOOL_SFEATURES.
+    const STRINGS: u32 = 0x1b;
+    const FEATURES: u32 = 4;
+    const GET: u32 = 0x3a;
+    const SET: u32 = 0x3b;
+    /// Bytes of each name.
+    const NAME: usize = 32;
+    /// The most features: the kernel has no more than 128 yet.
+    const MOST: usize = 256;
+    let switched = || -> Result<bool> {
+        // struct ethtool_gstrings: command, set, count; then the names.
+        let mut strings = vec![0_u32; 3 + MOST * NAME / 4];
+        (strings[0], strings[1]) = (STRINGS, FEATURES);
+        run(link.name, &mut strings)?;
+        let count = strings[2] as usize;
+        let names: Vec<u8> = strings[3..]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        let number = names
+            .chunks(NAME)
+            .take(count)
+            .position(|bytes| bytes.split(|&byte| byte == 0).next() == Some(name.as_bytes()))
+            .context("the kernel has no such feature")?;
+        let (block, bit) = (number / 32, 1_u32 << (number % 32));
+        // struct ethtool_sfeatures: command, count of blocks; then valid and requested bits of each.
+        let blocks = count.div_ceil(32);
+        let mut request = vec![0; 2 + 2 * blocks];
+        (request[0], request[1]) = (SET, blocks as u32);
+        request[2 + 2 * block] = bit;
+        request[3 + 2 * block] = if on { bit } else { 0 };
+        run(link.name, &mut request)?;
+        // struct ethtool_gfeatures: the same; then available, requested, active and never changed.
+        let mut now = vec![0; 2 + 4 * blocks];
+        (now[0], now[1]) = (GET, blocks as u32);
+        run(link.name, &mut now)?;
+        Ok(now[2 + 4 * block + 2] & bit != 0)
+    };
+    namespace
+        .run(|| {
+            let now = switched()?;
+            if now != on {
+                bail!("it is still {}", if now { "on" } else { "off" });
+            }
+            Ok(())
+        })
+        .with_context(|| format!("cannot switch {name} of {}", link.name))
+}
+
 /// Runs one of ethtool's commands that take or return a single number.
 fn ethtool(interface: &str, command: u32, value: u32) -> Result<u32> {
     // struct ethtool_value: command, data.
     let mut request = [command, value];
+    run(interface, &mut request)?;
+    Ok(request[1])
+}
+
+/// Runs the command that `request` begins with, whose answer takes no more room than it has.
+fn run(interface: &str, request: &mut [u32]) -> Result<()> {
     // SAFETY: All bytes zero are a valid ifreq.
     let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
     // The last byte stays zero.
@@ -86,11 +143,12 @@ fn ethtool(interface: &str, command: u32, value: u32) -> Result<u32> {
         None,
     )
     .context("cannot open a socket")?;
-    // SAFETY: The descriptor is open, and SIOCETHTOOL with these commands reads the ifreq and
-    // reads or writes the eight bytes that it points to; both outlive the call.
+    // SAFETY: The descriptor is open, and SIOCETHTOOL reads the ifreq, and reads and writes no more of
+    // what that points to than the command's structure has, for which there is room, as whoever calls
+    // this sees to; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut ifreq) };
     if result < 0 {
         return Err(io::Error::last_os_error()).context("ioctl SIOCETHTOOL");
     }
-    Ok(request[1])
+    Ok(())
 }

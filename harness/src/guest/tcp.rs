@@ -93,6 +93,8 @@ impl fmt::Display for OutOfPlace {
     }
 }
 
+impl std::error::Error for OutOfPlace {}
+
 impl Connection {
     /// The connection whose numbers were kept.
     pub fn new(local: SocketAddr, remote: SocketAddr, numbers: Numbers) -> Self {

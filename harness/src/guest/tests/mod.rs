@@ -4,6 +4,7 @@
 //! itself. Each test brings the module up and down by itself.
 
 mod back_to_back;
+mod bad_clients;
 mod baselines;
 mod batch;
 mod bulk;
@@ -12,31 +13,50 @@ mod context;
 mod conversation;
 mod crowd;
 mod delivered;
+mod dropped;
+mod encapsulation;
+mod ends;
+mod fast_open;
 mod faults;
+mod files;
+mod first_datagrams;
 mod flood;
+mod fragments;
+mod full_table;
+mod gro_list;
+mod handshakes;
 mod icmp;
 mod icmp_wire;
+mod keepalive;
 mod latency;
 mod lifecycle;
+mod longest_time_outs;
 mod malformed;
 mod many;
 mod memory;
 mod micro;
 mod monitor;
 mod netns;
+mod offload_fields;
 mod open_loop;
+mod original_destination;
 mod parameters;
 mod path_mtu;
 mod pinned;
+mod port_reuse;
 mod priorities;
 mod redirect;
+mod redirector;
 mod routing;
 mod rules;
 mod setup;
 mod sockets;
 mod time_outs;
+mod turned_ports;
 mod untouched;
+mod upstream_itself;
 mod upstreams;
+mod wide_rules;
 
 use anyhow::{Context, Result};
 
@@ -191,6 +211,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(conntrack::tests());
     tests.extend(delivered::tests());
     tests.extend(routing::tests());
+    tests.extend(flows());
     let long = [
         upstreams::tests(),
         batch::tests(),
@@ -207,6 +228,10 @@ pub fn all() -> Vec<GuestTest> {
         open_loop::tests(),
         back_to_back::tests(),
         faults::tests(),
+        full_table::long_tests(),
+        turned_ports::tests(),
+        keepalive::tests(),
+        offload_fields::tests(),
     ];
     tests.extend(long.into_iter().flatten().map(GuestTest::long));
     // The last, since it looks at what all the others left.
@@ -219,6 +244,28 @@ pub fn all() -> Vec<GuestTest> {
         .on_debug(),
     );
     tests
+}
+
+/// What becomes of flows, most of it beside nft with the same packets.
+fn flows() -> Vec<GuestTest> {
+    let tests = [
+        full_table::tests(),
+        upstream_itself::tests(),
+        fast_open::tests(),
+        bad_clients::tests(),
+        dropped::tests(),
+        port_reuse::tests(),
+        wide_rules::tests(),
+        original_destination::tests(),
+        encapsulation::tests(),
+        handshakes::tests(),
+        fragments::tests(),
+        gro_list::tests(),
+        first_datagrams::tests(),
+        longest_time_outs::tests(),
+        files::tests(),
+    ];
+    tests.into_iter().flatten().collect()
 }
 
 /// Runs the test called `name`.

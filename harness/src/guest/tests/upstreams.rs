@@ -53,7 +53,7 @@ pub fn tests() -> Vec<GuestTest> {
 }
 
 /// An upstream at the server with the given port.
-fn at_port(family: Family, port: u16) -> SocketAddr {
+pub fn at_port(family: Family, port: u16) -> SocketAddr {
     let mut address = upstream(family);
     address.set_port(port);
     address
@@ -109,7 +109,7 @@ fn listen_all(setup: &Setup, family: Family, ports: &[u16]) -> Result<Vec<TcpLis
 }
 
 /// Two upstreams of one rule, by preference.
-fn by_preference(first: SocketAddr, second: SocketAddr, family: Family) -> Vec<u8> {
+pub fn by_preference(first: SocketAddr, second: SocketAddr, family: Family) -> Vec<u8> {
     // Not the first in the list is preferred, but the one of the lowest priority.
     let upstreams = [proxy::upstream(second, 7), proxy::upstream(first, 3)];
     encode(Selection::Failover, &[Rule::any(family, &upstreams)])
