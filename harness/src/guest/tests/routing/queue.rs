@@ -70,7 +70,7 @@ fn run() -> Result<()> {
                 |lab, trace| {
                     lab.nft(&format!(
                         "table inet waiting {{
-    chain all {{
+    chain passing {{
         type filter hook {hook};
         udp sport 40000-40099 queue num 0
         udp dport 40000-40099 queue num 0
