@@ -49,9 +49,9 @@ pub fn rules(traffic: &Traffic, upstream: SocketAddr) -> Vec<Rule> {
     let elsewhere = Rule::any(family, &[proxy::upstream(upstream, 0)]).over(protocol);
     let (net, prefix) = lan(family);
     let mut rules: Vec<Rule> = others(family)
-        .map(|(net, prefix)| elsewhere.clone().to_net(net, prefix))
+        .map(|(net, prefix)| elsewhere.clone().towards(net, prefix))
         .collect();
-    rules.push(Rule::any(family, &[]).to_net(net, prefix));
+    rules.push(Rule::any(family, &[]).towards(net, prefix));
     rules.push(elsewhere);
     rules
 }

@@ -137,7 +137,7 @@ impl Rule {
 
     /// The same of what goes to one network only.
     #[must_use]
-    pub fn to_net(mut self, destination: IpAddr, prefix: u8) -> Self {
+    pub fn towards(mut self, destination: IpAddr, prefix: u8) -> Self {
         self.record.destination = octets(destination);
         self.record.destination_prefix = prefix;
         self
