@@ -219,6 +219,8 @@ stats! {
     packets_direct,
     /// Bytes of these packets, from the IP header on.
     bytes_direct,
+    /// Of the flows created, those of such connections.
+    flows_direct,
 }
 
 #[cfg(test)]

@@ -106,11 +106,11 @@ const DIRECT: u8 = 1 << 6;
 const HALF_OPEN: u8 = 1 << 7;
 
 /// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
-const BIRTH_UNIT: u32 = 6;
+const BIRTH_UNIT: u32 = 8;
 /// In its place: the flow is assured, however long ago that was.
 const ASSURED: u16 = u16::MAX;
-/// A datagram flow is assured once its client still sends so many seconds after it began, as with
-/// connection tracking (nf_conntrack_proto_udp.c).
+/// A datagram flow is assured once its client still sends so many seconds after it began, and at the most
+/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c).
 const ASSURED_AFTER: u32 = 2;
 
 /// A connection from a client to an original destination, and from the same client, as the
@@ -485,11 +485,12 @@ impl<R> Flow<R> {
             return true;
         }
         let last = birth(half.last_seen.load(Relaxed));
-        let age = u32::from(last.wrapping_sub(born)) << BIRTH_UNIT;
-        // A last packet before the first is one of another CPU, whose clock is late.
-        let assured = self.state() == State::Established
-            && age > ASSURED_AFTER.wrapping_mul(hz)
-            && age < 1 << (15 + BIRTH_UNIT);
+        // Of whole units; a last packet before the first is one of another CPU, whose clock is late.
+        let age = match last.wrapping_sub(born) {
+            0 | 0x8000.. => 0,
+            units => u32::from(units - 1) << BIRTH_UNIT,
+        };
+        let assured = self.state() == State::Established && age >= ASSURED_AFTER.wrapping_mul(hz);
         if assured {
             half.high.store(ASSURED, Relaxed);
         }
@@ -497,7 +498,7 @@ impl<R> Flow<R> {
     }
 
     /// How long it may be idle now; `original` is the key of its original side. To be asked now and
-    /// then, at least once in 2^20 units of the clock, by who may change the table that the flow is in: it
+    /// then, at least once in 2^22 units of the clock, by who may change the table that the flow is in: it
     /// takes note of what has lasted.
     pub fn timeout<A: Address>(&self, original: &Tuple<A>, timeouts: &Timeouts) -> u32 {
         let [short, transient, lasting] = timeouts.udp;

@@ -301,6 +301,9 @@ impl<A: Stored> Flows<A> {
         })?;
         if created.is_new {
             instance.count(Counter::FlowsCreated);
+            if created.flow.is_direct() {
+                instance.count(Counter::FlowsDirect);
+            }
         }
         Ok(created)
     }

@@ -39,6 +39,7 @@ pub(crate) enum Counter {
     BytesReply,
     PacketsDirect,
     BytesDirect,
+    FlowsDirect,
     FlowsCreated,
     FlowsRemoved,
     FlowsEvicted,
@@ -303,6 +304,7 @@ impl Instance {
             lock_contentions: self.locks.sum(lock::Counter::Contentions as usize),
             packets_direct: sum(Counter::PacketsDirect),
             bytes_direct: sum(Counter::BytesDirect),
+            flows_direct: sum(Counter::FlowsDirect),
         }
     }
 }

@@ -81,6 +81,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("lock_contentions", OfLocks(lock::Counter::Contentions)),
     ("packets_direct", Counted(Counter::PacketsDirect)),
     ("bytes_direct", Counted(Counter::BytesDirect)),
+    ("flows_direct", Counted(Counter::FlowsDirect)),
 ];
 
 /// The counters, for each CPU.

@@ -73,9 +73,10 @@ impl<A: Batched> Onward<'_, A> {
             self.is_gone(instance, guard, status != 0);
             return Verdict::STOLEN;
         }
-        if self.route::<false>(instance, packet, others) == Verdict::DROP {
+        let verdict = self.route::<false>(instance, packet, others);
+        if verdict.is_drop() {
             self.is_gone(instance, guard, true);
-            return Verdict::DROP;
+            return verdict;
         }
         self.finish(instance, guard, packet);
         Verdict::STOLEN
@@ -93,7 +94,7 @@ impl<A: Batched> Onward<'_, A> {
         if !self.is_first {
             return verdict;
         }
-        if verdict == Verdict::DROP {
+        if verdict.is_drop() {
             self.is_gone(instance, guard, true);
             return verdict;
         }

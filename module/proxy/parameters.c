@@ -187,7 +187,7 @@ PARAMETER(perf_batch_timeout, 50, 1, 1000, 0644,
  * four minutes. Five days are connection tracking's. Idle times are told up to 2^31 ticks: 24 days
  * at 1000 Hz.
  */
-static_assert((2073600ULL + 600) * HZ < 1ULL << 31);
+static_assert((2073600ULL + 3600) * HZ < 1ULL << 31);
 PARAMETER(tcp_syn_timeout, 240, 1, 86400, 0644,
 	  "Seconds until a TCP connection that was not answered is forgotten");
 PARAMETER(tcp_established_timeout, 432000, 1, 2073600, 0644,
@@ -203,7 +203,7 @@ PARAMETER(udp_transient_timeout, 120, 1, 86400, 0644,
 	  "Seconds until another idle UDP flow is forgotten");
 PARAMETER(udp_unreplied_timeout, 30, 1, 86400, 0644,
 	  "Seconds until another idle UDP flow is forgotten that goes to a port below 1024");
-PARAMETER(gc_interval, 30, 1, 600, 0644,
+PARAMETER(gc_interval, 30, 1, 3600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");
 PARAMETER(max_flows, 65536, 1, 1048576, 0644,
 	  "Flows of each IP version in a network namespace");

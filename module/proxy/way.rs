@@ -56,12 +56,18 @@ pub(crate) fn search_message<A: Routed, const LOCAL: bool>(
     verdict(instance, found)
 }
 
-fn verdict(instance: &Instance, found: Option<bool>) -> Verdict {
-    if found == Some(true) {
-        Verdict::ACCEPT
-    } else {
-        instance.count(Counter::DroppedNoRoute);
-        Verdict::DROP
+// What a look-up found: zero, or an error, which a sender of the machine's own is told.
+fn verdict(instance: &Instance, found: Option<i32>) -> Verdict {
+    match found {
+        Some(0) => Verdict::ACCEPT,
+        Some(error) => {
+            instance.count(Counter::DroppedNoRoute);
+            Verdict::drop_with(error)
+        }
+        None => {
+            instance.count(Counter::DroppedNoMemory);
+            Verdict::DROP
+        }
     }
 }
 

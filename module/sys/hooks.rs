@@ -42,6 +42,16 @@ impl Verdict {
     /// It is not netfilter's any more.
     pub(crate) const STOLEN: Self = Self(bindings::NF_STOLEN);
 
+    /// Netfilter frees it, and who sent it is told `status`, a negative error, or EPERM if that is zero.
+    pub(crate) const fn drop_with(status: i32) -> Self {
+        Self(status.unsigned_abs() << bindings::NF_VERDICT_QBITS | bindings::NF_DROP)
+    }
+
+    /// Whether netfilter frees it.
+    pub(crate) const fn is_drop(self) -> bool {
+        self.0 & bindings::NF_VERDICT_MASK == bindings::NF_DROP
+    }
+
     /// It is not netfilter's any more, and who sent it is told `status`, which is zero or a negative
     /// error (NF_DROP_GETERR()).
     pub(crate) const fn stolen_with(status: i32) -> Self {
@@ -280,36 +290,34 @@ pub(crate) enum Fragment {
 }
 
 impl Packet<'_> {
-    /// Looks up where a packet of the machine's own goes by its header as it is now. False if there is
-    /// no route.
+    /// Looks up where a packet of the machine's own goes by its header as it is now. Zero, or the error
+    /// that its sender is to be told.
     #[cold]
-    pub(crate) fn route_out(&mut self, family: Family) -> bool {
+    pub(crate) fn route_out(&mut self, family: Family) -> i32 {
         let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
-        let status = match family {
+        match family {
             // SAFETY: all three are what netfilter gave this hook.
             Family::V4 => unsafe { bindings::mxp_route_output_v4(net, sk, skb) },
             // SAFETY: as above.
             Family::V6 => unsafe { bindings::ip6_route_me_harder(net, sk, skb) },
-        };
-        status == 0
+        }
     }
 
     /// Looks up where a packet that came in goes by its header as it is now, of which `ports` tells where
-    /// the transport header starts, and of what protocol it is. False if it must not go on; a route that
-    /// reports an error is one.
+    /// the transport header starts, and of what protocol it is. Zero, or an error if it must not go
+    /// on; with a route that reports an error it may.
     #[cold]
-    pub(crate) fn route_in(&mut self, family: Family, ports: Option<(usize, Protocol)>) -> bool {
+    pub(crate) fn route_in(&mut self, family: Family, ports: Option<(usize, Protocol)>) -> i32 {
         let (transport, protocol) = ports.map_or((0, 0), |(at, protocol)| (at, protocol as u8));
         let skb = self.skb.as_ptr();
-        let status = match family {
+        match family {
             // SAFETY: the buffer is the hook's, and it came in through a device.
             Family::V4 => unsafe { bindings::mxp_route_input_v4(skb) },
             // SAFETY: as above; the ports are in the first piece, as the caller has read them.
             Family::V6 => unsafe {
                 bindings::mxp_route_input_v6(skb, transport as u32, protocol)
             },
-        };
-        status == 0
+        }
     }
 
     /// If a packet that came in would go out through the same device, by its header as it is now: an

@@ -74,7 +74,7 @@ impl Context {
 }
 
 /// How many bytes of counters there were before direct flows were counted.
-const BEFORE_DIRECT: usize = Stats::SIZE - 16;
+const BEFORE_DIRECT: usize = Stats::SIZE - 24;
 
 /// A rule together with its upstreams, which [`encode`] puts into the configuration's list.
 #[derive(Clone, Debug)]

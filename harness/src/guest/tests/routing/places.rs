@@ -373,7 +373,7 @@ fn source_check() -> Result<()> {
                     lab.nft(&format!(
                         "table inet sources {{
     chain incoming {{
-        type filter hook prerouting priority -140;
+        type filter hook prerouting priority -300;
         iifname \"second\" {version} saddr != {net} drop
     }}
 }}
