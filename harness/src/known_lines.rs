@@ -49,6 +49,10 @@ pub const ALL: &[KnownLine] = &[
         "Unstable clock detected, switching default tracing clock to",
         "the same; nothing is traced",
     ),
+    known(
+        "Could not switch to high resolution mode on CPU",
+        "where time is counted in instructions, the emulated machine has no timer that the kernel would trust for it",
+    ),
     // Of debug kernels.
     known(
         "**",

@@ -38,11 +38,22 @@ pub fn read(file: &File) -> io::Result<Vec<u8>> {
 /// # Panics
 /// If by its number the request is for another size.
 pub fn ask<const N: usize>(file: &File, request: u32) -> io::Result<[u8; N]> {
+    ask_about(file, request, [0; N])
+}
+
+/// The same, about what the record says.
+///
+/// # Panics
+/// If by its number the request is for another size.
+pub fn ask_about<const N: usize>(
+    file: &File,
+    request: u32,
+    mut bytes: [u8; N],
+) -> io::Result<[u8; N]> {
     // _IOC_SIZE of asm-generic/ioctl.h.
     assert_eq!((request >> 16) as usize & ((1 << 14) - 1), N);
-    let mut bytes = [0; N];
-    // SAFETY: The descriptor is open, and the request's number says that the kernel writes `N`
-    // bytes, for which there is room.
+    // SAFETY: The descriptor is open, and the request's number says that the kernel reads
+    // and writes `N` bytes, which are there.
     let result =
         unsafe { libc::ioctl(file.as_raw_fd(), request as libc::Ioctl, bytes.as_mut_ptr()) };
     if result < 0 {

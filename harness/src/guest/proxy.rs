@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use mutex_abi::proxy::{
-    self, Action, ConfigHeader, Selection, Stats, Upstream, DEVICE, HOOK_LOCAL_OUT,
-    HOOK_PRE_ROUTING, NAME_SIZE,
+    self, Action, ConfigHeader, Connection, Endpoint, Selection, Stats, Upstream, DEVICE,
+    HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NAME_SIZE,
 };
 
 use super::device;
@@ -53,6 +53,39 @@ impl Context {
     /// Reads the configuration back.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         device::read(&self.file)
+    }
+
+    /// Where a connection of TCP was meant to go that `remote` has with `local`.
+    pub fn original(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<SocketAddr> {
+        let end = |at: SocketAddr| Endpoint {
+            address: match at.ip() {
+                IpAddr::V4(address) => {
+                    let mut bytes = [0; 16];
+                    bytes[..4].copy_from_slice(&address.octets());
+                    bytes
+                }
+                IpAddr::V6(address) => address.octets(),
+            },
+            port: at.port(),
+        };
+        let asked = Connection {
+            family: if local.is_ipv4() {
+                proxy::Family::V4
+            } else {
+                proxy::Family::V6
+            },
+            protocol: proxy::Protocol::Tcp,
+            local: end(local),
+            remote: end(remote),
+        };
+        let told = device::ask_about(&self.file, proxy::IOC_ORIGINAL, asked.encode())?;
+        let told = Connection::decode(&told).ok_or(io::ErrorKind::InvalidData)?;
+        let [a, b, c, d, ..] = told.local.address;
+        let address = match told.family {
+            proxy::Family::V4 => Ipv4Addr::new(a, b, c, d).into(),
+            proxy::Family::V6 => IpAddr::from(told.local.address),
+        };
+        Ok((address, told.local.port).into())
     }
 
     /// The namespace's counters.

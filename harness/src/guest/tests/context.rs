@@ -213,11 +213,11 @@ pub fn capability_is_enough() -> Result<()> {
 }
 
 /// As a bit of the first 32.
-const CAP_NET_ADMIN: u32 = 1 << 12;
+pub const CAP_NET_ADMIN: u32 = 1 << 12;
 
 /// Changes the first 32 effective capabilities of the calling thread, which is about to end, and
 /// drops the others.
-fn keep_capabilities(kept: impl Fn(u32) -> u32) -> io::Result<()> {
+pub fn keep_capabilities(kept: impl Fn(u32) -> u32) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     // struct __user_cap_header_struct: version, pid (0: the caller).
     let header = [VERSION_3, 0];

@@ -9,7 +9,7 @@ use mutex_abi::proxy::HOOK_PRE_ROUTING;
 use nix::sys::socket::{getsockopt, sockopt, SockaddrIn, SockaddrIn6};
 
 use super::conversation::pass;
-use super::redirector::{beside_nft, Redirector};
+use super::redirector::{beside_nft, Redirection, Redirector};
 use super::setup::{client_address, original, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen};
 use super::GuestTest;
@@ -25,7 +25,7 @@ const PROXY_PORT: u16 = 3129;
 pub fn tests() -> Vec<GuestTest> {
     beside_nft(
         "original-destination",
-        "a proxy on the router learns by SO_ORIGINAL_DST where redirected connections were meant to go",
+        "a proxy on the router learns where redirected connections were meant to go (nft: by SO_ORIGINAL_DST)",
         run,
     )
     .into()
@@ -49,7 +49,13 @@ fn run(redirector: Redirector) -> Result<()> {
         }
         for turn in 0..2 {
             for (client, accepted, to) in &kept {
-                let asked = ask(accepted, family).with_context(|| format!("{family:?}"))?;
+                let asked = match &redirection {
+                    Redirection::Module(context) => context
+                        .original(accepted.local_addr()?, accepted.peer_addr()?)
+                        .context("IOC_ORIGINAL"),
+                    Redirection::Nft => ask(accepted, family),
+                }
+                .with_context(|| format!("{family:?}"))?;
                 ensure!(
                     asked == *to,
                     "the connection to {to} is said to have been meant for {asked}"

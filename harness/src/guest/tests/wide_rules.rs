@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use anyhow::{bail, ensure, Context as _, Result};
+use mutex_abi::proxy::HOOK_PRE_ROUTING;
 
 use super::conversation::pass;
 use super::redirector::{beside_nft, Redirector};
@@ -282,7 +283,9 @@ fn broadcast() -> Result<()> {
     const DHCP: (u16, u16) = (68, 67);
     const MDNS: u16 = 5353;
     let setup = Setup::new()?;
-    let context = setup.context(&FAMILIES.map(everything))?;
+    // The router's own answers are nobody's to redirect, either: they are the LAN's.
+    let clients = |family| everything(family).at(HOOK_PRE_ROUTING);
+    let context = setup.context(&FAMILIES.map(clients))?;
     let layout = &setup.layout;
     let servers = FAMILIES
         .map(|family| udp(&layout.server, upstream(family)))
