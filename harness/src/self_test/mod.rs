@@ -74,6 +74,9 @@ pub struct TestCommand {
     /// Also the tests that take long: floods, thousands of flows, bad links, faults
     #[arg(long)]
     all: bool,
+    /// And those that are left to the night: nft alone with the packets of other tests, and random ones by the dozen
+    #[arg(long)]
+    nightly: bool,
     /// Print the tests' names, and run none
     #[arg(long)]
     list: bool,
@@ -185,11 +188,16 @@ impl TestCommand {
         let mut functional = guest::tests::all();
         functional.retain(|test| self.wants(&test.name));
         // Who names a test wants it.
-        if !self.all && self.filter.is_empty() {
+        if !self.nightly && self.filter.is_empty() {
             let before = functional.len();
-            functional.retain(|test| !test.is_long);
+            functional.retain(|test| !test.is_nightly && (self.all || !test.is_long));
             let left_out = before - functional.len();
-            eprintln!("{left_out} long tests are left out: --all runs them, too");
+            let how = if self.all {
+                "--nightly"
+            } else {
+                "--all and --nightly"
+            };
+            eprintln!("{left_out} tests are left out: {how} runs them, too");
         }
         let mut bad_ends = bad_ends::all();
         bad_ends.retain(|end| self.wants(end.name()));

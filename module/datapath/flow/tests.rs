@@ -527,3 +527,116 @@ fn each_half_is_a_line_of_its_own() {
     assert_eq!(size_of::<Half<[u64; 2]>>(), 64);
     assert_eq!(size_of::<Flow<[u64; 2]>>(), 128);
 }
+
+/// Ticks a second, in what follows.
+const HZ: u32 = 1000;
+const TIMEOUTS: Timeouts = Timeouts {
+    hz: HZ,
+    udp: [30, 120, 180],
+    tcp: [240, 432_000, 241, 242],
+};
+
+fn to_port(protocol: Protocol, port: u16) -> Tuple<V4> {
+    let ports = Ports::new(5000_u16.to_be(), port.to_be());
+    Tuple::new(protocol, ip([1; 4]), ip([2; 4]), ports)
+}
+
+#[test]
+fn a_direct_flow_is_known_from_both_sides_and_never_plain() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (keys, flow) = Flow::<()>::direct(&tuple, 7);
+    assert_eq!(keys, [tuple, tuple.reverse()]);
+    assert!(flow.is_direct() && !flow.is_plain_direct(Original, None));
+    flow.advance_udp(Reply);
+    assert!(flow.is_direct() && flow.state() == State::Established);
+    for side in Side::ALL {
+        assert!(flow.is_plain_direct(side, None) && !flow.is_plain(side, None));
+    }
+    let redirected = self::flow(Protocol::Udp);
+    redirected.advance_udp(Reply);
+    assert!(!redirected.is_direct() && !redirected.is_plain_direct(Reply, None));
+}
+
+#[test]
+fn datagrams_last_once_their_client_sends_for_two_seconds() {
+    for (port, before) in [(53, 30), (1023, 30), (1024, 120), (40_000, 120)] {
+        let tuple = to_port(Protocol::Udp, port);
+        let start = u32::MAX - 500;
+        let (_, flow) = Flow::<()>::direct(&tuple, start);
+        let timeout = || flow.timeout(&tuple, &TIMEOUTS);
+        assert_eq!(timeout(), before);
+        // Nobody answers.
+        flow.count(Original, 1, start.wrapping_add(10 * HZ));
+        assert_eq!(timeout(), before);
+        let (_, flow) = Flow::<()>::direct(&tuple, start);
+        let timeout = || flow.timeout(&tuple, &TIMEOUTS);
+        flow.advance_udp(Reply);
+        // The server alone goes on.
+        flow.count(Reply, 1, start.wrapping_add(10 * HZ));
+        assert_eq!(timeout(), before);
+        flow.count(Original, 1, start.wrapping_add(2 * HZ - 1));
+        assert_eq!(timeout(), before, "too soon");
+        flow.count(
+            Original,
+            1,
+            start.wrapping_add(2 * HZ + 2 * (1 << BIRTH_UNIT)),
+        );
+        assert_eq!(timeout(), 180);
+        // However long ago it began.
+        for hours in [1, 5, 24, 500] {
+            flow.count(Original, 1, start.wrapping_add(hours * 3600 * HZ));
+            assert_eq!(timeout(), 180, "{hours} hours");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_its_client_does_not_confirm_counts_as_unanswered() {
+    let mut talk = Talk::new();
+    let tuple = to_port(Protocol::Tcp, 443);
+    talk.send(Original, SYN, 0);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
+    assert!(talk.flow.eviction_rank(Protocol::Tcp, 0, HZ).is_some());
+    // Nor by somebody who does not know the server's number.
+    talk.inject(Original, ACK, talk.peers[0].at, 0, 1 << 30);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
+    talk.send(Original, ACK, 0);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+    assert_eq!(talk.flow.eviction_rank(Protocol::Tcp, 1 << 30, HZ), None);
+}
+
+#[test]
+fn what_is_closed_goes_first_and_what_lasts_never() {
+    let now = 100 * HZ;
+    let udp = |answered: bool, last: u32| {
+        let (_, flow) = Flow::<()>::direct(&to_port(Protocol::Udp, 53), 0);
+        if answered {
+            flow.advance_udp(Reply);
+        }
+        flow.count(Original, 1, last);
+        flow.eviction_rank(Protocol::Udp, now, HZ)
+    };
+    let tcp = |segments: &[(Side, u8)]| {
+        let mut talk = Talk::open();
+        talk.send(Original, ACK, 0);
+        for &(side, flags) in segments {
+            talk.send(side, flags, 0);
+        }
+        talk.flow.eviction_rank(Protocol::Tcp, now, HZ)
+    };
+    let closed = tcp(&[(Original, RST)]);
+    let finished = tcp(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);
+    let closing = tcp(&[(Original, FIN | ACK)]);
+    let (unanswered, newer) = (udp(false, 10), udp(false, 20));
+    let once = udp(true, 10);
+    assert_eq!(closed, finished);
+    let order = [closed, closing, unanswered, newer, once];
+    assert!(order.iter().all(Option::is_some));
+    assert!(
+        order.is_sorted_by(|before, after| before > after),
+        "{order:?}"
+    );
+    assert_eq!(udp(true, now), None, "it lasts");
+    assert_eq!(tcp(&[]), None, "it is established");
+}

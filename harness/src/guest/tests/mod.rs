@@ -70,6 +70,8 @@ pub struct GuestTest {
     pub needs_debug: bool,
     /// Whether it takes its time: it runs only if asked for, or with all.
     pub is_long: bool,
+    /// Whether it is for every night: it runs only if asked for, or with those.
+    pub is_nightly: bool,
     run: Box<dyn Fn() -> Result<()>>,
 }
 
@@ -80,6 +82,7 @@ impl GuestTest {
             about,
             needs_debug: false,
             is_long: false,
+            is_nightly: false,
             run: Box::new(run),
         }
     }
@@ -96,6 +99,15 @@ impl GuestTest {
     fn long(self) -> Self {
         Self {
             is_long: true,
+            ..self
+        }
+    }
+
+    /// The same, left to the night: many more of the same sort, or a control of the test and not of the
+    /// module.
+    fn nightly(self) -> Self {
+        Self {
+            is_nightly: true,
             ..self
         }
     }
@@ -210,7 +222,14 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(micro::tests());
     tests.extend(conntrack::tests());
     tests.extend(delivered::tests());
-    tests.extend(routing::tests());
+    tests.extend(routing::tests().into_iter().map(|test| {
+        // Random ones by the dozen.
+        if test.name.starts_with("routes-random") {
+            test.nightly()
+        } else {
+            test
+        }
+    }));
     tests.extend(flows());
     let long = [
         upstreams::tests(),
@@ -233,7 +252,7 @@ pub fn all() -> Vec<GuestTest> {
         keepalive::tests(),
         offload_fields::tests(),
     ];
-    tests.extend(long.into_iter().flatten().map(GuestTest::long));
+    tests.extend(long.into_iter().flatten().map(GuestTest::long).map(control));
     // The last, since it looks at what all the others left.
     tests.push(
         GuestTest::single(
@@ -265,7 +284,16 @@ fn flows() -> Vec<GuestTest> {
         longest_time_outs::tests(),
         files::tests(),
     ];
-    tests.into_iter().flatten().collect()
+    tests.into_iter().flatten().map(control).collect()
+}
+
+// What runs under nft alone shows that the test is right, of which not every change need be asked.
+fn control(test: GuestTest) -> GuestTest {
+    if test.name.ends_with("-nft") {
+        test.nightly()
+    } else {
+        test
+    }
 }
 
 /// Runs the test called `name`.
