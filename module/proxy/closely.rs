@@ -235,6 +235,7 @@ impl<A: Batched> Slow<'_, A> {
     }
 
     // Makes the headers the packet's own; false, and counted, without memory for it.
+    #[inline(always)]
     fn own(&self, packet: &mut Packet<'_>) -> bool {
         let end = self.end();
         let own = packet.skb.writable(end).is_some() || packet.skb.unshare(end);
@@ -266,10 +267,11 @@ impl<A: Batched> Slow<'_, A> {
                 return Verdict::ACCEPT;
             }
         } else {
-            if !self.own(packet) {
+            // Who has a route to an upstream made them its own before.
+            if routed_to.is_none() && !self.own(packet) {
                 return Verdict::DROP;
             }
-            let offload = packet.skb.offload(transport);
+            let offload = packet.skb.offload(transport, to.protocol == Protocol::Udp);
             let sum = packet
                 .skb
                 .writable(self.end())

@@ -28,7 +28,7 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
         return Verdict::ACCEPT;
     }
     let to = flow.key(side.other() as usize).reverse();
-    let offload = packet.skb.offload(at);
+    let offload = packet.skb.offload(at, false);
     let sum = if packet.skb.unshare(error.end()) {
         let bytes = packet.skb.writable(error.end());
         bytes.and_then(|bytes| error.translate(bytes, &to, offload))

@@ -190,7 +190,7 @@ fn redirect<
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
     let length = packet.packet().skb.len();
     let offload = if OFFLOADED {
-        packet.packet().skb.offload(A::LENGTH)
+        packet.packet().skb.offload(A::LENGTH, !TCP)
     } else {
         Offload::None
     };

@@ -78,22 +78,24 @@ impl<'g> Behind<'g> {
     }
 
     /// Whether any of them may change where untracked packets go: by a mark, an address, or the DSCP.
+    #[inline(always)]
     pub(crate) fn may_change_routes(self) -> bool {
+        let entries = self.entries.as_ptr();
         // SAFETY: the array lives as long as the RCU section.
-        unsafe { bindings::mxp_hooks_may_change(self.entries.as_ptr(), self.first) }
+        self.first < u32::from(unsafe { (*entries).num_hook_entries })
+            && unsafe { bindings::mxp_hooks_may_change(entries, self.first) }
     }
 
     /// Runs them. `Err`: the packet is not the caller's any more; zero if it waits elsewhere
     /// (NFQUEUE), else the error by which it was dropped.
     pub(crate) fn run(self, packet: &mut Packet<'_>) -> Result<(), i32> {
-        // nf_queue() copies it; nobody writes to it.
-        let mut state = *packet.state.raw();
         // SAFETY: the hooks live as long as the RCU section; buffer and state are what netfilter gave
-        // our hook, and this is how it goes on with them.
+        // our hook, and this is how it goes on with them. The state is its caller's variable (nf_hook()),
+        // of which hooks get a constant one; nf_queue() copies it, and nobody writes to it.
         let status = unsafe {
             bindings::nf_hook_slow(
                 packet.skb.as_ptr(),
-                &raw mut state,
+                core::ptr::from_ref(packet.state.raw()).cast_mut(),
                 self.entries.as_ptr(),
                 self.first,
             )

@@ -354,8 +354,10 @@ impl Packet<'_> {
 
     /// Whether the packet's route reports an error, of which the kernel will tell who sent it.
     pub(crate) fn has_route_error(&self) -> bool {
-        // SAFETY: the buffer is the hook's.
-        unsafe { bindings::mxp_route_error(self.skb.as_ptr()) != 0 }
+        // SAFETY: the buffer's route, if it has one, lives as long as the buffer has it.
+        self.skb
+            .dst()
+            .is_some_and(|dst| unsafe { (*dst.as_ptr()).error != 0 })
     }
 
     /// Whether somebody before us gave the packet a route that carries more than where it goes.

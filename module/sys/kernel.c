@@ -337,14 +337,6 @@ bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8
 					   ours);
 }
 
-/* The error that the packet's route reports, or zero. */
-int mxp_route_error(const struct sk_buff *skb)
-{
-	const struct dst_entry *dst = skb_dst(skb);
-
-	return dst ? dst->error : 0;
-}
-
 /*
  * Whether somebody before us gave the packet a route that carries more than where it goes: what
  * reads that behind us (seg6 End.DX4) must find it.

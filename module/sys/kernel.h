@@ -65,6 +65,7 @@ enum {
 enum {
 	MXP_DEVICE_IFINDEX = offsetof(struct net_device, ifindex),
 	MXP_DEVICE_NAME = offsetof(struct net_device, name),
+	MXP_DST_ERROR = offsetof(struct dst_entry, error),
 	MXP_DST_OBSOLETE = offsetof(struct dst_entry, obsolete),
 	MXP_RTABLE_DST = offsetof(struct rtable, dst),
 	MXP_RTABLE_GENID = offsetof(struct rtable, rt_genid),
@@ -161,7 +162,6 @@ int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol)
 __be32 mxp_hairpin_source_v4(struct sk_buff *skb);
 bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
 			   struct in6_addr *ours);
-int mxp_route_error(const struct sk_buff *skb);
 bool mxp_has_tunnel_route(const struct sk_buff *skb);
 struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb);
 bool mxp_route_valid_v6(struct dst_entry *dst);

@@ -18,6 +18,7 @@ macro_rules! same {
 same! {
     net_device.ifindex: MXP_DEVICE_IFINDEX,
     net_device.name: MXP_DEVICE_NAME,
+    dst_entry.error: MXP_DST_ERROR,
     dst_entry.obsolete: MXP_DST_OBSOLETE,
     rtable.dst: MXP_RTABLE_DST,
     rtable.rt_genid: MXP_RTABLE_GENID,

@@ -305,8 +305,14 @@ pub struct Owned<'h, K, T, H: Heap<Node<K, T>>> {
 impl<'h, K, T, H: Heap<Node<K, T>>> Owned<'h, K, T, H> {
     /// Makes a node in memory of `heap`; `None` if there is none.
     pub fn new(heap: &'h H, keys: [K; 2], value: T) -> Option<Self> {
+        Self::made_by(heap, || (keys, value))
+    }
+
+    /// As `new`, of what `make` makes: right where the node is, with no copy of it before.
+    #[inline(always)]
+    pub fn made_by(heap: &'h H, make: impl FnOnce() -> ([K; 2], T)) -> Option<Self> {
         let node = heap.take()?;
-        let [first, second] = keys;
+        let ([first, second], value) = make();
         // SAFETY: by the contract of `take` the memory is valid for a node and exclusively ours but
         // for the links, which are there already.
         unsafe {

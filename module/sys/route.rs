@@ -18,14 +18,16 @@ use super::hooks::{Packet, State, Verdict};
 pub(crate) struct Key(u64);
 
 impl Key {
-    // In a slot, below the key of IPv4: counts what was kept there.
-    const VERSION: u32 = 24;
+    // Where the byte of the DSCP is, and of that the DSCP alone: below it are two bits of ECN (RFC 3168),
+    // which do not count, and in a slot a count of what was kept there.
+    const TOS: u32 = 24;
+    const DSCP: u32 = Self::TOS + 2;
 
     /// Of IPv4: the device by which packets come, or to which the socket is bound that sends them; and
     /// the DSCP, by which routes may be told apart (`ip route add … tos`).
     #[inline(always)]
     pub(crate) fn v4(device: u32, tos: u8) -> Self {
-        Self(u64::from(device) << 32 | u64::from(tos & 0xfc) << Self::VERSION)
+        Self(u64::from(device) << 32 | u64::from(tos) << Self::TOS)
     }
 
     /// Of IPv6: the device, and the generation of the namespace's routes before the route was found.
@@ -41,13 +43,13 @@ impl Key {
         if v6 {
             self.0 == word
         } else {
-            (self.0 ^ word) >> Self::VERSION == 0
+            (self.0 ^ word) >> Self::DSCP == 0
         }
     }
 
     // The word for a slot that had `old`.
     fn word(self, old: u64, v6: bool) -> u64 {
-        const VERSIONS: u64 = (1 << Key::VERSION) - 1;
+        const VERSIONS: u64 = (1 << Key::TOS) - 1;
         if v6 {
             self.0
         } else {

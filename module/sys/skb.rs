@@ -103,14 +103,14 @@ impl<'a> Skb<'a> {
                 .counter)
                 .read_volatile()
         } as u32;
-        // Whoever shared the data has let go of it: skb_cloned().
-        if references & 0xffff == 1 {
-            return true;
-        }
         // References to the data, and above those to the payload alone: see skb_header_cloned().
         let headers = (references & 0xffff).wrapping_sub(references >> 16);
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
-        headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len)
+        if headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len) {
+            return true;
+        }
+        // Or whoever shared the data has let go of it: skb_cloned().
+        references & 0xffff == 1
     }
 
     /// Where the IP header is.
@@ -159,9 +159,10 @@ impl<'a> Skb<'a> {
         self.ip_summed() & 2 != 0
     }
 
-    /// Who computes the checksum of the transport header at `transport`, in bytes from the IP header.
+    /// Who computes the checksum of the transport header at `transport`, in bytes from the IP header; if
+    /// that may have other packets `within`.
     #[inline(always)]
-    pub(crate) fn offload(&self, transport: usize) -> Offload {
+    pub(crate) fn offload(&self, transport: usize, within: bool) -> Offload {
         let ip_summed = self.ip_summed();
         // The first question settles most packets: it is one bit.
         const {
@@ -172,7 +173,7 @@ impl<'a> Skb<'a> {
             Offload::None
         } else if ip_summed != bindings::CHECKSUM_PARTIAL {
             Offload::Complete
-        } else if self.sums_from(transport) || self.is_gso() {
+        } else if !within || self.sums_from(transport) || self.is_gso() {
             Offload::Partial
         } else {
             // The device sums up a header within: this one's is whole (lco_csum()), or zero.
@@ -257,6 +258,15 @@ impl<'a> Skb<'a> {
     pub(crate) fn has_route(&self) -> bool {
         // SAFETY: `_skb_refdst` is a word at this offset of the buffer, which is ours.
         unsafe { self.route().read() != 0 }
+    }
+
+    // The packet's route: skb_dst().
+    #[inline(always)]
+    pub(super) fn dst(&self) -> Option<NonNull<bindings::dst_entry>> {
+        const NO_REFERENCE: usize = bindings::SKB_DST_NOREF as usize;
+        // SAFETY: as in `has_route`.
+        let word = unsafe { self.route().read() };
+        NonNull::new(core::ptr::with_exposed_provenance_mut(word & !NO_REFERENCE))
     }
 
     /// Makes the packet forget its route, if it has one.
