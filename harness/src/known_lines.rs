@@ -53,6 +53,26 @@ pub const ALL: &[KnownLine] = &[
         "Could not switch to high resolution mode on CPU",
         "where time is counted in instructions, the emulated machine has no timer that the kernel would trust for it",
     ),
+    // Of tests that take memory away, or fill tables on purpose, which also meets others than the modules; what
+    // becomes of packets is what they are judged by.
+    known(
+        "SLUB: Unable to allocate memory on CPU",
+        "allocations are made to fail, those of the network stack as well",
+    ),
+    known("  cache: ", "goes with the line before: which objects"),
+    known("  node ", "the same: of which node"),
+    known(
+        "nf_conntrack: nf_conntrack: table full",
+        "connection tracking's table is filled beside the module's",
+    ),
+    known(
+        "nf_conntrack: table full",
+        "the same in another namespace than the first",
+    ),
+    known(
+        "TCP: request_sock_TCP: Possible SYN flooding on port",
+        "there is one",
+    ),
     // Of debug kernels.
     known(
         "**",

@@ -22,19 +22,27 @@ const CPUS: u32 = 2;
 /// Why a kernel as it is meant to run is not asked for some.
 pub const NEEDS_DEBUG: &str = "needs a debug kernel";
 
+/// Why a debug kernel is not asked for some.
+const SLOW: &str = "takes long on a debug kernel: --nightly";
+
 /// Plans `tests` on `kernel`, as far as it can run them.
 pub fn plan(kernel: &Kernel, tests: &[GuestTest], outcomes: &mut Outcomes) {
     for test in tests {
         if can_run(kernel, test) {
             outcomes.plan(&label(kernel), &test.name);
         } else {
-            outcomes.skip(&label(kernel), &test.name, NEEDS_DEBUG);
+            let why = if kernel.debug { SLOW } else { NEEDS_DEBUG };
+            outcomes.skip(&label(kernel), &test.name, why);
         }
     }
 }
 
 const fn can_run(kernel: &Kernel, test: &GuestTest) -> bool {
-    kernel.debug || !test.needs_debug
+    if kernel.debug {
+        !test.is_slow_on_debug
+    } else {
+        !test.needs_debug
+    }
 }
 
 /// Runs those of `tests` that `kernel` can run; each has an outcome afterwards. If our own machinery

@@ -199,6 +199,11 @@ impl TestCommand {
             };
             eprintln!("{left_out} tests are left out: {how} runs them, too");
         }
+        if self.nightly || !self.filter.is_empty() {
+            for test in &mut functional {
+                test.is_slow_on_debug = false;
+            }
+        }
         let mut bad_ends = bad_ends::all();
         bad_ends.retain(|end| self.wants(end.name()));
         let mut trials = instrument::ALL.to_vec();
