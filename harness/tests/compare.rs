@@ -124,12 +124,12 @@ fn exit_codes_tell_what_happened() {
     other.closure.qemu.cpu_model.push_str(",+avx512f");
     lab.put("other.json", other);
     for (a, b, code, part) in [
-        ("a", "same", 0, "no change in 24 cells"),
+        ("a", "same", 0, "no change in 66 cells"),
         (
             "a",
             "slower",
             1,
-            "8 of 24 cells changed: hook.mean +1 instructions/packet in each; 16 unchanged.",
+            "22 of 66 cells changed: hook.mean +1 instructions/packet in each; 44 unchanged.",
         ),
         ("slower", "a", 0, "improved"),
         ("a", "other", 2, "CPU model"),
@@ -152,16 +152,16 @@ fn json_and_markdown_tell_the_same() {
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["refusals"].as_array().unwrap().len(), 0);
     let findings = json["difference"]["findings"].as_array().unwrap();
-    assert_eq!(findings.len(), 8);
+    assert_eq!(findings.len(), 22);
     assert_eq!(findings[0]["kind"], "exact");
     assert_eq!(findings[0]["judgement"], "regressed");
     let (_, text) = lab.run(&[&files[..], &["--markdown"]].concat());
     let rows = text
         .lines()
         .filter(|line| line.starts_with("| 7.3/1cpu/module"));
-    assert_eq!(rows.count(), 8, "{text}");
+    assert_eq!(rows.count(), 22, "{text}");
     let (_, text) = lab.run(&[&files[..], &["--filter", "local", "--metric", "reply"]].concat());
-    assert!(text.contains("no change in 12 cells"), "{text}");
+    assert!(text.contains("no change in 24 cells"), "{text}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn shards_are_merged_by_the_program() {
     assert_eq!(code, 0, "{text}");
     let (code, text) = lab.run(&["merge", "results/a.json", "-o", "c.json"]);
     assert_eq!(code, 1, "{text}");
-    assert_eq!(text.matches("missing: ").count(), 14, "{text}");
+    assert_eq!(text.matches("missing: ").count(), 56, "{text}");
     a.closure.nft.push('x');
     lab.put("b.json", a);
     let (code, text) = lab.run(&merge);
