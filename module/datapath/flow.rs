@@ -270,27 +270,28 @@ impl<R> Flow<R> {
     /// which then is taken note of.
     #[inline(always)]
     pub fn is_plain(&self, side: Side, segment: Option<&Segment>) -> bool {
-        let half = self.half(side);
-        if half.life.load(Relaxed) != State::Established as u8 {
-            return false;
-        }
-        let Some(segment) = segment else {
-            return true;
-        };
-        segment.flags.is_plain() && half.progress.accept_in_order(segment)
+        self.is_established(side) && segment.is_none_or(|segment| self.accept_plain(side, segment))
     }
 
-    /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted.
+    /// The first half of `is_plain`, for who reads a segment only then.
+    #[inline(always)]
+    pub fn is_established(&self, side: Side) -> bool {
+        self.half(side).life.load(Relaxed) == State::Established as u8
+    }
+
+    /// The second half, of TCP.
+    #[inline(always)]
+    pub fn accept_plain(&self, side: Side, segment: &Segment) -> bool {
+        segment.flags.is_plain() && self.half(side).progress.accept_in_order(segment)
+    }
+
+    /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted. Of TCP its
+    /// numbers are not followed: that a forger may end such a flow harms nobody, as packets of none pass
+    /// as well.
     #[inline(always)]
     pub fn is_plain_direct(&self, side: Side, segment: Option<&Segment>) -> bool {
-        let half = self.half(side);
-        if half.life.load(Relaxed) != State::Established as u8 | DIRECT {
-            return false;
-        }
-        let Some(segment) = segment else {
-            return true;
-        };
-        segment.flags.is_plain() && half.progress.accept_in_order(segment)
+        self.half(side).life.load(Relaxed) == State::Established as u8 | DIRECT
+            && segment.is_none_or(|segment| segment.flags.is_plain())
     }
 
     /// Whether its packets pass as they are.
@@ -362,7 +363,7 @@ impl<R> Flow<R> {
             }
             (_, _, true) => {}
             (State::Established | State::Closing | State::Closed, _, false) => {
-                if mine.accept(segment) {
+                if fins & DIRECT != 0 || mine.accept(segment) {
                     // What the client acknowledges it has got.
                     let fins = match side {
                         Side::Original => fins & !HALF_OPEN,
@@ -425,7 +426,7 @@ impl<R> Flow<R> {
             (State::Opening, Side::Original) => mine.takes_back(segment),
             (State::Opening, Side::Reply) => mine.refuses(other, segment),
             (State::Closed, _) => false,
-            _ => mine.resets(other, segment),
+            _ => fins & DIRECT != 0 || mine.resets(other, segment),
         };
         // Or what is refused is another SYN than that of which the flow knows.
         if !real && side == Side::Reply && reopenings.take(hash, segment).is_some() {

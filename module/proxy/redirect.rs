@@ -227,17 +227,18 @@ fn redirect<
     let Some((flow, side)) = found else {
         return Err(packet.into_packet());
     };
-    let segment = if TCP {
-        read_segment(transport, length.wrapping_sub(A::LENGTH as u32))
-    } else {
-        None
-    };
-    if segment.is_some() != TCP || !flow.is_plain(side, segment.as_ref()) {
+    // Read only when it is asked for: a direct flow asks for less of it.
+    let segment = || read_segment(transport, length.wrapping_sub(A::LENGTH as u32));
+    if !flow.is_established(side) {
+        let segment = if TCP { segment() } else { None };
         if segment.is_some() == TCP && flow.is_plain_direct(side, segment.as_ref()) {
             flow.count(side, length, time::jiffies());
             instance.count_direct::<SWITCHED>(length);
             return Ok(Verdict::ACCEPT);
         }
+        return Err(packet.into_packet());
+    }
+    if TCP && !segment().is_some_and(|segment| flow.accept_plain(side, &segment)) {
         return Err(packet.into_packet());
     }
     let to = Tuple {

@@ -558,6 +558,40 @@ fn a_direct_flow_is_known_from_both_sides_and_never_plain() {
 }
 
 #[test]
+fn a_direct_connection_ends_whatever_its_numbers() {
+    let direct = || {
+        let mut talk = Talk::new();
+        talk.flow = Flow::direct(&to_port(Protocol::Tcp, 443), 0).1;
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 0);
+        talk
+    };
+    let mut talk = direct();
+    assert_eq!(
+        talk.flow.timeout(&to_port(Protocol::Tcp, 443), &TIMEOUTS),
+        432_000
+    );
+    // What passes is not followed.
+    for _ in 0..100 {
+        let segment = Segment::read(
+            &[
+                0, 0, 0, 0, 9, 9, 9, 9, 0, 0, 0, 0, 80, ACK, 0, 0, 0, 0, 0, 0,
+            ],
+            20,
+        );
+        assert!(talk.flow.is_plain_direct(Reply, Some(&segment)));
+    }
+    (talk.peers[0].at, talk.peers[1].at) = (77 << 20, 99 << 20);
+    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closing);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+    assert!(talk.flow.is_direct());
+    let mut talk = direct();
+    talk.peers[1].at = 99 << 20;
+    assert_eq!(talk.send(Reply, RST, 0), State::Closed);
+}
+
+#[test]
 fn datagrams_last_once_their_client_sends_for_two_seconds() {
     for (port, before) in [(53, 30), (1023, 30), (1024, 120), (40_000, 120)] {
         let tuple = to_port(Protocol::Udp, port);
