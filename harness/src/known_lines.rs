@@ -46,6 +46,18 @@ pub const ALL: &[KnownLine] = &[
         "the same; the kernel calibrates by another clock",
     ),
     known(
+        "clocksource: ",
+        "the same: a busy host keeps the guest from reading two clocks at once, and it says so or takes the other",
+    ),
+    known(
+        "hrtimer: interrupt took",
+        "the same: the host had other things to do meanwhile",
+    ),
+    known(
+        "sched: DL replenish lagged too much",
+        "the same",
+    ),
+    known(
         "Unstable clock detected, switching default tracing clock to",
         "the same; nothing is traced",
     ),
@@ -68,6 +80,11 @@ pub const ALL: &[KnownLine] = &[
     known(
         "nf_conntrack: table full",
         "the same in another namespace than the first",
+    ),
+    known(
+        "net_ratelimit: ",
+        "counts messages about packets that are malformed, which some tests send by the thousand; those that are told \
+         are judged themselves",
     ),
     known(
         "TCP: request_sock_TCP: Possible SYN flooding on port",
