@@ -38,7 +38,7 @@ struct TimeOut {
     reach: fn(&Setup, Family) -> Result<Ends>,
 }
 
-const TIME_OUTS: [TimeOut; 7] = [
+const TIME_OUTS: [TimeOut; 8] = [
     TimeOut {
         parameter: "tcp_syn_timeout",
         reach: |setup, family| {
@@ -92,24 +92,43 @@ const TIME_OUTS: [TimeOut; 7] = [
     TimeOut {
         parameter: "udp_timeout",
         reach: |setup, family| {
-            Servers::new(&setup.layout, family)?.converse(Protocol::Udp, Way::Forward)?;
+            let servers = Servers::new(&setup.layout, family)?;
+            servers.converse(Protocol::Udp, Way::Forward)?;
+            thread::sleep(LASTS);
+            servers.converse(Protocol::Udp, Way::Forward)?;
             Ok(Ends::new())
         },
     },
     TimeOut {
+        parameter: "udp_transient_timeout",
+        reach: |setup, family| ask(setup, family, transient(family)),
+    },
+    TimeOut {
         parameter: "udp_unreplied_timeout",
-        reach: |setup, family| {
-            let client = udp(
-                setup.client(Way::Forward),
-                client_address(Way::Forward, family),
-            )?;
-            let server = udp(&setup.layout.server, upstream(family))?;
-            client.send_to(b"?", original(family))?;
-            ensure!(is_readable(&server, PATIENCE)?, "nothing came");
-            Ok(Ends::new())
-        },
+        reach: |setup, family| ask(setup, family, original(family)),
     },
 ];
+
+/// After so long a flow of UDP whose client still sends is taken for one that lasts: two seconds, as the module's
+/// clock of 2.56 s tells them.
+const LASTS: Duration = Duration::from_millis(5300);
+
+/// A server that is at no well-known port.
+fn transient(family: Family) -> SocketAddr {
+    let mut address = original(family);
+    address.set_port(5000);
+    address
+}
+
+/// Asks over UDP, and nobody answers.
+fn ask(setup: &Setup, family: Family, whom: SocketAddr) -> Result<Ends> {
+    let from = client_address(Way::Forward, family);
+    let client = udp(setup.client(Way::Forward), from)?;
+    let server = udp(&setup.layout.server, upstream(family))?;
+    client.send_to(b"?", whom)?;
+    ensure!(is_readable(&server, PATIENCE)?, "nothing came");
+    Ok(Ends::new())
+}
 
 /// Where a SYN is sent on to who does not answer.
 fn silent(family: Family) -> SocketAddr {
@@ -142,6 +161,11 @@ fn run() -> Result<()> {
     for family in FAMILIES {
         let nobody = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
         rules.push(proxy::redirect(Protocol::Tcp, silent(family), nobody));
+        rules.push(proxy::redirect(
+            Protocol::Udp,
+            transient(family),
+            upstream(family),
+        ));
     }
     let context = setup.context(&rules)?;
     let set_all = |seconds: u32| {
