@@ -40,11 +40,13 @@ impl Ballast {
     /// Makes each packet of `net` cost a constant more.
     pub(crate) fn new(net: &Namespace) -> Result<Self> {
         let instructions = Arc::new(AtomicU16::new(0), GFP_KERNEL)?;
+        // Before the proxy: what stands behind it may change where packets go, and so costs more than itself.
+        const FIRST: i32 = i32::MIN + 1;
         let hooks = [
-            Registration::new::<Middle<false, false>>(0),
-            Registration::new::<Middle<false, true>>(0),
-            Registration::new::<Middle<true, false>>(0),
-            Registration::new::<Middle<true, true>>(0),
+            Registration::new::<Middle<false, false>>(FIRST),
+            Registration::new::<Middle<false, true>>(FIRST),
+            Registration::new::<Middle<true, false>>(FIRST),
+            Registration::new::<Middle<true, true>>(FIRST),
         ];
         Ok(Self {
             _hooks: Registered::new(net, instructions.clone(), hooks)?,
