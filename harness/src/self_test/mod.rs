@@ -201,7 +201,7 @@ impl TestCommand {
         }
         if self.nightly || !self.filter.is_empty() {
             for test in &mut functional {
-                test.is_slow_on_debug = false;
+                test.wants_usual_kernel = false;
             }
         }
         let mut bad_ends = bad_ends::all();
