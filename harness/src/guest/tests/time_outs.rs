@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 
-use super::conversation::Servers;
 use super::setup::{
     all_rules, client_address, original, upstream, wait_for_flows, Setup, FAMILIES,
 };
-use super::sockets::{accept, connect, is_readable, listen, start_connecting, udp, PATIENCE};
+use super::sockets::{
+    accept, answer, connect, is_readable, listen, send, start_connecting, udp, PATIENCE,
+};
 use super::GuestTest;
 use crate::guest::layout::{UPSTREAM_PORT, WIRE_UPSTREAM};
+use crate::guest::payload::Label;
 use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy;
 
@@ -92,10 +94,19 @@ const TIME_OUTS: [TimeOut; 8] = [
     TimeOut {
         parameter: "udp_timeout",
         reach: |setup, family| {
-            let servers = Servers::new(&setup.layout, family)?;
-            servers.converse(Protocol::Udp, Way::Forward)?;
-            thread::sleep(LASTS);
-            servers.converse(Protocol::Udp, Way::Forward)?;
+            let client = udp(
+                setup.client(Way::Forward),
+                client_address(Way::Forward, family),
+            )?;
+            let server = udp(&setup.layout.server, upstream(family))?;
+            for sequence in 0..2 {
+                let label = Label { flow: 1, sequence };
+                let seen = send(&client, original(family), &server, label, 64)?;
+                answer(&server, seen, &client, original(family), label, 64)?;
+                if sequence == 0 {
+                    thread::sleep(LASTS);
+                }
+            }
             Ok(Ends::new())
         },
     },
