@@ -433,6 +433,8 @@ impl FailNth {
     const PATH: &str = "/proc/thread-self/fail-nth";
 
     fn of_this_thread() -> Result<Self> {
+        mount_debugfs()?;
+        Failslab::set("verbose", "0")?;
         let file = File::options()
             .read(true)
             .write(true)
