@@ -35,7 +35,9 @@ pub struct LogLine {
 impl LogLine {
     /// Whether it is a complaint: a warning or worse that is not [known](known_lines).
     pub fn is_complaint(&self) -> bool {
-        self.level <= WARNING && !known_lines::is_known(&self.text)
+        // What frames a report says nothing: the line in it does.
+        let frames = !self.text.is_empty() && self.text.bytes().all(|byte| byte == b'=');
+        self.level <= WARNING && !frames && !known_lines::is_known(&self.text)
     }
 
     /// Reads a record: level and facility, number, microseconds, flags; the text; and properties, a line each.
@@ -150,6 +152,7 @@ mod tests {
         assert!(line(4, "something").is_complaint());
         assert!(line(0, "something").is_complaint());
         assert!(!line(5, "something").is_complaint());
+        assert!(!line(3, "==================").is_complaint());
         for known in known_lines::ALL {
             assert!(!known.why.is_empty());
             assert!(!line(4, known.start).is_complaint());
