@@ -46,6 +46,14 @@ pub const ALL: &[KnownLine] = &[
         "the same; the kernel calibrates by another clock",
     ),
     known(
+        "..MP-BIOS bug: 8254 timer not connected to IO-APIC",
+        "the same: no tick of the first timer came in time, and the kernel goes on to try others",
+    ),
+    known(" lapic is not functional", "the same, of the next timer"),
+    known("..... failed", "the same"),
+    known("...trying to set up timer", "the same"),
+    known("APIC calibration not consistent", "the same"),
+    known(
         "clocksource: ",
         "the same: a busy host keeps the guest from reading two clocks at once, and it says so or takes the other",
     ),
