@@ -29,7 +29,7 @@ pub const GAVE_UP: &str = "mutexlab agent: ";
 /// Fails only outside of a guest, where there is nothing to power off.
 pub fn run(path: &Path) -> Result<Infallible> {
     ensure_guest()?;
-    let carried_out = KernelLog::open().and_then(|mut log| {
+    let carried_out = KernelLog::from_now_on().and_then(|mut log| {
         carry_out(path, &mut log).inspect_err(|_| {
             // The first error is the one that is told; this one may say why there was one.
             let _ = ensure_no_complaint(&mut log);

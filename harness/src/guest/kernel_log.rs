@@ -3,7 +3,7 @@
 //! The guest's own log, with the levels that a console does not show (Documentation/ABI/testing/dev-kmsg).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result};
@@ -72,6 +72,19 @@ impl KernelLog {
             file: file.with_context(|| format!("cannot open {PATH}"))?,
             buffer: vec![0; RECORD_MAX],
         })
+    }
+
+    /// Begins with the lines to come: what was said before there was an agent is of the machine and the kernel
+    /// alone, in which no module had a part. (Reports of faults are seen on the console from its first line on.)
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn from_now_on() -> Result<Self> {
+        let mut log = Self::open()?;
+        log.file
+            .seek(SeekFrom::End(0))
+            .with_context(|| format!("cannot skip what {PATH} has"))?;
+        Ok(log)
     }
 
     /// The complaints among the lines that are new. Lines that were overwritten before they were read are one: they
