@@ -402,13 +402,6 @@ bool mxp_route_valid_v6(struct dst_entry *dst)
 	return dst_check(dst, rt6_get_cookie(dst_rt6_info(dst)));
 }
 
-/* Makes every route of the namespace that anybody keeps invalid once. */
-void mxp_flush_routes(struct net *net)
-{
-	rt_genid_bump_ipv4(net);
-	rt_genid_bump_ipv6(net);
-}
-
 /*
  * Whether a hook may change where packets go that are not tracked: all but connection tracking
  * and NAT, which let them pass, and those that come last of all, which only look.

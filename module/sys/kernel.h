@@ -165,7 +165,6 @@ bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8
 bool mxp_has_tunnel_route(const struct sk_buff *skb);
 struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb);
 bool mxp_route_valid_v6(struct dst_entry *dst);
-void mxp_flush_routes(struct net *net);
 bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first);
 u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state);
 bool mxp_dst_hold(struct dst_entry *dst);
