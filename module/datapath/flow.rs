@@ -9,7 +9,7 @@ use super::checksum::Delta;
 use super::reopenings::Reopenings;
 use super::stack::Spare;
 use super::state::{State, Timeouts};
-use super::tcp::{Progress, Segment, Syn};
+use super::tcp::{Flags, Progress, Segment, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
@@ -289,9 +289,9 @@ impl<R> Flow<R> {
     /// numbers are not followed: that a forger may end such a flow harms nobody, as packets of none pass
     /// as well.
     #[inline(always)]
-    pub fn is_plain_direct(&self, side: Side, segment: Option<&Segment>) -> bool {
+    pub fn is_plain_direct(&self, side: Side, flags: Option<Flags>) -> bool {
         self.half(side).life.load(Relaxed) == State::Established as u8 | DIRECT
-            && segment.is_none_or(|segment| segment.flags.is_plain())
+            && flags.is_none_or(Flags::is_plain)
     }
 
     /// Whether its packets pass as they are.

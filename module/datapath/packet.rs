@@ -115,8 +115,19 @@ pub const fn header_length(protocol: Protocol) -> usize {
     }
 }
 
+/// The headers of a packet of the usual shape, see [`Header::glance`], with all of its TCP header.
 #[inline(always)]
-fn usual<A: Header>(protocol: u8, addresses: A::Pair, ports: Ports) -> Option<Tuple<A>> {
+pub fn usual<A: Header>(packet: &[u8]) -> Option<Packet<A>> {
+    let tuple = A::glance(packet)?;
+    let end = A::LENGTH.wrapping_add(header_length(tuple.protocol));
+    (packet.len() >= end).then_some(Packet {
+        tuple,
+        transport: A::LENGTH,
+    })
+}
+
+#[inline(always)]
+fn identified<A: Header>(protocol: u8, addresses: A::Pair, ports: Ports) -> Option<Tuple<A>> {
     Some(Tuple {
         addresses,
         ports,
@@ -163,7 +174,7 @@ impl Header for V4 {
         }
         let addresses = Self::addresses(header)?;
         let ports = ports(header.get(Self::LENGTH..)?)?;
-        usual(header[9], addresses, ports)
+        identified(header[9], addresses, ports)
     }
 
     fn parse(packet: &[u8]) -> Parsed<Self> {
@@ -224,7 +235,7 @@ impl Header for V6 {
             return None;
         }
         let ports = ports(header.get(Self::LENGTH..)?)?;
-        usual(header[6], Self::addresses(header)?, ports)
+        identified(header[6], Self::addresses(header)?, ports)
     }
 
     fn parse(packet: &[u8]) -> Parsed<Self> {

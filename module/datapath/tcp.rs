@@ -19,6 +19,12 @@ impl Flags {
     const RST: u8 = 1 << 2;
     const ACK: u8 = 1 << 4;
 
+    /// Those of the segment that a transport header begins; `None` if it is too short.
+    #[inline(always)]
+    pub fn of(transport: &[u8]) -> Option<Self> {
+        transport.get(13).copied().map(Self)
+    }
+
     /// The sender has no more data.
     pub const fn fin(self) -> bool {
         self.0 & Self::FIN != 0

@@ -113,7 +113,13 @@ impl device::Device for ProbeDevice {
         to_user(snapshot.get(position..).unwrap_or_default())
     }
 
-    fn ioctl(&self, _: &Context, command: u32, _: FromUser<'_>, to_user: ToUser<'_>) -> Result<usize> {
+    fn ioctl(
+        &self,
+        _: &Context,
+        command: u32,
+        _: FromUser<'_>,
+        to_user: ToUser<'_>,
+    ) -> Result<usize> {
         match command {
             IOC_MICRO => to_user(&micro::measure()?),
             _ => Err(ENOTTY),

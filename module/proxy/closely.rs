@@ -19,43 +19,62 @@ use crate::icmp;
 use crate::instance::{Counter, Instance};
 use crate::onward::Onward;
 use crate::parameters::{self, changed};
-use crate::redirect::read_segment;
+use crate::redirect::{read_segment, Redirect};
+use crate::sys::behind::Behind;
 use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::random::random;
+use crate::sys::route::Key;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::{hairpin_source, put};
+use crate::way::{count_dropped, hairpin_source, put};
 
-/// Any packet. `passed`: the filter let its ports through already.
+/// What the fast path has seen of a packet that it leaves to the slow one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen {
+    Nothing,
+    /// It is of the usual shape, and the filter let its ports through.
+    Ports,
+    /// And no flow has its tuple.
+    NoFlow,
+}
+
+/// Any packet.
 #[cold]
 #[inline(never)]
 pub(crate) fn look_closely<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: ReadGuard,
     mut packet: Packet<'_>,
-    passed: bool,
+    seen: Seen,
 ) -> Verdict {
     // It must not overtake those that wait.
     if !LOCAL && is_on!(changed::BATCHING) {
         batch::go_on::<A>(instance);
     }
     let guard = &guard;
+    if !matches!(seen, Seen::Nothing) {
+        if let Some(headers) = packet::usual::<A>(packet.skb.linear()) {
+            return handle::<A, LOCAL>(instance, guard, &mut packet, &headers, seen);
+        }
+    }
     // Each round asks for more bytes than the last, a few times: `packet` says how many headers it
     // follows; and a packet that was put together is no fragment.
     let mut whole = false;
     loop {
         match A::parse(packet.skb.linear()) {
             Parsed::Transport(headers) => {
-                if !passed && !instance.filter.passes(headers.tuple.ports) {
+                if !instance.filter.passes(headers.tuple.ports) {
                     return Verdict::ACCEPT;
                 }
-                return handle::<A, LOCAL>(instance, guard, &mut packet, &headers);
+                return handle::<A, LOCAL>(instance, guard, &mut packet, &headers, seen);
             }
-            Parsed::Fragment if !whole && packet.may_defragment() => match packet.defragment(A::FAMILY) {
-                Fragment::Whole => whole = true,
-                Fragment::Gone => return Verdict::STOLEN,
-                Fragment::Bad => return Verdict::DROP,
-            },
+            Parsed::Fragment if !whole && packet.may_defragment() => {
+                match packet.defragment(A::FAMILY) {
+                    Fragment::Whole => whole = true,
+                    Fragment::Gone => return Verdict::STOLEN,
+                    Fragment::Bad => return Verdict::DROP,
+                }
+            }
             Parsed::Icmp(at) => return icmp::pass::<A, LOCAL>(instance, guard, &mut packet, at),
             Parsed::Fragment | Parsed::Other => return Verdict::ACCEPT,
             Parsed::Short(needed) if packet.skb.pull(needed) => {}
@@ -72,6 +91,7 @@ fn handle<A: Batched, const LOCAL: bool>(
     guard: &ReadGuard,
     packet: &mut Packet<'_>,
     headers: &packet::Packet<A>,
+    seen: Seen,
 ) -> Verdict {
     let segment = match headers.tuple.protocol {
         Protocol::Tcp => {
@@ -86,13 +106,12 @@ fn handle<A: Batched, const LOCAL: bool>(
         return Verdict::ACCEPT;
     }
     let flows = A::flows(instance);
-    let known = if is_on!(changed::CACHE) {
-        flows.find_lately(guard, &headers.tuple, instance)
-    } else {
-        None
-    };
     let hash = flows.hash(&headers.tuple);
-    let known = known.or_else(|| flows.find_hashed(guard, hash, &headers.tuple));
+    let known = match seen {
+        Seen::NoFlow => None,
+        _ if is_on!(changed::CACHE) => flows.find_lately(guard, hash, &headers.tuple, instance),
+        _ => flows.find_hashed(guard, hash, &headers.tuple),
+    };
     let slow = Slow {
         instance,
         guard,
@@ -131,7 +150,9 @@ impl<A: Batched> Slow<'_, A> {
     // A packet that may change the state of its flow.
     fn advance(&self, packet: &Packet<'_>, flow: &Entry<A>, side: Side) -> Next {
         let segment = self.segment.as_ref();
-        if flow.is_plain(side, segment) || flow.is_plain_direct(side, segment) {
+        if flow.is_plain(side, segment)
+            || flow.is_plain_direct(side, segment.map(|segment| segment.flags))
+        {
             return Next::Pass;
         }
         let Some(segment) = segment else {
@@ -145,7 +166,10 @@ impl<A: Batched> Slow<'_, A> {
         }
         let transport = packet.skb.linear().get(self.headers.transport..);
         let options = tcp::options(transport.unwrap_or_default());
-        let hash = A::flows(self.instance).hash(flow.key(Side::Original as usize)) as u32;
+        let hash = match side {
+            Side::Original => self.hash,
+            Side::Reply => A::flows(self.instance).hash(flow.key(Side::Original as usize)),
+        } as u32;
         let reopenings = &self.instance.reopenings;
         if let Some(outcome) = flow.advance_tcp(side, segment, options, reopenings, hash) {
             self.instance.report(self.guard, flow, outcome);
@@ -166,8 +190,10 @@ impl<A: Batched> Slow<'_, A> {
             return Verdict::ACCEPT;
         }
         let flows = A::flows(self.instance);
-        // One of ours that was translated already and comes back: see `Packet::comes_back`.
-        if packet.skb.is_untracked() && flows.find(self.guard, &tuple.reverse()).is_some() {
+        // One of ours that was translated already and comes back: see `Fate::comes_back`.
+        if (packet.skb.is_untracked() || fate.may_be_back())
+            && flows.find(self.guard, &tuple.reverse()).is_some()
+        {
             return Verdict::ACCEPT;
         }
         let hook = if LOCAL {
@@ -191,13 +217,24 @@ impl<A: Batched> Slow<'_, A> {
                 }
                 // Else the answer would go to the client past us.
                 let there = choice.upstream;
-                if let Some(source) =
-                    hairpin_source(packet, self.headers.transport, &choice.upstream)
-                {
-                    choice.upstream = there.from_address(source);
+                let key = self.route_key::<LOCAL>(packet);
+                match hairpin_source(packet, self.headers.transport, &there) {
+                    Ok(Some(source)) => choice.upstream = there.from_address(source),
+                    Ok(None) => {}
+                    // Unless somebody behind us may send it elsewhere, that is all.
+                    Err(dropped) => {
+                        let behind = Behind::of_packet::<Redirect<A, false>>(
+                            self.guard,
+                            packet,
+                            self.instance,
+                        );
+                        if !behind.is_some_and(Behind::may_change_routes) {
+                            return count_dropped(self.instance, dropped);
+                        }
+                    }
                 }
                 if packet.skb.has_route() {
-                    routed_to = Some(there);
+                    routed_to = Some((there, key));
                 }
             }
             Decision::Redirect(_) => {}
@@ -205,8 +242,8 @@ impl<A: Batched> Slow<'_, A> {
         let created = flows.create(self.guard, self.hash, tuple, &decision, self.instance);
         match (created, &decision) {
             (Ok(Created { flow, side, is_new }), _) => {
-                if !is_new && flow.is_direct() {
-                    // Another CPU was asked before the rules changed.
+                if !LOCAL && decision != Decision::Direct && flow.is_direct() {
+                    // Another CPU was asked before the rules changed: undo what was done.
                     packet.skb.forget_route();
                     put(packet, self.headers.transport, tuple);
                 }
@@ -245,21 +282,27 @@ impl<A: Batched> Slow<'_, A> {
         own
     }
 
+    // What a route depends on that is looked up after this.
+    fn route_key<const LOCAL: bool>(&self, packet: &Packet<'_>) -> Key {
+        packet
+            .state
+            .route_key::<LOCAL>(A::IS_V6, A::tos(packet.skb.linear()))
+    }
+
     // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that it may have
-    // got; `is_first`: the flow was made for it.
+    // got, and its key; `is_first`: the flow was made for it.
     fn pass<const LOCAL: bool>(
         &self,
         packet: &mut Packet<'_>,
         flow: &Entry<A>,
         side: Side,
-        routed_to: Option<Tuple<A>>,
+        routed_to: Option<(Tuple<A>, Key)>,
         is_first: bool,
     ) -> Verdict {
         let length = packet.skb.len();
         let transport = self.headers.transport;
         let from = &self.headers.tuple;
         let to = flow.key(side.other() as usize).reverse();
-        let key = packet.state.route_key::<LOCAL>(A::IS_V6, A::tos(packet.skb.linear()));
         if flow.is_direct() {
             flow.count(side, length, time::jiffies());
             self.instance.count_direct::<true>(length);
@@ -288,15 +331,20 @@ impl<A: Batched> Slow<'_, A> {
             flow.count(side, length, time::jiffies());
             self.instance.count_packet::<true>(side, length);
         }
+        // The route that it has, if that leads there: another CPU may have chosen another upstream.
+        let routed = routed_to.filter(|(there, _)| {
+            there.destination() == to.destination()
+                && there.ports.destination() == to.ports.destination()
+        });
         let onward = Onward {
             flow,
             side,
             from,
             to: &to,
             transport,
-            key,
+            key: routed.map_or_else(|| self.route_key::<LOCAL>(packet), |(_, key)| key),
             is_first,
-            routed_to,
+            is_routed: routed.is_some(),
         };
         onward.send::<LOCAL>(self.instance, self.guard, packet)
     }

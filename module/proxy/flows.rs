@@ -197,6 +197,7 @@ impl<A: Stored> Flows<A> {
     }
 
     /// The flow to which a packet of `tuple` belongs, and which of its sides it is.
+    #[inline(always)]
     pub(crate) fn find<'g>(
         &'g self,
         guard: &'g ReadGuard,
@@ -205,25 +206,15 @@ impl<A: Stored> Flows<A> {
         self.table.find(guard, tuple)
     }
 
-    /// As `find`, in fewer instructions; but while the table grows it may overlook a flow.
-    #[inline(always)]
-    pub(crate) fn find_quickly<'g>(
-        &'g self,
-        guard: &'g ReadGuard,
-        tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A>, Side)> {
-        self.table.find_quickly(guard, tuple)
-    }
-
-    /// As `find_quickly`, but asks what this CPU found lately first.
+    /// As `find_hashed`, but asks what this CPU found lately first.
     #[inline(always)]
     pub(crate) fn find_lately<'g>(
         &'g self,
         guard: &'g ReadGuard,
+        hash: usize,
         tuple: &Tuple<A>,
         instance: &Instance,
     ) -> Option<(&'g Entry<A>, Side)> {
-        let hash = self.table.hash(tuple);
         let search = || self.table.find_by_hash(guard, hash, tuple);
         let (found, knew) = self.cache.find(guard, hash as u32, tuple, search);
         instance.count(if knew {

@@ -6,7 +6,7 @@ use crate::datapath::icmp::{is_error, Error, ICMP_HEADER, REACH};
 use crate::datapath::link::ReadGuard;
 use crate::instance::{Counter, Instance};
 use crate::sys::hooks::{Packet, Verdict};
-use crate::way::{search_message, Routed};
+use crate::way::{count_dropped, search_message, Routed};
 
 /// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
 /// a flow. That is no news of the flow itself: anybody may have sent it.
@@ -46,7 +46,10 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
     if LOCAL && from.destination() == to.destination() {
         return Verdict::ACCEPT;
     }
-    search_message::<A, LOCAL>(instance, packet, error.reporter)
+    match search_message::<A, LOCAL>(packet, error.reporter) {
+        Ok(_) => Verdict::ACCEPT,
+        Err(dropped) => count_dropped(instance, dropped),
+    }
 }
 
 // Of a message that is no error as little is brought into one piece as tells so.

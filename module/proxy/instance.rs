@@ -20,8 +20,8 @@ use crate::datapath::tuple::{Ports, Tuple, V4, V6};
 use crate::datapath::upstream::{Outcome, Report};
 use crate::flows::{Entry, Flows, Memory, Stored};
 use crate::hooks_behind::HooksBehind;
-use crate::rule_set::{RuleSet, VersionRules};
 use crate::parameters::changed;
+use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
@@ -265,7 +265,8 @@ impl Instance {
         let counter = Counter::PacketsOriginal as usize + side as usize;
         if SWITCHED && is_on!(changed::PERCPU) {
             self.shared.add(counter, 1);
-            self.shared.add(counter.wrapping_add(DISTANCE), length.into());
+            self.shared
+                .add(counter.wrapping_add(DISTANCE), length.into());
         } else {
             self.counters.add_pair::<DISTANCE>(counter, length.into());
         }

@@ -9,10 +9,10 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol};
 use crate::batch::{self, Batched};
-use crate::closely::look_closely;
+use crate::closely::{look_closely, Seen};
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, TCP_HEADER};
-use crate::datapath::tcp::Segment;
+use crate::datapath::tcp::{Flags, Segment};
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::Instance;
@@ -23,7 +23,7 @@ use crate::sys::net::Namespace;
 use crate::sys::route::Way;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::{search, Routed};
+use crate::way::{count_dropped, search, Asked, Routed};
 
 /// The hooks.
 pub(crate) struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
@@ -51,18 +51,18 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     #[inline(always)]
     fn run(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {
         let Some(tuple) = A::glance(packet.skb.linear()) else {
-            return look_closely::<A, LOCAL>(instance, guard, packet, false);
+            return look_closely::<A, LOCAL>(instance, guard, packet, Seen::Nothing);
         };
         let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
             _ if !passes => Verdict::ACCEPT,
             Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
                 Ok(packet) => established::<A, _, LOCAL, true, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
             },
             Protocol::Udp => match packet.glanced::<A::WithUdp>() {
                 Ok(packet) => established::<A, _, LOCAL, false, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
             },
         }
     }
@@ -73,7 +73,7 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
 // call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
-fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const OFFLOADED: bool>(
+fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const ODD: bool>(
     instance: &Instance,
     guard: ReadGuard,
     packet: Glanced<'_, E>,
@@ -81,12 +81,13 @@ fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const 
     if is_on!(changed::ANY) {
         return switched::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    if !OFFLOADED && packet.packet().skb.is_offloaded() {
+    if !ODD && packet.packet().skb.is_offloaded() {
         return established::<A, E, LOCAL, TCP, true>(instance, guard, packet);
     }
-    match redirect::<A, E, LOCAL, TCP, OFFLOADED, false>(instance, &guard, packet) {
+    match redirect::<A, E, LOCAL, TCP, ODD, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+        Err(Left::Odd(packet)) => established::<A, E, LOCAL, TCP, true>(instance, guard, packet),
+        Err(Left::Slow(packet, seen)) => look_closely::<A, LOCAL>(instance, guard, packet, seen),
     }
 }
 
@@ -101,7 +102,7 @@ fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
         return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     if is_on!(changed::HOOKS_BEHIND) && instance.hooks_behind.are_there(A::FAMILY) {
-        return look_closely::<A, LOCAL>(instance, guard, packet.into_packet(), true);
+        return look_closely::<A, LOCAL>(instance, guard, packet.into_packet(), Seen::Ports);
     }
     if !is_on!(changed::BATCHING) {
         return at_once::<A, E, LOCAL, TCP>(instance, guard, packet);
@@ -110,7 +111,7 @@ fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
         Ok(verdict) => verdict,
         Err(packet) => match packet.glanced::<E>() {
             Ok(packet) => at_once::<A, E, LOCAL, TCP>(instance, guard, packet),
-            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
         },
     }
 }
@@ -123,16 +124,16 @@ pub(crate) fn resume<A: Batched>(
     packet: Packet<'_>,
 ) -> Verdict {
     let Some(tuple) = A::glance(packet.skb.linear()) else {
-        return look_closely::<A, false>(instance, guard, packet, false);
+        return look_closely::<A, false>(instance, guard, packet, Seen::Nothing);
     };
     match tuple.protocol {
         Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
             Ok(packet) => at_once::<A, _, false, true>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet, true),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet, Seen::Ports),
         },
         Protocol::Udp => match packet.glanced::<A::WithUdp>() {
             Ok(packet) => at_once::<A, _, false, false>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet, true),
+            Err(packet) => look_closely::<A, false>(instance, guard, packet, Seen::Ports),
         },
     }
 }
@@ -149,7 +150,10 @@ fn at_once<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     }
     match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+        Err(left) => {
+            let (packet, seen) = left.into_slow();
+            look_closely::<A, LOCAL>(instance, guard, packet, seen)
+        }
     }
 }
 
@@ -168,10 +172,14 @@ fn costly<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
     };
     match redirected {
         Ok(verdict) => verdict,
-        Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, true),
+        Err(left) => {
+            let (packet, seen) = left.into_slow();
+            look_closely::<A, LOCAL>(instance, guard, packet, seen)
+        }
     }
 }
 
+// `ODD`: a device may have to do with its checksums, or it may have a route that it came in with.
 // `SWITCHED`: see which optimizations are on.
 #[inline(always)]
 fn redirect<
@@ -180,38 +188,26 @@ fn redirect<
     E: Extent,
     const LOCAL: bool,
     const TCP: bool,
-    const OFFLOADED: bool,
+    const ODD: bool,
     const SWITCHED: bool,
 >(
     instance: &Instance,
     guard: &ReadGuard,
     mut packet: Glanced<'p, E>,
-) -> Result<Verdict, Packet<'p>> {
+) -> Result<Verdict, Left<'p, E>> {
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
     let length = packet.packet().skb.len();
-    let offload = if OFFLOADED {
-        packet.packet().skb.offload(A::LENGTH, !TCP)
-    } else {
-        Offload::None
-    };
     let state = packet.packet().state;
     if SWITCHED && is_on!(changed::ZERO_COPY) && !packet.copy() {
-        return Err(packet.into_packet());
+        return Err(Left::slow(packet));
     }
-    // One that came in with a route has it from somebody who gave it more than that.
-    if !LOCAL && packet.packet().skb.has_route() {
-        return Err(packet.into_packet());
-    }
-    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
-    // when they come in from another namespace.
-    let Some(headers) = packet.headers() else {
-        return Err(packet.into_packet());
-    };
-    let Some((network, transport)) = headers.as_mut().split_at_mut_checked(A::LENGTH) else {
-        return Err(packet.into_packet());
-    };
+    let (network, transport) = packet
+        .peek()
+        .as_ref()
+        .split_at_checked(A::LENGTH)
+        .unwrap_or_default();
     let Some((addresses, ports)) = A::addresses(network).zip(packet::ports(transport)) else {
-        return Err(packet.into_packet());
+        return Err(Left::slow(packet));
     };
     let from = Tuple {
         addresses,
@@ -220,26 +216,47 @@ fn redirect<
     };
     let flows = A::flows(instance);
     let found = if SWITCHED && is_on!(changed::CACHE) {
-        flows.find_lately(guard, &from, instance)
+        flows.find_lately(guard, flows.hash(&from), &from, instance)
     } else {
-        flows.find_quickly(guard, &from)
+        flows.find(guard, &from)
     };
     let Some((flow, side)) = found else {
-        return Err(packet.into_packet());
+        return Err(Left::Slow(packet.into_packet(), Seen::NoFlow));
     };
-    // Read only when it is asked for: a direct flow asks for less of it.
-    let segment = || read_segment(transport, length.wrapping_sub(A::LENGTH as u32));
     if !flow.is_established(side) {
-        let segment = if TCP { segment() } else { None };
-        if segment.is_some() == TCP && flow.is_plain_direct(side, segment.as_ref()) {
+        let flags = if TCP { Flags::of(transport) } else { None };
+        if flags.is_some() == TCP && flow.is_plain_direct(side, flags) {
             flow.count(side, length, time::jiffies());
             instance.count_direct::<SWITCHED>(length);
             return Ok(Verdict::ACCEPT);
         }
-        return Err(packet.into_packet());
+        return Err(Left::slow(packet));
     }
+    // One that came in with a route has it from somebody who may have given it more than that.
+    if !LOCAL && packet.packet().skb.has_route() {
+        if !ODD {
+            return Err(Left::Odd(packet));
+        }
+        if packet.packet().has_tunnel_route() {
+            return Err(Left::slow(packet));
+        }
+    }
+    let offload = if ODD {
+        packet.packet().skb.offload(A::LENGTH, !TCP)
+    } else {
+        Offload::None
+    };
+    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
+    // when they come in from another namespace.
+    let Some(headers) = packet.headers() else {
+        return Err(Left::slow(packet));
+    };
+    let Some((network, transport)) = headers.as_mut().split_at_mut_checked(A::LENGTH) else {
+        return Err(Left::slow(packet));
+    };
+    let segment = || read_segment(transport, length.wrapping_sub(A::LENGTH as u32));
     if TCP && !segment().is_some_and(|segment| flow.accept_plain(side, &segment)) {
-        return Err(packet.into_packet());
+        return Err(Left::slow(packet));
     }
     let to = Tuple {
         protocol,
@@ -255,11 +272,11 @@ fn redirect<
         let key = state.route_key::<LOCAL>(A::IS_V6, A::tos(network));
         match flow.route(side).find(key, state, A::IS_V6) {
             Some(way) => Onward::Along(way),
-            None => return Err(packet.into_packet()),
+            None => return Err(Left::slow(packet)),
         }
     };
     let Some(sum) = translate(network, transport, &to, flow.change(side), offload) else {
-        return Err(packet.into_packet());
+        return Err(Left::slow(packet));
     };
     let mut packet = packet.into_packet();
     packet.skb.settle(sum);
@@ -270,10 +287,38 @@ fn redirect<
     crate::shared_counter::count();
     Ok(match onward {
         Onward::AsItIs => Verdict::ACCEPT,
-        Onward::Along(way) if LOCAL => way.take_out(packet),
-        Onward::Along(way) => way.take_in(packet),
-        Onward::Search => search::<A, LOCAL>(instance, &mut packet, A::LENGTH, &from, &to),
+        Onward::Along(way) if LOCAL => way.take_out(&mut packet),
+        Onward::Along(way) if ODD => way.take::<false>(&mut packet),
+        Onward::Along(way) => way.take_in(&mut packet),
+        Onward::Search => {
+            match search::<A, LOCAL>(&mut packet, A::LENGTH, &from, &to, Asked::Route) {
+                Ok(_) => Verdict::ACCEPT,
+                Err(dropped) => count_dropped(instance, dropped),
+            }
+        }
     })
+}
+
+// A packet that is left as it was.
+enum Left<'p, E> {
+    // For the variant that handles odd ones.
+    Odd(Glanced<'p, E>),
+    Slow(Packet<'p>, Seen),
+}
+
+impl<'p, E: Extent> Left<'p, E> {
+    #[inline(always)]
+    fn slow(packet: Glanced<'p, E>) -> Self {
+        Self::Slow(packet.into_packet(), Seen::Ports)
+    }
+
+    #[inline(always)]
+    fn into_slow(self) -> (Packet<'p>, Seen) {
+        match self {
+            Self::Odd(packet) => (packet.into_packet(), Seen::Ports),
+            Self::Slow(packet, seen) => (packet, seen),
+        }
+    }
 }
 
 // How an established packet gets on.

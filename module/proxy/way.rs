@@ -13,21 +13,62 @@ use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::hooks::{Extent, Packet, Verdict};
 
+/// What is to be found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Route,
+    /// And whether that reports an error.
+    RouteAndErrors,
+}
+
+/// That a packet may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It has its route, or the kernel will find it.
+    Route,
+    /// The kernel will find one that reports an error.
+    Error,
+}
+
+/// Why a packet must not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// With what a sender of the machine's own is told.
+    NoRoute(i32),
+    NoMemory,
+}
+
+/// Counts a packet that must not go on.
+#[cold]
+pub(crate) fn count_dropped(instance: &Instance, dropped: Dropped) -> Verdict {
+    match dropped {
+        Dropped::NoRoute(error) => {
+            instance.count(Counter::DroppedNoRoute);
+            Verdict::drop_with(error)
+        }
+        Dropped::NoMemory => {
+            instance.count(Counter::DroppedNoMemory);
+            Verdict::DROP
+        }
+    }
+}
+
 /// Looks up the way of a translated packet that came as `from` and leaves as `to`, with its transport
 /// header at `transport`.
 #[cold]
 pub(crate) fn search<A: Routed, const LOCAL: bool>(
-    instance: &Instance,
     packet: &mut Packet<'_>,
     transport: usize,
     from: &Tuple<A>,
     to: &Tuple<A>,
-) -> Verdict {
+    asked: Asked,
+) -> Result<Found, Dropped> {
     let ask = |packet: &mut Packet<'_>| {
         if LOCAL {
             packet.route_out(A::FAMILY)
         } else {
-            packet.route_in(A::FAMILY, Some((transport, to.protocol)))
+            let asks = asked == Asked::RouteAndErrors;
+            packet.route_in(A::FAMILY, Some((transport, to.protocol)), asks)
         }
     };
     let routed = to.from_source_of(from);
@@ -36,52 +77,50 @@ pub(crate) fn search<A: Routed, const LOCAL: bool>(
     } else {
         lend(packet, transport, &routed, ask)
     };
-    verdict(instance, found)
+    told(found)
 }
 
 /// The same for a message of ICMP that came from `source`.
 #[cold]
 pub(crate) fn search_message<A: Routed, const LOCAL: bool>(
-    instance: &Instance,
     packet: &mut Packet<'_>,
     source: A,
-) -> Verdict {
+) -> Result<Found, Dropped> {
     let found = lend_source(packet, source, |packet| {
         if LOCAL {
             packet.route_out(A::FAMILY)
         } else {
-            packet.route_in(A::FAMILY, None)
+            packet.route_in(A::FAMILY, None, false)
         }
     });
-    verdict(instance, found)
+    told(found)
 }
 
-// What a look-up found: zero, or an error, which a sender of the machine's own is told.
-fn verdict(instance: &Instance, found: Option<i32>) -> Verdict {
+// What a look-up told: see `Packet::route_in`.
+fn told(found: Option<i32>) -> Result<Found, Dropped> {
     match found {
-        Some(0) => Verdict::ACCEPT,
-        Some(error) => {
-            instance.count(Counter::DroppedNoRoute);
-            Verdict::drop_with(error)
-        }
-        None => {
-            instance.count(Counter::DroppedNoMemory);
-            Verdict::DROP
-        }
+        Some(0) => Ok(Found::Route),
+        Some(1..) => Ok(Found::Error),
+        Some(error) => Err(Dropped::NoRoute(error)),
+        None => Err(Dropped::NoMemory),
     }
 }
 
 /// An address of the machine's own on the device by which a packet came in, if it would go out there
-/// again as `to`. Leaves the route to there on the packet, if the version of IP allows, and `to` in its
+/// again as `to`. Leaves the route to there on the packet, if the kernel allows, and `to` in its
 /// headers, with their old checksums: for who translates it next.
 #[cold]
 pub(crate) fn hairpin_source<A: Routed>(
     packet: &mut Packet<'_>,
     transport: usize,
     to: &Tuple<A>,
-) -> Option<A> {
-    put(packet, transport, to)?;
-    A::hairpin_source(packet, transport, to)
+) -> Result<Option<A>, Dropped> {
+    put(packet, transport, to).ok_or(Dropped::NoMemory)?;
+    let source = A::hairpin_source(packet, transport, to);
+    if !A::IS_V6 && !packet.skb.has_route() {
+        return Err(Dropped::NoRoute(0));
+    }
+    Ok(source)
 }
 
 /// Puts `tuple` into a packet's headers, and leaves their checksums.
@@ -116,7 +155,10 @@ fn lend_source<A: Routed, R>(
 ) -> Option<R> {
     let own = A::addresses(packet.skb.linear())?;
     let (_, destination) = A::split(own);
-    A::set_addresses(packet.skb.writable(A::LENGTH)?, A::pair(source, destination))?;
+    A::set_addresses(
+        packet.skb.writable(A::LENGTH)?,
+        A::pair(source, destination),
+    )?;
     let answer = ask(packet);
     A::set_addresses(packet.skb.writable(A::LENGTH)?, own)?;
     Some(answer)

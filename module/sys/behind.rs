@@ -86,8 +86,8 @@ impl<'g> Behind<'g> {
             && unsafe { bindings::mxp_hooks_may_change(entries, self.first) }
     }
 
-    /// Runs them. `Err`: the packet is not the caller's any more; zero if it waits elsewhere
-    /// (NFQUEUE), else the error by which it was dropped.
+    /// Runs them. `Err`: the packet is not the caller's any more; zero if NFQUEUE has it, or nobody who
+    /// should have taken it from there was there, else the error by which it was dropped.
     pub(crate) fn run(self, packet: &mut Packet<'_>) -> Result<(), i32> {
         // SAFETY: the hooks live as long as the RCU section; buffer and state are what netfilter gave
         // our hook, and this is how it goes on with them. The state is its caller's variable (nf_hook()),
@@ -110,11 +110,7 @@ impl<'g> Behind<'g> {
 /// Hands a packet to whom netfilter's caller would have given it behind the last hook. It is not the
 /// caller's any more; what that function returned.
 pub(crate) fn hand_on(packet: &mut Packet<'_>) -> i32 {
-    let state = packet.state.raw();
-    match state.okfn {
-        // SAFETY: buffer and state are what netfilter gave our hook, all hooks behind it have run,
-        // and so netfilter does it (NF_HOOK()).
-        Some(onward) => unsafe { onward(state.net, state.sk, packet.skb.as_ptr()) },
-        None => 0,
-    }
+    // SAFETY: buffer and state are what netfilter gave our hook, all hooks behind it have run, and so
+    // netfilter does it (NF_HOOK()).
+    unsafe { bindings::mxp_hand_on(packet.state.raw(), packet.skb.as_ptr()) }
 }

@@ -189,7 +189,8 @@ impl<'a> State<'a> {
     // one is seen at the route.
     #[inline(always)]
     fn route_generation_v6(self) -> u32 {
-        self.net_word(bindings::MXP_NET_ROUTE_GENERATION_V6).cast_unsigned()
+        self.net_word(bindings::MXP_NET_ROUTE_GENERATION_V6)
+            .cast_unsigned()
     }
 }
 
@@ -198,7 +199,7 @@ impl<'a> State<'a> {
 /// # Safety
 ///
 /// Any bytes are a value of the type.
-pub(crate) unsafe trait Extent: AsMut<[u8]> {}
+pub(crate) unsafe trait Extent: AsRef<[u8]> + AsMut<[u8]> {}
 
 // SAFETY: any bytes are.
 unsafe impl<const N: usize> Extent for [u8; N] {}
@@ -229,6 +230,14 @@ impl<'a, E: Extent> Glanced<'a, E> {
     /// Copies the whole packet into memory of its own, in one piece; false without memory for it.
     pub(crate) fn copy(&mut self) -> bool {
         self.packet.skb.copy()
+    }
+
+    /// The first bytes.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> &E {
+        // SAFETY: by the type's invariant so many bytes are there, and nobody writes them while
+        // `self` is borrowed.
+        unsafe { self.packet.skb.start().cast::<E>().as_ref() }
     }
 
     /// The first bytes, to be changed; `None` if they may be shared with other buffers.
@@ -272,9 +281,14 @@ impl Fate {
         self.0 & bindings::MXP_MAY_BE_TAKEN != 0
     }
 
-    /// Whether PRE_ROUTING sees it once more as it leaves this hook.
+    /// Whether a hook of ours sees it once more as it leaves this one.
     pub(crate) fn comes_back(self) -> bool {
         self.0 & bindings::MXP_COMES_BACK != 0
+    }
+
+    /// Whether one may have seen it before, although it is not marked untracked.
+    pub(crate) fn may_be_back(self) -> bool {
+        self.0 & bindings::MXP_MAY_BE_BACK != 0
     }
 }
 
@@ -304,10 +318,16 @@ impl Packet<'_> {
     }
 
     /// Looks up where a packet that came in goes by its header as it is now, of which `ports` tells where
-    /// the transport header starts, and of what protocol it is. Zero, or an error if it must not go
-    /// on; with a route that reports an error it may.
+    /// the transport header starts, and of what protocol it is. Zero, or a negative error if it must not go
+    /// on; with a route that reports an error it may. Where the kernel finds the route itself later, one
+    /// if it will report an error, and the caller `asks`.
     #[cold]
-    pub(crate) fn route_in(&mut self, family: Family, ports: Option<(usize, Protocol)>) -> i32 {
+    pub(crate) fn route_in(
+        &mut self,
+        family: Family,
+        ports: Option<(usize, Protocol)>,
+        asks: bool,
+    ) -> i32 {
         let (transport, protocol) = ports.map_or((0, 0), |(at, protocol)| (at, protocol as u8));
         let skb = self.skb.as_ptr();
         match family {
@@ -315,13 +335,13 @@ impl Packet<'_> {
             Family::V4 => unsafe { bindings::mxp_route_input_v4(skb) },
             // SAFETY: as above; the ports are in the first piece, as the caller has read them.
             Family::V6 => unsafe {
-                bindings::mxp_route_input_v6(skb, transport as u32, protocol)
+                bindings::mxp_route_input_v6(skb, transport as u32, protocol, asks)
             },
         }
     }
 
     /// If a packet that came in would go out through the same device, by its header as it is now: an
-    /// address of ours on that. An IPv4 packet has its route then.
+    /// address of ours on that. The packet has its route then, unless it must not go on.
     #[cold]
     pub(crate) fn hairpin_source_v4(&mut self) -> Option<u32> {
         // SAFETY: the buffer is the hook's, and it came in through a device.
@@ -331,7 +351,7 @@ impl Packet<'_> {
         }
     }
 
-    /// As `hairpin_source_v4`, without a route.
+    /// As `hairpin_source_v4`; no packet must not go on, and with some kernels it has no route then.
     #[cold]
     pub(crate) fn hairpin_source_v6(
         &mut self,
@@ -523,6 +543,11 @@ impl<T: Send + Sync> Registered<T> {
         let status = unsafe {
             bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), ops.len() as u32)
         };
+        if status != 0 {
+            // The first of them were hooks for a moment, and may still run.
+            // SAFETY: this may sleep.
+            unsafe { bindings::synchronize_net() };
+        }
         kernel::error::to_result(status)?;
         Ok(Self {
             ops,

@@ -260,6 +260,7 @@ int mxp_route_input_v4(struct sk_buff *skb)
 	return err;
 }
 
+#if !MXP_ROUTE_INPUT_V6_IS_EXPORTED
 /* The transport header of a packet that came in, for rules that ask for ports. */
 static void mxp_ports_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
 			 struct flowi6 *fl6)
@@ -287,23 +288,29 @@ static struct dst_entry *mxp_lookup_v6(const struct sk_buff *skb, unsigned int t
 		mxp_ports_v6(skb, transport, protocol, &fl6);
 	return ip6_route_lookup(dev_net(skb->dev), &fl6, skb, RT6_LOOKUP_F_HAS_SADDR);
 }
+#endif
 
 /*
  * The same for IPv6, which has no check of sources here. Older kernels do not export what finds the
- * route: the packet goes on without, they find it, and what is told is whether there will be one.
+ * route: the packet goes on without, and they find it. Whether that will report an error is told, by
+ * one, if somebody `asks`: to find out is another look-up.
  */
-int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol)
+int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol, bool asks)
 {
 #if MXP_ROUTE_INPUT_V6_IS_EXPORTED
 	ip6_route_input(skb);
 	return 0;
 #else
-	struct dst_entry *dst = mxp_lookup_v6(skb, transport, protocol);
-	int err = dst->error;
+	struct dst_entry *dst;
+	int err;
 
 	skb_dst_drop(skb);
+	if (!asks)
+		return 0;
+	dst = mxp_lookup_v6(skb, transport, protocol);
+	err = dst->error;
 	dst_release(dst);
-	return err ? -ENETUNREACH : 0;
+	return err ? 1 : 0;
 #endif
 }
 
@@ -323,16 +330,30 @@ __be32 mxp_hairpin_source_v4(struct sk_buff *skb)
 	return inet_select_addr(skb->dev, rt_nexthop(rt, ip_hdr(skb)->daddr), RT_SCOPE_UNIVERSE);
 }
 
-/* The same; false for zero, and without a route. Not by ip6_route_input(): see above. */
-bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
-			   struct in6_addr *ours)
+static bool mxp_turns_back_v6(const struct sk_buff *skb, const struct dst_entry *dst)
 {
-	struct dst_entry *dst = mxp_lookup_v6(skb, transport, protocol);
 	/* An address of ours has the device that it is assigned to. */
 	bool ends = dst_rt6_info(dst)->rt6i_flags & (RTF_LOCAL | RTF_ANYCAST);
-	bool back = !dst->error && !ends && dst->dev == skb->dev;
 
+	return !dst->error && !ends && dst->dev == skb->dev;
+}
+
+/* The same; false for zero. On older kernels, see above, the packet has no route then. */
+bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 protocol,
+			   struct in6_addr *ours)
+{
+	bool back;
+#if MXP_ROUTE_INPUT_V6_IS_EXPORTED
+	ip6_route_input(skb);
+	back = mxp_turns_back_v6(skb, skb_dst(skb));
+#else
+	struct dst_entry *dst;
+
+	skb_dst_drop(skb);
+	dst = mxp_lookup_v6(skb, transport, protocol);
+	back = mxp_turns_back_v6(skb, dst);
 	dst_release(dst);
+#endif
 	return back && !ipv6_dev_get_saddr(dev_net(skb->dev), skb->dev, &ipv6_hdr(skb)->daddr, 0,
 					   ours);
 }
@@ -362,9 +383,10 @@ static bool mxp_is_multipath_v6(const struct dst_entry *dst)
  * A unicast route that works, without a lightweight tunnel or a transformation, whose state belongs
  * to a packet; not in a VRF, where the device is exchanged only after the hook; and not where policy rules
  * may ask for a mark, for ports, or for a user: net->ipv4.fib_has_custom_rules is set before the first rule
- * counts, and each rule makes the routes invalid that were found before.
+ * counts, and each rule makes the routes invalid that were found before. Of the machine's own packets not
+ * where IPsec's policies may ask for a mark either, which do the same; forwarded ones are asked later.
  */
-struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb)
+struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb, bool local)
 {
 	struct dst_entry *dst = skb_dst(skb);
 
@@ -373,7 +395,7 @@ struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff 
 	if (dst->flags & (DST_METADATA | DST_FAKE_RTABLE))
 		return NULL;
 #ifdef CONFIG_XFRM
-	if (dst->xfrm)
+	if (dst->xfrm || (local && net->xfrm.policy_count[XFRM_POLICY_OUT]))
 		return NULL;
 #endif
 	if (skb->dev && netif_is_l3_slave(skb->dev))
@@ -403,15 +425,16 @@ bool mxp_route_valid_v6(struct dst_entry *dst)
 }
 
 /*
- * Whether a hook may change where packets go that are not tracked: all but connection tracking
- * and NAT, which let them pass, and those that come last of all, which only look.
+ * Whether a hook may change where packets go that are not tracked: what users write may, and of the
+ * kernel's own all but connection tracking and NAT, which let them pass, and those that come last of all,
+ * which only look.
  */
 static bool mxp_may_change(const struct nf_hook_ops *ops)
 {
-	if (ops->priority == INT_MAX)
-		return false;
-	return ops->hook_ops_type != NF_HOOK_OP_UNDEFINED ||
-	       (ops->priority != NF_IP_PRI_CONNTRACK && ops->priority != NF_IP_PRI_NAT_DST);
+	if (ops->hook_ops_type == NF_HOOK_OP_NF_TABLES || ops->hook_ops_type == NF_HOOK_OP_BPF)
+		return true;
+	return ops->priority != NF_IP_PRI_CONNTRACK && ops->priority != NF_IP_PRI_NAT_DST &&
+	       ops->priority != INT_MAX;
 }
 
 /* Whether any of the hooks from `first` on may. As nfnetlink_hook.c looks at them, in an RCU section. */
@@ -428,8 +451,10 @@ bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int fi
 /*
  * Whether one host is to get the packet, as far as is known before it has a route: a subnet's broadcast
  * address is only told by routing, and by how the packet came. Whether PRE_ROUTING sees it once more as
- * it leaves this hook: the machine's own on its way to itself, or a VRF's on its way in. And whether it can
- * be taken out of the hook and handed on.
+ * it leaves this hook, or LOCAL_OUT does: the machine's own on its way to itself, or through a VRF, or a
+ * VRF's on its way in. Whether LOCAL_OUT may have seen it before, for the VRF of its device, which makes it
+ * forget what was told connection tracking (vrf_nf_reset_ct()). And whether it can be taken out of the hook
+ * and handed on.
  */
 u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
@@ -445,12 +470,33 @@ u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state)
 			fate &= ~MXP_UNICAST;
 		return netif_is_l3_slave(skb->dev) ? fate | MXP_COMES_BACK : fate;
 	}
+	if (state->out && netif_is_l3_master(state->out))
+		fate |= MXP_COMES_BACK;
+	if (state->out && netif_is_l3_slave(state->out))
+		fate |= MXP_MAY_BE_BACK;
 	if (!dst)
 		return fate;
 	if (state->pf == NFPROTO_IPV4 &&
 	    dst_rtable(dst)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
 		fate &= ~MXP_UNICAST;
 	return dst->dev->flags & IFF_LOOPBACK ? fate | MXP_COMES_BACK : fate;
+}
+
+/*
+ * Hands a packet to whom netfilter's caller would have given it behind the last hook; what that returned.
+ * Packets that come in are handed on with softirqs off: what they meet there, a socket's queue or a count
+ * of a CPU's own, relies on it, and nf_reinject() runs hooks in a task.
+ */
+int mxp_hand_on(const struct nf_hook_state *state, struct sk_buff *skb)
+{
+	int status;
+
+	if (state->hook != NF_INET_PRE_ROUTING)
+		return state->okfn(state->net, state->sk, skb);
+	local_bh_disable();
+	status = state->okfn(state->net, state->sk, skb);
+	local_bh_enable();
+	return status;
 }
 
 bool mxp_dst_hold(struct dst_entry *dst)

@@ -38,6 +38,7 @@
 /* Fields behind unions that bindgen gives no stable name. */
 enum {
 	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
+	MXP_SKB_MARK = offsetof(struct sk_buff, mark),
 	MXP_SKB_REFDST = offsetof(struct sk_buff, _skb_refdst),
 	MXP_SKB_NEXT = offsetof(struct sk_buff, next),
 };
@@ -59,6 +60,7 @@ enum {
 	MXP_UNICAST = 1,
 	MXP_COMES_BACK = 2,
 	MXP_MAY_BE_TAKEN = 4,
+	MXP_MAY_BE_BACK = 8,
 };
 
 /* Where the compiler has the fields that layout.rs compares. */
@@ -158,15 +160,16 @@ unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long 
 
 int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb);
 int mxp_route_input_v4(struct sk_buff *skb);
-int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol);
+int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol, bool asks);
 __be32 mxp_hairpin_source_v4(struct sk_buff *skb);
-bool mxp_hairpin_source_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
+bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 protocol,
 			   struct in6_addr *ours);
 bool mxp_has_tunnel_route(const struct sk_buff *skb);
-struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb);
+struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb, bool local);
 bool mxp_route_valid_v6(struct dst_entry *dst);
 bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first);
 u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state);
+int mxp_hand_on(const struct nf_hook_state *state, struct sk_buff *skb);
 bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
 void mxp_skb_dst_drop(struct sk_buff *skb);

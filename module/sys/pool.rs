@@ -242,8 +242,7 @@ impl<K: Send + Sync, T: Spare> Pool<K, T> {
         let inner = self.inner();
         let before = inner.runs.load(Ordering::SeqCst);
         // Idle: nothing was retired since the last run began, and that one left nothing to wait.
-        while !inner.duty.is_idle()
-            && inner.runs.load(Ordering::SeqCst).wrapping_sub(before) < RUNS
+        while !inner.duty.is_idle() && inner.runs.load(Ordering::SeqCst).wrapping_sub(before) < RUNS
         {
             inner.flush();
         }
@@ -360,11 +359,7 @@ impl<K: Send + Sync, T: Spare> Inner<K, T> {
 }
 
 impl<K: Send + Sync, T: Spare> Shared<K, T> {
-    fn new(
-        name: &'static CStr,
-        align: u32,
-        keeps: &'static AtomicU32,
-    ) -> Result<Self> {
+    fn new(name: &'static CStr, align: u32, keeps: &'static AtomicU32) -> Result<Self> {
         let local = || {
             Locked::of_cpu(Local {
                 store: Store::new(),

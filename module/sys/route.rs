@@ -80,7 +80,7 @@ pub(crate) struct Way(NonNull<bindings::dst_entry>);
 impl Way {
     /// Sends a packet this way that came in, and has no route.
     #[inline(always)]
-    pub(crate) fn take_in(self, mut packet: Packet<'_>) -> Verdict {
+    pub(crate) fn take_in(self, packet: &mut Packet<'_>) -> Verdict {
         packet.skb.borrow_route(self.0);
         Verdict::ACCEPT
     }
@@ -88,7 +88,7 @@ impl Way {
     /// Sends a packet of the machine's own this way. Drops it if the route is gone at just this
     /// moment.
     #[inline(always)]
-    pub(crate) fn take_out(self, mut packet: Packet<'_>) -> Verdict {
+    pub(crate) fn take_out(self, packet: &mut Packet<'_>) -> Verdict {
         // Who sends is not in an RCU section when the hook is done: it needs a reference.
         // SAFETY: the route lives until the end of this hook's RCU section.
         if !unsafe { bindings::mxp_dst_hold(self.0.as_ptr()) } {
@@ -97,6 +97,16 @@ impl Way {
         packet.skb.forget_route();
         packet.skb.give_route(self.0);
         Verdict::ACCEPT
+    }
+
+    /// Sends any packet this way, whatever route it has.
+    #[inline(always)]
+    pub(crate) fn take<const LOCAL: bool>(self, packet: &mut Packet<'_>) -> Verdict {
+        if LOCAL {
+            return self.take_out(packet);
+        }
+        packet.skb.forget_route();
+        self.take_in(packet)
     }
 }
 
@@ -141,10 +151,10 @@ impl Route {
         Some(Way(dst))
     }
 
-    /// Keeps the route that the packet has got, if all packets of the flow take it that have its
-    /// `key`, which was made before the route was found.
+    /// Keeps the route that the packet has got, one of the machine's `own` or one that came in, if all
+    /// packets of the flow take it that have its `key`, which was made before the route was found.
     #[cold]
-    pub(crate) fn keep(&self, packet: &Packet<'_>, key: Key, v6: bool) {
+    pub(crate) fn keep(&self, packet: &Packet<'_>, key: Key, v6: bool, own: bool) {
         let old = self.key.load(Ordering::Relaxed);
         // Somebody else keeps one at this moment: that will do.
         if old == BUSY {
@@ -152,7 +162,7 @@ impl Route {
         }
         // SAFETY: the buffer is the hook's, its route valid as long as it has it.
         let dst = unsafe {
-            bindings::mxp_route_to_keep(packet.state.raw().net, packet.skb.as_ptr())
+            bindings::mxp_route_to_keep(packet.state.raw().net, packet.skb.as_ptr(), own)
         };
         if dst.is_null() {
             return;

@@ -262,7 +262,7 @@ impl<'a> Skb<'a> {
 
     // The packet's route: skb_dst().
     #[inline(always)]
-    pub(super) fn dst(&self) -> Option<NonNull<bindings::dst_entry>> {
+    pub(crate) fn dst(&self) -> Option<NonNull<bindings::dst_entry>> {
         const NO_REFERENCE: usize = bindings::SKB_DST_NOREF as usize;
         // SAFETY: as in `has_route`.
         let word = unsafe { self.route().read() };
@@ -291,6 +291,33 @@ impl<'a> Skb<'a> {
         self.set_route(dst.as_ptr().addr());
     }
 
+    /// Takes the packet's route away, to be put back in the same RCU section.
+    #[inline(always)]
+    pub(crate) fn detach_route(&mut self) -> DetachedRoute {
+        // SAFETY: as in `has_route`.
+        DetachedRoute(unsafe { self.route().replace(0) })
+    }
+
+    /// Puts a route back on a packet that has none. The flag of a packet that had one (`slow_gro`) is still
+    /// set.
+    #[inline(always)]
+    pub(crate) fn attach_route(&mut self, mut route: DetachedRoute) {
+        // SAFETY: as in `set_route`; the reference, if there is one, is the packet's now.
+        unsafe { self.route().write(core::mem::take(&mut route.0)) };
+    }
+
+    /// The mark, by which policy rules may route it.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: the mark is a word at this offset of the buffer, which is ours.
+        unsafe {
+            self.as_ptr()
+                .wrapping_byte_add(bindings::MXP_SKB_MARK as usize)
+                .cast::<u32>()
+                .read()
+        }
+    }
+
     #[inline(always)]
     fn set_route(&mut self, word: usize) {
         // SAFETY: the buffer is ours; `_skb_refdst` is a word at this offset. Both variants of the
@@ -299,6 +326,26 @@ impl<'a> Skb<'a> {
             let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
             headers.set_slow_gro(1);
             self.route().write(word);
+        }
+    }
+}
+
+/// A route that was taken from a packet: the word of `_skb_refdst`, or zero.
+///
+/// # Invariants
+///
+/// Without `SKB_DST_NOREF` the word is a reference to the route; with it, the route lives until the end
+/// of the RCU section.
+pub(crate) struct DetachedRoute(usize);
+
+impl Drop for DetachedRoute {
+    #[inline(always)]
+    fn drop(&mut self) {
+        const NO_REFERENCE: usize = bindings::SKB_DST_NOREF as usize;
+        if self.0 != 0 && self.0 & NO_REFERENCE == 0 {
+            let dst = core::ptr::with_exposed_provenance_mut(self.0);
+            // SAFETY: by the invariant the reference is ours.
+            unsafe { bindings::mxp_dst_release(dst) };
         }
     }
 }

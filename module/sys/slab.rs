@@ -40,9 +40,8 @@ impl<N> Slab<N> {
             let mut objects = [core::ptr::null_mut::<c_void>(); COUNT];
             // SAFETY: the cache lives as long as `self`, and there is room for so many pointers:
             // for one at least.
-            let got = unsafe {
-                bindings::mxp_cache_alloc(self.0.as_ptr(), count, objects.as_mut_ptr())
-            };
+            let got =
+                unsafe { bindings::mxp_cache_alloc(self.0.as_ptr(), count, objects.as_mut_ptr()) };
             if got {
                 objects
                     .into_iter()
