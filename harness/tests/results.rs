@@ -80,7 +80,7 @@ fn measurement(path_ticks: u64) -> Measurement {
         proxy_time: None,
         cores: Vec::new(),
         received: Vec::new(),
-        chains: None,
+        buckets: None,
         counters: [("packets_original".to_owned(), 4)].into(),
         memory_map: None,
     }

@@ -39,16 +39,16 @@ pub enum Step {
     Hash,
     /// A flow that this CPU's cache knows, hash included.
     CacheHit,
-    /// A flow that it does not know, which is the first of its chain: looked for, found in the table,
+    /// A flow that it does not know, which is the first of its bucket: looked for, found in the table,
     /// and kept.
     CacheMiss,
-    /// A flow in the table, at this place of its chain, hash included.
+    /// A flow in the table, at this place of its bucket, hash included.
     TableFind(u32),
     /// As `TableFind` with `perf_enable_rcu=0`: under the table's lock.
     TableFindLocked(u32),
     /// An entry of a `list_head`, at this place, by list_for_each_entry().
     ListFind(u32),
-    /// An entry of a hash table of `hlist_head`, at this place of its chain, by jhash_3words() and
+    /// An entry of a hash table of `hlist_head`, at this place of its bucket, by jhash_3words() and
     /// hlist_for_each_entry_rcu().
     HlistFind(u32),
 
@@ -98,7 +98,7 @@ impl Step {
         }
     }
 
-    /// What it depends on: a place on a chain or list, or bytes.
+    /// What it depends on: a place in a bucket or list, or bytes.
     pub const fn size(self) -> Option<u32> {
         match self {
             Self::TableFind(size)

@@ -18,11 +18,11 @@
 //! mean size of a batch.
 //!
 //! `hash` goes on with the same six lines for each IP version, whose name comes first: `v4_flows`
-//! and `v4_chains` are how many there are; `v4_entries` is how many entries are on chains, two for
-//! each flow; `v4_collisions`, how many of them are not the first on theirs; `v4_longest_chain`,
-//! the most on one; and `v4_chains_of_length` has [`CHAIN_LENGTHS`] numbers: how many chains have
+//! and `v4_buckets` are how many there are; `v4_entries` is how many entries are in buckets, two for
+//! each flow; `v4_collisions`, how many of them are not the first on theirs; `v4_longest_bucket`,
+//! the most on one; and `v4_buckets_of_length` has [`BUCKET_LENGTHS`] numbers: how many buckets have
 //! no entry, one, two and so on, the last how many have that many or more. Packets pass while the
-//! chains are walked: numbers of one reading need not agree.
+//! buckets are walked: numbers of one reading need not agree.
 //!
 //! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with what the
 //! module has of memory for flows: for all namespaces together, in flows. `v4_nodes` is how many
@@ -45,12 +45,12 @@
 //! number of packets exactly the sum of its buckets'. Counts are never taken back: those of a time
 //! are a later reading less an earlier one.
 
-/// How many lengths of chains the file `hash` tells apart.
-pub const CHAIN_LENGTHS: usize = 16;
+/// How many lengths of buckets the file `hash` tells apart.
+pub const BUCKET_LENGTHS: usize = 16;
 /// First line of the file `batch`.
 pub const BATCH_TITLE: &str = "# mutex_proxy batch 1";
 /// First line of the file `hash`.
-pub const HASH_TITLE: &str = "# mutex_proxy hash 1";
+pub const HASH_TITLE: &str = "# mutex_proxy hash 2";
 /// The hooks of which the file `latency` tells.
 pub const LATENCY_HOOKS: [&str; 4] = [
     "v4_pre_routing",

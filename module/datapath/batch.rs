@@ -11,14 +11,14 @@
 pub struct Limits {
     /// Packets of a batch. Below two none waits.
     pub size: u32,
-    /// What may pass, in ticks of the clock that [`Gate::wait`] is given, until they go on with the
+    /// What may pass, in ticks of the clock that [`Gate::enqueue`] is given, until they go on with the
     /// next packet.
     pub time: u64,
 }
 
 /// Why waiting packets go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum FlushReason {
     /// They are as many as may wait.
     Full,
     /// The first has waited as long as it may.
@@ -29,7 +29,7 @@ pub enum Reason {
     Order,
 }
 
-impl Reason {
+impl FlushReason {
     /// How many there are.
     pub const COUNT: usize = Self::Order as usize + 1;
 }
@@ -42,7 +42,7 @@ pub enum Step {
     /// It waits with others.
     Wait,
     /// All go on, it as the last.
-    GoOn(Reason),
+    Flush(FlushReason),
 }
 
 /// After batches of one only, how many packets do not wait: at most `2^MOST_PAUSE`.
@@ -51,7 +51,7 @@ const MOST_PAUSE: u32 = 10;
 /// Decides for the packets of one queue.
 #[derive(Debug, Default)]
 pub struct Gate {
-    waiting: u32,
+    queued: u32,
     // When the first of them came.
     first: u64,
     // In which round the last packet came, whether it waited or not.
@@ -64,15 +64,15 @@ pub struct Gate {
 
 impl Gate {
     /// How many packets wait.
-    pub fn waiting(&self) -> u32 {
-        self.waiting
+    pub fn queued(&self) -> u32 {
+        self.queued
     }
 
     /// Whether a packet of `round`, a number that is another in each round, should wait, if it can.
     #[inline]
-    pub fn asks_to_wait(&mut self, round: u32, size: u32) -> bool {
+    pub fn wants_to_queue(&mut self, round: u32, size: u32) -> bool {
         let comes_alone = self.round.replace(round) != Some(round);
-        if self.waiting != 0 {
+        if self.queued != 0 {
             return true;
         }
         if comes_alone || size < 2 {
@@ -83,26 +83,26 @@ impl Gate {
         !pauses
     }
 
-    /// Takes in the packet for which [`Self::asks_to_wait`] just said yes.
+    /// Takes in the packet for which [`Self::wants_to_queue`] just said yes.
     #[inline]
-    pub fn wait(&mut self, clock: u64, limits: Limits) -> Step {
-        self.waiting = self.waiting.saturating_add(1);
-        if self.waiting == 1 {
+    pub fn enqueue(&mut self, clock: u64, limits: Limits) -> Step {
+        self.queued = self.queued.saturating_add(1);
+        if self.queued == 1 {
             self.first = clock;
             return Step::Begin;
         }
-        if self.waiting >= limits.size {
-            Step::GoOn(Reason::Full)
+        if self.queued >= limits.size {
+            Step::Flush(FlushReason::Full)
         } else if clock.wrapping_sub(self.first) > limits.time {
-            Step::GoOn(Reason::Late)
+            Step::Flush(FlushReason::Late)
         } else {
             Step::Wait
         }
     }
 
     /// Takes note of that all waiting packets have gone on; returns how many.
-    pub fn gone_on(&mut self) -> u32 {
-        let count = core::mem::take(&mut self.waiting);
+    pub fn flushed(&mut self) -> u32 {
+        let count = core::mem::take(&mut self.queued);
         if count == 1 {
             self.alone = self.alone.saturating_add(1).min(MOST_PAUSE);
             self.pause = 1 << self.alone;
@@ -126,10 +126,10 @@ mod tests {
     /// What becomes of a packet; `None` if it does not wait.
     fn arrive(gate: &mut Gate, clock: u64, round: u32, limits: Limits) -> Option<Step> {
         let step = gate
-            .asks_to_wait(round, limits.size)
-            .then(|| gate.wait(clock, limits))?;
-        if let Step::GoOn(_) = step {
-            gate.gone_on();
+            .wants_to_queue(round, limits.size)
+            .then(|| gate.enqueue(clock, limits))?;
+        if let Step::Flush(_) = step {
+            gate.flushed();
         }
         Some(step)
     }
@@ -150,14 +150,14 @@ mod tests {
             Some(Step::Begin),
             Some(Step::Wait),
             Some(Step::Wait),
-            Some(Step::GoOn(Reason::Full)),
+            Some(Step::Flush(FlushReason::Full)),
         ];
         assert_eq!(steps[0], None);
         assert_eq!(steps[1..5], batch);
         assert_eq!(steps[5..9], batch);
         assert_eq!(steps[9], Some(Step::Begin));
-        assert_eq!(gate.gone_on(), 1);
-        assert_eq!(gate.gone_on(), 0);
+        assert_eq!(gate.flushed(), 1);
+        assert_eq!(gate.flushed(), 0);
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(arrive(&mut gate, 500, 0, limits), Some(Step::Begin));
         // A new round changes nothing while packets wait: they came first.
         assert_eq!(arrive(&mut gate, 1500, 1, limits), Some(Step::Wait));
-        let late = Some(Step::GoOn(Reason::Late));
+        let late = Some(Step::Flush(FlushReason::Late));
         assert_eq!(arrive(&mut gate, 1501, 1, limits), late);
     }
 
@@ -181,7 +181,7 @@ mod tests {
             for clock in [0, 1] {
                 waited += u32::from(arrive(&mut gate, clock, round, LIMITS).is_some());
             }
-            gate.gone_on();
+            gate.flushed();
         }
         assert!((10..25).contains(&waited), "{waited} waited");
         // And when there are more, all wait again, sooner or later.
@@ -209,27 +209,27 @@ mod tests {
             for (gap, new_round, ends) in packets {
                 clock += gap;
                 round += u32::from(new_round == 0);
-                if gate.asks_to_wait(round, size) {
+                if gate.wants_to_queue(round, size) {
                     queue.push(clock);
-                    match gate.wait(clock, limits) {
+                    match gate.enqueue(clock, limits) {
                         Step::Begin => prop_assert_eq!(queue.len(), 1),
                         Step::Wait => {
                             prop_assert!(queue.len() > 1 && queue.len() < size as usize);
                             prop_assert!(clock - queue[0] <= time);
                         }
-                        Step::GoOn(reason) => {
-                            prop_assert_eq!(reason == Reason::Full, queue.len() == size as usize);
-                            prop_assert_eq!(gate.gone_on() as usize, queue.len());
+                        Step::Flush(reason) => {
+                            prop_assert_eq!(reason == FlushReason::Full, queue.len() == size as usize);
+                            prop_assert_eq!(gate.flushed() as usize, queue.len());
                             queue.clear();
                         }
                     }
                 } else {
                     prop_assert!(queue.is_empty(), "who does not wait overtakes nobody");
                 }
-                prop_assert_eq!(gate.waiting() as usize, queue.len());
+                prop_assert_eq!(gate.queued() as usize, queue.len());
                 prop_assert!(size > 1 || queue.is_empty());
                 if ends == 0 {
-                    prop_assert_eq!(gate.gone_on() as usize, queue.len());
+                    prop_assert_eq!(gate.flushed() as usize, queue.len());
                     queue.clear();
                 }
             }

@@ -92,7 +92,7 @@ impl Delta {
 
     /// A 32-bit sum, as CHECKSUM_COMPLETE keeps it in the buffer, less the change.
     #[inline]
-    pub const fn take_off(self, sum: u32) -> u32 {
+    pub const fn subtract_from(self, sum: u32) -> u32 {
         let less = sum as u64 + (!self.0) as u64;
         ((less & 0xffff_ffff) + (less >> 32)) as u32
     }
@@ -149,7 +149,7 @@ mod tests {
             let (got, want) = (delta.apply(before), checksum(&words));
             prop_assert!(got == want || got ^ want == 0xffff && (got == 0 || want == 0));
             let complete = u32::from(!before);
-            let off = Sum::default().add(delta.take_off(delta.apply_to_sum(!before).into())).fold();
+            let off = Sum::default().add(delta.subtract_from(delta.apply_to_sum(!before).into())).fold();
             prop_assert_eq!(off % 0xffff, complete as u16 % 0xffff);
         }
 

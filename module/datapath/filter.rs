@@ -7,14 +7,14 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::flow::Side;
+use super::flow::Direction;
 use super::tuple::Ports;
 
 const BITS: usize = 1 << 16;
-/// Words of a filter: a bit for each port, for each side.
+/// Words of a filter: a bit for each port, for each direction.
 pub const WORDS: usize = 2 * BITS / 64;
 
-/// A set of ports for each side of flows, of all bits zero when it is empty.
+/// A set of ports for each direction of flows, of all bits zero when it is empty.
 #[repr(transparent)]
 pub struct Filter<S>(S);
 
@@ -26,29 +26,31 @@ impl<S: core::ops::Deref<Target = [AtomicU64; WORDS]>> Filter<S> {
 
     // Sides take turns word by word: the ports of one packet often are near each other.
     #[inline(always)]
-    fn word(&self, side: Side, port: u16) -> &AtomicU64 {
-        let index = usize::from(port) / 64 * 2 + side as usize;
+    fn word(&self, direction: Direction, port: u16) -> &AtomicU64 {
+        let index = usize::from(port) / 64 * 2 + direction as usize;
         // In bounds: the compiler sees it.
         &self.0[index & (WORDS - 1)]
     }
 
     #[inline(always)]
-    fn has(&self, side: Side, port: u16) -> bool {
-        self.word(side, port).load(Relaxed) >> (port % 64) & 1 != 0
+    fn has(&self, direction: Direction, port: u16) -> bool {
+        self.word(direction, port).load(Relaxed) >> (port % 64) & 1 != 0
     }
 
     /// Whether a packet with these ports may be the proxy's.
     #[inline(always)]
     pub fn passes(&self, ports: Ports) -> bool {
         // Ports are used as they lie in the packet; what counts is that `add` does the same.
-        self.has(Side::Original, ports.destination()) || self.has(Side::Reply, ports.source())
+        self.has(Direction::Original, ports.destination())
+            || self.has(Direction::Reply, ports.source())
     }
 
-    /// Adds the ports `first` to `last`: destinations of packets of the original side, or sources
-    /// of those of the reply side.
-    pub fn add(&self, side: Side, first: u16, last: u16) {
+    /// Adds the ports `first` to `last`: destinations of packets of the original direction, or sources
+    /// of those of the reply direction.
+    pub fn add(&self, direction: Direction, first: u16, last: u16) {
         for port in (first..=last).map(u16::to_be) {
-            self.word(side, port).fetch_or(1 << (port % 64), Relaxed);
+            self.word(direction, port)
+                .fetch_or(1 << (port % 64), Relaxed);
         }
     }
 }
@@ -76,11 +78,11 @@ mod tests {
         ) {
             let filter = empty();
             for &(reply, [a, b]) in &ranges {
-                filter.add(Side::from_index(reply.into()), a.min(b), a.max(b));
+                filter.add(Direction::from_index(reply.into()), a.min(b), a.max(b));
             }
             let has = |reply: bool, port: u16| {
-                let within = |&(side, [a, b]): &(bool, [u16; 2])| {
-                    side == reply && (a.min(b)..=a.max(b)).contains(&port)
+                let within = |&(direction, [a, b]): &(bool, [u16; 2])| {
+                    direction == reply && (a.min(b)..=a.max(b)).contains(&port)
                 };
                 ranges.iter().any(within)
             };
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn the_last_port_is_one_too() {
         let filter = empty();
-        filter.add(Side::Original, u16::MAX, u16::MAX);
+        filter.add(Direction::Original, u16::MAX, u16::MAX);
         assert!(filter.passes(Ports::new(0, u16::MAX)));
         assert!(!filter.passes(Ports::new(u16::MAX, 0)));
     }

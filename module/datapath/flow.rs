@@ -7,26 +7,26 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Re
 use super::abi::proxy::Protocol;
 use super::checksum::Delta;
 use super::reopenings::Reopenings;
-use super::stack::Spare;
-use super::state::{State, Timeouts};
-use super::tcp::{Flags, Progress, Segment, Syn};
+use super::stack::FreePointer;
+use super::state::{FlowState, Timeouts};
+use super::tcp::{Flags, Segment, SeqState, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
 /// Which way a packet of a flow goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Direction {
     /// From the client, towards what it believes to be its server.
     Original = 0,
     /// From the upstream, towards the client.
     Reply = 1,
 }
 
-impl Side {
+impl Direction {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Original, Self::Reply];
 
-    /// From the side of an entry in the table.
+    /// From the direction of an entry in the table.
     #[inline(always)]
     pub const fn from_index(index: usize) -> Self {
         if index == 0 {
@@ -49,14 +49,14 @@ impl Side {
 
 /// What translating a packet changes in its checksums.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Change {
+pub struct ChecksumFixup {
     /// The addresses: the IPv4 header's checksum, and the pseudo header of the transport's.
     pub addresses: Delta,
     /// Addresses and ports: the transport's checksum.
     pub transport: Delta,
 }
 
-impl Change {
+impl ChecksumFixup {
     /// What changes when packets of `old` become packets of `new`.
     pub fn between<A: Address>(old: &Tuple<A>, new: &Tuple<A>) -> Self {
         let ((old, old_ports), (new, new_ports)) = (old.sums(), new.sums());
@@ -76,28 +76,28 @@ impl Change {
     }
 }
 
-/// What belongs to the packets of one side: 64 bytes, which only they write, so that two CPUs
+/// What belongs to the packets of one direction: 64 bytes, which only they write, so that two CPUs
 /// that each handle one direction share no line that is written, if it begins one.
 #[derive(Debug)]
 #[repr(C)]
-struct Half<R> {
+struct PerDirection<R> {
     packets: AtomicU64,
     bytes: AtomicU64,
     route: R,
-    progress: Progress,
+    seq: SeqState,
     last_seen: AtomicU32,
-    change: Change,
-    // The flow's state, the sides whose FIN was seen, and of what kind it is; the same in both halves.
-    life: AtomicU8,
+    fixup: ChecksumFixup,
+    // The flow's state, the directions whose FIN was seen, and of what kind it is; the same in both directions.
+    state_flags: AtomicU8,
     upstream: u8,
-    // The original side: when the flow was made; written only by who may change the table, while the flow
-    // is in it, and to spare after that. The reply side: to spare.
+    // The original direction: when the flow was made; written only by who may change the table, while the flow
+    // is in it, and to spare after that. The reply direction: to spare.
     high: AtomicU16,
-    // The original side: the context that the flow is of. The reply side: to spare.
+    // The original direction: the context that the flow is of. The reply direction: to spare.
     low: AtomicU32,
 }
 
-// In `life`.
+// In `state_flags`.
 const STATE: u8 = 3;
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
@@ -118,11 +118,11 @@ const ASSURED_AFTER: u32 = 2;
 ///
 /// A *direct* one is not redirected: its packets pass as they are.
 ///
-/// `R` is what the kernel keeps to send packets of one side on.
+/// `R` is what the kernel keeps to send packets of one direction on.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Flow<R> {
-    halves: [Half<R>; 2],
+    dirs: [PerDirection<R>; 2],
 }
 
 /// Whose a flow is.
@@ -144,7 +144,7 @@ impl Owner {
 
 impl<R: Default> Flow<R> {
     /// A flow whose packets look like `original` when they come from the client, and like
-    /// `upstream` when they leave for the upstream; with what packets of either side look like on
+    /// `upstream` when they leave for the upstream; with what packets of either direction look like on
     /// arrival.
     #[inline(always)]
     pub fn new<A: Address>(
@@ -153,38 +153,38 @@ impl<R: Default> Flow<R> {
         owner: Owner,
         now: u32,
     ) -> ([Tuple<A>; 2], Self) {
-        let change = Change::between(original, upstream);
+        let fixup = ChecksumFixup::between(original, upstream);
         let keys = [*original, upstream.reverse()];
-        (keys, Self::begin(change, owner, now, 0))
+        (keys, Self::begin(fixup, owner, now, 0))
     }
 
     /// A flow whose packets look like `original` and pass as they are.
     #[inline(always)]
     pub fn direct<A: Address>(original: &Tuple<A>, now: u32) -> ([Tuple<A>; 2], Self) {
         let keys = [*original, original.reverse()];
-        let flow = Self::begin(Change::default(), Owner::NOBODY, now, DIRECT);
+        let flow = Self::begin(ChecksumFixup::default(), Owner::NOBODY, now, DIRECT);
         (keys, flow)
     }
 
     #[inline(always)]
-    fn begin(change: Change, owner: Owner, now: u32, kind: u8) -> Self {
-        let half = |change, high, low| Half {
+    fn begin(fixup: ChecksumFixup, owner: Owner, now: u32, kind: u8) -> Self {
+        let dir = |fixup, high, low| PerDirection {
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             route: R::default(),
-            progress: Progress::default(),
+            seq: SeqState::default(),
             last_seen: AtomicU32::new(now),
-            change,
-            life: AtomicU8::new(State::Opening as u8 | kind),
+            fixup,
+            state_flags: AtomicU8::new(FlowState::Opening as u8 | kind),
             upstream: owner.upstream,
             high: AtomicU16::new(high),
             low: AtomicU32::new(low),
         };
-        let halves = [
-            half(change, birth(now), owner.context),
-            half(change.reverse(), 0, 0),
+        let dirs = [
+            dir(fixup, birth(now), owner.context),
+            dir(fixup.reverse(), 0, 0),
         ];
-        Self { halves }
+        Self { dirs }
     }
 }
 
@@ -196,15 +196,15 @@ const fn birth(now: u32) -> u16 {
     }
 }
 
-impl<R: Send + Sync> Spare for Flow<R> {
-    fn spare(&self) -> u64 {
-        let [original, reply] = &self.halves;
-        let high = [original, reply].map(|half| u64::from(half.high.load(Relaxed)));
+impl<R: Send + Sync> FreePointer for Flow<R> {
+    fn free_pointer(&self) -> u64 {
+        let [original, reply] = &self.dirs;
+        let high = [original, reply].map(|dir| u64::from(dir.high.load(Relaxed)));
         high[0] << 48 | high[1] << 32 | u64::from(reply.low.load(Relaxed))
     }
 
-    fn set_spare(&self, bits: u64) {
-        let [original, reply] = &self.halves;
+    fn set_free_pointer(&self, bits: u64) {
+        let [original, reply] = &self.dirs;
         original.high.store((bits >> 48) as u16, Relaxed);
         reply.high.store((bits >> 32) as u16, Relaxed);
         reply.low.store(bits as u32, Relaxed);
@@ -213,126 +213,130 @@ impl<R: Send + Sync> Spare for Flow<R> {
 
 impl<R> Flow<R> {
     #[inline(always)]
-    fn half(&self, side: Side) -> &Half<R> {
-        &self.halves[side as usize]
+    fn dir(&self, direction: Direction) -> &PerDirection<R> {
+        &self.dirs[direction as usize]
     }
 
-    /// Where what belongs to packets of `side` begins.
+    /// Where what belongs to packets of `direction` begins.
     #[inline(always)]
-    pub fn start(&self, side: Side) -> &AtomicU64 {
-        &self.half(side).packets
+    pub fn start(&self, direction: Direction) -> &AtomicU64 {
+        &self.dir(direction).packets
     }
 
-    /// How translating a packet of `side` changes its checksums.
+    /// How translating a packet of `direction` changes its checksums.
     #[inline(always)]
-    pub fn change(&self, side: Side) -> Change {
-        self.half(side).change
+    pub fn checksum_fixup(&self, direction: Direction) -> ChecksumFixup {
+        self.dir(direction).fixup
     }
 
-    /// What the kernel keeps for packets of `side`.
+    /// What the kernel keeps for packets of `direction`.
     #[inline(always)]
-    pub fn route(&self, side: Side) -> &R {
-        &self.half(side).route
+    pub fn route(&self, direction: Direction) -> &R {
+        &self.dir(direction).route
     }
 
     /// Whose it is.
     pub fn owner(&self) -> Owner {
-        let half = self.half(Side::Original);
+        let dir = self.dir(Direction::Original);
         Owner {
-            context: half.low.load(Relaxed),
-            upstream: half.upstream,
+            context: dir.low.load(Relaxed),
+            upstream: dir.upstream,
         }
     }
 
     /// Counts a packet: of `length` bytes, at time `now`.
     ///
-    /// Without a locked instruction: of two packets of one side that two CPUs handle at the same
+    /// Without a locked instruction: of two packets of one direction that two CPUs handle at the same
     /// moment, one may be left out.
     #[inline(always)]
-    pub fn count(&self, side: Side, length: u32, now: u32) {
-        let half = self.half(side);
+    pub fn count(&self, direction: Direction, length: u32, now: u32) {
+        let dir = self.dir(direction);
         let add = |counter: &AtomicU64, by: u64| {
             counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
         };
-        add(&half.packets, 1);
-        add(&half.bytes, length.into());
-        half.last_seen.store(now, Relaxed);
+        add(&dir.packets, 1);
+        add(&dir.bytes, length.into());
+        dir.last_seen.store(now, Relaxed);
     }
 
-    /// Packets and bytes of `side`.
-    pub fn counted(&self, side: Side) -> (u64, u64) {
-        let half = self.half(side);
-        (half.packets.load(Relaxed), half.bytes.load(Relaxed))
+    /// Packets and bytes of `direction`.
+    pub fn counted(&self, direction: Direction) -> (u64, u64) {
+        let dir = self.dir(direction);
+        (dir.packets.load(Relaxed), dir.bytes.load(Relaxed))
     }
 
-    /// Whether a packet of `side` needs no more than to be counted and translated: the flow is
+    /// Whether a packet of `direction` needs no more than to be counted and translated: the flow is
     /// established, and the packet, if it is of TCP, an ordinary one that follows on the last,
     /// which then is taken note of.
     #[inline(always)]
-    pub fn is_plain(&self, side: Side, segment: Option<&Segment>) -> bool {
-        self.is_established(side) && segment.is_none_or(|segment| self.accept_plain(side, segment))
+    pub fn is_plain(&self, direction: Direction, segment: Option<&Segment>) -> bool {
+        self.is_established(direction)
+            && segment.is_none_or(|segment| self.accept_plain(direction, segment))
     }
 
     /// The first half of `is_plain`, for who reads a segment only then.
     #[inline(always)]
-    pub fn is_established(&self, side: Side) -> bool {
-        self.half(side).life.load(Relaxed) == State::Established as u8
+    pub fn is_established(&self, direction: Direction) -> bool {
+        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8
     }
 
     /// The second half, of TCP.
     #[inline(always)]
-    pub fn accept_plain(&self, side: Side, segment: &Segment) -> bool {
-        segment.flags.is_plain() && self.half(side).progress.accept_in_order(segment)
+    pub fn accept_plain(&self, direction: Direction, segment: &Segment) -> bool {
+        segment.flags.is_plain() && self.dir(direction).seq.accept_in_order(segment)
     }
 
     /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted. Of TCP its
     /// numbers are not followed: that a forger may end such a flow harms nobody, as packets of none pass
     /// as well.
     #[inline(always)]
-    pub fn is_plain_direct(&self, side: Side, flags: Option<Flags>) -> bool {
-        self.half(side).life.load(Relaxed) == State::Established as u8 | DIRECT
+    pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
+        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8 | DIRECT
             && flags.is_none_or(Flags::is_plain)
     }
 
     /// Whether its packets pass as they are.
     pub fn is_direct(&self) -> bool {
-        self.half(Side::Original).life.load(Relaxed) & DIRECT != 0
+        self.dir(Direction::Original).state_flags.load(Relaxed) & DIRECT != 0
     }
 
-    /// Moves the flow on by a datagram of `side`.
+    /// Moves the flow on by a datagram of `direction`.
     #[cold]
-    pub fn advance_udp(&self, side: Side) {
-        if side == Side::Reply {
-            let life = self.half(side).life.load(Relaxed);
-            self.set_life(State::Established, life & !STATE);
+    pub fn advance_udp(&self, direction: Direction) {
+        if direction == Direction::Reply {
+            let state_flags = self.dir(direction).state_flags.load(Relaxed);
+            self.set_state(FlowState::Established, state_flags & !STATE);
         }
     }
 
-    /// Moves the flow on by a segment of `side` with TCP options `options`. Tells how the upstream
-    /// takes the connection, if this segment decides it. `hash` is the flow's, of whichever side,
+    /// Moves the flow on by a segment of `direction` with TCP options `options`. Tells how the upstream
+    /// takes the connection, if this segment decides it. `hash` is the flow's, of whichever direction,
     /// but always the same one.
     #[cold]
     pub fn advance_tcp(
         &self,
-        side: Side,
+        direction: Direction,
         segment: &Segment,
         options: &[u8],
         reopenings: &Reopenings,
         hash: u32,
     ) -> Option<Outcome> {
-        let life = self.half(side).life.load(Relaxed);
-        let (state, fins) = (State::from_number(life & STATE), life & !STATE);
-        let mine = &self.half(side).progress;
-        let other = &self.half(side.other()).progress;
+        let state_flags = self.dir(direction).state_flags.load(Relaxed);
+        let (state, fins) = (
+            FlowState::from_number(state_flags & STATE),
+            state_flags & !STATE,
+        );
+        let mine = &self.dir(direction).seq;
+        let other = &self.dir(direction.other()).seq;
         let flags = segment.flags;
         if flags.rst() {
-            return self.reset(side, segment, reopenings, hash);
+            return self.reset(direction, segment, reopenings, hash);
         }
-        match (state, side, flags.syn()) {
-            (_, Side::Reply, true) if flags.ack() => {
+        match (state, direction, flags.syn()) {
+            (_, Direction::Reply, true) if flags.ack() => {
                 return self.answer(segment, options, reopenings, hash);
             }
-            (State::Opening, Side::Original, true) => {
+            (FlowState::Opening, Direction::Original, true) => {
                 let known = mine.begin(&Syn::read(segment, options));
                 if !known && flags.opens() {
                     reopenings.keep(hash, &Syn::read(segment, options));
@@ -340,39 +344,39 @@ impl<R> Flow<R> {
                     other.set_syn_acked();
                 }
             }
-            (State::Opening, Side::Reply, true) => {
+            (FlowState::Opening, Direction::Reply, true) => {
                 let syn = Syn::read(segment, options);
                 if !mine.begin(&syn) && !mine.is_syn_acked() {
                     mine.begin_anew(&syn);
                 }
             }
-            (State::Opening, Side::Original, false) => {
+            (FlowState::Opening, Direction::Original, false) => {
                 if flags.fin() && mine.finish_early(other, segment) {
-                    self.set_life(State::Opening, fins | FIN_OF[side as usize]);
+                    self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
                 }
             }
-            (State::Opening, Side::Reply, false) => {
+            (FlowState::Opening, Direction::Reply, false) => {
                 if mine.confirm(other, segment) {
-                    self.finish(State::Established, fins, side, flags.fin());
+                    self.finish(FlowState::Established, fins, direction, flags.fin());
                     return Some(Outcome::Answered);
                 }
             }
             // The client may have forgotten the connection: the answer will tell.
-            (_, Side::Original, true) if flags.opens() => {
+            (_, Direction::Original, true) if flags.opens() => {
                 reopenings.keep(hash, &Syn::read(segment, options));
             }
             (_, _, true) => {}
-            (State::Established | State::Closing | State::Closed, _, false) => {
+            (FlowState::Established | FlowState::Closing | FlowState::Closed, _, false) => {
                 if fins & DIRECT != 0 || mine.accept(segment) {
                     // What the client acknowledges it has got.
-                    let fins = match side {
-                        Side::Original => fins & !HALF_OPEN,
-                        Side::Reply => fins,
+                    let fins = match direction {
+                        Direction::Original => fins & !HALF_OPEN,
+                        Direction::Reply => fins,
                     };
                     if flags.fin() {
-                        self.finish(state, fins, side, true);
-                    } else if fins != life & !STATE {
-                        self.set_life(state, fins);
+                        self.finish(state, fins, direction, true);
+                    } else if fins != state_flags & !STATE {
+                        self.set_state(state, fins);
                     }
                 }
             }
@@ -388,117 +392,134 @@ impl<R> Flow<R> {
         reopenings: &Reopenings,
         hash: u32,
     ) -> Option<Outcome> {
-        let [client, server] = &self.halves;
-        let (client_side, server_side) = (&client.progress, &server.progress);
-        let life = server.life.load(Relaxed);
-        let (state, mut fins) = (State::from_number(life & STATE), life & !STATE);
-        let syn = client_side.syn().filter(|_| state == State::Opening);
+        let [client, server] = &self.dirs;
+        let (client_seq, server_seq) = (&client.seq, &server.seq);
+        let state_flags = server.state_flags.load(Relaxed);
+        let (state, mut fins) = (
+            FlowState::from_number(state_flags & STATE),
+            state_flags & !STATE,
+        );
+        let syn = client_seq.syn().filter(|_| state == FlowState::Opening);
         if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
             let anew = reopenings.take(hash, segment)?;
             match syn {
                 // It may be answered yet.
                 Some(syn) => reopenings.keep(hash, &syn),
-                None if client_side.has_begun_with(segment) => return None,
+                None if client_seq.has_begun_with(segment) => return None,
                 None => {}
             }
-            client_side.begin_anew(&anew.up_to(segment));
+            client_seq.begin_anew(&anew.up_to(segment));
             fins &= DIRECT;
         }
-        server_side.answer(client_side, segment, options);
-        self.finish(State::Established, fins | HALF_OPEN, Side::Reply, false);
+        server_seq.answer(client_seq, segment, options);
+        self.finish(
+            FlowState::Established,
+            fins | HALF_OPEN,
+            Direction::Reply,
+            false,
+        );
         Some(Outcome::Answered)
     }
 
     // A RST, which may be forged.
     fn reset(
         &self,
-        side: Side,
+        direction: Direction,
         segment: &Segment,
         reopenings: &Reopenings,
         hash: u32,
     ) -> Option<Outcome> {
-        let mine = &self.half(side).progress;
-        let other = &self.half(side.other()).progress;
-        let life = self.half(side).life.load(Relaxed);
-        let (state, fins) = (State::from_number(life & STATE), life & !STATE);
-        let mut refuses = (state, side) == (State::Opening, Side::Reply);
-        let mut real = match (state, side) {
-            (State::Opening, Side::Original) => mine.takes_back(segment),
-            (State::Opening, Side::Reply) => mine.refuses(other, segment),
-            (State::Closed, _) => false,
+        let mine = &self.dir(direction).seq;
+        let other = &self.dir(direction.other()).seq;
+        let state_flags = self.dir(direction).state_flags.load(Relaxed);
+        let (state, fins) = (
+            FlowState::from_number(state_flags & STATE),
+            state_flags & !STATE,
+        );
+        let mut refuses = (state, direction) == (FlowState::Opening, Direction::Reply);
+        let mut real = match (state, direction) {
+            (FlowState::Opening, Direction::Original) => mine.takes_back(segment),
+            (FlowState::Opening, Direction::Reply) => mine.refuses(other, segment),
+            (FlowState::Closed, _) => false,
             _ => fins & DIRECT != 0 || mine.resets(other, segment),
         };
         // Or what is refused is another SYN than that of which the flow knows.
-        if !real && side == Side::Reply && reopenings.take(hash, segment).is_some() {
-            if let (State::Opening, Some(syn)) = (state, other.syn()) {
+        if !real && direction == Direction::Reply && reopenings.take(hash, segment).is_some() {
+            if let (FlowState::Opening, Some(syn)) = (state, other.syn()) {
                 reopenings.keep(hash, &syn);
             }
             (refuses, real) = (true, true);
         }
         if real {
-            self.set_life(State::Closed, fins);
+            self.set_state(FlowState::Closed, fins);
         }
         (real && refuses).then_some(Outcome::Refused)
     }
 
-    // In `state`, or after it: with `fins`, and one of `side` if it `closes`.
-    fn finish(&self, state: State, fins: u8, side: Side, closes: bool) {
-        let fins = fins | if closes { FIN_OF[side as usize] } else { 0 };
+    // In `state`, or after it: with `fins`, and one of `direction` if it `closes`.
+    fn finish(&self, state: FlowState, fins: u8, direction: Direction, closes: bool) {
+        let fins = fins
+            | if closes {
+                FIN_OF[direction as usize]
+            } else {
+                0
+            };
         let state = match fins & FINS {
-            _ if state == State::Closed => State::Closed,
+            _ if state == FlowState::Closed => FlowState::Closed,
             0 => state,
-            FINS => State::Closed,
-            _ => State::Closing,
+            FINS => FlowState::Closed,
+            _ => FlowState::Closing,
         };
-        self.set_life(state, fins);
+        self.set_state(state, fins);
     }
 
     // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out
     // makes up for it.
-    fn set_life(&self, state: State, fins: u8) {
-        for half in &self.halves {
-            half.life.store(fins | state as u8, Relaxed);
+    fn set_state(&self, state: FlowState, fins: u8) {
+        for dir in &self.dirs {
+            dir.state_flags.store(fins | state as u8, Relaxed);
         }
     }
 
-    /// Where the flow is in its life.
-    pub fn state(&self) -> State {
-        State::from_number(self.half(Side::Original).life.load(Relaxed) & STATE)
+    /// The state of the flow.
+    pub fn state(&self) -> FlowState {
+        FlowState::from_number(self.dir(Direction::Original).state_flags.load(Relaxed) & STATE)
     }
 
     // Whether a client that never says so was told that its connection of TCP is accepted: maybe it
     // does not exist.
     fn is_half_open(&self) -> bool {
-        self.half(Side::Original).life.load(Relaxed) & HALF_OPEN != 0
+        self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
     }
 
     /// Whether nobody has answered, and no packet but one has passed.
-    pub fn is_alone(&self) -> bool {
-        self.state() == State::Opening && self.counted(Side::Original).0 <= 1
+    pub fn is_unconfirmed(&self) -> bool {
+        self.state() == FlowState::Opening && self.counted(Direction::Original).0 <= 1
     }
 
     // Whether a datagram flow is more than a question and an answer. Said once, it stays so. For who may
     // change the table, of a flow that is in it.
     fn is_assured(&self, hz: u32) -> bool {
-        let half = self.half(Side::Original);
-        let born = half.high.load(Relaxed);
+        let dir = self.dir(Direction::Original);
+        let born = dir.high.load(Relaxed);
         if born == ASSURED {
             return true;
         }
-        let last = birth(half.last_seen.load(Relaxed));
+        let last = birth(dir.last_seen.load(Relaxed));
         // Of whole units; a last packet before the first is one of another CPU, whose clock is late.
         let age = match last.wrapping_sub(born) {
             0 | 0x8000.. => 0,
             units => u32::from(units - 1) << BIRTH_UNIT,
         };
-        let assured = self.state() == State::Established && age >= ASSURED_AFTER.wrapping_mul(hz);
+        let assured =
+            self.state() == FlowState::Established && age >= ASSURED_AFTER.wrapping_mul(hz);
         if assured {
-            half.high.store(ASSURED, Relaxed);
+            dir.high.store(ASSURED, Relaxed);
         }
         assured
     }
 
-    /// How long it may be idle now; `original` is the key of its original side. To be asked now and
+    /// How long it may be idle now; `original` is the key of its original direction. To be asked now and
     /// then, at least once in 2^22 units of the clock, by who may change the table that the flow is in: it
     /// takes note of what has lasted.
     pub fn timeout<A: Address>(&self, original: &Tuple<A>, timeouts: &Timeouts) -> u32 {
@@ -508,26 +529,26 @@ impl<R> Flow<R> {
             (Protocol::Udp, _) if self.is_assured(timeouts.hz) => lasting,
             (Protocol::Udp, _) if original.goes_to_well_known_port() => short,
             (Protocol::Udp, _) => transient,
-            (Protocol::Tcp, State::Opening) => opening,
-            (Protocol::Tcp, State::Established) if self.is_half_open() => opening,
-            (Protocol::Tcp, State::Established) => established,
-            (Protocol::Tcp, State::Closing) => closing,
-            (Protocol::Tcp, State::Closed) => closed,
+            (Protocol::Tcp, FlowState::Opening) => opening,
+            (Protocol::Tcp, FlowState::Established) if self.is_half_open() => opening,
+            (Protocol::Tcp, FlowState::Established) => established,
+            (Protocol::Tcp, FlowState::Closing) => closing,
+            (Protocol::Tcp, FlowState::Closed) => closed,
         }
     }
 
     /// How much better it is to evict this flow than others when the table is full: most of all what is
     /// closed, then what closes and is idle, what was never answered, and a single exchange of
     /// datagrams; of these what has been idle longest. `None`: it must stay. As for `timeout`.
-    pub fn eviction_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
+    pub fn early_drop_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
         /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
         const HALF_CLOSED: u32 = 10;
         const CLASS: u32 = 1 << 29;
         let idle = self.idle(now);
         let class = match (protocol, self.state()) {
-            (_, State::Closed) => 4,
-            (_, State::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
-            (_, State::Opening) => 2,
+            (_, FlowState::Closed) => 4,
+            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
+            (_, FlowState::Opening) => 2,
             (Protocol::Tcp, _) if self.is_half_open() => 2,
             (Protocol::Udp, _) if !self.is_assured(hz) => 1,
             _ => return None,
@@ -537,16 +558,16 @@ impl<R> Flow<R> {
 
     /// How long ago the last packet came, in the unit of `now`.
     pub fn idle(&self, now: u32) -> u32 {
-        let idle = |half: &Half<R>| {
+        let idle = |dir: &PerDirection<R>| {
             // A packet may come between reading the clock and this: that is no idle time.
-            let idle = now.wrapping_sub(half.last_seen.load(Relaxed));
+            let idle = now.wrapping_sub(dir.last_seen.load(Relaxed));
             if idle > u32::MAX / 2 {
                 0
             } else {
                 idle
             }
         };
-        let [original, reply] = &self.halves;
+        let [original, reply] = &self.dirs;
         idle(original).min(idle(reply))
     }
 }

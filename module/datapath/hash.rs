@@ -6,7 +6,7 @@
 //! halves of the full product are folded together ([`fold`]). What comes out is folded once more, by a
 //! third secret word. Three instructions a fold. One fold is not enough: of sequential ports or addresses
 //! its bits are two arithmetic progressions. Of 82,500 tables (1,500 keys, 11 patterns of tuples, 2^4 to 2^13
-//! buckets) 12 in a hundred were far from uniform, with up to 128 of 4,096 tuples on one of 4,096 chains or more,
+//! buckets) 12 in a hundred were far from uniform, with up to 128 of 4,096 tuples in one of 4,096 buckets or more,
 //! where jhash had 11. After the second, tests
 //! below cannot tell it from a uniform hash, for any number of buckets, by its highest bits or its lowest.
 //!
@@ -17,7 +17,7 @@
 //! an attacker sees neither. The key is drawn for each table by the kernel's generator (192 bits for IPv4,
 //! 384 for IPv6) and never leaves the kernel, and no hash does. Without the key no pair of tuples is
 //! known to collide more often than others. What is left to observe is time: a packet that is looked
-//! up behind others on its chain takes a few instructions a link longer. Who may read how long chains are (`/proc/net/mutex_proxy/hash`, for root only) can tell
+//! up behind others in its bucket takes a few instructions a link longer. Who may read how long buckets are (`/proc/net/mutex_proxy/hash`, for root only) can tell
 //! collisions, and should be trusted.
 //!
 //! hsiphash, what the kernel has for whoever fears more, takes 5 rounds of 14 operations for IPv4 and 8 for

@@ -6,10 +6,10 @@
 //! went wrong: after translation. The sender knows only what the packet was before, so both have to
 //! be translated, the message and the packet in it (RFC 5508, sections 4.2 and 7).
 //!
-//! Let packets of a side come as `from` and leave as `to`: `from` is that side's key, and
+//! Let packets of a direction come as `from` and leave as `to`: `from` is that direction's key, and
 //! `to` the other key reversed. An error about a packet `E` goes where answers to `E` go, hence
-//! belongs to the side that has the key `from = E.reverse()`. For the message that means what it
-//! means for any packet of this side: its destination `from.destination` becomes `to.destination`,
+//! belongs to the direction that has the key `from = E.reverse()`. For the message that means what it
+//! means for any packet of this direction: its destination `from.destination` becomes `to.destination`,
 //! and if the receiver of `E` itself complains, its source `from.source` becomes `to.source`.
 //! A router on the way keeps its own address. And since what goes the other way comes as
 //! `to.reverse()` and leaves as `from.reverse() = E`, the packet in the message becomes `to.reverse()`.
@@ -26,9 +26,9 @@
 
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::{Delta, Sum};
-use super::flow::Change;
+use super::flow::ChecksumFixup;
 use super::packet::{self, header_length, skip_extensions, Header, FRAGMENT, UDP_HEADER};
-use super::translate::{DeviceSum, Offload, TCP_CHECKSUM, UDP_CHECKSUM};
+use super::translate::{Offload, SkbChecksum, TCP_CHECKSUM, UDP_CHECKSUM};
 use super::tuple::{Address, Tuple, V4, V6};
 
 /// Length of the header of a message; the packet that it is about follows.
@@ -157,7 +157,7 @@ impl<A: Icmp> Error<A> {
         })
     }
 
-    /// What identifies the flow and the side to which the error belongs: packets of that side come
+    /// What identifies the flow and the direction to which the error belongs: packets of that direction come
     /// as this.
     pub fn from(&self) -> Tuple<A> {
         self.about.reverse()
@@ -172,13 +172,13 @@ impl<A: Icmp> Error<A> {
     }
 
     /// Translates the packet that was read, of which [`Self::end`] bytes are enough; `to` is how
-    /// packets of its side leave. `None` if it is too short: then it is not to be used any more.
+    /// packets of its direction leave. `None` if it is too short: then it is not to be used any more.
     pub fn translate(
         &self,
         packet: &mut [u8],
         to: &Tuple<A>,
         offload: Offload,
-    ) -> Option<DeviceSum> {
+    ) -> Option<SkbChecksum> {
         let (network, message) = packet
             .get_mut(..self.end())?
             .split_at_mut_checked(self.message)?;
@@ -196,15 +196,15 @@ impl<A: Icmp> Error<A> {
         };
         *field = sum.to_ne_bytes();
         Some(match offload {
-            Offload::Complete => DeviceSum::Forget,
-            Offload::None | Offload::Partial => DeviceSum::Stays,
+            Offload::Complete => SkbChecksum::Invalidate,
+            Offload::None | Offload::Partial => SkbChecksum::Keep,
         })
     }
 
     // The packet in the message, up to the end of what is known of its transport's header, becomes
     // `now`. What that changes in the sum of the message.
     fn translate_inside(&self, datagram: &mut [u8], now: &Tuple<A>) -> Option<Delta> {
-        let by = Change::between(&self.about, now);
+        let by = ChecksumFixup::between(&self.about, now);
         let before = Sum::of(datagram);
         let (network, transport) = datagram.split_at_mut_checked(self.transport)?;
         A::readdress(network, now.addresses, by.addresses)?;

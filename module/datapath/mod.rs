@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The pure logic of the proxy: no kernel, no allocation, no panic, and no `unsafe` but in
-//! [`link`], [`recent`] and [`stack`], which for that reason lie with the rest of it in `sys/`. So does
+//! [`link`], [`cache_set`] and [`stack`], which for that reason lie with the rest of it in `sys/`. So does
 //! `host`, on which it runs in tests.
 //!
 //! The kernel compiles these files into `mutex_proxy.ko` and `mutex_probe.ko`; the host compiles
@@ -14,9 +14,9 @@ use crate::abi;
 use mutex_abi as abi;
 
 pub mod batch;
+#[path = "../sys/cache_set.rs"]
+pub mod cache_set;
 pub mod checksum;
-#[path = "../sys/duty.rs"]
-pub mod duty;
 pub mod filter;
 pub mod flow;
 pub mod hash;
@@ -32,8 +32,6 @@ pub mod octave;
 #[path = "../sys/arch/order.rs"]
 pub mod order;
 pub mod packet;
-#[path = "../sys/recent.rs"]
-pub mod recent;
 pub mod reopenings;
 pub mod rules;
 #[path = "../sys/stack.rs"]
@@ -44,3 +42,5 @@ pub mod tcp;
 pub mod translate;
 pub mod tuple;
 pub mod upstream;
+#[path = "../sys/work_state.rs"]
+pub mod work_state;

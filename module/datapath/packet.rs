@@ -28,7 +28,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 /// A TCP or UDP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet<A: Address> {
+pub struct Headers<A: Address> {
     /// What identifies its flow and direction.
     pub tuple: Tuple<A>,
     /// Where the TCP or UDP header starts, in bytes from the IP header.
@@ -39,7 +39,7 @@ pub struct Packet<A: Address> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<A: Address> {
     /// A TCP or UDP packet, with all of its TCP or UDP header but options.
-    Transport(Packet<A>),
+    Transport(Headers<A>),
     /// A message of ICMP over IPv4 or of ICMPv6 over IPv6, which starts so many bytes from the IP header.
     Icmp(usize),
     /// Only a part of a packet.
@@ -62,7 +62,7 @@ pub trait Header: Address {
     /// Reads what identifies a packet of the usual shape: nothing between the IP header and that of
     /// UDP or TCP, at least eight bytes of which are there. Everything else is for
     /// [`Self::parse`].
-    fn glance(packet: &[u8]) -> Option<Tuple<Self>>;
+    fn parse_fast(packet: &[u8]) -> Option<Tuple<Self>>;
 
     /// The addresses of a packet, given from its first byte; `None` if it is too short.
     fn addresses(packet: &[u8]) -> Option<Self::Pair>;
@@ -76,7 +76,11 @@ pub trait Header: Address {
     /// Puts the addresses and ports of `tuple` into headers, of which the transport's starts at
     /// `transport`, and tells what was there. Checksums stay. `None`, and nothing changed, if the
     /// headers are too short.
-    fn exchange(headers: &mut [u8], transport: usize, tuple: &Tuple<Self>) -> Option<Tuple<Self>> {
+    fn replace_tuple(
+        headers: &mut [u8],
+        transport: usize,
+        tuple: &Tuple<Self>,
+    ) -> Option<Tuple<Self>> {
         let own = Tuple {
             addresses: Self::addresses(headers)?,
             ports: ports(headers.get(transport..)?)?,
@@ -117,10 +121,10 @@ pub const fn header_length(protocol: Protocol) -> usize {
 
 /// The headers of a packet of the usual shape, see [`Header::glance`], with all of its TCP header.
 #[inline(always)]
-pub fn usual<A: Header>(packet: &[u8]) -> Option<Packet<A>> {
-    let tuple = A::glance(packet)?;
+pub fn usual<A: Header>(packet: &[u8]) -> Option<Headers<A>> {
+    let tuple = A::parse_fast(packet)?;
     let end = A::LENGTH.wrapping_add(header_length(tuple.protocol));
-    (packet.len() >= end).then_some(Packet {
+    (packet.len() >= end).then_some(Headers {
         tuple,
         transport: A::LENGTH,
     })
@@ -150,7 +154,7 @@ fn transport<A: Header>(packet: &[u8], at: usize, next: u8, addresses: A::Pair) 
     let Some(ports) = packet.get(at..).and_then(ports) else {
         return Parsed::Short(end);
     };
-    Parsed::Transport(Packet {
+    Parsed::Transport(Headers {
         tuple: Tuple {
             addresses,
             ports,
@@ -165,7 +169,7 @@ impl Header for V4 {
     const ICMP: u8 = 1;
 
     #[inline(always)]
-    fn glance(packet: &[u8]) -> Option<Tuple<Self>> {
+    fn parse_fast(packet: &[u8]) -> Option<Tuple<Self>> {
         let header = packet.first_chunk::<{ Self::LENGTH + UDP_HEADER }>()?;
         // Version 4, no options; neither more fragments nor an offset.
         let fragment = u16::from_ne_bytes(bytes(header, 6)?);
@@ -229,7 +233,7 @@ impl Header for V6 {
     const ICMP: u8 = 58;
 
     #[inline(always)]
-    fn glance(packet: &[u8]) -> Option<Tuple<Self>> {
+    fn parse_fast(packet: &[u8]) -> Option<Tuple<Self>> {
         let header = packet.first_chunk::<{ Self::LENGTH + UDP_HEADER }>()?;
         if header[0] >> 4 != 6 {
             return None;
@@ -339,7 +343,7 @@ mod tests {
 
     const UDP: [u8; 8] = [0x12, 0x34, 0, 53, 0, 8, 0, 0];
 
-    fn transport_of<A: Address>(parsed: Parsed<A>) -> Packet<A> {
+    fn transport_of<A: Address>(parsed: Parsed<A>) -> Headers<A> {
         match parsed {
             Parsed::Transport(packet) => packet,
             other => panic!("{other:?}"),
@@ -356,7 +360,7 @@ mod tests {
             assert_eq!(packet.tuple.destination(), ip([198, 51, 100, 2]));
             assert_eq!(u16::from_be(packet.tuple.ports.source()), 0x1234);
             assert_eq!(u16::from_be(packet.tuple.ports.destination()), 53);
-            assert_eq!(V4::glance(&bytes), (ihl == 5).then_some(packet.tuple));
+            assert_eq!(V4::parse_fast(&bytes), (ihl == 5).then_some(packet.tuple));
         }
     }
 
@@ -374,7 +378,7 @@ mod tests {
     fn tells_fragments_and_icmp() {
         for fragment in [0x2000, 0x0001, 0x3fff] {
             assert_eq!(V4::parse(&ipv4(5, fragment, 17, &UDP)), Parsed::Fragment);
-            assert_eq!(V4::glance(&ipv4(5, fragment, 17, &UDP)), None);
+            assert_eq!(V4::parse_fast(&ipv4(5, fragment, 17, &UDP)), None);
         }
         let mut first_fragment = vec![17, 0, 0, 1, 0, 0, 0, 0];
         first_fragment.extend(UDP);
@@ -396,7 +400,7 @@ mod tests {
         let packet = transport_of(V6::parse(&ipv6(0, &rest)));
         assert_eq!(packet.transport, 64);
         assert_eq!(u16::from_be(packet.tuple.ports.destination()), 53);
-        assert_eq!(V6::glance(&ipv6(0, &rest)), None);
+        assert_eq!(V6::parse_fast(&ipv6(0, &rest)), None);
         for segments_left in [1, 2, 255] {
             let mut source_routed = vec![17, 0, 4, segments_left, 0, 0, 0, 0];
             source_routed.extend(UDP);
@@ -424,7 +428,7 @@ mod tests {
             _ => {}
         }
         // A glance sees nothing that a close look does not.
-        if let Some(found) = A::glance(packet) {
+        if let Some(found) = A::parse_fast(packet) {
             match A::parse(packet) {
                 Parsed::Transport(packet) => {
                     assert_eq!((packet.tuple, packet.transport), (found, A::LENGTH));

@@ -7,7 +7,7 @@ use core::ops::Deref;
 use super::abi::proxy::{Action, Protocol, Rule, NAME_SIZE};
 use super::flow::Owner;
 use super::tuple::{Address, Tuple};
-use super::upstream::{Moment, Pool};
+use super::upstream::{Moment, UpstreamPool};
 
 /// The name of an interface, filled up with zeros.
 pub type Name = [u8; NAME_SIZE];
@@ -120,8 +120,8 @@ pub struct Rules<S, T> {
     pub rules: S,
     /// A pool for each context.
     pub pools: T,
-    /// Where addresses of upstreams may be: [`Pool::spots`] of all pools.
-    pub spots: u64,
+    /// Where addresses of upstreams may be: [`UpstreamPool::bloom`] of all pools.
+    pub bloom: u64,
 }
 
 impl<A, S, T, P> Rules<S, T>
@@ -129,7 +129,7 @@ where
     A: Address,
     S: Deref<Target = [Compiled<A>]>,
     T: Deref<Target = [P]>,
-    P: Deref<Target = Pool<A>> + 'static,
+    P: Deref<Target = UpstreamPool<A>> + 'static,
 {
     /// What becomes of a new connection of `tuple`, seen at `hook`; `interface` is asked at most once
     /// for each rule that names one, and `moment` is told whether its random number is used.
@@ -166,9 +166,9 @@ where
     }
 
     // The rules of contexts that have not closed.
-    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &Pool<A>)> {
+    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A>)> {
         self.rules.iter().filter_map(|rule| {
-            let pool: &Pool<A> = self.pools.get(rule.pool)?;
+            let pool: &UpstreamPool<A> = self.pools.get(rule.pool)?;
             (!pool.is_closed()).then_some((rule, pool))
         })
     }
@@ -177,13 +177,13 @@ where
     #[inline(always)]
     fn leads_to_upstream(&self, tuple: &Tuple<A>) -> bool {
         // Nearly always the end of it.
-        self.spots & tuple.destination().spot() != 0 && self.is_upstream(tuple)
+        self.bloom & tuple.destination().bloom_bit() != 0 && self.is_upstream(tuple)
     }
 
     // Whether one the other way would.
     #[inline(always)]
     fn comes_from_upstream(&self, tuple: &Tuple<A>) -> bool {
-        self.spots & tuple.source().spot() != 0 && self.is_upstream(&tuple.reverse())
+        self.bloom & tuple.source().bloom_bit() != 0 && self.is_upstream(&tuple.reverse())
     }
 
     // Whether it goes to an upstream: to its very port or, if that keeps ports, to one that a rule leaves it.
@@ -201,7 +201,7 @@ where
     }
 
     /// The upstreams of the context `owner`.
-    pub fn pool(&self, owner: u32) -> Option<&Pool<A>> {
+    pub fn pool(&self, owner: u32) -> Option<&UpstreamPool<A>> {
         let mut pools = self.pools.iter();
         pools.find(|pool| pool.owner == owner).map(|pool| &**pool)
     }

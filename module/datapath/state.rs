@@ -5,7 +5,7 @@
 /// Where a flow is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum FlowState {
     /// The client has sent, nobody has answered.
     Opening = 0,
     /// Both have sent.
@@ -16,7 +16,7 @@ pub enum State {
     Closed = 3,
 }
 
-impl State {
+impl FlowState {
     /// From its number.
     pub const fn from_number(number: u8) -> Self {
         match number {

@@ -1,46 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The flows of one IP version in a network namespace, found by the tuple of either side.
+//! The flows of one IP version in a network namespace, found by the tuple of either direction.
 
 use core::mem::offset_of;
 use core::ops::{Deref, Range};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::flow::{Flow, Side};
-use super::link::{Chains, Editor, Found, Heap, Link, Lock, Node, Owned, Rcu, ReadGuard, Retired};
+use super::flow::{Direction, Flow};
+use super::link::{
+    Buckets, Editor, Found, Heap, Link, Lock, Node, Owned, Rcu, ReadGuard, Unlinked,
+};
 use super::tuple::{Address, Tuple};
 
 /// A flow in the table.
-pub type Entry<A, R> = Node<Tuple<A>, Flow<R>>;
-/// Where a chain begins.
+pub type FlowNode<A, R> = Node<Tuple<A>, Flow<R>>;
+/// Where a bucket begins.
 pub type Head<A, R> = Link<Tuple<A>, Flow<R>>;
 
-/// A chained hash table, read under RCU and changed under a lock. What it takes to find a flow comes
+/// A hash table of buckets, read under RCU and changed under a lock. What it takes to find a flow comes
 /// first, and what changes with every flow last.
 #[repr(C)]
 pub struct Table<A: Address, R, S, L> {
     seed: A::Seed,
-    chains: Chains<Tuple<A>, Flow<R>, S, L>,
+    buckets: Buckets<Tuple<A>, Flow<R>, S, L>,
     // Changed under the lock only.
     flows: AtomicUsize,
 }
 
 impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> {
     /// How many of its first bytes are read to find a flow.
-    pub const HOT: usize = offset_of!(Self, chains) + Chains::<Tuple<A>, Flow<R>, S, L>::HOT;
+    pub const HOT: usize = offset_of!(Self, buckets) + Buckets::<Tuple<A>, Flow<R>, S, L>::HOT;
 
-    /// A table over `heads`, or `None` if [`Chains::new`] would not take them.
+    /// A table over `heads`, or `None` if [`Buckets::new`] would not take them.
     pub fn new(heads: S, lock: L, seed: A::Seed) -> Option<Self> {
         Some(Self {
             seed,
-            chains: Chains::new(heads, lock)?,
+            buckets: Buckets::new(heads, lock)?,
             flows: AtomicUsize::new(0),
         })
     }
 
-    /// How many chains there are.
-    pub fn chains(&self, guard: &ReadGuard) -> usize {
-        self.chains.count(guard)
+    /// How many buckets there are.
+    pub fn buckets(&self, guard: &ReadGuard) -> usize {
+        self.buckets.count(guard)
     }
 
     /// How many flows there are.
@@ -54,77 +56,77 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         tuple.hash(&self.seed) as usize
     }
 
-    /// The flow to which a packet of `tuple` belongs, and which of its sides it is.
+    /// The flow to which a packet of `tuple` belongs, and which of its directions it is.
     #[inline(always)]
-    pub fn find<'g>(
+    pub fn lookup<'g>(
         &'g self,
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A, R>, Side)> {
-        self.find_hashed(guard, self.hash(tuple), tuple)
+    ) -> Option<(&'g FlowNode<A, R>, Direction)> {
+        self.lookup_hashed(guard, self.hash(tuple), tuple)
     }
 
-    /// The same as `find`.
+    /// The same as `lookup`.
     #[inline(always)]
-    pub fn find_quickly<'g>(
+    pub fn lookup_quickly<'g>(
         &'g self,
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A, R>, Side)> {
-        self.find_hashed(guard, self.hash(tuple), tuple)
+    ) -> Option<(&'g FlowNode<A, R>, Direction)> {
+        self.lookup_hashed(guard, self.hash(tuple), tuple)
     }
 
-    /// As `find`, for a tuple of which the hash is known.
+    /// As `lookup`, for a tuple of which the hash is known.
     #[inline(always)]
-    pub fn find_hashed<'g>(
+    pub fn lookup_hashed<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A, R>, Side)> {
-        let found = self.chains.find(guard, hash, tuple)?;
-        Some((found.node, Side::from_index(found.side)))
+    ) -> Option<(&'g FlowNode<A, R>, Direction)> {
+        let found = self.buckets.lookup(guard, hash, tuple)?;
+        Some((found.node, Direction::from_index(found.direction)))
     }
 
-    /// The same as `find_hashed`, as the chains have it.
+    /// The same as `lookup_hashed`, as the buckets have it.
     #[inline(always)]
-    pub fn find_by_hash<'g>(
+    pub fn lookup_entry<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         tuple: &Tuple<A>,
     ) -> Option<Found<'g, Tuple<A>, Flow<R>>> {
-        self.chains.find(guard, hash, tuple)
+        self.buckets.lookup(guard, hash, tuple)
     }
 
-    /// The number of the chain on which `tuple` is looked up.
-    pub fn chain_of(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> usize {
-        self.chains.chain_of(guard, self.hash(tuple))
+    /// The number of the bucket in which `tuple` is looked up.
+    pub fn bucket_of(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> usize {
+        self.buckets.bucket_of(guard, self.hash(tuple))
     }
 
-    /// Where the chain begins on which `tuple` is looked up.
+    /// Where the bucket begins in which `tuple` is looked up.
     #[inline(always)]
     pub fn head<'g>(&'g self, guard: &'g ReadGuard, tuple: &Tuple<A>) -> &'g Head<A, R> {
-        self.chains.head_quickly(guard, self.hash(tuple))
+        self.buckets.head(guard, self.hash(tuple))
     }
 
-    /// Calls `see` with the length of every chain of `range`.
+    /// Calls `see` with the length of every bucket of `range`.
     pub fn lengths(&self, guard: &ReadGuard, range: Range<usize>, see: impl FnMut(usize)) {
-        self.chains.lengths(guard, range, see);
+        self.buckets.lengths(guard, range, see);
     }
 
-    fn hashes(&self, flow: &Entry<A, R>) -> [usize; 2] {
-        Side::ALL.map(|side| self.hash(flow.key(side as usize)))
+    fn hashes(&self, flow: &FlowNode<A, R>) -> [usize; 2] {
+        Direction::ALL.map(|direction| self.hash(flow.key(direction as usize)))
     }
 
     /// Runs `function` while nobody changes the table. It must not do so itself.
-    pub fn hold<T>(&self, function: impl FnOnce() -> T) -> T {
-        self.chains.hold(function)
+    pub fn with_lock<T>(&self, function: impl FnOnce() -> T) -> T {
+        self.buckets.with_lock(function)
     }
 
     /// Changes the table while nobody else does.
     pub fn edit<T>(&self, edit: impl FnOnce(&mut Edit<'_, '_, A, R, S, L>) -> T) -> T {
-        self.chains.edit(|editor| {
+        self.buckets.edit(|editor| {
             edit(&mut Edit {
                 table: self,
                 editor,
@@ -132,10 +134,10 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         })
     }
 
-    /// Exchanges the chains for those of `heads`; see [`Chains::exchange`].
-    pub fn exchange<C: Rcu>(&self, heads: S, pause: impl Fn()) -> Option<S> {
-        self.chains
-            .exchange::<C>(heads, |tuple| self.hash(tuple), pause)
+    /// Exchanges the buckets for those of `heads`; see [`Buckets::resize`].
+    pub fn resize<C: Rcu>(&self, heads: S, pause: impl Fn()) -> Option<S> {
+        self.buckets
+            .resize::<C>(heads, |tuple| self.hash(tuple), pause)
     }
 }
 
@@ -146,23 +148,23 @@ pub struct Edit<'t, 'e, A: Address, R, S, L> {
 }
 
 impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R, S, L> {
-    /// Adds a flow. Packets of neither side may belong to another.
-    pub fn insert<'g, H: Heap<Entry<A, R>>>(
+    /// Adds a flow. Packets of neither direction may belong to another.
+    pub fn insert<'g, H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &'g ReadGuard,
         flow: Owned<'_, Tuple<A>, Flow<R>, H>,
-    ) -> &'g Entry<A, R> {
+    ) -> &'g FlowNode<A, R> {
         let hashes = self.table.hashes(&flow);
         self.insert_hashed(guard, flow, hashes)
     }
 
-    /// The same with the hashes of the flow's sides.
-    pub fn insert_hashed<'g, H: Heap<Entry<A, R>>>(
+    /// The same with the hashes of the flow's directions.
+    pub fn insert_hashed<'g, H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &'g ReadGuard,
         flow: Owned<'_, Tuple<A>, Flow<R>, H>,
         hashes: [usize; 2],
-    ) -> &'g Entry<A, R> {
+    ) -> &'g FlowNode<A, R> {
         // Under the lock: nobody else writes it.
         let flows = self.table.flows();
         let flows = flows.wrapping_add(1);
@@ -171,66 +173,67 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
     }
 
     /// Takes a flow out; `None` if it is not in the table.
-    pub fn remove<'h, H: Heap<Entry<A, R>>>(
+    pub fn remove<'h, H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &ReadGuard,
         heap: &'h H,
-        flow: &Entry<A, R>,
-    ) -> Option<Retired<'h, Tuple<A>, Flow<R>, H>> {
+        flow: &FlowNode<A, R>,
+    ) -> Option<Unlinked<'h, Tuple<A>, Flow<R>, H>> {
         let hashes = self.table.hashes(flow);
-        let retired = self.editor.withdraw(guard, heap, flow, hashes)?;
+        let unlinked = self.editor.unlink(guard, heap, flow, hashes)?;
         let flows = self.table.flows();
         let flows = flows.wrapping_sub(1);
         self.table.flows.store(flows, Ordering::Relaxed);
-        Some(retired)
+        Some(unlinked)
     }
 
-    /// Takes out the flow of which `rank` says the most, of those on a few chains from the one of
-    /// `tuple` on. Whether there was one of which it said something: of sparse chains it looks at
+    /// Takes out the flow of which `rank` says the most, of those in a few buckets from the one of
+    /// `tuple` on. Whether there was one of which it said something: of sparse buckets it looks at
     /// more, but not at all.
-    pub fn evict<H: Heap<Entry<A, R>>>(
+    pub fn early_drop<H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &ReadGuard,
         heap: &H,
         tuple: &Tuple<A>,
-        rank: impl Fn(&Entry<A, R>) -> Option<u32>,
+        rank: impl Fn(&FlowNode<A, R>) -> Option<u32>,
     ) -> bool {
-        const CHAINS: usize = 8;
+        const BUCKETS: usize = 8;
         const MOST: usize = 256;
         let table = self.table;
-        let mask = table.chains(guard).wrapping_sub(1);
-        let first = table.chain_of(guard, tuple);
+        let mask = table.buckets(guard).wrapping_sub(1);
+        let first = table.bucket_of(guard, tuple);
         let mut best: Option<(u32, Tuple<A>)> = None;
         for step in 0..MOST.min(mask.wrapping_add(1)) {
-            if step % CHAINS == 0 && best.is_some() {
+            if step % BUCKETS == 0 && best.is_some() {
                 break;
             }
-            let chain = first.wrapping_add(step) & mask;
-            self.editor.walk(guard, chain, |_, found| {
+            let bucket = first.wrapping_add(step) & mask;
+            self.editor.walk(guard, bucket, |_, found| {
                 let rank = rank(found.node);
                 if rank > best.map(|(rank, _)| rank) {
-                    best = rank.map(|rank| (rank, *found.node.key(Side::Original as usize)));
+                    best = rank.map(|rank| (rank, *found.node.key(Direction::Original as usize)));
                 }
             });
         }
-        let victim = best.and_then(|(_, tuple)| table.find(guard, &tuple));
+        let victim = best.and_then(|(_, tuple)| table.lookup(guard, &tuple));
         victim.is_some_and(|(flow, _)| self.remove(guard, heap, flow).is_some())
     }
 
-    /// Takes out all flows of a chain for which `goes` says so, and tells how many. A flow is
-    /// on the chain of its original side.
-    pub fn sweep<H: Heap<Entry<A, R>>>(
+    /// Takes out all flows of a bucket for which `goes` says so, and tells how many. A flow is
+    /// in the bucket of its original direction.
+    pub fn sweep<H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &ReadGuard,
         heap: &H,
-        chain: usize,
-        mut goes: impl FnMut(&Entry<A, R>) -> bool,
+        bucket: usize,
+        mut goes: impl FnMut(&FlowNode<A, R>) -> bool,
     ) -> usize {
         let mut gone = 0;
         let table = self.table;
         self.editor
-            .walk(guard, chain, |editor, found: Found<'_, _, _>| {
-                if Side::from_index(found.side) == Side::Original && goes(found.node) {
+            .walk(guard, bucket, |editor, found: Found<'_, _, _>| {
+                if Direction::from_index(found.direction) == Direction::Original && goes(found.node)
+                {
                     let mut edit = Edit { table, editor };
                     if edit.remove(guard, heap, found.node).is_some() {
                         gone = usize::wrapping_add(gone, 1);
@@ -251,11 +254,11 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Mutex;
 
-    type Place<A> = (Tuple<A>, Side);
+    type Place<A> = (Tuple<A>, Direction);
     type TestTable<A> = Table<A, (), Heads<Tuple<A>, Flow<()>>, Mutex<()>>;
 
-    fn table<A: Address>(chains: usize) -> TestTable<A> {
-        Table::new(Heads::new(chains), Mutex::new(()), 1.into()).unwrap()
+    fn table<A: Address>(buckets: usize) -> TestTable<A> {
+        Table::new(Heads::new(buckets), Mutex::new(()), 1.into()).unwrap()
     }
 
     #[derive(Clone, Debug)]
@@ -284,9 +287,9 @@ mod tests {
             upstream: 0,
         };
         let table = table::<A>(4);
-        // For the tuple of a packet the original tuple of its flow, and its side.
+        // For the tuple of a packet the original tuple of its flow, and its direction.
         let mut model: Vec<(Tuple<A>, Place<A>)> = Vec::new();
-        let original_of = |flow: &Entry<A, ()>| *flow.key(Side::Original as usize);
+        let original_of = |flow: &FlowNode<A, ()>| *flow.key(Direction::Original as usize);
         let upstream = A::from_bytes([10; 16]);
         for step in steps {
             Sections::read(|guard| match step {
@@ -294,17 +297,19 @@ mod tests {
                     let original = keys[key];
                     let to = original.to(upstream, port);
                     let (both, flow) = Flow::<()>::new(&original, &to, OWNER, 0);
-                    let taken = both.iter().any(|tuple| table.find(guard, tuple).is_some());
+                    let taken = both
+                        .iter()
+                        .any(|tuple| table.lookup(guard, tuple).is_some());
                     assert_eq!(taken, model.iter().any(|(key, _)| both.contains(key)));
                     if !taken && both[0] != both[1] {
                         let flow = Owned::new(&Boxes, both, flow).unwrap();
                         table.edit(|edit| edit.insert(guard, flow).state());
-                        model.push((both[0], (original, Side::Original)));
-                        model.push((both[1], (original, Side::Reply)));
+                        model.push((both[0], (original, Direction::Original)));
+                        model.push((both[1], (original, Direction::Reply)));
                     }
                 }
                 Step::Remove(key) => {
-                    if let Some((flow, Side::Original)) = table.find(guard, &keys[key]) {
+                    if let Some((flow, Direction::Original)) = table.lookup(guard, &keys[key]) {
                         let removed = || {
                             table
                                 .edit(|edit| edit.remove(guard, &Boxes, flow))
@@ -315,40 +320,42 @@ mod tests {
                         model.retain(|(_, (original, _))| *original != keys[key]);
                     }
                 }
-                Step::Sweep(chain) => {
+                Step::Sweep(bucket) => {
                     let mut gone = Vec::new();
-                    let every = |flow: &Entry<A, ()>| {
+                    let every = |flow: &FlowNode<A, ()>| {
                         gone.push(original_of(flow));
                         true
                     };
-                    table.edit(|edit| edit.sweep(guard, &Boxes, chain, every));
+                    table.edit(|edit| edit.sweep(guard, &Boxes, bucket, every));
                     model.retain(|(_, (original, _))| !gone.contains(original));
                 }
                 Step::Exchange(_) => {}
             });
             if let Step::Exchange(bits) = step {
-                let old = table.exchange::<Sections>(Heads::new(1 << bits), || {});
+                let old = table.resize::<Sections>(Heads::new(1 << bits), || {});
                 assert!(old.is_some());
-                assert_eq!(Sections::read(|guard| table.chains(guard)), 1 << bits);
+                assert_eq!(Sections::read(|guard| table.buckets(guard)), 1 << bits);
             }
             Sections::read(|guard| {
                 for key in keys {
-                    let named = |(flow, side): (&Entry<A, ()>, Side)| (original_of(flow), side);
+                    let named = |(flow, direction): (&FlowNode<A, ()>, Direction)| {
+                        (original_of(flow), direction)
+                    };
                     let expected = model.iter().find(|(tuple, _)| tuple == key);
-                    let found = table.find(guard, key).map(named);
+                    let found = table.lookup(guard, key).map(named);
                     assert_eq!(found, expected.map(|(_, found)| *found));
-                    // Nobody exchanges chains now: nothing is overlooked.
-                    assert_eq!(table.find_quickly(guard, key).map(named), found);
+                    // Nobody exchanges buckets now: nothing is overlooked.
+                    assert_eq!(table.lookup(guard, key).map(named), found);
                 }
             });
         }
         Sections::read(|guard| {
             let mut entries = 0;
-            table.lengths(guard, 0..table.chains(guard), |length| entries += length);
+            table.lengths(guard, 0..table.buckets(guard), |length| entries += length);
             assert_eq!(entries, model.len());
             let mut left = 0;
-            for chain in 0..table.chains(guard) {
-                left += table.edit(|edit| edit.sweep(guard, &Boxes, chain, |_| true));
+            for bucket in 0..table.buckets(guard) {
+                left += table.edit(|edit| edit.sweep(guard, &Boxes, bucket, |_| true));
             }
             assert_eq!(left * 2, model.len());
         });
@@ -395,18 +402,18 @@ mod tests {
             let flow = Owned::new(&Boxes, keys, flow).unwrap();
             Sections::read(|guard| table.edit(|edit| edit.insert(guard, flow).state()));
         }
-        let rank = |flow: &Entry<V4, ()>| match flow.key(0).ports.source() {
+        let rank = |flow: &FlowNode<V4, ()>| match flow.key(0).ports.source() {
             port @ 2..=4 => Some(u32::from(port)),
             _ => None,
         };
         Sections::read(|guard| {
-            let evict = || table.edit(|edit| edit.evict(guard, &Boxes, &tuple(77), rank));
+            let evict = || table.edit(|edit| edit.early_drop(guard, &Boxes, &tuple(77), rank));
             assert!(evict());
-            assert!(table.find(guard, &tuple(4)).is_none());
+            assert!(table.lookup(guard, &tuple(4)).is_none());
             assert!(evict() && evict());
             assert!(!evict());
             let left: Vec<u16> = (1..6)
-                .filter(|&port| table.find(guard, &tuple(port)).is_some())
+                .filter(|&port| table.lookup(guard, &tuple(port)).is_some())
                 .collect();
             assert_eq!(left, [1, 5]);
             assert_eq!(table.edit(|edit| edit.sweep(guard, &Boxes, 0, |_| true)), 2);
@@ -415,10 +422,13 @@ mod tests {
 
     #[test]
     fn a_flow_and_its_share_of_the_table_fit_into_256_bytes() {
-        // At most 4 chains a flow of IPv4, and 2 of IPv6: see where tables are enlarged.
+        // At most 4 buckets a flow of IPv4, and 2 of IPv6: see where tables are enlarged.
         let head = size_of::<Head<V4, [u64; 2]>>();
-        assert_eq!(size_of::<Entry<V4, [u64; 2]>>(), 192);
-        assert_eq!(size_of::<Entry<super::super::tuple::V6, [u64; 2]>>(), 240);
+        assert_eq!(size_of::<FlowNode<V4, [u64; 2]>>(), 192);
+        assert_eq!(
+            size_of::<FlowNode<super::super::tuple::V6, [u64; 2]>>(),
+            240
+        );
         assert!(192 + 4 * head <= 256);
         assert!(240 + 2 * head <= 256);
     }

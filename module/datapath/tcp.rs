@@ -202,7 +202,7 @@ impl Syn {
 /// Only that side's segments write it, but for the answer to its SYN. Of two of them that are handled at the same
 /// moment one may be overlooked; the next makes up for it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct SeqState {
     // `next_seq`, the number after the last byte sent, and below it `acked`, the last acknowledgement
     // sent. Before its SYN is answered a side has acknowledged nothing that counts: `acked` is then
     // `first` of that SYN.
@@ -212,7 +212,7 @@ pub struct Progress {
     window_mask: AtomicU64,
 }
 
-impl Progress {
+impl SeqState {
     fn next_seq(&self) -> u32 {
         (self.numbers.load(Relaxed) >> 32) as u32
     }
@@ -425,12 +425,12 @@ mod tests {
     }
 
     // A side that expects its peer's first byte to have this number.
-    fn begun(start: u32, ack: u32) -> Progress {
-        let progress = Progress::default();
-        progress.begin_anew(&Syn::read(&segment(2, start, 0, 0), &[1, 3, 3, 7]));
-        progress.set_syn_acked();
-        progress.set_acked(ack);
-        progress
+    fn begun(start: u32, ack: u32) -> SeqState {
+        let seq = SeqState::default();
+        seq.begin_anew(&Syn::read(&segment(2, start, 0, 0), &[1, 3, 3, 7]));
+        seq.set_syn_acked();
+        seq.set_acked(ack);
+        seq
     }
 
     #[test]
@@ -552,34 +552,34 @@ mod tests {
 
     #[test]
     fn a_syn_is_kept_until_it_is_answered() {
-        let progress = Progress::default();
-        assert_eq!(progress.syn(), None);
+        let seq = SeqState::default();
+        assert_eq!(seq.syn(), None);
         for shift in 0..=MAX_SHIFT {
             let (first, data) = (u32::MAX - 3, u32::from(shift) * 100);
             let syn = Syn { first, data, shift };
-            assert!(progress.begin(&syn));
-            assert_eq!(progress.syn(), Some(syn));
+            assert!(seq.begin(&syn));
+            assert_eq!(seq.syn(), Some(syn));
         }
-        let kept = progress.syn();
+        let kept = seq.syn();
         let (first, data, shift) = (u32::MAX - 3, 0, 0);
-        assert!(progress.begin(&Syn { first, data, shift }));
-        assert!(!progress.begin(&Syn {
+        assert!(seq.begin(&Syn { first, data, shift }));
+        assert!(!seq.begin(&Syn {
             first: 5,
             data,
             shift
         }));
-        assert_eq!(progress.syn(), kept);
+        assert_eq!(seq.syn(), kept);
     }
 
     // The examples of `accept_in_order`.
     #[test]
     fn both_differences_are_one() {
         let accepts = |acked, start, length, ack| {
-            let progress = begun(0, acked);
+            let seq = begun(0, acked);
             let mask = !(WINDOW - 1);
-            progress.window_mask.store(pack(mask, mask), Relaxed);
-            progress.numbers.store(pack(0x1000, acked), Relaxed);
-            progress.accept_in_order(&segment(ACK, start, length, ack))
+            seq.window_mask.store(pack(mask, mask), Relaxed);
+            seq.numbers.store(pack(0x1000, acked), Relaxed);
+            seq.accept_in_order(&segment(ACK, start, length, ack))
         };
         assert!(accepts(0x500, 0x1000, 0x20, 0x510));
         assert!(!accepts(0x500, 0x1000, 0x20, 0x4ff));

@@ -4,7 +4,7 @@
 
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::Delta;
-use super::flow::Change;
+use super::flow::ChecksumFixup;
 use super::packet::{Header, TCP_HEADER, UDP_HEADER};
 use super::tuple::Tuple;
 
@@ -27,13 +27,13 @@ pub enum Offload {
 
 /// What has to be done to the sum that a device computed over the packet (CHECKSUM_COMPLETE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceSum {
+pub enum SkbChecksum {
     /// Nothing: what changed cancels out.
-    Stays,
+    Keep,
     /// This is to be taken off.
-    Less(Delta),
+    Subtract(Delta),
     /// It is no use any more.
-    Forget,
+    Invalidate,
 }
 
 /// Makes a packet look like `to`, whose IP header is `network` and whose transport header begins
@@ -43,9 +43,9 @@ pub fn translate<A: Header>(
     network: &mut [u8],
     transport: &mut [u8],
     to: &Tuple<A>,
-    by: Change,
+    by: ChecksumFixup,
     offload: Offload,
-) -> Option<DeviceSum> {
+) -> Option<SkbChecksum> {
     A::readdress(network, to.addresses, by.addresses)?;
     match to.protocol {
         Protocol::Tcp => {
@@ -56,7 +56,7 @@ pub fn translate<A: Header>(
             if offload == Offload::Partial {
                 // The ports are not in the pseudo header.
                 *field = by.addresses.apply_to_sum(sum).to_ne_bytes();
-                return Some(DeviceSum::Stays);
+                return Some(SkbChecksum::Keep);
             }
             *field = by.transport.apply(sum).to_ne_bytes();
         }
@@ -69,13 +69,13 @@ pub fn translate<A: Header>(
             // form. A packet without one may be several, with sums within them (VXLAN).
             if sum == 0 {
                 return Some(match offload {
-                    Offload::Complete => DeviceSum::Forget,
-                    Offload::None | Offload::Partial => DeviceSum::Stays,
+                    Offload::Complete => SkbChecksum::Invalidate,
+                    Offload::None | Offload::Partial => SkbChecksum::Keep,
                 });
             }
             if offload == Offload::Partial {
                 *field = by.addresses.apply_to_sum(sum).to_ne_bytes();
-                return Some(DeviceSum::Stays);
+                return Some(SkbChecksum::Keep);
             }
             let sum = match by.transport.apply(sum) {
                 0 => !0,
@@ -87,8 +87,8 @@ pub fn translate<A: Header>(
     Some(match (offload, A::FAMILY) {
         // The IPv4 header sums to the same as before, but the transport's checksum made up for
         // the addresses, which are not in the transport. In IPv6 the two changes cancel out.
-        (Offload::Complete, Family::V4) => DeviceSum::Less(by.addresses),
-        _ => DeviceSum::Stays,
+        (Offload::Complete, Family::V4) => SkbChecksum::Subtract(by.addresses),
+        _ => SkbChecksum::Keep,
     })
 }
 
@@ -161,10 +161,16 @@ mod tests {
         bytes
     }
 
-    fn run<A: Header>(bytes: &mut [u8], to: &Tuple<A>, offload: Offload) -> Option<DeviceSum> {
+    fn run<A: Header>(bytes: &mut [u8], to: &Tuple<A>, offload: Offload) -> Option<SkbChecksum> {
         let (from, transport) = parse::<A>(bytes);
         let (network, transport) = bytes.split_at_mut(transport);
-        translate(network, transport, to, Change::between(&from, to), offload)
+        translate(
+            network,
+            transport,
+            to,
+            ChecksumFixup::between(&from, to),
+            offload,
+        )
     }
 
     fn is_right<A: Header>(
@@ -208,9 +214,9 @@ mod tests {
         }
         if offload == Offload::Complete {
             let kept = match device {
-                DeviceSum::Stays => u32::from(sum),
-                DeviceSum::Less(by) => by.take_off(sum.into()),
-                DeviceSum::Forget => panic!("had a checksum"),
+                SkbChecksum::Keep => u32::from(sum),
+                SkbChecksum::Subtract(by) => by.subtract_from(sum.into()),
+                SkbChecksum::Invalidate => panic!("had a checksum"),
             };
             let kept = Sum::default().add(kept).fold() % 0xffff;
             assert_eq!(kept, Sum::of(&bytes).fold() % 0xffff);
@@ -260,9 +266,9 @@ mod tests {
     #[test]
     fn udp_without_a_checksum_stays_without() {
         for (offload, device) in [
-            (Offload::Complete, DeviceSum::Forget),
-            (Offload::None, DeviceSum::Stays),
-            (Offload::Partial, DeviceSum::Stays),
+            (Offload::Complete, SkbChecksum::Invalidate),
+            (Offload::None, SkbChecksum::Keep),
+            (Offload::Partial, SkbChecksum::Keep),
         ] {
             let mut bytes = build::<V4>(Protocol::Udp, Offload::None, &[7; 32], &[1; 20]);
             bytes[26..28].fill(0);
@@ -295,7 +301,7 @@ mod tests {
                 whole[..network].to_vec(),
                 whole[at..at + transport].to_vec(),
             );
-            let change = Change::default();
+            let change = ChecksumFixup::default();
             assert_eq!(
                 translate(&mut ip, &mut tcp, &tuple, change, Offload::None),
                 None

@@ -33,7 +33,7 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     /// The sum of its words.
     fn sum(self) -> Sum;
     /// One of 64 bits, by its last bytes.
-    fn spot(self) -> u64;
+    fn bloom_bit(self) -> u64;
     /// Whether it is nobody's own: of a group, of all on a link, or none.
     fn is_shared(self) -> bool;
 
@@ -96,7 +96,7 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn spot(self) -> u64 {
+    fn bloom_bit(self) -> u64 {
         // The last byte is the highest of a number in network byte order.
         1_u64.wrapping_shl(self.0 >> 24 ^ self.0 >> 16)
     }
@@ -179,7 +179,7 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn spot(self) -> u64 {
+    fn bloom_bit(self) -> u64 {
         let [_, low] = self.0;
         1_u64.wrapping_shl((low >> 56 ^ low >> 48) as u32)
     }
@@ -352,7 +352,7 @@ impl<A: Address> Tuple<A> {
     }
 
     /// Its hash. The protocol is not in it: a TCP and a UDP tuple that are else the same share a
-    /// chain.
+    /// bucket.
     #[inline(always)]
     pub fn hash(&self, seed: &A::Seed) -> u32 {
         A::hash(&self.addresses, self.ports.0, seed)

@@ -310,7 +310,7 @@ impl<A: Address> Member<A> {
     }
 
     // What packets of `tuple` look like on their way here.
-    fn lead(&self, tuple: &Tuple<A>) -> Tuple<A> {
+    fn dnat(&self, tuple: &Tuple<A>) -> Tuple<A> {
         let port = match self.port {
             0 => tuple.ports.destination(),
             port => port,
@@ -321,7 +321,7 @@ impl<A: Address> Member<A> {
 
 /// Some members of a pool, in the order of their numbers.
 struct Members<'a, A> {
-    pool: &'a Pool<A>,
+    pool: &'a UpstreamPool<A>,
     left: u8,
 }
 
@@ -340,7 +340,7 @@ impl<'a, A> Iterator for Members<'a, A> {
 /// The upstreams of one IP version of a context. Their numbers are those of the configuration,
 /// where those of the other version are counted, too.
 #[derive(Debug)]
-pub struct Pool<A> {
+pub struct UpstreamPool<A> {
     /// The context.
     pub owner: u32,
     closed: AtomicBool,
@@ -353,7 +353,7 @@ pub struct Pool<A> {
     keeping: u8,
 }
 
-impl<A: Address> Pool<A> {
+impl<A: Address> UpstreamPool<A> {
     /// The upstreams of the context `owner`, all of them in order.
     pub fn new(
         owner: u32,
@@ -378,10 +378,10 @@ impl<A: Address> Pool<A> {
         }
     }
 
-    /// The spots of all upstreams' addresses.
-    pub fn spots(&self) -> u64 {
+    /// A Bloom filter of all upstreams' addresses.
+    pub fn bloom(&self) -> u64 {
         self.members(u8::MAX)
-            .fold(0, |spots, (_, member)| spots | member.address.spot())
+            .fold(0, |bloom, (_, member)| bloom | member.address.bloom_bit())
     }
 
     /// Whether a selection takes a random number.
@@ -440,7 +440,7 @@ impl<A: Address> Pool<A> {
             if tuple.protocol == Protocol::Tcp && !member.record.is_good() {
                 member.record.admits(&moment());
             }
-            return Some((number, member.lead(tuple)));
+            return Some((number, member.dnat(tuple)));
         }
         self.select_among(candidates, tuple, &moment())
     }
@@ -478,7 +478,7 @@ impl<A: Address> Pool<A> {
             }
             usable &= !bit(number);
         };
-        Some((number, member.lead(tuple)))
+        Some((number, member.dnat(tuple)))
     }
 
     fn pick(&self, set: u8, turn: u32) -> Option<(u8, &Member<A>)> {

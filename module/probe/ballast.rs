@@ -10,7 +10,7 @@ use kernel::sync::Arc;
 use crate::abi::proxy::Family;
 use crate::datapath::link::ReadGuard;
 use crate::sys::ballast;
-use crate::sys::hooks::{Hook, Packet, Place, Registered, Registration, Verdict};
+use crate::sys::hooks::{Hook, Hooknum, Packet, Registered, Registration, Verdict};
 use crate::sys::net::Namespace;
 
 struct Middle<const V6: bool, const LOCAL: bool>;
@@ -18,10 +18,10 @@ struct Middle<const V6: bool, const LOCAL: bool>;
 impl<const V6: bool, const LOCAL: bool> Hook for Middle<V6, LOCAL> {
     type Target = AtomicU16;
     const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
-    const PLACE: Place = if LOCAL {
-        Place::LocalOut
+    const HOOKNUM: Hooknum = if LOCAL {
+        Hooknum::LocalOut
     } else {
-        Place::PreRouting
+        Hooknum::PreRouting
     };
 
     fn run(instructions: &AtomicU16, _: ReadGuard, _: Packet<'_>) -> Verdict {

@@ -12,7 +12,7 @@ use crate::abi::probe::{Direction, Filter, Report, HOOKS, PRECISION_BITS, RANGE_
 use crate::abi::proxy::{Family, Protocol};
 use crate::datapath::packet::{Header, Parsed};
 use crate::datapath::tuple::{Ports, V4, V6};
-use crate::sys::hooks::{Packet, Place};
+use crate::sys::hooks::{Hooknum, Packet};
 use crate::sys::marks;
 use crate::sys::percpu::PerCpu;
 use crate::sys::time;
@@ -215,9 +215,9 @@ impl Meter {
 
     /// A packet comes to a hook: the last thing done here is to look at the clock.
     #[inline(always)]
-    pub(crate) fn before(&self, family: Family, place: Place, packet: &mut Packet<'_>) {
+    pub(crate) fn before(&self, family: Family, hooknum: Hooknum, packet: &mut Packet<'_>) {
         let lane = self.lanes.this();
-        if matches!(place, Place::PreRouting | Place::LocalOut) {
+        if matches!(hooknum, Hooknum::PreRouting | Hooknum::LocalOut) {
             // A packet that was followed and never reached its last hook was dropped or queued.
             lane.tear();
             let Some(direction) = self.direction(family, packet) else {
@@ -238,7 +238,7 @@ impl Meter {
 
     /// A packet has passed a hook: the first thing done here is to look at the clock.
     #[inline(always)]
-    pub(crate) fn after(&self, place: Place, packet: &Packet<'_>) {
+    pub(crate) fn after(&self, hooknum: Hooknum, packet: &Packet<'_>) {
         let now = time::ticks();
         let lane = self.lanes.this();
         if lane.packet.load(Relaxed) != packet.skb.id() {
@@ -248,15 +248,15 @@ impl Meter {
         if time::interrupts() != lane.interrupts.load(Relaxed) {
             lane.interrupted.store(true, Relaxed);
         }
-        if let Some(span) = lane.spans.get(place as usize) {
+        if let Some(span) = lane.spans.get(hooknum as usize) {
             span.store(now.wrapping_sub(lane.started.load(Relaxed)), Relaxed);
         }
-        if matches!(place, Place::PreRouting | Place::LocalOut) {
+        if matches!(hooknum, Hooknum::PreRouting | Hooknum::LocalOut) {
             lane.begun.store(lane.started.load(Relaxed), Relaxed);
         }
-        let passed = lane.passed.load(Relaxed) | 1 << place as u32;
+        let passed = lane.passed.load(Relaxed) | 1 << hooknum as u32;
         lane.passed.store(passed, Relaxed);
-        if matches!(place, Place::LocalIn | Place::PostRouting) {
+        if matches!(hooknum, Hooknum::LocalIn | Hooknum::PostRouting) {
             marks::packet_out();
             lane.packet.store(0, Relaxed);
             if lane.interrupted.load(Relaxed) {

@@ -13,9 +13,9 @@ use kernel::sync::Arc;
 use crate::abi::bytes::Writer;
 use crate::abi::micro::{Step, Times, FLOW_SIZE, PLAN, SIZE};
 use crate::abi::proxy::Protocol;
-use crate::datapath::flow::{Change, Flow, Owner, Side};
+use crate::datapath::flow::{ChecksumFixup, Direction, Flow, Owner};
 use crate::datapath::hash::Seed;
-use crate::datapath::link::{Chains, Link, Node, Owned, ReadGuard, HEADS_ALIGN};
+use crate::datapath::link::{Buckets, Link, Node, Owned, ReadGuard, HEADS_ALIGN};
 use crate::datapath::packet::{Header, UDP_HEADER};
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Ports, Tuple, V4};
@@ -24,8 +24,8 @@ use crate::sys::lock::{self, SpinLock};
 use crate::sys::micro::{
     as_in_a_hook, time, time_memcpy, time_of, Allocator, Datagram, Kmalloc, Lists, Repeat, Slab,
 };
-use crate::sys::pool::Pool;
-use crate::sys::route::Route;
+use crate::sys::pool::NodePool;
+use crate::sys::route::CachedRoute;
 use crate::sys::task;
 
 /// How often a step is done before it is measured.
@@ -33,13 +33,13 @@ const WARM_UP: usize = 32;
 /// How often it is measured.
 const SAMPLES: usize = 255;
 
-/// For [`Pool::new`].
+/// For [`NodePool::new`].
 static KEEPS: AtomicU32 = AtomicU32::new(1);
 static KEEPS_NOTHING: AtomicU32 = AtomicU32::new(0);
 
 type Key = Tuple<V4>;
-type Value = Flow<Route>;
-type FlowPool = Pool<Key, Value>;
+type Value = Flow<CachedRoute>;
+type FlowPool = NodePool<Key, Value>;
 
 const _: () = assert!(size_of::<Node<Key, Value>>() == FLOW_SIZE);
 
@@ -207,7 +207,7 @@ impl Meter {
     }
 
     fn found<const LOCKED: bool>(&self, place: u32) -> Result<Times> {
-        // Of one chain.
+        // Of one bucket.
         let table = Flows::new(1, place)?;
         self.each(|guard| {
             let mut lookup = Lookup::<'_, LOCKED> {
@@ -230,7 +230,7 @@ impl Meter {
         let mut packet = Datagram::new(payload)?;
         let original = client(0);
         let upstream = original.to(V4(0x0a00_0002_u32.to_be()), 8080_u16.to_be());
-        let change = Change::between(&original, &upstream);
+        let change = ChecksumFixup::between(&original, &upstream);
         let mut turn = [(upstream, change), (original, change.reverse())];
         self.each(|_| {
             turn.reverse();
@@ -279,15 +279,15 @@ struct Lookup<'g, const LOCKED: bool> {
 impl<const LOCKED: bool> Repeat for Lookup<'_, LOCKED> {
     #[inline(always)]
     fn once(&mut self) {
-        let Flows { chains, seed, .. } = self.flows;
+        let Flows { buckets, seed, .. } = self.flows;
         let mut find = || {
             let hash = self.key.hash(seed) as usize;
-            if let Some(found) = chains.find_quickly(self.guard, hash, &self.key) {
+            if let Some(found) = buckets.lookup(self.guard, hash, &self.key) {
                 self.found = found.key();
             }
         };
         if LOCKED {
-            chains.hold(find);
+            buckets.with_lock(find);
         } else {
             find();
         }
@@ -307,10 +307,10 @@ struct CachedLookup<'g> {
 impl Repeat for CachedLookup<'_> {
     #[inline(always)]
     fn once(&mut self) {
-        let Flows { chains, seed, .. } = self.flows;
+        let Flows { buckets, seed, .. } = self.flows;
         let hash = self.key.hash(seed);
-        let search = || chains.find_quickly(self.guard, hash as usize, &self.key);
-        let (found, known) = self.cache.find(self.guard, hash, &self.key, search);
+        let lookup = || buckets.lookup(self.guard, hash as usize, &self.key);
+        let (found, known) = self.cache.lookup(self.guard, hash, &self.key, lookup);
         if let Some(found) = found {
             self.found = found.key();
         }
@@ -322,7 +322,7 @@ impl Repeat for CachedLookup<'_> {
 const CACHED: usize = 4;
 
 fn pool(keeps: &'static AtomicU32) -> Result<FlowPool> {
-    Pool::new(c_str!("mutex_micro_pool"), 64, keeps)
+    NodePool::new(c_str!("mutex_micro_pool"), 64, keeps)
 }
 
 fn slab() -> Result<Slab> {
@@ -341,22 +341,22 @@ fn client(number: u32) -> Key {
 
 /// A table of some flows.
 struct Flows {
-    chains: Chains<Key, Value, KVVec<Link<Key, Value>>, SpinLock>,
+    buckets: Buckets<Key, Value, KVVec<Link<Key, Value>>, SpinLock>,
     seed: Seed<3>,
     pool: FlowPool,
 }
 
 impl Flows {
-    fn new(chains: usize, flows: u32) -> Result<Self> {
+    fn new(buckets: usize, flows: u32) -> Result<Self> {
         // Memory for so many is aligned as heads have to be.
-        let room = chains.max(HEADS_ALIGN / size_of::<Link<Key, Value>>());
+        let room = buckets.max(HEADS_ALIGN / size_of::<Link<Key, Value>>());
         let mut heads = KVVec::with_capacity(room, GFP_KERNEL)?;
-        for _ in 0..chains {
+        for _ in 0..buckets {
             heads.push(Link::null(), GFP_KERNEL)?;
         }
-        let locks = Arc::new(lock::Counts::new()?, GFP_KERNEL)?;
+        let locks = Arc::new(lock::LockCounters::new()?, GFP_KERNEL)?;
         let table = Self {
-            chains: Chains::new(heads, SpinLock::new(locks)?).ok_or(EINVAL)?,
+            buckets: Buckets::new(heads, SpinLock::new(locks)?).ok_or(EINVAL)?,
             seed: 1.into(),
             pool: pool(&KEEPS)?,
         };
@@ -371,7 +371,7 @@ impl Flows {
             let hashes = keys.map(|key| key.hash(&table.seed) as usize);
             let node = Owned::new(&table.pool, keys, flow).ok_or(ENOMEM)?;
             as_in_a_hook(|guard| {
-                table.chains.edit(|editor| {
+                table.buckets.edit(|editor| {
                     editor.publish(guard, node, hashes);
                 });
             });
@@ -379,11 +379,11 @@ impl Flows {
         Ok(table)
     }
 
-    // What is at a place of the first chain, which is 1 for the first.
+    // What is at a place of the first bucket, which is 1 for the first.
     fn at(&self, guard: &ReadGuard, place: u32) -> Option<Key> {
         let mut left = place;
         let mut key = None;
-        self.chains.edit(|editor| {
+        self.buckets.edit(|editor| {
             editor.walk(guard, 0, |_, found| {
                 left = left.wrapping_sub(1);
                 if left == 0 {
@@ -398,14 +398,15 @@ impl Flows {
 impl Drop for Flows {
     fn drop(&mut self) {
         as_in_a_hook(|guard| {
-            let chains = self.chains.count(guard);
-            for chain in 0..chains {
-                self.chains.edit(|editor| {
-                    editor.walk(guard, chain, |editor, found| {
-                        if Side::from_index(found.side) == Side::Original {
-                            let hashes =
-                                [0, 1].map(|side| found.node.key(side).hash(&self.seed) as usize);
-                            drop(editor.withdraw(guard, &self.pool, found.node, hashes));
+            let buckets = self.buckets.count(guard);
+            for bucket in 0..buckets {
+                self.buckets.edit(|editor| {
+                    editor.walk(guard, bucket, |editor, found| {
+                        if Direction::from_index(found.direction) == Direction::Original {
+                            let hashes = [0, 1].map(|direction| {
+                                found.node.key(direction).hash(&self.seed) as usize
+                            });
+                            drop(editor.unlink(guard, &self.pool, found.node, hashes));
                         }
                     });
                 });

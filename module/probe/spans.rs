@@ -10,7 +10,7 @@ use kernel::sync::Arc;
 use crate::abi::proxy::Family;
 use crate::datapath::link::ReadGuard;
 use crate::meter::Meter;
-use crate::sys::hooks::{self, Hook, Packet, Place, Registration, Verdict};
+use crate::sys::hooks::{self, Hook, Hooknum, Packet, Registration, Verdict};
 use crate::sys::net::Namespace;
 
 /// All hooks of one meter.
@@ -19,53 +19,53 @@ pub(crate) type Registered = hooks::Registered<Meter>;
 const BEFORE: bool = false;
 const AFTER: bool = true;
 
-struct End<const V6: bool, const PLACE: u8, const WHICH: bool>(PhantomData<()>);
+struct End<const V6: bool, const HOOKNUM: u8, const WHICH: bool>(PhantomData<()>);
 
-const fn place(number: u8) -> Place {
-    const PRE_ROUTING: u8 = Place::PreRouting as u8;
-    const LOCAL_IN: u8 = Place::LocalIn as u8;
-    const FORWARD: u8 = Place::Forward as u8;
-    const LOCAL_OUT: u8 = Place::LocalOut as u8;
+const fn hooknum(number: u8) -> Hooknum {
+    const PRE_ROUTING: u8 = Hooknum::PreRouting as u8;
+    const LOCAL_IN: u8 = Hooknum::LocalIn as u8;
+    const FORWARD: u8 = Hooknum::Forward as u8;
+    const LOCAL_OUT: u8 = Hooknum::LocalOut as u8;
     match number {
-        PRE_ROUTING => Place::PreRouting,
-        LOCAL_IN => Place::LocalIn,
-        FORWARD => Place::Forward,
-        LOCAL_OUT => Place::LocalOut,
-        _ => Place::PostRouting,
+        PRE_ROUTING => Hooknum::PreRouting,
+        LOCAL_IN => Hooknum::LocalIn,
+        FORWARD => Hooknum::Forward,
+        LOCAL_OUT => Hooknum::LocalOut,
+        _ => Hooknum::PostRouting,
     }
 }
 
-impl<const V6: bool, const PLACE: u8, const WHICH: bool> Hook for End<V6, PLACE, WHICH> {
+impl<const V6: bool, const HOOKNUM: u8, const WHICH: bool> Hook for End<V6, HOOKNUM, WHICH> {
     type Target = Meter;
     const FAMILY: Family = if V6 { Family::V6 } else { Family::V4 };
-    const PLACE: Place = place(PLACE);
+    const HOOKNUM: Hooknum = hooknum(HOOKNUM);
 
     fn run(meter: &Meter, _: ReadGuard, mut packet: Packet<'_>) -> Verdict {
         if WHICH == BEFORE {
-            meter.before(Self::FAMILY, Self::PLACE, &mut packet);
+            meter.before(Self::FAMILY, Self::HOOKNUM, &mut packet);
         } else {
-            meter.after(Self::PLACE, &packet);
+            meter.after(Self::HOOKNUM, &packet);
         }
         Verdict::ACCEPT
     }
 }
 
-fn ends<const V6: bool, const PLACE: u8>() -> [Registration<Meter>; 2] {
+fn ends<const V6: bool, const HOOKNUM: u8>() -> [Registration<Meter>; 2] {
     // Of two hooks with one priority the one registered later runs first: conntrack's confirm has
     // the highest priority too, and is registered after the probe.
     [
-        Registration::new::<End<V6, PLACE, BEFORE>>(i32::MIN),
-        Registration::new::<End<V6, PLACE, AFTER>>(i32::MAX),
+        Registration::new::<End<V6, HOOKNUM, BEFORE>>(i32::MIN),
+        Registration::new::<End<V6, HOOKNUM, AFTER>>(i32::MAX),
     ]
 }
 
 fn family<const V6: bool>() -> [[Registration<Meter>; 2]; 5] {
     [
-        ends::<V6, { Place::PreRouting as u8 }>(),
-        ends::<V6, { Place::LocalIn as u8 }>(),
-        ends::<V6, { Place::Forward as u8 }>(),
-        ends::<V6, { Place::LocalOut as u8 }>(),
-        ends::<V6, { Place::PostRouting as u8 }>(),
+        ends::<V6, { Hooknum::PreRouting as u8 }>(),
+        ends::<V6, { Hooknum::LocalIn as u8 }>(),
+        ends::<V6, { Hooknum::Forward as u8 }>(),
+        ends::<V6, { Hooknum::LocalOut as u8 }>(),
+        ends::<V6, { Hooknum::PostRouting as u8 }>(),
     ]
 }
 

@@ -5,21 +5,21 @@
 
 use kernel::prelude::*;
 
-use crate::datapath::batch::{Gate, Limits, Reason, Step};
-use crate::datapath::flow::Side;
+use crate::datapath::batch::{FlushReason, Gate, Limits, Step};
+use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::Instance;
 use crate::parameters;
 use crate::redirect::{resume, Redirect};
+use crate::route_lookup::Routed;
 use crate::sys::counters::Counters;
 use crate::sys::hooks::{Packet, Verdict};
 use crate::sys::prefetch::prefetch;
-use crate::sys::tasklet::{Deferring, Slot, Tasklets};
+use crate::sys::skb_queue::{Resumed, SkbQueue};
+use crate::sys::tasklet::{Deferring, TaskletSlot, Tasklets};
 use crate::sys::time;
 use crate::sys::try_lock::TryLock;
-use crate::sys::waiting::{Resumed, Waiting};
-use crate::way::Routed;
 
 /// How many packets are looked up together: a core waits for ten to sixteen lines at a time, and
 /// each packet needs two.
@@ -29,7 +29,7 @@ const GROUP: usize = 8;
 #[derive(Default)]
 pub(crate) struct Queue {
     gate: Gate,
-    waiting: Waiting,
+    skbs: SkbQueue,
 }
 
 /// What waits on one CPU.
@@ -39,9 +39,9 @@ pub(crate) struct Queues {
     v6: TryLock<Queue>,
 }
 
-/// How often packets went on for each [`Reason`], and behind that how many packets.
-const COUNTERS: usize = Reason::COUNT + 1;
-const PACKETS: usize = Reason::COUNT;
+/// How often packets went on for each [`FlushReason`], and behind that how many packets.
+const COUNTERS: usize = FlushReason::COUNT + 1;
+const PACKETS: usize = FlushReason::COUNT;
 
 /// All packets of a namespace that wait.
 pub(crate) struct Batches {
@@ -59,7 +59,7 @@ impl Batches {
     }
 
     /// How often waiting packets went on for `reason`, for each CPU.
-    pub(crate) fn flushes(&self, reason: Reason) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn flushes(&self, reason: FlushReason) -> impl Iterator<Item = u64> + '_ {
         self.counters.by_cpu(reason as usize)
     }
 
@@ -99,20 +99,20 @@ impl<A: Batched> Resumed for Redirect<A, false> {
         packets: impl Iterator<Item = &'p [u8]>,
     ) {
         let flows = A::flows(instance);
-        let mut chains = [None; GROUP];
-        for (chain, packet) in chains.iter_mut().zip(packets) {
-            *chain = A::glance(packet).map(|tuple| flows.chain(guard, &tuple));
-            if let Some(head) = *chain {
+        let mut buckets = [None; GROUP];
+        for (bucket, packet) in buckets.iter_mut().zip(packets) {
+            *bucket = A::parse_fast(packet).map(|tuple| flows.bucket(guard, &tuple));
+            if let Some(head) = *bucket {
                 prefetch(head);
             }
         }
-        for found in chains
+        for found in buckets
             .into_iter()
             .flatten()
             .flat_map(|head| head.load(guard))
         {
             prefetch(found.key());
-            prefetch(found.node.start(Side::from_index(found.side)));
+            prefetch(found.node.start(Direction::from_index(found.direction)));
         }
     }
 
@@ -136,48 +136,48 @@ pub(crate) fn offer<'p, A: Batched>(
     let size = parameters::perf_batch_size();
     // Nor do packets of two ticks wait for each other: who receives without that softirq has one
     // round only.
-    let round = time::receiving_round().wrapping_add(time::jiffies());
-    if !queue.gate.asks_to_wait(round, size) {
+    let round = time::net_rx_round().wrapping_add(time::jiffies());
+    if !queue.gate.wants_to_queue(round, size) {
         return Err(packet);
     }
     let may = batches.tasklets.are_on() && parameters::perf_enable_batching() != 0;
-    if !may || !queue.waiting.admits(&packet) {
-        queue.go_on::<A>(instance, Reason::Order);
+    if !may || !queue.skbs.admits(&packet) {
+        queue.flush::<A>(instance, FlushReason::Order);
         return Err(packet);
     }
     let limits = Limits {
         size,
         time: u64::from(parameters::perf_batch_timeout()).wrapping_mul(1000),
     };
-    let step = queue.gate.wait(time::clock(), limits);
-    let verdict = queue.waiting.push(packet);
+    let step = queue.gate.enqueue(time::clock(), limits);
+    let verdict = queue.skbs.push(packet);
     match step {
         Step::Begin => slot.schedule(),
         Step::Wait => {}
-        Step::GoOn(reason) => queue.go_on::<A>(instance, reason),
+        Step::Flush(reason) => queue.flush::<A>(instance, reason),
     }
     Ok(verdict)
 }
 
 /// Makes the packets go on that wait on this CPU.
 #[cold]
-pub(crate) fn go_on<A: Batched>(instance: &Instance) {
+pub(crate) fn flush<A: Batched>(instance: &Instance) {
     let slot = instance.batches.tasklets.this();
     if let Some(mut queue) = A::queue(&slot.local).try_lock() {
-        queue.go_on::<A>(instance, Reason::Order);
+        queue.flush::<A>(instance, FlushReason::Order);
     }
 }
 
 impl Queue {
     #[inline(never)]
-    fn go_on<A: Batched>(&mut self, instance: &Instance, reason: Reason) {
-        let count = self.gate.gone_on();
+    fn flush<A: Batched>(&mut self, instance: &Instance, reason: FlushReason) {
+        let count = self.gate.flushed();
         if count == 0 {
             return;
         }
         instance.batches.counters.add(reason as usize, 1);
         instance.batches.counters.add(PACKETS, count.into());
-        self.waiting.go_on::<Redirect<A, false>>(instance);
+        self.skbs.flush::<Redirect<A, false>>(instance);
     }
 }
 
@@ -188,7 +188,7 @@ impl Deferring for Instance {
         &self.batches.tasklets
     }
 
-    fn run(&self, slot: &Slot<Queues>) {
+    fn run(&self, slot: &TaskletSlot<Queues>) {
         let v4 = end_round::<V4>(self, &slot.local);
         let v6 = end_round::<V6>(self, &slot.local);
         if !(v4 && v6) {
@@ -202,6 +202,6 @@ fn end_round<A: Batched>(instance: &Instance, queues: &Queues) -> bool {
     let Some(mut queue) = A::queue(queues).try_lock() else {
         return false;
     };
-    queue.go_on::<A>(instance, Reason::Round);
+    queue.flush::<A>(instance, FlushReason::Round);
     true
 }

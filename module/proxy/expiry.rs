@@ -8,20 +8,20 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::Protocol;
-use crate::datapath::flow::Side;
-use crate::datapath::state::{State, Timeouts};
+use crate::datapath::flow::Direction;
+use crate::datapath::state::{FlowState, Timeouts};
 use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
-use crate::flows::Entry;
-use crate::hooks_behind;
+use crate::flows::FlowNode;
 use crate::instance::{Instance, Version};
+use crate::later_hooks;
 use crate::parameters;
 use crate::sys::net::Namespace;
 use crate::sys::rcu;
 use crate::sys::time;
 use crate::sys::work::Periodic;
 
-/// In how many slices the table is searched: what one run may cost.
+/// In how many slices the table is scanned: what one run may cost.
 const SLICES: usize = 64;
 
 /// How long flows may be idle, in jiffies.
@@ -47,62 +47,62 @@ fn slice_interval() -> u32 {
     (parameters::gc_interval().saturating_mul(time::HZ) / SLICES as u32).max(1)
 }
 
-fn search<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
+fn scan<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let now = time::jiffies();
-    let expired = |flow: &Entry<A>| {
-        let original = flow.key(Side::Original as usize);
+    let expired = |flow: &FlowNode<A>| {
+        let original = flow.key(Direction::Original as usize);
         let expired = flow.idle(now) >= flow.timeout(original, timeouts);
         // Nobody answered its SYN.
-        if expired && (original.protocol, flow.state()) == (Protocol::Tcp, State::Opening) {
+        if expired && (original.protocol, flow.state()) == (Protocol::Tcp, FlowState::Opening) {
             rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
         expired
     };
     let flows = A::flows(instance);
-    let chains = flows.chains();
-    // At most 2^21 chains.
-    let start = |slice: usize| chains.wrapping_mul(slice) / SLICES;
+    let buckets = flows.buckets();
+    // At most 2^21 buckets.
+    let start = |slice: usize| buckets.wrapping_mul(slice) / SLICES;
     flows.sweep(start(slice)..start(slice + 1), instance, expired);
-    flows.grow();
+    flows.resize();
 }
 
-/// The search, until it is dropped.
-pub(crate) type Running = Periodic<Search>;
+/// The garbage collection, until it is dropped.
+pub(crate) type Running = Periodic<Gc>;
 
-/// What one run of the search needs.
-pub(crate) struct Search {
+/// What one run of the garbage collection needs.
+pub(crate) struct Gc {
     instance: Arc<Instance>,
     net: Namespace,
     slice: AtomicUsize,
-    // When the last slice was searched, in jiffies.
+    // When the last slice was scanned, in jiffies.
     last: AtomicU32,
 }
 
-impl crate::sys::work::Work for Search {
+impl crate::sys::work::Work for Gc {
     // At least once a second, so that a changed parameter does not wait for the next slice.
     fn run(&self) -> u32 {
         let instance = &self.instance;
         instance.fit_caches();
-        hooks_behind::look(instance, &self.net);
+        later_hooks::look(instance, &self.net);
         let now = time::jiffies();
         if now.wrapping_sub(self.last.load(Ordering::Relaxed)) >= slice_interval() {
             self.last.store(now, Ordering::Relaxed);
             let slice = self.slice.fetch_add(1, Ordering::Relaxed) % SLICES;
             let timeouts = timeouts();
-            search::<V4>(instance, slice, &timeouts);
-            search::<V6>(instance, slice, &timeouts);
+            scan::<V4>(instance, slice, &timeouts);
+            scan::<V6>(instance, slice, &timeouts);
         }
         slice_interval().min(time::HZ)
     }
 }
 
-/// Starts to search the flows of `instance`.
+/// Starts to scan the flows of `instance`.
 pub(crate) fn start(instance: Arc<Instance>, net: Namespace) -> Result<Running> {
-    let search = Search {
+    let gc = Gc {
         instance,
         net,
         slice: AtomicUsize::new(0),
         last: AtomicU32::new(time::jiffies()),
     };
-    Periodic::start(slice_interval().min(time::HZ), search)
+    Periodic::start(slice_interval().min(time::HZ), gc)
 }

@@ -10,7 +10,7 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::datapath::flow::{Flow, Owner, Side};
+use crate::datapath::flow::{Direction, Flow, Owner};
 use crate::datapath::hash::Secret;
 use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::rules::Decision;
@@ -20,20 +20,20 @@ use crate::instance::{Counter, Instance};
 use crate::parameters;
 use crate::sys::cache::Cache;
 use crate::sys::lock::{self, SpinLock};
-use crate::sys::pool::Pool;
+use crate::sys::pool::NodePool;
 use crate::sys::random::{random, random_word};
 use crate::sys::rcu;
-use crate::sys::route::Route;
+use crate::sys::route::CachedRoute;
 use crate::sys::task;
 use crate::sys::time;
 use crate::sys::window::Window;
 
 /// A flow in the table.
-pub(crate) type Entry<A> = Node<Tuple<A>, Flow<Route>>;
-type Heads<A> = KVVec<Head<A, Route>>;
+pub(crate) type FlowNode<A> = Node<Tuple<A>, Flow<CachedRoute>>;
+type Heads<A> = KVVec<Head<A, CachedRoute>>;
 
 /// Where flows of one IP version are.
-pub(crate) type FlowPool<A> = Pool<Tuple<A>, Flow<Route>>;
+pub(crate) type FlowPool<A> = NodePool<Tuple<A>, Flow<CachedRoute>>;
 
 /// What the flows of all namespaces are in.
 pub(crate) struct Memory {
@@ -46,36 +46,36 @@ impl Memory {
     pub(crate) fn new() -> Result<Self> {
         let keeps = parameters::words::perf_enable_pool();
         Ok(Self {
-            // A flow of IPv4 fills three cache lines: keys, and a half for each side. One of IPv6 would
+            // A flow of IPv4 fills three cache lines: keys, and a half for each direction. One of IPv6 would
             // have to take 256 bytes to do so with four, of which a packet then used 3 instead of 4.5:
             // 16 more, and 18 instructions for each new flow (8 for IPv4, whose halves would have to
             // be aligned, too).
-            v4: Pool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
-            v6: Pool::new(c_str!("mutex_flow_v6"), 16, keeps)?,
+            v4: NodePool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
+            v6: NodePool::new(c_str!("mutex_flow_v6"), 16, keeps)?,
         })
     }
 
     /// Waits until flows that were removed before this have nothing of their namespace any more:
     /// routes of IPv6 must not outlive it. Sleeps.
-    pub(crate) fn settle(&self) {
-        self.v4.settle();
-        self.v6.settle();
+    pub(crate) fn drain(&self) {
+        self.v4.drain();
+        self.v6.drain();
     }
 }
 
 /// A version of IP whose flows have a memory.
 pub(crate) trait Stored: Address {
-    /// How many chains there are for each flow at least once the table has grown. With its share, at
+    /// How many buckets there are for each flow at least once the table has grown. With its share, at
     /// most twice as many, a flow is to take 256 bytes at most.
-    const CHAINS: usize;
+    const BUCKETS_PER_FLOW: usize;
     /// Where its flows are.
     fn pool(memory: &Memory) -> &FlowPool<Self>;
 }
 
 impl Stored for V4 {
     // Of 192 bytes, which leaves room for this: to find one of 100,000 flows takes 0.4 lines less of
-    // memory, of others on its chain, than with one chain for each.
-    const CHAINS: usize = 2;
+    // memory, of others in its bucket, than with one bucket for each.
+    const BUCKETS_PER_FLOW: usize = 2;
 
     fn pool(memory: &Memory) -> &FlowPool<Self> {
         &memory.v4
@@ -83,7 +83,7 @@ impl Stored for V4 {
 }
 
 impl Stored for V6 {
-    const CHAINS: usize = 1;
+    const BUCKETS_PER_FLOW: usize = 1;
 
     fn pool(memory: &Memory) -> &FlowPool<Self> {
         &memory.v6
@@ -100,26 +100,26 @@ pub(crate) enum Refused {
 
 /// A flow for a packet that belonged to none.
 pub(crate) struct Created<'g, A: Stored> {
-    pub(crate) flow: &'g Entry<A>,
-    /// Which of its sides the packet is.
-    pub(crate) side: Side,
+    pub(crate) flow: &'g FlowNode<A>,
+    /// Which of its directions the packet is.
+    pub(crate) direction: Direction,
     /// Whether it was made for this packet.
     pub(crate) is_new: bool,
 }
 
 // Where a new flow leads.
-struct PlaceOf<A: Stored> {
+struct UniqueTuple<A: Stored> {
     // The hash of answers.
     reply: usize,
     // None: where it goes by itself.
     there: Option<(Tuple<A>, Owner)>,
 }
 
-/// The most chains of a table.
-const MAX_CHAINS: usize = 1 << 21;
-/// How many chains are looked at before others may use the CPU.
-const CHAINS_AT_ONCE: usize = 64;
-/// How many heads of chains are made before.
+/// The most buckets of a table.
+const MAX_BUCKETS: usize = 1 << 21;
+/// How many buckets are looked at before others may use the CPU.
+const BUCKETS_AT_ONCE: usize = 64;
+/// How many heads of buckets are made before.
 const HEADS_AT_ONCE: usize = 4096;
 
 /// Steps from one port to the next that is tried: primes, so that they come by all of them.
@@ -134,8 +134,8 @@ const FIRST_SOCKET_PORT: u16 = 32_768;
 /// The table, and the memory that its flows are in.
 #[repr(C)]
 pub(crate) struct Flows<A: Stored> {
-    table: Table<A, Route, Heads<A>, SpinLock>,
-    cache: Cache<Tuple<A>, Flow<Route>>,
+    table: Table<A, CachedRoute, Heads<A>, SpinLock>,
+    cache: Cache<Tuple<A>, Flow<CachedRoute>>,
     memory: Arc<Memory>,
     // When all source ports were last found taken.
     out_of_ports: AtomicU32,
@@ -144,11 +144,11 @@ pub(crate) struct Flows<A: Stored> {
 impl<A: Stored> Flows<A> {
     /// How many of its first bytes are read to find a flow.
     pub(crate) const HOT: usize =
-        offset_of!(Self, table) + Table::<A, Route, Heads<A>, SpinLock>::HOT;
+        offset_of!(Self, table) + Table::<A, CachedRoute, Heads<A>, SpinLock>::HOT;
 
     /// An empty table, as large as the parameters say, of flows in `memory`; `locks` counts how
     /// often it is locked.
-    pub(crate) fn new(memory: Arc<Memory>, locks: Arc<lock::Counts>) -> Result<Self> {
+    pub(crate) fn new(memory: Arc<Memory>, locks: Arc<lock::LockCounters>) -> Result<Self> {
         let heads = heads((parameters::hash_buckets() as usize).next_power_of_two())?;
         let seed = match parameters::hash_seed() {
             0 => A::Seed::draw(random_word),
@@ -174,9 +174,9 @@ impl<A: Stored> Flows<A> {
         self.table.flows()
     }
 
-    /// How many chains the table has.
-    pub(crate) fn chains(&self) -> usize {
-        rcu::read(|guard| self.table.chains(guard))
+    /// How many buckets the table has.
+    pub(crate) fn buckets(&self) -> usize {
+        rcu::read(|guard| self.table.buckets(guard))
     }
 
     /// The hash of `tuple` in the table.
@@ -185,45 +185,45 @@ impl<A: Stored> Flows<A> {
         self.table.hash(tuple)
     }
 
-    /// As `find`, for a tuple of which the hash is known.
+    /// As `lookup`, for a tuple of which the hash is known.
     #[inline(always)]
-    pub(crate) fn find_hashed<'g>(
+    pub(crate) fn lookup_hashed<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A>, Side)> {
-        self.table.find_hashed(guard, hash, tuple)
+    ) -> Option<(&'g FlowNode<A>, Direction)> {
+        self.table.lookup_hashed(guard, hash, tuple)
     }
 
-    /// The flow to which a packet of `tuple` belongs, and which of its sides it is.
+    /// The flow to which a packet of `tuple` belongs, and which of its directions it is.
     #[inline(always)]
-    pub(crate) fn find<'g>(
+    pub(crate) fn lookup<'g>(
         &'g self,
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
-    ) -> Option<(&'g Entry<A>, Side)> {
-        self.table.find(guard, tuple)
+    ) -> Option<(&'g FlowNode<A>, Direction)> {
+        self.table.lookup(guard, tuple)
     }
 
-    /// As `find_hashed`, but asks what this CPU found lately first.
+    /// As `lookup_hashed`, but asks what this CPU found lately first.
     #[inline(always)]
-    pub(crate) fn find_lately<'g>(
+    pub(crate) fn lookup_cached<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         tuple: &Tuple<A>,
         instance: &Instance,
-    ) -> Option<(&'g Entry<A>, Side)> {
-        let search = || self.table.find_by_hash(guard, hash, tuple);
-        let (found, knew) = self.cache.find(guard, hash as u32, tuple, search);
+    ) -> Option<(&'g FlowNode<A>, Direction)> {
+        let lookup = || self.table.lookup_entry(guard, hash, tuple);
+        let (found, knew) = self.cache.lookup(guard, hash as u32, tuple, lookup);
         instance.count(if knew {
             Counter::CacheHits
         } else {
             Counter::CacheMisses
         });
         let found = found?;
-        Some((found.node, Side::from_index(found.side)))
+        Some((found.node, Direction::from_index(found.direction)))
     }
 
     /// Makes the caches of CPUs as large as the parameter says. Sleeps.
@@ -234,13 +234,13 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Where the chain begins on which `tuple` is looked up.
+    /// Where the bucket begins in which `tuple` is looked up.
     #[inline(always)]
-    pub(crate) fn chain<'g>(
+    pub(crate) fn bucket<'g>(
         &'g self,
         guard: &'g ReadGuard,
         tuple: &Tuple<A>,
-    ) -> &'g Head<A, Route> {
+    ) -> &'g Head<A, CachedRoute> {
         self.table.head(guard, tuple)
     }
 
@@ -257,36 +257,36 @@ impl<A: Stored> Flows<A> {
     ) -> Result<Created<'g, A>, Refused> {
         let now = time::jiffies();
         let created = self.table.edit(|edit| {
-            if let Some((flow, side)) = self.table.find_hashed(guard, hash, original) {
+            if let Some((flow, direction)) = self.table.lookup_hashed(guard, hash, original) {
                 return Ok(Created {
                     flow,
-                    side,
+                    direction,
                     is_new: false,
                 });
             }
             if self.count() >= parameters::max_flows() as usize {
                 // Whoever floods the table pushes out only what does not last.
-                let rank = |flow: &Entry<A>| {
-                    let protocol = flow.key(Side::Original as usize).protocol;
-                    flow.eviction_rank(protocol, now, time::HZ)
+                let rank = |flow: &FlowNode<A>| {
+                    let protocol = flow.key(Direction::Original as usize).protocol;
+                    flow.early_drop_rank(protocol, now, time::HZ)
                 };
-                if !edit.evict(guard, self.pool(), original, rank) {
+                if !edit.early_drop(guard, self.pool(), original, rank) {
                     return Err(Refused::TableFull);
                 }
                 instance.count(Counter::FlowsEvicted);
                 instance.count(Counter::FlowsRemoved);
             }
-            let place = self.place(guard, original, decision, now)?;
-            let reply = place.reply;
-            let (keys, flow) = match place.there {
+            let unique = self.unique_tuple(guard, original, decision, now)?;
+            let reply = unique.reply;
+            let (keys, flow) = match unique.there {
                 None => Flow::direct(original, now),
                 Some((upstream, owner)) => Flow::new(original, &upstream, owner, now),
             };
             let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
-            // Both sides were looked up just now, under the same lock.
+            // Both directions were looked up just now, under the same lock.
             Ok(Created {
                 flow: edit.insert_hashed(guard, flow, [hash, reply]),
-                side: Side::Original,
+                direction: Direction::Original,
                 is_new: true,
             })
         })?;
@@ -301,18 +301,18 @@ impl<A: Stored> Flows<A> {
 
     // Where the flow leads that was decided on.
     #[inline(always)]
-    fn place(
+    fn unique_tuple(
         &self,
         guard: &ReadGuard,
         original: &Tuple<A>,
         decision: &Decision<A>,
         now: u32,
-    ) -> Result<PlaceOf<A>, Refused> {
+    ) -> Result<UniqueTuple<A>, Refused> {
         let (upstream, owner) = match decision {
             Decision::Redirect(choice) => (&choice.upstream, choice.owner),
             Decision::Direct => {
-                if let Some(reply) = self.free(guard, original) {
-                    return Ok(PlaceOf { reply, there: None });
+                if let Some(reply) = self.unused_reply(guard, original) {
+                    return Ok(UniqueTuple { reply, there: None });
                 }
                 // A redirected connection has its port there already: this one gets another.
                 (original, Owner::NOBODY)
@@ -321,7 +321,7 @@ impl<A: Stored> Flows<A> {
         let (upstream, reply) = self
             .free_port(guard, original, upstream, now)
             .ok_or(Refused::NoPort)?;
-        Ok(PlaceOf {
+        Ok(UniqueTuple {
             reply,
             there: Some((upstream, owner)),
         })
@@ -329,10 +329,10 @@ impl<A: Stored> Flows<A> {
 
     // The hash of answers to `tuple`, if they are of no flow yet.
     #[inline(always)]
-    fn free(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> Option<usize> {
+    fn unused_reply(&self, guard: &ReadGuard, tuple: &Tuple<A>) -> Option<usize> {
         let answer = tuple.reverse();
         let hash = self.table.hash(&answer);
-        let taken = self.table.find_hashed(guard, hash, &answer).is_some();
+        let taken = self.table.lookup_hashed(guard, hash, &answer).is_some();
         (!taken).then_some(hash)
     }
 
@@ -348,7 +348,7 @@ impl<A: Stored> Flows<A> {
     ) -> Option<(Tuple<A>, usize)> {
         let own = original.source() != upstream.source();
         if !own {
-            if let Some(reply) = self.free(guard, upstream) {
+            if let Some(reply) = self.unused_reply(guard, upstream) {
                 return Some((*upstream, reply));
             }
         }
@@ -379,7 +379,7 @@ impl<A: Stored> Flows<A> {
         let found = (0..attempts)
             .map(|count| count.wrapping_mul(step).wrapping_add(start) % ports)
             .map(|offset| upstream.from_port((FIRST_PORT + offset as u16).to_be()))
-            .find_map(|tuple| Some((tuple, self.free(guard, &tuple)?)));
+            .find_map(|tuple| Some((tuple, self.unused_reply(guard, &tuple)?)));
         if found.is_none() && !waits {
             self.out_of_ports.store(now, Ordering::Relaxed);
         }
@@ -387,7 +387,7 @@ impl<A: Stored> Flows<A> {
     }
 
     /// Takes one flow out.
-    pub(crate) fn remove(&self, guard: &ReadGuard, flow: &Entry<A>, instance: &Instance) {
+    pub(crate) fn remove(&self, guard: &ReadGuard, flow: &FlowNode<A>, instance: &Instance) {
         let removed = self
             .table
             .edit(|edit| edit.remove(guard, self.pool(), flow));
@@ -396,46 +396,49 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Throws flows out of the chains `range` for which `goes` says so.
+    /// Throws flows out of the buckets `range` for which `goes` says so.
     pub(crate) fn sweep(
         &self,
         range: core::ops::Range<usize>,
         instance: &Instance,
-        mut goes: impl FnMut(&Entry<A>) -> bool,
+        mut goes: impl FnMut(&FlowNode<A>) -> bool,
     ) {
-        for chain in range {
-            if chain % CHAINS_AT_ONCE == 0 {
+        for bucket in range {
+            if bucket % BUCKETS_AT_ONCE == 0 {
                 task::pause();
             }
-            let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), chain, &mut goes));
+            let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, &mut goes));
             instance.add(Counter::FlowsRemoved, gone as u64);
         }
     }
 
     /// Runs `function` while nobody changes the table. It must not do so itself.
     #[cold]
-    pub(crate) fn hold<R>(&self, function: impl FnOnce() -> R) -> R {
-        self.table.hold(function)
+    pub(crate) fn with_lock<R>(&self, function: impl FnOnce() -> R) -> R {
+        self.table.with_lock(function)
     }
 
-    /// Makes the table larger if there are too few chains for the flows: of two entries for each,
-    /// there are then at most two on a chain, on average, or one. Sleeps.
-    pub(crate) fn grow(&self) {
-        let wanted = self.count().saturating_mul(A::CHAINS).min(MAX_CHAINS);
-        if wanted <= self.chains() {
+    /// Makes the table larger if there are too few buckets for the flows: of two entries for each,
+    /// there are then at most two in a bucket, on average, or one. Sleeps.
+    pub(crate) fn resize(&self) {
+        let wanted = self
+            .count()
+            .saturating_mul(A::BUCKETS_PER_FLOW)
+            .min(MAX_BUCKETS);
+        if wanted <= self.buckets() {
             return;
         }
-        // Without memory it goes on as it is, with longer chains.
+        // Without memory it goes on as it is, with fuller buckets.
         if let Ok(heads) = heads(wanted.next_power_of_two()) {
-            drop(self.table.exchange::<rcu::Kernel>(heads, task::pause));
+            drop(self.table.resize::<rcu::Kernel>(heads, task::pause));
         }
     }
 
-    /// Calls `see` with the length of every chain.
+    /// Calls `see` with the length of every bucket.
     pub(crate) fn lengths(&self, mut see: impl FnMut(usize)) {
-        let chains = self.chains();
-        for start in (0..chains).step_by(CHAINS_AT_ONCE) {
-            let range = start..chains.min(start.wrapping_add(CHAINS_AT_ONCE));
+        let buckets = self.buckets();
+        for start in (0..buckets).step_by(BUCKETS_AT_ONCE) {
+            let range = start..buckets.min(start.wrapping_add(BUCKETS_AT_ONCE));
             rcu::read(|guard| self.table.lengths(guard, range, &mut see));
             task::pause();
         }
@@ -443,13 +446,13 @@ impl<A: Stored> Flows<A> {
 
     /// Throws flows out that a context's rules made: all of them, if no hook makes any more. Sleeps.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
-        // A table that grows meanwhile has flows of the old chains on others too: it is swept again, until it
+        // A table that grows meanwhile has flows of the old buckets on others too: it is swept again, until it
         // has been swept whole. It only ever grows, and not often.
         loop {
-            let chains = self.chains();
+            let buckets = self.buckets();
             Window::Sweep.pass();
-            self.sweep(0..chains, instance, |flow| flow.owner().context == owner);
-            if self.chains() == chains {
+            self.sweep(0..buckets, instance, |flow| flow.owner().context == owner);
+            if self.buckets() == buckets {
                 return;
             }
         }
@@ -457,14 +460,14 @@ impl<A: Stored> Flows<A> {
 
     fn edit<R>(
         &self,
-        edit: impl FnOnce(&mut Edit<'_, '_, A, Route, Heads<A>, SpinLock>, &ReadGuard) -> R,
+        edit: impl FnOnce(&mut Edit<'_, '_, A, CachedRoute, Heads<A>, SpinLock>, &ReadGuard) -> R,
     ) -> R {
         rcu::read(|guard| self.table.edit(|table| edit(table, guard)))
     }
 }
 
 // Charged to whoever opens the namespace's first context. A table that grows does so in work of the
-// kernel's, which nobody is charged for: what bounds it is `MAX_CHAINS`.
+// kernel's, which nobody is charged for: what bounds it is `MAX_BUCKETS`.
 fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
     let mut heads = Heads::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
     for index in 0..count {
@@ -480,11 +483,11 @@ fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
 impl<A: Stored> Drop for Flows<A> {
     fn drop(&mut self) {
         // Nobody else has the table: it does not grow. Dropped by tasks only.
-        for chain in 0..self.chains() {
-            if chain % CHAINS_AT_ONCE == 0 {
+        for bucket in 0..self.buckets() {
+            if bucket % BUCKETS_AT_ONCE == 0 {
                 task::pause();
             }
-            self.edit(|edit, guard| edit.sweep(guard, self.pool(), chain, |_| true));
+            self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, |_| true));
         }
     }
 }

@@ -5,8 +5,8 @@
 use crate::datapath::icmp::{is_error, Error, ICMP_HEADER, REACH};
 use crate::datapath::link::ReadGuard;
 use crate::instance::{Counter, Instance};
+use crate::route_lookup::{count_dropped, lookup_route_icmp, Routed};
 use crate::sys::hooks::{Packet, Verdict};
-use crate::way::{count_dropped, search_message, Routed};
 
 /// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
 /// a flow. That is no news of the flow itself: anybody may have sent it.
@@ -21,13 +21,13 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
         return Verdict::ACCEPT;
     };
     let from = error.from();
-    let Some((flow, side)) = A::flows(instance).find(guard, &from) else {
+    let Some((flow, direction)) = A::flows(instance).lookup(guard, &from) else {
         return Verdict::ACCEPT;
     };
     if flow.is_direct() {
         return Verdict::ACCEPT;
     }
-    let to = flow.key(side.other() as usize).reverse();
+    let to = flow.key(direction.other() as usize).reverse();
     let offload = packet.skb.offload(at, false);
     let sum = if packet.skb.unshare(error.end()) {
         let bytes = packet.skb.writable(error.end());
@@ -39,14 +39,14 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
         instance.count(Counter::DroppedNoMemory);
         return Verdict::DROP;
     };
-    packet.skb.settle(sum);
+    packet.skb.fix_checksum(sum);
     packet.skb.untrack();
     instance.count(Counter::IcmpTranslated);
-    // The machine's own messages have a way already.
+    // The machine's own messages have a route already.
     if LOCAL && from.destination() == to.destination() {
         return Verdict::ACCEPT;
     }
-    match search_message::<A, LOCAL>(packet, error.reporter) {
+    match lookup_route_icmp::<A, LOCAL>(packet, error.reporter) {
         Ok(_) => Verdict::ACCEPT,
         Err(dropped) => count_dropped(instance, dropped),
     }

@@ -12,15 +12,15 @@ use crate::abi::monitor::LATENCY_HOOKS;
 use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
-use crate::datapath::flow::Side;
+use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
 use crate::datapath::reopenings::Reopenings;
 use crate::datapath::tuple::{Ports, Tuple, V4, V6};
 use crate::datapath::upstream::{Outcome, Report};
-use crate::flows::{Entry, Flows, Memory, Stored};
-use crate::hooks_behind::HooksBehind;
-use crate::parameters::changed;
+use crate::flows::{FlowNode, Flows, Memory, Stored};
+use crate::later_hooks::LaterHooksFound;
+use crate::parameters::keys;
 use crate::rule_set::{RuleSet, VersionRules};
 use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
@@ -112,9 +112,9 @@ pub(crate) struct Instance {
     // What is counted instead while `perf_enable_percpu` is off.
     shared: SharedCounters<COUNTERS>,
     /// How often the tables of flows were locked.
-    pub(crate) locks: Arc<lock::Counts>,
-    /// Whether hooks behind ours may change where packets that come in go, of each version of IP.
-    pub(crate) hooks_behind: HooksBehind,
+    pub(crate) locks: Arc<lock::LockCounters>,
+    /// Whether hooks after ours may change where packets that come in go, of each version of IP.
+    pub(crate) later_hooks: LaterHooksFound,
 }
 
 impl Instance {
@@ -124,7 +124,7 @@ impl Instance {
             assert!(offset_of!(Self, v4) + Flows::<V4>::HOT <= LINE);
             assert!(Flows::<V6>::HOT <= LINE);
         }
-        let locks = Arc::new(lock::Counts::new()?, GFP_KERNEL)?;
+        let locks = Arc::new(lock::LockCounters::new()?, GFP_KERNEL)?;
         Ok(Self {
             filter: Filter::new(zeroed::boxed()?),
             rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
@@ -139,7 +139,7 @@ impl Instance {
             v4: Flows::new(memory.clone(), locks.clone())?,
             v6: Aligned(Flows::new(memory, locks.clone())?),
             counters: Counters::new()?,
-            hooks_behind: HooksBehind::new(),
+            later_hooks: LaterHooksFound::new(),
             shared: SharedCounters::new()?,
             locks,
         })
@@ -163,21 +163,26 @@ impl Instance {
     }
 
     fn admit_ports(&self, first: u16, last: u16) {
-        for side in Side::ALL {
-            self.filter.add(side, first, last);
+        for direction in Direction::ALL {
+            self.filter.add(direction, first, last);
         }
     }
 
     /// Takes note of how the upstream of `flow` took the connection.
-    pub(crate) fn report<A: Version>(&self, guard: &ReadGuard, flow: &Entry<A>, outcome: Outcome) {
+    pub(crate) fn report<A: Version>(
+        &self,
+        guard: &ReadGuard,
+        flow: &FlowNode<A>,
+        outcome: Outcome,
+    ) {
         let owner = flow.owner();
         if let Some(pool) = A::rules(self.rules.load(guard)).pool(owner.context) {
-            let answer = flow.key(Side::Reply as usize);
+            let answer = flow.key(Direction::Reply as usize);
             let (address, port) = (answer.source(), answer.ports.source());
             let now = time::jiffies();
             let report = Report {
                 outcome,
-                client: self.client(flow.key(Side::Original as usize).source()),
+                client: self.client(flow.key(Direction::Original as usize).source()),
                 sent: match outcome {
                     Outcome::Unanswered => now.wrapping_sub(flow.idle(now)),
                     Outcome::Answered | Outcome::Refused => now,
@@ -204,9 +209,9 @@ impl Instance {
             Ports::new(local.port.to_be(), remote.port.to_be()),
         );
         rcu::read(|guard| {
-            let (flow, side) = A::flows(self).find(guard, &answer)?;
-            let original = flow.key(Side::Original as usize);
-            (side == Side::Reply && !flow.is_direct()).then(|| Endpoint {
+            let (flow, direction) = A::flows(self).lookup(guard, &answer)?;
+            let original = flow.key(Direction::Original as usize);
+            (direction == Direction::Reply && !flow.is_direct()).then(|| Endpoint {
                 address: original.destination().to_bytes(),
                 port: u16::from_be(original.ports.destination()),
             })
@@ -226,9 +231,9 @@ impl Instance {
 
     /// Counts a packet of a direct flow, of `length` bytes.
     #[inline(always)]
-    pub(crate) fn count_direct<const SWITCHED: bool>(&self, length: u32) {
+    pub(crate) fn count_direct<const ABLATION: bool>(&self, length: u32) {
         const COUNTER: usize = Counter::PacketsDirect as usize;
-        if SWITCHED && is_on!(changed::PERCPU) {
+        if ABLATION && is_on!(keys::PERCPU_DISABLED) {
             self.shared.add(COUNTER, 1);
             self.shared.add(COUNTER + 1, length.into());
         } else {
@@ -251,19 +256,19 @@ impl Instance {
     /// Counts `by`.
     #[inline(always)]
     pub(crate) fn add(&self, counter: Counter, by: u64) {
-        if is_on!(changed::PERCPU) {
+        if is_on!(keys::PERCPU_DISABLED) {
             self.shared.add(counter as usize, by);
         } else {
             self.counters.add(counter as usize, by);
         }
     }
 
-    /// Counts a packet of `side`, of `length` bytes. `SWITCHED`: see where.
+    /// Counts a packet of `direction`, of `length` bytes. `ABLATION`: see where.
     #[inline(always)]
-    pub(crate) fn count_packet<const SWITCHED: bool>(&self, side: Side, length: u32) {
+    pub(crate) fn count_packet<const ABLATION: bool>(&self, direction: Direction, length: u32) {
         const DISTANCE: usize = Counter::BytesOriginal as usize - Counter::PacketsOriginal as usize;
-        let counter = Counter::PacketsOriginal as usize + side as usize;
-        if SWITCHED && is_on!(changed::PERCPU) {
+        let counter = Counter::PacketsOriginal as usize + direction as usize;
+        if ABLATION && is_on!(keys::PERCPU_DISABLED) {
             self.shared.add(counter, 1);
             self.shared
                 .add(counter.wrapping_add(DISTANCE), length.into());
@@ -301,8 +306,8 @@ impl Instance {
             icmp_translated: sum(Counter::IcmpTranslated),
             cache_hits: sum(Counter::CacheHits),
             cache_misses: sum(Counter::CacheMisses),
-            lock_acquisitions: self.locks.sum(lock::Counter::Acquisitions as usize),
-            lock_contentions: self.locks.sum(lock::Counter::Contentions as usize),
+            lock_acquisitions: self.locks.sum(lock::LockCounter::Acquisitions as usize),
+            lock_contentions: self.locks.sum(lock::LockCounter::Contentions as usize),
             packets_direct: sum(Counter::PacketsDirect),
             bytes_direct: sum(Counter::BytesDirect),
             flows_direct: sum(Counter::FlowsDirect),

@@ -8,43 +8,43 @@ use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use self::Source::{Counted, OfLocks, State};
+use self::Source::{Counted, Gauge, OfLocks};
 use crate::abi::histogram::{Octaves, Scale};
 use crate::abi::monitor::{
-    BATCH_TITLE, CHAIN_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE,
+    BATCH_TITLE, BUCKET_LENGTHS, HASH_TITLE, LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE,
     LATENCY_TITLE, POOL_TITLE, STATS_TITLE,
 };
 use crate::abi::proxy;
-use crate::datapath::batch::Reason;
+use crate::datapath::batch::FlushReason;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
 use crate::sys::net::Namespace;
 use crate::sys::percpu;
-use crate::sys::pool::Taken;
+use crate::sys::pool::AllocStats;
 use crate::sys::procfs::{Directory, Show, Text};
 use crate::sys::task;
 use crate::sys::time;
 
 /// Everybody may read: counts.
 const OPEN: u16 = 0o444;
-/// The owner may: from the lengths of chains one could learn which tuples collide, and from times
+/// The owner may: from the lengths of buckets one could learn which tuples collide, and from times
 /// what others send.
 const OWNED: u16 = 0o400;
 
 /// Makes the directory of `instance` in `net`.
 pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Directory> {
     let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
-    let stats = Stats(instance.clone());
+    let stats = StatsFile(instance.clone());
     directory.file(c_str!("stats"), OPEN, Arc::new(stats, GFP_KERNEL)?)?;
-    let batch = Batch(instance.clone());
+    let batch = BatchFile(instance.clone());
     directory.file(c_str!("batch"), OPEN, Arc::new(batch, GFP_KERNEL)?)?;
-    let hash = Hash(instance.clone());
+    let hash = HashFile(instance.clone());
     directory.file(c_str!("hash"), OWNED, Arc::new(hash, GFP_KERNEL)?)?;
-    let pool = Pool(instance.clone());
+    let pool = PoolFile(instance.clone());
     directory.file(c_str!("pool"), OWNED, Arc::new(pool, GFP_KERNEL)?)?;
-    let latency = Latency(instance.clone());
+    let latency = LatencyFile(instance.clone());
     directory.file(c_str!("latency"), OWNED, Arc::new(latency, GFP_KERNEL)?)?;
     Ok(directory)
 }
@@ -54,9 +54,9 @@ enum Source {
     /// Each CPU counts.
     Counted(Counter),
     /// Each CPU counts what it does with locks.
-    OfLocks(lock::Counter),
+    OfLocks(lock::LockCounter),
     /// A state of the whole namespace.
-    State(fn(&Instance) -> u64),
+    Gauge(fn(&Instance) -> u64),
 }
 
 /// The lines of `stats`, in the order of `abi::proxy::Stats`.
@@ -68,7 +68,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("flows_created", Counted(Counter::FlowsCreated)),
     ("flows_removed", Counted(Counter::FlowsRemoved)),
     ("flows_evicted", Counted(Counter::FlowsEvicted)),
-    ("flows_current", State(|of| of.flow_count() as u64)),
+    ("flows_current", Gauge(|of| of.flow_count() as u64)),
     ("dropped_no_memory", Counted(Counter::DroppedNoMemory)),
     ("dropped_table_full", Counted(Counter::DroppedTableFull)),
     ("dropped_no_port", Counted(Counter::DroppedNoPort)),
@@ -77,17 +77,20 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("icmp_translated", Counted(Counter::IcmpTranslated)),
     ("cache_hits", Counted(Counter::CacheHits)),
     ("cache_misses", Counted(Counter::CacheMisses)),
-    ("lock_acquisitions", OfLocks(lock::Counter::Acquisitions)),
-    ("lock_contentions", OfLocks(lock::Counter::Contentions)),
+    (
+        "lock_acquisitions",
+        OfLocks(lock::LockCounter::Acquisitions),
+    ),
+    ("lock_contentions", OfLocks(lock::LockCounter::Contentions)),
     ("packets_direct", Counted(Counter::PacketsDirect)),
     ("bytes_direct", Counted(Counter::BytesDirect)),
     ("flows_direct", Counted(Counter::FlowsDirect)),
 ];
 
 /// The counters, for each CPU.
-struct Stats(Arc<Instance>);
+struct StatsFile(Arc<Instance>);
 
-impl Show for Stats {
+impl Show for StatsFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
         writeln!(out, "{STATS_TITLE}")?;
         out.write_str("cpus")?;
@@ -95,7 +98,7 @@ impl Show for Stats {
         for (name, source) in &LINES {
             write!(out, "\n{name}")?;
             match *source {
-                State(read) => numbers(out, [read(&self.0)])?,
+                Gauge(read) => numbers(out, [read(&self.0)])?,
                 Counted(counter) => sum_and_counts(out, self.0.by_cpu(counter))?,
                 OfLocks(counter) => sum_and_counts(out, self.0.locks.by_cpu(counter as usize))?,
             }
@@ -127,9 +130,9 @@ fn numbers(
 }
 
 /// How packets waited for each other.
-struct Batch(Arc<Instance>);
+struct BatchFile(Arc<Instance>);
 
-impl Show for Batch {
+impl Show for BatchFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
         writeln!(out, "{BATCH_TITLE}")?;
         out.write_str("cpus")?;
@@ -138,10 +141,10 @@ impl Show for Batch {
         out.write_str("\npackets")?;
         sum_and_counts(out, batches.packets())?;
         for (name, reason) in [
-            ("full", Reason::Full),
-            ("late", Reason::Late),
-            ("round", Reason::Round),
-            ("order", Reason::Order),
+            ("full", FlushReason::Full),
+            ("late", FlushReason::Late),
+            ("round", FlushReason::Round),
+            ("order", FlushReason::Order),
         ] {
             write!(out, "\n{name}")?;
             sum_and_counts(out, batches.flushes(reason))?;
@@ -152,9 +155,9 @@ impl Show for Batch {
 }
 
 /// How well the flows are spread over the tables.
-struct Hash(Arc<Instance>);
+struct HashFile(Arc<Instance>);
 
-impl Show for Hash {
+impl Show for HashFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
         writeln!(out, "{HASH_TITLE}")?;
         table::<V4>(&self.0, "v4", out)?;
@@ -164,32 +167,32 @@ impl Show for Hash {
 
 fn table<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Result {
     let flows = A::flows(instance);
-    let mut of_length = [0_u64; CHAIN_LENGTHS];
-    let (mut chains, mut entries, mut collisions, mut longest) = (0_u64, 0_u64, 0_u64, 0);
+    let mut of_length = [0_u64; BUCKET_LENGTHS];
+    let (mut buckets, mut entries, mut collisions, mut longest) = (0_u64, 0_u64, 0_u64, 0);
     flows.lengths(|length| {
-        chains = chains.wrapping_add(1);
+        buckets = buckets.wrapping_add(1);
         entries = entries.wrapping_add(length as u64);
         collisions = collisions.wrapping_add(length.saturating_sub(1) as u64);
         longest = longest.max(length);
-        if let Some(count) = of_length.get_mut(length.min(CHAIN_LENGTHS - 1)) {
+        if let Some(count) = of_length.get_mut(length.min(BUCKET_LENGTHS - 1)) {
             *count = count.wrapping_add(1);
         }
     });
     writeln!(out, "{name}_flows {}", flows.count())?;
-    writeln!(out, "{name}_chains {chains}")?;
+    writeln!(out, "{name}_buckets {buckets}")?;
     writeln!(out, "{name}_entries {entries}")?;
     writeln!(out, "{name}_collisions {collisions}")?;
-    writeln!(out, "{name}_longest_chain {longest}")?;
-    write!(out, "{name}_chains_of_length")?;
+    writeln!(out, "{name}_longest_bucket {longest}")?;
+    write!(out, "{name}_buckets_of_length")?;
     numbers(out, of_length)?;
     out.write_str("\n")?;
     Ok(())
 }
 
 /// The memory that flows are in.
-struct Pool(Arc<Instance>);
+struct PoolFile(Arc<Instance>);
 
-impl Show for Pool {
+impl Show for PoolFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
         // The owner of a namespace need not be the machine's.
         if !task::is_machine_admin() {
@@ -206,20 +209,20 @@ impl Show for Pool {
 
 fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Result {
     let pool = A::flows(instance).pool();
-    let held = pool.held();
-    writeln!(out, "{name}_nodes {}", held.nodes)?;
-    writeln!(out, "{name}_idle {}", held.idle)?;
+    let usage = pool.usage();
+    writeln!(out, "{name}_nodes {}", usage.nodes)?;
+    writeln!(out, "{name}_idle {}", usage.idle)?;
     for (node, idle) in pool.depots().enumerate() {
         writeln!(out, "{name}_idle_on_node{node} {idle}")?;
     }
-    writeln!(out, "{name}_waiting {}", held.waiting)?;
-    writeln!(out, "{name}_peak {}", held.peak)?;
-    writeln!(out, "{name}_grace_periods {}", held.grace_periods)?;
+    writeln!(out, "{name}_waiting {}", usage.limbo)?;
+    writeln!(out, "{name}_peak {}", usage.peak)?;
+    writeln!(out, "{name}_grace_periods {}", usage.grace_periods)?;
     let mut all = KVec::new();
-    for taken in pool.taken() {
+    for taken in pool.alloc_stats() {
         all.push(taken, GFP_KERNEL)?;
     }
-    let mut line = |what: &str, read: fn(&Taken) -> u64| -> Result {
+    let mut line = |what: &str, read: fn(&AllocStats) -> u64| -> Result {
         let total = all.iter().map(read).fold(0, u64::wrapping_add);
         write!(out, "{name}_{what} {total}")?;
         numbers(out, all.iter().map(read))?;
@@ -232,9 +235,9 @@ fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Re
 }
 
 /// How long hooks take.
-struct Latency(Arc<Instance>);
+struct LatencyFile(Arc<Instance>);
 
-impl Show for Latency {
+impl Show for LatencyFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
         writeln!(out, "{LATENCY_TITLE}")?;
         writeln!(out, "unit ticks")?;

@@ -34,26 +34,26 @@
  * default, one more when any of these is, and one more when batching is on or any of these: the
  * default costs no more than one no-op where the hot path asks.
  */
-DEFINE_STATIC_KEY_FALSE(mxp_any_changed);
-DEFINE_STATIC_KEY_FALSE(mxp_saving_changed);
+DEFINE_STATIC_KEY_FALSE(mxp_non_default);
+DEFINE_STATIC_KEY_FALSE(mxp_ablation);
 
-/* In how many namespaces hooks behind ours may change where packets go, for each IP version. */
-DEFINE_STATIC_KEY_FALSE(mxp_hooks_behind);
+/* In how many namespaces hooks after ours may change where packets go, for each IP version. */
+DEFINE_STATIC_KEY_FALSE(mxp_later_hooks);
 
-void mxp_count_hooks_behind(bool there);
-void mxp_count_hooks_behind(bool there)
+void mxp_count_later_hooks(bool there);
+void mxp_count_later_hooks(bool there)
 {
 	if (there) {
-		static_branch_inc(&mxp_hooks_behind);
-		static_branch_inc(&mxp_any_changed);
+		static_branch_inc(&mxp_later_hooks);
+		static_branch_inc(&mxp_non_default);
 	} else {
-		static_branch_dec(&mxp_hooks_behind);
-		static_branch_dec(&mxp_any_changed);
+		static_branch_dec(&mxp_later_hooks);
+		static_branch_dec(&mxp_non_default);
 	}
 }
 
-#define CHOICE(name, value, high, description)					\
-	DEFINE_STATIC_KEY_FALSE(mxp_##name##_changed);				\
+#define CHOICE(name, key, value, high, description)				\
+	DEFINE_STATIC_KEY_FALSE(mxp_##key);					\
 	unsigned int mxp_##name = (value);					\
 	static int name##_set(const char *text, const struct kernel_param *kp)	\
 	{									\
@@ -64,13 +64,13 @@ void mxp_count_hooks_behind(bool there)
 		if (err || is == was)						\
 			return err;						\
 		if (is) {							\
-			static_branch_enable(&mxp_##name##_changed);		\
-			static_branch_inc(&mxp_saving_changed);			\
-			static_branch_inc(&mxp_any_changed);			\
+			static_branch_enable(&mxp_##key);			\
+			static_branch_inc(&mxp_ablation);			\
+			static_branch_inc(&mxp_non_default);			\
 		} else {							\
-			static_branch_disable(&mxp_##name##_changed);		\
-			static_branch_dec(&mxp_saving_changed);			\
-			static_branch_dec(&mxp_any_changed);			\
+			static_branch_disable(&mxp_##key);			\
+			static_branch_dec(&mxp_ablation);			\
+			static_branch_dec(&mxp_non_default);			\
 		}								\
 		return 0;							\
 	}									\
@@ -81,18 +81,18 @@ void mxp_count_hooks_behind(bool there)
 	module_param_cb(name, &name##_ops, &mxp_##name, 0644);			\
 	MODULE_PARM_DESC(name, description " (0 to " #high ", default " #value ")")
 
-#define SWITCH(name, value, description) CHOICE(name, value, 1, description)
+#define SWITCH(name, key, value, description) CHOICE(name, key, value, 1, description)
 
-SWITCH(perf_enable_rcu, 1,
+SWITCH(perf_enable_rcu, rcu_disabled, 1,
        "Look flows up under RCU; off: under the lock of those who change the table");
-SWITCH(perf_enable_zero_copy, 1,
+SWITCH(perf_enable_zero_copy, zero_copy_disabled, 1,
        "Make no more than the headers writable; off: copy the whole packet first");
-SWITCH(perf_enable_route_cache, 1,
-       "Keep the way of a flow's packets with the flow; off: look it up for each");
-SWITCH(perf_enable_percpu, 1,
+SWITCH(perf_enable_route_cache, route_cache_disabled, 1,
+       "Cache the route of a flow's packets with the flow; off: look it up for each");
+SWITCH(perf_enable_percpu, percpu_disabled, 1,
        "Count packets and flows on each CPU by itself; off: on counters that all CPUs share");
 
-CHOICE(perf_cache_size, 0, 65536,
+CHOICE(perf_cache_size, flow_cache_enabled, 0, 65536,
        "Flows that each CPU remembers, for each IP version in a network namespace; 0 for no cache");
 PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
 	  "Keep memory of flows for those to come; off: kmalloc() and kfree()");
@@ -101,7 +101,7 @@ PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
  * Whether hooks are timed. Not one of the switches above, which move packets into a slower copy of
  * the code.
  */
-DEFINE_STATIC_KEY_FALSE(mxp_perf_enable_profiling_on);
+DEFINE_STATIC_KEY_FALSE(mxp_profiling_enabled);
 static unsigned int perf_enable_profiling;
 
 static int perf_enable_profiling_set(const char *text, const struct kernel_param *kp)
@@ -116,9 +116,9 @@ static int perf_enable_profiling_set(const char *text, const struct kernel_param
 		return -EOPNOTSUPP;
 	}
 	if (perf_enable_profiling)
-		static_branch_enable(&mxp_perf_enable_profiling_on);
+		static_branch_enable(&mxp_profiling_enabled);
 	else
-		static_branch_disable(&mxp_perf_enable_profiling_on);
+		static_branch_disable(&mxp_profiling_enabled);
 	return 0;
 }
 
@@ -134,7 +134,7 @@ MODULE_PARM_DESC(perf_enable_profiling, "Time every packet in the hooks (0 to 1,
  * that do, and only when none is left the key goes. Else packets that do not ask the key any more
  * would overtake those that wait.
  */
-DEFINE_STATIC_KEY_FALSE(mxp_perf_enable_batching_changed);
+DEFINE_STATIC_KEY_FALSE(mxp_batching_active);
 unsigned int mxp_perf_enable_batching;
 
 /* Runs all softirqs that this CPU still has to run. */
@@ -154,8 +154,8 @@ static int perf_enable_batching_set(const char *text, const struct kernel_param 
 	if (err || mxp_perf_enable_batching == old)
 		return err;
 	if (mxp_perf_enable_batching) {
-		static_branch_enable(&mxp_perf_enable_batching_changed);
-		static_branch_inc(&mxp_any_changed);
+		static_branch_enable(&mxp_batching_active);
+		static_branch_inc(&mxp_non_default);
 		return 0;
 	}
 	/* Hooks that did not see it yet. */
@@ -164,8 +164,8 @@ static int perf_enable_batching_set(const char *text, const struct kernel_param 
 	for_each_online_cpu(cpu)
 		work_on_cpu(cpu, run_softirqs, NULL);
 	cpus_read_unlock();
-	static_branch_dec(&mxp_any_changed);
-	static_branch_disable(&mxp_perf_enable_batching_changed);
+	static_branch_dec(&mxp_non_default);
+	static_branch_disable(&mxp_batching_active);
 	return 0;
 }
 
@@ -210,7 +210,7 @@ PARAMETER(max_flows, 65536, 1, 1048576, 0644,
 PARAMETER(upstream_retry, 30, 1, 86400, 0644,
 	  "Seconds after which an upstream that failed is tried again");
 PARAMETER(hash_buckets, 1024, 16, 1048576, 0444,
-	  "Chains that a flow table begins with, rounded up to a power of two; it grows with its flows");
+	  "Buckets that a flow table begins with, rounded up to a power of two; it grows with its flows");
 PARAMETER(hash_seed, 0, 0, 4294967295, 0444,
 	  "Seed of the flow table's hash; 0 draws one at random for each namespace");
 

@@ -20,21 +20,21 @@ mod parameters;
 mod sys;
 
 mod batch;
-mod closely;
 mod control;
 mod expiry;
 mod flows;
-mod hooks_behind;
 mod icmp;
 mod instance;
+mod later_hooks;
 mod monitor;
-mod onward;
 mod redirect;
 mod registry;
+mod reinject;
+mod route_lookup;
 mod rule_set;
 #[cfg(shared_counter)]
 mod shared_counter;
-mod way;
+mod slow_path;
 
 sys::version::kernel_module! {
     { type: ProxyModule, name: "mutex_proxy", }

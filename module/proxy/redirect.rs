@@ -9,21 +9,23 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol};
 use crate::batch::{self, Batched};
-use crate::closely::{look_closely, Seen};
+use crate::closely::{slow_path, Seen};
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, TCP_HEADER};
 use crate::datapath::tcp::{Flags, Segment};
 use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::Instance;
-use crate::parameters::{changed, priority, PROFILING};
-use crate::sys::hooks::{self, Extent, Glanced, Hook, Packet, Place, Registration, Verdict};
+use crate::parameters::{keys, priority, PROFILING_ENABLED};
+use crate::route_lookup::{count_dropped, search, Asked, Routed};
+use crate::sys::hooks::{
+    self, HeaderBytes, Hook, Hooknum, LinearPacket, Packet, Registration, Verdict,
+};
 use crate::sys::latency::{within, Within};
 use crate::sys::net::Namespace;
-use crate::sys::route::Way;
+use crate::sys::route::Dst;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::{count_dropped, search, Asked, Routed};
 
 /// The hooks.
 pub(crate) struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
@@ -31,10 +33,10 @@ pub(crate) struct Redirect<A, const LOCAL: bool>(PhantomData<A>);
 impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     type Target = Instance;
     const FAMILY: Family = A::FAMILY;
-    const PLACE: Place = if LOCAL {
-        Place::LocalOut
+    const HOOKNUM: Hooknum = if LOCAL {
+        Hooknum::LocalOut
     } else {
-        Place::PreRouting
+        Hooknum::PreRouting
     };
     // In the order of abi::monitor::LATENCY_HOOKS.
     const LATENCY: Option<Within<Instance>> = Some(within!(
@@ -45,73 +47,73 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
 
     #[inline(always)]
     fn is_timed() -> bool {
-        is_on!(PROFILING)
+        is_on!(PROFILING_ENABLED)
     }
 
     #[inline(always)]
     fn run(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {
-        let Some(tuple) = A::glance(packet.skb.linear()) else {
-            return look_closely::<A, LOCAL>(instance, guard, packet, Seen::Nothing);
+        let Some(tuple) = A::parse_fast(packet.skb.linear()) else {
+            return slow_path::<A, LOCAL>(instance, guard, packet, Seen::Nothing);
         };
         let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
             _ if !passes => Verdict::ACCEPT,
-            Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
-                Ok(packet) => established::<A, _, LOCAL, true, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+            Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
+                Ok(packet) => fast_path::<A, _, LOCAL, true, false>(instance, guard, packet),
+                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
             },
-            Protocol::Udp => match packet.glanced::<A::WithUdp>() {
-                Ok(packet) => established::<A, _, LOCAL, false, false>(instance, guard, packet),
-                Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+            Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
+                Ok(packet) => fast_path::<A, _, LOCAL, false, false>(instance, guard, packet),
+                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
             },
         }
     }
 }
 
-// A packet at which `run` had a glance. What is not an ordinary packet of an established flow, in
-// memory of its own and with a known way, is left untouched for `look_closely`: so there is no
+// A packet of which `run` has read the tuple. What is not an ordinary packet of an established flow, in
+// memory of its own and with a cached route, is left untouched for `slow_path`: so there is no
 // call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
-fn established<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool, const ODD: bool>(
+fn fast_path<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool, const ODD: bool>(
     instance: &Instance,
     guard: ReadGuard,
-    packet: Glanced<'_, E>,
+    packet: LinearPacket<'_, E>,
 ) -> Verdict {
-    if is_on!(changed::ANY) {
-        return switched::<A, E, LOCAL, TCP>(instance, guard, packet);
+    if is_on!(keys::NON_DEFAULT) {
+        return dispatch::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     if !ODD && packet.packet().skb.is_offloaded() {
-        return established::<A, E, LOCAL, TCP, true>(instance, guard, packet);
+        return fast_path::<A, E, LOCAL, TCP, true>(instance, guard, packet);
     }
     match redirect::<A, E, LOCAL, TCP, ODD, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(Left::Odd(packet)) => established::<A, E, LOCAL, TCP, true>(instance, guard, packet),
-        Err(Left::Slow(packet, seen)) => look_closely::<A, LOCAL>(instance, guard, packet, seen),
+        Err(Left::Odd(packet)) => fast_path::<A, E, LOCAL, TCP, true>(instance, guard, packet),
+        Err(Left::Slow(packet, seen)) => slow_path::<A, LOCAL>(instance, guard, packet, seen),
     }
 }
 
 // The same while any optimization is not where it is by default.
 #[inline(never)]
-fn switched<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
+fn dispatch<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,
     guard: ReadGuard,
-    packet: Glanced<'_, E>,
+    packet: LinearPacket<'_, E>,
 ) -> Verdict {
     if LOCAL {
-        return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
+        return ablation::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    if is_on!(changed::HOOKS_BEHIND) && instance.hooks_behind.are_there(A::FAMILY) {
-        return look_closely::<A, LOCAL>(instance, guard, packet.into_packet(), Seen::Ports);
+    if is_on!(keys::LATER_HOOKS) && instance.later_hooks.are_there(A::FAMILY) {
+        return slow_path::<A, LOCAL>(instance, guard, packet.into_packet(), Seen::Ports);
     }
-    if !is_on!(changed::BATCHING) {
-        return at_once::<A, E, LOCAL, TCP>(instance, guard, packet);
+    if !is_on!(keys::BATCHING_ACTIVE) {
+        return fast_batched::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     match batch::offer::<A>(instance, packet.into_packet()) {
         Ok(verdict) => verdict,
-        Err(packet) => match packet.glanced::<E>() {
-            Ok(packet) => at_once::<A, E, LOCAL, TCP>(instance, guard, packet),
-            Err(packet) => look_closely::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+        Err(packet) => match packet.into_linear::<E>() {
+            Ok(packet) => fast_batched::<A, E, LOCAL, TCP>(instance, guard, packet),
+            Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
         },
     }
 }
@@ -123,50 +125,50 @@ pub(crate) fn resume<A: Batched>(
     guard: ReadGuard,
     packet: Packet<'_>,
 ) -> Verdict {
-    let Some(tuple) = A::glance(packet.skb.linear()) else {
-        return look_closely::<A, false>(instance, guard, packet, Seen::Nothing);
+    let Some(tuple) = A::parse_fast(packet.skb.linear()) else {
+        return slow_path::<A, false>(instance, guard, packet, Seen::Nothing);
     };
     match tuple.protocol {
-        Protocol::Tcp => match packet.glanced::<A::WithTcp>() {
-            Ok(packet) => at_once::<A, _, false, true>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet, Seen::Ports),
+        Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
+            Ok(packet) => fast_batched::<A, _, false, true>(instance, guard, packet),
+            Err(packet) => slow_path::<A, false>(instance, guard, packet, Seen::Ports),
         },
-        Protocol::Udp => match packet.glanced::<A::WithUdp>() {
-            Ok(packet) => at_once::<A, _, false, false>(instance, guard, packet),
-            Err(packet) => look_closely::<A, false>(instance, guard, packet, Seen::Ports),
+        Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
+            Ok(packet) => fast_batched::<A, _, false, false>(instance, guard, packet),
+            Err(packet) => slow_path::<A, false>(instance, guard, packet, Seen::Ports),
         },
     }
 }
 
 // A packet that does not wait, or has waited, while all else is as by default.
 #[inline(never)]
-fn at_once<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
+fn fast_batched<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,
     guard: ReadGuard,
-    packet: Glanced<'_, E>,
+    packet: LinearPacket<'_, E>,
 ) -> Verdict {
-    if is_on!(changed::SAVING) {
-        return costly::<A, E, LOCAL, TCP>(instance, guard, packet);
+    if is_on!(keys::ABLATION) {
+        return ablation::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
         Err(left) => {
             let (packet, seen) = left.into_slow();
-            look_closely::<A, LOCAL>(instance, guard, packet, seen)
+            slow_path::<A, LOCAL>(instance, guard, packet, seen)
         }
     }
 }
 
 // The same while any of what saves work is off.
 #[inline(never)]
-fn costly<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
+fn ablation<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,
     guard: ReadGuard,
-    packet: Glanced<'_, E>,
+    packet: LinearPacket<'_, E>,
 ) -> Verdict {
     let redirect = || redirect::<A, E, LOCAL, TCP, true, true>(instance, &guard, packet);
-    let redirected = if is_on!(changed::RCU) {
-        A::flows(instance).hold(redirect)
+    let redirected = if is_on!(keys::RCU_DISABLED) {
+        A::flows(instance).with_lock(redirect)
     } else {
         redirect()
     };
@@ -174,31 +176,31 @@ fn costly<A: Batched, E: Extent, const LOCAL: bool, const TCP: bool>(
         Ok(verdict) => verdict,
         Err(left) => {
             let (packet, seen) = left.into_slow();
-            look_closely::<A, LOCAL>(instance, guard, packet, seen)
+            slow_path::<A, LOCAL>(instance, guard, packet, seen)
         }
     }
 }
 
 // `ODD`: a device may have to do with its checksums, or it may have a route that it came in with.
-// `SWITCHED`: see which optimizations are on.
+// `ABLATION`: see which optimizations are on.
 #[inline(always)]
 fn redirect<
     'p,
     A: Routed,
-    E: Extent,
+    E: HeaderBytes,
     const LOCAL: bool,
     const TCP: bool,
     const ODD: bool,
-    const SWITCHED: bool,
+    const ABLATION: bool,
 >(
     instance: &Instance,
     guard: &ReadGuard,
-    mut packet: Glanced<'p, E>,
+    mut packet: LinearPacket<'p, E>,
 ) -> Result<Verdict, Left<'p, E>> {
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
     let length = packet.packet().skb.len();
     let state = packet.packet().state;
-    if SWITCHED && is_on!(changed::ZERO_COPY) && !packet.copy() {
+    if ABLATION && is_on!(keys::ZERO_COPY_DISABLED) && !packet.copy() {
         return Err(Left::slow(packet));
     }
     let (network, transport) = packet
@@ -215,25 +217,25 @@ fn redirect<
         protocol,
     };
     let flows = A::flows(instance);
-    let found = if SWITCHED && is_on!(changed::CACHE) {
-        flows.find_lately(guard, flows.hash(&from), &from, instance)
+    let found = if ABLATION && is_on!(keys::FLOW_CACHE_ENABLED) {
+        flows.lookup_cached(guard, flows.hash(&from), &from, instance)
     } else {
-        flows.find(guard, &from)
+        flows.lookup(guard, &from)
     };
-    let Some((flow, side)) = found else {
+    let Some((flow, direction)) = found else {
         return Err(Left::Slow(packet.into_packet(), Seen::NoFlow));
     };
-    if !flow.is_established(side) {
+    if !flow.is_established(direction) {
         let flags = if TCP { Flags::of(transport) } else { None };
-        if flags.is_some() == TCP && flow.is_plain_direct(side, flags) {
-            flow.count(side, length, time::jiffies());
-            instance.count_direct::<SWITCHED>(length);
+        if flags.is_some() == TCP && flow.is_plain_direct(direction, flags) {
+            flow.count(direction, length, time::jiffies());
+            instance.count_direct::<ABLATION>(length);
             return Ok(Verdict::ACCEPT);
         }
         return Err(Left::slow(packet));
     }
     // One that came in with a route has it from somebody who may have given it more than that.
-    if !LOCAL && packet.packet().skb.has_route() {
+    if !LOCAL && packet.packet().skb.has_dst() {
         if !ODD {
             return Err(Left::Odd(packet));
         }
@@ -255,43 +257,49 @@ fn redirect<
         return Err(Left::slow(packet));
     };
     let segment = || read_segment(transport, length.wrapping_sub(A::LENGTH as u32));
-    if TCP && !segment().is_some_and(|segment| flow.accept_plain(side, &segment)) {
+    if TCP && !segment().is_some_and(|segment| flow.accept_plain(direction, &segment)) {
         return Err(Left::slow(packet));
     }
     let to = Tuple {
         protocol,
-        ..flow.key(side.other() as usize).reverse()
+        ..flow.key(direction.other() as usize).reverse()
     };
     // The machine's own answers go where they were going anyway.
     let stays = LOCAL && from.destination() == to.destination();
-    let onward = if stays {
-        Onward::AsItIs
-    } else if SWITCHED && is_on!(changed::ROUTE_CACHE) {
-        Onward::Search
+    let routing = if stays {
+        Routing::Unchanged
+    } else if ABLATION && is_on!(keys::ROUTE_CACHE_DISABLED) {
+        Routing::Lookup
     } else {
         let key = state.route_key::<LOCAL>(A::IS_V6, A::tos(network));
-        match flow.route(side).find(key, state, A::IS_V6) {
-            Some(way) => Onward::Along(way),
+        match flow.route(direction).get(key, state, A::IS_V6) {
+            Some(dst) => Routing::Cached(dst),
             None => return Err(Left::slow(packet)),
         }
     };
-    let Some(sum) = translate(network, transport, &to, flow.change(side), offload) else {
+    let Some(sum) = translate(
+        network,
+        transport,
+        &to,
+        flow.checksum_fixup(direction),
+        offload,
+    ) else {
         return Err(Left::slow(packet));
     };
     let mut packet = packet.into_packet();
-    packet.skb.settle(sum);
+    packet.skb.fix_checksum(sum);
     packet.skb.untrack();
-    flow.count(side, length, time::jiffies());
-    instance.count_packet::<SWITCHED>(side, length);
+    flow.count(direction, length, time::jiffies());
+    instance.count_packet::<ABLATION>(direction, length);
     #[cfg(shared_counter)]
     crate::shared_counter::count();
-    Ok(match onward {
-        Onward::AsItIs => Verdict::ACCEPT,
-        Onward::Along(way) if LOCAL => way.take_out(&mut packet),
-        Onward::Along(way) if ODD => way.take::<false>(&mut packet),
-        Onward::Along(way) => way.take_in(&mut packet),
-        Onward::Search => {
-            match search::<A, LOCAL>(&mut packet, A::LENGTH, &from, &to, Asked::Route) {
+    Ok(match routing {
+        Routing::Unchanged => Verdict::ACCEPT,
+        Routing::Cached(dst) if LOCAL => dst.attach_output(&mut packet),
+        Routing::Cached(dst) if ODD => way.take::<false>(&mut packet),
+        Routing::Cached(dst) => dst.attach_input(&mut packet),
+        Routing::Lookup => {
+            match lookup_route::<A, LOCAL>(&mut packet, A::LENGTH, &from, &to, Asked::Route) {
                 Ok(_) => Verdict::ACCEPT,
                 Err(dropped) => count_dropped(instance, dropped),
             }
@@ -302,13 +310,13 @@ fn redirect<
 // A packet that is left as it was.
 enum Left<'p, E> {
     // For the variant that handles odd ones.
-    Odd(Glanced<'p, E>),
+    Odd(LinearPacket<'p, E>),
     Slow(Packet<'p>, Seen),
 }
 
-impl<'p, E: Extent> Left<'p, E> {
+impl<'p, E: HeaderBytes> Left<'p, E> {
     #[inline(always)]
-    fn slow(packet: Glanced<'p, E>) -> Self {
+    fn slow(packet: LinearPacket<'p, E>) -> Self {
         Self::Slow(packet.into_packet(), Seen::Ports)
     }
 
@@ -322,10 +330,10 @@ impl<'p, E: Extent> Left<'p, E> {
 }
 
 // How an established packet gets on.
-enum Onward {
-    AsItIs,
-    Along(Way),
-    Search,
+enum Routing {
+    Unchanged,
+    Cached(Dst),
+    Lookup,
 }
 
 /// The segment that a transport header begins, with what follows of it `length` bytes.

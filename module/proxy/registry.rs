@@ -364,7 +364,7 @@ impl Registry {
         drop(hosted);
         // The flows were removed by that, or before, and no hook keeps a route with one any more: so
         // after this none has a route. Until then `net` keeps the namespace.
-        self.memory.settle();
+        self.memory.drain();
         self.inner.lock().forget(&net);
         self.changed.notify_all();
     }

@@ -9,10 +9,10 @@ use kernel::sync::Arc;
 use crate::abi::proxy::{Config, Rule};
 use crate::datapath::rules::{Compiled, Rules};
 use crate::datapath::tuple::{Address, V4, V6};
-use crate::datapath::upstream::Pool;
+use crate::datapath::upstream::UpstreamPool;
 
 /// Rules of one IP version, and the pools of upstreams to which they lead.
-pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<Pool<A>>>>;
+pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<UpstreamPool<A>>>>;
 
 /// A context's configuration.
 ///
@@ -20,8 +20,8 @@ pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<Pool<A>>>>
 /// opened, configured or closed.
 pub(crate) struct Configuration {
     rules: KVec<Rule>,
-    v4: Arc<Pool<V4>>,
-    v6: Arc<Pool<V6>>,
+    v4: Arc<UpstreamPool<V4>>,
+    v6: Arc<UpstreamPool<V6>>,
 }
 
 impl Configuration {
@@ -39,8 +39,8 @@ impl Configuration {
     }
 }
 
-fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<Pool<A>>> {
-    let pool = Pool::new(owner, config.selection, config.upstreams());
+fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<UpstreamPool<A>>> {
+    let pool = UpstreamPool::new(owner, config.selection, config.upstreams());
     Ok(Arc::new(pool, GFP_KERNEL_ACCOUNT)?)
 }
 
@@ -78,14 +78,18 @@ const fn empty<A>() -> VersionRules<A> {
     Rules {
         rules: KVVec::new(),
         pools: KVVec::new(),
-        spots: 0,
+        bloom: 0,
     }
 }
 
-fn push<A: Address>(all: &mut VersionRules<A>, pool: &Arc<Pool<A>>, rules: &[Rule]) -> Result {
+fn push<A: Address>(
+    all: &mut VersionRules<A>,
+    pool: &Arc<UpstreamPool<A>>,
+    rules: &[Rule],
+) -> Result {
     let place = all.pools.len();
     all.pools.push(pool.clone(), GFP_KERNEL_ACCOUNT)?;
-    all.spots |= pool.spots();
+    all.bloom |= pool.bloom();
     for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
         all.rules.push(rule, GFP_KERNEL_ACCOUNT)?;
     }

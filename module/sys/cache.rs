@@ -8,8 +8,8 @@ use kernel::prelude::*;
 
 use super::percpu::PerCpu;
 use super::{rcu, task};
+use crate::datapath::cache_set::{Set, Tag};
 use crate::datapath::link::{Found, ReadGuard};
-use crate::datapath::recent::{Set, Tag};
 
 /// How many sets are made before others may use the CPU.
 const AT_ONCE: usize = 1024;
@@ -60,26 +60,26 @@ impl<K: PartialEq, T> Cache<K, T> {
         sets.0.get(hash as usize & sets.0.len().wrapping_sub(1))
     }
 
-    /// The entry with `key`, of hash `hash`, if this CPU knows it; if not, what `search` finds, which
+    /// The entry with `key`, of hash `hash`, if this CPU knows it; if not, what `lookup` finds, which
     /// it then knows. And whether it knew it.
     #[inline(always)]
-    pub(crate) fn find<'g>(
+    pub(crate) fn lookup<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: u32,
         key: &K,
-        search: impl FnOnce() -> Option<Found<'g, K, T>>,
+        lookup: impl FnOnce() -> Option<Found<'g, K, T>>,
     ) -> (Option<Found<'g, K, T>>, bool) {
         let Some(set) = self.set(guard, hash) else {
-            return (search(), false);
+            return (lookup(), false);
         };
         let tag = Tag::new(guard, hash);
-        if let Some(found) = set.find(guard, tag, key) {
+        if let Some(found) = set.lookup(guard, tag, key) {
             return (Some(found), true);
         }
-        let found = search();
+        let found = lookup();
         if let Some(found) = &found {
-            set.keep(tag, found);
+            set.insert(tag, found);
         }
         (found, false)
     }

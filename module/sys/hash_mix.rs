@@ -2,7 +2,7 @@
 
 //! The number that a network namespace mixes into its hashes (`net_hash_mix()`).
 //!
-//! The kernel draws it at random. Two addresses of a machine then share a chain in one boot of a
+//! The kernel draws it at random. Two addresses of a machine then share a bucket in one boot of a
 //! hundred, and `fib_validate_source()`, which sees for each packet whether its source is an address of
 //! the machine's own, takes five instructions more.
 

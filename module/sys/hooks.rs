@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::latency;
 use super::net::Namespace;
-use super::route::Key;
+use super::route::RouteKey;
 use super::skb::Skb;
 use crate::abi::proxy::{Family, Protocol, NAME_SIZE};
 use crate::datapath::link::ReadGuard;
@@ -21,7 +21,7 @@ use crate::datapath::link::ReadGuard;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(dead_code)] // Each module uses its own share.
-pub(crate) enum Place {
+pub(crate) enum Hooknum {
     PreRouting = bindings::NF_INET_PRE_ROUTING as u8,
     LocalIn = bindings::NF_INET_LOCAL_IN as u8,
     Forward = bindings::NF_INET_FORWARD as u8,
@@ -64,14 +64,14 @@ pub(crate) struct Packet<'a> {
     /// The packet.
     pub(crate) skb: Skb<'a>,
     /// Where it is.
-    pub(crate) state: State<'a>,
+    pub(crate) state: HookState<'a>,
 }
 
 /// Where on its way a packet is.
 #[derive(Clone, Copy)]
-pub(crate) struct State<'a>(&'a bindings::nf_hook_state);
+pub(crate) struct HookState<'a>(&'a bindings::nf_hook_state);
 
-impl<'a> State<'a> {
+impl<'a> HookState<'a> {
     pub(super) fn new(state: &'a bindings::nf_hook_state) -> Self {
         Self(state)
     }
@@ -122,7 +122,7 @@ impl<'a> State<'a> {
 
     /// Whether it is one of the machine's own, on its way out.
     pub(crate) fn is_own(self) -> bool {
-        u32::from(self.0.hook) == Place::LocalOut as u32
+        u32::from(self.0.hook) == Hooknum::LocalOut as u32
     }
 
     /// As `device`, for a packet that came in.
@@ -150,9 +150,9 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What a kept route of this packet depends on; `tos` is the byte of the IPv4 header.
+    /// What a cached route of this packet depends on; `tos` is the byte of the IPv4 header.
     #[inline(always)]
-    pub(crate) fn route_key<const LOCAL: bool>(self, v6: bool, tos: u8) -> Key {
+    pub(crate) fn route_key<const LOCAL: bool>(self, v6: bool, tos: u8) -> RouteKey {
         let device = if LOCAL {
             self.bound_device()
         } else {
@@ -160,9 +160,9 @@ impl<'a> State<'a> {
         };
         if v6 {
             // Before the look-up: what is added to the tables meanwhile makes the route invalid.
-            Key::v6(device, self.route_generation_v6())
+            RouteKey::v6(device, self.route_generation_v6())
         } else {
-            Key::v4(device, tos)
+            RouteKey::v4(device, tos)
         }
     }
 
@@ -199,22 +199,22 @@ impl<'a> State<'a> {
 /// # Safety
 ///
 /// Any bytes are a value of the type.
-pub(crate) unsafe trait Extent: AsRef<[u8]> + AsMut<[u8]> {}
+pub(crate) unsafe trait HeaderBytes: AsRef<[u8]> + AsMut<[u8]> {}
 
 // SAFETY: any bytes are.
-unsafe impl<const N: usize> Extent for [u8; N] {}
+unsafe impl<const N: usize> HeaderBytes for [u8; N] {}
 
 /// A packet whose first bytes, at least an `E`, lie in one piece: whoever gets it need not ask.
 ///
 /// # Invariants
 ///
 /// That they do. Nothing is done with the packet that makes the piece shorter.
-pub(crate) struct Glanced<'a, E> {
+pub(crate) struct LinearPacket<'a, E> {
     packet: Packet<'a>,
     marker: PhantomData<fn() -> E>,
 }
 
-impl<'a, E: Extent> Glanced<'a, E> {
+impl<'a, E: HeaderBytes> LinearPacket<'a, E> {
     /// The packet, as it is.
     #[inline(always)]
     pub(crate) fn packet(&self) -> &Packet<'a> {
@@ -255,11 +255,11 @@ impl<'a, E: Extent> Glanced<'a, E> {
 impl<'a> Packet<'a> {
     /// Tells that the first bytes, an `E`, lie in one piece, if they do.
     #[inline(always)]
-    pub(crate) fn glanced<E: Extent>(self) -> Result<Glanced<'a, E>, Self> {
+    pub(crate) fn into_linear<E: HeaderBytes>(self) -> Result<LinearPacket<'a, E>, Self> {
         if self.skb.linear().len() < size_of::<E>() {
             return Err(self);
         }
-        Ok(Glanced {
+        Ok(LinearPacket {
             packet: self,
             marker: PhantomData,
         })
@@ -268,22 +268,22 @@ impl<'a> Packet<'a> {
 
 /// What the kernel is about to do with a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fate(u32);
+pub(crate) struct Disposition(u32);
 
-impl Fate {
+impl Disposition {
     /// Whether one host is to get it.
     pub(crate) fn is_unicast(self) -> bool {
         self.0 & bindings::MXP_UNICAST != 0
     }
 
-    /// See [`Packet::may_be_taken`].
-    pub(crate) fn may_be_taken(self) -> bool {
-        self.0 & bindings::MXP_MAY_BE_TAKEN != 0
+    /// See [`Packet::may_be_stolen`].
+    pub(crate) fn may_be_stolen(self) -> bool {
+        self.0 & bindings::MXP_MAY_BE_STOLEN != 0
     }
 
     /// Whether a hook of ours sees it once more as it leaves this one.
-    pub(crate) fn comes_back(self) -> bool {
-        self.0 & bindings::MXP_COMES_BACK != 0
+    pub(crate) fn reenters(self) -> bool {
+        self.0 & bindings::MXP_REENTERS != 0
     }
 
     /// Whether one may have seen it before, although it is not marked untracked.
@@ -307,7 +307,7 @@ impl Packet<'_> {
     /// Looks up where a packet of the machine's own goes by its header as it is now. Zero, or the error
     /// that its sender is to be told.
     #[cold]
-    pub(crate) fn route_out(&mut self, family: Family) -> i32 {
+    pub(crate) fn route_output(&mut self, family: Family) -> i32 {
         let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
         match family {
             // SAFETY: all three are what netfilter gave this hook.
@@ -322,7 +322,7 @@ impl Packet<'_> {
     /// on; with a route that reports an error it may. Where the kernel finds the route itself later, one
     /// if it will report an error, and the caller `asks`.
     #[cold]
-    pub(crate) fn route_in(
+    pub(crate) fn route_input(
         &mut self,
         family: Family,
         ports: Option<(usize, Protocol)>,
@@ -387,15 +387,15 @@ impl Packet<'_> {
     }
 
     /// What is to become of a packet that is the first of its connection.
-    pub(crate) fn fate(&self) -> Fate {
+    pub(crate) fn disposition(&self) -> Disposition {
         // SAFETY: buffer and state are what netfilter gave the hook.
-        Fate(unsafe { bindings::mxp_fate(self.skb.as_ptr(), self.state.0) })
+        Disposition(unsafe { bindings::mxp_disposition(self.skb.as_ptr(), self.state.0) })
     }
 
     /// Whether it can be taken out of its hook and handed on: who called the hook goes on by the function
     /// behind it alone, which a VRF does not.
-    pub(crate) fn may_be_taken(&self) -> bool {
-        self.fate().may_be_taken()
+    pub(crate) fn may_be_stolen(&self) -> bool {
+        self.disposition().may_be_stolen()
     }
 
     /// Whether fragments may be put together: not those of a socket that sends them as they are, nor
@@ -434,7 +434,7 @@ pub(crate) trait Hook {
     /// Which packets.
     const FAMILY: Family;
     /// Where.
-    const PLACE: Place;
+    const HOOKNUM: Hooknum;
 
     /// Where the target has the histogram of this hook's times, if they are ever taken.
     const LATENCY: Option<latency::Within<Self::Target>> = None;
@@ -478,7 +478,7 @@ pub(super) unsafe extern "C" fn untimed<H: Hook>(
     let (target, packet, guard) = unsafe {
         let packet = Packet {
             skb: Skb::new(NonNull::new_unchecked(skb)),
-            state: State(&*state),
+            state: HookState(&*state),
         };
         // nf_hook() calls all hooks in an RCU read-side critical section.
         (&*target.cast::<H::Target>(), packet, ReadGuard::new())
@@ -501,7 +501,7 @@ impl<T> Registration<T> {
                 Family::V4 => bindings::NFPROTO_IPV4 as u8,
                 Family::V6 => bindings::NFPROTO_IPV6 as u8,
             },
-            hooknum: H::PLACE as u32,
+            hooknum: H::HOOKNUM as u32,
             priority,
             // SAFETY: all bytes zero is a value of this C struct.
             ..unsafe { core::mem::zeroed() }

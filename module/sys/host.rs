@@ -12,14 +12,14 @@ use core::sync::atomic::{fence, AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
+use super::cache_set::begin_epoch;
 use super::link::{Heap, Link, Lock, Node, Rcu, ReadGuard, HEADS_ALIGN};
-use super::recent::begin_epoch;
 
 // For each thread, whether it is in a section. Sections of different threads order nothing between
 // them, as in the kernel: checkers would not see what an order that is only here makes up for.
 static READERS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
-static RETIRED: Mutex<Vec<Retired>> = Mutex::new(Vec::new());
-// Who waits does so until all is freed that was retired before, also by others.
+static LIMBO: Mutex<Vec<Deferred>> = Mutex::new(Vec::new());
+// Who waits does so until all is freed that was put into limbo before, also by others.
 static WAITING: Mutex<()> = Mutex::new(());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,19 +48,19 @@ pub(super) fn steady() -> std::sync::RwLockReadGuard<'static, ()> {
     STEADY.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Retired {
+struct Deferred {
     node: NonNull<()>,
     free: unsafe fn(NonNull<()>),
 }
 
-// SAFETY: only made by `Boxes::retire`, of what may be sent.
-unsafe impl Send for Retired {}
+// SAFETY: only made by `Boxes::free_rcu`, of what may be sent.
+unsafe impl Send for Deferred {}
 
 /// Frees a box.
 ///
 /// # Safety
 ///
-/// `node` is a box of an `N`, from `Boxes::take`, that nobody uses any more.
+/// `node` is a box of an `N`, from `Boxes::alloc`, that nobody uses any more.
 unsafe fn free<N>(node: NonNull<()>) {
     // SAFETY: the caller's promise.
     drop(unsafe { Box::from_raw(node.cast::<N>().as_ptr()) });
@@ -86,7 +86,7 @@ impl<'a> Section<'a> {
         if reader.depth.replace(reader.depth.get() + 1) == 0 {
             reader.inside.store(true, Ordering::Relaxed);
             // Pairs with that in `synchronize`: either that sees the store, or this thread sees
-            // what was taken off chains before.
+            // what was taken out of buckets before.
             fence(Ordering::SeqCst);
         }
         Self(reader)
@@ -111,7 +111,7 @@ unsafe impl Rcu for Sections {
     fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
         READER.with(|reader| {
             let _section = Section::enter(reader);
-            // SAFETY: what `Boxes` is given to retire it frees in `synchronize`, which waits for
+            // SAFETY: what `Boxes` is given to free it frees in `synchronize`, which waits for
             // this section.
             read(&unsafe { ReadGuard::new() })
         })
@@ -119,12 +119,12 @@ unsafe impl Rcu for Sections {
 
     fn synchronize() {
         let _waiting = lock(&WAITING);
-        let retired = core::mem::take(&mut *lock(&RETIRED));
+        let limbo = core::mem::take(&mut *lock(&LIMBO));
         wait();
         drop(STEADY.write().map(|_steady| begin_epoch()));
         wait();
-        for Retired { node, free } in retired {
-            // SAFETY: the contract of `Heap::retire`: no reader that started since could find it,
+        for Deferred { node, free } in limbo {
+            // SAFETY: the contract of `Heap::free_rcu`: no reader that started since could find it,
             // and those before are gone.
             unsafe { free(node) };
         }
@@ -166,22 +166,22 @@ impl<K, T> core::ops::Deref for Heads<K, T> {
 /// Boxes.
 pub struct Boxes;
 
-// SAFETY: a box is valid and exclusive; what is retired stays until the next grace period's end.
+// SAFETY: a box is valid and exclusive; what is in limbo stays until the next grace period's end.
 unsafe impl<K: Send + 'static, T: Send + 'static> Heap<Node<K, T>> for Boxes {
-    fn take(&self) -> Option<NonNull<Node<K, T>>> {
+    fn alloc(&self) -> Option<NonNull<Node<K, T>>> {
         let memory = NonNull::from(Box::leak(Box::<Node<K, T>>::new_uninit())).cast();
         // SAFETY: new memory, of the right size and alignment.
-        unsafe { Node::blank(memory) };
+        unsafe { Node::init(memory) };
         Some(memory)
     }
 
-    unsafe fn give_back(&self, node: NonNull<Node<K, T>>) {
-        // SAFETY: the caller's promise: from `take`, valid, once.
+    unsafe fn free(&self, node: NonNull<Node<K, T>>) {
+        // SAFETY: the caller's promise: from `alloc`, valid, once.
         unsafe { free::<Node<K, T>>(node.cast()) };
     }
 
-    unsafe fn retire(&self, node: NonNull<Node<K, T>>) {
-        lock(&RETIRED).push(Retired {
+    unsafe fn free_rcu(&self, node: NonNull<Node<K, T>>) {
+        lock(&LIMBO).push(Deferred {
             node: node.cast(),
             free: free::<Node<K, T>>,
         });

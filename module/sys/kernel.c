@@ -33,14 +33,14 @@ void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 	lockdep_set_class(&lock->lock, &keys[rank]);
 }
 
-/* Keeps softirqs off, which they mostly are already. */
+/* Disables BH, which they mostly are already. */
 unsigned int mxp_spin_lock(struct mxp_spinlock *lock)
 {
 	unsigned int how = 0;
 
 	if (!softirq_count()) {
 		local_bh_disable();
-		how = MXP_SOFTIRQS_WERE_ON;
+		how = MXP_BH_WAS_ENABLED;
 	}
 	if (spin_trylock(&lock->lock))
 		return how;
@@ -51,7 +51,7 @@ unsigned int mxp_spin_lock(struct mxp_spinlock *lock)
 void mxp_spin_unlock(struct mxp_spinlock *lock, unsigned int how)
 {
 	spin_unlock(&lock->lock);
-	if (how & MXP_SOFTIRQS_WERE_ON)
+	if (how & MXP_BH_WAS_ENABLED)
 		local_bh_enable();
 }
 
@@ -222,7 +222,7 @@ unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long 
 	return copy_to_user(to, from, size);
 }
 
-/* The way of a packet of the machine's own. */
+/* The route of a packet of the machine's own. */
 int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb)
 {
 	__be32 saddr = ip_hdr(skb)->saddr;
@@ -386,7 +386,7 @@ static bool mxp_is_multipath_v6(const struct dst_entry *dst)
  * counts, and each rule makes the routes invalid that were found before. Of the machine's own packets not
  * where IPsec's policies may ask for a mark either, which do the same; forwarded ones are asked later.
  */
-struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb, bool local)
+struct dst_entry *mxp_route_to_cache(const struct net *net, const struct sk_buff *skb, bool local)
 {
 	struct dst_entry *dst = skb_dst(skb);
 
@@ -456,35 +456,35 @@ bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int fi
  * forget what was told connection tracking (vrf_nf_reset_ct()). And whether it can be taken out of the hook
  * and handed on.
  */
-u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state)
+u32 mxp_disposition(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct dst_entry *dst = skb_dst(skb);
-	u32 fate = MXP_UNICAST;
+	u32 disposition = MXP_UNICAST;
 
 	/* A VRF calls hooks, but not what is behind them: vrf_rcv_nfhook(), vrf_output_direct(). */
 	if (!(state->in && netif_is_l3_master(state->in)) &&
 	    !(state->out && netif_is_l3_master(state->out)))
-		fate |= MXP_MAY_BE_TAKEN;
+		disposition |= MXP_MAY_BE_STOLEN;
 	if (state->hook == NF_INET_PRE_ROUTING) {
 		if (skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
-			fate &= ~MXP_UNICAST;
-		return netif_is_l3_slave(skb->dev) ? fate | MXP_COMES_BACK : fate;
+			disposition &= ~MXP_UNICAST;
+		return netif_is_l3_slave(skb->dev) ? disposition | MXP_REENTERS : disposition;
 	}
 	if (state->out && netif_is_l3_master(state->out))
-		fate |= MXP_COMES_BACK;
+		disposition |= MXP_REENTERS;
 	if (state->out && netif_is_l3_slave(state->out))
-		fate |= MXP_MAY_BE_BACK;
+		disposition |= MXP_MAY_BE_BACK;
 	if (!dst)
-		return fate;
+		return disposition;
 	if (state->pf == NFPROTO_IPV4 &&
 	    dst_rtable(dst)->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
-		fate &= ~MXP_UNICAST;
-	return dst->dev->flags & IFF_LOOPBACK ? fate | MXP_COMES_BACK : fate;
+		disposition &= ~MXP_UNICAST;
+	return dst->dev->flags & IFF_LOOPBACK ? disposition | MXP_REENTERS : disposition;
 }
 
 /*
- * Hands a packet to whom netfilter's caller would have given it behind the last hook; what that returned.
- * Packets that come in are handed on with softirqs off: what they meet there, a socket's queue or a count
+ * Hands a packet to whom netfilter's caller would have given it after the last hook; what that returned.
+ * Packets that come in are handed on with BH disabled: what they meet there, a socket's queue or a count
  * of a CPU's own, relies on it, and nf_reinject() runs hooks in a task.
  */
 int mxp_hand_on(const struct nf_hook_state *state, struct sk_buff *skb)
@@ -587,7 +587,7 @@ void mxp_untrack_template(struct sk_buff *skb)
  * that lives only as long as the call (a borrowed route, a socket, what a bridge or IPsec
  * attached), and who called the hook goes on by its function alone, which a VRF does not.
  */
-bool mxp_may_wait(const struct sk_buff *skb, const struct nf_hook_state *state)
+bool mxp_may_queue(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	if (skb->_skb_refdst || skb->sk || state->sk || skb->dev != state->in || state->out)
 		return false;
@@ -624,7 +624,7 @@ void mxp_tasklet_schedule(struct tasklet_struct *tasklet)
 	tasklet_hi_schedule(tasklet);
 }
 
-u32 mxp_receiving_round(void)
+u32 mxp_net_rx_count(void)
 {
 	return raw_cpu_read(kstat.softirqs[NET_RX_SOFTIRQ]);
 }

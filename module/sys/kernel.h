@@ -55,11 +55,11 @@ enum {
 	MXP_NET_ROUTE_GENERATION_V6 = offsetof(struct net, ipv6.fib6_sernum),
 };
 
-/* See mxp_fate(). */
+/* See mxp_disposition(). */
 enum {
 	MXP_UNICAST = 1,
-	MXP_COMES_BACK = 2,
-	MXP_MAY_BE_TAKEN = 4,
+	MXP_REENTERS = 2,
+	MXP_MAY_BE_STOLEN = 4,
 	MXP_MAY_BE_BACK = 8,
 };
 
@@ -99,7 +99,7 @@ struct mxp_rcu_work {
 /* Which locks may be taken while which are held: those after their own. */
 enum mxp_rank {
 	MXP_RANK_TABLE,
-	MXP_RANK_LOCAL,
+	MXP_RANK_MAGAZINE,
 	MXP_RANK_DEPOT,
 	MXP_RANKS,
 };
@@ -116,7 +116,7 @@ void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank);
 /* How a lock was taken. */
 enum {
 	MXP_WAITED = 1,		/* another CPU held it */
-	MXP_SOFTIRQS_WERE_ON = 2,
+	MXP_BH_WAS_ENABLED = 2,
 };
 
 unsigned int mxp_spin_lock(struct mxp_spinlock *lock);
@@ -165,10 +165,10 @@ __be32 mxp_hairpin_source_v4(struct sk_buff *skb);
 bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 protocol,
 			   struct in6_addr *ours);
 bool mxp_has_tunnel_route(const struct sk_buff *skb);
-struct dst_entry *mxp_route_to_keep(const struct net *net, const struct sk_buff *skb, bool local);
+struct dst_entry *mxp_route_to_cache(const struct net *net, const struct sk_buff *skb, bool local);
 bool mxp_route_valid_v6(struct dst_entry *dst);
 bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first);
-u32 mxp_fate(const struct sk_buff *skb, const struct nf_hook_state *state);
+u32 mxp_disposition(const struct sk_buff *skb, const struct nf_hook_state *state);
 int mxp_hand_on(const struct nf_hook_state *state, struct sk_buff *skb);
 bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
@@ -180,13 +180,13 @@ int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local);
 
 void mxp_untrack_template(struct sk_buff *skb);
 
-bool mxp_may_wait(const struct sk_buff *skb, const struct nf_hook_state *state);
+bool mxp_may_queue(const struct sk_buff *skb, const struct nf_hook_state *state);
 void mxp_hold_device(struct sk_buff *skb);
 struct net_device *mxp_device(struct sk_buff *skb);
 void mxp_put_device(struct net_device *dev);
 void mxp_drop(struct sk_buff *skb);
 void mxp_tasklet_schedule(struct tasklet_struct *tasklet);
-u32 mxp_receiving_round(void);
+u32 mxp_net_rx_count(void);
 
 u64 mxp_interrupts(void);
 u32 mxp_random(void);

@@ -18,13 +18,13 @@ use crate::datapath::link::Lock;
 #[repr(u32)]
 enum Rank {
     Table = bindings::MXP_RANK_TABLE,
-    Local = bindings::MXP_RANK_LOCAL,
+    Magazine = bindings::MXP_RANK_MAGAZINE,
     Depot = bindings::MXP_RANK_DEPOT,
 }
 
-/// What is counted of locks. The numbers index [`Counts`].
+/// What is counted of locks. The numbers index [`LockCounters`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Counter {
+pub(crate) enum LockCounter {
     /// A lock was taken.
     Acquisitions,
     /// It was not free, and its taker had to wait.
@@ -32,7 +32,7 @@ pub(crate) enum Counter {
 }
 
 /// How often locks were taken, on each CPU.
-pub(crate) type Counts = Counters<{ Counter::Contentions as usize + 1 }>;
+pub(crate) type LockCounters = Counters<{ LockCounter::Contentions as usize + 1 }>;
 
 // In a box, since a lock must not move.
 struct Raw(KBox<UnsafeCell<bindings::mxp_spinlock>>);
@@ -59,10 +59,10 @@ impl Raw {
     }
 }
 
-/// The spinlock of a table; softirqs are off while it is held.
+/// The spinlock of a table; BH is disabled while it is held.
 pub(crate) struct SpinLock {
     lock: Raw,
-    counts: Arc<Counts>,
+    counts: Arc<LockCounters>,
 }
 
 // SAFETY: a lock may be taken from everywhere.
@@ -72,7 +72,7 @@ unsafe impl Sync for SpinLock {}
 
 impl SpinLock {
     /// A lock that nobody holds, and whose use `counts` counts.
-    pub(crate) fn new(counts: Arc<Counts>) -> Result<Self> {
+    pub(crate) fn new(counts: Arc<LockCounters>) -> Result<Self> {
         Ok(Self {
             // Charged to whoever opened the namespace's first context.
             lock: Raw::new(Rank::Table, GFP_KERNEL_ACCOUNT)?,
@@ -85,16 +85,16 @@ impl SpinLock {
 unsafe impl Lock for SpinLock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R {
         self.lock.with(|waited| {
-            self.counts.add(Counter::Acquisitions as usize, 1);
+            self.counts.add(LockCounter::Acquisitions as usize, 1);
             if waited {
-                self.counts.add(Counter::Contentions as usize, 1);
+                self.counts.add(LockCounter::Contentions as usize, 1);
             }
             function()
         })
     }
 }
 
-/// A value that is used under a spinlock, with softirqs off.
+/// A value that is used under a spinlock, with BH disabled.
 pub(crate) struct Locked<T> {
     lock: Raw,
     value: UnsafeCell<T>,
@@ -108,7 +108,7 @@ unsafe impl<T: Send> Sync for Locked<T> {}
 impl<T> Locked<T> {
     /// What a CPU has of a pool; may be used while a table is locked.
     pub(crate) fn of_cpu(value: T) -> Result<Self> {
-        Self::new(Rank::Local, value)
+        Self::new(Rank::Magazine, value)
     }
 
     /// What a NUMA node has of a pool; may be used while what a CPU has is.

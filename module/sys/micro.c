@@ -61,8 +61,8 @@ void mxp_micro_slab_free(void *slab)
 	kmem_cache_free(to->cache, to->memory);
 }
 
-/* The first so many entries are on the chain, too, in the same order. */
-void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int chain)
+/* The first so many entries are in the bucket, too, in the same order. */
+void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int bucket)
 {
 	unsigned int i;
 
@@ -80,8 +80,8 @@ void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int chain)
 			.protocol = IPPROTO_UDP,
 		};
 		list_add(&entry->list, &table->list);
-		if (i < chain)
-			hlist_add_head_rcu(&entry->chain, &table->head);
+		if (i < bucket)
+			hlist_add_head_rcu(&entry->bucket, &table->head);
 	}
 }
 
@@ -113,7 +113,7 @@ void mxp_micro_hlist_find(void *in)
 				table->seed);
 	struct mxp_micro_entry *entry;
 
-	hlist_for_each_entry_rcu(entry, &table->heads[hash & table->mask], chain) {
+	hlist_for_each_entry_rcu(entry, &table->heads[hash & table->mask], bucket) {
 		if (same(&entry->tuple, wanted)) {
 			table->found = entry;
 			return;

@@ -41,11 +41,11 @@ struct mxp_micro_tuple {
 
 struct mxp_micro_entry {
 	struct list_head list;
-	struct hlist_node chain;
+	struct hlist_node bucket;
 	struct mxp_micro_tuple tuple;
 };
 
-/* A list, and a hash table whose entries all are on one chain. */
+/* A list, and a hash table whose entries all are in one bucket. */
 struct mxp_micro_table {
 	struct list_head list;
 	struct hlist_head *heads;
@@ -56,7 +56,7 @@ struct mxp_micro_table {
 	struct mxp_micro_entry entries[MXP_LIST_LENGTH];
 };
 
-void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int chain);
+void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int bucket);
 void mxp_micro_list_find(void *table);
 void mxp_micro_hlist_find(void *table);
 

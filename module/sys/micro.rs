@@ -9,17 +9,17 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::str::CStr;
 
-use super::pool::Pool;
+use super::pool::NodePool;
 use super::skb::Skb;
 use super::{bindings, rcu};
 use crate::abi::micro::{FLOW_SIZE, LIST_LENGTH};
 use crate::datapath::link::{Heap, Node, ReadGuard};
-use crate::datapath::stack::Spare;
+use crate::datapath::stack::FreePointer;
 
 const _: () = assert!(FLOW_SIZE == bindings::MXP_FLOW_SIZE as usize);
 const _: () = assert!(LIST_LENGTH == bindings::MXP_LIST_LENGTH as usize);
 
-/// A stretch as hooks have it: softirqs are off, and it is an RCU read-side section.
+/// A stretch as hooks have it: BH is disabled, and it is an RCU read-side section.
 pub(crate) fn as_in_a_hook<R>(run: impl FnOnce(&ReadGuard) -> R) -> R {
     // SAFETY: has no preconditions; they are switched on below.
     unsafe { bindings::mxp_softirqs_off() };
@@ -74,17 +74,17 @@ pub(crate) trait Allocator {
 /// Memory of an [`Allocator`]. It is not given back by itself.
 pub(crate) struct Memory(NonNull<c_void>);
 
-impl<K: Send + Sync, T: Spare> Allocator for Pool<K, T> {
+impl<K: Send + Sync, T: FreePointer> Allocator for NodePool<K, T> {
     fn take(&mut self) -> Result<(Memory, u64)> {
         let mut memory = None;
-        let ticks = time(|| memory = Heap::take(self));
+        let ticks = time(|| memory = Heap::alloc(self));
         Ok((Memory(memory.ok_or(ENOMEM)?.cast()), ticks))
     }
 
     fn give_back(&mut self, memory: Memory) -> u64 {
-        // SAFETY: by the trait's contract from this pool; `Spare` values of the modules are of
+        // SAFETY: by the trait's contract from this pool; `FreePointer` values of the modules are of
         // numbers and pointers that may be null, which zeros are.
-        time(|| unsafe { Heap::give_back(self, memory.0.cast::<Node<K, T>>()) })
+        time(|| unsafe { Heap::free(self, memory.0.cast::<Node<K, T>>()) })
     }
 }
 
@@ -155,15 +155,15 @@ impl Drop for Slab {
 pub(crate) struct Lists(KVBox<bindings::mxp_micro_table>);
 
 impl Lists {
-    /// A list of [`LIST_LENGTH`] entries, the first `chain` of which are on one chain of a hash table,
+    /// A list of [`LIST_LENGTH`] entries, the first `bucket` of which are in one bucket of a hash table,
     /// too.
-    pub(crate) fn new(chain: u32) -> Result<Self> {
+    pub(crate) fn new(bucket: u32) -> Result<Self> {
         let table = KVBox::<bindings::mxp_micro_table>::new_uninit(GFP_KERNEL)?;
         let table = KVBox::into_raw(table).cast::<bindings::mxp_micro_table>();
         // SAFETY: all bytes zero is a value of this C struct, and it stays where it is.
         unsafe {
             table.write_bytes(0, 1);
-            bindings::mxp_micro_table_init(table, chain);
+            bindings::mxp_micro_table_init(table, bucket);
             Ok(Self(KVBox::from_raw(table)))
         }
     }

@@ -38,54 +38,54 @@ macro_rules! parameters {
 }
 
 /// Switches that are not where they are by default: static keys, see `proxy/parameters.c`.
-pub(crate) mod changed {
+pub(crate) mod keys {
     use crate::sys::static_key::StaticKey;
 
     extern "C" {
         /// Any of the following is on.
-        #[link_name = "mxp_any_changed"]
-        pub(crate) static ANY: StaticKey;
-        /// In some namespace hooks behind ours may change where packets go.
-        #[link_name = "mxp_hooks_behind"]
-        pub(crate) static HOOKS_BEHIND: StaticKey;
+        #[link_name = "mxp_non_default"]
+        pub(crate) static NON_DEFAULT: StaticKey;
+        /// In some namespace hooks after ours may change where packets go.
+        #[link_name = "mxp_later_hooks"]
+        pub(crate) static LATER_HOOKS: StaticKey;
         /// Any of the following is on but the one of batching.
-        #[link_name = "mxp_saving_changed"]
-        pub(crate) static SAVING: StaticKey;
+        #[link_name = "mxp_ablation"]
+        pub(crate) static ABLATION: StaticKey;
         /// `perf_enable_rcu` is off.
-        #[link_name = "mxp_perf_enable_rcu_changed"]
-        pub(crate) static RCU: StaticKey;
+        #[link_name = "mxp_rcu_disabled"]
+        pub(crate) static RCU_DISABLED: StaticKey;
         /// `perf_enable_zero_copy` is off.
-        #[link_name = "mxp_perf_enable_zero_copy_changed"]
-        pub(crate) static ZERO_COPY: StaticKey;
+        #[link_name = "mxp_zero_copy_disabled"]
+        pub(crate) static ZERO_COPY_DISABLED: StaticKey;
         /// `perf_enable_route_cache` is off.
-        #[link_name = "mxp_perf_enable_route_cache_changed"]
-        pub(crate) static ROUTE_CACHE: StaticKey;
+        #[link_name = "mxp_route_cache_disabled"]
+        pub(crate) static ROUTE_CACHE_DISABLED: StaticKey;
         /// `perf_enable_percpu` is off.
-        #[link_name = "mxp_perf_enable_percpu_changed"]
-        pub(crate) static PERCPU: StaticKey;
+        #[link_name = "mxp_percpu_disabled"]
+        pub(crate) static PERCPU_DISABLED: StaticKey;
         /// `perf_cache_size` is not zero.
-        #[link_name = "mxp_perf_cache_size_changed"]
-        pub(crate) static CACHE: StaticKey;
+        #[link_name = "mxp_flow_cache_enabled"]
+        pub(crate) static FLOW_CACHE_ENABLED: StaticKey;
         /// `perf_enable_batching` is on, or about to be off.
-        #[link_name = "mxp_perf_enable_batching_changed"]
-        pub(crate) static BATCHING: StaticKey;
+        #[link_name = "mxp_batching_active"]
+        pub(crate) static BATCHING_ACTIVE: StaticKey;
     }
 }
 
-/// Takes note that in one more place, or one less, hooks behind ours may change where packets go.
+/// Takes note that in one more place, or one less, hooks after ours may change where packets go.
 /// Sleeps.
-pub(crate) fn count_hooks_behind(there: bool) {
+pub(crate) fn count_later_hooks(there: bool) {
     extern "C" {
-        fn mxp_count_hooks_behind(there: bool);
+        fn mxp_count_later_hooks(there: bool);
     }
     // SAFETY: changes static keys; called by tasks that may sleep.
-    unsafe { mxp_count_hooks_behind(there) };
+    unsafe { mxp_count_later_hooks(there) };
 }
 
 extern "C" {
     /// `perf_enable_profiling` is on.
-    #[link_name = "mxp_perf_enable_profiling_on"]
-    pub(crate) static PROFILING: crate::sys::static_key::StaticKey;
+    #[link_name = "mxp_profiling_enabled"]
+    pub(crate) static PROFILING_ENABLED: crate::sys::static_key::StaticKey;
 }
 
 parameters! {
@@ -93,7 +93,7 @@ parameters! {
     perf_enable_pool = mxp_perf_enable_pool;
     /// Flows that each CPU remembers, of each table.
     perf_cache_size = mxp_perf_cache_size;
-    /// Whether packets may wait for each other; asked only while [`changed::BATCHING`] is on.
+    /// Whether packets may wait for each other; asked only while [`keys::BATCHING_ACTIVE`] is on.
     perf_enable_batching = mxp_perf_enable_batching;
     /// Packets of a batch.
     perf_batch_size = mxp_perf_batch_size;
@@ -119,7 +119,7 @@ parameters! {
     max_flows = mxp_max_flows;
     /// Seconds after which an upstream that failed is tried again.
     upstream_retry = mxp_upstream_retry;
-    /// Chains that a flow table begins with, not yet rounded up.
+    /// Buckets that a flow table begins with, not yet rounded up.
     hash_buckets = mxp_hash_buckets;
     /// Seed of the flow table's hash; zero asks for a random one.
     hash_seed = mxp_hash_seed;

@@ -2,22 +2,22 @@
 
 //! The route of a flow's packets of one direction, kept with the flow.
 //!
-//! To look it up is most of what forwarding a packet costs. A kept route is used only while the
+//! To look it up is most of what forwarding a packet costs. A cached route is used only while the
 //! kernel would find it again: it is asked for its validity for each packet, and serves only packets
-//! whose [`Key`] is that of the packet for which it was found. Where more could make a difference than
-//! a key says, none is kept: see `mxp_route_to_keep()`.
+//! whose [`RouteKey`] is that of the packet for which it was found. Where more could make a difference than
+//! a key says, none is kept: see `mxp_route_to_cache()`.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::bindings;
-use super::hooks::{Packet, State, Verdict};
+use super::hooks::{HookState, Packet, Verdict};
 
-/// What a kept route depends on beside addresses and ports, which are the flow's.
+/// What a cached route depends on beside addresses and ports, which are the flow's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u64);
+pub(crate) struct RouteKey(u64);
 
-impl Key {
+impl RouteKey {
     // Where the byte of the DSCP is, and of that the DSCP alone: below it are two bits of ECN (RFC 3168),
     // which do not count, and in a slot a count of what was kept there.
     const TOS: u32 = 24;
@@ -49,7 +49,7 @@ impl Key {
 
     // The word for a slot that had `old`.
     fn word(self, old: u64, v6: bool) -> u64 {
-        const VERSIONS: u64 = (1 << Key::TOS) - 1;
+        const VERSIONS: u64 = (1 << RouteKey::TOS) - 1;
         if v6 {
             self.0
         } else {
@@ -69,51 +69,51 @@ const BUSY: u64 = u64::MAX;
 /// slot's key, unless that is `BUSY`. Only who made it `BUSY` writes.
 #[derive(Default)]
 #[repr(C)]
-pub(crate) struct Route {
+pub(crate) struct CachedRoute {
     dst: AtomicPtr<bindings::dst_entry>,
     key: AtomicU64,
 }
 
 /// A valid route for the packet that it was asked for, to be taken in the same hook.
-pub(crate) struct Way(NonNull<bindings::dst_entry>);
+pub(crate) struct Dst(NonNull<bindings::dst_entry>);
 
-impl Way {
-    /// Sends a packet this way that came in, and has no route.
+impl Dst {
+    /// Sends a packet along this route that came in, and has no route.
     #[inline(always)]
-    pub(crate) fn take_in(self, packet: &mut Packet<'_>) -> Verdict {
-        packet.skb.borrow_route(self.0);
+    pub(crate) fn attach_input(self, packet: &mut Packet<'_>) -> Verdict {
+        packet.skb.set_dst_noref(self.0);
         Verdict::ACCEPT
     }
 
-    /// Sends a packet of the machine's own this way. Drops it if the route is gone at just this
+    /// Sends a packet of the machine's own along this route. Drops it if the route is gone at just this
     /// moment.
     #[inline(always)]
-    pub(crate) fn take_out(self, packet: &mut Packet<'_>) -> Verdict {
+    pub(crate) fn attach_output(self, packet: &mut Packet<'_>) -> Verdict {
         // Who sends is not in an RCU section when the hook is done: it needs a reference.
         // SAFETY: the route lives until the end of this hook's RCU section.
         if !unsafe { bindings::mxp_dst_hold(self.0.as_ptr()) } {
             return Verdict::DROP;
         }
-        packet.skb.forget_route();
-        packet.skb.give_route(self.0);
+        packet.skb.drop_dst();
+        packet.skb.set_dst(self.0);
         Verdict::ACCEPT
     }
 
-    /// Sends any packet this way, whatever route it has.
+    /// Sends any packet along this route, whatever route it has.
     #[inline(always)]
     pub(crate) fn take<const LOCAL: bool>(self, packet: &mut Packet<'_>) -> Verdict {
         if LOCAL {
-            return self.take_out(packet);
+            return self.attach_output(packet);
         }
-        packet.skb.forget_route();
-        self.take_in(packet)
+        packet.skb.drop_dst();
+        self.attach_input(packet)
     }
 }
 
-impl Route {
+impl CachedRoute {
     // Whether a route is still what the kernel would find.
     #[inline(always)]
-    fn is_valid(dst: NonNull<bindings::dst_entry>, state: State<'_>, v6: bool) -> bool {
+    fn is_valid(dst: NonNull<bindings::dst_entry>, state: HookState<'_>, v6: bool) -> bool {
         if v6 {
             // SAFETY: the slot's reference keeps the route; released, it lives until after this
             // hook's RCU section. The routes of an IPv6 flow are `rt6_info`.
@@ -135,9 +135,9 @@ impl Route {
             && generation == state.route_generation()
     }
 
-    /// The kept route, if it is one for a packet of `key`.
+    /// The cached route, if it is one for a packet of `key`.
     #[inline(always)]
-    pub(crate) fn find(&self, key: Key, state: State<'_>, v6: bool) -> Option<Way> {
+    pub(crate) fn get(&self, key: RouteKey, state: HookState<'_>, v6: bool) -> Option<Dst> {
         // Each Acquire pairs with the Release of what it sees: if the pointer is a later one than the
         // word, the word is another one by then.
         let word = self.key.load(Ordering::Acquire);
@@ -148,13 +148,13 @@ impl Route {
         if self.key.load(Ordering::Relaxed) != word || !Self::is_valid(dst, state, v6) {
             return None;
         }
-        Some(Way(dst))
+        Some(Dst(dst))
     }
 
-    /// Keeps the route that the packet has got, one of the machine's `own` or one that came in, if all
+    /// Caches the route that the packet has got, one of the machine's `own` or one that came in, if all
     /// packets of the flow take it that have its `key`, which was made before the route was found.
     #[cold]
-    pub(crate) fn keep(&self, packet: &Packet<'_>, key: Key, v6: bool, own: bool) {
+    pub(crate) fn set(&self, packet: &Packet<'_>, key: RouteKey, v6: bool, own: bool) {
         let old = self.key.load(Ordering::Relaxed);
         // Somebody else keeps one at this moment: that will do.
         if old == BUSY {
@@ -162,7 +162,7 @@ impl Route {
         }
         // SAFETY: the buffer is the hook's, its route valid as long as it has it.
         let dst = unsafe {
-            bindings::mxp_route_to_keep(packet.state.raw().net, packet.skb.as_ptr(), own)
+            bindings::mxp_route_to_cache(packet.state.raw().net, packet.skb.as_ptr(), own)
         };
         if dst.is_null() {
             return;
@@ -220,7 +220,7 @@ fn release(dst: *mut bindings::dst_entry) {
     }
 }
 
-impl Drop for Route {
+impl Drop for CachedRoute {
     fn drop(&mut self) {
         release(*self.dst.get_mut());
     }

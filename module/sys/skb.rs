@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use super::bindings;
-use crate::datapath::translate::{DeviceSum, Offload};
+use crate::datapath::translate::{Offload, SkbChecksum};
 
 /// A packet in the hands of a hook.
 ///
@@ -208,18 +208,18 @@ impl<'a> Skb<'a> {
 
     /// Does to the sum that the device computed over the packet what translating it asks for.
     #[inline(always)]
-    pub(crate) fn settle(&mut self, sum: DeviceSum) {
+    pub(crate) fn fix_checksum(&mut self, sum: SkbChecksum) {
         match sum {
-            DeviceSum::Stays => {}
-            DeviceSum::Less(change) => {
+            SkbChecksum::Keep => {}
+            SkbChecksum::Subtract(change) => {
                 let sum = self
                     .as_ptr()
                     .wrapping_byte_add(bindings::MXP_SKB_CSUM as usize)
                     .cast::<u32>();
                 // SAFETY: `csum` is a 32-bit field at this offset of the buffer, which is ours.
-                unsafe { sum.write(change.take_off(sum.read())) };
+                unsafe { sum.write(change.subtract_from(sum.read())) };
             }
-            DeviceSum::Forget => {
+            SkbChecksum::Invalidate => {
                 // SAFETY: the buffer is ours; both variants of the union are the same fields.
                 unsafe {
                     let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
@@ -247,7 +247,7 @@ impl<'a> Skb<'a> {
         self.skb()._nfct == u64::from(bindings::IP_CT_UNTRACKED)
     }
 
-    fn route(&self) -> *mut usize {
+    fn refdst(&self) -> *mut usize {
         self.as_ptr()
             .wrapping_byte_add(bindings::MXP_SKB_REFDST as usize)
             .cast()
@@ -255,24 +255,24 @@ impl<'a> Skb<'a> {
 
     /// Whether the packet has a route.
     #[inline(always)]
-    pub(crate) fn has_route(&self) -> bool {
+    pub(crate) fn has_dst(&self) -> bool {
         // SAFETY: `_skb_refdst` is a word at this offset of the buffer, which is ours.
-        unsafe { self.route().read() != 0 }
+        unsafe { self.refdst().read() != 0 }
     }
 
     // The packet's route: skb_dst().
     #[inline(always)]
     pub(crate) fn dst(&self) -> Option<NonNull<bindings::dst_entry>> {
         const NO_REFERENCE: usize = bindings::SKB_DST_NOREF as usize;
-        // SAFETY: as in `has_route`.
-        let word = unsafe { self.route().read() };
+        // SAFETY: as in `has_dst`.
+        let word = unsafe { self.refdst().read() };
         NonNull::new(core::ptr::with_exposed_provenance_mut(word & !NO_REFERENCE))
     }
 
     /// Makes the packet forget its route, if it has one.
     #[inline(always)]
-    pub(crate) fn forget_route(&mut self) {
-        if self.has_route() {
+    pub(crate) fn drop_dst(&mut self) {
+        if self.has_dst() {
             // SAFETY: the buffer is ours.
             unsafe { bindings::mxp_skb_dst_drop(self.as_ptr()) };
         }
@@ -281,21 +281,21 @@ impl<'a> Skb<'a> {
     /// Gives a packet without a route one that lives at least until the end of the RCU section
     /// in which it is handled: skb_dst_set_noref().
     #[inline(always)]
-    pub(super) fn borrow_route(&mut self, dst: NonNull<bindings::dst_entry>) {
-        self.set_route(dst.as_ptr().addr() | bindings::SKB_DST_NOREF as usize);
+    pub(super) fn set_dst_noref(&mut self, dst: NonNull<bindings::dst_entry>) {
+        self.set_refdst(dst.as_ptr().addr() | bindings::SKB_DST_NOREF as usize);
     }
 
     /// Gives a packet without a route one, with the caller's reference: skb_dst_set().
     #[inline(always)]
-    pub(super) fn give_route(&mut self, dst: NonNull<bindings::dst_entry>) {
-        self.set_route(dst.as_ptr().addr());
+    pub(super) fn set_dst(&mut self, dst: NonNull<bindings::dst_entry>) {
+        self.set_refdst(dst.as_ptr().addr());
     }
 
     /// Takes the packet's route away, to be put back in the same RCU section.
     #[inline(always)]
     pub(crate) fn detach_route(&mut self) -> DetachedRoute {
-        // SAFETY: as in `has_route`.
-        DetachedRoute(unsafe { self.route().replace(0) })
+        // SAFETY: as in `has_dst`.
+        DetachedRoute(unsafe { self.refdst().replace(0) })
     }
 
     /// Puts a route back on a packet that has none. The flag of a packet that had one (`slow_gro`) is still
@@ -303,7 +303,7 @@ impl<'a> Skb<'a> {
     #[inline(always)]
     pub(crate) fn attach_route(&mut self, mut route: DetachedRoute) {
         // SAFETY: as in `set_route`; the reference, if there is one, is the packet's now.
-        unsafe { self.route().write(core::mem::take(&mut route.0)) };
+        unsafe { self.refdst().write(core::mem::take(&mut route.0)) };
     }
 
     /// The mark, by which policy rules may route it.
@@ -319,13 +319,13 @@ impl<'a> Skb<'a> {
     }
 
     #[inline(always)]
-    fn set_route(&mut self, word: usize) {
+    fn set_refdst(&mut self, word: usize) {
         // SAFETY: the buffer is ours; `_skb_refdst` is a word at this offset. Both variants of the
         // union are the same fields.
         unsafe {
             let headers = (*self.as_ptr()).__bindgen_anon_4.headers.as_mut();
             headers.set_slow_gro(1);
-            self.route().write(word);
+            self.refdst().write(word);
         }
     }
 }

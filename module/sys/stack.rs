@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that are on no chain, one on top of the other: those that wait for their last readers,
+//! Nodes that are in no bucket, one on top of the other: those that are in limbo until their last readers have gone,
 //! and those that wait to be used again. They take no memory but the nodes' own.
 //!
 //! Like `link.rs`, this file knows no kernel.
@@ -10,11 +10,11 @@ use core::ptr::NonNull;
 use super::link::Node;
 
 /// A value with room for a pointer, for whoever keeps its memory.
-pub trait Spare: Send + Sync {
+pub trait FreePointer: Send + Sync {
     /// What was set last.
-    fn spare(&self) -> u64;
+    fn free_pointer(&self) -> u64;
     /// Sets it.
-    fn set_spare(&self, bits: u64);
+    fn set_free_pointer(&self, bits: u64);
 }
 
 /// Nodes, the last of which is on top.
@@ -32,9 +32,9 @@ pub struct Stack<K, T> {
 }
 
 // SAFETY: it owns its nodes, but for what readers still see of them.
-unsafe impl<K: Send + Sync, T: Spare> Send for Stack<K, T> {}
+unsafe impl<K: Send + Sync, T: FreePointer> Send for Stack<K, T> {}
 
-impl<K, T: Spare> Stack<K, T> {
+impl<K, T: FreePointer> Stack<K, T> {
     /// An empty one.
     pub const fn new() -> Self {
         Self {
@@ -52,12 +52,12 @@ impl<K, T: Spare> Stack<K, T> {
     ///
     /// # Safety
     ///
-    /// The node was made by [`Node::blank`] at least, for a `T` of which all bytes zero are a value; it
-    /// is on no chain and in no stack, and nobody else changes it.
+    /// The node was made by [`Node::init`] at least, for a `T` of which all bytes zero are a value; it
+    /// is in no bucket and in no stack, and nobody else changes it.
     pub unsafe fn push(&mut self, node: NonNull<Node<K, T>>) {
         let below = self.top.map_or(0, |top| top.as_ptr().expose_provenance());
         // SAFETY: the node is valid, readers only share it, and the bits are the stack's.
-        unsafe { node.as_ref() }.set_spare(below as u64);
+        unsafe { node.as_ref() }.set_free_pointer(below as u64);
         self.top = Some(node);
         self.count = self.count.wrapping_add(1);
     }
@@ -66,7 +66,7 @@ impl<K, T: Spare> Stack<K, T> {
     pub fn pop(&mut self) -> Option<NonNull<Node<K, T>>> {
         let node = self.top?;
         // SAFETY: the invariant: nodes in the stack are valid.
-        let below = unsafe { node.as_ref() }.spare() as usize;
+        let below = unsafe { node.as_ref() }.free_pointer() as usize;
         self.top = NonNull::new(core::ptr::with_exposed_provenance_mut(below));
         self.count = self.count.wrapping_sub(1);
         Some(node)
@@ -90,7 +90,7 @@ impl<K, T: Spare> Stack<K, T> {
     }
 }
 
-impl<K, T: Spare> Default for Stack<K, T> {
+impl<K, T: FreePointer> Default for Stack<K, T> {
     fn default() -> Self {
         Self::new()
     }
@@ -106,12 +106,12 @@ mod tests {
     #[derive(Default)]
     struct Value(AtomicU64);
 
-    impl Spare for Value {
-        fn spare(&self) -> u64 {
+    impl FreePointer for Value {
+        fn free_pointer(&self) -> u64 {
             self.0.load(Ordering::Relaxed)
         }
 
-        fn set_spare(&self, bits: u64) {
+        fn set_free_pointer(&self, bits: u64) {
             self.0.store(bits, Ordering::Relaxed);
         }
     }
@@ -119,12 +119,12 @@ mod tests {
     type TestNode = Node<[u64; 2], Value>;
 
     fn node() -> NonNull<TestNode> {
-        Boxes.take().unwrap()
+        Boxes.alloc().unwrap()
     }
 
     fn free(node: NonNull<TestNode>) {
         // SAFETY: from `node`, and in no stack any more.
-        unsafe { Boxes.give_back(node) };
+        unsafe { Boxes.free(node) };
     }
 
     #[test]
@@ -169,8 +169,8 @@ mod tests {
         for bit in 0..64 {
             // With KASAN's software tags, kernel pointers begin with a tag: 0xf3ff…
             for pointer in [1 << bit, !(1 << bit), 0xf3ff_8000_dead_b000 ^ 1 << bit] {
-                flow.set_spare(pointer);
-                assert_eq!(flow.spare(), pointer);
+                flow.set_free_pointer(pointer);
+                assert_eq!(flow.free_pointer(), pointer);
             }
         }
         assert_eq!(flow.owner(), owner);

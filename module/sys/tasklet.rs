@@ -21,12 +21,12 @@ pub(crate) trait Deferring: Send + Sync {
     fn tasklets(&self) -> &Tasklets<Self::Local>;
 
     /// Does the work of one CPU; runs in a softirq: must not sleep.
-    fn run(&self, slot: &Slot<Self::Local>);
+    fn run(&self, slot: &TaskletSlot<Self::Local>);
 }
 
 /// One CPU's share, and the tasklet that works on it.
 #[repr(C)]
-pub(crate) struct Slot<L> {
+pub(crate) struct TaskletSlot<L> {
     // The first field: see `run_tasklet`.
     tasklet: UnsafeCell<bindings::tasklet_struct>,
     target: AtomicPtr<c_void>,
@@ -35,11 +35,11 @@ pub(crate) struct Slot<L> {
 }
 
 // SAFETY: the tasklet is the kernel's, which any CPU may schedule.
-unsafe impl<L: Sync> Sync for Slot<L> {}
+unsafe impl<L: Sync> Sync for TaskletSlot<L> {}
 // SAFETY: as above; it is sent only before it is set up.
-unsafe impl<L: Send> Send for Slot<L> {}
+unsafe impl<L: Send> Send for TaskletSlot<L> {}
 
-impl<L> Slot<L> {
+impl<L> TaskletSlot<L> {
     /// Runs the tasklet at the end of this round. [`Tasklets::are_on`] must have said so in the RCU
     /// section that calls this.
     #[inline]
@@ -54,7 +54,7 @@ impl<L> Slot<L> {
 
 /// A slot for each CPU.
 pub(crate) struct Tasklets<L: Send + Sync> {
-    slots: PerCpu<Slot<L>>,
+    slots: PerCpu<TaskletSlot<L>>,
     on: AtomicBool,
 }
 
@@ -62,7 +62,7 @@ impl<L: Send + Sync> Tasklets<L> {
     /// Switched off.
     pub(crate) fn new(mut local: impl FnMut() -> L) -> Result<Self> {
         let slots = PerCpu::new(|| {
-            Ok(Slot {
+            Ok(TaskletSlot {
                 // SAFETY: all bytes zero is a value of this C struct; `Running::new` sets it up.
                 tasklet: UnsafeCell::new(unsafe { core::mem::zeroed() }),
                 target: AtomicPtr::new(core::ptr::null_mut()),
@@ -83,7 +83,7 @@ impl<L: Send + Sync> Tasklets<L> {
 
     /// The slot of this CPU.
     #[inline]
-    pub(crate) fn this(&self) -> &Slot<L> {
+    pub(crate) fn this(&self) -> &TaskletSlot<L> {
         self.slots.this()
     }
 }
@@ -92,7 +92,7 @@ unsafe extern "C" fn run_tasklet<T: Deferring>(tasklet: *mut bindings::tasklet_s
     // SAFETY: the tasklet is the first field of a slot, which lives as long as the target; that
     // lives until the tasklet was killed.
     unsafe {
-        let slot = &*tasklet.cast::<Slot<T::Local>>();
+        let slot = &*tasklet.cast::<TaskletSlot<T::Local>>();
         let target = slot.target.load(Ordering::Acquire);
         (*target.cast::<T>()).run(slot);
     }

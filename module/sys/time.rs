@@ -35,9 +35,9 @@ pub(crate) fn clock() -> u64 {
 
 /// Changes whenever this CPU begins to receive packets: with every round of that softirq.
 #[inline(always)]
-pub(crate) fn receiving_round() -> u32 {
+pub(crate) fn net_rx_round() -> u32 {
     // SAFETY: has no preconditions.
-    unsafe { bindings::mxp_receiving_round() }
+    unsafe { bindings::mxp_net_rx_count() }
 }
 
 /// Changes whenever this CPU takes an interrupt.

@@ -14,7 +14,7 @@ pub(crate) enum Window {
     Reclaim = bindings::MXP_WINDOW_RECLAIM,
     /// The reclaiming work has said that it is done, and has not returned.
     Idle = bindings::MXP_WINDOW_IDLE,
-    /// The number of a table's chains was read, and none of them was swept.
+    /// The number of a table's buckets was read, and none of them was swept.
     Sweep = bindings::MXP_WINDOW_SWEEP,
 }
 

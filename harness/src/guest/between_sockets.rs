@@ -48,7 +48,7 @@ pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<
     let before = installed.counters(&layout.router)?;
     let spent = exchange(&layout, cell, pace, arrival, delivery, &installed)?;
     let counters = since(&before, installed.counters(&layout.router)?);
-    let chains = installed.chains(traffic, &layout.router)?;
+    let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(cell.subject, error))?;
@@ -75,7 +75,7 @@ pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<
         proxy_time: spent.proxy_time,
         cores: spent.cores,
         received: Vec::new(),
-        chains,
+        buckets,
         counters,
         memory_map: None,
     })

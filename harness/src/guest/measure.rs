@@ -157,7 +157,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         Ok(())
     })?;
     let counters = since(&before, installed.counters(&layout.router)?);
-    let chains = installed.chains(traffic, &layout.router)?;
+    let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(cell.subject, error))?;
@@ -200,7 +200,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         proxy_time: None,
         cores: Vec::new(),
         received: measured.received,
-        chains,
+        buckets,
         counters,
         memory_map,
     })

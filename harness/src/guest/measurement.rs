@@ -46,7 +46,7 @@ pub struct Measurement {
     /// numbers; only of flows that are spread over CPUs.
     pub received: Vec<u64>,
     /// The module's table at the end; `None` for other subjects.
-    pub chains: Option<Chains>,
+    pub buckets: Option<Buckets>,
     /// The module's counters over the cell, by name; empty for other subjects.
     pub counters: BTreeMap<String, u64>,
     /// What lies where in memory; only for [the lens](super::protocol::GuestCell::lens).
@@ -112,7 +112,7 @@ pub struct HookCost {
 pub struct FirstPacket {
     /// The median over several flows.
     pub median: u64,
-    /// The 10th percentile: of a flow whose chains were empty, from memory that was at hand.
+    /// The 10th percentile: of a flow whose buckets were empty, from memory that was at hand.
     pub p10: u64,
 }
 
@@ -200,16 +200,16 @@ pub struct BulkCost {
     pub frame_bytes: u64,
 }
 
-/// The chains of the module's flow table, of the IP version of the traffic.
+/// The buckets of the module's flow table, of the IP version of the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chains {
+pub struct Buckets {
     /// How many there are.
-    pub chains: u64,
+    pub buckets: u64,
     /// Entries on all of them; a flow has two.
     pub entries: u64,
-    /// Chains without an entry.
+    /// Buckets without an entry.
     pub empty: u64,
-    /// Entries on the longest.
+    /// Entries in the longest.
     pub longest: u64,
 }
 

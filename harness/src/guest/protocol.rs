@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::kernel_log::LogLine;
 pub use super::measurement::{
-    BulkCost, Chains, CoreTime, Delivery, FirstPacket, HookCost, Measurement, OpenLoop, PathCost,
+    Buckets, BulkCost, CoreTime, Delivery, FirstPacket, HookCost, Measurement, OpenLoop, PathCost,
     Transit,
 };
 use super::patterns::Pattern;

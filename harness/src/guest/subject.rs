@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
 
-use super::chains;
+use super::buckets;
 use super::conntrack;
 use super::direct;
 use super::kmod::{LoadedModule, Parameters};
@@ -20,7 +20,7 @@ use super::memory::Slabs;
 use super::monitor;
 use super::namespace::Namespace;
 use super::nft;
-use super::protocol::{Chains, Family, Subject, Traffic, PROXY_MODULE_PATH};
+use super::protocol::{Buckets, Family, Subject, Traffic, PROXY_MODULE_PATH};
 use super::proxy::{self, Context};
 use super::ruleset;
 use super::traffic::{Arrival, Origin, Target};
@@ -129,10 +129,10 @@ impl Installed {
         Ok(counters)
     }
 
-    /// The chains of the module's table; `None` of other subjects.
-    pub fn chains(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<Chains>> {
+    /// The buckets of the module's table; `None` of other subjects.
+    pub fn buckets(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<Buckets>> {
         match self {
-            Self::Module { .. } => chains::lengths(router, traffic.family).map(Some),
+            Self::Module { .. } => buckets::lengths(router, traffic.family).map(Some),
             Self::None | Self::Nft { .. } | Self::Proxy(_) => Ok(None),
         }
     }
@@ -148,7 +148,7 @@ impl Installed {
     /// Waits until the subject has done what it puts off when it gets many flows.
     pub fn settle(&self, traffic: &Traffic, router: &Namespace) -> Result<()> {
         match self {
-            Self::Module { .. } => chains::wait_for(router, traffic.family, traffic.flows),
+            Self::Module { .. } => buckets::wait_for(router, traffic.family, traffic.flows),
             Self::None | Self::Nft { .. } | Self::Proxy(_) => Ok(()),
         }
     }
@@ -192,7 +192,7 @@ impl Installed {
                     Family::V6 => "mutex_flow_v6",
                 };
                 let flows = context.stats()?.flows_current;
-                (cache, flows, chains::count(router, traffic.family)?)
+                (cache, flows, buckets::count(router, traffic.family)?)
             }
         };
         let table = heads * size_of::<u64>() as u64;

@@ -86,7 +86,7 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
         let value = parameters.entry(name.to_owned());
         value.or_insert_with(|| wanted.to_string());
     };
-    // Else chains would be others in each boot: even two flows share one now and then.
+    // Else buckets would be others in each boot: even two flows share one now and then.
     set("hash_seed", 1);
     let all = traffic.flows_in_all();
     let flows = all.saturating_add(flows::OTHERS);

@@ -9,7 +9,7 @@ use crate::scenario::Mode;
 /// The metrics of a measurement's counters; none of other subjects than the module.
 ///
 /// Packets are those that the module redirected, both ways, warm-up included. A cell's table has
-/// the same chains in every boot. How often memory is had and the table is locked hangs on when the
+/// the same buckets in every boot. How often memory is had and the table is locked hangs on when the
 /// module's work in the background falls as well.
 pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
     let count = |name: &str| measurement.counters.get(name).copied();
@@ -20,7 +20,7 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
         let rate = ratio(count("cache_hits")?, all)?;
         Some(100.0 * rate)
     });
-    let chains = measurement.chains.filter(|chains| chains.entries > 0);
+    let buckets = measurement.buckets.filter(|buckets| buckets.entries > 0);
     let exact = match mode {
         Mode::Virtual => Kind::Exact,
         Mode::Wall => Kind::Sampled,
@@ -64,14 +64,17 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
             Kind::Sampled,
             per_packet("lock_contentions"),
         ),
-        // Of chains that are not empty.
+        // Of buckets that are not empty.
         (
             "hash.chain.mean",
             Unit::Entries,
             Better::Lower,
             exact,
-            chains.and_then(|chains| {
-                ratio(chains.entries, chains.chains.saturating_sub(chains.empty))
+            buckets.and_then(|buckets| {
+                ratio(
+                    buckets.entries,
+                    buckets.buckets.saturating_sub(buckets.empty),
+                )
             }),
         ),
         (
@@ -79,7 +82,7 @@ pub fn of(measurement: &Measurement, mode: Mode) -> Vec<Metric> {
             Unit::Entries,
             Better::Lower,
             exact,
-            chains.map(|chains| to_float(chains.longest)),
+            buckets.map(|buckets| to_float(buckets.longest)),
         ),
     ];
     all.into_iter()
@@ -100,9 +103,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::guest::protocol::{Chains, Delivery, HookCost, PathCost};
+    use crate::guest::protocol::{Buckets, Delivery, HookCost, PathCost};
 
-    fn measurement(counters: &[(&str, u64)], chains: Option<Chains>) -> Measurement {
+    fn measurement(counters: &[(&str, u64)], buckets: Option<Buckets>) -> Measurement {
         Measurement {
             delivery: Delivery::default(),
             original: HookCost::default(),
@@ -117,7 +120,7 @@ mod tests {
             proxy_time: None,
             cores: Vec::new(),
             received: Vec::new(),
-            chains,
+            buckets,
             counters: counters
                 .iter()
                 .map(|&(name, count)| (name.to_owned(), count))
@@ -128,8 +131,8 @@ mod tests {
 
     #[test]
     fn counters_become_shares() {
-        let chains = Chains {
-            chains: 1024,
+        let buckets = Buckets {
+            buckets: 1024,
             entries: 6,
             empty: 1020,
             longest: 2,
@@ -145,7 +148,7 @@ mod tests {
                 ("lock_acquisitions", 20),
                 ("lock_contentions", 2),
             ],
-            Some(chains),
+            Some(buckets),
         );
         let values: BTreeMap<String, f64> = of(&measurement, Mode::Virtual)
             .into_iter()

@@ -100,7 +100,7 @@ mod tests {
             proxy_time: Some(600),
             cores,
             received: Vec::new(),
-            chains: None,
+            buckets: None,
             counters: BTreeMap::new(),
             memory_map: None,
         };

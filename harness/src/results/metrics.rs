@@ -204,7 +204,7 @@ pub fn of(
     let means = mean(&measurement.original).zip(mean(&measurement.reply));
     let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
     add(HOOK_MEAN.to_owned(), exact, mean);
-    // Which of its two chains connection tracking locks first, whether both have the same lock, and
+    // Which of its two buckets connection tracking locks first, whether both have the same lock, and
     // whether another connection is on them, is a matter of the boot's key. Half of the first packets
     // take the cheaper order, so that the median is now of these and now of those; of a single
     // measured flow's 31, more than three do in all but one of some ten thousand boots, and one in a
@@ -357,7 +357,7 @@ mod tests {
             proxy_time: None,
             cores: Vec::new(),
             received: Vec::new(),
-            chains: None,
+            buckets: None,
             counters: BTreeMap::new(),
             memory_map: None,
         }
@@ -479,7 +479,7 @@ mod tests {
             path: PathCost::default(),
             bulk: None,
             proxy_time: None,
-            chains: None,
+            buckets: None,
             ..measurement()
         };
         assert_eq!(of(&nothing, Subject::Module, &TRAFFIC, VIRTUAL), []);

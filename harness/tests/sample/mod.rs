@@ -91,7 +91,7 @@ pub fn measurement(base: u64) -> Measurement {
         proxy_time: None,
         cores: Vec::new(),
         received: Vec::new(),
-        chains: None,
+        buckets: None,
         counters: [("packets_original".to_owned(), 1_000)].into(),
         memory_map: None,
     }

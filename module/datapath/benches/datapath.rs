@@ -11,15 +11,15 @@ use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
 use mutex_abi::histogram;
 use mutex_abi::monitor::{LATENCY_PRECISION, LATENCY_RANGE};
 use mutex_abi::proxy::Protocol;
+use mutex_datapath::cache_set::{Set, Tag};
 use mutex_datapath::checksum::Sum;
-use mutex_datapath::flow::{Change, Flow, Owner, Side};
+use mutex_datapath::flow::{ChecksumFixup, Direction, Flow, Owner};
 use mutex_datapath::hash::Seed;
 use mutex_datapath::host::{Boxes, Heads, Sections};
 use mutex_datapath::link::{Owned, Rcu};
 use mutex_datapath::octave;
 use mutex_datapath::packet::Header;
-use mutex_datapath::recent::{Set, Tag};
-use mutex_datapath::table::{Entry, Table};
+use mutex_datapath::table::{FlowNode, Table};
 use mutex_datapath::translate::{translate, Offload};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 
@@ -63,14 +63,14 @@ fn hash(criterion: &mut Criterion) {
 fn parse(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     let (four, six) = (udp_v4(), udp_v6());
-    group.bench_function("glance-v4", |bench| {
-        bench.iter(|| V4::glance(black_box(&four)));
+    group.bench_function("parse_fast-v4", |bench| {
+        bench.iter(|| V4::parse_fast(black_box(&four)));
     });
     group.bench_function("parse-v4", |bench| {
         bench.iter(|| V4::parse(black_box(&four)));
     });
-    group.bench_function("glance-v6", |bench| {
-        bench.iter(|| V6::glance(black_box(&six)));
+    group.bench_function("parse_fast-v6", |bench| {
+        bench.iter(|| V6::parse_fast(black_box(&six)));
     });
     group.bench_function("parse-v6", |bench| {
         bench.iter(|| V6::parse(black_box(&six)));
@@ -80,17 +80,17 @@ fn parse(criterion: &mut Criterion) {
 fn checksum(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("checksum");
     let (four, six) = (tuple::<V4>(7), tuple::<V6>(7));
-    let change = Change::between(&four, &four.to(address(2), 81_u16.to_be()));
+    let change = ChecksumFixup::between(&four, &four.to(address(2), 81_u16.to_be()));
     group.bench_function("apply", |bench| {
         bench.iter(|| black_box(change).transport.apply(black_box(0x1234)));
     });
     // What making a flow takes.
     let (to_four, to_six) = (four.to(address(2), 1), six.to(address(2), 1));
     group.bench_function("change-v4", |bench| {
-        bench.iter(|| Change::between(black_box(&four), &to_four));
+        bench.iter(|| ChecksumFixup::between(black_box(&four), &to_four));
     });
     group.bench_function("change-v6", |bench| {
-        bench.iter(|| Change::between(black_box(&six), &to_six));
+        bench.iter(|| ChecksumFixup::between(black_box(&six), &to_six));
     });
     // The packet in an error of ICMP.
     let quoted = [7; 128];
@@ -103,7 +103,7 @@ fn rewrite(criterion: &mut Criterion) {
     let mut packet = udp_v4();
     let from = tuple::<V4>(7);
     let to = from.to(address(2), 81_u16.to_be());
-    let change = Change::between(&from, &to);
+    let change = ChecksumFixup::between(&from, &to);
     criterion.bench_function("translate/v4-udp", |bench| {
         bench.iter(|| {
             let (network, transport) = black_box(&mut packet).split_at_mut(20);
@@ -116,8 +116,8 @@ type FlowTable<A> = Table<A, (), Heads<Tuple<A>, Flow<()>>, Mutex<()>>;
 
 /// A table of that many flows: those of [`tuple`].
 fn table<A: Address>(flows: u32) -> FlowTable<A> {
-    let chains = flows.next_power_of_two() as usize;
-    let table = Table::new(Heads::new(chains), Mutex::new(()), 1.into()).expect("a power of two");
+    let buckets = flows.next_power_of_two() as usize;
+    let table = Table::new(Heads::new(buckets), Mutex::new(()), 1.into()).expect("a power of two");
     let owner = Owner {
         context: 0,
         upstream: 0,
@@ -142,8 +142,8 @@ fn find<A: Address>(criterion: &mut Criterion, name: &str) {
                 bench.iter(|| {
                     // Every flow in turn, in an order that the processor does not guess.
                     number = number.wrapping_add(0x9e37_79b1) % flows;
-                    let found = table.find_quickly(guard, &tuple::<A>(number));
-                    found.map(|(flow, side): (&Entry<A, ()>, _)| (flow.state(), side))
+                    let found = table.lookup(guard, &tuple::<A>(number));
+                    found.map(|(flow, direction): (&FlowNode<A, ()>, _)| (flow.state(), direction))
                 });
             });
         });
@@ -167,8 +167,8 @@ fn cache(criterion: &mut Criterion) {
             let original = tuple::<V4>(number);
             let hash = hash(&original);
             let tag = Tag::new(guard, hash as u32);
-            if let Some(found) = table.find_by_hash(guard, hash, &original) {
-                set.keep(tag, &found);
+            if let Some(found) = table.lookup_entry(guard, hash, &original) {
+                set.insert(tag, &found);
             }
         }
         for (name, flows) in [("last", 1), ("any", FLOWS)] {
@@ -178,8 +178,8 @@ fn cache(criterion: &mut Criterion) {
                     number = number.wrapping_add(1) % flows;
                     let original = tuple::<V4>(number);
                     let tag = Tag::new(guard, hash(&original) as u32);
-                    set.find(guard, tag, &original)
-                        .map(|found| (found.node.state(), found.side))
+                    set.lookup(guard, tag, &original)
+                        .map(|found| (found.node.state(), found.direction))
                 });
             });
         }
@@ -236,24 +236,25 @@ fn batches(criterion: &mut Criterion) {
                         }
                         for group in numbers.chunks(size) {
                             if size > 1 {
-                                let mut chains = [None; 8];
-                                for (chain, &number) in chains.iter_mut().zip(group) {
+                                let mut buckets = [None; 8];
+                                for (bucket, &number) in buckets.iter_mut().zip(group) {
                                     let head = table.head(guard, &tuple(number));
                                     prefetch(head);
-                                    *chain = Some(head);
+                                    *bucket = Some(head);
                                 }
                                 for found in
-                                    chains.iter().flatten().flat_map(|head| head.load(guard))
+                                    buckets.iter().flatten().flat_map(|head| head.load(guard))
                                 {
                                     prefetch(found.key());
-                                    prefetch(found.node.start(Side::from_index(found.side)));
+                                    prefetch(
+                                        found.node.start(Direction::from_index(found.direction)),
+                                    );
                                 }
                             }
                             for &number in group {
-                                if let Some((flow, side)) =
-                                    table.find_quickly(guard, &tuple(number))
+                                if let Some((flow, direction)) = table.lookup(guard, &tuple(number))
                                 {
-                                    flow.count(side, 64, number);
+                                    flow.count(direction, 64, number);
                                 }
                                 // SAFETY: part of every x86-64.
                                 unsafe { _mm_lfence() };

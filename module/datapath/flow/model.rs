@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 use proptest::test_runner::{TestCaseError, TestRunner};
-use Side::{Original, Reply};
+use Direction::{Original, Reply};
 
 // What an end can receive.
 const WINDOW: i64 = 60_000;
@@ -45,7 +45,7 @@ enum Tcp {
 
 #[derive(Clone, Copy, Debug)]
 struct Sent {
-    side: Side,
+    direction: Direction,
     flags: u8,
     seq: i64,
     data: i64,
@@ -69,7 +69,7 @@ impl Sent {
 // A TCB (RFC 9293, section 3.3.1).
 #[derive(Clone, Copy, Debug)]
 struct End {
-    side: Side,
+    direction: Direction,
     tcp: Tcp,
     // Opened by itself.
     active: bool,
@@ -109,9 +109,9 @@ fn connection(number: i64) -> i64 {
 }
 
 impl End {
-    fn new(side: Side, tcp: Tcp) -> Self {
+    fn new(direction: Direction, tcp: Tcp) -> Self {
         Self {
-            side,
+            direction,
             tcp,
             active: false,
             begun: 0,
@@ -128,7 +128,7 @@ impl End {
 
     fn segment(&self, flags: u8, seq: i64, data: i64, ack: i64) -> Sent {
         Sent {
-            side: self.side,
+            direction: self.direction,
             flags,
             seq,
             data,
@@ -152,7 +152,7 @@ impl End {
             una: iss,
             nxt: iss + 1,
             fast_open: self.fast_open,
-            ..Self::new(self.side, tcp)
+            ..Self::new(self.direction, tcp)
         };
     }
 
@@ -160,7 +160,7 @@ impl End {
         *self = Self {
             begun: self.begun,
             fast_open: self.fast_open,
-            ..Self::new(self.side, tcp)
+            ..Self::new(self.direction, tcp)
         };
     }
 
@@ -338,19 +338,19 @@ impl End {
 #[derive(Clone, Debug)]
 enum Op {
     // Opens, with so much data in the SYN.
-    Connect(Side, i64),
+    Connect(Direction, i64),
     // Whether it takes data of a SYN.
     Listen(bool),
-    Send(Side, i64),
-    Close(Side),
-    Abort(Side),
-    Crash(Side),
-    Repeat(Side, i64),
+    Send(Direction, i64),
+    Close(Direction),
+    Abort(Direction),
+    Crash(Direction),
+    Repeat(Direction, i64),
     // Of the segments under way, counted from the oldest.
     Deliver(usize),
     Duplicate(usize),
     Lose(usize),
-    Forge(Side, u8, u32, u32, i64),
+    Forge(Direction, u8, u32, u32, i64),
 }
 
 struct World {
@@ -406,19 +406,19 @@ impl World {
         }
     }
 
-    fn state(&self) -> Option<State> {
+    fn state(&self) -> Option<FlowState> {
         self.flow.as_ref().map(Flow::state)
     }
 
-    fn wire(&self, side: Side, number: i64) -> u32 {
-        self.base[side as usize].wrapping_add(number as u32)
+    fn wire(&self, direction: Direction, number: i64) -> u32 {
+        self.base[direction as usize].wrapping_add(number as u32)
     }
 
     // As `handle` and `advance` of module/proxy/closely.rs. False if it goes no further.
     fn pass(&mut self, sent: &mut Sent) -> Result<bool, TestCaseError> {
-        let opens = sent.side == Original && Flags(sent.flags).opens();
+        let opens = sent.direction == Original && Flags(sent.flags).opens();
         let before = self.state();
-        let begins = opens && matches!(before, None | Some(State::Closed));
+        let begins = opens && matches!(before, None | Some(FlowState::Closed));
         if begins {
             self.flow = Some(flow(Protocol::Tcp));
             self.connection += 1;
@@ -428,8 +428,8 @@ impl World {
         }
         // A server that opens as well does so for the client's SYN.
         let [client, _] = &self.ends;
-        let meets = before == Some(State::Opening) && self.own == Some(client.iss);
-        if sent.side == Reply && sent.flags == SYN && !sent.forged && !meets {
+        let meets = before == Some(FlowState::Opening) && self.own == Some(client.iss);
+        if sent.direction == Reply && sent.flags == SYN && !sent.forged && !meets {
             return Ok(false);
         }
         if opens && matches!(client.tcp, Tcp::SynSent | Tcp::SynReceived) {
@@ -443,48 +443,49 @@ impl World {
         let seq = match sent.flags {
             // Of one that has no number.
             flags if flags == RST | ACK && sent.seq == 0 => 0,
-            _ => self.wire(sent.side, sent.seq),
+            _ => self.wire(sent.direction, sent.seq),
         };
         header[4..8].copy_from_slice(&seq.to_be_bytes());
         if sent.has(ACK) {
-            header[8..12].copy_from_slice(&self.wire(sent.side.other(), sent.ack).to_be_bytes());
+            header[8..12]
+                .copy_from_slice(&self.wire(sent.direction.other(), sent.ack).to_be_bytes());
         }
         header[12] = 6 << 4;
         header[13] = sent.flags;
         let segment = Segment::read(&header, sent.data as u32 + 24);
-        let options = match self.options[sent.side as usize] {
+        let options = match self.options[sent.direction as usize] {
             Some(shift) => [3, 3, shift, 0],
             None => [0; 4],
         };
-        let outcome = if flow.is_plain(sent.side, Some(&segment)) {
+        let outcome = if flow.is_plain(sent.direction, Some(&segment)) {
             None
         } else {
-            flow.advance_tcp(sent.side, &segment, &options, &self.reopenings, HASH)
+            flow.advance_tcp(sent.direction, &segment, &options, &self.reopenings, HASH)
         };
         let after = self.state();
         if sent.forged && !begins {
             self.seen.forged += 1;
             prop_assert_eq!((before, None), (after, outcome), "a forger moves it");
         }
-        if before != Some(State::Opening) && !begins {
-            prop_assert!(after != Some(State::Opening), "it opens again");
+        if before != Some(FlowState::Opening) && !begins {
+            prop_assert!(after != Some(FlowState::Opening), "it opens again");
         }
         match outcome {
             Some(Outcome::Answered) => {
                 let [_, server] = &self.ends;
-                let real = sent.side == Reply && sent.has(ACK) && !sent.has(RST);
+                let real = sent.direction == Reply && sent.has(ACK) && !sent.has(RST);
                 prop_assert!(real && !sent.forged, "nobody has answered: {server:?}");
                 self.answered = Some(sent.ack);
                 self.client = Some(connection(sent.ack));
                 self.server = Some(connection(sent.seq));
                 self.own = None;
-                if before != Some(State::Opening) {
+                if before != Some(FlowState::Opening) {
                     self.connection += 1;
                     self.seen.anew += 1;
                 }
             }
             Some(Outcome::Refused) => {
-                prop_assert!(sent.side == Reply && sent.has(RST) && !sent.forged);
+                prop_assert!(sent.direction == Reply && sent.has(RST) && !sent.forged);
                 self.client = Some(connection(sent.ack));
                 self.seen.refused += 1;
             }
@@ -493,7 +494,7 @@ impl World {
         }
         // KNOWN LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
         // the server's own) the flow believes what passes first, the client what arrives first.
-        if sent.side == Reply && sent.has(ACK) && !sent.forged {
+        if sent.direction == Reply && sent.has(ACK) && !sent.forged {
             let of = Some(connection(sent.ack));
             if sent.has(RST) && sent.seq == 0 {
                 self.refused = of;
@@ -520,7 +521,7 @@ impl World {
             }
             return Ok(());
         }
-        let end = &mut self.ends[sent.side.other() as usize];
+        let end = &mut self.ends[sent.direction.other() as usize];
         let before = *end;
         let (answer, reset) = end.receive(&sent);
         let (was, is) = (before.tcp, end.tcp);
@@ -544,14 +545,14 @@ impl World {
             // Nor does the flow know an end that has outlived its peer, when another one has answered
             // a late SYN of it.
             let mut ends = [before.iss, before.irs].map(connection);
-            if before.side == Reply {
+            if before.direction == Reply {
                 ends.reverse();
             }
             let pair = (before.tcp != Tcp::SynSent).then_some(ends[1]);
             let of_flow = self.client == Some(ends[0])
                 && (pair.is_none() || self.server.is_none() || pair == self.server);
             if sent.passed == self.connection && of_flow && !self.pushed_out && !deceived {
-                prop_assert_eq!(self.state(), Some(State::Closed), "after {:?}", sent);
+                prop_assert_eq!(self.state(), Some(FlowState::Closed), "after {:?}", sent);
             }
         }
         Ok(())
@@ -560,8 +561,8 @@ impl World {
     fn act(&mut self, op: &Op) -> Check {
         let count = self.under_way.len();
         match *op {
-            Op::Connect(side, data) => {
-                let end = &mut self.ends[side as usize];
+            Op::Connect(direction, data) => {
+                let end = &mut self.ends[direction as usize];
                 let idle = matches!(end.tcp, Tcp::Closed | Tcp::Listen);
                 if !idle || end.begun >= MOST {
                     return Ok(());
@@ -569,7 +570,7 @@ impl World {
                 end.begin(Tcp::SynSent);
                 end.nxt += data;
                 let sent = end.segment(SYN, end.iss, data, 0);
-                if side == Original {
+                if direction == Original {
                     self.pushed_out = false;
                 }
                 self.send(Some(sent));
@@ -581,8 +582,8 @@ impl World {
                     server.forget(Tcp::Listen);
                 }
             }
-            Op::Send(side, data) => {
-                let end = &mut self.ends[side as usize];
+            Op::Send(direction, data) => {
+                let end = &mut self.ends[direction as usize];
                 let open = matches!(end.tcp, Tcp::Established | Tcp::CloseWait);
                 // Altogether less than a window: what is late is known as such.
                 if open && end.nxt - end.iss + data < WINDOW {
@@ -591,8 +592,8 @@ impl World {
                     self.send(Some(sent));
                 }
             }
-            Op::Close(side) => {
-                let end = &mut self.ends[side as usize];
+            Op::Close(direction) => {
+                let end = &mut self.ends[direction as usize];
                 end.tcp = match end.tcp {
                     Tcp::SynSent => return end.forget_now(),
                     Tcp::SynReceived if end.fin.is_none() => Tcp::SynReceived,
@@ -605,8 +606,8 @@ impl World {
                 end.nxt += 1;
                 self.send(Some(sent));
             }
-            Op::Abort(side) => {
-                let end = &mut self.ends[side as usize];
+            Op::Abort(direction) => {
+                let end = &mut self.ends[direction as usize];
                 let sent = end.segment(RST, end.nxt, 0, 0);
                 let tells = end.is_synchronized() && end.tcp != Tcp::TimeWait;
                 if tells || end.tcp == Tcp::SynReceived {
@@ -614,9 +615,9 @@ impl World {
                 }
                 end.forget(Tcp::Closed);
             }
-            Op::Crash(side) => self.ends[side as usize].forget(Tcp::Closed),
-            Op::Repeat(side, most) => {
-                let sent = self.ends[side as usize].repeat(most);
+            Op::Crash(direction) => self.ends[direction as usize].forget(Tcp::Closed),
+            Op::Repeat(direction, most) => {
+                let sent = self.ends[direction as usize].repeat(most);
                 self.send(sent);
             }
             Op::Deliver(at) if count > 0 => self.deliver(at % count)?,
@@ -628,10 +629,10 @@ impl World {
                 self.under_way.remove(at % count);
             }
             Op::Deliver(_) | Op::Duplicate(_) | Op::Lose(_) => {}
-            Op::Forge(side, flags, seq, ack, data) => {
+            Op::Forge(direction, flags, seq, ack, data) => {
                 // Below all that the ends have, and neither acknowledges the other.
                 let far = |number: u32, at: i64| FORGED + at + i64::from(number % 0x0400_0000);
-                let mut sent = End::new(side, Tcp::Closed).segment(
+                let mut sent = End::new(direction, Tcp::Closed).segment(
                     flags,
                     far(seq, 0xf200_0000),
                     data,
@@ -652,7 +653,7 @@ impl World {
         }
         if client.tcp == Tcp::Established && server.tcp == Tcp::Established {
             self.seen.established += 1;
-            prop_assert_eq!(self.state(), Some(State::Established));
+            prop_assert_eq!(self.state(), Some(FlowState::Established));
             let answered = self.answered.unwrap_or_default();
             let own = client.iss + 1..=client.nxt;
             prop_assert!(own.contains(&answered), "not told: {answered} of {own:?}");
@@ -661,7 +662,7 @@ impl World {
         let fins = [client.got_fin, server.got_fin];
         if over(&client) && over(&server) && fins == [Some(self.connection); 2] {
             self.seen.finished += 1;
-            prop_assert_eq!(self.state(), Some(State::Closed));
+            prop_assert_eq!(self.state(), Some(FlowState::Closed));
         }
         Ok(())
     }
@@ -686,7 +687,7 @@ impl End {
     }
 }
 
-fn any_side() -> impl Strategy<Value = Side> {
+fn any_direction() -> impl Strategy<Value = Direction> {
     prop_oneof![Just(Original), Just(Reply)]
 }
 
@@ -704,17 +705,17 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => prop_oneof![3 => Just(0), 1 => 1..1400_i64].prop_map(|data| Op::Connect(Original, data)),
         1 => Just(Op::Connect(Reply, 0)),
         2 => any::<bool>().prop_map(Op::Listen),
-        3 => (any_side(), 0..2000_i64).prop_map(|(side, data)| Op::Send(side, data)),
-        2 => any_side().prop_map(Op::Close),
-        1 => any_side().prop_map(Op::Abort),
-        1 => any_side().prop_map(Op::Crash),
-        3 => (any_side(), 1..3000_i64).prop_map(|(side, most)| Op::Repeat(side, most)),
+        3 => (any_direction(), 0..2000_i64).prop_map(|(direction, data)| Op::Send(direction, data)),
+        2 => any_direction().prop_map(Op::Close),
+        1 => any_direction().prop_map(Op::Abort),
+        1 => any_direction().prop_map(Op::Crash),
+        3 => (any_direction(), 1..3000_i64).prop_map(|(direction, most)| Op::Repeat(direction, most)),
         25 => Just(Op::Deliver(0)),
         4 => place.clone().prop_map(Op::Deliver),
         1 => place.clone().prop_map(Op::Duplicate),
         1 => place.prop_map(Op::Lose),
-        2 => (any_side(), flags, any::<u32>(), any::<u32>(), 0..100_i64)
-            .prop_map(|(side, flags, seq, ack, data)| Op::Forge(side, flags, seq, ack, data)),
+        2 => (any_direction(), flags, any::<u32>(), any::<u32>(), 0..100_i64)
+            .prop_map(|(direction, flags, seq, ack, data)| Op::Forge(direction, flags, seq, ack, data)),
     ]
 }
 

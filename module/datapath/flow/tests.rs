@@ -8,7 +8,7 @@ use super::super::tuple::{Ports, V4, V6};
 use super::*;
 use core::cell::Cell;
 use proptest::prelude::*;
-use Side::{Original, Reply};
+use Direction::{Original, Reply};
 
 const OWNER: Owner = Owner {
     context: 1,
@@ -22,10 +22,13 @@ fn sum<A: Address>(tuple: &Tuple<A>) -> Sum {
 
 fn there_and_back<A: Address>(original: Tuple<A>, upstream: Tuple<A>) {
     let (keys, flow) = Flow::<()>::new(&original, &upstream, OWNER, 0);
-    for side in Side::ALL {
-        let before = keys[side as usize];
-        let after = keys[side.other() as usize].reverse();
-        let got = flow.change(side).transport.apply(!sum(&before).fold());
+    for direction in Direction::ALL {
+        let before = keys[direction as usize];
+        let after = keys[direction.other() as usize].reverse();
+        let got = flow
+            .checksum_fixup(direction)
+            .transport
+            .apply(!sum(&before).fold());
         assert_eq!(!got % 0xffff, sum(&after).fold() % 0xffff);
     }
 }
@@ -80,31 +83,38 @@ impl Talk {
         }
     }
 
-    fn send(&mut self, side: Side, flags: u8, length: u32) -> State {
-        let [mine, other] = [side as usize, side.other() as usize];
+    fn send(&mut self, direction: Direction, flags: u8, length: u32) -> FlowState {
+        let [mine, other] = [direction as usize, direction.other() as usize];
         let ack = if flags & ACK != 0 {
             self.peers[mine].seen
         } else {
             0
         };
-        let state = self.inject(side, flags, self.peers[mine].at, length, ack);
+        let state = self.inject(direction, flags, self.peers[mine].at, length, ack);
         let extra = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         self.peers[mine].at = self.peers[mine].at.wrapping_add(length + extra);
         self.peers[other].seen = self.peers[mine].at;
         state
     }
 
-    fn inject(&self, side: Side, flags: u8, seq: u32, length: u32, ack: u32) -> State {
+    fn inject(
+        &self,
+        direction: Direction,
+        flags: u8,
+        seq: u32,
+        length: u32,
+        ack: u32,
+    ) -> FlowState {
         let mut header = [0; TCP_HEADER];
         header[4..8].copy_from_slice(&seq.to_be_bytes());
         header[8..12].copy_from_slice(&ack.to_be_bytes());
         header[12] = 5 << 4;
         header[13] = flags;
         let segment = Segment::read(&header, length + 20);
-        if !self.flow.is_plain(side, Some(&segment)) {
+        if !self.flow.is_plain(direction, Some(&segment)) {
             let outcome = self
                 .flow
-                .advance_tcp(side, &segment, &[], &self.reopenings, HASH);
+                .advance_tcp(direction, &segment, &[], &self.reopenings, HASH);
             self.outcome.set(outcome.or(self.outcome.get()));
         }
         self.flow.state()
@@ -112,9 +122,9 @@ impl Talk {
 
     fn open() -> Self {
         let mut talk = Self::new();
-        assert_eq!(talk.send(Original, SYN, 0), State::Opening);
-        assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
-        assert_eq!(talk.send(Original, ACK, 0), State::Established);
+        assert_eq!(talk.send(Original, SYN, 0), FlowState::Opening);
+        assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
+        assert_eq!(talk.send(Original, ACK, 0), FlowState::Established);
         talk
     }
 }
@@ -124,10 +134,10 @@ fn a_connection_opens_and_closes() {
     let mut talk = Talk::open();
     talk.send(Original, ACK, 1000);
     talk.send(Reply, ACK, 60_000);
-    assert_eq!(talk.send(Reply, FIN | ACK, 10), State::Closing);
-    assert_eq!(talk.send(Original, ACK, 7), State::Closing);
-    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
-    assert_eq!(talk.send(Reply, ACK, 0), State::Closed);
+    assert_eq!(talk.send(Reply, FIN | ACK, 10), FlowState::Closing);
+    assert_eq!(talk.send(Original, ACK, 7), FlowState::Closing);
+    assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closed);
+    assert_eq!(talk.send(Reply, ACK, 0), FlowState::Closed);
 }
 
 #[test]
@@ -137,7 +147,7 @@ fn who_only_acknowledges_is_followed_over_the_wrap() {
         talk.send(Original, ACK, 1000);
         talk.send(Reply, ACK, 0);
     }
-    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closing);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closing);
 }
 
 #[test]
@@ -147,18 +157,22 @@ fn a_repeated_fin_closes_nothing_more() {
     talk.send(Reply, FIN | ACK, 0);
     assert_eq!(
         talk.inject(Reply, FIN | ACK, at, 0, talk.peers[1].seen),
-        State::Closing
+        FlowState::Closing
     );
 }
 
 #[test]
 fn an_end_can_reset() {
-    for side in Side::ALL {
+    for direction in Direction::ALL {
         let mut talk = Talk::open();
         talk.send(Original, ACK, 100);
         talk.send(Reply, ACK, 100);
-        talk.send(side, ACK, 50);
-        assert_eq!(talk.send(side, RST | ACK, 0), State::Closed, "{side:?}");
+        talk.send(direction, ACK, 50);
+        assert_eq!(
+            talk.send(direction, RST | ACK, 0),
+            FlowState::Closed,
+            "{direction:?}"
+        );
     }
 }
 
@@ -166,10 +180,10 @@ fn an_end_can_reset() {
 fn a_server_can_refuse() {
     let mut talk = Talk::new();
     talk.send(Original, SYN, 0);
-    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, 1), State::Opening);
+    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, 1), FlowState::Opening);
     assert_eq!(talk.outcome.get(), None);
     let ack = talk.peers[1].seen;
-    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
+    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), FlowState::Closed);
     assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
     talk.outcome.set(None);
     talk.inject(Reply, RST | ACK, 0, 0, ack);
@@ -180,7 +194,7 @@ fn a_server_can_refuse() {
 fn a_client_that_gives_up_says_nothing_of_the_server() {
     let mut talk = Talk::new();
     talk.send(Original, SYN, 0);
-    assert_eq!(talk.send(Original, RST, 0), State::Closed);
+    assert_eq!(talk.send(Original, RST, 0), FlowState::Closed);
     assert_eq!(talk.outcome.get(), None);
     let mut talk = Talk::open();
     assert_eq!(talk.outcome.take(), Some(Outcome::Answered));
@@ -195,20 +209,29 @@ fn nobody_who_guesses_closes_or_opens() {
     let (at, seen) = (talk.peers[0].at, talk.peers[0].seen);
     for off in [1, 1000, 70_000, 1 << 20, 1 << 31, u32::MAX - 70_000] {
         let seq = at.wrapping_add(off);
-        assert_eq!(talk.inject(Original, RST, seq, 0, 0), State::Established);
+        assert_eq!(
+            talk.inject(Original, RST, seq, 0, 0),
+            FlowState::Established
+        );
         // Data that pretends to be next, far off or with an acknowledgement of nothing.
         let ack = seen.wrapping_add(1 << 30);
         talk.inject(Original, ACK, seq, 10, ack);
         assert_eq!(
             talk.inject(Original, FIN | ACK, seq, 0, ack),
-            State::Established
+            FlowState::Established
         );
-        assert_eq!(talk.inject(Reply, SYN | ACK, seq, 0, 5), State::Established);
+        assert_eq!(
+            talk.inject(Reply, SYN | ACK, seq, 0, 5),
+            FlowState::Established
+        );
     }
-    assert_eq!(talk.send(Original, RST, 0), State::Closed);
+    assert_eq!(talk.send(Original, RST, 0), FlowState::Closed);
     let waiting = Talk::new();
-    assert_eq!(waiting.inject(Reply, ACK, 5, 0, 5), State::Opening);
-    assert_eq!(waiting.inject(Reply, SYN | ACK, 5, 0, 5), State::Opening);
+    assert_eq!(waiting.inject(Reply, ACK, 5, 0, 5), FlowState::Opening);
+    assert_eq!(
+        waiting.inject(Reply, SYN | ACK, 5, 0, 5),
+        FlowState::Opening
+    );
 }
 
 // Fast Open: the SYN has data, of which the server takes all or nothing (RFC 7413, section 4.2).
@@ -219,24 +242,24 @@ fn an_answer_may_leave_the_data_of_a_syn() {
         let first = talk.peers[0].at.wrapping_add(1);
         talk.send(Original, SYN, 1000);
         talk.peers[1].seen = first.wrapping_add(taken);
-        assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+        assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
         assert_eq!(talk.outcome.get(), Some(Outcome::Answered), "{taken}");
         // The client sends again what was not taken.
         let (at, seen) = (talk.peers[1].seen, talk.peers[0].seen);
         talk.inject(Original, ACK, at, 1000 - taken, seen);
         talk.peers[1].seen = talk.peers[0].at;
-        assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closing);
-        assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+        assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closing);
+        assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
     }
 }
 
 #[test]
 fn a_refusal_may_leave_the_data_of_a_syn() {
     for (taken, state) in [
-        (-1, State::Opening),
-        (0, State::Closed),
-        (1000, State::Closed),
-        (1001, State::Opening),
+        (-1, FlowState::Opening),
+        (0, FlowState::Closed),
+        (1000, FlowState::Closed),
+        (1001, FlowState::Opening),
     ] {
         let mut talk = Talk::new();
         let first = talk.peers[0].at.wrapping_add(1);
@@ -253,7 +276,7 @@ fn a_repeated_syn_takes_no_data_back() {
     let at = talk.peers[0].at;
     talk.send(Original, SYN, 1000);
     talk.inject(Original, SYN, at, 0, 0);
-    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
 }
 
 #[test]
@@ -261,19 +284,22 @@ fn nobody_who_guesses_takes_a_syn_back() {
     let mut talk = Talk::new();
     talk.send(Original, SYN, 0);
     let at = talk.peers[0].at;
-    // What the reply side has sent last is not known yet: zero is a guess like others.
+    // What the reply direction has sent last is not known yet: zero is a guess like others.
     for seq in [0, 1, at.wrapping_sub(1), at.wrapping_add(1)] {
-        assert_eq!(talk.inject(Original, RST, seq, 0, 0), State::Opening);
+        assert_eq!(talk.inject(Original, RST, seq, 0, 0), FlowState::Opening);
     }
     // Another SYN in the client's name does not hide the first.
     talk.inject(Original, SYN, 77, 0, 0);
-    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
 }
 
 // The client gave its first attempt up without a word, and uses the port again.
 #[test]
 fn a_second_attempt_is_answered_or_refused() {
-    for (flags, state) in [(SYN | ACK, State::Established), (RST | ACK, State::Closed)] {
+    for (flags, state) in [
+        (SYN | ACK, FlowState::Established),
+        (RST | ACK, FlowState::Closed),
+    ] {
         let mut talk = Talk::new();
         talk.send(Original, SYN, 0);
         talk.peers[0].at = 1 << 20;
@@ -296,27 +322,27 @@ impl Talk {
 #[test]
 fn both_ends_can_use_a_tuple_anew() {
     for last in [RST, FIN | ACK] {
-        for before in [State::Established, State::Closing] {
+        for before in [FlowState::Established, FlowState::Closing] {
             for data in [0, 700] {
                 let mut talk = Talk::open();
                 talk.send(Original, ACK, 100);
-                if before == State::Closing {
+                if before == FlowState::Closing {
                     talk.send(Reply, FIN | ACK, 0);
                 }
                 talk.forget();
                 let first = talk.peers[0].at.wrapping_add(1);
                 assert_eq!(talk.send(Original, SYN, data), before);
                 talk.peers[1].seen = first;
-                assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+                assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
                 assert_eq!(talk.outcome.get(), Some(Outcome::Answered));
                 talk.peers[0].at = first;
-                assert_eq!(talk.send(Original, ACK, 1000), State::Established);
+                assert_eq!(talk.send(Original, ACK, 1000), FlowState::Established);
                 talk.send(Reply, ACK, 50_000);
                 if last == RST {
-                    assert_eq!(talk.send(Reply, RST, 0), State::Closed);
+                    assert_eq!(talk.send(Reply, RST, 0), FlowState::Closed);
                 } else {
-                    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closing);
-                    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
+                    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closing);
+                    assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closed);
                 }
             }
         }
@@ -331,9 +357,9 @@ fn a_tuple_used_anew_can_be_refused() {
     let ack = talk.peers[1].seen;
     assert_eq!(
         talk.inject(Reply, RST | ACK, 0, 0, ack.wrapping_add(1)),
-        State::Established
+        FlowState::Established
     );
-    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), State::Closed);
+    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), FlowState::Closed);
     assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
 }
 
@@ -347,8 +373,8 @@ fn a_client_that_forgot_resets_by_the_challenge() {
     let (at, seen) = (talk.peers[1].at, talk.peers[1].seen);
     talk.forget();
     talk.inject(Original, SYN, talk.peers[0].at, 0, 0);
-    assert_eq!(talk.inject(Reply, ACK, at, 0, seen), State::Established);
-    assert_eq!(talk.inject(Original, RST, seen, 0, 0), State::Closed);
+    assert_eq!(talk.inject(Reply, ACK, at, 0, seen), FlowState::Established);
+    assert_eq!(talk.inject(Original, RST, seen, 0, 0), FlowState::Closed);
 }
 
 #[test]
@@ -356,17 +382,17 @@ fn a_forged_syn_changes_nothing() {
     let mut talk = Talk::open();
     for seq in [5, 1 << 30, talk.peers[0].at] {
         talk.inject(Original, SYN, seq, 2, 0);
-        // As one who only sees his own side would have it answered.
+        // As one who only sees his own direction would have it answered.
         for ack in [0, seq, seq.wrapping_add(4)] {
             talk.inject(Reply, SYN | ACK, 9, 0, ack);
             talk.inject(Reply, RST | ACK, 9, 0, ack);
         }
-        assert_eq!(talk.flow.state(), State::Established);
+        assert_eq!(talk.flow.state(), FlowState::Established);
     }
     talk.send(Original, ACK, 1000);
     talk.send(Reply, ACK, 1000);
     talk.send(Original, FIN | ACK, 0);
-    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
 }
 
 // What the network delivers twice and late is no new connection.
@@ -382,10 +408,13 @@ fn a_late_handshake_starts_nothing_anew() {
     let ack = client.wrapping_add(1);
     assert_eq!(
         talk.inject(Reply, SYN | ACK, server, 0, ack),
-        State::Closing
+        FlowState::Closing
     );
-    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closed);
-    assert_eq!(talk.inject(Reply, SYN | ACK, server, 0, ack), State::Closed);
+    assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closed);
+    assert_eq!(
+        talk.inject(Reply, SYN | ACK, server, 0, ack),
+        FlowState::Closed
+    );
 }
 
 // The server has crashed, and answers a late copy of the living client's SYN: the client resets it.
@@ -400,7 +429,7 @@ fn a_late_syn_that_a_new_server_answers_starts_nothing_anew() {
     talk.inject(Original, SYN, client, 0, 0);
     let ack = client.wrapping_add(1);
     talk.inject(Reply, SYN | ACK, expected.wrapping_add(1 << 29), 0, ack);
-    assert_eq!(talk.inject(Reply, RST, expected, 0, 0), State::Closed);
+    assert_eq!(talk.inject(Reply, RST, expected, 0, 0), FlowState::Closed);
 }
 
 // RFC 9293, section 3.5, figure 8: the server answers an old SYN first.
@@ -410,14 +439,14 @@ fn an_old_syn_is_reset_and_the_new_one_answered() {
         let talk = Talk::new();
         let (new, old) = (talk.peers[0].at, talk.peers[0].at.wrapping_sub(1 << 28));
         for seq in if old_first { [old, new] } else { [new, old] } {
-            assert_eq!(talk.inject(Original, SYN, seq, 0, 0), State::Opening);
+            assert_eq!(talk.inject(Original, SYN, seq, 0, 0), FlowState::Opening);
         }
         let ack = old.wrapping_add(1);
         talk.inject(Reply, SYN | ACK, 1000, 0, ack);
-        assert_eq!(talk.inject(Original, RST, ack, 0, 0), State::Closed);
+        assert_eq!(talk.inject(Original, RST, ack, 0, 0), FlowState::Closed);
         let ack = new.wrapping_add(1);
         let state = talk.inject(Reply, SYN | ACK, 1 << 30, 0, ack);
-        assert_eq!(state, State::Established, "{old_first}");
+        assert_eq!(state, FlowState::Established, "{old_first}");
     }
 }
 
@@ -427,24 +456,27 @@ fn both_can_open_at_once() {
     let [client, server] = [1000, 2000];
     let begin = || {
         let talk = Talk::new();
-        assert_eq!(talk.inject(Original, SYN, client, 0, 0), State::Opening);
-        assert_eq!(talk.inject(Reply, SYN, server, 0, 0), State::Opening);
+        assert_eq!(talk.inject(Original, SYN, client, 0, 0), FlowState::Opening);
+        assert_eq!(talk.inject(Reply, SYN, server, 0, 0), FlowState::Opening);
         let ack = server + 1;
         let state = talk.inject(Original, SYN | ACK, client, 0, ack);
-        assert_eq!(state, State::Opening);
+        assert_eq!(state, FlowState::Opening);
         talk
     };
     // The SYN of the answer, the acknowledgement of the other one's, data or the end.
     for (flags, length, state) in [
-        (SYN | ACK, 0, State::Established),
-        (ACK, 0, State::Established),
-        (ACK, 500, State::Established),
-        (FIN | ACK, 0, State::Closing),
+        (SYN | ACK, 0, FlowState::Established),
+        (ACK, 0, FlowState::Established),
+        (ACK, 500, FlowState::Established),
+        (FIN | ACK, 0, FlowState::Closing),
     ] {
         let talk = begin();
         let at = server + u32::from(flags & SYN == 0);
         // Not one who guesses.
-        assert_eq!(talk.inject(Reply, flags, at, length, 77), State::Opening);
+        assert_eq!(
+            talk.inject(Reply, flags, at, length, 77),
+            FlowState::Opening
+        );
         assert_eq!(talk.inject(Reply, flags, at, length, client + 1), state);
         assert_eq!(talk.outcome.get(), Some(Outcome::Answered));
         let at = server + 1 + length;
@@ -452,25 +484,28 @@ fn both_can_open_at_once() {
         let ack = client + 60_001;
         talk.inject(Reply, FIN | ACK, at, 0, ack);
         let state = talk.inject(Original, FIN | ACK, ack, 0, at + 1);
-        assert_eq!(state, State::Closed);
+        assert_eq!(state, FlowState::Closed);
     }
     // One gives up.
     let talk = begin();
-    assert_eq!(talk.inject(Reply, RST, server, 0, 0), State::Opening);
-    assert_eq!(talk.inject(Reply, RST, server + 1, 0, 0), State::Closed);
+    assert_eq!(talk.inject(Reply, RST, server, 0, 0), FlowState::Opening);
+    assert_eq!(talk.inject(Reply, RST, server + 1, 0, 0), FlowState::Closed);
     assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
     let talk = begin();
-    assert_eq!(talk.inject(Original, RST, client + 1, 0, 0), State::Closed);
+    assert_eq!(
+        talk.inject(Original, RST, client + 1, 0, 0),
+        FlowState::Closed
+    );
     assert_eq!(talk.outcome.get(), None);
     // One closes before it is answered.
     let talk = begin();
     let closes = || talk.inject(Original, FIN | ACK, client + 1, 0, server + 1);
-    assert_eq!(closes(), State::Opening);
-    assert_eq!(closes(), State::Opening);
+    assert_eq!(closes(), FlowState::Opening);
+    assert_eq!(closes(), FlowState::Opening);
     let state = talk.inject(Reply, SYN | ACK, server, 0, client + 1);
-    assert_eq!(state, State::Closing);
+    assert_eq!(state, FlowState::Closing);
     let state = talk.inject(Reply, FIN | ACK, server + 1, 0, client + 2);
-    assert_eq!(state, State::Closed);
+    assert_eq!(state, FlowState::Closed);
 }
 
 // A SYN in the server's name makes the client answer; as long as it has not, nothing is known.
@@ -479,9 +514,9 @@ fn a_forged_syn_of_the_server_opens_and_resets_nothing() {
     let mut talk = Talk::new();
     talk.send(Original, SYN, 0);
     talk.inject(Reply, SYN, u32::MAX, 0, 0);
-    assert_eq!(talk.inject(Reply, RST, 0, 0, 0), State::Opening);
-    assert_eq!(talk.inject(Reply, ACK, 0, 0, 5), State::Opening);
-    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+    assert_eq!(talk.inject(Reply, RST, 0, 0, 0), FlowState::Opening);
+    assert_eq!(talk.inject(Reply, ACK, 0, 0, 5), FlowState::Opening);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
 }
 
 // Of two segments under way the first is sent again, and acknowledges more than it did.
@@ -496,17 +531,17 @@ fn a_repeated_segment_acknowledges_what_is_new() {
     talk.inject(Reply, ACK, at, 1000, seen);
     // What comes after is lost, and the client with it.
     talk.send(Original, ACK, 100);
-    assert_eq!(talk.inject(Original, RST, seen, 0, 0), State::Closed);
+    assert_eq!(talk.inject(Original, RST, seen, 0, 0), FlowState::Closed);
 }
 
 #[test]
 fn udp_is_established_by_an_answer() {
     let flow = flow(Protocol::Udp);
     flow.advance_udp(Original);
-    assert_eq!(flow.state(), State::Opening);
+    assert_eq!(flow.state(), FlowState::Opening);
     assert!(!flow.is_plain(Original, None));
     flow.advance_udp(Reply);
-    assert_eq!(flow.state(), State::Established);
+    assert_eq!(flow.state(), FlowState::Established);
     assert!(flow.is_plain(Original, None) && flow.is_plain(Reply, None));
 }
 
@@ -524,7 +559,7 @@ fn idle_time_wraps_never_is_negative_and_counts_both_sides() {
 #[test]
 fn each_half_is_a_line_of_its_own() {
     // What the kernel keeps for a route: a pointer and two words.
-    assert_eq!(size_of::<Half<[u64; 2]>>(), 64);
+    assert_eq!(size_of::<PerDirection<[u64; 2]>>(), 64);
     assert_eq!(size_of::<Flow<[u64; 2]>>(), 128);
 }
 
@@ -548,9 +583,9 @@ fn a_direct_flow_is_known_from_both_sides_and_never_plain() {
     assert_eq!(keys, [tuple, tuple.reverse()]);
     assert!(flow.is_direct() && !flow.is_plain_direct(Original, None));
     flow.advance_udp(Reply);
-    assert!(flow.is_direct() && flow.state() == State::Established);
-    for side in Side::ALL {
-        assert!(flow.is_plain_direct(side, None) && !flow.is_plain(side, None));
+    assert!(flow.is_direct() && flow.state() == FlowState::Established);
+    for direction in Direction::ALL {
+        assert!(flow.is_plain_direct(direction, None) && !flow.is_plain(direction, None));
     }
     let redirected = self::flow(Protocol::Udp);
     redirected.advance_udp(Reply);
@@ -583,12 +618,12 @@ fn a_direct_connection_ends_whatever_its_numbers() {
         assert!(talk.flow.is_plain_direct(Reply, Some(segment.flags)));
     }
     (talk.peers[0].at, talk.peers[1].at) = (77 << 20, 99 << 20);
-    assert_eq!(talk.send(Original, FIN | ACK, 0), State::Closing);
-    assert_eq!(talk.send(Reply, FIN | ACK, 0), State::Closed);
+    assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closing);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
     assert!(talk.flow.is_direct());
     let mut talk = direct();
     talk.peers[1].at = 99 << 20;
-    assert_eq!(talk.send(Reply, RST, 0), State::Closed);
+    assert_eq!(talk.send(Reply, RST, 0), FlowState::Closed);
 }
 
 #[test]
@@ -629,15 +664,15 @@ fn a_connection_that_its_client_does_not_confirm_counts_as_unanswered() {
     let mut talk = Talk::new();
     let tuple = to_port(Protocol::Tcp, 443);
     talk.send(Original, SYN, 0);
-    assert_eq!(talk.send(Reply, SYN | ACK, 0), State::Established);
+    assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
-    assert!(talk.flow.eviction_rank(Protocol::Tcp, 0, HZ).is_some());
+    assert!(talk.flow.early_drop_rank(Protocol::Tcp, 0, HZ).is_some());
     // Nor by somebody who does not know the server's number.
     talk.inject(Original, ACK, talk.peers[0].at, 0, 1 << 30);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
     talk.send(Original, ACK, 0);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
-    assert_eq!(talk.flow.eviction_rank(Protocol::Tcp, 1 << 30, HZ), None);
+    assert_eq!(talk.flow.early_drop_rank(Protocol::Tcp, 1 << 30, HZ), None);
 }
 
 #[test]
@@ -649,15 +684,15 @@ fn what_is_closed_goes_first_and_what_lasts_never() {
             flow.advance_udp(Reply);
         }
         flow.count(Original, 1, last);
-        flow.eviction_rank(Protocol::Udp, now, HZ)
+        flow.early_drop_rank(Protocol::Udp, now, HZ)
     };
-    let tcp = |segments: &[(Side, u8)]| {
+    let tcp = |segments: &[(Direction, u8)]| {
         let mut talk = Talk::open();
         talk.send(Original, ACK, 0);
-        for &(side, flags) in segments {
-            talk.send(side, flags, 0);
+        for &(direction, flags) in segments {
+            talk.send(direction, flags, 0);
         }
-        talk.flow.eviction_rank(Protocol::Tcp, now, HZ)
+        talk.flow.early_drop_rank(Protocol::Tcp, now, HZ)
     };
     let closed = tcp(&[(Original, RST)]);
     let finished = tcp(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);

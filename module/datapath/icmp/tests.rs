@@ -2,7 +2,7 @@
 
 //! Messages before and after, each built from the start.
 
-use super::super::flow::{Flow, Owner, Side};
+use super::super::flow::{Direction, Flow, Owner};
 use super::super::tuple::tests::{any_v4, any_v6, ip};
 use super::super::tuple::Ports;
 use super::*;
@@ -217,7 +217,7 @@ fn becomes_what_it_should<A: Icmp>(shape: &Shape, from: Tuple<A>, mut to: Tuple<
             .is_none());
         let device = error.translate(&mut bytes[..end], &to, shape.offload);
         let forgotten = shape.offload == Offload::Complete;
-        assert_eq!(device == Some(DeviceSum::Forget), forgotten);
+        assert_eq!(device == Some(SkbChecksum::Invalidate), forgotten);
         if from.protocol == Protocol::Udp {
             let has_sum = bytes[sums[0]..sums[0] + 2] != [0, 0];
             assert_eq!(has_sum, !shape.unsummed);
@@ -359,25 +359,25 @@ fn the_example_holds() {
     };
     let to_upstream = there.to(upstream, 3);
     let (keys, _) = Flow::<()>::new(&there, &to_upstream, owner, 0);
-    for (addresses, about, side, addresses_after, about_after) in [
+    for (addresses, about, direction, addresses_after, about_after) in [
         (
             (upstream, client),
             to_upstream,
-            Side::Reply,
+            Direction::Reply,
             (server, client),
             there,
         ),
         (
             (router, client),
             to_upstream,
-            Side::Reply,
+            Direction::Reply,
             (router, client),
             there,
         ),
         (
             (client, server),
             there.reverse(),
-            Side::Original,
+            Direction::Original,
             (client, upstream),
             to_upstream.reverse(),
         ),
@@ -394,8 +394,8 @@ fn the_example_holds() {
         };
         let (mut bytes, _) = build(&shape, V4::pair(addresses.0, addresses.1), &about);
         let error = Error::<V4>::read(&bytes, 20).unwrap();
-        assert_eq!(keys[side as usize], error.from());
-        let to = keys[side.other() as usize].reverse();
+        assert_eq!(keys[direction as usize], error.from());
+        let to = keys[direction.other() as usize].reverse();
         assert!(error.translate(&mut bytes, &to, Offload::None).is_some());
         let after = V4::pair(addresses_after.0, addresses_after.1);
         assert_eq!(bytes, build(&shape, after, &about_after).0);

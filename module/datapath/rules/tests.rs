@@ -6,7 +6,7 @@ use super::super::tuple::{Ports, V4, V6};
 use super::*;
 use proptest::prelude::*;
 
-type TestRules<A> = Rules<Vec<Compiled<A>>, Vec<Box<Pool<A>>>>;
+type TestRules<A> = Rules<Vec<Compiled<A>>, Vec<Box<UpstreamPool<A>>>>;
 
 fn wide([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -58,14 +58,14 @@ fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
     let mut all = Rules {
         rules: Vec::new(),
         pools: Vec::new(),
-        spots: 0,
+        bloom: 0,
     };
     for (owner, (upstreams, rules)) in (1..).zip(contexts) {
         let place = all.pools.len();
         all.rules
             .extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
-        let pool = Pool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
-        all.spots |= pool.spots();
+        let pool = UpstreamPool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
+        all.bloom |= pool.bloom();
         all.pools.push(Box::new(pool));
     }
     all

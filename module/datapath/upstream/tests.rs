@@ -40,11 +40,11 @@ fn upstream(last: u8, priority: u8) -> Upstream {
     }
 }
 
-fn pool(selection: Selection, priorities: &[u8]) -> Pool<V4> {
+fn pool(selection: Selection, priorities: &[u8]) -> UpstreamPool<V4> {
     let upstreams = (0..)
         .zip(priorities)
         .map(|(last, &priority)| upstream(last, priority));
-    Pool::new(1, selection, upstreams)
+    UpstreamPool::new(1, selection, upstreams)
 }
 
 fn tuple(protocol: Protocol) -> Tuple<V4> {
@@ -56,7 +56,7 @@ fn tuple(protocol: Protocol) -> Tuple<V4> {
     )
 }
 
-fn select(pool: &Pool<V4>, set: u8, moment: Moment) -> Option<u8> {
+fn select(pool: &UpstreamPool<V4>, set: u8, moment: Moment) -> Option<u8> {
     let (number, to) = pool.select(set, &tuple(Protocol::Tcp), || moment)?;
     assert_eq!(to.destination(), ip([10, 0, 0, number]));
     assert_eq!(to.ports.destination(), (7000 + u16::from(number)).to_be());
@@ -64,7 +64,7 @@ fn select(pool: &Pool<V4>, set: u8, moment: Moment) -> Option<u8> {
     Some(number)
 }
 
-fn report(pool: &Pool<V4>, number: u8, outcome: Outcome, client: u32, now: u32) {
+fn report(pool: &UpstreamPool<V4>, number: u8, outcome: Outcome, client: u32, now: u32) {
     let port = (7000 + u16::from(number)).to_be();
     let address = ip([10, 0, 0, number]);
     pool.report(number, address, port, &told(outcome, client, now));
@@ -81,7 +81,7 @@ fn told(outcome: Outcome, client: u32, now: u32) -> Report {
 }
 
 /// Connections of two clients fail.
-fn fail(pool: &Pool<V4>, number: u8, now: u32) {
+fn fail(pool: &UpstreamPool<V4>, number: u8, now: u32) {
     report(pool, number, Unanswered, ANN, now);
     report(pool, number, Refused, BOB, now);
 }
@@ -343,7 +343,7 @@ fn a_port_can_be_kept() {
         port: 0,
         ..upstream(3, 0)
     };
-    let pool = Pool::<V4>::new(1, Selection::Failover, [upstream(2, 9), keeps].into_iter());
+    let pool = UpstreamPool::<V4>::new(1, Selection::Failover, [upstream(2, 9), keeps].into_iter());
     let (number, to) = pool.select(0b11, &tuple(Protocol::Tcp), || at(0)).unwrap();
     assert_eq!((number, to.ports.destination()), (1, 80_u16.to_be()));
     assert!(pool.is_at(ip([10, 0, 0, 2]), 7002_u16.to_be()));
@@ -652,7 +652,7 @@ proptest! {
             1 => Upstream { port: 0, ..upstream(1, 1) },
             _ => upstream(last, last),
         });
-        let pool = Pool::<V4>::new(1, Selection::Failover, upstreams.into_iter());
+        let pool = UpstreamPool::<V4>::new(1, Selection::Failover, upstreams.into_iter());
         let mut stories = vec![Story::default(); 3];
         stories[1].keeps_port = true;
         let mut now = start;
@@ -717,8 +717,8 @@ proptest! {
             family: if six { Family::V6 } else { Family::V4 },
             ..upstream(last, last % 3)
         });
-        let pool = Pool::<V4>::new(1, selection, upstreams.clone());
-        let other = Pool::<V6>::new(1, selection, upstreams);
+        let pool = UpstreamPool::<V4>::new(1, selection, upstreams.clone());
+        let other = UpstreamPool::<V6>::new(1, selection, upstreams);
         let is_candidate = |number: u8, six: bool| {
             set >> number & 1 != 0 && versions.get(usize::from(number)) == Some(&six)
         };

@@ -5,128 +5,128 @@ use super::*;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-type TestChains = Chains<u32, u32, Heads<u32, u32>, Mutex<()>>;
+type TestBuckets = Buckets<u32, u32, Heads<u32, u32>, Mutex<()>>;
 
 fn heads(count: usize) -> Heads<u32, u32> {
     Heads::new(count)
 }
 
-// Small keys that follow on each other are on chains that do.
+// Small keys that follow in each other are on buckets that do.
 fn hash(key: &u32) -> usize {
     key.reverse_bits() as usize
 }
 
-fn chains(count: usize) -> Option<TestChains> {
-    Chains::new(heads(count), Mutex::new(()))
+fn buckets(count: usize) -> Option<TestBuckets> {
+    Buckets::new(heads(count), Mutex::new(()))
 }
 
-fn insert(chains: &TestChains, keys: [u32; 2], value: u32) {
+fn insert(buckets: &TestBuckets, keys: [u32; 2], value: u32) {
     let hashes = keys.map(|key| hash(&key));
     Sections::read(|guard| {
         // In here: a section of the host begins with a fence, which would order for all that follows
         // what was written before it. Those of the kernel need not.
         let node = Owned::new(&Boxes, keys, value).unwrap();
-        chains.edit(|editor| {
+        buckets.edit(|editor| {
             editor.publish(guard, node, hashes);
         });
     });
 }
 
-fn remove(chains: &TestChains, key: u32) -> bool {
+fn remove(buckets: &TestBuckets, key: u32) -> bool {
     Sections::read(|guard| {
-        let Some(found) = chains.find(guard, hash(&key), &key) else {
+        let Some(found) = buckets.lookup(guard, hash(&key), &key) else {
             return false;
         };
-        let hashes = [0, 1].map(|side| hash(found.node.key(side)));
-        chains
-            .edit(|editor| editor.withdraw(guard, &Boxes, found.node, hashes))
+        let hashes = [0, 1].map(|direction| hash(found.node.key(direction)));
+        buckets
+            .edit(|editor| editor.unlink(guard, &Boxes, found.node, hashes))
             .is_some()
     })
 }
 
-fn find(chains: &TestChains, key: u32) -> Option<(u32, usize)> {
+fn find(buckets: &TestBuckets, key: u32) -> Option<(u32, usize)> {
     Sections::read(|guard| {
-        let found = chains.find(guard, hash(&key), &key)?;
-        Some((**found.node, found.side))
+        let found = buckets.lookup(guard, hash(&key), &key)?;
+        Some((**found.node, found.direction))
     })
 }
 
-fn entries(chains: &TestChains) -> usize {
+fn entries(buckets: &TestBuckets) -> usize {
     let mut all = 0;
     Sections::read(|guard| {
-        chains.lengths(guard, 0..chains.count(guard), |length| all += length);
+        buckets.lengths(guard, 0..buckets.count(guard), |length| all += length);
     });
     all
 }
 
 #[test]
-fn a_node_is_found_by_both_keys_until_it_is_withdrawn() {
-    let chains = chains(2).unwrap();
-    // On different chains, the other way round, and on one chain.
+fn a_node_is_found_by_both_keys_until_it_is_unlinked() {
+    let buckets = buckets(2).unwrap();
+    // In different buckets, the other way round, and in one bucket.
     for (value, keys) in [(1, [10, 11]), (2, [21, 20]), (3, [30, 32])] {
-        insert(&chains, keys, value);
+        insert(&buckets, keys, value);
     }
-    let seen = || [10, 11, 20, 21, 30, 32].map(|key| find(&chains, key));
+    let seen = || [10, 11, 20, 21, 30, 32].map(|key| find(&buckets, key));
     let [one, two, three] = [1, 2, 3].map(|value| [Some((value, 0)), Some((value, 1))]);
     assert_eq!(seen()[..2], one);
     assert_eq!([seen()[3], seen()[2]], two);
     assert_eq!(seen()[4..], three);
-    assert!(remove(&chains, 32) && !remove(&chains, 30));
-    assert!(remove(&chains, 10));
+    assert!(remove(&buckets, 32) && !remove(&buckets, 30));
+    assert!(remove(&buckets, 10));
     assert_eq!(seen(), [None, None, two[1], two[0], None, None]);
-    assert!(remove(&chains, 20));
+    assert!(remove(&buckets, 20));
 }
 
 #[test]
-fn a_node_on_other_chains_is_not_withdrawn() {
-    let chains = chains(2).unwrap();
-    insert(&chains, [10, 11], 1);
+fn a_node_in_other_buckets_is_not_unlinked() {
+    let buckets = buckets(2).unwrap();
+    insert(&buckets, [10, 11], 1);
     Sections::read(|guard| {
-        let node = chains.find(guard, hash(&10), &10).unwrap().node;
-        let withdrawn = |keys: [u32; 2]| {
+        let node = buckets.lookup(guard, hash(&10), &10).unwrap().node;
+        let unlinked = |keys: [u32; 2]| {
             let hashes = keys.map(|key| hash(&key));
-            chains
-                .edit(|editor| editor.withdraw(guard, &Boxes, node, hashes))
+            buckets
+                .edit(|editor| editor.unlink(guard, &Boxes, node, hashes))
                 .is_some()
         };
-        assert!(!withdrawn([11, 10]) && !withdrawn([10, 10]));
-        assert!(withdrawn([10, 11]));
-        assert!(!withdrawn([10, 11]), "not twice");
+        assert!(!unlinked([11, 10]) && !unlinked([10, 10]));
+        assert!(unlinked([10, 11]));
+        assert!(!unlinked([10, 11]), "not twice");
     });
 }
 
 #[test]
 fn only_powers_of_two_are_taken() {
-    assert!([0, 3, 12].into_iter().all(|count| chains(count).is_none()));
-    let kept = chains(4).unwrap();
-    let given_back = kept.exchange::<Sections>(heads(6), hash, || {});
+    assert!([0, 3, 12].into_iter().all(|count| buckets(count).is_none()));
+    let kept = buckets(4).unwrap();
+    let given_back = kept.resize::<Sections>(heads(6), hash, || {});
     assert_eq!(given_back.unwrap().len(), 6);
 }
 
 #[test]
-fn the_order_on_a_chain_does_not_tell_when_the_table_grew() {
-    let order = |chains: &TestChains, chain| {
+fn the_order_in_a_bucket_does_not_tell_when_the_table_grew() {
+    let order = |buckets: &TestBuckets, bucket| {
         let mut keys = Vec::new();
         Sections::read(|guard| {
-            chains.edit(|editor| {
-                editor.walk(guard, chain, |_, found| keys.push(*found.key()));
+            buckets.edit(|editor| {
+                editor.walk(guard, bucket, |_, found| keys.push(*found.key()));
             });
         });
         keys
     };
     const NODES: u32 = 12;
     let grown_at = |time: u32| {
-        let chains = chains(1).unwrap();
+        let buckets = buckets(1).unwrap();
         for key in 0..=NODES {
             if key == time {
-                chains.exchange::<Sections>(heads(4), hash, || {});
+                buckets.resize::<Sections>(heads(4), hash, || {});
             }
             if key < NODES {
-                insert(&chains, [key, 100 + key], key);
+                insert(&buckets, [key, 100 + key], key);
             }
         }
-        let orders = [0, 1, 2, 3].map(|chain| order(&chains, chain));
-        (0..NODES).for_each(|key| assert!(remove(&chains, key)));
+        let orders = [0, 1, 2, 3].map(|bucket| order(&buckets, bucket));
+        (0..NODES).for_each(|key| assert!(remove(&buckets, key)));
         orders
     };
     let from_the_beginning = grown_at(0);
@@ -138,59 +138,62 @@ fn the_order_on_a_chain_does_not_tell_when_the_table_grew() {
 
 #[test]
 fn growing_keeps_everything() {
-    let chains = chains(1).unwrap();
+    let buckets = buckets(1).unwrap();
     let pairs: Vec<[u32; 2]> = (0..20).map(|n| [n, 100 + n]).collect();
     for (value, &keys) in pairs.iter().enumerate() {
-        insert(&chains, keys, value as u32);
+        insert(&buckets, keys, value as u32);
     }
     for count in [8, 64, 16, 1] {
-        let old = chains.exchange::<Sections>(heads(count), hash, || {});
+        let old = buckets.resize::<Sections>(heads(count), hash, || {});
         assert_ne!(old.unwrap().len(), count);
         for (value, keys) in pairs.iter().enumerate() {
-            let found = keys.map(|key| find(&chains, key));
-            assert_eq!(found, [0, 1].map(|side| Some((value as u32, side))));
+            let found = keys.map(|key| find(&buckets, key));
+            assert_eq!(
+                found,
+                [0, 1].map(|direction| Some((value as u32, direction)))
+            );
         }
-        assert_eq!(entries(&chains), 2 * pairs.len());
+        assert_eq!(entries(&buckets), 2 * pairs.len());
     }
-    assert!(pairs.iter().all(|keys| remove(&chains, keys[1])));
+    assert!(pairs.iter().all(|keys| remove(&buckets, keys[1])));
 }
 
 #[test]
 fn readers_and_writers_while_it_grows() {
     let (permanent, passing) = (0..16_u32, 100..104_u32);
-    let chains = Arc::new(chains(1).unwrap());
+    let buckets = Arc::new(buckets(1).unwrap());
     for key in permanent.clone() {
-        insert(&chains, [key, 1000 + key], key);
+        insert(&buckets, [key, 1000 + key], key);
     }
     let threads: Vec<_> = (0..2)
         .map(|thread| {
-            let (chains, permanent) = (chains.clone(), permanent.clone());
+            let (buckets, permanent) = (buckets.clone(), permanent.clone());
             let passing: BTreeSet<u32> = passing.clone().filter(|n| n % 2 == thread).collect();
             std::thread::spawn(move || {
                 for _ in 0..5 {
                     for &key in &passing {
-                        insert(&chains, [key, 1000 + key], key);
+                        insert(&buckets, [key, 1000 + key], key);
                     }
                     for key in permanent.clone() {
-                        assert_eq!(find(&chains, key), Some((key, 0)));
-                        assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
+                        assert_eq!(find(&buckets, key), Some((key, 0)));
+                        assert_eq!(find(&buckets, 1000 + key), Some((key, 1)));
                     }
                     for &key in &passing {
-                        assert_eq!(find(&chains, 1000 + key), Some((key, 1)));
-                        assert!(remove(&chains, key));
+                        assert_eq!(find(&buckets, 1000 + key), Some((key, 1)));
+                        assert!(remove(&buckets, key));
                     }
                 }
             })
         })
         .collect();
     for count in [2, 4, 2, 8] {
-        chains.exchange::<Sections>(heads(count), hash, std::thread::yield_now);
+        buckets.resize::<Sections>(heads(count), hash, std::thread::yield_now);
     }
     threads
         .into_iter()
         .for_each(|thread| thread.join().unwrap());
-    assert_eq!(entries(&chains), 2 * permanent.clone().count());
-    assert!(permanent.into_iter().all(|key| remove(&chains, key)));
+    assert_eq!(entries(&buckets), 2 * permanent.clone().count());
+    assert!(permanent.into_iter().all(|key| remove(&buckets, key)));
 }
 
 #[test]
@@ -212,10 +215,10 @@ fn a_node_that_was_never_published_is_given_back() {
 
 const ROUNDS: u32 = if cfg!(miri) { 1 } else { 300 };
 
-fn find_under(guard: &ReadGuard, chains: &TestChains, key: u32) -> Option<(u32, usize)> {
-    let found = chains.find(guard, hash(&key), &key)?;
+fn find_under(guard: &ReadGuard, buckets: &TestBuckets, key: u32) -> Option<(u32, usize)> {
+    let found = buckets.lookup(guard, hash(&key), &key)?;
     assert_eq!(found.key(), &key);
-    Some((**found.node, found.side))
+    Some((**found.node, found.direction))
 }
 
 // Two readers, each in a section, which have begun before the writer does.
@@ -239,22 +242,22 @@ fn beside(read: impl Fn(&ReadGuard) + Sync, write: impl FnOnce()) {
 #[test]
 fn weak_a_published_node_is_seen_whole() {
     for _ in 0..ROUNDS {
-        let chains = chains(2).unwrap();
+        let buckets = buckets(2).unwrap();
         let read = |guard: &ReadGuard| {
-            for (key, side) in [(2, 0), (1001, 1), (1000, 1)] {
+            for (key, direction) in [(2, 0), (1001, 1), (1000, 1)] {
                 let found = loop {
-                    match find_under(guard, &chains, key) {
+                    match find_under(guard, &buckets, key) {
                         Some(found) => break found,
                         None => std::hint::spin_loop(),
                     }
                 };
-                assert_eq!(found, (key % 1000 + 7, side));
+                assert_eq!(found, (key % 1000 + 7, direction));
             }
         };
         beside(read, || {
-            (0..3).for_each(|key| insert(&chains, [key, 1000 + key], key + 7));
+            (0..3).for_each(|key| insert(&buckets, [key, 1000 + key], key + 7));
         });
-        assert!((0..3).all(|key| remove(&chains, key)));
+        assert!((0..3).all(|key| remove(&buckets, key)));
     }
 }
 
@@ -263,52 +266,52 @@ fn weak_a_published_node_is_seen_whole() {
 #[test]
 fn weak_nothing_is_overlooked_while_it_is_resized() {
     for count in [16, 1].into_iter().cycle().take(2 * ROUNDS as usize) {
-        let chains = chains(4).unwrap();
+        let buckets = buckets(4).unwrap();
         for key in 0..3 {
-            insert(&chains, [key, 1000 + key], key);
+            insert(&buckets, [key, 1000 + key], key);
         }
         let read = |guard: &ReadGuard| {
             let mut resized = false;
             while !resized {
                 // Once more after it was seen.
-                resized = chains.count(guard) == count;
+                resized = buckets.count(guard) == count;
                 for key in 0..3 {
-                    assert_eq!(find_under(guard, &chains, key), Some((key, 0)));
-                    assert_eq!(find_under(guard, &chains, 1000 + key), Some((key, 1)));
+                    assert_eq!(find_under(guard, &buckets, key), Some((key, 0)));
+                    assert_eq!(find_under(guard, &buckets, 1000 + key), Some((key, 1)));
                 }
                 std::hint::spin_loop();
             }
         };
         beside(read, || {
-            chains.exchange::<Sections>(heads(count), hash, || {});
+            buckets.resize::<Sections>(heads(count), hash, || {});
         });
-        assert!((0..3).all(|key| remove(&chains, key)));
+        assert!((0..3).all(|key| remove(&buckets, key)));
     }
 }
 
-// What a reader has found stays until its section ends, and leads on to what follows on the chain, however
-// soon it is taken off and retired.
+// What a reader has found stays until its section ends, and leads on to what follows in the bucket, however
+// soon it is taken off and put into limbo.
 #[test]
-fn weak_what_is_retired_stays_for_its_readers() {
+fn weak_what_is_in_limbo_stays_for_its_readers() {
     for _ in 0..ROUNDS {
-        let chains = chains(1).unwrap();
-        insert(&chains, [50, 1050], 50);
-        insert(&chains, [1, 1001], 10);
+        let buckets = buckets(1).unwrap();
+        insert(&buckets, [50, 1050], 50);
+        insert(&buckets, [1, 1001], 10);
         let read = |guard: &ReadGuard| {
-            let found = chains.find(guard, hash(&1), &1);
-            while find_under(guard, &chains, 1).is_some() {
-                assert_eq!(find_under(guard, &chains, 50), Some((50, 0)));
+            let found = buckets.lookup(guard, hash(&1), &1);
+            while find_under(guard, &buckets, 1).is_some() {
+                assert_eq!(find_under(guard, &buckets, 50), Some((50, 0)));
                 std::hint::spin_loop();
             }
             if let Some(found) = found {
                 assert_eq!((*found.node.key(1), **found.node), (1001, 10));
             }
-            assert_eq!(find_under(guard, &chains, 1050), Some((50, 1)));
+            assert_eq!(find_under(guard, &buckets, 1050), Some((50, 1)));
         };
         beside(read, || {
-            assert!(remove(&chains, 1001));
+            assert!(remove(&buckets, 1001));
             Sections::synchronize();
         });
-        assert!(remove(&chains, 50));
+        assert!(remove(&buckets, 50));
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{anyhow, bail, ensure, Result};
 
 use super::setup::{ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
-use crate::guest::chains;
+use crate::guest::buckets;
 use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
@@ -135,7 +135,7 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
     if bytes > FLOW_SIZE_MAX * u64::from(FLOWS) {
         bail!("{FLOWS} flows take {bytes} bytes");
     }
-    ensure!(chains::count(router, family)? >= FLOWS.into());
+    ensure!(buckets::count(router, family)? >= FLOWS.into());
     drop(context);
     setup.finish()
 }
@@ -170,6 +170,6 @@ fn exchange(setup: &Setup, traffic: &Traffic, delivery: &mut Delivery) -> Result
         closed_loop.open(batch.clone(), delivery)?;
         closed_loop.establish(batch, delivery)?;
     }
-    chains::wait_for(&setup.layout.router, traffic.family, FLOWS)?;
+    buckets::wait_for(&setup.layout.router, traffic.family, FLOWS)?;
     closed_loop.round_trips(flows.picks().take(ROUND_TRIPS as usize), delivery)
 }

@@ -299,7 +299,7 @@ fn cache_knows_flows() -> Result<()> {
     setup.finish()
 }
 
-/// The close reads how many chains there are, and lets three seconds pass before it sweeps them.
+/// The close reads how many buckets there are, and lets three seconds pass before it sweeps them.
 fn close_while_growing() -> Result<()> {
     const FLOWS: u16 = 1_000;
     const FEW: &str = "16";
@@ -318,10 +318,10 @@ fn close_while_growing() -> Result<()> {
     }
     wait_for_flows(&observer, 2 * u64::from(FLOWS))?;
     let few: usize = FEW.parse()?;
-    let before = chains(&setup.layout.router)?;
+    let before = buckets(&setup.layout.router)?;
     ensure!(
         before.iter().all(|&count| count == few),
-        "{before:?} chains"
+        "{before:?} buckets"
     );
     thread::scope(|scope| -> Result<()> {
         let closing = scope.spawn(|| drop(context));
@@ -331,10 +331,10 @@ fn close_while_growing() -> Result<()> {
             .join()
             .map_err(|_| anyhow::anyhow!("the close panicked"))
     })?;
-    let (stats, after) = (observer.stats()?, chains(&setup.layout.router)?);
+    let (stats, after) = (observer.stats()?, buckets(&setup.layout.router)?);
     ensure!(
         after.iter().any(|&count| count > few),
-        "no table grew, so this shows nothing: {after:?} chains"
+        "no table grew, so this shows nothing: {after:?} buckets"
     );
     ensure!(
         stats.flows_current == 0,
@@ -345,12 +345,12 @@ fn close_while_growing() -> Result<()> {
     setup.finish()
 }
 
-/// How many chains the table of each IP version has, by the file `hash`.
-fn chains(namespace: &Namespace) -> Result<Vec<usize>> {
+/// How many buckets the table of each IP version has, by the file `hash`.
+fn buckets(namespace: &Namespace) -> Result<Vec<usize>> {
     let mut file = monitor::open(namespace, "hash")?.context("there is no file hash")?;
     let mut text = String::new();
     file.read_to_string(&mut text)?;
-    ["v4_chains ", "v6_chains "]
+    ["v4_buckets ", "v6_buckets "]
         .into_iter()
         .map(|name| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));

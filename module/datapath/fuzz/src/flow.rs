@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Any segments from both sides of a flow. A model says what becomes of it: one that counts bytes
+//! Any segments from both directions of a flow. A model says what becomes of it: one that counts bytes
 //! from the beginning of the connection on, in numbers that do not wrap.
 
 use mutex_abi::proxy::Protocol;
-use mutex_datapath::flow::{Flow, Owner, Side};
+use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::packet::TCP_HEADER;
 use mutex_datapath::reopenings::Reopenings;
-use mutex_datapath::state::State;
+use mutex_datapath::state::FlowState;
 use mutex_datapath::tcp::Segment;
 use mutex_datapath::tuple::{Ports, Tuple, V4};
 use mutex_datapath::upstream::Outcome;
@@ -42,10 +42,10 @@ impl Sent {
     }
 }
 
-// What a side is known to have sent.
+// What a direction is known to have sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
-    // Its SYN, as long as the other side has not answered it.
+    // Its SYN, as long as the other direction has not answered it.
     syn: Option<Syn>,
     // Who has no answer yet may have acknowledged the other's SYN.
     is_syn_acked: bool,
@@ -110,10 +110,10 @@ fn near(number: u32, reference: i64) -> i64 {
 
 #[derive(Debug)]
 struct Model {
-    state: State,
+    state: FlowState,
     fins: [bool; 2],
     peers: [Peer; 2],
-    // Of the original side, another than that of its peer.
+    // Of the original direction, another than that of its peer.
     kept: Option<Syn>,
 }
 
@@ -127,7 +127,7 @@ impl Peer {
         }
     }
 
-    // Whether the side could have sent it, after what it has sent or once more. What is new is
+    // Whether the direction could have sent it, after what it has sent or once more. What is new is
     // noted. A `plain` segment whose acknowledgement wraps may be one further ahead: that saves
     // instructions.
     fn takes(&mut self, sent: &Sent, plain: bool) -> bool {
@@ -154,22 +154,22 @@ impl Peer {
 impl Model {
     fn new() -> Self {
         Self {
-            state: State::Opening,
+            state: FlowState::Opening,
             fins: [false; 2],
             peers: [Peer::default(); 2],
             kept: None,
         }
     }
 
-    fn see(&mut self, side: Side, sent: &Sent) -> Option<Outcome> {
+    fn see(&mut self, direction: Direction, sent: &Sent) -> Option<Outcome> {
         if sent.has(RST) {
-            return self.reset(side, sent);
+            return self.reset(direction, sent);
         }
-        let opening = self.state == State::Opening;
-        match (side, sent.has(SYN)) {
-            (Side::Reply, true) if sent.has(ACK) => return self.answer(sent),
-            (Side::Original, true) if opening => self.open(sent),
-            (Side::Reply, true) if opening => {
+        let opening = self.state == FlowState::Opening;
+        match (direction, sent.has(SYN)) {
+            (Direction::Reply, true) if sent.has(ACK) => return self.answer(sent),
+            (Direction::Original, true) if opening => self.open(sent),
+            (Direction::Reply, true) if opening => {
                 let (syn, peer) = (Syn::of(sent), self.peers[1]);
                 match peer.syn {
                     Some(before) if before.first == syn.first => self.repeat(1, syn),
@@ -177,9 +177,9 @@ impl Model {
                     _ => self.peers[1] = Peer::begin(syn),
                 }
             }
-            (Side::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
+            (Direction::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
             (_, true) => {}
-            (Side::Original, false) if opening => {
+            (Direction::Original, false) if opening => {
                 let [client, server] = &mut self.peers;
                 let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
                 if sent.has(FIN) && server.is_syn_acked && follows {
@@ -189,7 +189,7 @@ impl Model {
                     self.fins[0] = true;
                 }
             }
-            (Side::Reply, false) if opening => {
+            (Direction::Reply, false) if opening => {
                 let [client, server] = self.peers;
                 let confirms = client.syn.is_some_and(|syn| syn.is_acked_by(sent));
                 if server.syn.is_none() || !confirms {
@@ -205,9 +205,9 @@ impl Model {
                 return Some(Outcome::Answered);
             }
             (_, false) => {
-                let plain = self.state == State::Established && sent.has(ACK) && !sent.has(FIN);
-                if self.peers[side as usize].takes(sent, plain) && sent.has(FIN) {
-                    self.fins[side as usize] = true;
+                let plain = self.state == FlowState::Established && sent.has(ACK) && !sent.has(FIN);
+                if self.peers[direction as usize].takes(sent, plain) && sent.has(FIN) {
+                    self.fins[direction as usize] = true;
                     self.settle();
                 }
             }
@@ -218,14 +218,14 @@ impl Model {
     // By the FINs: what is closed stays so.
     fn settle(&mut self) {
         self.state = match self.fins {
-            _ if self.state == State::Closed => State::Closed,
-            [true, true] => State::Closed,
-            [false, false] => State::Established,
-            _ => State::Closing,
+            _ if self.state == FlowState::Closed => FlowState::Closed,
+            [true, true] => FlowState::Closed,
+            [false, false] => FlowState::Established,
+            _ => FlowState::Closing,
         };
     }
 
-    // Both sides are open, the reply side after a SYN before `first`.
+    // Both directions are open, the reply direction after a SYN before `first`.
     fn agree(&mut self, first: u32, end: u32, ack: u32) {
         let [client, server] = &mut self.peers;
         (client.syn, server.syn) = (None, None);
@@ -237,8 +237,8 @@ impl Model {
     }
 
     // The same SYN: whatever it had before may be answered.
-    fn repeat(&mut self, side: usize, syn: Syn) {
-        let peer = &mut self.peers[side];
+    fn repeat(&mut self, direction: usize, syn: Syn) {
+        let peer = &mut self.peers[direction];
         let before = peer.syn.expect("it is repeated");
         let syn = syn.and(before);
         let is_syn_acked = peer.is_syn_acked;
@@ -278,7 +278,7 @@ impl Model {
 
     fn answer(&mut self, sent: &Sent) -> Option<Outcome> {
         let end = sent.start.wrapping_add(sent.span() as u32);
-        let opening = self.state == State::Opening;
+        let opening = self.state == FlowState::Opening;
         let own = self.peers[0].syn.filter(|_| opening);
         if !own.is_some_and(|syn| syn.is_acked_by(sent)) {
             let anew = self.take(sent)?;
@@ -301,36 +301,36 @@ impl Model {
         }
         self.peers[1] = Peer::begin(Syn::of(sent));
         self.agree(end, end, sent.ack);
-        self.state = State::Established;
+        self.state = FlowState::Established;
         self.settle();
         Some(Outcome::Answered)
     }
 
-    fn reset(&mut self, side: Side, sent: &Sent) -> Option<Outcome> {
+    fn reset(&mut self, direction: Direction, sent: &Sent) -> Option<Outcome> {
         let [client, server] = self.peers;
-        let opening = self.state == State::Opening;
-        let refusal = opening && side == Side::Reply;
+        let opening = self.state == FlowState::Opening;
+        let refusal = opening && direction == Direction::Reply;
         let real = if refusal {
             let gives_up = server.is_syn_acked && server.end as u32 == sent.start;
             gives_up || client.syn.is_some_and(|syn| syn.is_acked_by(sent))
         } else if opening {
             client.syn.is_some_and(|syn| syn.has(sent.start))
-        } else if self.state == State::Closed {
+        } else if self.state == FlowState::Closed {
             false
         } else {
-            let (mine, other) = (side as usize, side.other() as usize);
+            let (mine, other) = (direction as usize, direction.other() as usize);
             let expected = [self.peers[other].ack, self.peers[mine].end];
             expected.iter().any(|&number| number as u32 == sent.start)
         };
         if real {
-            self.state = State::Closed;
+            self.state = FlowState::Closed;
             return refusal.then_some(Outcome::Refused);
         }
-        if side == Side::Reply && self.take(sent).is_some() {
+        if direction == Direction::Reply && self.take(sent).is_some() {
             if opening {
                 client.syn.into_iter().for_each(|own| self.keep(own));
             }
-            self.state = State::Closed;
+            self.state = FlowState::Closed;
             return Some(Outcome::Refused);
         }
         None
@@ -350,11 +350,11 @@ pub fn run(data: &[u8]) {
     // A flow is made for a SYN.
     let mut how = 0;
     loop {
-        let side = Side::from_index(usize::from(how & 1));
-        let sent = next(&mut input, how >> 1, &model, side);
-        let expected = model.see(side, &sent);
+        let direction = Direction::from_index(usize::from(how & 1));
+        let sent = next(&mut input, how >> 1, &model, direction);
+        let expected = model.see(direction, &sent);
         assert_eq!(
-            pass(&flow, &reopenings, side, &sent),
+            pass(&flow, &reopenings, direction, &sent),
             expected,
             "{sent:?} {model:?}"
         );
@@ -366,11 +366,11 @@ pub fn run(data: &[u8]) {
     }
 }
 
-// A segment that goes on where its side is, or nearly, or begins anywhere.
-fn next(input: &mut Input<'_>, how: u8, model: &Model, side: Side) -> Sent {
+// A segment that goes on where its direction is, or nearly, or begins anywhere.
+fn next(input: &mut Input<'_>, how: u8, model: &Model, direction: Direction) -> Sent {
     let (mine, other) = (
-        model.peers[side as usize],
-        model.peers[side.other() as usize],
+        model.peers[direction as usize],
+        model.peers[direction.other() as usize],
     );
     let flags = match how % 8 {
         0 => SYN,
@@ -409,19 +409,24 @@ fn next(input: &mut Input<'_>, how: u8, model: &Model, side: Side) -> Sent {
     }
 }
 
-fn pass(flow: &Flow<()>, reopenings: &Reopenings, side: Side, sent: &Sent) -> Option<Outcome> {
+fn pass(
+    flow: &Flow<()>,
+    reopenings: &Reopenings,
+    direction: Direction,
+    sent: &Sent,
+) -> Option<Outcome> {
     let mut header = [0; TCP_HEADER];
     header[4..8].copy_from_slice(&sent.start.to_be_bytes());
     header[8..12].copy_from_slice(&sent.ack.to_be_bytes());
     header[12] = 6 << 4;
     header[13] = sent.flags;
     let segment = Segment::read(&header, sent.length + 24);
-    if flow.is_plain(side, Some(&segment)) {
+    if flow.is_plain(direction, Some(&segment)) {
         return None;
     }
     let options = match sent.shift {
         Some(shift) => [3, 3, shift, 0],
         None => [1, 1, 1, 0],
     };
-    flow.advance_tcp(side, &segment, &options, reopenings, HASH)
+    flow.advance_tcp(direction, &segment, &options, reopenings, HASH)
 }

@@ -6,7 +6,7 @@
 use mutex_abi::proxy::{Family, Protocol};
 use mutex_datapath::icmp::{Error, Icmp, ICMP_HEADER, REACH};
 use mutex_datapath::packet::Parsed;
-use mutex_datapath::translate::{DeviceSum, Offload};
+use mutex_datapath::translate::{Offload, SkbChecksum};
 use mutex_datapath::tuple::{Tuple, V4, V6};
 
 use super::checksum::{get, is_zero, put, same, sum};
@@ -81,8 +81,8 @@ fn translated<A: Icmp>(
     let mut bytes = before.clone();
     let device = error.translate(&mut bytes, to, offload);
     let expected = match offload {
-        Offload::Complete => DeviceSum::Forget,
-        _ => DeviceSum::Stays,
+        Offload::Complete => SkbChecksum::Invalidate,
+        _ => SkbChecksum::Keep,
     };
     assert_eq!(device, Some(expected));
     // So much of it is enough, and less is not.

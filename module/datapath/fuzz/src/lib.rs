@@ -9,7 +9,7 @@ mod checksum;
 mod input;
 mod version;
 
-pub mod chains;
+pub mod buckets;
 pub mod config;
 pub mod flow;
 pub mod icmp;
@@ -25,7 +25,7 @@ pub type Target = fn(&[u8]);
 
 /// All of them, by their names.
 pub const TARGETS: [(&str, Target); 10] = [
-    ("chains", chains::run),
+    ("buckets", buckets::run),
     ("config", config::run),
     ("flow", flow::run),
     ("icmp", icmp::run),

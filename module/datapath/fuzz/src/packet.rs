@@ -4,7 +4,7 @@
 //! too.
 
 use etherparse::{Ipv4HeaderSlice, Ipv6ExtensionSlice, Ipv6ExtensionsSlice, Ipv6HeaderSlice};
-use mutex_datapath::packet::{header_length, Header, Packet, Parsed, MAX_HEADERS, TCP_HEADER};
+use mutex_datapath::packet::{header_length, Header, Headers, Parsed, MAX_HEADERS, TCP_HEADER};
 use mutex_datapath::tuple::{Address, V4, V6};
 
 pub fn run(data: &[u8]) {
@@ -32,9 +32,9 @@ fn read<A: Header>(data: &[u8]) {
         Parsed::Transport(packet) if packet.transport == A::LENGTH => Some(packet.tuple),
         _ => None,
     };
-    match (A::glance(data), &parsed) {
+    match (A::parse_fast(data), &parsed) {
         (Some(_), Parsed::Short(needed)) => assert_eq!(*needed, A::LENGTH + TCP_HEADER),
-        (glance, _) => assert_eq!(glance, usual),
+        (parse_fast, _) => assert_eq!(parse_fast, usual),
     }
     // Whoever has less of the packet asks for more, and never sees something else.
     for length in 0..data.len().min(MAX_HEADERS + TCP_HEADER) {
@@ -45,7 +45,7 @@ fn read<A: Header>(data: &[u8]) {
     }
 }
 
-fn ports_agree<A: Address>(data: &[u8], packet: &Packet<A>) {
+fn ports_agree<A: Address>(data: &[u8], packet: &Headers<A>) {
     let (tuple, at) = (packet.tuple, packet.transport);
     let [source, destination] = [tuple.ports.source(), tuple.ports.destination()];
     assert_eq!(source.to_ne_bytes(), data[at..at + 2]);

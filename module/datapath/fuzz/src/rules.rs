@@ -9,7 +9,7 @@ use mutex_abi::proxy::{
 };
 use mutex_datapath::rules::{Compiled, Name, Rules};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
-use mutex_datapath::upstream::{Moment, Pool};
+use mutex_datapath::upstream::{Moment, UpstreamPool};
 
 use super::input::Input;
 use super::upstream::Model;
@@ -234,14 +234,18 @@ fn agree<A: Address>(mut input: Input<'_>) {
         .zip(&contexts)
         .map(|(owner, context)| {
             let upstreams = context.model.upstreams().iter().copied();
-            Box::new(Pool::<A>::new(owner, context.model.selection(), upstreams))
+            Box::new(UpstreamPool::<A>::new(
+                owner,
+                context.model.selection(),
+                upstreams,
+            ))
         })
         .collect();
-    let spots = pools.iter().fold(0, |spots, pool| spots | pool.spots());
+    let bloom = pools.iter().fold(0, |bloom, pool| bloom | pool.bloom());
     let compiled = Rules {
         rules,
         pools,
-        spots,
+        bloom,
     };
     while !input.is_empty() {
         let how = input.u8();
@@ -276,7 +280,7 @@ fn agree<A: Address>(mut input: Input<'_>) {
 }
 
 fn one<A: Address>(
-    rules: &Rules<Vec<Compiled<A>>, Vec<Box<Pool<A>>>>,
+    rules: &Rules<Vec<Compiled<A>>, Vec<Box<UpstreamPool<A>>>>,
     contexts: &mut [Context],
     connection: &Connection,
     moment: &Moment,

@@ -5,7 +5,7 @@
 use etherparse::{TcpHeaderSlice, TcpOptionElement};
 use mutex_datapath::packet::TCP_HEADER;
 use mutex_datapath::reopenings::Reopenings;
-use mutex_datapath::tcp::{options, window_shift, Progress, Segment, Syn};
+use mutex_datapath::tcp::{options, window_shift, Segment, SeqState, Syn};
 
 pub fn run(data: &[u8]) {
     let found = options(data);
@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
 
 // A connection that begins with it takes the segment after it.
 fn follow(segment: &Segment, options: &[u8]) {
-    let (one, other) = (Progress::default(), Progress::default());
+    let (one, other) = (SeqState::default(), SeqState::default());
     let syn = Syn::read(segment, options);
     assert!(one.begin(&syn) && one.begin(&syn));
     assert_eq!(one.syn(), Some(syn));

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use mutex_abi::proxy::Protocol;
-use mutex_datapath::flow::{Flow, Owner, Side};
+use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::host::{self, Boxes, Sections};
 use mutex_datapath::link::{Owned, Rcu};
-use mutex_datapath::table::{Entry, Table};
+use mutex_datapath::table::{FlowNode, Table};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 
 use super::input::Input;
@@ -56,8 +56,8 @@ impl Name {
         (!self.number.is_multiple_of(4)).then_some(u32::from(self.number))
     }
 
-    fn of<A: Address>(flow: &Entry<A, Name>) -> Self {
-        *flow.route(Side::Original)
+    fn of<A: Address>(flow: &FlowNode<A, Name>) -> Self {
+        *flow.route(Direction::Original)
     }
 }
 
@@ -80,7 +80,7 @@ struct World<'a, A: Address> {
     seed: A::Seed,
     // By the names of flows, since tuples have no order.
     model: RefCell<BTreeMap<Name, [Tuple<A>; 2]>>,
-    exchanging: Cell<bool>,
+    resizing: Cell<bool>,
     steps: Cell<u8>,
 }
 
@@ -93,10 +93,10 @@ impl<A: Address> World<'_, A> {
         self.input.borrow_mut().u8()
     }
 
-    fn find_in_model(&self, tuple: &Tuple<A>) -> Option<(Name, Side)> {
+    fn find_in_model(&self, tuple: &Tuple<A>) -> Option<(Name, Direction)> {
         self.model.borrow().iter().find_map(|(name, keys)| {
-            let side = keys.iter().position(|key| key == tuple)?;
-            Some((*name, Side::from_index(side)))
+            let direction = keys.iter().position(|key| key == tuple)?;
+            Some((*name, Direction::from_index(direction)))
         })
     }
 
@@ -129,14 +129,14 @@ impl<A: Address> World<'_, A> {
     fn remove(&self, tuple: &Tuple<A>) {
         let expected = self.find_in_model(tuple);
         let removed = Sections::read(|guard| {
-            let (flow, side) = self.table.find(guard, tuple)?;
+            let (flow, direction) = self.table.lookup(guard, tuple)?;
             let remove = || {
                 self.table
                     .edit(|edit| edit.remove(guard, &Boxes, flow).is_some())
             };
             assert!(remove());
             assert!(!remove(), "twice");
-            Some((Name::of(flow), side))
+            Some((Name::of(flow), direction))
         });
         assert_eq!(removed, expected);
         if let Some((name, _)) = removed {
@@ -144,21 +144,21 @@ impl<A: Address> World<'_, A> {
         }
     }
 
-    // Takes some flows off one chain, or off all: a flow is on that of its original side.
+    // Takes some flows out of one bucket, or off all: a flow is on that of its original direction.
     fn sweep(&self, how: u8) {
         let goes = |name: Name| name.number & 3 != how & 3;
         Sections::read(|guard| {
-            let chains = self.table.chains(guard);
-            let first = usize::from(how >> 3) % chains;
+            let buckets = self.table.buckets(guard);
+            let first = usize::from(how >> 3) % buckets;
             let range = if how & 4 == 0 {
                 first..first + 1
             } else {
-                0..chains
+                0..buckets
             };
-            for chain in range {
+            for bucket in range {
                 let mut gone = Vec::new();
                 let swept = self.table.edit(|edit| {
-                    edit.sweep(guard, &Boxes, chain, |flow| {
+                    edit.sweep(guard, &Boxes, bucket, |flow| {
                         let name = Name::of(flow);
                         gone.extend(goes(name).then_some(name));
                         goes(name)
@@ -167,7 +167,7 @@ impl<A: Address> World<'_, A> {
                 assert_eq!(swept, gone.len());
                 gone.sort_unstable();
                 let here = |keys: &[Tuple<A>; 2]| {
-                    (keys[0].hash(&self.seed) as usize * chains) >> 32 == chain
+                    (keys[0].hash(&self.seed) as usize * buckets) >> 32 == bucket
                 };
                 let mut model = self.model.borrow_mut();
                 let expected = model
@@ -179,39 +179,39 @@ impl<A: Address> World<'_, A> {
         });
     }
 
-    fn evict(&self, number: u8) {
+    fn early_drop(&self, number: u8) {
         let made_room = Sections::read(|guard| {
-            let rank = |flow: &Entry<A, Name>| Name::of(flow).rank();
+            let rank = |flow: &FlowNode<A, Name>| Name::of(flow).rank();
             let near = original(number % NUMBERS);
             self.table
-                .edit(|edit| edit.evict(guard, &Boxes, &near, rank))
+                .edit(|edit| edit.early_drop(guard, &Boxes, &near, rank))
         });
         let mut model = self.model.borrow_mut();
         let left = Sections::read(|guard| {
-            let is_left = |keys: &[Tuple<A>; 2]| self.table.find(guard, &keys[0]).is_some();
+            let is_left = |keys: &[Tuple<A>; 2]| self.table.lookup(guard, &keys[0]).is_some();
             let left: Vec<Name> = model
                 .iter()
                 .filter(|(_, keys)| is_left(keys))
                 .map(|(name, _)| *name)
                 .collect();
-            (left, self.table.chains(guard))
+            (left, self.table.buckets(guard))
         });
-        let (left, chains) = left;
+        let (left, buckets) = left;
         let ranks: Vec<_> = model.keys().filter_map(|name| name.rank()).collect();
-        // There are never more chains here than it looks at.
+        // There are never more buckets here than it looks at.
         assert_eq!(made_room, !ranks.is_empty());
         assert_eq!(left.len() + usize::from(made_room), model.len());
         let gone = model.keys().copied().find(|name| !left.contains(name));
         if let Some(name) = gone {
             assert!(name.rank().is_some());
-            // On a few chains it looks at all.
-            assert!(chains > 8 || name.rank() == ranks.into_iter().max());
+            // In a few buckets it looks at all.
+            assert!(buckets > 8 || name.rank() == ranks.into_iter().max());
             model.remove(&name);
         }
     }
 
-    fn exchange(&self, bits: usize) {
-        if self.exchanging.replace(true) {
+    fn resize(&self, bits: usize) {
+        if self.resizing.replace(true) {
             return;
         }
         let between = || {
@@ -219,10 +219,10 @@ impl<A: Address> World<'_, A> {
                 self.step();
             }
         };
-        let old = self.table.exchange::<Sections>(heads(bits), between);
-        self.exchanging.set(false);
+        let old = self.table.resize::<Sections>(heads(bits), between);
+        self.resizing.set(false);
         assert!(old.is_some());
-        assert_eq!(Sections::read(|guard| self.table.chains(guard)), 1 << bits);
+        assert_eq!(Sections::read(|guard| self.table.buckets(guard)), 1 << bits);
     }
 
     fn step(&self) {
@@ -240,8 +240,8 @@ impl<A: Address> World<'_, A> {
                 self.remove(&name.keys()[usize::from(how >> 7)]);
             }
             10 | 11 => self.sweep(self.u8()),
-            12 => self.evict(self.u8()),
-            13 | 14 => self.exchange(usize::from(how >> 4) % 9),
+            12 => self.early_drop(self.u8()),
+            13 | 14 => self.resize(usize::from(how >> 4) % 9),
             _ => Sections::synchronize(),
         }
         self.check();
@@ -251,20 +251,21 @@ impl<A: Address> World<'_, A> {
         let model = self.model.borrow();
         assert_eq!(self.table.flows(), model.len());
         Sections::read(|guard| {
-            let named = |(flow, side): (&Entry<A, Name>, Side)| (Name::of(flow), side);
+            let named =
+                |(flow, direction): (&FlowNode<A, Name>, Direction)| (Name::of(flow), direction);
             for (name, keys) in model.iter() {
-                for side in Side::ALL {
-                    let key = &keys[side as usize];
-                    let found = self.table.find(guard, key).map(named);
-                    assert_eq!(found, Some((*name, side)));
-                    let quickly = self.table.find_quickly(guard, key).map(named);
+                for direction in Direction::ALL {
+                    let key = &keys[direction as usize];
+                    let found = self.table.lookup(guard, key).map(named);
+                    assert_eq!(found, Some((*name, direction)));
+                    let quickly = self.table.lookup(guard, key).map(named);
                     assert_eq!(quickly, found);
                 }
             }
             let mut entries = 0;
-            let chains = self.table.chains(guard);
+            let buckets = self.table.buckets(guard);
             self.table
-                .lengths(guard, 0..chains, |length| entries += length);
+                .lengths(guard, 0..buckets, |length| entries += length);
             assert_eq!(entries, 2 * model.len());
         });
         drop(model);
@@ -276,8 +277,8 @@ impl<A: Address> World<'_, A> {
 
     fn check_one(&self, tuple: &Tuple<A>) {
         let found = Sections::read(|guard| {
-            let (flow, side) = self.table.find(guard, tuple)?;
-            Some((Name::of(flow), side))
+            let (flow, direction) = self.table.lookup(guard, tuple)?;
+            Some((Name::of(flow), direction))
         });
         assert_eq!(found, self.find_in_model(tuple));
     }
@@ -300,7 +301,7 @@ fn change<A: Address>(mut input: Input<'_>) {
         table,
         seed,
         model: RefCell::default(),
-        exchanging: Cell::new(false),
+        resizing: Cell::new(false),
         steps: Cell::new(0),
     };
     while !world.input.borrow().is_empty() {

@@ -4,10 +4,10 @@
 //! everything is summed anew, by a receiver or by the device that was to do it.
 
 use mutex_abi::proxy::{Family, Protocol};
-use mutex_datapath::flow::{Flow, Owner, Side};
+use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::icmp::Icmp;
-use mutex_datapath::packet::{header_length, Packet, Parsed};
-use mutex_datapath::translate::{translate, DeviceSum, Offload};
+use mutex_datapath::packet::{header_length, Headers, Parsed};
+use mutex_datapath::translate::{translate, Offload, SkbChecksum};
 use mutex_datapath::tuple::{Tuple, V4, V6};
 
 use super::checksum::{get, is_zero, put, same, sum};
@@ -76,7 +76,7 @@ fn there_and_back<A: Icmp>(mut input: Input<'_>, summed: Summed) {
     };
     let (_, flow) = Flow::<()>::new(&packet.tuple, &to, owner, 0);
     // The way back: the same words are exchanged as in the flow's answers.
-    let go = |bytes: &mut Vec<u8>, side, to: &Tuple<A>| {
+    let go = |bytes: &mut Vec<u8>, direction, to: &Tuple<A>| {
         let kept = bytes.clone();
         let (network, transport) = bytes.split_at_mut(packet.transport);
         let offload = match summed {
@@ -84,8 +84,14 @@ fn there_and_back<A: Icmp>(mut input: Input<'_>, summed: Summed) {
             Summed::ByDevice(_) => Offload::Partial,
             Summed::AndCompared => Offload::Complete,
         };
-        let device = translate(network, transport, to, flow.change(side), offload);
-        let now = Packet {
+        let device = translate(
+            network,
+            transport,
+            to,
+            flow.checksum_fixup(direction),
+            offload,
+        );
+        let now = Headers {
             tuple: *to,
             ..packet
         };
@@ -94,8 +100,8 @@ fn there_and_back<A: Icmp>(mut input: Input<'_>, summed: Summed) {
         device_sum_is_right(device.expect("long enough"), summed, &kept, bytes);
         nothing_else_changed::<A>(&kept, bytes, &packet);
     };
-    go(&mut bytes, Side::Original, &to);
-    go(&mut bytes, Side::Reply, &packet.tuple);
+    go(&mut bytes, Direction::Original, &to);
+    go(&mut bytes, Direction::Reply, &packet.tuple);
     for (at, (was, is)) in before.iter().zip(&bytes).enumerate() {
         let checksum = at / 2 * 2;
         assert!(was == is || same(get(&before, checksum), get(&bytes, checksum)));
@@ -103,7 +109,7 @@ fn there_and_back<A: Icmp>(mut input: Input<'_>, summed: Summed) {
 }
 
 // Puts right checksums in a packet.
-fn prepare<A: Icmp>(bytes: &mut [u8], packet: &Packet<A>, summed: Summed) {
+fn prepare<A: Icmp>(bytes: &mut [u8], packet: &Headers<A>, summed: Summed) {
     sum_header(A::FAMILY, bytes);
     let (protocol, length) = (packet.tuple.protocol, bytes.len() - packet.transport);
     let at = packet.transport + field(protocol);
@@ -120,7 +126,7 @@ fn prepare<A: Icmp>(bytes: &mut [u8], packet: &Packet<A>, summed: Summed) {
     put(bytes, at, value);
 }
 
-fn are_right<A: Icmp>(bytes: &[u8], packet: &Packet<A>, summed: Summed) {
+fn are_right<A: Icmp>(bytes: &[u8], packet: &Headers<A>, summed: Summed) {
     assert!(header_is_right(A::FAMILY, bytes));
     let protocol = packet.tuple.protocol;
     let transport = &bytes[packet.transport..];
@@ -158,20 +164,20 @@ fn are_right<A: Icmp>(bytes: &[u8], packet: &Packet<A>, summed: Summed) {
     }
 }
 
-fn device_sum_is_right(device: DeviceSum, summed: Summed, before: &[u8], after: &[u8]) {
+fn device_sum_is_right(device: SkbChecksum, summed: Summed, before: &[u8], after: &[u8]) {
     match (summed, device) {
-        (Summed::AndCompared, DeviceSum::Stays) => assert!(same(sum(&[before]), sum(&[after]))),
-        (Summed::AndCompared, DeviceSum::Less(change)) => {
+        (Summed::AndCompared, SkbChecksum::Keep) => assert!(same(sum(&[before]), sum(&[after]))),
+        (Summed::AndCompared, SkbChecksum::Subtract(change)) => {
             // In the byte order of memory, as the kernel has it.
-            let kept = change.take_off(u32::from(sum(&[before]).to_be()));
+            let kept = change.subtract_from(u32::from(sum(&[before]).to_be()));
             assert!(same(sum(&[&kept.to_be_bytes()]).to_be(), sum(&[after])));
         }
-        (_, device) => assert_eq!(device, DeviceSum::Stays),
+        (_, device) => assert_eq!(device, SkbChecksum::Keep),
     }
 }
 
 // Addresses, ports and checksums apart.
-fn nothing_else_changed<A: Icmp>(before: &[u8], after: &[u8], packet: &Packet<A>) {
+fn nothing_else_changed<A: Icmp>(before: &[u8], after: &[u8], packet: &Headers<A>) {
     let addresses = super::version::addresses(A::FAMILY);
     let at = packet.transport + field(packet.tuple.protocol);
     let ports = packet.transport..packet.transport + 4;

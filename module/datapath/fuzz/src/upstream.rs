@@ -5,7 +5,7 @@
 
 use mutex_abi::proxy::{Family, Protocol, Selection, Upstream, MAX_UPSTREAMS};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4};
-use mutex_datapath::upstream::{Moment, Outcome, Pool, Report};
+use mutex_datapath::upstream::{Moment, Outcome, Report, UpstreamPool};
 
 use super::input::Input;
 
@@ -208,7 +208,7 @@ pub fn run(data: &[u8]) {
             }
         })
         .collect();
-    let pool = Pool::<V4>::new(7, selection, upstreams.iter().copied());
+    let pool = UpstreamPool::<V4>::new(7, selection, upstreams.iter().copied());
     let mut model = Model::new(selection, upstreams);
     let mut now = input.u32();
     while !input.is_empty() {
@@ -228,7 +228,7 @@ pub fn run(data: &[u8]) {
 fn select(
     input: &mut Input<'_>,
     how: u8,
-    pool: &Pool<V4>,
+    pool: &UpstreamPool<V4>,
     model: &mut Model,
     client: u32,
     now: u32,
@@ -254,7 +254,7 @@ fn select(
 fn report(
     input: &mut Input<'_>,
     how: u8,
-    pool: &Pool<V4>,
+    pool: &UpstreamPool<V4>,
     model: &mut Model,
     client: u32,
     now: u32,

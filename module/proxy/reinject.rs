@@ -5,34 +5,34 @@
 //! A flow is kept only if its first packet leaves the machine, or gets through to the end of LOCAL_IN: as
 //! connection tracking confirms an entry only then. So with a first packet the hook does itself what
 //! netfilter and its caller would do next, and learns what becomes of it. The same has to be done with others
-//! where hooks behind ours may change where they go: if one did, the route is looked up again.
+//! where hooks after ours may change where they go: if one did, the route is looked up again.
 
 use crate::batch::Batched;
-use crate::datapath::flow::Side;
+use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet;
 use crate::datapath::tuple::Tuple;
-use crate::flows::Entry;
+use crate::flows::FlowNode;
 use crate::instance::Instance;
-use crate::parameters::changed;
+use crate::parameters::keys;
 use crate::redirect::Redirect;
-use crate::sys::behind::{hand_on, Behind};
+use crate::route_lookup::{count_dropped, search, Asked, Dropped, Found};
 use crate::sys::hooks::{Packet, Verdict};
-use crate::sys::route::Key;
+use crate::sys::later_hooks::{okfn, LaterHooks};
+use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
-use crate::way::{count_dropped, search, Asked, Dropped, Found};
 
 /// A translated packet that goes on.
-pub(crate) struct Onward<'p, A: Batched> {
-    pub(crate) flow: &'p Entry<A>,
-    pub(crate) side: Side,
+pub(crate) struct Reinject<'p, A: Batched> {
+    pub(crate) flow: &'p FlowNode<A>,
+    pub(crate) direction: Direction,
     /// What it looked like when it came, and looks like now.
     pub(crate) from: &'p Tuple<A>,
     pub(crate) to: &'p Tuple<A>,
     /// Where its transport header starts.
     pub(crate) transport: usize,
     /// What its route depends on, as it was before any was looked up.
-    pub(crate) key: Key,
+    pub(crate) key: RouteKey,
     /// Whether the flow was made for it, and it can be taken out of its hook.
     pub(crate) is_first: bool,
     /// Whether it has got its route already.
@@ -47,7 +47,7 @@ struct Destined<A: Batched> {
     tuple: Option<Tuple<A>>,
 }
 
-impl<A: Batched> Onward<'_, A> {
+impl<A: Batched> Reinject<'_, A> {
     /// Sends the packet on.
     #[inline(always)]
     pub(crate) fn send<const LOCAL: bool>(
@@ -57,26 +57,31 @@ impl<A: Batched> Onward<'_, A> {
         packet: &mut Packet<'_>,
     ) -> Verdict {
         if LOCAL {
-            self.send_out(instance, guard, packet)
+            self.send_output(instance, guard, packet)
         } else {
-            self.send_in(instance, guard, packet)
+            self.send_input(instance, guard, packet)
         }
     }
 
     // A packet that came in.
-    fn send_in(self, instance: &Instance, guard: &ReadGuard, packet: &mut Packet<'_>) -> Verdict {
+    fn send_input(
+        self,
+        instance: &Instance,
+        guard: &ReadGuard,
+        packet: &mut Packet<'_>,
+    ) -> Verdict {
         let (found, is_new) = self.route::<false>(packet);
-        let behind = Behind::of_packet::<Redirect<A, false>>(guard, packet, instance);
-        let behind = behind
-            .filter(|behind| self.is_first || behind.may_change_routes() && packet.may_be_taken());
-        let Some(behind) = behind else {
+        let later = LaterHooks::of_packet::<Redirect<A, false>>(guard, packet, instance);
+        let later = later
+            .filter(|later| self.is_first || later.may_change_routes() && packet.may_be_stolen());
+        let Some(later) = later else {
             self.keep::<false>(packet, is_new);
             return verdict(instance, found);
         };
         // A direct one has no route of ours.
         let found = if self.flow.is_direct() {
-            if let Err(status) = behind.run(packet) {
-                self.is_gone(instance, guard, status != 0);
+            if let Err(status) = later.run(packet) {
+                self.drop_unconfirmed(instance, guard, status != 0);
                 return Verdict::STOLEN;
             }
             found
@@ -86,14 +91,14 @@ impl<A: Batched> Onward<'_, A> {
             // Who takes it away (NFQUEUE) may give it another mark before it comes back, and then is to find
             // it without a route, if the kernel finds the right one by its source.
             let own = (self.from.source() == self.to.source()).then(|| packet.skb.detach_route());
-            if let Err(status) = behind.run(packet) {
-                self.is_gone(instance, guard, status != 0);
+            if let Err(status) = later.run(packet) {
+                self.drop_unconfirmed(instance, guard, status != 0);
                 return Verdict::STOLEN;
             }
             let after = self.destined(packet);
             if after == before {
                 // Who gave it another one meanwhile meant that.
-                if let (Some(own), false) = (own, packet.skb.has_route()) {
+                if let (Some(own), false) = (own, packet.skb.has_dst()) {
                     packet.skb.attach_route(own);
                 }
                 self.keep::<false>(packet, is_new && packet.skb.dst() == route);
@@ -101,20 +106,25 @@ impl<A: Batched> Onward<'_, A> {
             } else {
                 drop(own);
                 let tuple = after.tuple.as_ref().unwrap_or(self.to);
-                search::<A, false>(packet, self.transport, self.from, tuple, self.asked())
+                lookup_route::<A, false>(packet, self.transport, self.from, tuple, self.asked())
             }
         };
         if found.is_err() {
-            self.is_gone(instance, guard, true);
+            self.drop_unconfirmed(instance, guard, true);
             return verdict(instance, found);
         }
-        self.finish(instance, guard, packet, found == Ok(Found::Error));
+        self.call_okfn(instance, guard, packet, found == Ok(Found::Error));
         Verdict::STOLEN
     }
 
     // One of the machine's own: its route first, which others may change, and then look it up
     // themselves.
-    fn send_out(self, instance: &Instance, guard: &ReadGuard, packet: &mut Packet<'_>) -> Verdict {
+    fn send_output(
+        self,
+        instance: &Instance,
+        guard: &ReadGuard,
+        packet: &mut Packet<'_>,
+    ) -> Verdict {
         let (found, is_new) = self.route::<true>(packet);
         self.keep::<true>(packet, is_new);
         let verdict = verdict(instance, found);
@@ -122,18 +132,18 @@ impl<A: Batched> Onward<'_, A> {
             return verdict;
         }
         if verdict.is_drop() {
-            self.is_gone(instance, guard, true);
+            self.drop_unconfirmed(instance, guard, true);
             return verdict;
         }
-        let behind = Behind::of_packet::<Redirect<A, true>>(guard, packet, instance);
-        let Some(behind) = behind else {
+        let later = LaterHooks::of_packet::<Redirect<A, true>>(guard, packet, instance);
+        let Some(later) = later else {
             return verdict;
         };
-        if let Err(status) = behind.run(packet) {
-            self.is_gone(instance, guard, status != 0);
+        if let Err(status) = later.run(packet) {
+            self.drop_unconfirmed(instance, guard, status != 0);
             return Verdict::stolen_with(status);
         }
-        Verdict::stolen_with(self.finish(instance, guard, packet, false))
+        Verdict::stolen_with(self.call_okfn(instance, guard, packet, false))
     }
 
     fn destined(&self, packet: &Packet<'_>) -> Destined<A> {
@@ -168,12 +178,12 @@ impl<A: Batched> Onward<'_, A> {
         if self.flow.is_direct() || stays {
             return (Ok(Found::Route), false);
         }
-        let keeps = !is_on!(changed::ROUTE_CACHE);
+        let keeps = !is_on!(keys::ROUTE_CACHE_DISABLED);
         if self.is_routed {
             return (Ok(Found::Route), keeps);
         }
         let kept = if keeps && !self.is_first {
-            let slot = self.flow.route(self.side);
+            let slot = self.flow.route(self.direction);
             slot.find(self.key, packet.state, A::IS_V6)
         } else {
             None
@@ -185,7 +195,8 @@ impl<A: Batched> Onward<'_, A> {
             };
             return (found, false);
         }
-        let found = search::<A, LOCAL>(packet, self.transport, self.from, self.to, self.asked());
+        let found =
+            lookup_route::<A, LOCAL>(packet, self.transport, self.from, self.to, self.asked());
         (found, keeps && found == Ok(Found::Route))
     }
 
@@ -193,14 +204,14 @@ impl<A: Batched> Onward<'_, A> {
     #[inline(always)]
     fn keep<const LOCAL: bool>(&self, packet: &Packet<'_>, new: bool) {
         if new {
-            let slot = self.flow.route(self.side);
-            slot.keep(packet, self.key, A::IS_V6, LOCAL);
+            let slot = self.flow.route(self.direction);
+            slot.set(packet, self.key, A::IS_V6, LOCAL);
         }
     }
 
-    // Hands the packet on behind the last hook, and tells what its sender is to hear. `error`: its route,
+    // Hands the packet on after the last hook, and tells what its sender is to hear. `error`: its route,
     // which it has not got yet, reports one.
-    fn finish(
+    fn call_okfn(
         &self,
         instance: &Instance,
         guard: &ReadGuard,
@@ -209,18 +220,18 @@ impl<A: Batched> Onward<'_, A> {
     ) -> i32 {
         let error = error || packet.has_route_error();
         // What the network's queues did with it: net_xmit_errno().
-        let status = match hand_on(packet) {
+        let status = match okfn(packet) {
             NET_XMIT_CN => 0,
             1.. => ENOBUFS,
             status => status,
         };
-        self.is_gone(instance, guard, error || status != 0);
+        self.drop_unconfirmed(instance, guard, error || status != 0);
         status
     }
 
     // A first packet is the caller's no more; `dropped`: nor will it reach anybody.
-    fn is_gone(&self, instance: &Instance, guard: &ReadGuard, dropped: bool) {
-        if self.is_first && dropped && self.flow.is_alone() {
+    fn drop_unconfirmed(&self, instance: &Instance, guard: &ReadGuard, dropped: bool) {
+        if self.is_first && dropped && self.flow.is_unconfirmed() {
             A::flows(instance).remove(guard, self.flow, instance);
         }
     }

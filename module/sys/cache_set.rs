@@ -7,7 +7,7 @@
 //!
 //! * Memory of nodes stays theirs until its heap has begun a new epoch, for all caches, and a grace
 //!   period has passed after that. What was kept in an earlier epoch is not looked at.
-//! * While it is a node's memory, its links tell whether it is on a chain; see [`Node::blank`]. Only
+//! * While it is a node's memory, its links tell whether it is in a bucket; see [`Node::init`]. Only
 //!   if it is, the rest of it is read: so it is a live node, and remains one for the reader's
 //!   section. If it is not the one that was kept, its key differs.
 //!
@@ -53,13 +53,13 @@ impl<'g> Tag<'g> {
 /// # Invariants
 ///
 /// If the node is not null, it was found in the tag's epoch or a later one.
-struct Slot<K, T> {
+struct CacheEntry<K, T> {
     tag: AtomicU64,
-    // With the side that was found.
+    // With the direction that was found.
     node: AtomicPtr<Node<K, T>>,
 }
 
-impl<K, T> Slot<K, T> {
+impl<K, T> CacheEntry<K, T> {
     // Whoever reads in between, an interrupt or another CPU, sees no node; and who writes in
     // between leaves a node that was found after both tags were read.
     #[inline(always)]
@@ -81,7 +81,7 @@ const WAYS: usize = 4;
 
 /// A line of nodes, that which was used last first.
 #[repr(C, align(64))]
-pub struct Set<K, T>([Slot<K, T>; WAYS]);
+pub struct Set<K, T>([CacheEntry<K, T>; WAYS]);
 
 // SAFETY: gives shared references to nodes to any thread.
 unsafe impl<K: Send + Sync, T: Send + Sync> Send for Set<K, T> {}
@@ -96,7 +96,7 @@ impl<K, T> Set<K, T> {
     pub const fn new() -> Self {
         Self(
             [const {
-                Slot {
+                CacheEntry {
                     tag: AtomicU64::new(0),
                     node: AtomicPtr::new(core::ptr::null_mut()),
                 }
@@ -112,9 +112,14 @@ impl<K, T> Default for Set<K, T> {
 }
 
 impl<K: PartialEq, T> Set<K, T> {
-    /// The entry with `key`, if it was kept and is still on a chain.
+    /// The entry with `key`, if it was kept and is still in a bucket.
     #[inline(always)]
-    pub fn find<'g>(&self, guard: &'g ReadGuard, tag: Tag<'g>, key: &K) -> Option<Found<'g, K, T>> {
+    pub fn lookup<'g>(
+        &self,
+        guard: &'g ReadGuard,
+        tag: Tag<'g>,
+        key: &K,
+    ) -> Option<Found<'g, K, T>> {
         for (way, slot) in self.0.iter().enumerate() {
             let (kept, node) = slot.get();
             if kept != tag.0 {
@@ -122,7 +127,7 @@ impl<K: PartialEq, T> Set<K, T> {
             }
             // SAFETY: the node was found in the epoch that was still that of this guard: by the
             // contract of its heap its memory is a node's for as long as the guard.
-            if let Some(found) = unsafe { Found::again(guard, node) } {
+            if let Some(found) = unsafe { Found::recheck(guard, node) } {
                 if found.key() == key {
                     if way != 0 {
                         self.promote(way, kept, node);
@@ -136,7 +141,7 @@ impl<K: PartialEq, T> Set<K, T> {
 
     /// Keeps what was found with `tag`'s hash after that was made, in place of what was used least
     /// lately.
-    pub fn keep<'g>(&self, tag: Tag<'g>, found: &Found<'g, K, T>) {
+    pub fn insert<'g>(&self, tag: Tag<'g>, found: &Found<'g, K, T>) {
         self.promote(WAYS - 1, tag.0, found.tagged());
     }
 
@@ -155,18 +160,18 @@ impl<K: PartialEq, T> Set<K, T> {
 #[cfg(test)]
 mod tests {
     use super::super::host::{self, Heads, Sections};
-    use super::super::link::{Chains, Heap, Owned, Rcu};
+    use super::super::link::{Buckets, Heap, Owned, Rcu};
     use super::*;
     use std::ptr::NonNull;
     use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
     type TestNode = Node<u32, u32>;
-    type TestChains = Chains<u32, u32, Heads<u32, u32>, Mutex<()>>;
+    type TestBuckets = Buckets<u32, u32, Heads<u32, u32>, Mutex<()>>;
 
     /// Uses memory again after a grace period, and frees it when told to.
     #[derive(Default)]
     struct Reusing {
-        retired: Mutex<Vec<Memory>>,
+        limbo: Mutex<Vec<Memory>>,
         idle: Mutex<Vec<Memory>>,
     }
 
@@ -177,34 +182,34 @@ mod tests {
 
     // SAFETY: a box is valid and exclusive; memory is only used again after `reclaim`.
     unsafe impl Heap<TestNode> for Reusing {
-        fn take(&self) -> Option<NonNull<TestNode>> {
+        fn alloc(&self) -> Option<NonNull<TestNode>> {
             if let Some(memory) = self.idle.lock().unwrap().pop() {
                 return Some(memory.0);
             }
             let new = NonNull::from(Box::leak(Box::<TestNode>::new_uninit())).cast();
             // SAFETY: new memory.
-            unsafe { Node::blank(new) };
+            unsafe { Node::init(new) };
             Some(new)
         }
 
-        unsafe fn give_back(&self, node: NonNull<TestNode>) {
+        unsafe fn free(&self, node: NonNull<TestNode>) {
             // SAFETY: the caller's promise.
-            unsafe { Node::finish(node) };
+            unsafe { Node::drop_value(node) };
             self.idle.lock().unwrap().push(Memory(node));
         }
 
-        unsafe fn retire(&self, node: NonNull<TestNode>) {
-            self.retired.lock().unwrap().push(Memory(node));
+        unsafe fn free_rcu(&self, node: NonNull<TestNode>) {
+            self.limbo.lock().unwrap().push(Memory(node));
         }
     }
 
     impl Reusing {
         fn reclaim(&self) {
-            let ready = core::mem::take(&mut *self.retired.lock().unwrap());
+            let ready = core::mem::take(&mut *self.limbo.lock().unwrap());
             host::wait();
             for memory in &ready {
-                // SAFETY: retired before the grace period.
-                unsafe { Node::finish(memory.0) };
+                // SAFETY: put into limbo before the grace period.
+                unsafe { Node::drop_value(memory.0) };
             }
             self.idle.lock().unwrap().extend(ready);
         }
@@ -214,7 +219,7 @@ mod tests {
             begin_epoch();
             host::wait();
             for memory in surplus {
-                // SAFETY: from `take`, nobody's, and not looked at any more.
+                // SAFETY: from `alloc`, nobody's, and not looked at any more.
                 drop(unsafe { Box::from_raw(memory.0.as_ptr()) });
             }
         }
@@ -228,24 +233,24 @@ mod tests {
         (epochs, host::steady())
     }
 
-    fn chains() -> TestChains {
-        Chains::new(Heads::new(1), Mutex::new(())).unwrap()
+    fn buckets() -> TestBuckets {
+        Buckets::new(Heads::new(1), Mutex::new(())).unwrap()
     }
 
-    fn insert(chains: &TestChains, heap: &Reusing, keys: [u32; 2], value: u32) {
+    fn insert(buckets: &TestBuckets, heap: &Reusing, keys: [u32; 2], value: u32) {
         let node = Owned::new(heap, keys, value).unwrap();
         Sections::read(|guard| {
-            chains.edit(|editor| editor.publish(guard, node, [0, 0]));
+            buckets.edit(|editor| editor.publish(guard, node, [0, 0]));
         });
     }
 
     /// Gives everything back.
-    fn finish(chains: &TestChains, heap: &Reusing) {
+    fn finish(buckets: &TestBuckets, heap: &Reusing) {
         Sections::read(|guard| {
-            chains.edit(|editor| {
+            buckets.edit(|editor| {
                 editor.walk(guard, 0, |editor, found| {
-                    if found.side == 0 {
-                        assert!(editor.withdraw(guard, heap, found.node, [0, 0]).is_some());
+                    if found.direction == 0 {
+                        assert!(editor.unlink(guard, heap, found.node, [0, 0]).is_some());
                     }
                 });
             });
@@ -254,26 +259,26 @@ mod tests {
         heap.free();
     }
 
-    fn remove(chains: &TestChains, heap: &Reusing, key: u32) {
+    fn remove(buckets: &TestBuckets, heap: &Reusing, key: u32) {
         Sections::read(|guard| {
-            let node = chains.find(guard, 0, &key).unwrap().node;
-            chains
-                .edit(|editor| editor.withdraw(guard, heap, node, [0, 0]))
+            let node = buckets.lookup(guard, 0, &key).unwrap().node;
+            buckets
+                .edit(|editor| editor.unlink(guard, heap, node, [0, 0]))
                 .unwrap();
         });
     }
 
-    // What the set says of a key, and what the chains say if it knows nothing, which is kept.
-    fn look(chains: &TestChains, set: &Set<u32, u32>, key: u32) -> [Option<u32>; 2] {
+    // What the set says of a key, and what the buckets say if it knows nothing, which is kept.
+    fn look(buckets: &TestBuckets, set: &Set<u32, u32>, key: u32) -> [Option<u32>; 2] {
         Sections::read(|guard| {
             let tag = Tag::new(guard, 7);
-            if let Some(found) = set.find(guard, tag, &key) {
+            if let Some(found) = set.lookup(guard, tag, &key) {
                 assert_eq!(*found.key(), key);
                 return [Some(**found.node), None];
             }
-            let found = chains.find(guard, 0, &key);
+            let found = buckets.lookup(guard, 0, &key);
             if let Some(found) = &found {
-                set.keep(tag, found);
+                set.insert(tag, found);
             }
             [None, found.map(|found| **found.node)]
         })
@@ -282,64 +287,64 @@ mod tests {
     #[test]
     fn what_was_found_is_found_again_until_it_goes() {
         let _alone = alone();
-        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
-        insert(&chains, &heap, [1, 2], 10);
-        assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
-        assert_eq!(look(&chains, &set, 1), [Some(10), None]);
-        assert_eq!(look(&chains, &set, 2), [None, Some(10)]);
-        assert_eq!(look(&chains, &set, 2), [Some(10), None]);
-        remove(&chains, &heap, 1);
-        assert_eq!(look(&chains, &set, 1), [None, None]);
+        let (buckets, heap, set) = (buckets(), Reusing::default(), Set::new());
+        insert(&buckets, &heap, [1, 2], 10);
+        assert_eq!(look(&buckets, &set, 1), [None, Some(10)]);
+        assert_eq!(look(&buckets, &set, 1), [Some(10), None]);
+        assert_eq!(look(&buckets, &set, 2), [None, Some(10)]);
+        assert_eq!(look(&buckets, &set, 2), [Some(10), None]);
+        remove(&buckets, &heap, 1);
+        assert_eq!(look(&buckets, &set, 1), [None, None]);
         heap.reclaim();
-        assert_eq!(look(&chains, &set, 2), [None, None]);
+        assert_eq!(look(&buckets, &set, 2), [None, None]);
         // The same memory with other keys, one of which is the same: what was kept leads there.
-        insert(&chains, &heap, [1, 3], 11);
-        assert_eq!(look(&chains, &set, 2), [None, None]);
-        assert_eq!(look(&chains, &set, 1), [Some(11), None]);
-        assert_eq!(look(&chains, &set, 3), [Some(11), None]);
-        remove(&chains, &heap, 3);
+        insert(&buckets, &heap, [1, 3], 11);
+        assert_eq!(look(&buckets, &set, 2), [None, None]);
+        assert_eq!(look(&buckets, &set, 1), [Some(11), None]);
+        assert_eq!(look(&buckets, &set, 3), [Some(11), None]);
+        remove(&buckets, &heap, 3);
         heap.reclaim();
         heap.free();
-        assert_eq!(look(&chains, &set, 1), [None, None]);
-        finish(&chains, &heap);
+        assert_eq!(look(&buckets, &set, 1), [None, None]);
+        finish(&buckets, &heap);
     }
 
     #[test]
     fn the_least_lately_used_goes_first() {
         let _alone = alone();
-        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        let (buckets, heap, set) = (buckets(), Reusing::default(), Set::new());
         let keys = 0..WAYS as u32;
         for key in 0..=WAYS as u32 {
-            insert(&chains, &heap, [key, 100 + key], key);
+            insert(&buckets, &heap, [key, 100 + key], key);
         }
         for key in keys.clone() {
-            assert_eq!(look(&chains, &set, key), [None, Some(key)]);
+            assert_eq!(look(&buckets, &set, key), [None, Some(key)]);
         }
         // All are there; 0 is used again, and so 1 is the one that goes.
         for key in keys.clone().rev() {
-            assert_eq!(look(&chains, &set, key), [Some(key), None]);
+            assert_eq!(look(&buckets, &set, key), [Some(key), None]);
         }
         let new = WAYS as u32;
-        assert_eq!(look(&chains, &set, new), [None, Some(new)]);
+        assert_eq!(look(&buckets, &set, new), [None, Some(new)]);
         for key in keys.clone().take(WAYS - 1) {
-            assert_eq!(look(&chains, &set, key), [Some(key), None]);
+            assert_eq!(look(&buckets, &set, key), [Some(key), None]);
         }
         assert_eq!(
-            look(&chains, &set, WAYS as u32 - 1),
+            look(&buckets, &set, WAYS as u32 - 1),
             [None, Some(WAYS as u32 - 1)]
         );
-        finish(&chains, &heap);
+        finish(&buckets, &heap);
     }
 
     #[test]
     fn an_entry_ends_with_its_epoch() {
         let _alone = alone();
-        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
-        insert(&chains, &heap, [1, 2], 10);
-        look(&chains, &set, 1);
+        let (buckets, heap, set) = (buckets(), Reusing::default(), Set::new());
+        insert(&buckets, &heap, [1, 2], 10);
+        look(&buckets, &set, 1);
         heap.free();
-        assert_eq!(look(&chains, &set, 1), [None, Some(10)]);
-        finish(&chains, &heap);
+        assert_eq!(look(&buckets, &set, 1), [None, Some(10)]);
+        finish(&buckets, &heap);
     }
 
     #[test]
@@ -358,27 +363,27 @@ mod tests {
     #[test]
     fn many_use_one_set_while_nodes_come_and_go() {
         let _alone = alone();
-        let (chains, heap, set) = (chains(), Reusing::default(), Set::new());
+        let (buckets, heap, set) = (buckets(), Reusing::default(), Set::new());
         let rounds = if cfg!(miri) { 20 } else { 2000 };
-        insert(&chains, &heap, [1000, 1001], 1000);
+        insert(&buckets, &heap, [1000, 1001], 1000);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for round in 0..rounds {
                         for key in [round % 7, 1000, 50 + round % 7] {
-                            for value in look(&chains, &set, key).into_iter().flatten() {
+                            for value in look(&buckets, &set, key).into_iter().flatten() {
                                 assert_eq!(value, if key < 1000 { key % 50 } else { key });
                             }
                         }
-                        assert_ne!(look(&chains, &set, 1000), [None, None]);
+                        assert_ne!(look(&buckets, &set, 1000), [None, None]);
                     }
                 });
             }
             for round in 0..rounds {
                 let key = round % 7;
-                insert(&chains, &heap, [key, 50 + key], key);
+                insert(&buckets, &heap, [key, 50 + key], key);
                 std::thread::yield_now();
-                remove(&chains, &heap, key);
+                remove(&buckets, &heap, key);
                 if round % 3 == 0 {
                     heap.reclaim();
                 }
@@ -387,6 +392,6 @@ mod tests {
                 }
             }
         });
-        finish(&chains, &heap);
+        finish(&buckets, &heap);
     }
 }

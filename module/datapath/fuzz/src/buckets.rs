@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of chains beside a map that has to say the same, some of them while the chains are
-//! being exchanged. What was withdrawn is really freed, after a grace period.
+//! Changes of buckets beside a map that has to say the same, some of them while the buckets are
+//! being exchanged. What was unlinked is really freed, after a grace period.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use mutex_datapath::host::{Boxes, Heads, Sections};
-use mutex_datapath::link::{Chains, Editor, Found, Owned, Rcu};
+use mutex_datapath::link::{Buckets, Editor, Found, Owned, Rcu};
 
 use super::input::Input;
 
@@ -17,7 +17,7 @@ const KEYS: u32 = 48;
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Place {
     keys: [u32; 2],
-    side: usize,
+    direction: usize,
 }
 
 // Something that is freed with its node.
@@ -25,11 +25,11 @@ struct Value(Box<[u32; 2]>, #[allow(dead_code)] Arc<()>);
 
 struct World<'a> {
     input: RefCell<Input<'a>>,
-    chains: Chains<u32, Value, Heads<u32, Value>, Mutex<()>>,
+    buckets: Buckets<u32, Value, Heads<u32, Value>, Mutex<()>>,
     model: RefCell<BTreeMap<u32, Place>>,
     spread: usize,
     alive: Arc<()>,
-    exchanging: Cell<bool>,
+    resizing: Cell<bool>,
     steps: Cell<usize>,
 }
 
@@ -44,7 +44,7 @@ impl World<'_> {
     }
 
     // By the highest bits of a hash.
-    fn chain(hash: usize, count: usize) -> usize {
+    fn bucket(hash: usize, count: usize) -> usize {
         hash.wrapping_mul(count) >> 32
     }
 
@@ -62,12 +62,12 @@ impl World<'_> {
         let node = Owned::new(&Boxes, keys, value).expect("memory");
         let hashes = keys.map(|key| self.hash(key));
         Sections::read(|guard| {
-            self.chains.edit(|editor| {
+            self.buckets.edit(|editor| {
                 editor.publish(guard, node, hashes);
             });
         });
-        for side in 0..2 {
-            model.insert(keys[side], Place { keys, side });
+        for direction in 0..2 {
+            model.insert(keys[direction], Place { keys, direction });
         }
     }
 
@@ -81,20 +81,20 @@ impl World<'_> {
     fn remove(&self, key: u32) {
         let known = self.model.borrow().get(&key).copied();
         let removed = Sections::read(|guard| {
-            let node = self.chains.find(guard, self.hash(key), &key)?.node;
-            let [first, second] = [0, 1].map(|side| self.hash(*node.key(side)));
-            let withdraw = |hashes| {
-                let withdrawn = |editor: &mut Editor<'_, _, _, _, _>| {
-                    editor.withdraw(guard, &Boxes, node, hashes).is_some()
+            let node = self.buckets.lookup(guard, self.hash(key), &key)?.node;
+            let [first, second] = [0, 1].map(|direction| self.hash(*node.key(direction)));
+            let unlink = |hashes| {
+                let unlinked = |editor: &mut Editor<'_, _, _, _, _>| {
+                    editor.unlink(guard, &Boxes, node, hashes).is_some()
                 };
-                self.chains.edit(withdrawn)
+                self.buckets.edit(unlinked)
             };
-            let count = self.chains.count(guard);
-            if Self::chain(first, count) != Self::chain(second, count) {
-                assert!(!withdraw([second, first]), "from chains that it is not on");
+            let count = self.buckets.count(guard);
+            if Self::bucket(first, count) != Self::bucket(second, count) {
+                assert!(!unlink([second, first]), "from buckets that it is not on");
             }
-            assert!(withdraw([first, second]));
-            assert!(!withdraw([first, second]), "twice");
+            assert!(unlink([first, second]));
+            assert!(!unlink([first, second]), "twice");
             // Who has found it may still look.
             Some(*node.0)
         });
@@ -104,28 +104,28 @@ impl World<'_> {
         }
     }
 
-    // Withdraws what is on one chain, in part.
+    // Unlinks what is in one bucket, in part.
     fn sweep(&self, how: u8) {
         let gone = RefCell::new(Vec::new());
         Sections::read(|guard| {
-            let chain = usize::from(how) & (self.chains.count(guard) - 1);
-            self.chains.edit(|editor| {
-                editor.walk(guard, chain, |editor, found| {
+            let bucket = usize::from(how) & (self.buckets.count(guard) - 1);
+            self.buckets.edit(|editor| {
+                editor.walk(guard, bucket, |editor, found| {
                     let keys = *found.node.0;
                     if keys[0] % 3 == u32::from(how) % 3 {
                         return;
                     }
                     let hashes = keys.map(|key| self.hash(key));
-                    let withdrawn = editor.withdraw(guard, &Boxes, found.node, hashes);
+                    let unlinked = editor.unlink(guard, &Boxes, found.node, hashes);
                     let first = !gone.borrow().contains(&keys);
-                    assert_eq!(withdrawn.is_some(), first);
+                    assert_eq!(unlinked.is_some(), first);
                     if first {
                         gone.borrow_mut().push(keys);
                     }
                 });
             });
-            let count = self.chains.count(guard);
-            let on_it = |key: &u32| Self::chain(self.hash(*key), count) == chain;
+            let count = self.buckets.count(guard);
+            let on_it = |key: &u32| Self::bucket(self.hash(*key), count) == bucket;
             let model = self.model.borrow();
             let expected = model
                 .iter()
@@ -141,25 +141,25 @@ impl World<'_> {
         }
     }
 
-    fn exchange(&self, bits: usize) {
+    fn resize(&self, bits: usize) {
         let heads = heads(bits);
         let count = heads.len();
-        if self.exchanging.replace(true) {
-            let back = self.chains.exchange::<Sections>(heads, |_| 0, || {});
+        if self.resizing.replace(true) {
+            let back = self.buckets.resize::<Sections>(heads, |_| 0, || {});
             assert_eq!(back.map(|heads| heads.len()), Some(count), "one at a time");
             return;
         }
-        let before = Sections::read(|guard| self.chains.count(guard));
+        let before = Sections::read(|guard| self.buckets.count(guard));
         let hash = |key: &u32| self.hash(*key);
         let between = || {
             for _ in 0..2 {
                 self.step();
             }
         };
-        let old = self.chains.exchange::<Sections>(heads, hash, between);
-        self.exchanging.set(false);
+        let old = self.buckets.resize::<Sections>(heads, hash, between);
+        self.resizing.set(false);
         assert_eq!(old.map(|heads| heads.len()), Some(before));
-        assert_eq!(Sections::read(|guard| self.chains.count(guard)), count);
+        assert_eq!(Sections::read(|guard| self.buckets.count(guard)), count);
     }
 
     fn step(&self) {
@@ -171,13 +171,13 @@ impl World<'_> {
             0..7 => self.insert(),
             7..10 => self.remove(self.key()),
             10 | 11 => self.sweep(how >> 4),
-            12 | 13 => self.exchange(usize::from(how >> 4) % 10),
+            12 | 13 => self.resize(usize::from(how >> 4) % 10),
             14 => Sections::synchronize(),
             _ => {
                 let odd = Heads::new(usize::from(how >> 4));
                 let length = odd.len();
                 if !length.is_power_of_two() {
-                    let back = self.chains.exchange::<Sections>(odd, |_| 0, || {});
+                    let back = self.buckets.resize::<Sections>(odd, |_| 0, || {});
                     assert_eq!(back.map(|heads| heads.len()), Some(length));
                 }
             }
@@ -192,20 +192,20 @@ impl World<'_> {
                 let expected = model.get(&key).copied();
                 let place = |found: Found<'_, u32, Value>| {
                     assert_eq!(*found.key(), key);
-                    assert_eq!(found.node.key(found.side), found.key());
+                    assert_eq!(found.node.key(found.direction), found.key());
                     Place {
                         keys: *found.node.0,
-                        side: found.side,
+                        direction: found.direction,
                     }
                 };
                 let hash = self.hash(key);
-                let found = self.chains.find(guard, hash, &key).map(place);
+                let found = self.buckets.lookup(guard, hash, &key).map(place);
                 assert_eq!(found, expected);
-                let quickly = self.chains.find_quickly(guard, hash, &key).map(place);
+                let quickly = self.buckets.lookup(guard, hash, &key).map(place);
                 assert_eq!(quickly, expected);
             }
         });
-        // Now and then: there may be many chains.
+        // Now and then: there may be many buckets.
         let steps = self.steps.get();
         self.steps.set(steps + 1);
         if steps.is_multiple_of(8) {
@@ -216,8 +216,8 @@ impl World<'_> {
     fn entries(&self) -> usize {
         let mut entries = 0;
         Sections::read(|guard| {
-            let count = self.chains.count(guard);
-            self.chains
+            let count = self.buckets.count(guard);
+            self.buckets
                 .lengths(guard, 0..count, |length| entries += length);
         });
         entries
@@ -226,15 +226,15 @@ impl World<'_> {
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    // From all on one chain to all on different ones.
+    // From all in one bucket to all on different ones.
     let spread = usize::from(input.u8());
     let world = World {
         input: RefCell::new(input),
-        chains: Chains::new(heads(2), Mutex::new(())).expect("a power of two"),
+        buckets: Buckets::new(heads(2), Mutex::new(())).expect("a power of two"),
         model: RefCell::default(),
         spread,
         alive: Arc::new(()),
-        exchanging: Cell::new(false),
+        resizing: Cell::new(false),
         steps: Cell::new(0),
     };
     while !world.input.borrow().is_empty() {

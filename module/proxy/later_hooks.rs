@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether hooks stand behind ours that may change where packets go which come in.
+//! Whether hooks come after ours that may change where packets go which come in.
 //!
 //! Nobody is told of hooks that come and go: they are looked for now and then. Where there are
 //! any, packets of established flows leave the fast path: the hooks are run before the packet's
@@ -14,17 +14,17 @@ use crate::datapath::tuple::{V4, V6};
 use crate::instance::Instance;
 use crate::parameters;
 use crate::redirect::Redirect;
-use crate::sys::behind::Behind;
+use crate::sys::later_hooks::LaterHooks;
 use crate::sys::net::Namespace;
 use crate::sys::rcu;
 
 /// For each version of IP.
-pub(crate) struct HooksBehind {
+pub(crate) struct LaterHooksFound {
     v4: AtomicBool,
     v6: AtomicBool,
 }
 
-impl HooksBehind {
+impl LaterHooksFound {
     /// None, as far as is known.
     pub(crate) const fn new() -> Self {
         Self {
@@ -48,12 +48,12 @@ impl HooksBehind {
     // Takes note, and of whether any namespace has some: packets ask that first.
     fn set(&self, family: Family, there: bool) {
         if self.of(family).swap(there, Relaxed) != there {
-            parameters::count_hooks_behind(there);
+            parameters::count_later_hooks(there);
         }
     }
 }
 
-impl Drop for HooksBehind {
+impl Drop for LaterHooksFound {
     fn drop(&mut self) {
         for family in [Family::V4, Family::V6] {
             self.set(family, false);
@@ -69,8 +69,8 @@ pub(crate) fn look(instance: &Instance, net: &Namespace) {
 
 fn look_at<A: Batched>(instance: &Instance, net: &Namespace) {
     let there = rcu::read(|guard| {
-        Behind::in_namespace::<Redirect<A, false>>(guard, net, instance)
-            .is_some_and(Behind::may_change_routes)
+        LaterHooks::in_namespace::<Redirect<A, false>>(guard, net, instance)
+            .is_some_and(LaterHooks::may_change_routes)
     });
-    instance.hooks_behind.set(A::FAMILY, there);
+    instance.later_hooks.set(A::FAMILY, there);
 }

@@ -5,28 +5,28 @@
 
 use crate::abi::proxy::{Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use crate::batch::{self, Batched};
-use crate::datapath::flow::Side;
+use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
 use crate::datapath::rules::Decision;
-use crate::datapath::state::State;
+use crate::datapath::state::FlowState;
 use crate::datapath::tcp::{self, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
 use crate::datapath::upstream::Moment;
-use crate::flows::{Created, Entry, Refused};
+use crate::flows::{Created, FlowNode, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance};
-use crate::onward::Onward;
-use crate::parameters::{self, changed};
+use crate::parameters::{self, keys};
 use crate::redirect::{read_segment, Redirect};
-use crate::sys::behind::Behind;
+use crate::reinject::Reinject;
+use crate::route_lookup::{count_dropped, hairpin_source, write_tuple};
 use crate::sys::hooks::{Fragment, Packet, Verdict};
+use crate::sys::later_hooks::LaterHooks;
 use crate::sys::random::random;
 use crate::sys::route::Key;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
-use crate::way::{count_dropped, hairpin_source, put};
 
 /// What the fast path has seen of a packet that it leaves to the slow one.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +41,15 @@ pub(crate) enum Seen {
 /// Any packet.
 #[cold]
 #[inline(never)]
-pub(crate) fn look_closely<A: Batched, const LOCAL: bool>(
+pub(crate) fn slow_path<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: ReadGuard,
     mut packet: Packet<'_>,
     seen: Seen,
 ) -> Verdict {
     // It must not overtake those that wait.
-    if !LOCAL && is_on!(changed::BATCHING) {
-        batch::go_on::<A>(instance);
+    if !LOCAL && is_on!(keys::BATCHING_ACTIVE) {
+        batch::flush::<A>(instance);
     }
     let guard = &guard;
     if !matches!(seen, Seen::Nothing) {
@@ -90,7 +90,7 @@ fn handle<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: &ReadGuard,
     packet: &mut Packet<'_>,
-    headers: &packet::Packet<A>,
+    headers: &packet::Headers<A>,
     seen: Seen,
 ) -> Verdict {
     let segment = match headers.tuple.protocol {
@@ -102,97 +102,104 @@ fn handle<A: Batched, const LOCAL: bool>(
         Protocol::Udp => None,
     };
     // What somebody before us gave it a route for is not ours to send elsewhere.
-    if !LOCAL && packet.skb.has_route() && packet.has_tunnel_route() {
+    if !LOCAL && packet.skb.has_dst() && packet.has_tunnel_route() {
         return Verdict::ACCEPT;
     }
     let flows = A::flows(instance);
     let hash = flows.hash(&headers.tuple);
     let known = match seen {
         Seen::NoFlow => None,
-        _ if is_on!(changed::CACHE) => flows.find_lately(guard, hash, &headers.tuple, instance),
-        _ => flows.find_hashed(guard, hash, &headers.tuple),
+        _ if is_on!(keys::FLOW_CACHE_ENABLED) => {
+            flows.lookup_cached(guard, hash, &headers.tuple, instance)
+        }
+        _ => flows.lookup_hashed(guard, hash, &headers.tuple),
     };
-    let slow = Slow {
+    let slow = SlowPacket {
         instance,
         guard,
         headers,
         hash,
         segment,
     };
-    let Some((flow, side)) = known else {
-        return slow.begin::<LOCAL>(packet);
+    let Some((flow, direction)) = known else {
+        return slow.first_packet::<LOCAL>(packet);
     };
-    if slow.advance(packet, flow, side) == Next::BeginAnew {
+    if slow.advance(packet, flow, direction) == Next::Reopen {
         flows.remove(guard, flow, instance);
-        return slow.begin::<LOCAL>(packet);
+        return slow.first_packet::<LOCAL>(packet);
     }
-    slow.pass::<LOCAL>(packet, flow, side, None, false)
+    slow.translate_and_send::<LOCAL>(packet, flow, direction, None, false)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Pass,
-    BeginAnew,
+    Reopen,
 }
 
 /// A packet on the slow path.
-struct Slow<'p, A: Batched> {
+struct SlowPacket<'p, A: Batched> {
     instance: &'p Instance,
     guard: &'p ReadGuard,
-    headers: &'p packet::Packet<A>,
+    headers: &'p packet::Headers<A>,
     // Its tuple's.
     hash: usize,
     // Of TCP.
     segment: Option<Segment>,
 }
 
-impl<A: Batched> Slow<'_, A> {
+impl<A: Batched> SlowPacket<'_, A> {
     // A packet that may change the state of its flow.
-    fn advance(&self, packet: &Packet<'_>, flow: &Entry<A>, side: Side) -> Next {
+    fn advance(&self, packet: &Packet<'_>, flow: &FlowNode<A>, direction: Direction) -> Next {
         let segment = self.segment.as_ref();
-        if flow.is_plain(side, segment)
-            || flow.is_plain_direct(side, segment.map(|segment| segment.flags))
+        if flow.is_plain(direction, segment)
+            || flow.is_plain_direct(direction, segment.map(|segment| segment.flags))
         {
             return Next::Pass;
         }
         let Some(segment) = segment else {
-            flow.advance_udp(side);
+            flow.advance_udp(direction);
             return Next::Pass;
         };
         // A client that uses the ports of a closed connection again: it may have another upstream by
         // now.
-        if segment.flags.opens() && side == Side::Original && flow.state() == State::Closed {
-            return Next::BeginAnew;
+        if segment.flags.opens()
+            && direction == Direction::Original
+            && flow.state() == FlowState::Closed
+        {
+            return Next::Reopen;
         }
         let transport = packet.skb.linear().get(self.headers.transport..);
         let options = tcp::options(transport.unwrap_or_default());
-        let hash = match side {
-            Side::Original => self.hash,
-            Side::Reply => A::flows(self.instance).hash(flow.key(Side::Original as usize)),
+        let hash = match direction {
+            Direction::Original => self.hash,
+            Direction::Reply => {
+                A::flows(self.instance).hash(flow.key(Direction::Original as usize))
+            }
         } as u32;
         let reopenings = &self.instance.reopenings;
-        if let Some(outcome) = flow.advance_tcp(side, segment, options, reopenings, hash) {
+        if let Some(outcome) = flow.advance_tcp(direction, segment, options, reopenings, hash) {
             self.instance.report(self.guard, flow, outcome);
         }
         Next::Pass
     }
 
     // A packet of no flow.
-    fn begin<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> Verdict {
+    fn first_packet<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> Verdict {
         // A connection that was there before the rule goes on as it began.
         if self.segment.is_some_and(|segment| !segment.flags.opens()) {
             return Verdict::ACCEPT;
         }
         let tuple = &self.headers.tuple;
-        let fate = packet.fate();
+        let disposition = packet.disposition();
         // Everybody's; nobody may redirect it.
-        if tuple.destination().is_shared() || !fate.is_unicast() {
+        if tuple.destination().is_shared() || !disposition.is_unicast() {
             return Verdict::ACCEPT;
         }
         let flows = A::flows(self.instance);
-        // One of ours that was translated already and comes back: see `Fate::comes_back`.
-        if (packet.skb.is_untracked() || fate.may_be_back())
-            && flows.find(self.guard, &tuple.reverse()).is_some()
+        // One of ours that was translated already and comes back: see `Disposition::reenters`.
+        if (packet.skb.is_untracked() || disposition.may_be_back())
+            && flows.lookup(self.guard, &tuple.reverse()).is_some()
         {
             return Verdict::ACCEPT;
         }
@@ -209,10 +216,10 @@ impl<A: Batched> Slow<'_, A> {
         let mut routed_to = None;
         match &mut decision {
             // Decided where it comes to last.
-            Decision::Direct if fate.comes_back() => return Verdict::ACCEPT,
+            Decision::Direct if disposition.reenters() => return Verdict::ACCEPT,
             Decision::Direct => {}
             Decision::Redirect(choice) if !LOCAL => {
-                if !self.own(packet) {
+                if !self.make_writable(packet) {
                     return Verdict::DROP;
                 }
                 // Else the answer would go to the client past us.
@@ -223,17 +230,17 @@ impl<A: Batched> Slow<'_, A> {
                     Ok(None) => {}
                     // Unless somebody behind us may send it elsewhere, that is all.
                     Err(dropped) => {
-                        let behind = Behind::of_packet::<Redirect<A, false>>(
+                        let behind = LaterHooks::of_packet::<Redirect<A, false>>(
                             self.guard,
                             packet,
                             self.instance,
                         );
-                        if !behind.is_some_and(Behind::may_change_routes) {
+                        if !behind.is_some_and(LaterHooks::may_change_routes) {
                             return count_dropped(self.instance, dropped);
                         }
                     }
                 }
-                if packet.skb.has_route() {
+                if packet.skb.has_dst() {
                     routed_to = Some((there, key));
                 }
             }
@@ -241,16 +248,23 @@ impl<A: Batched> Slow<'_, A> {
         }
         let created = flows.create(self.guard, self.hash, tuple, &decision, self.instance);
         match (created, &decision) {
-            (Ok(Created { flow, side, is_new }), _) => {
+            (
+                Ok(Created {
+                    flow,
+                    direction,
+                    is_new,
+                }),
+                _,
+            ) => {
                 if !LOCAL && decision != Decision::Direct && flow.is_direct() {
                     // Another CPU was asked before the rules changed: undo what was done.
-                    packet.skb.forget_route();
-                    put(packet, self.headers.transport, tuple);
+                    packet.skb.drop_dst();
+                    write_tuple(packet, self.headers.transport, tuple);
                 }
                 // To begin anew with what was made a moment ago is to give up.
-                self.advance(packet, flow, side);
-                let is_first = is_new && fate.may_be_taken();
-                self.pass::<LOCAL>(packet, flow, side, routed_to, is_first)
+                self.advance(packet, flow, direction);
+                let is_first = is_new && disposition.may_be_stolen();
+                self.translate_and_send::<LOCAL>(packet, flow, direction, routed_to, is_first)
             }
             // It goes where it goes, without anybody's taking note.
             (Err(_), Decision::Direct) => Verdict::ACCEPT,
@@ -273,13 +287,13 @@ impl<A: Batched> Slow<'_, A> {
 
     // Makes the headers the packet's own; false, and counted, without memory for it.
     #[inline(always)]
-    fn own(&self, packet: &mut Packet<'_>) -> bool {
+    fn make_writable(&self, packet: &mut Packet<'_>) -> bool {
         let end = self.end();
-        let own = packet.skb.writable(end).is_some() || packet.skb.unshare(end);
-        if !own {
+        let writable = packet.skb.writable(end).is_some() || packet.skb.unshare(end);
+        if !writable {
             self.instance.count(Counter::DroppedNoMemory);
         }
-        own
+        writable
     }
 
     // What a route depends on that is looked up after this.
@@ -291,27 +305,27 @@ impl<A: Batched> Slow<'_, A> {
 
     // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that it may have
     // got, and its key; `is_first`: the flow was made for it.
-    fn pass<const LOCAL: bool>(
+    fn translate_and_send<const LOCAL: bool>(
         &self,
         packet: &mut Packet<'_>,
-        flow: &Entry<A>,
-        side: Side,
+        flow: &FlowNode<A>,
+        direction: Direction,
         routed_to: Option<(Tuple<A>, Key)>,
         is_first: bool,
     ) -> Verdict {
         let length = packet.skb.len();
         let transport = self.headers.transport;
         let from = &self.headers.tuple;
-        let to = flow.key(side.other() as usize).reverse();
+        let to = flow.key(direction.other() as usize).reverse();
         if flow.is_direct() {
-            flow.count(side, length, time::jiffies());
+            flow.count(direction, length, time::jiffies());
             self.instance.count_direct::<true>(length);
             if !is_first {
                 return Verdict::ACCEPT;
             }
         } else {
             // Who has a route to an upstream made them its own before.
-            if routed_to.is_none() && !self.own(packet) {
+            if routed_to.is_none() && !self.make_writable(packet) {
                 return Verdict::DROP;
             }
             let offload = packet.skb.offload(transport, to.protocol == Protocol::Udp);
@@ -320,25 +334,31 @@ impl<A: Batched> Slow<'_, A> {
                 .writable(self.end())
                 .and_then(|bytes| bytes.split_at_mut_checked(transport))
                 .and_then(|(network, transport)| {
-                    translate(network, transport, &to, flow.change(side), offload)
+                    translate(
+                        network,
+                        transport,
+                        &to,
+                        flow.checksum_fixup(direction),
+                        offload,
+                    )
                 });
             let Some(sum) = sum else {
                 self.instance.count(Counter::DroppedNoMemory);
                 return Verdict::DROP;
             };
-            packet.skb.settle(sum);
+            packet.skb.fix_checksum(sum);
             packet.skb.untrack();
-            flow.count(side, length, time::jiffies());
-            self.instance.count_packet::<true>(side, length);
+            flow.count(direction, length, time::jiffies());
+            self.instance.count_packet::<true>(direction, length);
         }
         // The route that it has, if that leads there: another CPU may have chosen another upstream.
         let routed = routed_to.filter(|(there, _)| {
             there.destination() == to.destination()
                 && there.ports.destination() == to.ports.destination()
         });
-        let onward = Onward {
+        let reinject = Reinject {
             flow,
-            side,
+            direction,
             from,
             to: &to,
             transport,
@@ -346,7 +366,7 @@ impl<A: Batched> Slow<'_, A> {
             is_first,
             is_routed: routed.is_some(),
         };
-        onward.send::<LOCAL>(self.instance, self.guard, packet)
+        reinject.send::<LOCAL>(self.instance, self.guard, packet)
     }
 }
 

@@ -8,9 +8,9 @@
 
 use core::ptr::NonNull;
 
-use super::behind::{hand_on, Behind};
 use super::bindings;
-use super::hooks::{Hook, Packet, Place, State, Verdict};
+use super::hooks::{Hook, HookState, Hooknum, Packet, Verdict};
+use super::later_hooks::{okfn, LaterHooks};
 use super::rcu;
 use super::skb::Skb;
 use crate::datapath::link::ReadGuard;
@@ -27,7 +27,7 @@ pub(crate) trait Resumed: Hook {
         packets: impl Iterator<Item = &'p [u8]>,
     );
 
-    /// What else [`Hook::run`] is: runs in a softirq, with softirqs off.
+    /// What else [`Hook::run`] is: runs in a softirq, with BH disabled.
     fn resume(target: &Self::Target, guard: ReadGuard, packet: Packet<'_>) -> Verdict;
 }
 
@@ -39,14 +39,14 @@ pub(crate) trait Resumed: Hook {
 /// each with a reference to its device, and ends with `last`; and `state` is what netfilter gave
 /// with each of them, but for the device.
 #[derive(Default)]
-pub(crate) struct Waiting {
+pub(crate) struct SkbQueue {
     first: Option<NonNull<bindings::sk_buff>>,
     last: Option<NonNull<bindings::sk_buff>>,
     state: Option<bindings::nf_hook_state>,
 }
 
 // SAFETY: buffers may be handled on any CPU; the state's pointers are to the namespace and code.
-unsafe impl Send for Waiting {}
+unsafe impl Send for SkbQueue {}
 
 fn next(skb: NonNull<bindings::sk_buff>) -> *mut *mut bindings::sk_buff {
     skb.as_ptr()
@@ -54,21 +54,20 @@ fn next(skb: NonNull<bindings::sk_buff>) -> *mut *mut bindings::sk_buff {
         .cast()
 }
 
-impl Waiting {
+impl SkbQueue {
     /// Whether the packet can wait: nothing belongs to it that does not live as long, and it goes
     /// on like those that wait already.
     #[inline]
     pub(crate) fn admits(&self, packet: &Packet<'_>) -> bool {
         let state = packet.state.raw();
         if let Some(others) = &self.state {
-            let address =
-                |onward: bindings::nf_hook_state| onward.okfn.map(|function| function as usize);
+            let address = |of: bindings::nf_hook_state| of.okfn.map(|function| function as usize);
             if address(*others) != address(*state) || others.net != state.net {
                 return false;
             }
         }
         // SAFETY: both are what netfilter gave the hook.
-        unsafe { bindings::mxp_may_wait(packet.skb.as_ptr(), state) }
+        unsafe { bindings::mxp_may_queue(packet.skb.as_ptr(), state) }
     }
 
     /// Takes a packet out of its hook, which [`Self::admits`] just let in.
@@ -119,17 +118,17 @@ impl Waiting {
     }
 
     /// Runs the packets through `H`, to which they came, and sends them on, in their order. To be
-    /// called with softirqs off.
-    pub(crate) fn go_on<H: Resumed>(&mut self, target: &H::Target) {
+    /// called with BH disabled.
+    pub(crate) fn flush<H: Resumed>(&mut self, target: &H::Target) {
         let Some(mut state) = self.state.take() else {
             return;
         };
         rcu::read(|guard| {
             const {
-                assert!(matches!(H::PLACE, Place::PreRouting));
+                assert!(matches!(H::HOOKNUM, Hooknum::PreRouting));
             }
             // SAFETY: the namespace lives as long as hooks in it.
-            let behind = unsafe { Behind::find::<H>(guard, state.net, target) };
+            let later = unsafe { LaterHooks::find::<H>(guard, state.net, target) };
             while self.first.is_some() {
                 H::prepare(target, guard, self.iter().take(H::GROUP));
                 for _ in 0..H::GROUP {
@@ -143,11 +142,11 @@ impl Waiting {
                         state.in_ = device;
                         let packet = || Packet {
                             skb: Skb::new(skb),
-                            state: State::new(&state),
+                            state: HookState::new(&state),
                         };
                         // This is an RCU read-side critical section.
                         let verdict = H::resume(target, ReadGuard::new(), packet());
-                        send(behind, packet(), verdict);
+                        send(later, packet(), verdict);
                         bindings::mxp_put_device(device);
                     }
                 }
@@ -156,7 +155,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for SkbQueue {
     fn drop(&mut self) {
         while let Some(skb) = self.pop() {
             // SAFETY: the buffer is ours, and has a reference to its device.
@@ -173,12 +172,12 @@ impl Drop for Waiting {
 ///
 /// # Safety
 ///
-/// The buffer is the caller's unless it was stolen, and is gone afterwards; softirqs are off.
-unsafe fn send(behind: Option<Behind<'_>>, mut packet: Packet<'_>, verdict: Verdict) {
-    match (verdict, behind) {
-        (Verdict::ACCEPT, Some(behind)) => {
-            if behind.run(&mut packet).is_ok() {
-                hand_on(&mut packet);
+/// The buffer is the caller's unless it was stolen, and is gone afterwards; BH is disabled.
+unsafe fn send(later: Option<LaterHooks<'_>>, mut packet: Packet<'_>, verdict: Verdict) {
+    match (verdict, later) {
+        (Verdict::ACCEPT, Some(later)) => {
+            if later.run(&mut packet).is_ok() {
+                okfn(&mut packet);
             }
         }
         // SAFETY: the buffer is ours.

@@ -14,16 +14,16 @@ use super::net::Namespace;
 use crate::abi::proxy::Family;
 use crate::datapath::link::ReadGuard;
 
-/// The hooks behind ours; they stay as long as the RCU section.
+/// The hooks after ours; they stay as long as the RCU section.
 #[derive(Clone, Copy)]
-pub(crate) struct Behind<'g> {
+pub(crate) struct LaterHooks<'g> {
     entries: NonNull<bindings::nf_hook_entries>,
     first: u32,
     marker: PhantomData<&'g ReadGuard>,
 }
 
-impl<'g> Behind<'g> {
-    /// Finds those behind the hook `H` on `target` in the namespace of a packet; `None` if ours is not
+impl<'g> LaterHooks<'g> {
+    /// Finds those after the hook `H` on `target` in the namespace of a packet; `None` if ours is not
     /// there (any more).
     pub(crate) fn of_packet<H: Hook>(
         guard: &'g ReadGuard,
@@ -63,7 +63,7 @@ impl<'g> Behind<'g> {
             let place = net
                 .byte_add(hooks as usize)
                 .cast::<*mut bindings::nf_hook_entries>()
-                .add(H::PLACE as usize);
+                .add(H::HOOKNUM as usize);
             let entries = NonNull::new(place.read_volatile())?;
             let count = (*entries.as_ptr()).num_hook_entries;
             let hooks = (&raw const (*entries.as_ptr()).hooks).cast::<bindings::nf_hook_entry>();
@@ -107,10 +107,10 @@ impl<'g> Behind<'g> {
     }
 }
 
-/// Hands a packet to whom netfilter's caller would have given it behind the last hook. It is not the
+/// Hands a packet to whom netfilter's caller would have given it after the last hook. It is not the
 /// caller's any more; what that function returned.
-pub(crate) fn hand_on(packet: &mut Packet<'_>) -> i32 {
-    // SAFETY: buffer and state are what netfilter gave our hook, all hooks behind it have run, and so
+pub(crate) fn okfn(packet: &mut Packet<'_>) -> i32 {
+    // SAFETY: buffer and state are what netfilter gave our hook, all hooks after it have run, and so
     // netfilter does it (NF_HOOK()).
     unsafe { bindings::mxp_hand_on(packet.state.raw(), packet.skb.as_ptr()) }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How packets find their way: as the kernel would send them at this moment.
+//! How packets are routed: as the kernel would send them at this moment.
 //!
 //! The kernel's NAT changes where a packet goes before it is routed, and where it comes from after
-//! that. Here both have happened when the route is looked up; so the header is lent its real source
+//! that. Here both have happened when the route is looked up; so the header is given its real source
 //! meanwhile, for `rp_filter`, and for rules that ask where a packet comes from.
 
 use crate::abi::proxy::Family;
@@ -11,7 +11,7 @@ use crate::datapath::icmp::Icmp;
 use crate::datapath::packet::{Header, TCP_HEADER, UDP_HEADER};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::{Counter, Instance, Version};
-use crate::sys::hooks::{Extent, Packet, Verdict};
+use crate::sys::hooks::{HeaderBytes, Packet, Verdict};
 
 /// What is to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub(crate) fn count_dropped(instance: &Instance, dropped: Dropped) -> Verdict {
     }
 }
 
-/// Looks up the way of a translated packet that came as `from` and leaves as `to`, with its transport
+/// Looks up the route of a translated packet that came as `from` and leaves as `to`, with its transport
 /// header at `transport`.
 #[cold]
-pub(crate) fn search<A: Routed, const LOCAL: bool>(
+pub(crate) fn lookup_route<A: Routed, const LOCAL: bool>(
     packet: &mut Packet<'_>,
     transport: usize,
     from: &Tuple<A>,
@@ -65,32 +65,32 @@ pub(crate) fn search<A: Routed, const LOCAL: bool>(
 ) -> Result<Found, Dropped> {
     let ask = |packet: &mut Packet<'_>| {
         if LOCAL {
-            packet.route_out(A::FAMILY)
+            packet.route_output(A::FAMILY)
         } else {
             let asks = asked == Asked::RouteAndErrors;
-            packet.route_in(A::FAMILY, Some((transport, to.protocol)), asks)
+            packet.route_input(A::FAMILY, Some((transport, to.protocol)), asks)
         }
     };
     let routed = to.from_source_of(from);
     let found = if routed == *to {
         Some(ask(packet))
     } else {
-        lend(packet, transport, &routed, ask)
+        with_tuple(packet, transport, &routed, ask)
     };
     told(found)
 }
 
 /// The same for a message of ICMP that came from `source`.
 #[cold]
-pub(crate) fn search_message<A: Routed, const LOCAL: bool>(
+pub(crate) fn lookup_route_icmp<A: Routed, const LOCAL: bool>(
     packet: &mut Packet<'_>,
     source: A,
 ) -> Result<Found, Dropped> {
-    let found = lend_source(packet, source, |packet| {
+    let found = with_source(packet, source, |packet| {
         if LOCAL {
-            packet.route_out(A::FAMILY)
+            packet.route_output(A::FAMILY)
         } else {
-            packet.route_in(A::FAMILY, None, false)
+            packet.route_input(A::FAMILY, None, false)
         }
     });
     told(found)
@@ -115,40 +115,40 @@ pub(crate) fn hairpin_source<A: Routed>(
     transport: usize,
     to: &Tuple<A>,
 ) -> Result<Option<A>, Dropped> {
-    put(packet, transport, to).ok_or(Dropped::NoMemory)?;
+    write_tuple(packet, transport, to).ok_or(Dropped::NoMemory)?;
     let source = A::hairpin_source(packet, transport, to);
-    if !A::IS_V6 && !packet.skb.has_route() {
+    if !A::IS_V6 && !packet.skb.has_dst() {
         return Err(Dropped::NoRoute(0));
     }
     Ok(source)
 }
 
 /// Puts `tuple` into a packet's headers, and leaves their checksums.
-pub(crate) fn put<A: Routed>(
+pub(crate) fn write_tuple<A: Routed>(
     packet: &mut Packet<'_>,
     transport: usize,
     tuple: &Tuple<A>,
 ) -> Option<Tuple<A>> {
     let end = transport.wrapping_add(UDP_HEADER);
-    A::exchange(packet.skb.writable(end)?, transport, tuple)
+    A::replace_tuple(packet.skb.writable(end)?, transport, tuple)
 }
 
 // Runs `ask` while the headers say `tuple`, without a care for checksums. `None` if they are not the
 // packet's alone.
-fn lend<A: Routed, R>(
+fn with_tuple<A: Routed, R>(
     packet: &mut Packet<'_>,
     transport: usize,
     tuple: &Tuple<A>,
     ask: impl FnOnce(&mut Packet<'_>) -> R,
 ) -> Option<R> {
-    let own = put(packet, transport, tuple)?;
+    let own = write_tuple(packet, transport, tuple)?;
     let answer = ask(packet);
-    put(packet, transport, &own)?;
+    write_tuple(packet, transport, &own)?;
     Some(answer)
 }
 
 // The same, with another source only.
-fn lend_source<A: Routed, R>(
+fn with_source<A: Routed, R>(
     packet: &mut Packet<'_>,
     source: A,
     ask: impl FnOnce(&mut Packet<'_>) -> R,
@@ -164,14 +164,14 @@ fn lend_source<A: Routed, R>(
     Some(answer)
 }
 
-/// How packets of one version of IP find their way.
+/// How packets of one version of IP are routed.
 pub(crate) trait Routed: Version + Icmp {
     /// Which version it is.
     const IS_V6: bool = matches!(Self::FAMILY, Family::V6);
     /// The header with that of UDP.
-    type WithUdp: Extent;
+    type WithUdp: HeaderBytes;
     /// The header with that of TCP, both without options.
-    type WithTcp: Extent;
+    type WithTcp: HeaderBytes;
 
     /// Our address on the device by which a packet came in that goes out there again by its header,
     /// which says `to`.

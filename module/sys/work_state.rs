@@ -10,24 +10,24 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// not queued, and if it has not returned yet, it does nothing else than that.
 const IDLE: u32 = 0;
 /// It runs, or will do so again by itself, and nobody has called since it began.
-const RUNS: u32 = 1;
+const RUNNING: u32 = 1;
 /// Somebody has called since the last run began, and has queued it unless it was not idle.
-const CALLED: u32 = 2;
+const PENDING: u32 = 2;
 
 /// Whether work has to be done. Callers first leave what is to be done where the work looks for it.
 ///
 /// The work is queued by the one caller who finds it idle, or by itself at the end of a run; so it is
 /// never queued twice, and never forgotten. The last thing that it does with anything it shares is
-/// [`Self::end`].
-pub struct Duty(AtomicU32);
+/// [`Self::complete`].
+pub struct WorkState(AtomicU32);
 
-impl Default for Duty {
+impl Default for WorkState {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Duty {
+impl WorkState {
     /// Nothing has to be done.
     pub const fn new() -> Self {
         Self(AtomicU32::new(IDLE))
@@ -35,22 +35,22 @@ impl Duty {
 
     /// There is something to do. Whether the caller has to queue the work.
     #[must_use]
-    pub fn call(&self) -> bool {
-        self.0.swap(CALLED, Ordering::SeqCst) == IDLE
+    pub fn schedule(&self) -> bool {
+        self.0.swap(PENDING, Ordering::SeqCst) == IDLE
     }
 
     /// A run begins, and will see what calls before this left.
     pub fn begin(&self) {
-        self.0.swap(RUNS, Ordering::SeqCst);
+        self.0.swap(RUNNING, Ordering::SeqCst);
     }
 
     /// A run ends that has done all it found. Whether it has to queue the work again, since somebody
     /// has called meanwhile. If not, whoever waits for the work may free all that it shares with them
     /// as soon as the run has returned.
     #[must_use]
-    pub fn end(&self) -> bool {
+    pub fn complete(&self) -> bool {
         self.0
-            .compare_exchange(RUNS, IDLE, Ordering::SeqCst, Ordering::SeqCst)
+            .compare_exchange(RUNNING, IDLE, Ordering::SeqCst, Ordering::SeqCst)
             .is_err()
     }
 
@@ -66,13 +66,13 @@ mod tests {
     use std::collections::HashSet;
 
     /// A model of two callers, the work and somebody who waits for it to be idle, one step of one of
-    /// them at a time. The steps of `Duty` are its own, of one value at a time.
+    /// them at a time. The steps of `WorkState` are its own, of one value at a time.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct Model {
-        duty: u32,
+        work_state: u32,
         // Left by callers; let wait by a run; reclaimed. Numbers of nodes.
-        retired: u8,
-        waiting: u8,
+        limbo_next: u8,
+        limbo_wait: u8,
         done: u8,
         queued: bool,
         run: Run,
@@ -98,10 +98,10 @@ mod tests {
     }
 
     impl Model {
-        fn on_duty<R>(&mut self, step: impl FnOnce(&Duty) -> R) -> R {
-            let duty = Duty(AtomicU32::new(self.duty));
-            let result = step(&duty);
-            self.duty = duty.0.into_inner();
+        fn on_work_state<R>(&mut self, step: impl FnOnce(&WorkState) -> R) -> R {
+            let work_state = WorkState(AtomicU32::new(self.work_state));
+            let result = step(&work_state);
+            self.work_state = work_state.0.into_inner();
             result
         }
 
@@ -114,10 +114,10 @@ mod tests {
             let at = self.callers[which];
             self.callers[which] = match at {
                 Caller::Leaves => {
-                    self.retired += 1;
+                    self.limbo_next += 1;
                     Caller::Calls
                 }
-                Caller::Calls => match self.on_duty(Duty::call) {
+                Caller::Calls => match self.on_work_state(WorkState::schedule) {
                     true => Caller::Queues,
                     false => Caller::Gone,
                 },
@@ -135,19 +135,21 @@ mod tests {
             self.run = match at {
                 Run::No if self.queued => {
                     self.queued = false;
-                    self.on_duty(Duty::begin);
+                    self.on_work_state(WorkState::begin);
                     Run::Began
                 }
                 Run::No => return None,
                 Run::Began => {
-                    self.done += self.waiting;
-                    self.waiting = core::mem::take(&mut self.retired);
+                    self.done += self.limbo_wait;
+                    self.limbo_wait = core::mem::take(&mut self.limbo_next);
                     Run::Took
                 }
-                Run::Took => match self.waiting != 0 || self.on_duty(Duty::end) {
-                    true => Run::Queues,
-                    false => Run::Returns,
-                },
+                Run::Took => {
+                    match self.limbo_wait != 0 || self.on_work_state(WorkState::complete) {
+                        true => Run::Queues,
+                        false => Run::Returns,
+                    }
+                }
                 Run::Queues => {
                     self.queue();
                     Run::No
@@ -157,12 +159,16 @@ mod tests {
             Some(self)
         }
 
-        // What whoever settles, or drops the pool, relies on.
+        // What whoever drains the pool, or drops the pool, relies on.
         fn check(&self) {
             let left = [Caller::Leaves, Caller::Calls];
             let all_called = self.callers.iter().all(|caller| !left.contains(caller));
-            if self.duty == IDLE && all_called {
-                assert_eq!((self.retired, self.waiting), (0, 0), "forgotten: {self:?}");
+            if self.work_state == IDLE && all_called {
+                assert_eq!(
+                    (self.limbo_next, self.limbo_wait),
+                    (0, 0),
+                    "forgotten: {self:?}"
+                );
                 assert!(!self.queued, "would run again: {self:?}");
                 assert!(
                     matches!(self.run, Run::No | Run::Returns),
@@ -177,9 +183,9 @@ mod tests {
         let mut seen = HashSet::new();
         let mut ends = 0;
         let mut left = vec![Model {
-            duty: IDLE,
-            retired: 0,
-            waiting: 0,
+            work_state: IDLE,
+            limbo_next: 0,
+            limbo_wait: 0,
             done: 0,
             queued: false,
             run: Run::No,
@@ -193,7 +199,7 @@ mod tests {
             let next = [model.caller(0), model.caller(1), model.work()];
             if next.iter().all(Option::is_none) {
                 assert_eq!(model.done, 2, "never reclaimed: {model:?}");
-                assert_eq!(model.duty, IDLE, "never idle: {model:?}");
+                assert_eq!(model.work_state, IDLE, "never idle: {model:?}");
                 ends += 1;
             }
             left.extend(next.into_iter().flatten());
