@@ -12,8 +12,8 @@
 //! `flows_current`, has its value alone.
 //!
 //! `batch` is laid out like `stats`. Its lines are `packets`, how many packets waited for others, and
-//! how often packets that waited went on, by the reason: `full`, they were as many as may wait;
-//! `late`, the first had waited as long as it may; `round`, the kernel had received all that had
+//! how often those of a CPU were flushed, by the reason: `full`, they were as many as may wait;
+//! `late`, the first had waited as long as it may; `round`, the softirq round was over that had received what had
 //! come; `order`, a packet came that cannot wait. Packets divided by the sum of the others is the
 //! mean size of a batch.
 //!
@@ -27,8 +27,8 @@
 //! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with what the
 //! module has of memory for flows: for all namespaces together, in flows. `v4_nodes` is how many
 //! there are; of these `v4_idle` wait to be used, `v4_idle_on_node0` and so on, a line for each NUMA
-//! node, with no CPU yet, but on a node; `v4_waiting` were removed and wait until no packet
-//! is in them, and the others are in use; `v4_peak`, the most there ever were; `v4_grace_periods`,
+//! node, with no CPU yet, but on a node; `v4_waiting` are in limbo: they were removed and wait until no packet
+//! is in them; the others are in use; `v4_peak`, the most there ever were; `v4_grace_periods`,
 //! after how many grace periods flows were reclaimed. Three lines have a total and a number for
 //! each CPU: `v4_alloc_fast`, memory that was taken from what was idle; `v4_alloc_slow`, from the
 //! kernel's allocator; `v4_freed`, given back.

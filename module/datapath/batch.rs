@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When packets wait for each other, and when they go on.
+//! When packets are queued for each other, and when a queue is flushed.
 //!
-//! Packets that the same round of the kernel's receiving brings come at once: the second of a
-//! round is the first to wait, and those after it wait with it until they are as many as may, or
+//! Packets that the same softirq round (NET_RX_SOFTIRQ, its NAPI polls) brings come at once: the second of
+//! a round is the first to wait, and those after it wait with it until they are as many as may, or
 //! the first has waited long enough, or the round is over. A packet that comes alone never waits.
 
 /// How many packets may wait, and for how long.
@@ -11,19 +11,19 @@
 pub struct Limits {
     /// Packets of a batch. Below two none waits.
     pub size: u32,
-    /// What may pass, in ticks of the clock that [`Gate::enqueue`] is given, until they go on with the
-    /// next packet.
+    /// What may pass, in ticks of the clock that [`Gate::enqueue`] is given, until they are
+    /// flushed with the next packet.
     pub time: u64,
 }
 
-/// Why waiting packets go on.
+/// Why a queue is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushReason {
     /// They are as many as may wait.
     Full,
     /// The first has waited as long as it may.
     Late,
-    /// The round is over.
+    /// The softirq round is over.
     Round,
     /// A packet came that cannot wait, and must not overtake them.
     Order,
@@ -37,11 +37,11 @@ impl FlushReason {
 /// What the arrival of a packet that waits leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is the first: something has to see to it that the round's end is noticed.
+    /// It is the first: something has to see to it that the end of the softirq round is noticed.
     Begin,
     /// It waits with others.
     Wait,
-    /// All go on, it as the last.
+    /// All are flushed, it as the last.
     Flush(FlushReason),
 }
 
@@ -54,7 +54,7 @@ pub struct Gate {
     queued: u32,
     // When the first of them came.
     first: u64,
-    // In which round the last packet came, whether it waited or not.
+    // In which softirq round the last packet came, whether it waited or not.
     round: Option<u32>,
     // How many batches in a row were of one packet.
     alone: u32,
@@ -68,7 +68,7 @@ impl Gate {
         self.queued
     }
 
-    /// Whether a packet of `round`, a number that is another in each round, should wait, if it can.
+    /// Whether a packet of `round`, a number that is another in each softirq round, should wait, if it can.
     #[inline]
     pub fn wants_to_queue(&mut self, round: u32, size: u32) -> bool {
         let comes_alone = self.round.replace(round) != Some(round);
@@ -100,7 +100,7 @@ impl Gate {
         }
     }
 
-    /// Takes note of that all waiting packets have gone on; returns how many.
+    /// Takes note of that the queue was flushed; returns how many packets were in it.
     pub fn flushed(&mut self) -> u32 {
         let count = core::mem::take(&mut self.queued);
         if count == 1 {

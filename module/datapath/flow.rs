@@ -13,7 +13,7 @@ use super::tcp::{Flags, Segment, SeqState, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
-/// Which way a packet of a flow goes.
+/// Which way a packet of a flow goes, as IP_CT_DIR_ORIGINAL and IP_CT_DIR_REPLY tell of connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client, towards what it believes to be its server.
@@ -26,7 +26,7 @@ impl Direction {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Original, Self::Reply];
 
-    /// From the direction of an entry in the table.
+    /// From that of an entry in the table.
     #[inline(always)]
     pub const fn from_index(index: usize) -> Self {
         if index == 0 {
@@ -274,13 +274,13 @@ impl<R> Flow<R> {
             && segment.is_none_or(|segment| self.accept_plain(direction, segment))
     }
 
-    /// The first half of `is_plain`, for who reads a segment only then.
+    /// The first part of `is_plain`, for who reads a segment only then.
     #[inline(always)]
     pub fn is_established(&self, direction: Direction) -> bool {
         self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8
     }
 
-    /// The second half, of TCP.
+    /// The second part, of TCP.
     #[inline(always)]
     pub fn accept_plain(&self, direction: Direction, segment: &Segment) -> bool {
         segment.flags.is_plain() && self.dir(direction).seq.accept_in_order(segment)
@@ -492,7 +492,7 @@ impl<R> Flow<R> {
         self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
     }
 
-    /// Whether nobody has answered, and no packet but one has passed.
+    /// Whether nobody has answered, and no packet but one has passed: what connection tracking has not confirmed.
     pub fn is_unconfirmed(&self) -> bool {
         self.state() == FlowState::Opening && self.counted(Direction::Original).0 <= 1
     }

@@ -3,7 +3,7 @@
 //! The keyed hash that spreads tuples over buckets.
 //!
 //! A 64-bit word of the tuple, disguised by a secret one, is multiplied by another such word, and the
-//! halves of the full product are folded together ([`fold`]). What comes out is folded once more, by a
+//! halves of the full product are folded together (`fold`). What comes out is folded once more, by a
 //! third secret word. Three instructions a fold. One fold is not enough: of sequential ports or addresses
 //! its bits are two arithmetic progressions. Of 82,500 tables (1,500 keys, 11 patterns of tuples, 2^4 to 2^13
 //! buckets) 12 in a hundred were far from uniform, with up to 128 of 4,096 tuples in one of 4,096 buckets or more,

@@ -6,23 +6,25 @@
 //! went wrong: after translation. The sender knows only what the packet was before, so both have to
 //! be translated, the message and the packet in it (RFC 5508, sections 4.2 and 7).
 //!
-//! Let packets of a direction come as `from` and leave as `to`: `from` is that direction's key, and
-//! `to` the other key reversed. An error about a packet `E` goes where answers to `E` go, hence
-//! belongs to the direction that has the key `from = E.reverse()`. For the message that means what it
-//! means for any packet of this direction: its destination `from.destination` becomes `to.destination`,
-//! and if the receiver of `E` itself complains, its source `from.source` becomes `to.source`.
-//! A router on the way keeps its own address. And since what goes the other way comes as
-//! `to.reverse()` and leaves as `from.reverse() = E`, the packet in the message becomes `to.reverse()`.
-//!
 //! An example: a client C believes to talk to S and is redirected to U. The flow has the keys C→S
-//! and U→C; the former packets leave as C→U, the latter as S→C.
+//! (original) and U→C (reply); packets of the original direction leave as C→U, those of the reply
+//! direction as S→C.
 //!
 //! ```text
-//!                        comes                       from   to     leaves
-//!  U has no socket       U→C about C→U  to the client     U→C    S→C    S→C about C→S
-//!  a router before U     R→C about C→U  to the client     U→C    S→C    R→C about C→S
-//!  C has no socket       C→S about S→C  to the upstream   C→S    C→U    C→U about U→C
+//!                      comes           direction   from   to     leaves
+//!  U has no socket     U→C about C→U   reply       U→C    S→C    S→C about C→S
+//!  a router before U   R→C about C→U   reply       U→C    S→C    R→C about C→S
+//!  C has no socket     C→S about S→C   original    C→S    C→U    C→U about U→C
 //! ```
+//!
+//! The rule: an error about a packet `E` goes where answers to `E` go. So it belongs to the direction whose
+//! key `from` is `E.reverse()`, and whose packets leave as `to`, the other key reversed.
+//!
+//! * The message is treated as any packet of this direction: its destination `from.destination` becomes
+//!   `to.destination`; and its source `from.source` becomes `to.source`, if the receiver of `E` itself
+//!   complains. A router on the path keeps its own address.
+//! * The packet in the message, `E`, is one of the other direction after translation. It becomes what that was
+//!   before: `to.reverse()`.
 
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::{Delta, Sum};
@@ -157,7 +159,7 @@ impl<A: Icmp> Error<A> {
         })
     }
 
-    /// What identifies the flow and the direction to which the error belongs: packets of that direction come
+    /// The key of the flow and the direction to which the error belongs: packets of that direction come
     /// as this.
     pub fn from(&self) -> Tuple<A> {
         self.about.reverse()

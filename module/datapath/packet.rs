@@ -427,7 +427,7 @@ mod tests {
             }
             _ => {}
         }
-        // A glance sees nothing that a close look does not.
+        // `parse_fast` sees nothing that `parse` does not.
         if let Some(found) = A::parse_fast(packet) {
             match A::parse(packet) {
                 Parsed::Transport(packet) => {

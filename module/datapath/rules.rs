@@ -120,7 +120,7 @@ pub struct Rules<S, T> {
     pub rules: S,
     /// A pool for each context.
     pub pools: T,
-    /// Where addresses of upstreams may be: [`UpstreamPool::bloom`] of all pools.
+    /// A Bloom filter of upstreams' addresses: [`UpstreamPool::bloom`] of all pools.
     pub bloom: u64,
 }
 
@@ -180,7 +180,7 @@ where
         self.bloom & tuple.destination().bloom_bit() != 0 && self.is_upstream(tuple)
     }
 
-    // Whether one the other way would.
+    // Whether one of the other direction would.
     #[inline(always)]
     fn comes_from_upstream(&self, tuple: &Tuple<A>) -> bool {
         self.bloom & tuple.source().bloom_bit() != 0 && self.is_upstream(&tuple.reverse())

@@ -10,7 +10,7 @@ pub enum FlowState {
     Opening = 0,
     /// Both have sent.
     Established = 1,
-    /// One side has sent its FIN.
+    /// One end has sent its FIN.
     Closing = 2,
     /// Both have sent their FIN, or one a RST.
     Closed = 3,

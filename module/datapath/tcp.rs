@@ -197,18 +197,19 @@ impl Syn {
     }
 }
 
-/// How far one side of a connection has come, as its own segments tell.
+/// How far one direction of a connection has come, as its own segments tell: struct ip_ct_tcp_state of
+/// connection tracking, in 16 bytes.
 ///
-/// Only that side's segments write it, but for the answer to its SYN. Of two of them that are handled at the same
+/// Only that direction's segments write it, but for the answer to its SYN. Of two of them that are handled at the same
 /// moment one may be overlooked; the next makes up for it.
 #[derive(Debug, Default)]
 pub struct SeqState {
     // `next_seq`, the number after the last byte sent, and below it `acked`, the last acknowledgement
-    // sent. Before its SYN is answered a side has acknowledged nothing that counts: `acked` is then
+    // sent. Before its SYN is answered an end has acknowledged nothing that counts: `acked` is then
     // `first` of that SYN.
     numbers: AtomicU64,
     // The bits that are above all numbers by which a segment may be ahead of the last; zero before
-    // the side's SYN. Once more above, when that is acknowledged.
+    // the direction's SYN. Once more above, when that is acknowledged.
     window_mask: AtomicU64,
 }
 
@@ -230,7 +231,7 @@ impl SeqState {
         !(self.window_mask.load(Relaxed) as u32)
     }
 
-    /// The side's SYN, if there was one and it is not answered yet.
+    /// The direction's SYN, if there was one and it is not answered yet.
     pub fn syn(&self) -> Option<Syn> {
         let (mask, first) = (self.window_mask.load(Relaxed) as u32, self.acked());
         (mask != 0).then(|| Syn {
@@ -242,7 +243,7 @@ impl SeqState {
         })
     }
 
-    /// Begins with a side's SYN, or the same once more. False if that side has sent another one
+    /// Begins with a direction's SYN, or the same once more. False if that end has sent another one
     /// before: the answer will tell which of them counts.
     #[must_use]
     pub fn begin(&self, syn: &Syn) -> bool {
@@ -260,21 +261,21 @@ impl SeqState {
         true
     }
 
-    /// Begins with a side's SYN, whatever there was before.
+    /// Begins with a direction's SYN, whatever there was before.
     pub fn begin_anew(&self, syn: &Syn) {
         self.numbers.store(pack(syn.end(), syn.first), Relaxed);
         self.window_mask.store(syn.window_mask().into(), Relaxed);
     }
 
-    /// Begins with the SYN in answer to the `other` side's: from here on that acknowledges what
+    /// Begins with the SYN in answer to that of the `other` direction: from here on that acknowledges what
     /// this one sends, and a scale that was agreed on counts for both.
     pub fn answer(&self, other: &Self, segment: &Segment, options: &[u8]) {
         self.begin_anew(&Syn::read(segment, options));
         self.agree(other, segment.end(), segment.ack());
     }
 
-    /// Both sides have sent their SYN at once (RFC 9293, section 3.5, figure 7), and this segment
-    /// acknowledges the `other` side's without one. False if it is no such segment.
+    /// Both ends have sent their SYN at once (RFC 9293, section 3.5, figure 7), and this segment
+    /// acknowledges that of the `other` direction without one. False if it is no such segment.
     #[must_use]
     pub fn confirm(&self, other: &Self, segment: &Segment) -> bool {
         let confirms =
@@ -297,7 +298,7 @@ impl SeqState {
         other.window_mask.store(pack(mask, mask), Relaxed);
     }
 
-    /// The other side has acknowledged this one's SYN, while its own is not answered.
+    /// The other end has acknowledged this one's SYN, while its own is not answered.
     pub fn set_syn_acked(&self) {
         let mask = self.window_mask.load(Relaxed) as u32;
         self.window_mask.store(pack(mask, mask), Relaxed);
@@ -308,8 +309,8 @@ impl SeqState {
         self.window_mask.load(Relaxed) >> 32 != 0
     }
 
-    /// Takes note of a FIN that a side sends before its SYN is answered, having acknowledged that of the
-    /// `other` side. False if the numbers are not those.
+    /// Takes note of a FIN that an end sends before its SYN is answered, having acknowledged that of the
+    /// `other` direction. False if the numbers are not those.
     #[must_use]
     pub fn finish_early(&self, other: &Self, segment: &Segment) -> bool {
         let closes = other.is_syn_acked()
@@ -381,27 +382,27 @@ impl SeqState {
         true
     }
 
-    /// Whether `segment` of the other side acknowledges a SYN that could be that with which the
+    /// Whether `segment` of the other direction acknowledges a SYN that could be that with which the
     /// connection began, late: it lies no further back than what is repeated.
     pub fn has_begun_with(&self, segment: &Segment) -> bool {
         // Before there was an answer the connection has not begun.
         self.is_syn_acked() && self.next_seq().wrapping_sub(segment.ack()) <= self.window()
     }
 
-    /// Whether a RST that comes from this side could be real: it starts where its receiver, the
-    /// `other` side, expects it, or after the last byte that was sent.
+    /// Whether a RST that comes in this direction could be real: it starts where its receiver, the
+    /// sender of the `other` direction, expects it, or after the last byte that was sent.
     pub fn resets(&self, other: &Self, segment: &Segment) -> bool {
         segment.start() == other.acked() || segment.start() == self.next_seq()
     }
 
-    /// As `resets`, from the side that has sent its SYN first, before an answer: nothing is known of
+    /// As `resets`, from the end that has sent its SYN first, before an answer: nothing is known of
     /// what the other one expects.
     pub fn takes_back(&self, segment: &Segment) -> bool {
         self.syn().is_some_and(|syn| syn.has(segment.start()))
     }
 
-    /// As `resets`, from the side that is to answer: either the RST acknowledges the SYN (RFC 9293, section 3.10.7.3),
-    /// or this side has sent a SYN as well, which the other one has acknowledged.
+    /// As `resets`, from the end that is to answer: either the RST acknowledges the SYN (RFC 9293, section 3.10.7.3),
+    /// or this end has sent a SYN as well, which the other one has acknowledged.
     pub fn refuses(&self, other: &Self, segment: &Segment) -> bool {
         other.syn().is_some_and(|syn| syn.is_acked_by(segment))
             || self.is_syn_acked() && segment.start() == self.next_seq()
@@ -424,7 +425,7 @@ mod tests {
         Segment::read(&header, length + 32)
     }
 
-    // A side that expects its peer's first byte to have this number.
+    // An end that expects its peer's first byte to have this number.
     fn begun(start: u32, ack: u32) -> SeqState {
         let seq = SeqState::default();
         seq.begin_anew(&Syn::read(&segment(2, start, 0, 0), &[1, 3, 3, 7]));

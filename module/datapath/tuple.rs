@@ -32,7 +32,7 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     fn mask(prefix: u8) -> Self;
     /// The sum of its words.
     fn sum(self) -> Sum;
-    /// One of 64 bits, by its last bytes.
+    /// Its bit in a Bloom filter of 64 bits with one hash: by its last bytes.
     fn bloom_bit(self) -> u64;
     /// Whether it is nobody's own: of a group, of all on a link, or none.
     fn is_shared(self) -> bool;
@@ -41,7 +41,7 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     fn pair(source: Self, destination: Self) -> Self::Pair;
     /// Takes a pair apart, source first.
     fn split(pair: Self::Pair) -> (Self, Self);
-    /// The pair of packets that go the other way.
+    /// The pair of packets of the other direction.
     fn reverse(pair: Self::Pair) -> Self::Pair;
     /// Whether two pairs are the same.
     fn same(one: &Self::Pair, other: &Self::Pair) -> bool;
@@ -250,7 +250,7 @@ impl Ports {
         self.reverse().source()
     }
 
-    /// The ports of packets that go the other way.
+    /// The ports of packets of the other direction.
     #[inline(always)]
     #[must_use]
     pub const fn reverse(self) -> Self {
@@ -299,7 +299,7 @@ impl<A: Address> Tuple<A> {
         A::split(self.addresses).1
     }
 
-    /// The tuple of packets that go the other way.
+    /// The tuple of packets of the other direction.
     #[inline(always)]
     #[must_use]
     pub fn reverse(&self) -> Self {

@@ -39,7 +39,7 @@ pub(crate) struct Queues {
     v6: TryLock<Queue>,
 }
 
-/// How often packets went on for each [`FlushReason`], and behind that how many packets.
+/// How often queues were flushed for each [`FlushReason`], and after that how many packets.
 const COUNTERS: usize = FlushReason::COUNT + 1;
 const PACKETS: usize = FlushReason::COUNT;
 
@@ -58,7 +58,7 @@ impl Batches {
         })
     }
 
-    /// How often waiting packets went on for `reason`, for each CPU.
+    /// How often queues were flushed for `reason`, for each CPU.
     pub(crate) fn flushes(&self, reason: FlushReason) -> impl Iterator<Item = u64> + '_ {
         self.counters.by_cpu(reason as usize)
     }
@@ -129,7 +129,7 @@ pub(crate) fn offer<'p, A: Batched>(
 ) -> Result<Verdict, Packet<'p>> {
     let batches = &instance.batches;
     let slot = batches.tasklets.this();
-    // Taken while packets go on, some of which may come back in another shape.
+    // Taken while it is flushed: some of its packets may come back in another shape.
     let Some(mut queue) = A::queue(&slot.local).try_lock() else {
         return Err(packet);
     };
@@ -159,7 +159,7 @@ pub(crate) fn offer<'p, A: Batched>(
     Ok(verdict)
 }
 
-/// Makes the packets go on that wait on this CPU.
+/// Flushes the queue of this CPU.
 #[cold]
 pub(crate) fn flush<A: Batched>(instance: &Instance) {
     let slot = instance.batches.tasklets.this();

@@ -46,9 +46,9 @@ impl Memory {
     pub(crate) fn new() -> Result<Self> {
         let keeps = parameters::words::perf_enable_pool();
         Ok(Self {
-            // A flow of IPv4 fills three cache lines: keys, and a half for each direction. One of IPv6 would
+            // A flow of IPv4 fills three cache lines: keys, and what each direction has. One of IPv6 would
             // have to take 256 bytes to do so with four, of which a packet then used 3 instead of 4.5:
-            // 16 more, and 18 instructions for each new flow (8 for IPv4, whose halves would have to
+            // 16 more, and 18 instructions for each new flow (8 for IPv4, whose directions would have to
             // be aligned, too).
             v4: NodePool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
             v6: NodePool::new(c_str!("mutex_flow_v6"), 16, keeps)?,

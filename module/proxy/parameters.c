@@ -30,9 +30,10 @@
 	MODULE_PARM_DESC(name, description " (" #low " to " #high ", default " #value ")")
 
 /*
- * An optimization that can be switched on and off. Its key is on when it is not as it is by
- * default, one more when any of these is, and one more when batching is on or any of these: the
- * default costs no more than one no-op where the hot path asks.
+ * An optimization that can be switched on and off. Its key (mxp_rcu_disabled and so on) is on while it is
+ * not as it is by default, mxp_ablation while any of these is, and mxp_non_default while any of these is, or
+ * batching is on, or later hooks may change routes: the default costs no more than one no-op where the
+ * fast path asks.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_non_default);
 DEFINE_STATIC_KEY_FALSE(mxp_ablation);
@@ -175,7 +176,7 @@ static const struct kernel_param_ops perf_enable_batching_ops = {
 };
 module_param_cb(perf_enable_batching, &perf_enable_batching_ops, &mxp_perf_enable_batching, 0644);
 MODULE_PARM_DESC(perf_enable_batching,
-		 "Packets of a round wait for each other, to be looked up together (0 to 1, default 0)");
+		 "Packets of a softirq round wait for each other, to be looked up together (0 to 1, default 0)");
 
 PARAMETER(perf_batch_size, 32, 1, 64, 0644,
 	  "Packets that are looked up together at the most");

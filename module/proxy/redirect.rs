@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens to a packet.
+//! What happens to a packet: the hooks, and the fast path.
+//!
+//! Who calls what when:
+//!
+//! ```text
+//! run            every packet: reads the tuple, and asks the filter of ports
+//!   fast_path      what passed: an ordinary packet of an established flow, it is hoped
+//!     redirect       as long as every optimization is as by default (no key is on)
+//!     dispatch       while any key is on (NON_DEFAULT)
+//!       ablation       of the machine's own packets
+//!       slow_path      where later hooks may change routes (LATER_HOOKS)
+//!       batch::offer   while packets may wait for each other (BATCHING_ACTIVE): it takes them, or
+//!       fast_batched   it does not, or does not batch at all
+//! resume         packets that waited, when their batch is flushed
+//!   fast_batched
+//!     redirect       as long as nothing that saves work is off
+//!     ablation       while something is (ABLATION)
+//!       redirect       with ABLATION: asks the key of each; under the table's lock without RCU
+//! slow_path      whatever any of these leaves: `redirect` has then not translated it
+//! ```
 
 use core::marker::PhantomData;
 
@@ -93,7 +112,7 @@ fn fast_path<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool, con
     }
 }
 
-// The same while any optimization is not where it is by default.
+// The same while any key is on.
 #[inline(never)]
 fn dispatch<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     instance: &Instance,

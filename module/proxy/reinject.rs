@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How packets get on from the slow path.
+//! How packets go on from the slow path: by the later hooks, their route, and okfn().
 //!
 //! A flow is kept only if its first packet leaves the machine, or gets through to the end of LOCAL_IN: as
 //! connection tracking confirms an entry only then. So with a first packet the hook does itself what
@@ -22,7 +22,7 @@ use crate::sys::later_hooks::{okfn, LaterHooks};
 use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
 
-/// A translated packet that goes on.
+/// A translated packet, to be injected again after our hook, as nf_reinject() does.
 pub(crate) struct Reinject<'p, A: Batched> {
     pub(crate) flow: &'p FlowNode<A>,
     pub(crate) direction: Direction,
@@ -33,7 +33,7 @@ pub(crate) struct Reinject<'p, A: Batched> {
     pub(crate) transport: usize,
     /// What its route depends on, as it was before any was looked up.
     pub(crate) key: RouteKey,
-    /// Whether the flow was made for it, and it can be taken out of its hook.
+    /// Whether the flow was made for it, and it can be stolen from its hook.
     pub(crate) is_first: bool,
     /// Whether it has got its route already.
     pub(crate) is_routed: bool,
@@ -229,7 +229,8 @@ impl<A: Batched> Reinject<'_, A> {
         status
     }
 
-    // A first packet is the caller's no more; `dropped`: nor will it reach anybody.
+    // A first packet is the caller's no more; `dropped`: nor will it reach anybody. Its flow goes, unless it is
+    // confirmed.
     fn drop_unconfirmed(&self, instance: &Instance, guard: &ReadGuard, dropped: bool) {
         if self.is_first && dropped && self.flow.is_unconfirmed() {
             A::flows(instance).remove(guard, self.flow, instance);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How packets are routed: as the kernel would send them at this moment.
+//! Looks routes up: as the kernel would route packets at this moment.
 //!
 //! The kernel's NAT changes where a packet goes before it is routed, and where it comes from after
 //! that. Here both have happened when the route is looked up; so the header is given its real source

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens to packets that are no ordinary ones of an established flow: the first ones, the
+//! The slow path: what happens to packets that are no ordinary ones of an established flow: the first ones, the
 //! last ones, those in an odd shape, and those that are none of the proxy's business.
 
 use crate::abi::proxy::{Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};

@@ -17,7 +17,7 @@ use super::skb::Skb;
 use crate::abi::proxy::{Family, Protocol, NAME_SIZE};
 use crate::datapath::link::ReadGuard;
 
-/// Where on a packet's way a hook is; the numbers are `enum nf_inet_hooks`.
+/// Where on a packet's path a hook is: `enum nf_inet_hooks`, by its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(dead_code)] // Each module uses its own share.
@@ -67,7 +67,7 @@ pub(crate) struct Packet<'a> {
     pub(crate) state: HookState<'a>,
 }
 
-/// Where on its way a packet is.
+/// Where on its path a packet is: `struct nf_hook_state`.
 #[derive(Clone, Copy)]
 pub(crate) struct HookState<'a>(&'a bindings::nf_hook_state);
 
@@ -392,8 +392,8 @@ impl Packet<'_> {
         Disposition(unsafe { bindings::mxp_disposition(self.skb.as_ptr(), self.state.0) })
     }
 
-    /// Whether it can be taken out of its hook and handed on: who called the hook goes on by the function
-    /// behind it alone, which a VRF does not.
+    /// Whether it can be stolen from its hook (NF_STOLEN) and handed on: who called the hook goes on by okfn()
+    /// alone, which a VRF does not.
     pub(crate) fn may_be_stolen(&self) -> bool {
         self.disposition().may_be_stolen()
     }

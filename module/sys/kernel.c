@@ -360,7 +360,7 @@ bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 proto
 
 /*
  * Whether somebody before us gave the packet a route that carries more than where it goes: what
- * reads that behind us (seg6 End.DX4) must find it.
+ * reads that after us (seg6 End.DX4) must find it.
  */
 bool mxp_has_tunnel_route(const struct sk_buff *skb)
 {
@@ -453,15 +453,15 @@ bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int fi
  * address is only told by routing, and by how the packet came. Whether PRE_ROUTING sees it once more as
  * it leaves this hook, or LOCAL_OUT does: the machine's own on its way to itself, or through a VRF, or a
  * VRF's on its way in. Whether LOCAL_OUT may have seen it before, for the VRF of its device, which makes it
- * forget what was told connection tracking (vrf_nf_reset_ct()). And whether it can be taken out of the hook
- * and handed on.
+ * forget what was told connection tracking (vrf_nf_reset_ct()). And whether it can be stolen
+ * (NF_STOLEN) and handed on to okfn().
  */
 u32 mxp_disposition(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct dst_entry *dst = skb_dst(skb);
 	u32 disposition = MXP_UNICAST;
 
-	/* A VRF calls hooks, but not what is behind them: vrf_rcv_nfhook(), vrf_output_direct(). */
+	/* A VRF calls hooks, but not okfn(): vrf_rcv_nfhook(), vrf_output_direct(). */
 	if (!(state->in && netif_is_l3_master(state->in)) &&
 	    !(state->out && netif_is_l3_master(state->out)))
 		disposition |= MXP_MAY_BE_STOLEN;
@@ -618,7 +618,7 @@ void mxp_drop(struct sk_buff *skb)
 	kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP);
 }
 
-/* Of the first priority: in the next round it comes before more packets do. */
+/* Of the first priority (HI_SOFTIRQ): in the next softirq round it comes before more packets do. */
 void mxp_tasklet_schedule(struct tasklet_struct *tasklet)
 {
 	tasklet_hi_schedule(tasklet);

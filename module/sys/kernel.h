@@ -35,7 +35,7 @@
 #include <net/sock.h>
 #include "arch/arch.h"
 
-/* Fields behind unions that bindgen gives no stable name. */
+/* Fields after unions that bindgen gives no stable name. */
 enum {
 	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
 	MXP_SKB_MARK = offsetof(struct sk_buff, mark),

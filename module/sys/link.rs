@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hash table that readers search under RCU while one writer at a time changes it, and that is
-//! exchanged for a larger one under them.
+//! A hash table that readers walk under RCU while one writer at a time changes it, and that is
+//! resized under them (as rhashtable is in the kernel).
 //!
 //! This file knows no kernel: the host compiles it with the datapath, so that Miri and the
 //! property tests run on what runs in the kernel. What differs is the [`Heap`].
 //!
-//! A [`Node`] is found by either of two keys, so it is in two buckets: each of its two entries is
-//! on one. The life of a node: [`Owned`] (one owner, nobody else sees it), then published
-//! (readers see it, nobody owns it), then unlinked from both buckets and [`Unlinked`] (readers
-//! that found it before may still look), then, a grace period later, given back to the heap.
+//! A [`Node`] is found by either of two keys, one for each direction (`tuplehash` of struct nf_conn), so
+//! it is in two buckets: each of its two entries (`HashEntry`) is in one. The life of a node: [`Owned`] (one
+//! owner, nobody else sees it), then published (readers see it, nobody owns it), then [`Unlinked`] from both
+//! buckets (readers that found it before may still look), then, a grace period later, the heap's again; where it
+//! is meanwhile is for the heap to say: `pool.rs` draws it.
 //!
 //! # How a table is resized
 //!
-//! An array of heads, with its size and its parity, is one word for readers: the [`View`] in
+//! An array of heads, with its size and its parity, is one word for readers: the `View` in
 //! `Buckets::current`. They read it once, then walk from a head along `next[parity]` of each entry. There are
 //! two arrays only while the table is resized, of different parity, and so an entry has two links.
 //!
@@ -22,16 +23,16 @@
 //!            ──────────────────────────────────        ───────────────────────────────────────────
 //!            current = old, no other array             old, along next[old]; next[new] is UNHASHED
 //! begin      the other array = new, all heads null     as before: nobody reads the new array
-//! carry      each old bucket, STEP in one go:           as before
+//! rehash     each old bucket, STEP in one go:          as before
 //!              next[new] of its entries, new heads
 //!            who publishes meanwhile links the entry
 //!              in both; who unlinks takes it from
 //!              both
 //! switch     current = new (Release)                   old, along next[old], or new, along next[new]:
-//! grace      who publishes or unlinks still does so    both complete
+//! grace      who publishes or unlinks still does so      both complete
 //! period       in both
-//! take       the old array is the caller's again       only new: who read the old view is gone
-//! forget     each new bucket: next[old] = UNHASHED           as before: nobody reads next[old]
+//! take_old   the old array is the caller's again       only new: who read the old view is gone
+//! forget     each new bucket: next[old] = UNHASHED     as before: nobody reads next[old]
 //!            the next resize may begin
 //! ```
 //!
@@ -110,7 +111,7 @@ pub unsafe trait Heap<N> {
     unsafe fn free_rcu(&self, node: NonNull<N>);
 }
 
-/// One of a node's two places in the table.
+/// One of a node's two places in the table, as struct nf_conntrack_tuple_hash is for connection tracking.
 #[repr(C)]
 struct HashEntry<K, T> {
     // For each array of buckets, what follows there.
@@ -118,7 +119,7 @@ struct HashEntry<K, T> {
     key: K,
 }
 
-/// An object that is found by either of two keys, its directions.
+/// An object that is found by either of two keys, one for each direction.
 #[repr(C)]
 pub struct Node<K, T> {
     entries: [HashEntry<K, T>; 2],
@@ -159,7 +160,7 @@ impl<K, T> Node<K, T> {
         unsafe { (&raw mut (*node.as_ptr()).value).drop_in_place() };
     }
 
-    /// What is found by direction 0 or 1.
+    /// What it is found by in direction 0 or 1.
     #[inline(always)]
     pub fn key(&self, direction: usize) -> &K {
         // The mask tells the compiler that the index is in bounds.
@@ -177,9 +178,9 @@ impl<K, T> Deref for Node<K, T> {
 }
 
 const ARRAYS: usize = 2;
-/// In a pointer, which direction of the node is meant.
+/// In a pointer, which direction's entry of the node is meant.
 const DIRECTION: usize = 1;
-/// In a link, that its entry is in no bucket of that array.
+/// In a link, that its entry is in no bucket of that array, as hlist_unhashed() tells.
 const UNHASHED: usize = 2;
 
 /// A link to nothing, or to an entry of a node.
@@ -201,7 +202,7 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Link<K, T> {}
 pub struct Found<'g, K, T> {
     /// The node.
     pub node: &'g Node<K, T>,
-    /// Which direction of it, 0 or 1.
+    /// By the key of which direction, 0 or 1.
     pub direction: usize,
     // The same node as links have it: by a pointer from the heap, through which it may be given
     // back, as it may not through one that was made of a shared reference.
@@ -246,7 +247,7 @@ impl<K, T> Link<K, T> {
         tagged.map_addr(|address| address & !UNHASHED)
     }
 
-    // Marks its entry as being in no bucket; readers that stand there still get on.
+    // Marks its entry as being in no bucket; readers that stand there still go on from it.
     fn set_unhashed(&self) {
         self.set(self.target().map_addr(|address| address | UNHASHED));
     }
@@ -491,8 +492,8 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         self.view(guard).count()
     }
 
-    /// The number of the bucket that `hash` is of. In a table twice as large what is on it now is on twice
-    /// that number and the next.
+    /// The number of the bucket that `hash` is of. In a table twice as large what is in it now is in the
+    /// one with twice that number and the next.
     pub fn bucket_of(&self, guard: &ReadGuard, hash: usize) -> usize {
         self.view(guard).bucket(hash)
     }
@@ -527,17 +528,6 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         unsafe { self.view(guard).head(hash) }
     }
 
-    /// The same as `lookup`.
-    #[inline(always)]
-    pub fn lookup_quickly<'g>(
-        &'g self,
-        guard: &'g ReadGuard,
-        hash: usize,
-        key: &K,
-    ) -> Option<Found<'g, K, T>> {
-        self.lookup(guard, hash, key)
-    }
-
     /// Calls `see` with the length of every bucket of `range`.
     pub fn lengths(
         &self,
@@ -568,7 +558,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         self.lock.with(|| edit(&mut Editor { buckets: self }))
     }
 
-    /// Exchanges the buckets for those of `heads`, which lead nowhere, while readers and writers go
+    /// Replaces the buckets by those of `heads`, which lead nowhere, while readers and writers go
     /// on; `hash` is that of a key. Sleeps, and runs `pause` now and then. Gives back the heads
     /// that are not needed any more: `heads` itself if the table is being resized already, or if
     /// [`Self::new`] would not take them.
@@ -773,7 +763,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         arrays[other & 1] = Some(heads);
     }
 
-    // Puts the entries of an old bucket on the new ones, in the order in which they were: so the order
+    // Puts the entries of an old bucket into the new ones, in the order in which they were: so the order
     // in a bucket, the last to come first, does not tell when the table grew.
     fn rehash(&mut self, guard: &ReadGuard, bucket: usize, hash: impl Fn(&K) -> usize) {
         let other = self.current() ^ 1;

@@ -37,7 +37,7 @@ macro_rules! parameters {
     };
 }
 
-/// Switches that are not where they are by default: static keys, see `proxy/parameters.c`.
+/// Static keys, each on while what its name says is so; by default none is. See `proxy/parameters.c`.
 pub(crate) mod keys {
     use crate::sys::static_key::StaticKey;
 
@@ -48,7 +48,8 @@ pub(crate) mod keys {
         /// In some namespace hooks after ours may change where packets go.
         #[link_name = "mxp_later_hooks"]
         pub(crate) static LATER_HOOKS: StaticKey;
-        /// Any of the following is on but the one of batching.
+        /// Any of those is on that follow, but for the one of batching: something that saves work is off, or the
+        /// flow cache is on.
         #[link_name = "mxp_ablation"]
         pub(crate) static ABLATION: StaticKey;
         /// `perf_enable_rcu` is off.

@@ -1,25 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of nodes, kept for those to come.
+//! Memory of nodes, kept for those to come: magazines and depots over a slab cache.
 //!
-//! Three stores, in the order in which they are asked: what the CPU has, under a lock that nobody
-//! else wants; the depot of the CPU's NUMA node; the slab. Memory that comes back goes to the depot
-//! of the node on which it lies. What a whole second did not need is halved, second by second (the
+//! Three free lists, in the order in which they are asked: the CPU's magazine, under a lock that nobody
+//! else wants; the depot of the CPU's NUMA node; the slab cache. Memory that comes back goes to the depot
+//! of the NUMA node on which it lies. What a whole second did not need is halved, second by second (the
 //! working set of Bonwick and Adams, "Magazines and Vmem", USENIX ATC 2001, section 3.5).
 //!
-//! A node that was taken out of its buckets waits for its last readers: on a stack of the CPU that took
-//! it off, which takes no memory but the node's own. One work item for all of them reclaims what
-//! has waited for a grace period, in a task, so that no softirq has to drop thousands of nodes.
+//! A node that was unlinked from its buckets is in limbo until its last readers have gone: on a stack of
+//! the CPU that unlinked it, which takes no memory but the node's own. One work item for all CPUs reclaims
+//! what was in limbo for a grace period, in a task, so that no softirq has to drop thousands of nodes.
+//!
+//! The life of a node:
+//!
+//! ```text
+//!               SLAB_BATCH                          alloc()
+//!   slab cache ────────────► magazine of this CPU ──────────► Owned ───► published, in two buckets
+//!       ▲                       ▲          ▲                    │                    │ unlink
+//!       │                       │          └────────────────────┘                    ▼
+//!       │             DEPOT_BATCH              free(): never published            Unlinked
+//!       │                       │                                                    │ free_rcu()
+//!       │     trim()            │                                                    ▼
+//!       └───────────── depot of its NUMA node                         limbo_next of this CPU
+//!                    (and magazines)  ▲                                              │ the work runs
+//!                                     │        drop_value()                          ▼
+//!                                     └────────────────────────────── limbo_wait of this CPU
+//!                                       the work runs once more,
+//!                                       a grace period later
+//! ```
+//!
+//! While `perf_enable_pool` is off, alloc() takes memory from kmalloc() instead, and what the work
+//! reclaims leaves by trim() at once.
 //!
 //! What holds where memory changes hands:
 //!
 //! * [`alloc`](Heap::alloc): the memory is the caller's alone. What the kernel's allocator gave and the
-//!   store does not want is freed; what it did not give is never looked at (`slab.rs`).
+//!   magazine does not want is freed; what it did not give is never looked at (`slab.rs`).
 //! * [`free`](Heap::free): the value was dropped, and the memory is idle on this CPU.
-//! * [`free_rcu`](Heap::free_rcu): the node is on this CPU's stack, and the work will come: it is queued,
+//! * [`free_rcu`](Heap::free_rcu): the node is in this CPU's limbo, and the work will come: it is queued,
 //!   or it runs and will see in [`WorkState::complete`] that it has to run again.
 //! * The work returns: what was put into limbo before the run before this one began is idle memory. If it was
-//!   not queued again, nothing waits, and it does not touch the pool any more.
+//!   not queued again, limbo is empty, and it does not touch the pool any more.
 //! * [`NodePool::drain`] returns: the values of all nodes that were put into limbo before the call were dropped,
 //!   and with them the references that they had.
 //! * The pool is dropped: the work and the trim have returned and will not run again, and all memory
@@ -28,7 +49,7 @@
 //! The memory is charged to no control group. Most of it is taken in softirqs, which run for nobody;
 //! and since it is used again for flows of other namespaces, it would soon be charged to the wrong
 //! group, and keep that one in memory when it is dead. What bounds it: `max_flows`, for each IP version
-//! and each namespace with a context, and what waits for a grace period.
+//! and each namespace with a context, and what is in limbo.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -55,7 +76,7 @@ const SLAB_BATCH: usize = 16;
 /// How many nodes are handled before others may use the CPU.
 const AT_ONCE: usize = 64;
 
-/// Memory to be used, and how much of it nobody asked for.
+/// Memory to be used, of a magazine or a depot, and how much of it nobody asked for.
 struct FreeList<K, T> {
     idle: Stack<K, T>,
     // The fewest there were since the last look.
@@ -102,7 +123,7 @@ enum TrimTo {
 /// What a CPU has.
 struct CpuLists<K, T> {
     magazine: FreeList<K, T>,
-    // Taken off since the grace period under way began, and before that.
+    // In limbo: unlinked since the grace period under way began, and before that.
     limbo_next: Stack<K, T>,
     limbo_wait: Stack<K, T>,
     fast: u64,
@@ -128,7 +149,7 @@ pub(crate) struct Usage {
     pub(crate) nodes: usize,
     /// Of these, waiting to be used.
     pub(crate) idle: usize,
-    /// Of these, waiting for their last readers.
+    /// Of these, in limbo: waiting for their last readers.
     pub(crate) limbo: usize,
     /// The most there ever were in all.
     pub(crate) peak: usize,
@@ -428,7 +449,7 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
         })
     }
 
-    // Makes new memory fit for the store.
+    // Makes new memory fit for the magazine.
     fn init_node(&self, node: NonNull<Node<K, T>>) {
         // SAFETY: new memory, of a node's size and alignment, to a word at least; nodes of the
         // module are of numbers and pointers that may be null.
@@ -456,7 +477,7 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
                 let of = unsafe { bindings::mxp_node_of(node.as_ptr().cast()) } as usize;
                 let depot = self.depots.get(of).or(self.depots.first());
                 if let Some(depot) = depot {
-                    // SAFETY: blank again, and in no stack any more.
+                    // SAFETY: as after `Node::init` again, and in no stack any more.
                     depot.with(|depot| unsafe { depot.idle.push(node) });
                 }
                 if ready.count() % AT_ONCE == 0 {

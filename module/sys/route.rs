@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The route of a flow's packets of one direction, kept with the flow.
+//! The route of a flow's packets of one direction, cached with the flow, as a `dst_cache` is
+//! with a tunnel of the kernel's.
 //!
 //! To look it up is most of what forwarding a packet costs. A cached route is used only while the
 //! kernel would find it again: it is asked for its validity for each packet, and serves only packets
@@ -61,7 +62,7 @@ impl RouteKey {
 /// In a slot that is being written. No device has this number.
 const BUSY: u64 = u64::MAX;
 
-/// A route, or none yet.
+/// A cached route, or none yet.
 ///
 /// # Invariants
 ///
@@ -74,19 +75,19 @@ pub(crate) struct CachedRoute {
     key: AtomicU64,
 }
 
-/// A valid route for the packet that it was asked for, to be taken in the same hook.
+/// A valid route (`dst_entry`) for the packet that it was asked for, to be attached in the same hook.
 pub(crate) struct Dst(NonNull<bindings::dst_entry>);
 
 impl Dst {
-    /// Sends a packet along this route that came in, and has no route.
+    /// Attaches it to a packet that came in, and has no route: skb_dst_set_noref().
     #[inline(always)]
     pub(crate) fn attach_input(self, packet: &mut Packet<'_>) -> Verdict {
         packet.skb.set_dst_noref(self.0);
         Verdict::ACCEPT
     }
 
-    /// Sends a packet of the machine's own along this route. Drops it if the route is gone at just this
-    /// moment.
+    /// Attaches it to a packet of the machine's own: skb_dst_set(). Drops the packet if the route is gone at just
+    /// this moment.
     #[inline(always)]
     pub(crate) fn attach_output(self, packet: &mut Packet<'_>) -> Verdict {
         // Who sends is not in an RCU section when the hook is done: it needs a reference.

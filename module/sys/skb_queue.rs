@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets that were taken out of a hook, and go on from there later.
+//! Packets that were stolen from a hook (NF_STOLEN), and go on from there later.
 //!
 //! What has to be kept for that is what nf_queue() of the kernel keeps, too: the packet, its state
 //! and the device through which it came. The packets of one hook differ in their device only, and

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU does when the round of softirqs that is under way is over.
+//! What a CPU does when the softirq round that is under way is over.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::percpu::PerCpu;
 
-/// Something with work to be done at a round's end.
+/// Something with work to be done at the end of a softirq round.
 pub(crate) trait Deferring: Send + Sync {
     /// What each CPU has of it.
     type Local: Send + Sync;
@@ -40,7 +40,7 @@ unsafe impl<L: Sync> Sync for TaskletSlot<L> {}
 unsafe impl<L: Send> Send for TaskletSlot<L> {}
 
 impl<L> TaskletSlot<L> {
-    /// Runs the tasklet at the end of this round. [`Tasklets::are_on`] must have said so in the RCU
+    /// Runs the tasklet at the end of this softirq round. [`Tasklets::are_on`] must have said so in the RCU
     /// section that calls this.
     #[inline]
     pub(crate) fn schedule(&self) {

@@ -33,7 +33,7 @@ pub(crate) fn clock() -> u64 {
     unsafe { bindings::local_clock() }
 }
 
-/// Changes whenever this CPU begins to receive packets: with every round of that softirq.
+/// Changes whenever this CPU begins to receive packets: with every softirq round that has NET_RX_SOFTIRQ.
 #[inline(always)]
 pub(crate) fn net_rx_round() -> u32 {
     // SAFETY: has no preconditions.

@@ -414,7 +414,7 @@ impl World {
         self.base[direction as usize].wrapping_add(number as u32)
     }
 
-    // As `handle` and `advance` of module/proxy/closely.rs. False if it goes no further.
+    // As `handle` and `advance` of module/proxy/slow_path.rs. False if it goes no further.
     fn pass(&mut self, sent: &mut Sent) -> Result<bool, TestCaseError> {
         let opens = sent.direction == Original && Flags(sent.flags).opens();
         let before = self.state();

@@ -86,8 +86,8 @@ pub fn tests() -> Vec<GuestTest> {
         .on_debug(),
         GuestTest::single(
             "batch-behind",
-            "packets that waited meet the hooks behind, of filters and connection tracking",
-            hooks_behind,
+            "packets that waited meet the later hooks, of filters and connection tracking",
+            later_hooks,
         )
         .on_debug(),
         GuestTest::single(
@@ -425,7 +425,7 @@ fn closed_under_traffic() -> Result<()> {
     setup.finish()
 }
 
-fn hooks_behind() -> Result<()> {
+fn later_hooks() -> Result<()> {
     const DROPPED: u32 = 2;
     let setup = Setup::with_parameters(&ON)?;
     switch_offloads(&setup, Offloads::Off)?;

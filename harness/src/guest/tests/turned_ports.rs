@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Connections that turn back, to an upstream in the client's own network, have ports of the router's:
+//! Hairpin connections, to an upstream in the client's own network, have ports of the router's:
 //! all of them get one, up to the last.
 
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ const LONG: u32 = 1_000;
 pub fn tests() -> Vec<GuestTest> {
     beside_nft(
         "turned-ports",
-        "31744 flows that turn back have all 31744 ports that there are for them",
+        "31744 hairpin flows have all 31744 ports that there are for them",
         run,
     )
     .into()

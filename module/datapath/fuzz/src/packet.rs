@@ -27,7 +27,7 @@ fn read<A: Header>(data: &[u8]) {
         Parsed::Icmp(at) => assert!((A::LENGTH..=MAX_HEADERS).contains(at)),
         Parsed::Fragment | Parsed::Other | Parsed::Malformed => {}
     }
-    // A glance sees what a close look sees in a packet of the usual shape, and nothing else.
+    // `parse_fast` sees what `parse` sees in a packet of the usual shape, and nothing else.
     let usual = match &parsed {
         Parsed::Transport(packet) if packet.transport == A::LENGTH => Some(packet.tuple),
         _ => None,
