@@ -28,7 +28,6 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol};
 use crate::batch::{self, Batched};
-use crate::closely::{slow_path, Seen};
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, TCP_HEADER};
 use crate::datapath::tcp::{Flags, Segment};
@@ -36,7 +35,8 @@ use crate::datapath::translate::{translate, Offload};
 use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::Instance;
 use crate::parameters::{keys, priority, PROFILING_ENABLED};
-use crate::route_lookup::{count_dropped, search, Asked, Routed};
+use crate::route_lookup::{count_dropped, lookup_route, Asked, Routed};
+use crate::slow_path::{slow_path, Seen};
 use crate::sys::hooks::{
     self, HeaderBytes, Hook, Hooknum, LinearPacket, Packet, Registration, Verdict,
 };
@@ -315,7 +315,7 @@ fn redirect<
     Ok(match routing {
         Routing::Unchanged => Verdict::ACCEPT,
         Routing::Cached(dst) if LOCAL => dst.attach_output(&mut packet),
-        Routing::Cached(dst) if ODD => way.take::<false>(&mut packet),
+        Routing::Cached(dst) if ODD => dst.attach::<false>(&mut packet),
         Routing::Cached(dst) => dst.attach_input(&mut packet),
         Routing::Lookup => {
             match lookup_route::<A, LOCAL>(&mut packet, A::LENGTH, &from, &to, Asked::Route) {

@@ -16,7 +16,7 @@ use crate::flows::FlowNode;
 use crate::instance::Instance;
 use crate::parameters::keys;
 use crate::redirect::Redirect;
-use crate::route_lookup::{count_dropped, search, Asked, Dropped, Found};
+use crate::route_lookup::{count_dropped, lookup_route, Asked, Dropped, Found};
 use crate::sys::hooks::{Packet, Verdict};
 use crate::sys::later_hooks::{okfn, LaterHooks};
 use crate::sys::route::RouteKey;
@@ -184,12 +184,12 @@ impl<A: Batched> Reinject<'_, A> {
         }
         let kept = if keeps && !self.is_first {
             let slot = self.flow.route(self.direction);
-            slot.find(self.key, packet.state, A::IS_V6)
+            slot.get(self.key, packet.state, A::IS_V6)
         } else {
             None
         };
-        if let Some(way) = kept {
-            let found = match way.take::<LOCAL>(packet) {
+        if let Some(dst) = kept {
+            let found = match dst.attach::<LOCAL>(packet) {
                 Verdict::ACCEPT => Ok(Found::Route),
                 _ => Err(Dropped::NoRoute(0)),
             };

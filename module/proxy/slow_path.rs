@@ -24,7 +24,7 @@ use crate::route_lookup::{count_dropped, hairpin_source, write_tuple};
 use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::later_hooks::LaterHooks;
 use crate::sys::random::random;
-use crate::sys::route::Key;
+use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
 
@@ -297,7 +297,7 @@ impl<A: Batched> SlowPacket<'_, A> {
     }
 
     // What a route depends on that is looked up after this.
-    fn route_key<const LOCAL: bool>(&self, packet: &Packet<'_>) -> Key {
+    fn route_key<const LOCAL: bool>(&self, packet: &Packet<'_>) -> RouteKey {
         packet
             .state
             .route_key::<LOCAL>(A::IS_V6, A::tos(packet.skb.linear()))
@@ -310,7 +310,7 @@ impl<A: Batched> SlowPacket<'_, A> {
         packet: &mut Packet<'_>,
         flow: &FlowNode<A>,
         direction: Direction,
-        routed_to: Option<(Tuple<A>, Key)>,
+        routed_to: Option<(Tuple<A>, RouteKey)>,
         is_first: bool,
     ) -> Verdict {
         let length = packet.skb.len();

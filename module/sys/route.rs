@@ -102,7 +102,7 @@ impl Dst {
 
     /// Sends any packet along this route, whatever route it has.
     #[inline(always)]
-    pub(crate) fn take<const LOCAL: bool>(self, packet: &mut Packet<'_>) -> Verdict {
+    pub(crate) fn attach<const LOCAL: bool>(self, packet: &mut Packet<'_>) -> Verdict {
         if LOCAL {
             return self.attach_output(packet);
         }
