@@ -25,7 +25,9 @@ use pnet::packet::ipv4::Ipv4Packet;
 use pnet::util::MacAddr;
 
 use super::super::pinned::Pinned;
-use super::super::setup::{client_address, original, upstream, Setup, FAMILIES, PROTOCOLS};
+use super::super::setup::{
+    client_address, original, upstream, wait_for_way, Setup, FAMILIES, PROTOCOLS,
+};
 use super::super::sockets::{is_readable, udp, PATIENCE};
 use super::fate::{Fate, Link, Sight, Trace};
 use crate::guest::channel::Channel;
@@ -768,6 +770,10 @@ fn add_second_link(layout: &Layout) -> Result<()> {
             socket.add_address(own.index, on_second(family, number), prefix)?;
             socket.add_neighbour(own.index, on_second(family, 3 - number), other.mac)?;
         }
+    }
+    for family in FAMILIES {
+        let [near, far] = [1, 2].map(|number| SocketAddr::new(on_second(family, number), 0));
+        wait_for_way((&layout.router, near), (&layout.server, far))?;
     }
     Ok(())
 }
