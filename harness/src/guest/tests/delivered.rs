@@ -8,28 +8,7 @@ use super::pinned::Pinned;
 use super::setup::network;
 use super::GuestTest;
 use crate::guest::measure::delivered::{ensure_status, prepare};
-use crate::guest::protocol::{
-    Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
-};
-
-const USUAL: Traffic = Traffic {
-    ends: Ends::Wire,
-    way: Way::Forward,
-    family: Family::V4,
-    protocol: Protocol::Udp,
-    payload: Payload::Bytes(64),
-    flows: 1,
-    spread: None,
-    steering: Steering::Symmetric,
-    popularity: Popularity::Uniform,
-    checksum: Checksum::None,
-    cloned: Cloned::No,
-    load: Load::Closed {
-        round_trips: 1,
-        burst: 1,
-    },
-    warm_up: 0,
-};
+use crate::guest::protocol::{Checksum, Cloned, Family, Protocol, Traffic, Way};
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
@@ -77,7 +56,10 @@ fn kinds() -> Result<()> {
 }
 
 const fn of(checksum: Checksum) -> Traffic {
-    Traffic { checksum, ..USUAL }
+    Traffic {
+        checksum,
+        ..Traffic::USUAL
+    }
 }
 
 fn all() -> impl Iterator<Item = Traffic> {
@@ -93,7 +75,7 @@ fn all() -> impl Iterator<Item = Traffic> {
                             protocol,
                             checksum,
                             cloned,
-                            ..USUAL
+                            ..Traffic::USUAL
                         });
                     }
                 }

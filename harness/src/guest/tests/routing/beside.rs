@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 
 use super::super::conversation::Servers;
+use super::super::redirector::Redirector;
 use super::super::setup::original;
 use super::super::GuestTest;
 use super::by_family;
 use super::fate::{Outcome, Trace};
-use super::lab::{beside_nft, each, Datagram, Lab, Redirect, Subject, FIRST_PORT};
+use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
 use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
 use crate::guest::iproute2;
@@ -300,7 +301,7 @@ fn carried(frame: &[u8]) -> Result<Vec<u8>> {
 /// kernel panics.
 fn segment_routing() -> Result<()> {
     let family = Family::V4;
-    let mut lab = Lab::new(Subject::Module, family, &[Redirect::usual(family)])?;
+    let mut lab = Lab::new(Redirector::Module, family, &[Redirect::usual(family)])?;
     let router = &lab.layout().router;
     // Only then does netfilter see what is inside.
     router.set_sysctl("netfilter/nf_hooks_lwtunnel", "1")?;

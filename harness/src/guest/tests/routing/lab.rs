@@ -19,6 +19,7 @@ use anyhow::{ensure, Context as _, Result};
 use pnet::util::MacAddr;
 
 use super::super::pinned::Pinned;
+use super::super::redirector::Redirector;
 use super::super::setup::{original, upstream, wait_for_way, Setup, FAMILIES, PROTOCOLS};
 use super::super::sockets::udp;
 use super::fate::{Link, Trace};
@@ -54,15 +55,6 @@ pub const SERVER_SECOND_LINK: VethEnd = VethEnd {
 pub const FIRST_PORT: u16 = 40_000;
 /// Port to which no rule of any test leads.
 const FENCE_PORT: u16 = 9;
-
-/// Who redirects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// A rule `dnat` of nftables.
-    Nft,
-    /// The module.
-    Module,
-}
 
 /// Connections to `original` go to `upstream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +124,7 @@ struct Server {
     is_alone: bool,
 }
 
-/// A network with a subject at work in its router.
+/// A network with one who redirects at work in its router.
 pub struct Lab {
     /// The module's context, under the module. Before the module, which cannot go while it is open.
     pub context: Option<Context>,
@@ -153,14 +145,14 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Lays everything out and lets `subject` do what `redirects` say.
-    pub fn new(subject: Subject, family: Family, redirects: &[Redirect]) -> Result<Self> {
+    /// Lays everything out and lets `redirector` do what `redirects` say.
+    pub fn new(redirector: Redirector, family: Family, redirects: &[Redirect]) -> Result<Self> {
         let pinned = Pinned::to(0)?;
         let setup = Setup::new()?;
         add_second_link(&setup.layout)?;
-        let context = match subject {
-            Subject::Module => Some(setup.context(&rules(redirects))?),
-            Subject::Nft => {
+        let context = match redirector {
+            Redirector::Module => Some(setup.context(&rules(redirects))?),
+            Redirector::Nft => {
                 nft::load(&setup.layout.router, &dnat(redirects))?;
                 None
             }
@@ -398,16 +390,17 @@ pub fn beside_nft(
     scenario: impl Fn(&mut Lab, &mut Trace) -> Result<()>,
     check: impl Fn(&Trace) -> Result<()>,
 ) -> Result<()> {
-    let under = |subject| {
-        let mut lab = Lab::new(subject, family, redirects)?;
+    let under = |redirector| {
+        let mut lab = Lab::new(redirector, family, redirects)?;
         let mut trace = Trace::default();
-        scenario(&mut lab, &mut trace).with_context(|| format!("under {subject:?}"))?;
-        lab.finish().with_context(|| format!("under {subject:?}"))?;
+        scenario(&mut lab, &mut trace).with_context(|| format!("under {redirector:?}"))?;
+        lab.finish()
+            .with_context(|| format!("under {redirector:?}"))?;
         anyhow::Ok(trace)
     };
-    let nft = under(Subject::Nft)?;
+    let nft = under(Redirector::Nft)?;
     check(&nft).context("nft does not do what this test takes for granted")?;
-    under(Subject::Module)?.ensure_same(&nft)
+    under(Redirector::Module)?.ensure_same(&nft)
 }
 
 /// Does all of `cases`, and fails with what all that failed say.

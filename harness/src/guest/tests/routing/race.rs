@@ -16,12 +16,13 @@ use std::time::Duration;
 use anyhow::{ensure, Context as _, Result};
 
 use super::super::pinned::at_once;
+use super::super::redirector::Redirector;
 use super::super::setup::{client_address, original, sized, upstream};
 use super::super::sockets::udp;
 use super::super::GuestTest;
 use super::by_family;
 use super::fate::Link;
-use super::lab::{each, server_on_second, version, Lab, Subject};
+use super::lab::{each, server_on_second, version, Lab};
 use crate::guest::layout::UPSTREAM_PORT;
 use crate::guest::namespace::Namespace;
 use crate::guest::protocol::{Family, Protocol, Way};
@@ -40,21 +41,21 @@ pub fn tests() -> Vec<GuestTest> {
         "first datagrams of two CPUs leave on the link to their upstream, as with nft",
         |family| {
             each(
-                [Subject::Nft, Subject::Module],
-                |subject| format!("{subject:?}"),
-                |&subject| run(family, subject),
+                [Redirector::Nft, Redirector::Module],
+                |redirector| format!("{redirector:?}"),
+                |&redirector| run(family, redirector),
             )
         },
     );
     tests.into_iter().map(GuestTest::long).collect()
 }
 
-fn run(family: Family, subject: Subject) -> Result<()> {
+fn run(family: Family, redirector: Redirector) -> Result<()> {
     let near = upstream(family);
     let far = SocketAddr::new(server_on_second(family), UPSTREAM_PORT);
-    let mut lab = Lab::new(subject, family, &[])?;
-    match subject {
-        Subject::Module => {
+    let mut lab = Lab::new(redirector, family, &[])?;
+    match redirector {
+        Redirector::Module => {
             let upstreams = [near, far].map(|address| proxy::upstream(address, 0));
             let rule = Rule::any(family, &upstreams)
                 .over(Protocol::Udp)
@@ -64,7 +65,7 @@ fn run(family: Family, subject: Subject) -> Result<()> {
             context.configure(&[rule]).context("good rules")?;
         }
         // Each CPU has its own, so that first packets of two CPUs always go different ways.
-        Subject::Nft => lab.nft(&by_cpu(near, far))?,
+        Redirector::Nft => lab.nft(&by_cpu(near, far))?,
     }
     lab.serve(far)?;
     // Few of them meet.
