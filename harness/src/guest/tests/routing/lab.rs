@@ -163,9 +163,7 @@ impl Lab {
             (&layout.client, CLIENT_LINK),
             (&layout.router, ROUTER_CLIENT_LINK),
             (&layout.router, ROUTER_SERVER_LINK),
-            (&layout.router, ROUTER_SECOND_LINK),
             (&layout.server, SERVER_LINK),
-            (&layout.server, SERVER_SECOND_LINK),
         ] {
             offload::set(namespace, &link, Offload::TxChecksum, false)?;
         }
@@ -309,12 +307,6 @@ impl Lab {
     pub fn restore_second_link(&mut self) -> Result<()> {
         add_second_link(self.layout())?;
         let (server, link) = (&self.layout().server, SERVER_SECOND_LINK);
-        offload::set(
-            &self.layout().router,
-            &ROUTER_SECOND_LINK,
-            Offload::TxChecksum,
-            false,
-        )?;
         let channel = Channel::with_patience(server, &link, self.family, Duration::ZERO)?;
         self.links.push((Link::Second, channel));
         Ok(())
@@ -364,6 +356,13 @@ fn add_second_link(layout: &Layout) -> Result<()> {
         (&mut router, ROUTER_SECOND_LINK, SERVER_SECOND_LINK, 1),
         (&mut server, SERVER_SECOND_LINK, ROUTER_SECOND_LINK, 2),
     ];
+    // Whatever is seen on it has its checksums.
+    for (namespace, link) in [
+        (&layout.router, ROUTER_SECOND_LINK),
+        (&layout.server, SERVER_SECOND_LINK),
+    ] {
+        offload::set(namespace, &link, Offload::TxChecksum, false)?;
+    }
     for (socket, own, other, number) in ends {
         socket.set_up(own.index)?;
         for family in FAMILIES {

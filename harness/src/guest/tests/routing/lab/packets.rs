@@ -288,8 +288,8 @@ impl Lab {
         Ok(true)
     }
 
-    /// Waits until the links, which come up in the kernel's own time, carry something.
-    pub(super) fn warm_up(&mut self) -> Result<()> {
+    /// Waits until links that have just come up, which takes the kernel a moment, carry the fence.
+    pub fn warm_up(&mut self) -> Result<()> {
         for _ in 0..PATIENCE.as_millis() / WARMING.as_millis() {
             self.sent += 1;
             if self.pass_fence(WARMING)? {
