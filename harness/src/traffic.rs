@@ -6,6 +6,7 @@ mod checksum;
 mod cloned;
 mod payload;
 mod steering;
+mod usual;
 
 use std::fmt::Write;
 use std::num::NonZeroU32;
@@ -20,6 +21,7 @@ pub use checksum::Checksum;
 pub use cloned::Cloned;
 pub use payload::{Mix, Payload, MAX_PAYLOAD};
 pub use steering::Steering;
+pub use usual::Usual;
 
 /// Where the client is.
 #[derive(
@@ -190,15 +192,15 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<NonZeroU32>,
     /// Whether answers are handled on that CPU, too.
-    #[serde(default, skip_serializing_if = "Steering::is_usual")]
+    #[serde(default, skip_serializing_if = "Usual::is_usual")]
     pub steering: Steering,
     /// Of which one.
     pub popularity: Popularity,
     /// With which checksum status the router receives them.
-    #[serde(default, skip_serializing_if = "Checksum::is_usual")]
+    #[serde(default, skip_serializing_if = "Usual::is_usual")]
     pub checksum: Checksum,
     /// What they share with clones.
-    #[serde(default, skip_serializing_if = "Cloned::is_usual")]
+    #[serde(default, skip_serializing_if = "Usual::is_usual")]
     pub cloned: Cloned,
     /// When packets are sent.
     pub load: Load,
@@ -237,6 +239,26 @@ impl Protocol {
 }
 
 impl Traffic {
+    /// What most have: one flow of UDP over IPv4, forwarded, in a closed loop on the wire.
+    pub const USUAL: Self = Self {
+        ends: Ends::Wire,
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 1,
+        spread: None,
+        steering: Steering::Symmetric,
+        popularity: Popularity::Uniform,
+        load: Load::Closed {
+            round_trips: 1,
+            burst: 1,
+        },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
+        warm_up: 0,
+    };
+
     /// New flows that take the place of others while packets are measured.
     pub fn churned(&self) -> u32 {
         let Load::Open {
@@ -378,24 +400,7 @@ impl Traffic {
 mod tests {
     use super::*;
 
-    const USUAL: Traffic = Traffic {
-        ends: Ends::Wire,
-        way: Way::Forward,
-        family: Family::V4,
-        protocol: Protocol::Udp,
-        payload: Payload::Bytes(64),
-        flows: 1,
-        spread: None,
-        steering: Steering::Symmetric,
-        popularity: Popularity::Uniform,
-        load: Load::Closed {
-            round_trips: 1,
-            burst: 1,
-        },
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
-    };
+    const USUAL: Traffic = Traffic::USUAL;
 
     #[test]
     fn names_tell_what_is_unusual() {

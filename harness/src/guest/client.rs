@@ -138,27 +138,12 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{
-        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
-    };
+    use crate::guest::protocol::Payload;
 
     const TRAFFIC: Traffic = Traffic {
-        way: Way::Forward,
-        family: Family::V4,
-        protocol: Protocol::Udp,
         payload: Payload::Bytes(32),
         flows: 2,
-        spread: None,
-        steering: Steering::Symmetric,
-        load: Load::Closed {
-            round_trips: 1,
-            burst: 1,
-        },
-        ends: Ends::Wire,
-        popularity: Popularity::Uniform,
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
+        ..Traffic::USUAL
     };
 
     fn answer(label: Label) -> [u8; 32] {

@@ -64,26 +64,13 @@ mod tests {
 
     use super::*;
     use crate::guest::layout::{WIRE_CLIENT, WIRE_UPSTREAM};
-    use crate::guest::protocol::{
-        Checksum, Cloned, Ends, Load, Payload, Popularity, Protocol, Steering, Way,
-    };
+    use crate::guest::protocol::Load;
 
     #[test]
     fn rules_fit_and_the_last_but_one_lets_the_packets_by() {
         let traffic = Traffic {
-            ends: Ends::Wire,
-            way: Way::Forward,
-            family: Family::V4,
-            protocol: Protocol::Udp,
-            payload: Payload::Bytes(64),
-            flows: 1,
-            spread: None,
-            steering: Steering::Symmetric,
-            popularity: Popularity::Uniform,
-            checksum: Checksum::None,
-            cloned: Cloned::No,
             load: Load::Bulk { bytes: 1 },
-            warm_up: 0,
+            ..Traffic::USUAL
         };
         for family in [Family::V4, Family::V6] {
             let upstream = WIRE_UPSTREAM.socket(family, 7);

@@ -198,27 +198,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::{Checksum, Cloned, Ends, Load, Payload, Protocol, Steering};
+    use crate::guest::protocol::Steering;
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
         Traffic {
             way,
             family,
-            protocol: Protocol::Udp,
-            payload: Payload::Bytes(64),
             flows,
-            spread: None,
-            steering: Steering::Symmetric,
-            load: Load::Closed {
-                round_trips: 1,
-                burst: 1,
-            },
-            ends: Ends::Wire,
-            popularity: Popularity::Uniform,
-            checksum: Checksum::None,
-            cloned: Cloned::No,
-            warm_up: 0,
+            ..Traffic::USUAL
         }
     }
 

@@ -34,6 +34,7 @@ use super::protocol::{
 use super::proxy;
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
+use crate::traffic::Usual as _;
 use exchange::{exchange, Treatment};
 use first_packet::first_packet;
 use router::{router, waits};

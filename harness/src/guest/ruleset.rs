@@ -141,28 +141,14 @@ fn family_name(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{
-        Checksum, Cloned, Ends, Load, Payload, Popularity, Steering, Way,
-    };
+    use crate::guest::protocol::Ends;
 
     fn traffic(ends: Ends, family: Family, protocol: Protocol) -> Traffic {
         Traffic {
             ends,
-            way: Way::Forward,
             family,
             protocol,
-            payload: Payload::Bytes(64),
-            flows: 1,
-            spread: None,
-            steering: Steering::Symmetric,
-            popularity: Popularity::Uniform,
-            load: Load::Closed {
-                round_trips: 1,
-                burst: 1,
-            },
-            checksum: Checksum::None,
-            cloned: Cloned::No,
-            warm_up: 0,
+            ..Traffic::USUAL
         }
     }
 

@@ -8,7 +8,9 @@ use super::explain::{nearest, Fault, Step};
 use super::{Mode, Scenario, TrafficMatrix};
 use crate::guest::flows;
 use crate::guest::protocol::{Subject, MAX_BURST, MAX_BURST_BYTES};
-use crate::traffic::{Ends, Load, Payload, Protocol, Steering, Traffic, Way, MAX_PAYLOAD};
+use crate::traffic::{
+    Ends, Load, Payload, Protocol, Steering, Traffic, Usual as _, Way, MAX_PAYLOAD,
+};
 
 /// The least payload: the agent puts flow, sequence number and seed into it.
 const MIN_PAYLOAD: u16 = 16;

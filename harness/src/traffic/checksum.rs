@@ -41,9 +41,4 @@ impl Checksum {
             Self::Unnecessary => "unnecessary",
         }
     }
-
-    /// Whether it is what is not told. Takes a reference, which is what serde hands out.
-    pub fn is_usual(&self) -> bool {
-        *self == Self::None
-    }
 }

@@ -33,10 +33,3 @@ pub enum Cloned {
     /// tcpdump. Whoever writes headers has to copy them first.
     Header,
 }
-
-impl Cloned {
-    /// Whether it is what is not told. Takes a reference, which is what serde hands out.
-    pub fn is_usual(&self) -> bool {
-        *self == Self::No
-    }
-}

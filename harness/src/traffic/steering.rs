@@ -35,11 +35,6 @@ pub enum Steering {
 }
 
 impl Steering {
-    /// Whether it is what is not told. Takes a reference, which is what serde hands out.
-    pub fn is_usual(&self) -> bool {
-        *self == Self::Symmetric
-    }
-
     /// The CPU of `cpus` that answers of a flow come to whose packets come to `there`.
     pub const fn back(self, there: u32, cpus: NonZeroU32) -> u32 {
         match self {

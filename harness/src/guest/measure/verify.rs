@@ -37,9 +37,7 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{
-        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
-    };
+    use crate::guest::protocol::Load;
 
     const GOOD: Delivery = Delivery {
         sent: 3,
@@ -52,22 +50,11 @@ mod tests {
     };
 
     const CLOSED: Traffic = Traffic {
-        ends: Ends::Wire,
-        way: Way::Forward,
-        family: Family::V4,
-        protocol: Protocol::Udp,
-        payload: Payload::Bytes(64),
-        flows: 1,
-        spread: None,
-        steering: Steering::Symmetric,
-        popularity: Popularity::Uniform,
         load: Load::Closed {
             round_trips: 3,
             burst: 1,
         },
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
+        ..Traffic::USUAL
     };
 
     #[test]

@@ -15,10 +15,7 @@ use crate::guest::measure::back_to_back::longest;
 use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
-use crate::guest::protocol::{
-    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
-    Traffic, Way,
-};
+use crate::guest::protocol::{Delivery, Load, Traffic};
 use crate::guest::traffic::{Stop, Target};
 
 /// Frames that netem keeps.
@@ -82,19 +79,8 @@ fn run() -> Result<()> {
 
 fn measure(setup: &Setup, delivery: &mut Delivery) -> Result<Vec<Test>, Stop> {
     let traffic = Traffic {
-        ends: Ends::Wire,
-        way: Way::Forward,
-        family: Family::V4,
-        protocol: Protocol::Udp,
-        payload: Payload::Bytes(64),
-        flows: 1,
-        spread: None,
-        steering: Steering::Symmetric,
-        popularity: Popularity::Uniform,
         load: Load::BackToBack(GOAL),
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
+        ..Traffic::USUAL
     };
     let (flows, target) = (Flows::measured(&traffic), Target::Original);
     let mut closed_loop = ClosedLoop::new(&setup.layout, &traffic, flows, target)?;

@@ -16,8 +16,7 @@ use crate::guest::kmod::Parameters;
 use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
 use crate::guest::protocol::{
-    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
-    Subject, Traffic, Way,
+    Delivery, Ends, Family, Load, Payload, Protocol, Subject, Traffic, Way,
 };
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
@@ -28,18 +27,10 @@ const STREAM: u64 = (1 << 20) + 12_345;
 
 const TRAFFIC: Traffic = Traffic {
     ends: Ends::Stack,
-    way: Way::Forward,
-    family: Family::V4,
     protocol: Protocol::Tcp,
     payload: Payload::Bytes(500),
-    flows: 1,
-    spread: None,
-    steering: Steering::Symmetric,
-    popularity: Popularity::Uniform,
     load: closed(),
-    checksum: Checksum::None,
-    cloned: Cloned::No,
-    warm_up: 0,
+    ..Traffic::USUAL
 };
 
 /// One test for each subject, and those of the instrument itself.

@@ -14,10 +14,7 @@ use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
 use crate::guest::placement;
-use crate::guest::protocol::{
-    Checksum, Cloned, Delivery, Ends, Family, Load, Payload, Popularity, Protocol, Steering,
-    Traffic, Way,
-};
+use crate::guest::protocol::{Delivery, Family, Load, Protocol, Traffic};
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
 use crate::guest::traffic::{Stop, Target};
@@ -142,22 +139,14 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
 
 fn traffic(family: Family, protocol: Protocol) -> Traffic {
     Traffic {
-        way: Way::Forward,
         family,
         protocol,
-        payload: Payload::Bytes(64),
         flows: FLOWS,
-        spread: None,
-        steering: Steering::Symmetric,
         load: Load::Closed {
             round_trips: ROUND_TRIPS,
             burst: 1,
         },
-        ends: Ends::Wire,
-        popularity: Popularity::Uniform,
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
+        ..Traffic::USUAL
     }
 }
 

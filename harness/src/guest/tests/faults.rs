@@ -61,85 +61,62 @@ pub fn tests() -> Vec<GuestTest> {
     .into()
 }
 
-/// Allocations from slabs fail until this is dropped.
-struct Failslab;
+/// Allocations fail until this is dropped, of the sort that a directory of debugfs is about.
+struct Failing(&'static str);
 
-impl Failslab {
-    /// Of allocations that must not wait, `percent` fail: all of them, or those from caches whose
+const SLABS: &str = "failslab";
+
+impl Failing {
+    /// Of allocations from slabs that must not wait, `percent` fail: all of them, or those from caches whose
     /// own `failslab` is set.
-    fn new(percent: u8, chosen_caches_only: bool) -> Result<Self> {
+    fn slabs(percent: u8, chosen_caches_only: bool) -> Result<Self> {
+        let filter = if chosen_caches_only { "Y" } else { "N" };
+        Self::new(SLABS, percent, ("cache-filter", filter))
+    }
+
+    /// Of allocations of whole pages that must not wait, `percent` fail: so a slab cache has what is left of its
+    /// last page, and then no more. Those that may wait are processes' own, which would only be slow.
+    fn pages(percent: u8) -> Result<Self> {
+        Self::new("fail_page_alloc", percent, ("min-order", "0"))
+    }
+
+    fn new(sort: &'static str, percent: u8, own: (&str, &str)) -> Result<Self> {
         mount_debugfs()?;
-        let failslab = Self;
-        Self::set("ignore-gfp-wait", "Y")?;
-        Self::set("cache-filter", if chosen_caches_only { "Y" } else { "N" })?;
-        Self::set("task-filter", "N")?;
-        Self::set("interval", "1")?;
-        Self::set("times", "-1")?;
-        Self::set("space", "0")?;
-        // A stack for each failure is for those who look for a bug.
-        Self::set("verbose", "0")?;
-        Self::set("probability", &percent.to_string())?;
-        Ok(failslab)
-    }
-
-    fn set(name: &str, value: &str) -> Result<()> {
-        let path = Path::new(DEBUGFS).join("failslab").join(name);
-        fs::write(&path, value).with_context(|| {
-            format!(
-                "cannot write {}; the kernel needs CONFIG_FAILSLAB",
-                path.display()
-            )
-        })
-    }
-}
-
-impl Drop for Failslab {
-    fn drop(&mut self) {
-        let _ = Self::set("probability", "0");
-        let _ = Self::set("ignore-gfp-wait", "Y");
-    }
-}
-
-/// Allocations of whole pages that must not wait fail until this is dropped: so a slab cache has
-/// what is left of its last page, and then no more.
-struct FailPages;
-
-impl FailPages {
-    /// Of such allocations, `percent` fail.
-    fn new(percent: u8) -> Result<Self> {
-        mount_debugfs()?;
-        let failing = Self;
-        // Those that may wait are processes' own, which would only be slow.
+        let failing = Self(sort);
         for (name, value) in [
             ("ignore-gfp-wait", "Y"),
-            ("min-order", "0"),
+            own,
             ("task-filter", "N"),
             ("interval", "1"),
             ("times", "-1"),
             ("space", "0"),
+            // A stack for each failure is for those who look for a bug.
             ("verbose", "0"),
             ("probability", &percent.to_string()),
         ] {
-            Self::set(name, value)?;
+            set(sort, name, value)?;
         }
         Ok(failing)
     }
+}
 
-    fn set(name: &str, value: &str) -> Result<()> {
-        let path = Path::new(DEBUGFS).join("fail_page_alloc").join(name);
-        fs::write(&path, value).with_context(|| {
-            format!(
-                "cannot write {}; the kernel needs CONFIG_FAIL_PAGE_ALLOC",
-                path.display()
-            )
-        })
+impl Drop for Failing {
+    fn drop(&mut self) {
+        let _ = set(self.0, "probability", "0");
+        let _ = set(self.0, "ignore-gfp-wait", "Y");
     }
 }
 
-impl Drop for FailPages {
-    fn drop(&mut self) {
-        let _ = Self::set("probability", "0");
-    }
+/// Sets a value of a sort's.
+fn set(sort: &str, name: &str, value: &str) -> Result<()> {
+    let path = Path::new(DEBUGFS).join(sort).join(name);
+    fs::write(&path, value).with_context(|| {
+        format!(
+            "cannot write {}; the kernel needs CONFIG_{}",
+            path.display(),
+            sort.to_uppercase()
+        )
+    })
 }
 
 /// The module's own caches, which are there while it is loaded.
@@ -211,7 +188,7 @@ fn flows_without_memory() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     for family in FAMILIES {
         let before = context.stats()?;
-        let failing = Failslab::new(50, true)?;
+        let failing = Failing::slabs(50, true)?;
         begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
         drop(failing);
         let after = context.stats()?;
@@ -248,7 +225,7 @@ fn flows_without_pages() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     for family in FAMILIES {
         let before = context.stats()?;
-        let failing = FailPages::new(PAGES_PERCENT)?;
+        let failing = Failing::pages(PAGES_PERCENT)?;
         begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
         drop(failing);
         let after = context.stats()?;
@@ -280,7 +257,7 @@ fn packets_without_memory() -> Result<()> {
     let context = setup.context(&all_rules())?;
     let servers = Servers::of_both(&setup.layout)?;
     let mut beside = of_every_sort(&servers)?;
-    let failing = Failslab::new(20, false)?;
+    let failing = Failing::slabs(20, false)?;
     for family in FAMILIES {
         begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
     }
@@ -315,9 +292,9 @@ fn contexts_without_memory() -> Result<()> {
     mount_debugfs()?;
     let setup = Setup::new()?;
     // Allocations of the context's sort may wait.
-    Failslab::set("ignore-gfp-wait", "N")?;
-    let _back = Failslab;
-    Failslab::set("cache-filter", "N")?;
+    let _back = Failing(SLABS);
+    set(SLABS, "ignore-gfp-wait", "N")?;
+    set(SLABS, "cache-filter", "N")?;
     let mut refused = 0;
     for nth in 1.. {
         ensure!(
@@ -372,9 +349,9 @@ fn closes_without_memory() -> Result<()> {
     let observer = setup.context(&[])?;
     let other = setup.context(&all_rules()[..1])?;
     // Allocations of the close's sort may wait.
-    Failslab::set("ignore-gfp-wait", "N")?;
-    let _back = Failslab;
-    Failslab::set("cache-filter", "N")?;
+    let _back = Failing(SLABS);
+    set(SLABS, "ignore-gfp-wait", "N")?;
+    set(SLABS, "cache-filter", "N")?;
     let begin = |first: u16| {
         FAMILIES
             .into_iter()
@@ -434,7 +411,7 @@ impl FailNth {
 
     fn of_this_thread() -> Result<Self> {
         mount_debugfs()?;
-        Failslab::set("verbose", "0")?;
+        set(SLABS, "verbose", "0")?;
         let file = File::options()
             .read(true)
             .write(true)

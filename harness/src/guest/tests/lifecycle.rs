@@ -13,11 +13,12 @@ use anyhow::{anyhow, ensure, Context as _, Result};
 use nix::errno::Errno;
 
 use super::faults::begin_flows_from;
-use super::setup::{all_rules, client_address, original, sized, upstream, Setup, FAMILIES};
+use super::setup::{
+    all_rules, client_address, network, original, sized, upstream, Setup, FAMILIES,
+};
 use super::sockets::{accept, connect, listen, udp};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
-use crate::guest::layout::Layout;
 use crate::guest::protocol::{Family, Way, PROXY_MODULE_PATH};
 use crate::guest::proxy::Context;
 
@@ -41,7 +42,7 @@ pub fn load_and_unload() -> Result<()> {
 
 /// A module that is there is not loaded again, and one with an open context stays.
 pub fn unload_is_refused() -> Result<()> {
-    let layout = Layout::new()?;
+    let layout = network()?;
     let mut module = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?;
     let again = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new());
     let cause = again.err().and_then(|error| error.downcast().ok());
@@ -66,7 +67,7 @@ pub fn unload_is_refused() -> Result<()> {
 /// Closes the context and unloads the module in the middle of traffic of both protocols.
 pub fn unload_under_traffic() -> Result<()> {
     let unloads = sized(UNLOADS.0, UNLOADS.1)?;
-    let layout = Layout::new()?;
+    let layout = network()?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         // Whatever happens, the traffic must end, or the scope never does.
@@ -176,7 +177,7 @@ pub fn unload_at_once() -> Result<()> {
         .map(|windows| ("debug_windows".to_owned(), windows.to_owned()))
         .into_iter()
         .collect();
-    let layout = Layout::new()?;
+    let layout = network()?;
     for turn in 0..turns {
         let module = LoadedModule::load(PROXY_MODULE_PATH, &parameters)?;
         let context = Context::open(&layout.router)?;

@@ -110,14 +110,13 @@ impl GuestTest {
     // What goes beside nft packet by packet: by the dozen, and ten times slower where the kernel checks
     // itself.
     fn beside_others(self) -> Self {
-        // Random ones; those that want what only a debug kernel has; nft alone, which shows that the test is
-        // right; and one that fails now and then without any subject.
+        // Random ones; those that want what only a debug kernel has; and nft alone, which shows that the test is
+        // right.
         let random = self.name.starts_with("routes-random");
         let control = self.name.ends_with("-nft");
-        let unsteady = self.name == "packet-kinds";
         Self {
             wants_usual_kernel: true,
-            is_nightly: random || control || unsteady || self.needs_debug,
+            is_nightly: random || control || self.needs_debug,
             ..self
         }
     }

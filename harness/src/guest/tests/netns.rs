@@ -20,7 +20,7 @@ use nix::unistd;
 
 use super::conversation::{of_every_sort, Servers};
 use super::faults::begin_flows_from;
-use super::setup::{all_rules, allow_descriptors, original, sized, upstream};
+use super::setup::{all_rules, allow_descriptors, network, original, sized, upstream};
 use super::sockets::{udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::channel::Channel;
@@ -111,7 +111,7 @@ fn kill(flows: u16) -> Result<Namespace> {
         client,
         router,
         server,
-    } = Layout::new()?;
+    } = network()?;
     let _sink = udp(&server, upstream(Family::V6))?;
     let ours = router.as_fd().as_raw_fd();
     let (has_context, await_context) = mpsc::channel();
@@ -330,7 +330,7 @@ fn run() -> Result<()> {
 /// led there: it goes when the namespace is really dead.
 fn live_and_die(first: First, with_traffic: bool) -> Result<Namespace> {
     let (home, dying, context) = if with_traffic {
-        let layout = Layout::new()?;
+        let layout = network()?;
         let context = Context::open(&layout.router)?;
         context.configure(&all_rules()).context("good rules")?;
         let servers = Servers::of_both(&layout)?;

@@ -10,10 +10,7 @@ use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::open_loop::{Generator, Stream};
 use crate::guest::pace::Pace;
-use crate::guest::protocol::{
-    Checksum, Cloned, Deed, Delivery, Ends, Family, Load, Mischief, OpenLoop, Payload, Popularity,
-    Protocol, Steering, Traffic, Way,
-};
+use crate::guest::protocol::{Deed, Delivery, Family, Load, Mischief, OpenLoop, Protocol, Traffic};
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
 
@@ -96,23 +93,13 @@ fn stream(
     deed: Option<Deed>,
 ) -> Result<(OpenLoop, Delivery), Stop> {
     let traffic = Traffic {
-        ends: Ends::Wire,
-        way: Way::Forward,
-        family: Family::V4,
         protocol,
-        payload: Payload::Bytes(64),
-        flows: 1,
-        spread: None,
-        steering: Steering::Symmetric,
-        popularity: Popularity::Uniform,
         load: Load::Open {
             rate: RATE,
             packets: PACKETS,
             churn: 0,
         },
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
+        ..Traffic::USUAL
     };
     let mut delivery = Delivery::default();
     let flows = Flows::measured(&traffic);

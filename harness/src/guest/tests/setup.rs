@@ -8,15 +8,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 use mutex_abi::proxy::Stats;
 use nix::sys::resource::{setrlimit, Resource};
 
-use super::sockets::PATIENCE;
+use super::sockets::{is_readable, udp, PATIENCE};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
 use crate::guest::layout::{
-    Layout, CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT,
+    Layout, CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
+    UPSTREAM_PORT,
 };
 use crate::guest::namespace::Namespace;
 use crate::guest::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
@@ -28,6 +29,60 @@ pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// Both places of the client.
 pub const WAYS: [Way; 2] = [Way::Forward, Way::Local];
+
+/// The network, once packets pass all of its links, and everybody knows their own addresses.
+pub fn network() -> Result<Layout> {
+    let layout = Layout::new()?;
+    let Layout {
+        client,
+        router,
+        server,
+    } = &layout;
+    for family in FAMILIES {
+        for (here, near, there, far) in [
+            (client, CLIENT, router, ROUTER_CLIENT_SIDE),
+            (router, ROUTER_SERVER_SIDE, server, UPSTREAM),
+            (router, ROUTER_SERVER_SIDE, server, ORIGINAL),
+        ] {
+            wait_for_way(
+                (here, near.socket(family, 0)),
+                (there, far.socket(family, 0)),
+            )?;
+        }
+    }
+    Ok(layout)
+}
+
+/// Waits until datagrams pass between two addresses (port 0: any), both ways. A link that has just
+/// come up drops what is sent until a worker of the kernel's has given it a queue (linkwatch_do_dev()), and another
+/// one has yet to put a new address of IPv6 among the routes (addrconf_dad_work()).
+pub fn wait_for_way(here: (&Namespace, SocketAddr), there: (&Namespace, SocketAddr)) -> Result<()> {
+    const TRY: Duration = Duration::from_millis(100);
+    let sockets = [udp(here.0, here.1)?, udp(there.0, there.1)?];
+    let addresses = [sockets[0].local_addr()?, sockets[1].local_addr()?];
+    let passes = |from: usize, to: usize, number: u8| -> Result<bool> {
+        // Who has no route yet is told so.
+        if sockets[from].send_to(&[number], addresses[to]).is_err() {
+            thread::sleep(TRY);
+        }
+        while is_readable(&sockets[to], TRY)? {
+            let mut came = [0];
+            sockets[to].recv(&mut came)?;
+            // One that was given up may come late.
+            if came == [number] {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let tries = PATIENCE.as_millis() / TRY.as_millis();
+    for number in 0..u8::try_from(tries)? {
+        if passes(0, 1, number)? && passes(1, 0, number)? {
+            return Ok(());
+        }
+    }
+    bail!("nothing passes between {addresses:?}")
+}
 
 /// The network with the module loaded and no context open. It is torn down when dropped; only
 /// [`Self::finish`] makes sure that this works.
@@ -50,7 +105,7 @@ impl Setup {
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         Ok(Self {
-            layout: Layout::new()?,
+            layout: network()?,
             module: LoadedModule::load(PROXY_MODULE_PATH, &parameters)?,
         })
     }

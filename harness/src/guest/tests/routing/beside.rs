@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 
 use super::super::conversation::Servers;
+use super::super::redirector::Redirector;
 use super::super::setup::original;
 use super::super::GuestTest;
 use super::by_family;
 use super::fate::{Outcome, Trace};
-use super::lab::{beside_nft, each, Datagram, Lab, Redirect, Subject, FIRST_PORT};
+use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
 use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
 use crate::guest::iproute2;
@@ -173,7 +174,7 @@ fn vrf(family: Family) -> Result<()> {
         }
         lab.ip(&neighbours(family, "clients", &[CLIENT, NEIGHBOUR]))?;
         lab.ip(&neighbours(family, "servers", &[UPSTREAM, ORIGINAL]))?;
-        lab.settle().context("nothing passes the VRF")
+        lab.warm_up().context("nothing passes the VRF")
     })
 }
 
@@ -198,7 +199,7 @@ fn bridge(family: Family) -> Result<()> {
         };
         lab.layout().router.set_sysctl(variable, "1")?;
         lab.ip(&neighbours(family, "bridge", &[CLIENT, NEIGHBOUR]))?;
-        lab.settle().context("nothing passes the bridge")
+        lab.warm_up().context("nothing passes the bridge")
     })
 }
 
@@ -268,7 +269,11 @@ fn zones(family: Family) -> Result<()> {
                     let mut conversation = servers.converse(protocol, Way::Forward)?;
                     (0..ROUNDS).try_for_each(|_| conversation.say())
                 },
-                |_| Ok(()),
+                |trace| match protocol {
+                    // What the conversation itself does not find wrong is right.
+                    Protocol::Tcp => Ok(()),
+                    Protocol::Udp => trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
+                },
             )
         },
     )
@@ -300,7 +305,7 @@ fn carried(frame: &[u8]) -> Result<Vec<u8>> {
 /// kernel panics.
 fn segment_routing() -> Result<()> {
     let family = Family::V4;
-    let mut lab = Lab::new(Subject::Module, family, &[Redirect::usual(family)])?;
+    let mut lab = Lab::new(Redirector::Module, family, &[Redirect::usual(family)])?;
     let router = &lab.layout().router;
     // Only then does netfilter see what is inside.
     router.set_sysctl("netfilter/nf_hooks_lwtunnel", "1")?;

@@ -12,11 +12,9 @@ use super::super::GuestTest;
 use super::by_family;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
-use super::policy::{answer, send, FIRST, SECOND};
+use super::policy::{answer, change_way, send, FEW, FIRST, SECOND};
 use crate::guest::protocol::{Family, Way};
 
-/// Datagrams before and after each change.
-const FEW: usize = 3;
 /// MTU of a narrow link: IPv6 needs 1280.
 const NARROW: u32 = 1300;
 /// More than asking for a neighbour takes that is asked once, for a tenth of a second.
@@ -145,9 +143,7 @@ fn with_changes(lab: &mut Lab, trace: &mut Trace, way: Way, changes: &[String]) 
     send(lab, trace, &datagram, 1)?;
     answer(lab, trace, &datagram)?;
     for change in changes {
-        lab.ip(&format!("{change}\n"))?;
-        trace.did(change);
-        send(lab, trace, &datagram, FEW)?;
+        change_way(lab, trace, &datagram, change)?;
     }
     Ok(())
 }

@@ -32,8 +32,8 @@ pub enum Sight {
     Fragment { link: Link, to: IpAddr },
     /// At a socket whose link nobody watches, such as one of the router's.
     Delivered { at: SocketAddr },
-    /// At the client, as an error of ICMP about a packet to `about`. Who tells of it differs: nft puts the original destination's name to errors of the router,
-    /// and the module leaves them the router's own.
+    /// At the client, as an error of ICMP about a packet to `about`. Who tells of it differs: nft puts the original
+    /// destination's name to errors of the router, and the module leaves them the router's own.
     Reported {
         kind: u8,
         code: u8,

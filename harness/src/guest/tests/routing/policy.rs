@@ -19,7 +19,7 @@ const MARK: u32 = 5;
 /// The TOS that leads there.
 const TOS: u8 = 0x10;
 /// How many of them come before something changes, and after.
-const FEW: usize = 3;
+pub const FEW: usize = 3;
 /// Where nftables marks packets: before the module, between it and NAT.
 const PRIORITIES: [i32; 6] = [-300, -275, -249, -200, -150, -101];
 
@@ -110,6 +110,18 @@ pub fn answer(lab: &mut Lab, trace: &mut Trace, datagram: &Datagram) -> Result<(
         None => trace.did(format!("{what}: nobody to give it")),
     }
     Ok(())
+}
+
+/// Does an `ip` command, and sends [`FEW`] datagrams of a flow that has begun.
+pub fn change_way(
+    lab: &mut Lab,
+    trace: &mut Trace,
+    datagram: &Datagram,
+    command: &str,
+) -> Result<()> {
+    lab.ip(&format!("{command}\n"))?;
+    trace.did(command);
+    send(lab, trace, datagram, FEW)
 }
 
 /// Sends [`FEW`] datagrams, the first of them answered: the flow is established.
@@ -224,38 +236,34 @@ fn mark_changes(family: Family) -> Result<()> {
 }
 
 fn socket_mark_changes(family: Family) -> Result<()> {
-    let datagrams = datagrams()?;
-    of_ways(
-        family,
-        &[Way::Local],
-        |lab, trace, datagram| {
-            lab.add_second_table(TABLE)?;
-            lab.ip(&format!("rule add fwmark {MARK} lookup {TABLE}\n"))?;
-            begin(lab, trace, datagram)?;
-            let marked = Datagram {
-                mark: MARK,
-                ..*datagram
-            };
-            send(lab, trace, &marked, datagrams)?;
-            send(lab, trace, datagram, FEW)
-        },
-        &begun(&[(SECOND, datagrams), (FIRST, FEW)]),
-    )
+    let rule = format!("fwmark {MARK}");
+    there_and_back(family, &[Way::Local], &rule, |usual| Datagram {
+        mark: MARK,
+        ..usual
+    })
 }
 
 fn tos_changes(family: Family) -> Result<()> {
+    let rule = format!("tos {TOS:#x}");
+    there_and_back(family, &WAYS, &rule, |usual| Datagram { tos: TOS, ..usual })
+}
+
+/// Datagrams of a flow that has begun become such as `rule` leads over the second link, and then as they were.
+fn there_and_back(
+    family: Family,
+    ways: &[Way],
+    rule: &str,
+    other: impl Fn(Datagram) -> Datagram,
+) -> Result<()> {
     let datagrams = datagrams()?;
-    everywhere(
+    of_ways(
         family,
+        ways,
         |lab, trace, datagram| {
             lab.add_second_table(TABLE)?;
-            lab.ip(&format!("rule add tos {TOS:#x} lookup {TABLE}\n"))?;
+            lab.ip(&format!("rule add {rule} lookup {TABLE}\n"))?;
             begin(lab, trace, datagram)?;
-            let other = Datagram {
-                tos: TOS,
-                ..*datagram
-            };
-            send(lab, trace, &other, datagrams)?;
+            send(lab, trace, &other(*datagram), datagrams)?;
             send(lab, trace, datagram, FEW)
         },
         &begun(&[(SECOND, datagrams), (FIRST, FEW)]),
@@ -304,9 +312,7 @@ fn earlier_table(family: Family) -> Result<()> {
                 format!("route del {to} table {TABLE}"),
                 format!("route add blackhole {to} table {TABLE}"),
             ] {
-                lab.ip(&format!("{change}\n"))?;
-                trace.did(change);
-                send(lab, trace, datagram, FEW)?;
+                change_way(lab, trace, datagram, &change)?;
             }
             Ok(())
         },
@@ -328,9 +334,7 @@ fn rule_in_flow(family: Family) -> Result<()> {
                 ("del", "blackhole"),
             ] {
                 let change = format!("rule {verb} pref 50 to {to} {action}");
-                lab.ip(&format!("{change}\n"))?;
-                trace.did(change);
-                send(lab, trace, datagram, FEW)?;
+                change_way(lab, trace, datagram, &change)?;
             }
             Ok(())
         },
