@@ -36,7 +36,7 @@ use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::Instance;
 use crate::parameters::{keys, priority, PROFILING_ENABLED};
 use crate::route_lookup::{count_dropped, lookup_route, Asked, Routed};
-use crate::slow_path::{slow_path, Seen};
+use crate::slow_path::{no_flow, slow_path};
 use crate::sys::hooks::{
     self, HeaderBytes, Hook, Hooknum, LinearPacket, Packet, Registration, Verdict,
 };
@@ -72,18 +72,18 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
     #[inline(always)]
     fn run(instance: &Instance, guard: ReadGuard, packet: Packet<'_>) -> Verdict {
         let Some(tuple) = A::parse_fast(packet.skb.linear()) else {
-            return slow_path::<A, LOCAL>(instance, guard, packet, Seen::Nothing);
+            return slow_path::<A, LOCAL>(instance, guard, packet, false);
         };
         let passes = instance.filter.passes(tuple.ports);
         match tuple.protocol {
             _ if !passes => Verdict::ACCEPT,
             Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
                 Ok(packet) => fast_path::<A, _, LOCAL, true, false>(instance, guard, packet),
-                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
             Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
                 Ok(packet) => fast_path::<A, _, LOCAL, false, false>(instance, guard, packet),
-                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+                Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
         }
     }
@@ -108,7 +108,7 @@ fn fast_path<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool, con
     match redirect::<A, E, LOCAL, TCP, ODD, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
         Err(Left::Odd(packet)) => fast_path::<A, E, LOCAL, TCP, true>(instance, guard, packet),
-        Err(Left::Slow(packet, seen)) => slow_path::<A, LOCAL>(instance, guard, packet, seen),
+        Err(left) => left.handle::<A, LOCAL>(instance, guard),
     }
 }
 
@@ -123,7 +123,7 @@ fn dispatch<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
         return ablation::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
     if is_on!(keys::LATER_HOOKS) && instance.later_hooks.are_there(A::FAMILY) {
-        return slow_path::<A, LOCAL>(instance, guard, packet.into_packet(), Seen::Ports);
+        return slow_path::<A, LOCAL>(instance, guard, packet.into_packet(), true);
     }
     if !is_on!(keys::BATCHING_ACTIVE) {
         return fast_batched::<A, E, LOCAL, TCP>(instance, guard, packet);
@@ -132,7 +132,7 @@ fn dispatch<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
         Ok(verdict) => verdict,
         Err(packet) => match packet.into_linear::<E>() {
             Ok(packet) => fast_batched::<A, E, LOCAL, TCP>(instance, guard, packet),
-            Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, Seen::Ports),
+            Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
         },
     }
 }
@@ -145,16 +145,16 @@ pub(crate) fn resume<A: Batched>(
     packet: Packet<'_>,
 ) -> Verdict {
     let Some(tuple) = A::parse_fast(packet.skb.linear()) else {
-        return slow_path::<A, false>(instance, guard, packet, Seen::Nothing);
+        return slow_path::<A, false>(instance, guard, packet, false);
     };
     match tuple.protocol {
         Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
             Ok(packet) => fast_batched::<A, _, false, true>(instance, guard, packet),
-            Err(packet) => slow_path::<A, false>(instance, guard, packet, Seen::Ports),
+            Err(packet) => slow_path::<A, false>(instance, guard, packet, true),
         },
         Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
             Ok(packet) => fast_batched::<A, _, false, false>(instance, guard, packet),
-            Err(packet) => slow_path::<A, false>(instance, guard, packet, Seen::Ports),
+            Err(packet) => slow_path::<A, false>(instance, guard, packet, true),
         },
     }
 }
@@ -171,10 +171,7 @@ fn fast_batched<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     }
     match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(left) => {
-            let (packet, seen) = left.into_slow();
-            slow_path::<A, LOCAL>(instance, guard, packet, seen)
-        }
+        Err(left) => left.handle::<A, LOCAL>(instance, guard),
     }
 }
 
@@ -193,10 +190,7 @@ fn ablation<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     };
     match redirected {
         Ok(verdict) => verdict,
-        Err(left) => {
-            let (packet, seen) = left.into_slow();
-            slow_path::<A, LOCAL>(instance, guard, packet, seen)
-        }
+        Err(left) => left.handle::<A, LOCAL>(instance, guard),
     }
 }
 
@@ -242,7 +236,7 @@ fn redirect<
         flows.lookup(guard, &from)
     };
     let Some((flow, direction)) = found else {
-        return Err(Left::Slow(packet.into_packet(), Seen::NoFlow));
+        return Err(Left::NoFlow(packet.into_packet()));
     };
     if !flow.is_established(direction) {
         let flags = if TCP { Flags::of(transport) } else { None };
@@ -330,21 +324,29 @@ fn redirect<
 enum Left<'p, E> {
     // For the variant that handles odd ones.
     Odd(LinearPacket<'p, E>),
-    Slow(Packet<'p>, Seen),
+    // Of no flow.
+    NoFlow(Packet<'p>),
+    Slow(Packet<'p>),
 }
 
 impl<'p, E: HeaderBytes> Left<'p, E> {
     #[inline(always)]
     fn slow(packet: LinearPacket<'p, E>) -> Self {
-        Self::Slow(packet.into_packet(), Seen::Ports)
+        Self::Slow(packet.into_packet())
     }
 
     #[inline(always)]
-    fn into_slow(self) -> (Packet<'p>, Seen) {
-        match self {
-            Self::Odd(packet) => (packet.into_packet(), Seen::Ports),
-            Self::Slow(packet, seen) => (packet, seen),
-        }
+    fn handle<A: Batched, const LOCAL: bool>(
+        self,
+        instance: &Instance,
+        guard: ReadGuard,
+    ) -> Verdict {
+        let packet = match self {
+            Self::NoFlow(packet) => return no_flow::<A, LOCAL>(instance, guard, packet),
+            Self::Odd(packet) => packet.into_packet(),
+            Self::Slow(packet) => packet,
+        };
+        slow_path::<A, LOCAL>(instance, guard, packet, true)
     }
 }
 

@@ -39,14 +39,6 @@ pub(crate) struct Reinject<'p, A: Batched> {
     pub(crate) is_routed: bool,
 }
 
-// What of a packet decides where it goes, and hooks may change.
-#[derive(PartialEq, Eq)]
-struct Destined<A: Batched> {
-    mark: u32,
-    tos: u8,
-    tuple: Option<Tuple<A>>,
-}
-
 impl<A: Batched> Reinject<'_, A> {
     /// Sends the packet on.
     #[inline(always)]
@@ -86,7 +78,7 @@ impl<A: Batched> Reinject<'_, A> {
             }
             found
         } else {
-            let before = self.destined(packet);
+            let before = (packet.skb.mark(), A::tos(packet.skb.linear()));
             let route = packet.skb.dst();
             // Who takes it away (NFQUEUE) may give it another mark before it comes back, and then is to find
             // it without a route, if the kernel finds the right one by its source.
@@ -95,8 +87,8 @@ impl<A: Batched> Reinject<'_, A> {
                 self.drop_unconfirmed(instance, guard, status != 0);
                 return Verdict::STOLEN;
             }
-            let after = self.destined(packet);
-            if after == before {
+            let now = self.tuple(packet);
+            if self.is_as_before(packet, before, now.as_ref()) {
                 // Who gave it another one meanwhile meant that.
                 if let (Some(own), false) = (own, packet.skb.has_dst()) {
                     packet.skb.attach_route(own);
@@ -105,8 +97,8 @@ impl<A: Batched> Reinject<'_, A> {
                 found
             } else {
                 drop(own);
-                let tuple = after.tuple.as_ref().unwrap_or(self.to);
-                lookup_route::<A, false>(packet, self.transport, self.from, tuple, self.asked())
+                let now = now.as_ref().unwrap_or(self.to);
+                lookup_route::<A, false>(packet, self.transport, self.from, now, self.asked())
             }
         };
         if found.is_err() {
@@ -146,20 +138,25 @@ impl<A: Batched> Reinject<'_, A> {
         Verdict::stolen_with(self.call_okfn(instance, guard, packet, false))
     }
 
-    fn destined(&self, packet: &Packet<'_>) -> Destined<A> {
+    // Whether hooks have left what decides where the packet goes as it was; the tuple that it has now, if it
+    // has one.
+    fn is_as_before(
+        &self,
+        packet: &Packet<'_>,
+        (mark, tos): (u32, u8),
+        now: Option<&Tuple<A>>,
+    ) -> bool {
+        packet.skb.mark() == mark && A::tos(packet.skb.linear()) == tos && now == Some(self.to)
+    }
+
+    fn tuple(&self, packet: &Packet<'_>) -> Option<Tuple<A>> {
         let bytes = packet.skb.linear();
-        let ports = bytes.get(self.transport..).and_then(packet::ports);
-        Destined {
-            mark: packet.skb.mark(),
-            tos: A::tos(bytes),
-            tuple: A::addresses(bytes)
-                .zip(ports)
-                .map(|(addresses, ports)| Tuple {
-                    addresses,
-                    ports,
-                    protocol: self.to.protocol,
-                }),
-        }
+        let ports = bytes.get(self.transport..).and_then(packet::ports)?;
+        Some(Tuple {
+            addresses: A::addresses(bytes)?,
+            ports,
+            protocol: self.to.protocol,
+        })
     }
 
     fn asked(&self) -> Asked {

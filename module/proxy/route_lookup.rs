@@ -107,20 +107,16 @@ fn told(found: Option<i32>) -> Result<Found, Dropped> {
 }
 
 /// An address of the machine's own on the device by which a packet came in, if it would go out there
-/// again as `to`. Leaves the route to there on the packet, if the kernel allows, and `to` in its
-/// headers, with their old checksums: for who translates it next.
+/// again as `to`. Leaves the route to there on the packet, if there is one and the kernel allows, and `to`
+/// in its headers, with their old checksums: for who translates it next.
 #[cold]
 pub(crate) fn hairpin_source<A: Routed>(
     packet: &mut Packet<'_>,
     transport: usize,
     to: &Tuple<A>,
-) -> Result<Option<A>, Dropped> {
-    write_tuple(packet, transport, to).ok_or(Dropped::NoMemory)?;
-    let source = A::hairpin_source(packet, transport, to);
-    if !A::IS_V6 && !packet.skb.has_dst() {
-        return Err(Dropped::NoRoute(0));
-    }
-    Ok(source)
+) -> Option<A> {
+    write_tuple(packet, transport, to)?;
+    A::hairpin_source(packet, transport, to)
 }
 
 /// Puts `tuple` into a packet's headers, and leaves their checksums.

@@ -20,7 +20,7 @@ use crate::instance::{Counter, Instance};
 use crate::parameters::{self, keys};
 use crate::redirect::{read_segment, Redirect};
 use crate::reinject::Reinject;
-use crate::route_lookup::{count_dropped, hairpin_source, write_tuple};
+use crate::route_lookup::{count_dropped, hairpin_source, write_tuple, Dropped};
 use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::later_hooks::LaterHooks;
 use crate::sys::random::random;
@@ -28,45 +28,52 @@ use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
 
-/// What the fast path has seen of a packet that it leaves to the slow one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Seen {
-    Nothing,
-    /// It is of the usual shape, and the filter let its ports through.
-    Ports,
-    /// And no flow has its tuple.
-    NoFlow,
+/// A packet of the usual shape of which the fast path has found no flow: all first ones.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_flow<A: Batched, const LOCAL: bool>(
+    instance: &Instance,
+    guard: ReadGuard,
+    mut packet: Packet<'_>,
+) -> Verdict {
+    let Some(headers) = packet::usual::<A>(packet.skb.linear()) else {
+        return slow_path::<A, LOCAL>(instance, guard, packet, true);
+    };
+    flush::<A, LOCAL>(instance);
+    let hash = A::flows(instance).hash(&headers.tuple);
+    let slow = SlowPacket::new(instance, &guard, &packet, &headers, hash);
+    slow.first_packet::<LOCAL>(&mut packet)
 }
 
-/// Any packet.
+// A packet must not overtake those that wait.
+#[inline(always)]
+fn flush<A: Batched, const LOCAL: bool>(instance: &Instance) {
+    if !LOCAL && is_on!(keys::BATCHING_ACTIVE) {
+        batch::flush::<A>(instance);
+    }
+}
+
+/// Any packet. `passed`: the filter let its ports through already.
 #[cold]
 #[inline(never)]
 pub(crate) fn slow_path<A: Batched, const LOCAL: bool>(
     instance: &Instance,
     guard: ReadGuard,
     mut packet: Packet<'_>,
-    seen: Seen,
+    passed: bool,
 ) -> Verdict {
-    // It must not overtake those that wait.
-    if !LOCAL && is_on!(keys::BATCHING_ACTIVE) {
-        batch::flush::<A>(instance);
-    }
+    flush::<A, LOCAL>(instance);
     let guard = &guard;
-    if !matches!(seen, Seen::Nothing) {
-        if let Some(headers) = packet::usual::<A>(packet.skb.linear()) {
-            return handle::<A, LOCAL>(instance, guard, &mut packet, &headers, seen);
-        }
-    }
     // Each round asks for more bytes than the last, a few times: `packet` says how many headers it
     // follows; and a packet that was put together is no fragment.
     let mut whole = false;
     loop {
         match A::parse(packet.skb.linear()) {
             Parsed::Transport(headers) => {
-                if !instance.filter.passes(headers.tuple.ports) {
+                if !passed && !instance.filter.passes(headers.tuple.ports) {
                     return Verdict::ACCEPT;
                 }
-                return handle::<A, LOCAL>(instance, guard, &mut packet, &headers, seen);
+                return handle::<A, LOCAL>(instance, guard, &mut packet, &headers);
             }
             Parsed::Fragment if !whole && packet.may_defragment() => {
                 match packet.defragment(A::FAMILY) {
@@ -91,36 +98,19 @@ fn handle<A: Batched, const LOCAL: bool>(
     guard: &ReadGuard,
     packet: &mut Packet<'_>,
     headers: &packet::Headers<A>,
-    seen: Seen,
 ) -> Verdict {
-    let segment = match headers.tuple.protocol {
-        Protocol::Tcp => {
-            let transport = packet.skb.linear().get(headers.transport..);
-            let length = packet.skb.len().wrapping_sub(headers.transport as u32);
-            transport.and_then(|transport| read_segment(transport, length))
-        }
-        Protocol::Udp => None,
-    };
     // What somebody before us gave it a route for is not ours to send elsewhere.
     if !LOCAL && packet.skb.has_dst() && packet.has_tunnel_route() {
         return Verdict::ACCEPT;
     }
     let flows = A::flows(instance);
     let hash = flows.hash(&headers.tuple);
-    let known = match seen {
-        Seen::NoFlow => None,
-        _ if is_on!(keys::FLOW_CACHE_ENABLED) => {
-            flows.lookup_cached(guard, hash, &headers.tuple, instance)
-        }
-        _ => flows.lookup_hashed(guard, hash, &headers.tuple),
+    let known = if is_on!(keys::FLOW_CACHE_ENABLED) {
+        flows.lookup_cached(guard, hash, &headers.tuple, instance)
+    } else {
+        flows.lookup_hashed(guard, hash, &headers.tuple)
     };
-    let slow = SlowPacket {
-        instance,
-        guard,
-        headers,
-        hash,
-        segment,
-    };
+    let slow = SlowPacket::new(instance, guard, packet, headers, hash);
     let Some((flow, direction)) = known else {
         return slow.first_packet::<LOCAL>(packet);
     };
@@ -148,7 +138,32 @@ struct SlowPacket<'p, A: Batched> {
     segment: Option<Segment>,
 }
 
-impl<A: Batched> SlowPacket<'_, A> {
+impl<'p, A: Batched> SlowPacket<'p, A> {
+    #[inline(always)]
+    fn new(
+        instance: &'p Instance,
+        guard: &'p ReadGuard,
+        packet: &Packet<'_>,
+        headers: &'p packet::Headers<A>,
+        hash: usize,
+    ) -> Self {
+        let segment = match headers.tuple.protocol {
+            Protocol::Tcp => {
+                let transport = packet.skb.linear().get(headers.transport..);
+                let length = packet.skb.len().wrapping_sub(headers.transport as u32);
+                transport.and_then(|transport| read_segment(transport, length))
+            }
+            Protocol::Udp => None,
+        };
+        Self {
+            instance,
+            guard,
+            headers,
+            hash,
+            segment,
+        }
+    }
+
     // A packet that may change the state of its flow.
     fn advance(&self, packet: &Packet<'_>, flow: &FlowNode<A>, direction: Direction) -> Next {
         let segment = self.segment.as_ref();
@@ -185,9 +200,14 @@ impl<A: Batched> SlowPacket<'_, A> {
     }
 
     // A packet of no flow.
+    #[inline(never)]
     fn first_packet<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> Verdict {
         // A connection that was there before the rule goes on as it began.
         if self.segment.is_some_and(|segment| !segment.flags.opens()) {
+            return Verdict::ACCEPT;
+        }
+        // What somebody before us gave it a route for is not ours to send elsewhere.
+        if !LOCAL && packet.skb.has_dst() && packet.has_tunnel_route() {
             return Verdict::ACCEPT;
         }
         let tuple = &self.headers.tuple;
@@ -225,23 +245,13 @@ impl<A: Batched> SlowPacket<'_, A> {
                 // Else the answer would go to the client past us.
                 let there = choice.upstream;
                 let key = self.route_key::<LOCAL>(packet);
-                match hairpin_source(packet, self.headers.transport, &there) {
-                    Ok(Some(source)) => choice.upstream = there.from_address(source),
-                    Ok(None) => {}
-                    // Unless somebody behind us may send it elsewhere, that is all.
-                    Err(dropped) => {
-                        let behind = LaterHooks::of_packet::<Redirect<A, false>>(
-                            self.guard,
-                            packet,
-                            self.instance,
-                        );
-                        if !behind.is_some_and(LaterHooks::may_change_routes) {
-                            return count_dropped(self.instance, dropped);
-                        }
-                    }
+                if let Some(source) = hairpin_source(packet, self.headers.transport, &there) {
+                    choice.upstream = there.from_address(source);
                 }
                 if packet.skb.has_dst() {
                     routed_to = Some((there, key));
+                } else if !A::IS_V6 && !self.may_change_routes(packet) {
+                    return count_dropped(self.instance, Dropped::NoRoute(0));
                 }
             }
             Decision::Redirect(_) => {}
@@ -296,7 +306,15 @@ impl<A: Batched> SlowPacket<'_, A> {
         writable
     }
 
+    // Whether a packet that came in without a route may get one from somebody behind us.
+    #[cold]
+    fn may_change_routes(&self, packet: &Packet<'_>) -> bool {
+        LaterHooks::of_packet::<Redirect<A, false>>(self.guard, packet, self.instance)
+            .is_some_and(LaterHooks::may_change_routes)
+    }
+
     // What a route depends on that is looked up after this.
+    #[inline(always)]
     fn route_key<const LOCAL: bool>(&self, packet: &Packet<'_>) -> RouteKey {
         packet
             .state
