@@ -118,9 +118,9 @@ impl<A: Batched> Reinject<'_, A> {
         packet: &mut Packet<'_>,
     ) -> Verdict {
         let (found, is_new) = self.route::<true>(packet);
-        self.keep::<true>(packet, is_new);
         let verdict = verdict(instance, found);
         if !self.is_first {
+            self.keep::<true>(packet, is_new);
             return verdict;
         }
         if verdict.is_drop() {
@@ -131,10 +131,12 @@ impl<A: Batched> Reinject<'_, A> {
         let Some(later) = later else {
             return verdict;
         };
+        let route = packet.skb.dst();
         if let Err(status) = later.run(packet) {
             self.drop_unconfirmed(instance, guard, status != 0);
             return Verdict::stolen_with(status);
         }
+        self.keep::<true>(packet, is_new && packet.skb.dst() == route);
         Verdict::stolen_with(self.call_okfn(instance, guard, packet, false))
     }
 

@@ -271,8 +271,11 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                     packet.skb.drop_dst();
                     write_tuple(packet, self.headers.transport, tuple);
                 }
-                // To begin anew with what was made a moment ago is to give up.
-                self.advance(packet, flow, direction);
+                // A datagram tells a flow that was made for it nothing more. To begin anew with what was made a
+                // moment ago is to give up.
+                if !is_new || self.segment.is_some() {
+                    self.advance(packet, flow, direction);
+                }
                 let is_first = is_new && disposition.may_be_stolen();
                 self.translate_and_send::<LOCAL>(packet, flow, direction, routed_to, is_first)
             }
