@@ -78,11 +78,13 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
         match tuple.protocol {
             _ if !passes => Verdict::ACCEPT,
             Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
-                Ok(packet) => fast_path::<A, _, LOCAL, true, false>(instance, guard, packet),
+                Ok(packet) => fast_path::<A, _, LOCAL, true, false, false>(instance, guard, packet),
                 Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
             Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
-                Ok(packet) => fast_path::<A, _, LOCAL, false, false>(instance, guard, packet),
+                Ok(packet) => {
+                    fast_path::<A, _, LOCAL, false, false, false>(instance, guard, packet)
+                }
                 Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
         }
@@ -94,7 +96,14 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
 // call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
-fn fast_path<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool, const ODD: bool>(
+fn fast_path<
+    A: Batched,
+    E: HeaderBytes,
+    const LOCAL: bool,
+    const TCP: bool,
+    const OFFLOADED: bool,
+    const ROUTED: bool,
+>(
     instance: &Instance,
     guard: ReadGuard,
     packet: LinearPacket<'_, E>,
@@ -102,12 +111,14 @@ fn fast_path<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool, con
     if is_on!(keys::NON_DEFAULT) {
         return dispatch::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    if !ODD && packet.packet().skb.is_offloaded() {
-        return fast_path::<A, E, LOCAL, TCP, true>(instance, guard, packet);
+    if !OFFLOADED && packet.packet().skb.is_offloaded() {
+        return fast_path::<A, E, LOCAL, TCP, true, ROUTED>(instance, guard, packet);
     }
-    match redirect::<A, E, LOCAL, TCP, ODD, false>(instance, &guard, packet) {
+    match redirect::<A, E, LOCAL, TCP, OFFLOADED, ROUTED, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
-        Err(Left::Odd(packet)) => fast_path::<A, E, LOCAL, TCP, true>(instance, guard, packet),
+        Err(Left::Routed(packet)) => {
+            fast_path::<A, E, LOCAL, TCP, true, true>(instance, guard, packet)
+        }
         Err(left) => left.handle::<A, LOCAL>(instance, guard),
     }
 }
@@ -169,7 +180,7 @@ fn fast_batched<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     if is_on!(keys::ABLATION) {
         return ablation::<A, E, LOCAL, TCP>(instance, guard, packet);
     }
-    match redirect::<A, E, LOCAL, TCP, true, false>(instance, &guard, packet) {
+    match redirect::<A, E, LOCAL, TCP, true, true, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
         Err(left) => left.handle::<A, LOCAL>(instance, guard),
     }
@@ -182,7 +193,7 @@ fn ablation<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     guard: ReadGuard,
     packet: LinearPacket<'_, E>,
 ) -> Verdict {
-    let redirect = || redirect::<A, E, LOCAL, TCP, true, true>(instance, &guard, packet);
+    let redirect = || redirect::<A, E, LOCAL, TCP, true, true, true>(instance, &guard, packet);
     let redirected = if is_on!(keys::RCU_DISABLED) {
         A::flows(instance).with_lock(redirect)
     } else {
@@ -194,7 +205,8 @@ fn ablation<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     }
 }
 
-// `ODD`: a device may have to do with its checksums, or it may have a route that it came in with.
+// `OFFLOADED`: a device may have to do with its checksums; `ROUTED`: it may have a route that it came in
+// with.
 // `ABLATION`: see which optimizations are on.
 #[inline(always)]
 fn redirect<
@@ -203,7 +215,8 @@ fn redirect<
     E: HeaderBytes,
     const LOCAL: bool,
     const TCP: bool,
-    const ODD: bool,
+    const OFFLOADED: bool,
+    const ROUTED: bool,
     const ABLATION: bool,
 >(
     instance: &Instance,
@@ -249,14 +262,14 @@ fn redirect<
     }
     // One that came in with a route has it from somebody who may have given it more than that.
     if !LOCAL && packet.packet().skb.has_dst() {
-        if !ODD {
-            return Err(Left::Odd(packet));
+        if !ROUTED {
+            return Err(Left::Routed(packet));
         }
         if packet.packet().has_tunnel_route() {
             return Err(Left::slow(packet));
         }
     }
-    let offload = if ODD {
+    let offload = if OFFLOADED {
         packet.packet().skb.offload(A::LENGTH, !TCP)
     } else {
         Offload::None
@@ -309,7 +322,7 @@ fn redirect<
     Ok(match routing {
         Routing::Unchanged => Verdict::ACCEPT,
         Routing::Cached(dst) if LOCAL => dst.attach_output(&mut packet),
-        Routing::Cached(dst) if ODD => dst.attach::<false>(&mut packet),
+        Routing::Cached(dst) if ROUTED => dst.attach::<false>(&mut packet),
         Routing::Cached(dst) => dst.attach_input(&mut packet),
         Routing::Lookup => {
             match lookup_route::<A, LOCAL>(&mut packet, A::LENGTH, &from, &to, Asked::Route) {
@@ -322,8 +335,8 @@ fn redirect<
 
 // A packet that is left as it was.
 enum Left<'p, E> {
-    // For the variant that handles odd ones.
-    Odd(LinearPacket<'p, E>),
+    // For the variant that expects a route.
+    Routed(LinearPacket<'p, E>),
     // Of no flow.
     NoFlow(Packet<'p>),
     Slow(Packet<'p>),
@@ -343,7 +356,7 @@ impl<'p, E: HeaderBytes> Left<'p, E> {
     ) -> Verdict {
         let packet = match self {
             Self::NoFlow(packet) => return no_flow::<A, LOCAL>(instance, guard, packet),
-            Self::Odd(packet) => packet.into_packet(),
+            Self::Routed(packet) => packet.into_packet(),
             Self::Slow(packet) => packet,
         };
         slow_path::<A, LOCAL>(instance, guard, packet, true)
