@@ -78,16 +78,28 @@ impl<A: Batched, const LOCAL: bool> Hook for Redirect<A, LOCAL> {
         match tuple.protocol {
             _ if !passes => Verdict::ACCEPT,
             Protocol::Tcp => match packet.into_linear::<A::WithTcp>() {
-                Ok(packet) => fast_path::<A, _, LOCAL, true, false, false>(instance, guard, packet),
+                Ok(packet) => take::<A, _, LOCAL, true>(instance, guard, packet),
                 Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
             Protocol::Udp => match packet.into_linear::<A::WithUdp>() {
-                Ok(packet) => {
-                    fast_path::<A, _, LOCAL, false, false, false>(instance, guard, packet)
-                }
+                Ok(packet) => take::<A, _, LOCAL, false>(instance, guard, packet),
                 Err(packet) => slow_path::<A, LOCAL>(instance, guard, packet, true),
             },
         }
+    }
+}
+
+// Chooses the variant of the fast path.
+#[inline(always)]
+fn take<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
+    instance: &Instance,
+    guard: ReadGuard,
+    packet: LinearPacket<'_, E>,
+) -> Verdict {
+    if packet.packet().skb.is_offloaded() {
+        fast_path::<A, E, LOCAL, TCP, true, false>(instance, guard, packet)
+    } else {
+        fast_path::<A, E, LOCAL, TCP, false, false>(instance, guard, packet)
     }
 }
 
@@ -110,9 +122,6 @@ fn fast_path<
 ) -> Verdict {
     if is_on!(keys::NON_DEFAULT) {
         return dispatch::<A, E, LOCAL, TCP>(instance, guard, packet);
-    }
-    if !OFFLOADED && packet.packet().skb.is_offloaded() {
-        return fast_path::<A, E, LOCAL, TCP, true, ROUTED>(instance, guard, packet);
     }
     match redirect::<A, E, LOCAL, TCP, OFFLOADED, ROUTED, false>(instance, &guard, packet) {
         Ok(verdict) => verdict,
