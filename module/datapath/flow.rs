@@ -340,8 +340,8 @@ impl<R> Flow<R> {
                 let known = mine.begin(&Syn::read(segment, options));
                 if !known && flags.opens() {
                     reopenings.keep(hash, &Syn::read(segment, options));
-                } else if known && other.syn().is_some_and(|syn| syn.is_acked_by(segment)) {
-                    other.set_syn_acked();
+                } else if known && flags.ack() {
+                    other.syn_is_acked(segment);
                 }
             }
             (FlowState::Opening, Direction::Reply, true) => {
@@ -351,6 +351,9 @@ impl<R> Flow<R> {
                 }
             }
             (FlowState::Opening, Direction::Original, false) => {
+                if flags.ack() && mine.is_next(segment) {
+                    other.syn_is_acked(segment);
+                }
                 if flags.fin() && mine.finish_early(other, segment) {
                     self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
                 }
@@ -405,7 +408,8 @@ impl<R> Flow<R> {
             match syn {
                 // It may be answered yet.
                 Some(syn) => reopenings.keep(hash, &syn),
-                None if client_seq.has_begun_with(segment) => return None,
+                // Who has got no answer yet may have it from a server that has crashed since.
+                None if fins & HALF_OPEN == 0 && client_seq.has_begun_with(segment) => return None,
                 None => {}
             }
             client_seq.begin_anew(&anew.up_to(segment));

@@ -298,8 +298,21 @@ impl SeqState {
         other.window_mask.store(pack(mask, mask), Relaxed);
     }
 
-    /// The other end has acknowledged this one's SYN, while its own is not answered.
-    pub fn set_syn_acked(&self) {
+    /// The other end acknowledges this one's SYN, while its own is not answered. What it acknowledges it has got, whatever
+    /// was taken for that SYN, or if none passed.
+    pub fn syn_is_acked(&self, segment: &Segment) {
+        let syn = self.syn();
+        if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
+            self.begin_anew(&Syn {
+                first: segment.ack(),
+                data: 0,
+                shift: syn.map_or(0, |syn| syn.shift),
+            });
+        }
+        self.set_syn_acked();
+    }
+
+    fn set_syn_acked(&self) {
         let mask = self.window_mask.load(Relaxed) as u32;
         self.window_mask.store(pack(mask, mask), Relaxed);
     }
@@ -307,6 +320,11 @@ impl SeqState {
     /// Whether it has.
     pub fn is_syn_acked(&self) -> bool {
         self.window_mask.load(Relaxed) >> 32 != 0
+    }
+
+    /// Whether a segment of an end that has sent its SYN begins where its last one ended.
+    pub fn is_next(&self, segment: &Segment) -> bool {
+        self.syn().is_some() && segment.start() == self.next_seq()
     }
 
     /// Takes note of a FIN that an end sends before its SYN is answered, having acknowledged that of the

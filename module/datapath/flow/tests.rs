@@ -709,3 +709,42 @@ fn what_is_closed_goes_first_and_what_lasts_never() {
     assert_eq!(udp(true, now), None, "it lasts");
     assert_eq!(tcp(&[]), None, "it is established");
 }
+
+// A SYN in the server's name hides the server's own, but not from the client, which acknowledges what it has got.
+#[test]
+fn the_syn_that_the_client_acknowledges_is_the_servers() {
+    let [client, server] = [1000, 2000];
+    for flags in [SYN | ACK, ACK] {
+        let talk = Talk::new();
+        talk.inject(Original, SYN, client, 0, 0);
+        talk.inject(Reply, SYN, server, 0, 0);
+        talk.inject(Reply, SYN, 77, 0, 0);
+        let at = client + u32::from(flags & SYN == 0);
+        talk.inject(Original, flags, at, 0, server + 1);
+        assert_eq!(talk.inject(Reply, RST, 78, 0, 0), FlowState::Opening);
+        let state = talk.inject(Reply, RST, server + 1, 0, 0);
+        assert_eq!(state, FlowState::Closed, "{flags:x}");
+    }
+    // One who does not know the client's number acknowledges nothing.
+    let talk = Talk::new();
+    talk.inject(Original, SYN, client, 0, 0);
+    talk.inject(Original, ACK, client + 2, 0, server + 1);
+    assert_eq!(talk.inject(Reply, RST, server + 1, 0, 0), FlowState::Opening);
+}
+
+// The answer of a server that has crashed since never came; of the repeated SYN it knows nothing.
+#[test]
+fn a_new_server_answers_until_the_client_has_an_answer() {
+    let talk = Talk::new();
+    let client = talk.peers[0].at;
+    let ack = client.wrapping_add(1);
+    talk.inject(Original, SYN, client, 0, 0);
+    talk.inject(Reply, SYN | ACK, 1 << 31, 0, ack);
+    talk.inject(Original, SYN, client, 0, 0);
+    let state = talk.inject(Reply, SYN | ACK, 5000, 0, ack);
+    assert_eq!(state, FlowState::Established);
+    talk.inject(Original, ACK, ack, 0, 5001);
+    let tuple = to_port(Protocol::Tcp, 443);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+    assert_eq!(talk.inject(Reply, RST, 5001, 0, 0), FlowState::Closed);
+}

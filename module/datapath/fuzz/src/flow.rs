@@ -115,6 +115,8 @@ struct Model {
     peers: [Peer; 2],
     // Of the original direction, another than that of its peer.
     kept: Option<Syn>,
+    // The client has said nothing since it was answered.
+    half_open: bool,
 }
 
 impl Peer {
@@ -158,6 +160,7 @@ impl Model {
             fins: [false; 2],
             peers: [Peer::default(); 2],
             kept: None,
+            half_open: false,
         }
     }
 
@@ -180,6 +183,9 @@ impl Model {
             (Direction::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
             (_, true) => {}
             (Direction::Original, false) if opening => {
+                if self.peers[0].syn.is_some() && sent.start == self.peers[0].end as u32 {
+                    self.acknowledge(sent);
+                }
                 let [client, server] = &mut self.peers;
                 let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
                 if sent.has(FIN) && server.is_syn_acked && follows {
@@ -206,8 +212,9 @@ impl Model {
             }
             (_, false) => {
                 let plain = self.state == FlowState::Established && sent.has(ACK) && !sent.has(FIN);
-                if self.peers[direction as usize].takes(sent, plain) && sent.has(FIN) {
-                    self.fins[direction as usize] = true;
+                if self.peers[direction as usize].takes(sent, plain) {
+                    self.half_open &= direction == Direction::Reply;
+                    self.fins[direction as usize] |= sent.has(FIN);
                     self.settle();
                 }
             }
@@ -260,8 +267,23 @@ impl Model {
             Some(_) => self.repeat(0, syn),
             None => self.peers[0] = Peer::begin(syn),
         }
+        self.acknowledge(sent);
+    }
+
+    // The client has the SYN that it acknowledges.
+    fn acknowledge(&mut self, sent: &Sent) {
+        if !sent.has(ACK) {
+            return;
+        }
         let server = &mut self.peers[1];
-        server.is_syn_acked |= server.syn.is_some_and(|syn| syn.is_acked_by(sent));
+        if !server.syn.is_some_and(|syn| syn.is_acked_by(sent)) {
+            *server = Peer::begin(Syn {
+                first: sent.ack,
+                data: 0,
+                shift: server.syn.map_or(0, |syn| syn.shift),
+            });
+        }
+        server.is_syn_acked = true;
     }
 
     fn keep(&mut self, syn: Syn) {
@@ -289,7 +311,7 @@ impl Model {
             };
             if opening {
                 own.into_iter().for_each(|own| self.keep(own));
-            } else if client.syn.is_none() && late(client, sent.ack) {
+            } else if client.syn.is_none() && !self.half_open && late(client, sent.ack) {
                 return None;
             }
             self.peers[0] = Peer::begin(Syn {
@@ -302,6 +324,7 @@ impl Model {
         self.peers[1] = Peer::begin(Syn::of(sent));
         self.agree(end, end, sent.ack);
         self.state = FlowState::Established;
+        self.half_open = true;
         self.settle();
         Some(Outcome::Answered)
     }
