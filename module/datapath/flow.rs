@@ -102,7 +102,8 @@ const STATE: u8 = 3;
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
 const DIRECT: u8 = 1 << 6;
-// The upstream has accepted a connection of TCP, and the client not yet said that it knows.
+// The client has not yet said that it knows of the connection of TCP, since the upstream has accepted it, or refused another
+// SYN: it acknowledges what was sent.
 const HALF_OPEN: u8 = 1 << 7;
 
 /// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
@@ -370,7 +371,12 @@ impl<R> Flow<R> {
             }
             (_, _, true) => {}
             (FlowState::Established | FlowState::Closing | FlowState::Closed, _, false) => {
-                if fins & DIRECT != 0 || mine.accept(segment) {
+                let half_open = fins & HALF_OPEN != 0;
+                let confirms = direction == Direction::Original;
+                if half_open && confirms && !mine.confirms(other, segment) {
+                    return None;
+                }
+                if fins & DIRECT != 0 && !half_open || mine.accept(segment) {
                     // What the client acknowledges it has got.
                     let fins = match direction {
                         Direction::Original => fins & !HALF_OPEN,
@@ -449,10 +455,20 @@ impl<R> Flow<R> {
         };
         // Or what is refused is another SYN than that of which the flow knows.
         if !real && direction == Direction::Reply && reopenings.take(hash, segment).is_some() {
-            if let (FlowState::Opening, Some(syn)) = (state, other.syn()) {
-                reopenings.keep(hash, &syn);
+            match state {
+                FlowState::Opening => {
+                    if let Some(syn) = other.syn() {
+                        reopenings.keep(hash, &syn);
+                    }
+                    (refuses, real) = (true, true);
+                }
+                // Both may be forged by somebody who knows nothing of the connection: if its client lives, its
+                // next segment says so.
+                FlowState::Established | FlowState::Closing => {
+                    self.set_state(state, fins | HALF_OPEN);
+                }
+                FlowState::Closed => {}
             }
-            (refuses, real) = (true, true);
         }
         if real {
             self.set_state(FlowState::Closed, fins);
@@ -490,8 +506,7 @@ impl<R> Flow<R> {
         FlowState::from_number(self.dir(Direction::Original).state_flags.load(Relaxed) & STATE)
     }
 
-    // Whether a client that never says so was told that its connection of TCP is accepted: maybe it
-    // does not exist.
+    // Whether the client has not said that it knows of its connection of TCP: maybe it does not exist.
     fn is_half_open(&self) -> bool {
         self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
     }

@@ -6,7 +6,8 @@
 //! an end that lives does not take it (RFC 5961, section 4). Only the answer tells. Until then the SYN is kept
 //! here, and the flow stays as it was. (nf_conntrack keeps it with each of its entries; a flow has no room for it.)
 //!
-//! Whoever can send in the name of both ends can also forge the answer; as with nf_conntrack, that is believed.
+//! Whoever can send in the name of both ends can also forge the answer. As with nf_conntrack a SYN is believed, and the
+//! connection begins anew. A RST, which no living client would answer, is not: it makes the connection half open.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -400,6 +400,13 @@ impl SeqState {
         true
     }
 
+    /// Whether `segment` acknowledges what was sent in the `other` direction, since the last acknowledgement: who
+    /// guesses its number does not.
+    pub fn confirms(&self, other: &Self, segment: &Segment) -> bool {
+        let sent = other.next_seq().wrapping_sub(self.acked());
+        segment.flags.ack() && segment.ack().wrapping_sub(self.acked()) <= sent
+    }
+
     /// Whether `segment` of the other direction acknowledges a SYN that could be that with which the
     /// connection began, late: it lies no further back than what is repeated.
     pub fn has_begun_with(&self, segment: &Segment) -> bool {

@@ -515,7 +515,10 @@ impl World {
         }
         sent.passed = self.connection;
         if !sent.forged {
-            sent.known = sent.has(RST) && self.is_known(sent, before);
+            let refused = sent.flags == RST | ACK && sent.seq == 0;
+            // Whoever knows nothing of the connection may have forged both the SYN and this.
+            let other = refused && !matches!(before, Some(FlowState::Opening));
+            sent.known = sent.has(RST) && !other && self.is_known(sent, before);
             self.note(sent);
         }
         self.history

@@ -69,6 +69,8 @@ struct Talk {
     peers: [Peer; 2],
     // The last that was told.
     outcome: Cell<Option<Outcome>>,
+    // The shifts of their window scale options.
+    scales: [Option<u8>; 2],
 }
 
 impl Talk {
@@ -80,6 +82,7 @@ impl Talk {
             // Over the wrap.
             peers: [peer(u32::MAX - 5), peer(1 << 31)],
             outcome: Cell::new(None),
+            scales: [None; 2],
         }
     }
 
@@ -112,9 +115,13 @@ impl Talk {
         header[13] = flags;
         let segment = Segment::read(&header, length + 20);
         if !self.flow.is_plain(direction, Some(&segment)) {
-            let outcome = self
-                .flow
-                .advance_tcp(direction, &segment, &[], &self.reopenings, HASH);
+            let options = match self.scales[direction as usize] {
+                Some(shift) if flags & SYN != 0 => &[3, 3, shift, 0][..],
+                _ => &[],
+            };
+            let outcome =
+                self.flow
+                    .advance_tcp(direction, &segment, options, &self.reopenings, HASH);
             self.outcome.set(outcome.or(self.outcome.get()));
         }
         self.flow.state()
@@ -349,18 +356,33 @@ fn both_ends_can_use_a_tuple_anew() {
     }
 }
 
+// The RST may be forged, with the SYN that it refuses: a client that lives says so by its next segment.
 #[test]
-fn a_tuple_used_anew_can_be_refused() {
+fn a_refused_syn_ends_a_connection_only_if_its_client_is_silent() {
+    let tuple = to_port(Protocol::Tcp, 443);
     let mut talk = Talk::open();
-    talk.forget();
-    talk.send(Original, SYN, 0);
-    let ack = talk.peers[1].seen;
-    assert_eq!(
-        talk.inject(Reply, RST | ACK, 0, 0, ack.wrapping_add(1)),
-        FlowState::Established
-    );
-    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), FlowState::Closed);
-    assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
+    talk.outcome.set(None);
+    let forged = 1 << 29;
+    let refuse = |talk: &Talk, ack| {
+        talk.inject(Original, SYN, forged, 0, 0);
+        let state = talk.inject(Reply, RST | ACK, 0, 0, ack);
+        assert_eq!(state, FlowState::Established);
+        assert_eq!(talk.outcome.get(), None);
+        talk.flow.timeout(&tuple, &TIMEOUTS)
+    };
+    assert_eq!(refuse(&talk, forged + 2), 432_000);
+    assert_eq!(refuse(&talk, forged + 1), 240);
+    // Not one more that guesses.
+    talk.inject(Original, ACK, forged + 1, 0, 0);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
+    talk.send(Reply, ACK, 100);
+    talk.send(Original, ACK, 100);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+    talk.send(Original, FIN | ACK, 0);
+    talk.inject(Original, SYN, forged, 0, 0);
+    talk.inject(Reply, RST | ACK, 0, 0, forged + 1);
+    assert_eq!(talk.flow.state(), FlowState::Closing);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
 }
 
 // RFC 5961, section 4: a SYN in a living connection is answered by an acknowledgement; one who sent
@@ -747,4 +769,33 @@ fn a_new_server_answers_until_the_client_has_an_answer() {
     let tuple = to_port(Protocol::Tcp, 443);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
     assert_eq!(talk.inject(Reply, RST, 5001, 0, 0), FlowState::Closed);
+}
+
+// Whoever guesses chooses the window, which is the larger of both, in its own SYN.
+#[test]
+fn guesses_confirm_no_half_open_connection() {
+    let tuple = to_port(Protocol::Tcp, 443);
+    let mut state = 1_u64;
+    let mut confirmed = 0;
+    for _ in 0..500 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let server = (state >> 32) as u32;
+        for direct in [false, true] {
+            let mut talk = Talk::new();
+            if direct {
+                talk.flow = Flow::direct(&tuple, 0).1;
+            }
+            talk.scales = [Some(14); 2];
+            talk.inject(Original, SYN, 1000, 0, 0);
+            talk.inject(Reply, SYN | ACK, server, 0, 1001);
+            for ack in [0, 1 << 31, 1 << 30, 3 << 30] {
+                talk.inject(Original, ACK, 1001, 0, ack);
+                talk.inject(Original, 0, 1001, 0, server.wrapping_add(1));
+            }
+            confirmed += u32::from(talk.flow.timeout(&tuple, &TIMEOUTS) != 240);
+            talk.inject(Original, ACK, 1001, 0, server.wrapping_add(1));
+            assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+        }
+    }
+    assert_eq!(confirmed, 0);
 }

@@ -7,7 +7,7 @@ use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::packet::TCP_HEADER;
 use mutex_datapath::reopenings::Reopenings;
-use mutex_datapath::state::FlowState;
+use mutex_datapath::state::{FlowState, Timeouts};
 use mutex_datapath::tcp::Segment;
 use mutex_datapath::tuple::{Ports, Tuple, V4};
 use mutex_datapath::upstream::Outcome;
@@ -18,6 +18,14 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+
+// How long an established connection may be idle.
+const LASTS: u32 = 9;
+const TIMEOUTS: Timeouts = Timeouts {
+    hz: 1,
+    udp: [1; 3],
+    tcp: [1, LASTS, 1, 1],
+};
 
 const HASH: u32 = 0xdead_beef;
 
@@ -211,7 +219,12 @@ impl Model {
                 return Some(Outcome::Answered);
             }
             (_, false) => {
-                let plain = self.state == FlowState::Established && sent.has(ACK) && !sent.has(FIN);
+                let confirms = self.half_open && direction == Direction::Original;
+                if confirms && !self.confirms(sent) {
+                    return None;
+                }
+                let established = self.state == FlowState::Established && !self.half_open;
+                let plain = established && sent.has(ACK) && !sent.has(FIN);
                 if self.peers[direction as usize].takes(sent, plain) {
                     self.half_open &= direction == Direction::Reply;
                     self.fins[direction as usize] |= sent.has(FIN);
@@ -220,6 +233,14 @@ impl Model {
             }
         }
         None
+    }
+
+    // Whether the client acknowledges something of what the server has sent, or nothing new.
+    fn confirms(&self, sent: &Sent) -> bool {
+        let [client, server] = self.peers;
+        let acked = client.ack as u32;
+        let sent_to = (server.end as u32).wrapping_sub(acked);
+        sent.has(ACK) && sent.ack.wrapping_sub(acked) <= sent_to
     }
 
     // By the FINs: what is closed stays so.
@@ -352,9 +373,10 @@ impl Model {
         if direction == Direction::Reply && self.take(sent).is_some() {
             if opening {
                 client.syn.into_iter().for_each(|own| self.keep(own));
+                self.state = FlowState::Closed;
+                return Some(Outcome::Refused);
             }
-            self.state = FlowState::Closed;
-            return Some(Outcome::Refused);
+            self.half_open |= self.state != FlowState::Closed;
         }
         None
     }
@@ -382,6 +404,9 @@ pub fn run(data: &[u8]) {
             "{sent:?} {model:?}"
         );
         assert_eq!(flow.state(), model.state, "{sent:?} {model:?}");
+        let established = model.state == FlowState::Established && !model.half_open;
+        let lasts = flow.timeout(&tuple, &TIMEOUTS) == LASTS;
+        assert_eq!(lasts, established, "{sent:?} {model:?}");
         if input.is_empty() {
             break;
         }
