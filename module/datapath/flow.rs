@@ -556,20 +556,32 @@ impl<R> Flow<R> {
         }
     }
 
-    /// How much better it is to evict this flow than others when the table is full: most of all what is
-    /// closed, then what closes and is idle, what was never answered, and a single exchange of
-    /// datagrams; of these what has been idle longest. `None`: it must stay. As for `timeout`.
-    pub fn early_drop_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
+    /// How much better it is to evict this flow than others when the table is full, for one that is to be `direct` or not:
+    /// most of all what is closed, then what was never answered or is half open, what closes and is idle, a
+    /// single exchange of datagrams, and any other direct flow, without which nothing goes elsewhere; of these what has been
+    /// idle longest. `None`: it must stay, as a redirected one for a direct one. As for `timeout`.
+    pub fn early_drop_rank(
+        &self,
+        protocol: Protocol,
+        direct: bool,
+        now: u32,
+        hz: u32,
+    ) -> Option<u32> {
         /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
         const HALF_CLOSED: u32 = 10;
         const CLASS: u32 = 1 << 29;
+        if direct && !self.is_direct() {
+            return None;
+        }
         let idle = self.idle(now);
         let class = match (protocol, self.state()) {
             (_, FlowState::Closed) => 4,
-            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
-            (_, FlowState::Opening) => 2,
-            (Protocol::Tcp, _) if self.is_half_open() => 2,
+            // Whoever floods the table must not push out who has only closed one direction.
+            (_, FlowState::Opening) => 3,
+            (Protocol::Tcp, _) if self.is_half_open() => 3,
+            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 2,
             (Protocol::Udp, _) if !self.is_assured(hz) => 1,
+            _ if self.is_direct() => 0,
             _ => return None,
         };
         Some(CLASS.wrapping_mul(class) | idle.min(CLASS - 1))

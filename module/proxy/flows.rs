@@ -266,9 +266,10 @@ impl<A: Stored> Flows<A> {
             }
             if self.count() >= parameters::max_flows() as usize {
                 // Whoever floods the table pushes out only what does not last.
+                let is_direct = *decision == Decision::Direct;
                 let rank = |flow: &FlowNode<A>| {
                     let protocol = flow.key(Direction::Original as usize).protocol;
-                    flow.early_drop_rank(protocol, now, time::HZ)
+                    flow.early_drop_rank(protocol, is_direct, now, time::HZ)
                 };
                 if !edit.early_drop(guard, self.pool(), original, rank) {
                     return Err(Refused::TableFull);

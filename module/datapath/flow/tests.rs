@@ -688,48 +688,96 @@ fn a_connection_that_its_client_does_not_confirm_counts_as_unanswered() {
     talk.send(Original, SYN, 0);
     assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
-    assert!(talk.flow.early_drop_rank(Protocol::Tcp, 0, HZ).is_some());
+    assert!(talk.flow.early_drop_rank(Protocol::Tcp, false, 0, HZ).is_some());
     // Nor by somebody who does not know the server's number.
     talk.inject(Original, ACK, talk.peers[0].at, 0, 1 << 30);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
     talk.send(Original, ACK, 0);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
-    assert_eq!(talk.flow.early_drop_rank(Protocol::Tcp, 1 << 30, HZ), None);
+    assert_eq!(talk.flow.early_drop_rank(Protocol::Tcp, false, 1 << 30, HZ), None);
+}
+
+// The classes in which flows are dropped early, and how long ago each was last seen.
+fn rank_of(flow: &Flow<()>, protocol: Protocol, direct: bool, now: u32) -> Option<(u32, u32)> {
+    let rank = flow.early_drop_rank(protocol, direct, now, HZ)?;
+    Some((rank >> 29, rank & ((1 << 29) - 1)))
 }
 
 #[test]
 fn what_is_closed_goes_first_and_what_lasts_never() {
     let now = 100 * HZ;
-    let udp = |answered: bool, last: u32| {
-        let (_, flow) = Flow::<()>::direct(&to_port(Protocol::Udp, 53), 0);
+    let udp = |direct: bool, answered: bool, last: u32| {
+        let tuple = to_port(Protocol::Udp, 53);
+        let flow = match direct {
+            true => Flow::direct(&tuple, 0).1,
+            false => Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, 0).1,
+        };
         if answered {
             flow.advance_udp(Reply);
         }
         flow.count(Original, 1, last);
-        flow.early_drop_rank(Protocol::Udp, now, HZ)
+        rank_of(&flow, Protocol::Udp, false, now)
     };
-    let tcp = |segments: &[(Direction, u8)]| {
-        let mut talk = Talk::open();
-        talk.send(Original, ACK, 0);
+    for direct in [false, true] {
+        assert_eq!(udp(direct, false, 10), Some((3, now - 10)));
+        assert_eq!(udp(direct, true, 10), Some((1, now - 10)));
+    }
+    let tcp = |direct: bool, segments: &[(Direction, u8)], last: u32| {
+        let mut talk = Talk::new();
+        let tuple = to_port(Protocol::Tcp, 443);
+        talk.flow = match direct {
+            true => Flow::direct(&tuple, 0).1,
+            false => Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, 0).1,
+        };
         for &(direction, flags) in segments {
             talk.send(direction, flags, 0);
         }
-        talk.flow.early_drop_rank(Protocol::Tcp, now, HZ)
+        talk.flow.count(Reply, 1, last);
+        rank_of(&talk.flow, Protocol::Tcp, false, now)
     };
-    let closed = tcp(&[(Original, RST)]);
-    let finished = tcp(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);
-    let closing = tcp(&[(Original, FIN | ACK)]);
-    let (unanswered, newer) = (udp(false, 10), udp(false, 20));
-    let once = udp(true, 10);
-    assert_eq!(closed, finished);
-    let order = [closed, closing, unanswered, newer, once];
-    assert!(order.iter().all(Option::is_some));
-    assert!(
-        order.is_sorted_by(|before, after| before > after),
-        "{order:?}"
-    );
-    assert_eq!(udp(true, now), None, "it lasts");
-    assert_eq!(tcp(&[]), None, "it is established");
+    let open = [(Original, SYN), (Reply, SYN | ACK), (Original, ACK)];
+    let then = |segments: &[(Direction, u8)]| [&open, segments].concat();
+    let reset = then(&[(Original, RST)]);
+    let finished = then(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);
+    let closing = then(&[(Original, FIN | ACK)]);
+    assert_eq!(tcp(false, &reset, 1000), Some((4, now - 1000)));
+    for direct in [false, true] {
+        assert_eq!(tcp(direct, &finished, 1000), Some((4, now - 1000)));
+        // Answered, but not confirmed.
+        assert_eq!(tcp(direct, &open[..1], 1000), Some((3, now - 1000)));
+        assert_eq!(tcp(direct, &open[..2], 1000), Some((3, now - 1000)));
+        // An end that has closed may wait for the other one, for a while.
+        let idle = 10 * HZ;
+        assert_eq!(tcp(direct, &closing, now - idle - 1), Some((2, idle + 1)));
+    }
+    let lasts = |idle: u32| {
+        [
+            udp(false, true, now - idle),
+            tcp(false, &open, now - idle),
+            tcp(false, &closing, now - idle),
+        ]
+    };
+    assert_eq!(lasts(0), [None; 3]);
+    assert_eq!(lasts(10 * HZ), [None; 3]);
+    // A direct one is not needed: less is lost than with any other.
+    let lasts = |idle: u32| {
+        [
+            udp(true, true, now - idle),
+            tcp(true, &open, now - idle),
+            tcp(true, &closing, now - idle),
+        ]
+    };
+    assert_eq!(lasts(0), [Some((0, 0)); 3]);
+    assert_eq!(lasts(10 * HZ), [Some((0, 10 * HZ)); 3]);
+}
+
+#[test]
+fn for_a_direct_flow_only_direct_ones_go() {
+    let tuple = to_port(Protocol::Tcp, 443);
+    let redirected = flow(Protocol::Tcp);
+    let (_, direct) = Flow::<()>::direct(&tuple, 0);
+    assert_eq!(rank_of(&redirected, Protocol::Tcp, true, 9), None);
+    assert_eq!(rank_of(&direct, Protocol::Tcp, true, 9), Some((3, 9)));
 }
 
 // A SYN in the server's name hides the server's own, but not from the client, which acknowledges what it has got.
