@@ -371,12 +371,16 @@ impl<R> Flow<R> {
             }
             (_, _, true) => {}
             (FlowState::Established | FlowState::Closing | FlowState::Closed, _, false) => {
+                let is_followed = fins & DIRECT == 0;
+                if flags.fin() && !(flags.ack() && !is_followed || mine.closes(other, segment)) {
+                    return None;
+                }
                 let half_open = fins & HALF_OPEN != 0;
                 let confirms = direction == Direction::Original;
                 if half_open && confirms && !mine.confirms(other, segment) {
                     return None;
                 }
-                if fins & DIRECT != 0 && !half_open || mine.accept(segment) {
+                if !is_followed && !half_open || mine.accept(segment) {
                     // What the client acknowledges it has got.
                     let fins = match direction {
                         Direction::Original => fins & !HALF_OPEN,

@@ -688,13 +688,19 @@ fn a_connection_that_its_client_does_not_confirm_counts_as_unanswered() {
     talk.send(Original, SYN, 0);
     assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
-    assert!(talk.flow.early_drop_rank(Protocol::Tcp, false, 0, HZ).is_some());
+    assert!(talk
+        .flow
+        .early_drop_rank(Protocol::Tcp, false, 0, HZ)
+        .is_some());
     // Nor by somebody who does not know the server's number.
     talk.inject(Original, ACK, talk.peers[0].at, 0, 1 << 30);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
     talk.send(Original, ACK, 0);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
-    assert_eq!(talk.flow.early_drop_rank(Protocol::Tcp, false, 1 << 30, HZ), None);
+    assert_eq!(
+        talk.flow.early_drop_rank(Protocol::Tcp, false, 1 << 30, HZ),
+        None
+    );
 }
 
 // The classes in which flows are dropped early, and how long ago each was last seen.
@@ -799,7 +805,10 @@ fn the_syn_that_the_client_acknowledges_is_the_servers() {
     let talk = Talk::new();
     talk.inject(Original, SYN, client, 0, 0);
     talk.inject(Original, ACK, client + 2, 0, server + 1);
-    assert_eq!(talk.inject(Reply, RST, server + 1, 0, 0), FlowState::Opening);
+    assert_eq!(
+        talk.inject(Reply, RST, server + 1, 0, 0),
+        FlowState::Opening
+    );
 }
 
 // The answer of a server that has crashed since never came; of the repeated SYN it knows nothing.
@@ -846,4 +855,76 @@ fn guesses_confirm_no_half_open_connection() {
         }
     }
     assert_eq!(confirmed, 0);
+}
+
+// RFC 9293, section 3.10.7.4; RFC 5961, section 5.
+#[test]
+fn a_fin_is_near_and_acknowledges_what_was_sent() {
+    let open = || {
+        let mut talk = Talk::new();
+        talk.scales = [Some(14); 2];
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 1 << 20);
+        talk.send(Reply, ACK, 1 << 20);
+        talk
+    };
+    for (flags, off, beyond, state) in [
+        (FIN | ACK, 0, 0, FlowState::Closing),
+        (FIN | ACK, 65_535, 0, FlowState::Closing),
+        (FIN | ACK, -65_535, -100_000, FlowState::Closing),
+        (FIN | ACK, 65_536, 0, FlowState::Established),
+        (FIN | ACK, -65_536, 0, FlowState::Established),
+        (FIN | ACK, 0, 1, FlowState::Established),
+        (FIN, 0, 0, FlowState::Established),
+    ] {
+        for direction in Direction::ALL {
+            let mut talk = open();
+            let peer = &talk.peers[direction as usize];
+            let (at, seen) = (
+                peer.at.wrapping_add_signed(off),
+                peer.seen.wrapping_add_signed(beyond),
+            );
+            let got = talk.inject(direction, flags, at, 0, seen);
+            assert_eq!(got, state, "{flags:x} {off} {beyond}");
+            // What is refused leaves nothing behind.
+            if state == FlowState::Established {
+                assert_eq!(talk.send(direction, RST, 0), FlowState::Closed);
+            }
+        }
+    }
+}
+
+// RFC 7323, section 2.2: both must have sent the option.
+#[test]
+fn windows_are_scaled_only_if_both_ends_scale() {
+    for (scales, farthest) in [
+        ([None, None], 65_535),
+        ([Some(14), None], 65_535),
+        ([None, Some(14)], 65_535),
+        ([Some(0), Some(0)], 65_535),
+        ([Some(3), Some(0)], (65_536 << 3) - 1),
+        ([Some(8), Some(14)], (65_536 << 14) - 1),
+    ] {
+        // As the flow knows the client's SYN, or as one that was kept.
+        for anew in [false, true] {
+            for (off, state) in [
+                (farthest, FlowState::Closed),
+                (farthest + 1, FlowState::Established),
+            ] {
+                let mut talk = Talk::new();
+                talk.scales = scales;
+                if anew {
+                    talk.inject(Original, SYN, 1 << 30, 0, 0);
+                }
+                talk.send(Original, SYN, 0);
+                talk.send(Reply, SYN | ACK, 0);
+                talk.send(Original, ACK, 0);
+                let at = talk.peers[1].at.wrapping_add(off);
+                talk.inject(Reply, ACK, at, 0, talk.peers[1].seen);
+                let got = talk.inject(Reply, RST, at, 0, 0);
+                assert_eq!(got, state, "{scales:?} {off}");
+            }
+        }
+    }
 }

@@ -68,7 +68,7 @@ struct Peer {
 struct Syn {
     first: u32,
     data: u32,
-    shift: u8,
+    shift: Option<u8>,
 }
 
 impl Syn {
@@ -78,7 +78,7 @@ impl Syn {
         Self {
             first: sent.start.wrapping_add(1),
             data: if data > 65_535 { 0 } else { data },
-            shift: sent.shift.unwrap_or(0).min(14),
+            shift: sent.shift.map(|shift| shift.min(14)),
         }
     }
 
@@ -102,7 +102,7 @@ impl Syn {
     }
 
     fn reach(&self) -> i64 {
-        (65_536 << self.shift) - 1
+        (65_536 << self.shift.unwrap_or(0)) - 1
     }
 }
 
@@ -196,7 +196,7 @@ impl Model {
                 }
                 let [client, server] = &mut self.peers;
                 let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
-                if sent.has(FIN) && server.is_syn_acked && follows {
+                if sent.has(FIN) && sent.has(ACK) && server.is_syn_acked && follows {
                     let syn = client.syn.as_mut().expect("a flow begins with it");
                     syn.data += sent.length + 1;
                     client.end += sent.span();
@@ -219,6 +219,14 @@ impl Model {
                 return Some(Outcome::Answered);
             }
             (_, false) => {
+                let [mine, other] =
+                    [direction, direction.other()].map(|at| self.peers[at as usize]);
+                let near = i64::from(sent.start.wrapping_sub(mine.end as u32) as i32);
+                let unsent = ((other.end as u32).wrapping_sub(sent.ack) as i32) < 0;
+                let ends = sent.has(ACK) && near.abs() <= 65_535 && !unsent;
+                if sent.has(FIN) && !ends {
+                    return None;
+                }
                 let confirms = self.half_open && direction == Direction::Original;
                 if confirms && !self.confirms(sent) {
                     return None;
@@ -256,10 +264,14 @@ impl Model {
     // Both directions are open, the reply direction after a SYN before `first`.
     fn agree(&mut self, first: u32, end: u32, ack: u32) {
         let [client, server] = &mut self.peers;
-        (client.syn, server.syn) = (None, None);
-        // The larger window counts for both.
-        client.reach = client.reach.max(server.reach);
+        let scaled = |peer: &Peer| peer.syn.is_some_and(|syn| syn.shift.is_some());
+        // The larger window counts for both, as it is if one of them does not scale it.
+        client.reach = match scaled(client) && scaled(server) {
+            true => client.reach.max(server.reach),
+            false => 65_535,
+        };
         server.reach = client.reach;
+        (client.syn, server.syn) = (None, None);
         client.ack = i64::from(first);
         (server.end, server.ack) = (i64::from(end), i64::from(ack));
     }
@@ -301,7 +313,7 @@ impl Model {
             *server = Peer::begin(Syn {
                 first: sent.ack,
                 data: 0,
-                shift: server.syn.map_or(0, |syn| syn.shift),
+                shift: server.syn.map_or(Some(0), |syn| syn.shift),
             });
         }
         server.is_syn_acked = true;
