@@ -515,6 +515,27 @@ impl<R> Flow<R> {
         self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
     }
 
+    /// Whether its upstream has sent nothing at all.
+    pub fn is_unanswered(&self) -> bool {
+        self.state() == FlowState::Opening && self.counted(Direction::Reply).0 == 0
+    }
+
+    /// Whether a segment of `direction` begins another connection of the same ports than one that is over. If that
+    /// was closed by both ends, only a SYN with a number after the client's last does (RFC 9293, section 3.10.7.4, TIME-WAIT):
+    /// any other is late or forged, or its answer will tell.
+    pub fn is_replaced_by(&self, direction: Direction, segment: &Segment) -> bool {
+        if !segment.flags.opens() || direction != Direction::Original {
+            return false;
+        }
+        let dir = self.dir(Direction::Original);
+        let state_flags = dir.state_flags.load(Relaxed);
+        if FlowState::from_number(state_flags & STATE) != FlowState::Closed {
+            return false;
+        }
+        // Of a direct one the numbers are not followed.
+        state_flags & (FINS | DIRECT) != FINS || dir.seq.is_before(segment)
+    }
+
     /// Whether nobody has answered, and no packet but one has passed: what connection tracking has not confirmed.
     pub fn is_unconfirmed(&self) -> bool {
         self.state() == FlowState::Opening && self.counted(Direction::Original).0 <= 1

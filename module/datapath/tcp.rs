@@ -339,6 +339,11 @@ impl SeqState {
         self.syn().is_some() && segment.start() == self.next_seq()
     }
 
+    /// Whether a segment begins after all that was sent.
+    pub fn is_before(&self, segment: &Segment) -> bool {
+        segment.start().wrapping_sub(self.next_seq()) <= u32::MAX / 2
+    }
+
     /// Takes note of a FIN that an end sends before its SYN is answered, having acknowledged that of the
     /// `other` direction. False if the numbers are not those.
     #[must_use]

@@ -9,7 +9,6 @@ use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
 use crate::datapath::rules::Decision;
-use crate::datapath::state::FlowState;
 use crate::datapath::tcp::{self, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
@@ -163,10 +162,7 @@ impl<A: Batched> SlowPacket<'_, A> {
         };
         // A client that uses the ports of a closed connection again: it may have another upstream by
         // now.
-        if segment.flags.opens()
-            && direction == Direction::Original
-            && flow.state() == FlowState::Closed
-        {
+        if flow.is_replaced_by(direction, segment) {
             return Next::Reopen;
         }
         let transport = packet.skb.linear().get(self.headers.transport..);

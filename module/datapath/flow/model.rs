@@ -422,11 +422,30 @@ impl World {
         self.base[direction as usize].wrapping_add(number as u32)
     }
 
+    fn segment(&self, sent: &Sent) -> Segment {
+        let mut header = [0; TCP_HEADER];
+        let seq = match sent.flags {
+            // Of one that has no number.
+            flags if flags == RST | ACK && sent.seq == 0 => 0,
+            _ => self.wire(sent.direction, sent.seq),
+        };
+        header[4..8].copy_from_slice(&seq.to_be_bytes());
+        if sent.has(ACK) {
+            header[8..12]
+                .copy_from_slice(&self.wire(sent.direction.other(), sent.ack).to_be_bytes());
+        }
+        header[12] = 6 << 4;
+        header[13] = sent.flags;
+        Segment::read(&header, sent.data as u32 + 24)
+    }
+
     // As `handle` and `advance` of module/proxy/slow_path.rs. False if it goes no further.
     fn pass(&mut self, sent: &mut Sent) -> Result<bool, TestCaseError> {
+        let segment = self.segment(sent);
         let opens = sent.direction == Original && Flags(sent.flags).opens();
         let before = self.state();
-        let begins = opens && matches!(before, None | Some(FlowState::Closed));
+        let replaces = |flow: &Flow<()>| flow.is_replaced_by(sent.direction, &segment);
+        let begins = opens && self.flow.as_ref().is_none_or(replaces);
         if begins {
             self.flow = Some(flow(Protocol::Tcp));
             self.connection += 1;
@@ -449,20 +468,6 @@ impl World {
         let Some(flow) = &self.flow else {
             return Ok(false);
         };
-        let mut header = [0; TCP_HEADER];
-        let seq = match sent.flags {
-            // Of one that has no number.
-            flags if flags == RST | ACK && sent.seq == 0 => 0,
-            _ => self.wire(sent.direction, sent.seq),
-        };
-        header[4..8].copy_from_slice(&seq.to_be_bytes());
-        if sent.has(ACK) {
-            header[8..12]
-                .copy_from_slice(&self.wire(sent.direction.other(), sent.ack).to_be_bytes());
-        }
-        header[12] = 6 << 4;
-        header[13] = sent.flags;
-        let segment = Segment::read(&header, sent.data as u32 + 24);
         let options = match self.options[sent.direction as usize] {
             Some(shift) => [3, 3, shift, 0],
             None => [0; 4],

@@ -73,6 +73,15 @@ struct Talk {
     scales: [Option<u8>; 2],
 }
 
+fn segment(flags: u8, seq: u32, length: u32, ack: u32) -> Segment {
+    let mut header = [0; TCP_HEADER];
+    header[4..8].copy_from_slice(&seq.to_be_bytes());
+    header[8..12].copy_from_slice(&ack.to_be_bytes());
+    header[12] = 5 << 4;
+    header[13] = flags;
+    Segment::read(&header, length + 20)
+}
+
 impl Talk {
     fn new() -> Self {
         let peer = |at| Peer { at, seen: 0 };
@@ -108,12 +117,7 @@ impl Talk {
         length: u32,
         ack: u32,
     ) -> FlowState {
-        let mut header = [0; TCP_HEADER];
-        header[4..8].copy_from_slice(&seq.to_be_bytes());
-        header[8..12].copy_from_slice(&ack.to_be_bytes());
-        header[12] = 5 << 4;
-        header[13] = flags;
-        let segment = Segment::read(&header, length + 20);
+        let segment = segment(flags, seq, length, ack);
         if !self.flow.is_plain(direction, Some(&segment)) {
             let options = match self.scales[direction as usize] {
                 Some(shift) if flags & SYN != 0 => &[3, 3, shift, 0][..],
@@ -927,4 +931,74 @@ fn windows_are_scaled_only_if_both_ends_scale() {
             }
         }
     }
+}
+
+#[test]
+fn an_upstream_that_has_sent_anything_is_not_silent() {
+    let talk = Talk::new();
+    talk.inject(Original, SYN, 5, 0, 0);
+    talk.flow.count(Original, 60, 1);
+    assert!(talk.flow.is_unanswered());
+    // A challenge (RFC 5961, section 4), say: it lives, whatever becomes of the connection.
+    talk.inject(Reply, ACK, 77, 0, 99);
+    talk.flow.count(Reply, 60, 2);
+    assert_eq!(talk.flow.state(), FlowState::Opening);
+    assert!(!talk.flow.is_unanswered());
+    let talk = Talk::open();
+    assert!(!talk.flow.is_unanswered());
+}
+
+// RFC 9293, section 3.10.7.4, TIME-WAIT; RFC 6191.
+#[test]
+fn only_a_newer_syn_replaces_a_flow_that_both_have_closed() {
+    let syn = |seq: u32| segment(SYN, seq, 0, 0);
+    let replaces = |talk: &Talk, off: i32| {
+        let at = talk.peers[0].at.wrapping_add_signed(off);
+        assert!(!talk.flow.is_replaced_by(Reply, &syn(at)));
+        assert!(!talk
+            .flow
+            .is_replaced_by(Original, &segment(SYN | ACK, at, 0, 0)));
+        talk.flow.is_replaced_by(Original, &syn(at))
+    };
+    let mut talk = Talk::open();
+    for off in [-1, 0, 1 << 29] {
+        assert!(!replaces(&talk, off));
+    }
+    talk.send(Original, FIN | ACK, 100);
+    assert!(!replaces(&talk, 1 << 29));
+    talk.send(Reply, FIN | ACK, 0);
+    assert_eq!(talk.flow.state(), FlowState::Closed);
+    for (off, newer) in [
+        (0, true),
+        (1, true),
+        (1 << 29, true),
+        (i32::MAX, true),
+        (-1, false),
+        (-100, false),
+        (i32::MIN, false),
+    ] {
+        assert_eq!(replaces(&talk, off), newer, "{off}");
+    }
+    // One that is older is kept, and counts if it is answered.
+    let at = talk.peers[0].at.wrapping_sub(1 << 29);
+    talk.inject(Original, SYN, at, 0, 0);
+    let state = talk.inject(Reply, SYN | ACK, 9, 0, at.wrapping_add(1));
+    assert_eq!(state, FlowState::Established);
+    // After a RST both ends have forgotten all.
+    let mut talk = Talk::open();
+    talk.send(Original, FIN | ACK, 100);
+    talk.send(Reply, RST, 0);
+    assert!(replaces(&talk, 0) && replaces(&talk, -1 << 29));
+    // The numbers of a direct one are not known.
+    let mut talk = Talk::new();
+    talk.flow = Flow::direct(&to_port(Protocol::Tcp, 443), 0).1;
+    for (direction, flags) in [
+        (Original, SYN),
+        (Reply, SYN | ACK),
+        (Original, FIN | ACK),
+        (Reply, FIN | ACK),
+    ] {
+        talk.send(direction, flags, 0);
+    }
+    assert!(replaces(&talk, 0) && replaces(&talk, -1 << 29));
 }
