@@ -14,7 +14,7 @@ use crate::datapath::flow::{Direction, Flow, Owner};
 use crate::datapath::hash::Secret;
 use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::rules::Decision;
-use crate::datapath::table::{Edit, Head, Table};
+use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
@@ -139,6 +139,12 @@ pub(crate) struct Flows<A: Stored> {
     memory: Arc<Memory>,
     // When all source ports were last found taken.
     out_of_ports: AtomicU32,
+    // When nothing was last found that another flow may take the place of.
+    nothing_to_drop: AtomicU32,
+}
+
+fn elapsed(since: &AtomicU32, now: u32) -> u32 {
+    now.wrapping_sub(since.load(Ordering::Relaxed))
 }
 
 impl<A: Stored> Flows<A> {
@@ -159,6 +165,7 @@ impl<A: Stored> Flows<A> {
             cache: Cache::new()?,
             memory,
             out_of_ports: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),
+            nothing_to_drop: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),
         };
         flows.fit_cache();
         Ok(flows)
@@ -271,7 +278,13 @@ impl<A: Stored> Flows<A> {
                     let protocol = flow.key(Direction::Original as usize).protocol;
                     flow.early_drop_rank(protocol, is_direct, now, time::HZ)
                 };
-                if !edit.early_drop(guard, self.pool(), original, rank) {
+                // A flood must not keep the lock: not far again until something may have become idle.
+                let waits = elapsed(&self.nothing_to_drop, now) <= time::HZ / 16;
+                let most = if waits || is_direct { NEAR } else { FAR };
+                if !edit.early_drop(guard, self.pool(), original, most, rank) {
+                    if most == FAR {
+                        self.nothing_to_drop.store(now, Ordering::Relaxed);
+                    }
                     return Err(Refused::TableFull);
                 }
                 instance.count(Counter::FlowsEvicted);
@@ -375,7 +388,7 @@ impl<A: Stored> Flows<A> {
         let step = PORT_STEPS[random as usize % PORT_STEPS.len()];
         let start = random >> 8;
         // To try all of them takes a millisecond: not again until some may have become free.
-        let waits = now.wrapping_sub(self.out_of_ports.load(Ordering::Relaxed)) <= time::HZ / 16;
+        let waits = elapsed(&self.out_of_ports, now) <= time::HZ / 16;
         let attempts = if waits { FEW_PORTS } else { ports };
         let found = (0..attempts)
             .map(|count| count.wrapping_mul(step).wrapping_add(start) % ports)
