@@ -110,8 +110,9 @@ const HALF_OPEN: u8 = 1 << 7;
 const BIRTH_UNIT: u32 = 8;
 /// In its place: the flow is assured, however long ago that was.
 const ASSURED: u16 = u16::MAX;
-/// A datagram flow is assured once its client still sends so many seconds after it began, and at the most
-/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c).
+/// A datagram flow is assured once a packet of either direction comes so many seconds after it began, and at the most
+/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c). It begins with what its client
+/// sent last before the answer, as far as somebody asked for it since.
 const ASSURED_AFTER: u32 = 2;
 
 /// A connection from a client to an original destination, and from the same client, as the
@@ -549,14 +550,19 @@ impl<R> Flow<R> {
         if born == ASSURED {
             return true;
         }
-        let last = birth(dir.last_seen.load(Relaxed));
+        // For how long nobody answered says nothing.
+        if self.state() != FlowState::Established {
+            dir.high.store(birth(dir.last_seen.load(Relaxed)), Relaxed);
+            return false;
+        }
         // Of whole units; a last packet before the first is one of another CPU, whose clock is late.
-        let age = match last.wrapping_sub(born) {
-            0 | 0x8000.. => 0,
-            units => u32::from(units - 1) << BIRTH_UNIT,
-        };
-        let assured =
-            self.state() == FlowState::Established && age >= ASSURED_AFTER.wrapping_mul(hz);
+        let age =
+            |dir: &PerDirection<R>| match birth(dir.last_seen.load(Relaxed)).wrapping_sub(born) {
+                0 | 0x8000.. => 0,
+                units => u32::from(units - 1) << BIRTH_UNIT,
+            };
+        let [original, reply] = &self.dirs;
+        let assured = age(original).max(age(reply)) >= ASSURED_AFTER.wrapping_mul(hz);
         if assured {
             dir.high.store(ASSURED, Relaxed);
         }

@@ -653,7 +653,7 @@ fn a_direct_connection_ends_whatever_its_numbers() {
 }
 
 #[test]
-fn datagrams_last_once_their_client_sends_for_two_seconds() {
+fn datagrams_last_once_they_go_on_for_two_seconds() {
     for (port, before) in [(53, 30), (1023, 30), (1024, 120), (40_000, 120)] {
         let tuple = to_port(Protocol::Udp, port);
         let start = u32::MAX - 500;
@@ -666,9 +666,6 @@ fn datagrams_last_once_their_client_sends_for_two_seconds() {
         let (_, flow) = Flow::<()>::direct(&tuple, start);
         let timeout = || flow.timeout(&tuple, &TIMEOUTS);
         flow.advance_udp(Reply);
-        // The server alone goes on.
-        flow.count(Reply, 1, start.wrapping_add(10 * HZ));
-        assert_eq!(timeout(), before);
         flow.count(Original, 1, start.wrapping_add(2 * HZ - 1));
         assert_eq!(timeout(), before, "too soon");
         flow.count(
@@ -1001,4 +998,73 @@ fn only_a_newer_syn_replaces_a_flow_that_both_have_closed() {
         talk.send(direction, flags, 0);
     }
     assert!(replaces(&talk, 0) && replaces(&talk, -1 << 29));
+}
+
+// As with connection tracking, packets of either direction count.
+#[test]
+fn datagrams_of_a_server_alone_last() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, 0);
+    flow.advance_udp(Reply);
+    flow.count(Reply, 1, 10 * HZ);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 180);
+}
+
+// For how long nobody answered says nothing.
+#[test]
+fn datagrams_last_two_seconds_after_an_answer_that_came_late() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, 0);
+    let mut now = 0;
+    while now < 3 * 3600 * HZ {
+        flow.count(Original, 1, now);
+        assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+        now += 30 * HZ;
+    }
+    flow.count(Original, 1, now);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+    flow.advance_udp(Reply);
+    flow.count(Reply, 1, now);
+    assert_eq!(
+        flow.timeout(&tuple, &TIMEOUTS),
+        30,
+        "an answer is no more than that"
+    );
+    flow.count(Original, 1, now + 3 * HZ);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 180);
+}
+
+// The clock of a CPU may be late.
+#[test]
+fn datagrams_are_no_older_than_their_flow() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let born = 1 << 20;
+    let (_, flow) = Flow::<()>::direct(&tuple, born);
+    flow.advance_udp(Reply);
+    for direction in Direction::ALL {
+        flow.count(direction, 1, born - 300);
+    }
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+}
+
+// A moment of birth that would say that it lasts.
+#[test]
+fn no_flow_is_born_assured() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, u32::MAX);
+    flow.advance_udp(Reply);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+}
+
+#[test]
+fn a_flow_is_confirmed_by_a_second_packet_or_an_answer() {
+    let flow = flow(Protocol::Udp);
+    assert!(flow.is_unconfirmed());
+    flow.count(Original, 1, 0);
+    assert!(flow.is_unconfirmed());
+    flow.count(Original, 1, 0);
+    assert!(!flow.is_unconfirmed());
+    let flow = self::flow(Protocol::Udp);
+    flow.advance_udp(Reply);
+    assert!(!flow.is_unconfirmed());
 }
