@@ -103,7 +103,7 @@ const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
 const DIRECT: u8 = 1 << 6;
 // The client has not yet said that it knows of the connection of TCP, since the upstream has accepted it, or refused another
-// SYN: it acknowledges what was sent.
+// SYN, or a direct one was reset: it acknowledges what was sent.
 const HALF_OPEN: u8 = 1 << 7;
 
 /// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
@@ -289,8 +289,8 @@ impl<R> Flow<R> {
     }
 
     /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted. Of TCP its
-    /// numbers are not followed: that a forger may end such a flow harms nobody, as packets of none pass
-    /// as well.
+    /// numbers are not followed. A forger may close such a flow by FINs; without it packets pass as well, but its port
+    /// at an upstream is another's to have.
     #[inline(always)]
     pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
         self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8 | DIRECT
@@ -350,6 +350,12 @@ impl<R> Flow<R> {
                 let syn = Syn::read(segment, options);
                 if !mine.begin(&syn) && !mine.is_syn_acked() {
                     mine.begin_anew(&syn);
+                }
+            }
+            // Answers to a direct one may take another way.
+            (FlowState::Opening, Direction::Original, false) if fins & DIRECT != 0 => {
+                if flags.ack() {
+                    self.finish(FlowState::Established, fins, direction, flags.fin());
                 }
             }
             (FlowState::Opening, Direction::Original, false) => {
@@ -413,7 +419,8 @@ impl<R> Flow<R> {
             FlowState::from_number(state_flags & STATE),
             state_flags & !STATE,
         );
-        let syn = client_seq.syn().filter(|_| state == FlowState::Opening);
+        let opening = state == FlowState::Opening || self.is_one_way();
+        let syn = client_seq.syn().filter(|_| opening);
         if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
             let anew = reopenings.take(hash, segment)?;
             match syn {
@@ -456,7 +463,15 @@ impl<R> Flow<R> {
             (FlowState::Opening, Direction::Original) => mine.takes_back(segment),
             (FlowState::Opening, Direction::Reply) => mine.refuses(other, segment),
             (FlowState::Closed, _) => false,
-            _ => fins & DIRECT != 0 || mine.resets(other, segment),
+            // It may be forged: if the client lives, its next segment says so.
+            _ if fins & DIRECT != 0 => {
+                if !self.is_half_open() {
+                    self.dir(Direction::Original).seq.forget();
+                    self.set_state(state, fins | HALF_OPEN);
+                }
+                return None;
+            }
+            _ => mine.resets(other, segment),
         };
         // Or what is refused is another SYN than that of which the flow knows.
         if !real && direction == Direction::Reply && reopenings.take(hash, segment).is_some() {
@@ -513,7 +528,13 @@ impl<R> Flow<R> {
 
     // Whether the client has not said that it knows of its connection of TCP: maybe it does not exist.
     fn is_half_open(&self) -> bool {
-        self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
+        let state_flags = self.dir(Direction::Original).state_flags.load(Relaxed);
+        state_flags & HALF_OPEN != 0 || self.is_one_way()
+    }
+
+    // Whether it is a direct connection of TCP of which no answer has passed.
+    fn is_one_way(&self) -> bool {
+        self.is_direct() && !self.dir(Direction::Reply).seq.is_known()
     }
 
     /// Whether its upstream has sent nothing at all.

@@ -428,10 +428,21 @@ impl SeqState {
     }
 
     /// Whether `segment` acknowledges what was sent in the `other` direction, since the last acknowledgement: who
-    /// guesses its number does not.
+    /// guesses its number does not. If the numbers were forgotten, any does.
     pub fn confirms(&self, other: &Self, segment: &Segment) -> bool {
         let sent = other.next_seq().wrapping_sub(self.acked());
-        segment.flags.ack() && segment.ack().wrapping_sub(self.acked()) <= sent
+        let confirms = segment.ack().wrapping_sub(self.acked()) <= sent;
+        segment.flags.ack() && (confirms || !self.is_known())
+    }
+
+    /// Whether anything is known of the direction.
+    pub fn is_known(&self) -> bool {
+        self.syn().is_some()
+    }
+
+    /// From now on nothing is known of the direction: any step is possible.
+    pub fn forget(&self) {
+        self.window_mask.store(0, Relaxed);
     }
 
     /// Whether `segment` of the other direction acknowledges a SYN that could be that with which the
