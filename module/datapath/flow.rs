@@ -2,7 +2,10 @@
 
 //! A redirected connection.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU16, AtomicU32, AtomicU64, AtomicU8,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use super::abi::proxy::Protocol;
 use super::checksum::Delta;
@@ -279,7 +282,8 @@ impl<R> Flow<R> {
     /// The first part of `is_plain`, for who reads a segment only then.
     #[inline(always)]
     pub fn is_established(&self, direction: Direction) -> bool {
-        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8
+        // Whoever sees that sees the numbers from which its segments go on.
+        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8
     }
 
     /// The second part, of TCP.
@@ -293,7 +297,7 @@ impl<R> Flow<R> {
     /// at an upstream is another's to have.
     #[inline(always)]
     pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
-        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8 | DIRECT
+        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8 | DIRECT
             && flags.is_none_or(Flags::is_plain)
     }
 
@@ -517,7 +521,7 @@ impl<R> Flow<R> {
     // makes up for it.
     fn set_state(&self, state: FlowState, fins: u8) {
         for dir in &self.dirs {
-            dir.state_flags.store(fins | state as u8, Relaxed);
+            dir.state_flags.store(fins | state as u8, Release);
         }
     }
 

@@ -744,7 +744,10 @@ fn an_answer_long_ago_voids_no_failure() {
         let pool = pool(Selection::Failover, &[0, 1]);
         let silent = |client, now: u32| {
             let sent = now.wrapping_sub(100);
-            let report = Report { sent, ..told(Unanswered, client, now) };
+            let report = Report {
+                sent,
+                ..told(Unanswered, client, now)
+            };
             pool.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
         };
         let (first, middle) = (1000, 1000 + (1 << 31));
