@@ -363,11 +363,13 @@ impl<R> Flow<R> {
                 }
             }
             (FlowState::Opening, Direction::Original, false) => {
+                // Both have opened at once.
                 if flags.ack() && mine.is_next(segment) {
                     other.syn_is_acked(segment);
-                }
-                if flags.fin() && mine.finish_early(other, segment) {
-                    self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
+                    if flags.fin() {
+                        mine.finish_early(segment);
+                        self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
+                    }
                 }
             }
             (FlowState::Opening, Direction::Reply, false) => {

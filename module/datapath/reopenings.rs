@@ -130,6 +130,28 @@ mod tests {
         assert_eq!(reopenings.take(0x0001_0000, &acking(0)), None);
     }
 
+    // Both see it; one begins anew with it.
+    #[test]
+    fn of_two_cpus_one_takes_it() {
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let (reopenings, barrier) = (Reopenings::new(), std::sync::Barrier::new(2));
+        let take = || {
+            let mut taken = 0_u32;
+            for round in 0..rounds {
+                reopenings.keep(5, &syn(round, 0, 7));
+                barrier.wait();
+                taken += u32::from(reopenings.take(5, &acking(round)).is_some());
+                barrier.wait();
+            }
+            taken
+        };
+        let taken = std::thread::scope(|scope| {
+            let other = scope.spawn(take);
+            take() + other.join().unwrap()
+        });
+        assert_eq!(taken, rounds);
+    }
+
     #[test]
     fn the_newest_of_a_slot_is_kept() {
         let reopenings = Reopenings::new();

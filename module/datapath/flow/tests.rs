@@ -1160,3 +1160,89 @@ fn a_reset_ends_a_direct_connection_only_if_its_client_is_silent() {
     talk.inject(Original, ACK, 5, 0, 99);
     assert_eq!(talk.timeout(), 240);
 }
+
+// Of two SYNs the second is refused; the first may be answered yet.
+#[test]
+fn the_first_syn_is_kept_when_the_second_is_refused() {
+    let talk = Talk::new();
+    talk.inject(Original, SYN, 1000, 0, 0);
+    talk.inject(Original, SYN, 1 << 20, 0, 0);
+    let state = talk.inject(Reply, RST | ACK, 0, 0, (1 << 20) + 1);
+    assert_eq!(state, FlowState::Closed);
+    assert_eq!(talk.outcome.take(), Some(Outcome::Refused));
+    let state = talk.inject(Reply, SYN | ACK, 9, 0, 1001);
+    assert_eq!(state, FlowState::Established);
+    assert_eq!(talk.outcome.take(), Some(Outcome::Answered));
+}
+
+proptest! {
+    // A transfer of many windows, whatever their scale; and somebody who is near, but never right.
+    #[test]
+    fn a_forger_near_the_window_moves_nothing(
+        scales in [8..15_u8, 8..15_u8],
+        start in any::<[u32; 2]>(),
+        steps in prop::collection::vec((any::<bool>(), 0..60_000_u32, any::<[u32; 2]>()), 1..80),
+        last in any::<bool>(),
+    ) {
+        let mut talk = Talk::new();
+        talk.scales = scales.map(Some);
+        for (peer, at) in talk.peers.iter_mut().zip(start) {
+            peer.at = at;
+        }
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 0);
+        let reach = (65_536 << scales[0].max(scales[1])) - 1;
+        for (reply, length, [some, other]) in steps {
+            let direction = Direction::from_index(usize::from(reply));
+            // More than a window that is not scaled is under way.
+            for _ in 0..some % 8 {
+                talk.send(direction, ACK, length);
+            }
+            let Peer { at, seen } = talk.peers[direction as usize];
+            // Beyond the window on either side, by one number or the other.
+            let off = reach + 2 + some % (u32::MAX - 2 * reach - 3);
+            let within = other % 50_000;
+            talk.inject(direction, ACK, at.wrapping_add(off), 0, seen);
+            talk.inject(direction, ACK, at.wrapping_add(within), 0, seen.wrapping_add(off));
+            // Within it a FIN has to be near, and a RST exact.
+            let off = 65_536 + other % (u32::MAX - 2 * 65_536);
+            talk.inject(direction, FIN | ACK, at.wrapping_add(off), 0, seen);
+            let off = 1 + other % (u32::MAX - 2 * 65_536);
+            talk.inject(direction, FIN | ACK, at, 0, seen.wrapping_add(off % (1 << 31)));
+            let off = 1 + other % (u32::MAX - 1);
+            let expected = talk.peers[1 - direction as usize].seen;
+            if at.wrapping_add(off) != expected {
+                talk.inject(direction, RST, at.wrapping_add(off), 0, seen);
+            }
+            prop_assert_eq!(talk.flow.state(), FlowState::Established);
+            prop_assert_eq!(talk.timeout(), 432_000);
+        }
+        let direction = Direction::from_index(usize::from(last));
+        let talked = talk.send(direction, RST, 0);
+        prop_assert_eq!(talked, FlowState::Closed);
+    }
+}
+
+// Up to a gigabyte is under way, and its last segment comes first; one byte more is too far.
+#[test]
+fn a_scaled_transfer_is_followed_over_its_whole_window() {
+    for shift in 0..15_u8 {
+        let reach = (65_536 << shift) - 1;
+        for (off, state) in [
+            (reach, FlowState::Closed),
+            (reach + 1, FlowState::Established),
+        ] {
+            let mut talk = Talk::new();
+            talk.scales = [Some(shift); 2];
+            talk.send(Original, SYN, 0);
+            talk.send(Reply, SYN | ACK, 0);
+            talk.send(Original, ACK, 0);
+            let Peer { at, seen } = talk.peers[1];
+            let end = at.wrapping_add(off);
+            talk.inject(Reply, ACK, end.wrapping_sub(1000), 1000, seen);
+            talk.inject(Reply, ACK, at, 1000, seen);
+            assert_eq!(talk.inject(Reply, RST, end, 0, 0), state, "{shift}");
+        }
+    }
+}

@@ -191,12 +191,12 @@ impl Model {
             (Direction::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
             (_, true) => {}
             (Direction::Original, false) if opening => {
-                if self.peers[0].syn.is_some() && sent.start == self.peers[0].end as u32 {
-                    self.acknowledge(sent);
+                if !sent.has(ACK) || sent.start != self.peers[0].end as u32 {
+                    return None;
                 }
-                let [client, server] = &mut self.peers;
-                let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
-                if sent.has(FIN) && sent.has(ACK) && server.is_syn_acked && follows {
+                self.acknowledge(sent);
+                if sent.has(FIN) {
+                    let client = &mut self.peers[0];
                     let syn = client.syn.as_mut().expect("a flow begins with it");
                     syn.data += sent.length + 1;
                     client.end += sent.span();
