@@ -2,7 +2,10 @@
 
 //! A redirected connection.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU16, AtomicU32, AtomicU64, AtomicU8,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use super::abi::proxy::Protocol;
 use super::checksum::Delta;
@@ -102,15 +105,17 @@ const STATE: u8 = 3;
 const FIN_OF: [u8; 2] = [1 << 4, 1 << 5];
 const FINS: u8 = FIN_OF[0] | FIN_OF[1];
 const DIRECT: u8 = 1 << 6;
-// The upstream has accepted a connection of TCP, and the client not yet said that it knows.
+// The client has not yet said that it knows of the connection of TCP, since the upstream has accepted it, or refused another
+// SYN, or a direct one was reset: it acknowledges what was sent.
 const HALF_OPEN: u8 = 1 << 7;
 
 /// When a flow was made, in units of this power of two of the clock's, and in 16 bits.
 const BIRTH_UNIT: u32 = 8;
 /// In its place: the flow is assured, however long ago that was.
 const ASSURED: u16 = u16::MAX;
-/// A datagram flow is assured once its client still sends so many seconds after it began, and at the most
-/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c).
+/// A datagram flow is assured once a packet of either direction comes so many seconds after it began, and at the most
+/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c). It begins with what its client
+/// sent last before the answer, as far as somebody asked for it since.
 const ASSURED_AFTER: u32 = 2;
 
 /// A connection from a client to an original destination, and from the same client, as the
@@ -277,7 +282,8 @@ impl<R> Flow<R> {
     /// The first part of `is_plain`, for who reads a segment only then.
     #[inline(always)]
     pub fn is_established(&self, direction: Direction) -> bool {
-        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8
+        // Whoever sees that sees the numbers from which its segments go on.
+        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8
     }
 
     /// The second part, of TCP.
@@ -287,11 +293,11 @@ impl<R> Flow<R> {
     }
 
     /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted. Of TCP its
-    /// numbers are not followed: that a forger may end such a flow harms nobody, as packets of none pass
-    /// as well.
+    /// numbers are not followed. A forger may close such a flow by FINs; without it packets pass as well, but its port
+    /// at an upstream is another's to have.
     #[inline(always)]
     pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
-        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8 | DIRECT
+        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8 | DIRECT
             && flags.is_none_or(Flags::is_plain)
     }
 
@@ -340,8 +346,8 @@ impl<R> Flow<R> {
                 let known = mine.begin(&Syn::read(segment, options));
                 if !known && flags.opens() {
                     reopenings.keep(hash, &Syn::read(segment, options));
-                } else if known && other.syn().is_some_and(|syn| syn.is_acked_by(segment)) {
-                    other.set_syn_acked();
+                } else if known && flags.ack() {
+                    other.syn_is_acked(segment);
                 }
             }
             (FlowState::Opening, Direction::Reply, true) => {
@@ -350,9 +356,20 @@ impl<R> Flow<R> {
                     mine.begin_anew(&syn);
                 }
             }
+            // Answers to a direct one may take another way.
+            (FlowState::Opening, Direction::Original, false) if fins & DIRECT != 0 => {
+                if flags.ack() {
+                    self.finish(FlowState::Established, fins, direction, flags.fin());
+                }
+            }
             (FlowState::Opening, Direction::Original, false) => {
-                if flags.fin() && mine.finish_early(other, segment) {
-                    self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
+                // Both have opened at once.
+                if flags.ack() && mine.is_next(segment) {
+                    other.syn_is_acked(segment);
+                    if flags.fin() {
+                        mine.finish_early(segment);
+                        self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
+                    }
                 }
             }
             (FlowState::Opening, Direction::Reply, false) => {
@@ -367,7 +384,16 @@ impl<R> Flow<R> {
             }
             (_, _, true) => {}
             (FlowState::Established | FlowState::Closing | FlowState::Closed, _, false) => {
-                if fins & DIRECT != 0 || mine.accept(segment) {
+                let is_followed = fins & DIRECT == 0;
+                if flags.fin() && !(flags.ack() && !is_followed || mine.closes(other, segment)) {
+                    return None;
+                }
+                let half_open = fins & HALF_OPEN != 0;
+                let confirms = direction == Direction::Original;
+                if half_open && confirms && !mine.confirms(other, segment) {
+                    return None;
+                }
+                if !is_followed && !half_open || mine.accept(segment) {
                     // What the client acknowledges it has got.
                     let fins = match direction {
                         Direction::Original => fins & !HALF_OPEN,
@@ -399,13 +425,15 @@ impl<R> Flow<R> {
             FlowState::from_number(state_flags & STATE),
             state_flags & !STATE,
         );
-        let syn = client_seq.syn().filter(|_| state == FlowState::Opening);
+        let opening = state == FlowState::Opening || self.is_one_way();
+        let syn = client_seq.syn().filter(|_| opening);
         if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
             let anew = reopenings.take(hash, segment)?;
             match syn {
                 // It may be answered yet.
                 Some(syn) => reopenings.keep(hash, &syn),
-                None if client_seq.has_begun_with(segment) => return None,
+                // Who has got no answer yet may have it from a server that has crashed since.
+                None if fins & HALF_OPEN == 0 && client_seq.has_begun_with(segment) => return None,
                 None => {}
             }
             client_seq.begin_anew(&anew.up_to(segment));
@@ -441,14 +469,32 @@ impl<R> Flow<R> {
             (FlowState::Opening, Direction::Original) => mine.takes_back(segment),
             (FlowState::Opening, Direction::Reply) => mine.refuses(other, segment),
             (FlowState::Closed, _) => false,
-            _ => fins & DIRECT != 0 || mine.resets(other, segment),
+            // It may be forged: if the client lives, its next segment says so.
+            _ if fins & DIRECT != 0 => {
+                if !self.is_half_open() {
+                    self.dir(Direction::Original).seq.forget();
+                    self.set_state(state, fins | HALF_OPEN);
+                }
+                return None;
+            }
+            _ => mine.resets(other, segment),
         };
         // Or what is refused is another SYN than that of which the flow knows.
         if !real && direction == Direction::Reply && reopenings.take(hash, segment).is_some() {
-            if let (FlowState::Opening, Some(syn)) = (state, other.syn()) {
-                reopenings.keep(hash, &syn);
+            match state {
+                FlowState::Opening => {
+                    if let Some(syn) = other.syn() {
+                        reopenings.keep(hash, &syn);
+                    }
+                    (refuses, real) = (true, true);
+                }
+                // Both may be forged by somebody who knows nothing of the connection: if its client lives, its
+                // next segment says so.
+                FlowState::Established | FlowState::Closing => {
+                    self.set_state(state, fins | HALF_OPEN);
+                }
+                FlowState::Closed => {}
             }
-            (refuses, real) = (true, true);
         }
         if real {
             self.set_state(FlowState::Closed, fins);
@@ -477,7 +523,7 @@ impl<R> Flow<R> {
     // makes up for it.
     fn set_state(&self, state: FlowState, fins: u8) {
         for dir in &self.dirs {
-            dir.state_flags.store(fins | state as u8, Relaxed);
+            dir.state_flags.store(fins | state as u8, Release);
         }
     }
 
@@ -486,10 +532,36 @@ impl<R> Flow<R> {
         FlowState::from_number(self.dir(Direction::Original).state_flags.load(Relaxed) & STATE)
     }
 
-    // Whether a client that never says so was told that its connection of TCP is accepted: maybe it
-    // does not exist.
+    // Whether the client has not said that it knows of its connection of TCP: maybe it does not exist.
     fn is_half_open(&self) -> bool {
-        self.dir(Direction::Original).state_flags.load(Relaxed) & HALF_OPEN != 0
+        let state_flags = self.dir(Direction::Original).state_flags.load(Relaxed);
+        state_flags & HALF_OPEN != 0 || self.is_one_way()
+    }
+
+    // Whether it is a direct connection of TCP of which no answer has passed.
+    fn is_one_way(&self) -> bool {
+        self.is_direct() && !self.dir(Direction::Reply).seq.is_known()
+    }
+
+    /// Whether its upstream has sent nothing at all.
+    pub fn is_unanswered(&self) -> bool {
+        self.state() == FlowState::Opening && self.counted(Direction::Reply).0 == 0
+    }
+
+    /// Whether a segment of `direction` begins another connection of the same ports than one that is over. If that
+    /// was closed by both ends, only a SYN with a number after the client's last does (RFC 9293, section 3.10.7.4, TIME-WAIT):
+    /// any other is late or forged, or its answer will tell.
+    pub fn is_replaced_by(&self, direction: Direction, segment: &Segment) -> bool {
+        if !segment.flags.opens() || direction != Direction::Original {
+            return false;
+        }
+        let dir = self.dir(Direction::Original);
+        let state_flags = dir.state_flags.load(Relaxed);
+        if FlowState::from_number(state_flags & STATE) != FlowState::Closed {
+            return false;
+        }
+        // Of a direct one the numbers are not followed.
+        state_flags & (FINS | DIRECT) != FINS || dir.seq.is_before(segment)
     }
 
     /// Whether nobody has answered, and no packet but one has passed: what connection tracking has not confirmed.
@@ -505,14 +577,19 @@ impl<R> Flow<R> {
         if born == ASSURED {
             return true;
         }
-        let last = birth(dir.last_seen.load(Relaxed));
+        // For how long nobody answered says nothing.
+        if self.state() != FlowState::Established {
+            dir.high.store(birth(dir.last_seen.load(Relaxed)), Relaxed);
+            return false;
+        }
         // Of whole units; a last packet before the first is one of another CPU, whose clock is late.
-        let age = match last.wrapping_sub(born) {
-            0 | 0x8000.. => 0,
-            units => u32::from(units - 1) << BIRTH_UNIT,
-        };
-        let assured =
-            self.state() == FlowState::Established && age >= ASSURED_AFTER.wrapping_mul(hz);
+        let age =
+            |dir: &PerDirection<R>| match birth(dir.last_seen.load(Relaxed)).wrapping_sub(born) {
+                0 | 0x8000.. => 0,
+                units => u32::from(units - 1) << BIRTH_UNIT,
+            };
+        let [original, reply] = &self.dirs;
+        let assured = age(original).max(age(reply)) >= ASSURED_AFTER.wrapping_mul(hz);
         if assured {
             dir.high.store(ASSURED, Relaxed);
         }
@@ -537,20 +614,32 @@ impl<R> Flow<R> {
         }
     }
 
-    /// How much better it is to evict this flow than others when the table is full: most of all what is
-    /// closed, then what closes and is idle, what was never answered, and a single exchange of
-    /// datagrams; of these what has been idle longest. `None`: it must stay. As for `timeout`.
-    pub fn early_drop_rank(&self, protocol: Protocol, now: u32, hz: u32) -> Option<u32> {
+    /// How much better it is to evict this flow than others when the table is full, for one that is to be `direct` or not:
+    /// most of all what is closed, then what was never answered or is half open, what closes and is idle, a
+    /// single exchange of datagrams, and any other direct flow, without which nothing goes elsewhere; of these what has been
+    /// idle longest. `None`: it must stay, as a redirected one for a direct one. As for `timeout`.
+    pub fn early_drop_rank(
+        &self,
+        protocol: Protocol,
+        direct: bool,
+        now: u32,
+        hz: u32,
+    ) -> Option<u32> {
         /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
         const HALF_CLOSED: u32 = 10;
         const CLASS: u32 = 1 << 29;
+        if direct && !self.is_direct() {
+            return None;
+        }
         let idle = self.idle(now);
         let class = match (protocol, self.state()) {
             (_, FlowState::Closed) => 4,
-            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 3,
-            (_, FlowState::Opening) => 2,
-            (Protocol::Tcp, _) if self.is_half_open() => 2,
+            // Whoever floods the table must not push out who has only closed one direction.
+            (_, FlowState::Opening) => 3,
+            (Protocol::Tcp, _) if self.is_half_open() => 3,
+            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 2,
             (Protocol::Udp, _) if !self.is_assured(hz) => 1,
+            _ if self.is_direct() => 0,
             _ => return None,
         };
         Some(CLASS.wrapping_mul(class) | idle.min(CLASS - 1))

@@ -14,8 +14,8 @@
 //!
 //! It is keyed, but no cryptographic function: nobody has shown that a key cannot be computed from enough
 //! hashes or collisions, and for a product of two words it would be no surprise. What it rests on is that
-//! an attacker sees neither. The key is drawn for each table by the kernel's generator (192 bits for IPv4,
-//! 384 for IPv6) and never leaves the kernel, and no hash does. Without the key no pair of tuples is
+//! an attacker sees neither. The key is drawn for each table by the kernel's generator (187 bits for IPv4,
+//! 379 for IPv6: of the last two words five are set) and never leaves the kernel, and no hash does. Without the key no pair of tuples is
 //! known to collide more often than others. What is left to observe is time: a packet that is looked
 //! up behind others in its bucket takes a few instructions a link longer. Who may read how long buckets are (`/proc/net/mutex_proxy/hash`, for root only) can tell
 //! collisions, and should be trusted.

@@ -32,6 +32,7 @@ pub mod octave;
 #[path = "../sys/arch/order.rs"]
 pub mod order;
 pub mod packet;
+pub mod ports;
 pub mod reopenings;
 pub mod rules;
 #[path = "../sys/stack.rs"]

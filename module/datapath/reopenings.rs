@@ -6,7 +6,8 @@
 //! an end that lives does not take it (RFC 5961, section 4). Only the answer tells. Until then the SYN is kept
 //! here, and the flow stays as it was. (nf_conntrack keeps it with each of its entries; a flow has no room for it.)
 //!
-//! Whoever can send in the name of both ends can also forge the answer; as with nf_conntrack, that is believed.
+//! Whoever can send in the name of both ends can also forge the answer. As with nf_conntrack a SYN is believed, and the
+//! connection begins anew. A RST, which no living client would answer, is not: it makes the connection half open.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -21,32 +22,35 @@ pub const SLOTS: usize = 256;
 #[repr(transparent)]
 pub struct Reopenings([AtomicU64; SLOTS]);
 
-/// The number after the SYN, the bytes of its data, its window shift and one, and more of the hash; zero without one.
+/// The number after the SYN, the bytes of its data, its window shift and two, or one if it has none, and more of the hash;
+/// zero without one.
 ///
 /// ```text
-/// 63        32 31        16 15   12 11     0
+/// 63        32 31        16 15   11 10     0
 /// |   first   |    data    | shift |  tag  |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kept(u64);
 
 impl Kept {
-    const TAG: u32 = (1 << 12) - 1;
+    const SHIFT_AT: u32 = 11;
+    const TAG: u32 = (1 << Self::SHIFT_AT) - 1;
 
     fn new(tag: u32, syn: &Syn) -> Self {
         // A packet has no more data, and no greater shift is allowed.
-        let (data, shift) = (syn.data.min(u16::MAX.into()), u32::from(syn.shift.min(14)));
-        let low = data << 16 | shift.wrapping_add(1) << 12 | tag & Self::TAG;
+        let data = syn.data.min(u16::MAX.into());
+        let shift = syn.shift.map_or(1, |shift| u32::from(shift.min(14)) + 2);
+        let low = data << 16 | shift << Self::SHIFT_AT | tag & Self::TAG;
         Self(u64::from(syn.first) << 32 | u64::from(low))
     }
 
     fn syn(self, tag: u32) -> Option<Syn> {
         let low = self.0 as u32;
-        let shift = (low >> 12 & 0xf).checked_sub(1)?;
+        let shift = (low >> Self::SHIFT_AT & 0x1f).checked_sub(1)?;
         (low & Self::TAG == tag & Self::TAG).then_some(Syn {
             first: (self.0 >> 32) as u32,
             data: low >> 16,
-            shift: shift as u8,
+            shift: shift.checked_sub(1).map(|shift| shift as u8),
         })
     }
 }
@@ -107,7 +111,8 @@ mod tests {
         Segment::read(&header, 20)
     }
 
-    fn syn(first: u32, data: u32, shift: u8) -> Syn {
+    fn syn(first: u32, data: u32, shift: impl Into<Option<u8>>) -> Syn {
+        let shift = shift.into();
         Syn { first, data, shift }
     }
 
@@ -123,6 +128,28 @@ mod tests {
         assert_eq!(reopenings.take(0x0001_0000, &acking(1)), None);
         assert_eq!(reopenings.take(0x0001_0000, &acking(0)), Some(one));
         assert_eq!(reopenings.take(0x0001_0000, &acking(0)), None);
+    }
+
+    // Both see it; one begins anew with it.
+    #[test]
+    fn of_two_cpus_one_takes_it() {
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let (reopenings, barrier) = (Reopenings::new(), std::sync::Barrier::new(2));
+        let take = || {
+            let mut taken = 0_u32;
+            for round in 0..rounds {
+                reopenings.keep(5, &syn(round, 0, 7));
+                barrier.wait();
+                taken += u32::from(reopenings.take(5, &acking(round)).is_some());
+                barrier.wait();
+            }
+            taken
+        };
+        let taken = std::thread::scope(|scope| {
+            let other = scope.spawn(take);
+            take() + other.join().unwrap()
+        });
+        assert_eq!(taken, rounds);
     }
 
     #[test]
@@ -146,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_syn_comes_back(hash: u32, first: u32, data in 0..65_536_u32, shift in 0..15_u8) {
+        fn any_syn_comes_back(hash: u32, first: u32, data in 0..65_536_u32, shift in prop::option::of(0..15_u8)) {
             let reopenings = Reopenings::new();
             let kept = syn(first, data, shift);
             for ack in [first, first.wrapping_add(data)] {

@@ -17,6 +17,11 @@ pub type FlowNode<A, R> = Node<Tuple<A>, Flow<R>>;
 /// Where a bucket begins.
 pub type Head<A, R> = Link<Tuple<A>, Flow<R>>;
 
+/// At how many buckets [`Edit::early_drop`] looks at once.
+pub const NEAR: usize = 8;
+/// At how many of a sparse table, which has up to four for each flow.
+pub const FAR: usize = 256;
+
 /// A hash table, read under RCU and changed under a lock. What it takes to find a flow comes
 /// first, and what changes with every flow last.
 #[repr(C)]
@@ -179,22 +184,21 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Edit<'_, '_, A, R,
 
     /// Takes out the flow of which `rank` says the most, of those in a few buckets from the one of
     /// `tuple` on (conntrack's early_drop()). Whether there was one of which it said something: of sparse buckets it looks at
-    /// more, but not at all.
+    /// more, but not at more than `most`.
     pub fn early_drop<H: Heap<FlowNode<A, R>>>(
         &mut self,
         guard: &ReadGuard,
         heap: &H,
         tuple: &Tuple<A>,
+        most: usize,
         rank: impl Fn(&FlowNode<A, R>) -> Option<u32>,
     ) -> bool {
-        const BUCKETS: usize = 8;
-        const MOST: usize = 256;
         let table = self.table;
         let mask = table.buckets(guard).wrapping_sub(1);
         let first = table.bucket_of(guard, tuple);
         let mut best: Option<(u32, Tuple<A>)> = None;
-        for step in 0..MOST.min(mask.wrapping_add(1)) {
-            if step % BUCKETS == 0 && best.is_some() {
+        for step in 0..most.min(mask.wrapping_add(1)) {
+            if step % NEAR == 0 && best.is_some() {
                 break;
             }
             let bucket = first.wrapping_add(step) & mask;
@@ -395,7 +399,7 @@ mod tests {
             _ => None,
         };
         Sections::read(|guard| {
-            let evict = || table.edit(|edit| edit.early_drop(guard, &Boxes, &tuple(77), rank));
+            let evict = || table.edit(|edit| edit.early_drop(guard, &Boxes, &tuple(77), FAR, rank));
             assert!(evict());
             assert!(table.lookup(guard, &tuple(4)).is_none());
             assert!(evict() && evict());
@@ -406,6 +410,52 @@ mod tests {
             assert_eq!(left, [1, 5]);
             assert_eq!(table.edit(|edit| edit.sweep(guard, &Boxes, 0, |_| true)), 2);
         });
+    }
+
+    #[test]
+    fn how_far_it_is_looked_for_a_flow_to_drop() {
+        // Far enough for a table that is a quarter full; not so far for each of a flood.
+        for (distance, most, found) in [
+            (0, 8, true),
+            (7, 8, true),
+            (8, 8, false),
+            (8, 256, true),
+            (255, 256, true),
+            (256, 256, false),
+        ] {
+            let table = table::<V4>(512);
+            let tuple = |port| {
+                let ports = Ports::new(port, 9);
+                Tuple::new(super::super::abi::proxy::Protocol::Udp, V4(1), V4(2), ports)
+            };
+            Sections::read(|guard| {
+                let ports = 1..=u16::MAX;
+                let both = ports.clone().find_map(|port| {
+                    let to = tuple(port).to(V4(3), 9);
+                    let (keys, flow) = Flow::<()>::new(&tuple(port), &to, Owner::NOBODY, 0);
+                    // Each direction is in some bucket: none of the second may be nearer.
+                    let [first, second] = keys.map(|key| table.bucket_of(guard, &key));
+                    let start = first.wrapping_sub(distance) & 511;
+                    let from = ports
+                        .clone()
+                        .find(|&from| table.bucket_of(guard, &tuple(from)) == start)?;
+                    let other = second.wrapping_sub(start) & 511;
+                    (other > 256).then_some((from, keys, flow))
+                });
+                let (from, keys, flow) = both.unwrap();
+                let flow = Owned::new(&Boxes, keys, flow).unwrap();
+                table.edit(|edit| edit.insert(guard, flow).state());
+                let dropped = table
+                    .edit(|edit| edit.early_drop(guard, &Boxes, &tuple(from), most, |_| Some(1)));
+                assert_eq!(dropped, found, "{distance} of {most}");
+                table.edit(|edit| {
+                    (0..512).for_each(|bucket| {
+                        edit.sweep(guard, &Boxes, bucket, |_| true);
+                    });
+                });
+            });
+            Sections::synchronize();
+        }
     }
 
     #[test]

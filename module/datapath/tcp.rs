@@ -100,6 +100,10 @@ impl Segment {
 
 /// One more than the largest window that can be announced without scaling (RFC 9293).
 const WINDOW: u32 = 65_536;
+/// The `window_mask` without a scale.
+const UNSCALED: u32 = !(WINDOW - 1);
+/// In the `window_mask` of a SYN that is not answered: it has a window scale option.
+const SCALES: u32 = 1;
 /// The largest shift that RFC 7323, section 2.3, allows.
 const MAX_SHIFT: u8 = 14;
 
@@ -111,19 +115,19 @@ pub fn options(segment: &[u8]) -> &[u8] {
     segment.get(TCP_HEADER..length).unwrap_or_default()
 }
 
-/// The shift of the window scale option (RFC 7323) among `options`; zero without one.
-pub fn window_shift(mut options: &[u8]) -> u8 {
+/// The shift of the window scale option (RFC 7323) among `options`.
+pub fn window_shift(mut options: &[u8]) -> Option<u8> {
     const END: u8 = 0;
     const NOTHING: u8 = 1;
     const WINDOW_SCALE: u8 = 3;
     loop {
         match *options {
-            [WINDOW_SCALE, 3, shift, ..] => return shift.min(MAX_SHIFT),
+            [WINDOW_SCALE, 3, shift, ..] => return Some(shift.min(MAX_SHIFT)),
             [NOTHING, ref rest @ ..] => options = rest,
-            [END, ..] | [] | [_] => return 0,
+            [END, ..] | [] | [_] => return None,
             [_, length, ..] => match options.get(usize::from(length).max(2)..) {
                 Some(rest) => options = rest,
-                None => return 0,
+                None => return None,
             },
         }
     }
@@ -141,7 +145,7 @@ pub struct Syn {
     /// How many bytes of data it has (TCP Fast Open, RFC 7413).
     pub data: u32,
     /// Of its window scale option.
-    pub shift: u8,
+    pub shift: Option<u8>,
 }
 
 impl Syn {
@@ -192,8 +196,11 @@ impl Syn {
         self.first.wrapping_add(self.data)
     }
 
-    const fn window_mask(&self) -> u32 {
-        !(WINDOW << self.shift).wrapping_sub(1)
+    fn window_mask(&self) -> u32 {
+        match self.shift {
+            Some(shift) => !(WINDOW << shift).wrapping_sub(1) | SCALES,
+            None => UNSCALED,
+        }
     }
 }
 
@@ -228,7 +235,7 @@ impl SeqState {
 
     // The largest step.
     fn window(&self) -> u32 {
-        !(self.window_mask.load(Relaxed) as u32)
+        !(self.window_mask.load(Relaxed) as u32 & !SCALES)
     }
 
     /// The direction's SYN, if there was one and it is not answered yet.
@@ -237,9 +244,10 @@ impl SeqState {
         (mask != 0).then(|| Syn {
             first,
             data: self.next_seq().wrapping_sub(first),
-            shift: mask
-                .trailing_zeros()
-                .saturating_sub(WINDOW.trailing_zeros()) as u8,
+            shift: (mask & SCALES != 0).then(|| {
+                let bits = (mask & !SCALES).trailing_zeros();
+                bits.saturating_sub(WINDOW.trailing_zeros()) as u8
+            }),
         })
     }
 
@@ -290,16 +298,33 @@ impl SeqState {
 
     // Both have a SYN, and the other's is answered by one after which comes `next_seq`.
     fn agree(&self, other: &Self, next_seq: u32, acked: u32) {
-        // The larger window.
-        let mask = (self.window_mask.load(Relaxed) & other.window_mask.load(Relaxed)) as u32;
+        // The larger window; RFC 7323, section 2.2: with a scale only if both SYNs have one.
+        let masks = [self, other].map(|seq| seq.window_mask.load(Relaxed) as u32);
+        let mask = match masks[0] & masks[1] {
+            mask if mask & SCALES != 0 => mask & !SCALES,
+            _ => UNSCALED,
+        };
         self.numbers.store(pack(next_seq, acked), Relaxed);
         other.set_acked(next_seq);
         self.window_mask.store(pack(mask, mask), Relaxed);
         other.window_mask.store(pack(mask, mask), Relaxed);
     }
 
-    /// The other end has acknowledged this one's SYN, while its own is not answered.
-    pub fn set_syn_acked(&self) {
+    /// The other end acknowledges this one's SYN, while its own is not answered. What it acknowledges it has got, whatever
+    /// was taken for that SYN, or if none passed.
+    pub fn syn_is_acked(&self, segment: &Segment) {
+        let syn = self.syn();
+        if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
+            self.begin_anew(&Syn {
+                first: segment.ack(),
+                data: 0,
+                shift: syn.map_or(Some(0), |syn| syn.shift),
+            });
+        }
+        self.set_syn_acked();
+    }
+
+    fn set_syn_acked(&self) {
         let mask = self.window_mask.load(Relaxed) as u32;
         self.window_mask.store(pack(mask, mask), Relaxed);
     }
@@ -309,18 +334,20 @@ impl SeqState {
         self.window_mask.load(Relaxed) >> 32 != 0
     }
 
-    /// Takes note of a FIN that an end sends before its SYN is answered, having acknowledged that of the
-    /// `other` direction. False if the numbers are not those.
-    #[must_use]
-    pub fn finish_early(&self, other: &Self, segment: &Segment) -> bool {
-        let closes = other.is_syn_acked()
-            && segment.start() == self.next_seq()
-            && segment.ack() == other.next_seq();
-        if closes {
-            self.numbers
-                .store(pack(segment.end(), self.acked()), Relaxed);
-        }
-        closes
+    /// Whether a segment of an end that has sent its SYN begins where its last one ended.
+    pub fn is_next(&self, segment: &Segment) -> bool {
+        self.syn().is_some() && segment.start() == self.next_seq()
+    }
+
+    /// Whether a segment begins after all that was sent.
+    pub fn is_before(&self, segment: &Segment) -> bool {
+        segment.start().wrapping_sub(self.next_seq()) <= u32::MAX / 2
+    }
+
+    /// Takes note of a FIN that an end sends next, before its SYN is answered.
+    pub fn finish_early(&self, segment: &Segment) {
+        self.numbers
+            .store(pack(segment.end(), self.acked()), Relaxed);
     }
 
     /// Takes note of a segment without SYN and FIN, if its numbers are a step from those before
@@ -380,6 +407,33 @@ impl SeqState {
         };
         self.numbers.store(pack(next_seq, acked), Relaxed);
         true
+    }
+
+    /// Whether a FIN could be real: it is near, and acknowledges nothing that the `other` direction has not sent (RFC 5961,
+    /// section 5). The largest window would let by one of four that are guessed.
+    pub fn closes(&self, other: &Self, segment: &Segment) -> bool {
+        let ahead = segment.start().wrapping_sub(self.next_seq());
+        let near = ahead < WINDOW || ahead.wrapping_neg() < WINDOW;
+        let sent = other.next_seq().wrapping_sub(segment.ack()) <= u32::MAX / 2;
+        segment.flags.ack() && near && sent
+    }
+
+    /// Whether `segment` acknowledges what was sent in the `other` direction, since the last acknowledgement: who
+    /// guesses its number does not. If the numbers were forgotten, any does.
+    pub fn confirms(&self, other: &Self, segment: &Segment) -> bool {
+        let sent = other.next_seq().wrapping_sub(self.acked());
+        let confirms = segment.ack().wrapping_sub(self.acked()) <= sent;
+        segment.flags.ack() && (confirms || !self.is_known())
+    }
+
+    /// Whether anything is known of the direction.
+    pub fn is_known(&self) -> bool {
+        self.syn().is_some()
+    }
+
+    /// From now on nothing is known of the direction: any step is possible.
+    pub fn forget(&self) {
+        self.window_mask.store(0, Relaxed);
     }
 
     /// Whether `segment` of the other direction acknowledges a SYN that could be that with which the
@@ -468,10 +522,11 @@ mod tests {
 
     #[test]
     fn finds_the_window_scale() {
-        assert_eq!(window_shift(&[2, 4, 5, 180, 1, 3, 3, 7]), 7);
-        assert_eq!(window_shift(&[3, 3, 200]), MAX_SHIFT);
+        assert_eq!(window_shift(&[2, 4, 5, 180, 1, 3, 3, 7]), Some(7));
+        assert_eq!(window_shift(&[3, 3, 200]), Some(MAX_SHIFT));
+        assert_eq!(window_shift(&[3, 3, 0]), Some(0));
         for none in [&[][..], &[0, 3, 3, 7], &[2, 4, 5], &[3, 3], &[8, 0, 1]] {
-            assert_eq!(window_shift(none), 0, "{none:?}");
+            assert_eq!(window_shift(none), None, "{none:?}");
         }
     }
 
@@ -487,7 +542,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_options_end(options in prop::collection::vec(any::<u8>(), 0..40)) {
-            prop_assert!(window_shift(&options) <= MAX_SHIFT);
+            prop_assert!(window_shift(&options) <= Some(MAX_SHIFT));
         }
 
         // A sender that keeps to its window is followed to the byte, over the wrap as well.
@@ -531,13 +586,25 @@ mod tests {
         }
     }
 
+    // Of a header that is not all there.
+    #[test]
+    fn a_syn_has_no_more_data_than_a_packet() {
+        let mut header = [0; TCP_HEADER];
+        header[12] = 15 << 4;
+        header[13] = 2;
+        let syn = Syn::read(&Segment::read(&header, 20), &[]);
+        assert_eq!((syn.first, syn.data), (1, 0));
+        assert_eq!(Syn::read(&segment(2, 0, 65_535, 0), &[]).data, 65_535);
+        assert_eq!(Syn::read(&segment(2, 0, 65_536, 0), &[]).data, 0);
+    }
+
     #[test]
     fn a_syn_is_acknowledged_up_to_its_data() {
         let syn = Syn::read(&segment(2, u32::MAX - 1, 3, 0), &[3, 3, 200]);
         let read = Syn {
             first: u32::MAX,
             data: 3,
-            shift: MAX_SHIFT,
+            shift: Some(MAX_SHIFT),
         };
         assert_eq!(syn, read);
         for (ack, right) in [
@@ -555,14 +622,14 @@ mod tests {
     fn a_syn_is_kept_until_it_is_answered() {
         let seq = SeqState::default();
         assert_eq!(seq.syn(), None);
-        for shift in 0..=MAX_SHIFT {
-            let (first, data) = (u32::MAX - 3, u32::from(shift) * 100);
+        for shift in [None].into_iter().chain((0..=MAX_SHIFT).map(Some)) {
+            let (first, data) = (u32::MAX - 3, shift.map_or(0, u32::from) * 100);
             let syn = Syn { first, data, shift };
             assert!(seq.begin(&syn));
             assert_eq!(seq.syn(), Some(syn));
         }
         let kept = seq.syn();
-        let (first, data, shift) = (u32::MAX - 3, 0, 0);
+        let (first, data, shift) = (u32::MAX - 3, 0, None);
         assert!(seq.begin(&Syn { first, data, shift }));
         assert!(!seq.begin(&Syn {
             first: 5,

@@ -16,7 +16,7 @@ use super::tuple::{Address, Tuple};
 pub enum Outcome {
     /// It accepted.
     Answered,
-    /// It sent a RST, or an ICMP port unreachable.
+    /// It sent a RST.
     Refused,
     /// It said nothing until the flow was forgotten.
     Unanswered,
@@ -224,6 +224,8 @@ struct Record {
 }
 
 const RECOVERED: u64 = 1 << 32;
+/// No packet waits so long for its flow to be forgotten.
+const LONG_AGO: u32 = 1 << 31;
 
 impl Record {
     #[inline(always)]
@@ -256,10 +258,23 @@ impl Record {
         if !self.is_good() {
             self.recovered.store(RECOVERED | u64::from(now), Relaxed);
             self.condition.store(0, Release);
+        } else {
+            self.forget_recovery(now);
+        }
+    }
+
+    // When an answer came so long ago that nothing sent before is still to be told of: the time wraps, and must not seem
+    // to be a late one again.
+    fn forget_recovery(&self, now: u32) {
+        let word = self.recovered.load(Relaxed);
+        if word != 0 && (LONG_AGO..AHEAD).contains(&now.wrapping_sub(word as u32)) {
+            // Another CPU may have found a later one.
+            let _ = self.recovered.compare_exchange(word, 0, Relaxed, Relaxed);
         }
     }
 
     fn failed(&self, report: &Report) {
+        self.forget_recovery(report.now);
         let mut word = self.condition.load(Acquire);
         // A failure leads at most two changes on; more than a few come only of answers in between.
         for _ in 0..ATTEMPTS {

@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::Protocol;
 use crate::datapath::flow::Direction;
-use crate::datapath::state::{FlowState, Timeouts};
+use crate::datapath::state::Timeouts;
 use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
 use crate::flows::FlowNode;
@@ -53,7 +53,7 @@ fn scan<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
         let original = flow.key(Direction::Original as usize);
         let expired = flow.idle(now) >= flow.timeout(original, timeouts);
         // Nobody answered its SYN.
-        if expired && (original.protocol, flow.state()) == (Protocol::Tcp, FlowState::Opening) {
+        if expired && original.protocol == Protocol::Tcp && flow.is_unanswered() {
             rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
         expired

@@ -13,8 +13,9 @@ use kernel::sync::Arc;
 use crate::datapath::flow::{Direction, Flow, Owner};
 use crate::datapath::hash::Secret;
 use crate::datapath::link::{Node, Owned, ReadGuard};
+use crate::datapath::ports::source_ports;
 use crate::datapath::rules::Decision;
-use crate::datapath::table::{Edit, Head, Table};
+use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
@@ -122,14 +123,8 @@ const BUCKETS_AT_ONCE: usize = 64;
 /// How many heads of buckets are made before.
 const HEADS_AT_ONCE: usize = 4096;
 
-/// Steps from one port to the next that is tried: primes, so that they come by all of them.
-const PORT_STEPS: [u32; 4] = [7_919, 10_007, 12_289, 20_011];
 /// How many ports are tried for some time after all were found taken.
-const FEW_PORTS: u32 = 64;
-/// Ports below are not given to flows: RFC 6056, section 3.2.
-const FIRST_PORT: u16 = 1024;
-/// Ports below are not given to sockets, unless net.ipv4.ip_local_port_range was changed.
-const FIRST_SOCKET_PORT: u16 = 32_768;
+const FEW_PORTS: usize = 64;
 
 /// The table, and the memory that its flows are in.
 #[repr(C)]
@@ -139,6 +134,12 @@ pub(crate) struct Flows<A: Stored> {
     memory: Arc<Memory>,
     // When all source ports were last found taken.
     out_of_ports: AtomicU32,
+    // When nothing was last found that another flow may take the place of.
+    nothing_to_drop: AtomicU32,
+}
+
+fn elapsed(since: &AtomicU32, now: u32) -> u32 {
+    now.wrapping_sub(since.load(Ordering::Relaxed))
 }
 
 impl<A: Stored> Flows<A> {
@@ -159,6 +160,7 @@ impl<A: Stored> Flows<A> {
             cache: Cache::new()?,
             memory,
             out_of_ports: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),
+            nothing_to_drop: AtomicU32::new(time::jiffies().wrapping_sub(time::HZ)),
         };
         flows.fit_cache();
         Ok(flows)
@@ -266,11 +268,18 @@ impl<A: Stored> Flows<A> {
             }
             if self.count() >= parameters::max_flows() as usize {
                 // Whoever floods the table pushes out only what does not last.
+                let is_direct = *decision == Decision::Direct;
                 let rank = |flow: &FlowNode<A>| {
                     let protocol = flow.key(Direction::Original as usize).protocol;
-                    flow.early_drop_rank(protocol, now, time::HZ)
+                    flow.early_drop_rank(protocol, is_direct, now, time::HZ)
                 };
-                if !edit.early_drop(guard, self.pool(), original, rank) {
+                // A flood must not keep the lock: not far again until something may have become idle.
+                let waits = elapsed(&self.nothing_to_drop, now) <= time::HZ / 16;
+                let most = if waits || is_direct { NEAR } else { FAR };
+                if !edit.early_drop(guard, self.pool(), original, most, rank) {
+                    if most == FAR {
+                        self.nothing_to_drop.store(now, Ordering::Relaxed);
+                    }
                     return Err(Refused::TableFull);
                 }
                 instance.count(Counter::FlowsEvicted);
@@ -355,8 +364,6 @@ impl<A: Stored> Flows<A> {
         self.other_port(guard, upstream, own, now)
     }
 
-    // Every port is tried, in steps that leave none out and do not follow each other: what is taken is not
-    // to grow into long stretches (compare RFC 6056, section 3.3).
     #[cold]
     fn other_port(
         &self,
@@ -365,20 +372,12 @@ impl<A: Stored> Flows<A> {
         own: bool,
         now: u32,
     ) -> Option<(Tuple<A>, usize)> {
-        let ports = if own {
-            u32::from(FIRST_SOCKET_PORT - FIRST_PORT)
-        } else {
-            u32::from(u16::MAX - FIRST_PORT)
-        };
-        let random = random();
-        let step = PORT_STEPS[random as usize % PORT_STEPS.len()];
-        let start = random >> 8;
         // To try all of them takes a millisecond: not again until some may have become free.
-        let waits = now.wrapping_sub(self.out_of_ports.load(Ordering::Relaxed)) <= time::HZ / 16;
-        let attempts = if waits { FEW_PORTS } else { ports };
-        let found = (0..attempts)
-            .map(|count| count.wrapping_mul(step).wrapping_add(start) % ports)
-            .map(|offset| upstream.from_port((FIRST_PORT + offset as u16).to_be()))
+        let waits = elapsed(&self.out_of_ports, now) <= time::HZ / 16;
+        let attempts = if waits { FEW_PORTS } else { usize::MAX };
+        let found = source_ports(own, random())
+            .take(attempts)
+            .map(|port| upstream.from_port(port.to_be()))
             .find_map(|tuple| Some((tuple, self.unused_reply(guard, &tuple)?)));
         if found.is_none() && !waits {
             self.out_of_ports.store(now, Ordering::Relaxed);

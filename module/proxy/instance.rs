@@ -153,18 +153,12 @@ impl Instance {
             .rules()
             .filter(|rule| rule.action == Action::Redirect)
         {
-            self.admit_ports(rule.port_first, rule.port_last);
+            self.filter.add(rule.port_first, rule.port_last);
             for upstream in config.upstreams_of(&rule) {
                 if upstream.port != 0 {
-                    self.admit_ports(upstream.port, upstream.port);
+                    self.filter.add(upstream.port, upstream.port);
                 }
             }
-        }
-    }
-
-    fn admit_ports(&self, first: u16, last: u16) {
-        for direction in Direction::ALL {
-            self.filter.add(direction, first, last);
         }
     }
 

@@ -9,11 +9,10 @@ use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
 use crate::datapath::rules::Decision;
-use crate::datapath::state::FlowState;
 use crate::datapath::tcp::{self, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
-use crate::datapath::upstream::Moment;
+use crate::datapath::upstream::{Moment, Outcome};
 use crate::flows::{Created, FlowNode, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance};
@@ -114,16 +113,22 @@ fn handle<A: Batched, const LOCAL: bool>(
     let Some((flow, direction)) = known else {
         return slow.first_packet::<LOCAL>(packet);
     };
-    if slow.advance(packet, flow, direction) == Next::Reopen {
+    let Next::Pass(outcome) = slow.advance(packet, flow, direction) else {
         flows.remove(guard, flow, instance);
         return slow.first_packet::<LOCAL>(packet);
+    };
+    let verdict = slow.translate_and_send::<LOCAL>(packet, flow, direction, None, false);
+    // What the reverse path filter drops, say, is nobody's answer.
+    if let (Some(outcome), false) = (outcome, verdict.is_drop()) {
+        instance.report(guard, flow, outcome);
     }
-    slow.translate_and_send::<LOCAL>(packet, flow, direction, None, false)
+    verdict
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    Pass,
+    /// It goes on; how the upstream took the connection, if it says so and gets through.
+    Pass(Option<Outcome>),
     Reopen,
 }
 
@@ -170,18 +175,15 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         if flow.is_plain(direction, segment)
             || flow.is_plain_direct(direction, segment.map(|segment| segment.flags))
         {
-            return Next::Pass;
+            return Next::Pass(None);
         }
         let Some(segment) = segment else {
             flow.advance_udp(direction);
-            return Next::Pass;
+            return Next::Pass(None);
         };
         // A client that uses the ports of a closed connection again: it may have another upstream by
         // now.
-        if segment.flags.opens()
-            && direction == Direction::Original
-            && flow.state() == FlowState::Closed
-        {
+        if flow.is_replaced_by(direction, segment) {
             return Next::Reopen;
         }
         let transport = packet.skb.linear().get(self.headers.transport..);
@@ -193,10 +195,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             }
         } as u32;
         let reopenings = &self.instance.reopenings;
-        if let Some(outcome) = flow.advance_tcp(direction, segment, options, reopenings, hash) {
-            self.instance.report(self.guard, flow, outcome);
-        }
-        Next::Pass
+        Next::Pass(flow.advance_tcp(direction, segment, options, reopenings, hash))
     }
 
     // A packet of no flow.

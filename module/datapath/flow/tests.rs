@@ -69,6 +69,17 @@ struct Talk {
     peers: [Peer; 2],
     // The last that was told.
     outcome: Cell<Option<Outcome>>,
+    // The shifts of their window scale options.
+    scales: [Option<u8>; 2],
+}
+
+fn segment(flags: u8, seq: u32, length: u32, ack: u32) -> Segment {
+    let mut header = [0; TCP_HEADER];
+    header[4..8].copy_from_slice(&seq.to_be_bytes());
+    header[8..12].copy_from_slice(&ack.to_be_bytes());
+    header[12] = 5 << 4;
+    header[13] = flags;
+    Segment::read(&header, length + 20)
 }
 
 impl Talk {
@@ -80,6 +91,7 @@ impl Talk {
             // Over the wrap.
             peers: [peer(u32::MAX - 5), peer(1 << 31)],
             outcome: Cell::new(None),
+            scales: [None; 2],
         }
     }
 
@@ -105,16 +117,15 @@ impl Talk {
         length: u32,
         ack: u32,
     ) -> FlowState {
-        let mut header = [0; TCP_HEADER];
-        header[4..8].copy_from_slice(&seq.to_be_bytes());
-        header[8..12].copy_from_slice(&ack.to_be_bytes());
-        header[12] = 5 << 4;
-        header[13] = flags;
-        let segment = Segment::read(&header, length + 20);
+        let segment = segment(flags, seq, length, ack);
         if !self.flow.is_plain(direction, Some(&segment)) {
-            let outcome = self
-                .flow
-                .advance_tcp(direction, &segment, &[], &self.reopenings, HASH);
+            let options = match self.scales[direction as usize] {
+                Some(shift) if flags & SYN != 0 => &[3, 3, shift, 0][..],
+                _ => &[],
+            };
+            let outcome =
+                self.flow
+                    .advance_tcp(direction, &segment, options, &self.reopenings, HASH);
             self.outcome.set(outcome.or(self.outcome.get()));
         }
         self.flow.state()
@@ -349,18 +360,33 @@ fn both_ends_can_use_a_tuple_anew() {
     }
 }
 
+// The RST may be forged, with the SYN that it refuses: a client that lives says so by its next segment.
 #[test]
-fn a_tuple_used_anew_can_be_refused() {
+fn a_refused_syn_ends_a_connection_only_if_its_client_is_silent() {
+    let tuple = to_port(Protocol::Tcp, 443);
     let mut talk = Talk::open();
-    talk.forget();
-    talk.send(Original, SYN, 0);
-    let ack = talk.peers[1].seen;
-    assert_eq!(
-        talk.inject(Reply, RST | ACK, 0, 0, ack.wrapping_add(1)),
-        FlowState::Established
-    );
-    assert_eq!(talk.inject(Reply, RST | ACK, 0, 0, ack), FlowState::Closed);
-    assert_eq!(talk.outcome.get(), Some(Outcome::Refused));
+    talk.outcome.set(None);
+    let forged = 1 << 29;
+    let refuse = |talk: &Talk, ack| {
+        talk.inject(Original, SYN, forged, 0, 0);
+        let state = talk.inject(Reply, RST | ACK, 0, 0, ack);
+        assert_eq!(state, FlowState::Established);
+        assert_eq!(talk.outcome.get(), None);
+        talk.flow.timeout(&tuple, &TIMEOUTS)
+    };
+    assert_eq!(refuse(&talk, forged + 2), 432_000);
+    assert_eq!(refuse(&talk, forged + 1), 240);
+    // Not one more that guesses.
+    talk.inject(Original, ACK, forged + 1, 0, 0);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
+    talk.send(Reply, ACK, 100);
+    talk.send(Original, ACK, 100);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+    talk.send(Original, FIN | ACK, 0);
+    talk.inject(Original, SYN, forged, 0, 0);
+    talk.inject(Reply, RST | ACK, 0, 0, forged + 1);
+    assert_eq!(talk.flow.state(), FlowState::Closing);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
 }
 
 // RFC 5961, section 4: a SYN in a living connection is answered by an acknowledgement; one who sent
@@ -593,7 +619,7 @@ fn a_direct_flow_is_known_from_both_sides_and_never_plain() {
 }
 
 #[test]
-fn a_direct_connection_ends_whatever_its_numbers() {
+fn a_direct_connection_is_closed_whatever_its_numbers() {
     let direct = || {
         let mut talk = Talk::new();
         talk.flow = Flow::direct(&to_port(Protocol::Tcp, 443), 0).1;
@@ -621,13 +647,10 @@ fn a_direct_connection_ends_whatever_its_numbers() {
     assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closing);
     assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closed);
     assert!(talk.flow.is_direct());
-    let mut talk = direct();
-    talk.peers[1].at = 99 << 20;
-    assert_eq!(talk.send(Reply, RST, 0), FlowState::Closed);
 }
 
 #[test]
-fn datagrams_last_once_their_client_sends_for_two_seconds() {
+fn datagrams_last_once_they_go_on_for_two_seconds() {
     for (port, before) in [(53, 30), (1023, 30), (1024, 120), (40_000, 120)] {
         let tuple = to_port(Protocol::Udp, port);
         let start = u32::MAX - 500;
@@ -640,9 +663,6 @@ fn datagrams_last_once_their_client_sends_for_two_seconds() {
         let (_, flow) = Flow::<()>::direct(&tuple, start);
         let timeout = || flow.timeout(&tuple, &TIMEOUTS);
         flow.advance_udp(Reply);
-        // The server alone goes on.
-        flow.count(Reply, 1, start.wrapping_add(10 * HZ));
-        assert_eq!(timeout(), before);
         flow.count(Original, 1, start.wrapping_add(2 * HZ - 1));
         assert_eq!(timeout(), before, "too soon");
         flow.count(
@@ -666,46 +686,563 @@ fn a_connection_that_its_client_does_not_confirm_counts_as_unanswered() {
     talk.send(Original, SYN, 0);
     assert_eq!(talk.send(Reply, SYN | ACK, 0), FlowState::Established);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
-    assert!(talk.flow.early_drop_rank(Protocol::Tcp, 0, HZ).is_some());
+    assert!(talk
+        .flow
+        .early_drop_rank(Protocol::Tcp, false, 0, HZ)
+        .is_some());
     // Nor by somebody who does not know the server's number.
     talk.inject(Original, ACK, talk.peers[0].at, 0, 1 << 30);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 240);
     talk.send(Original, ACK, 0);
     assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
-    assert_eq!(talk.flow.early_drop_rank(Protocol::Tcp, 1 << 30, HZ), None);
+    assert_eq!(
+        talk.flow.early_drop_rank(Protocol::Tcp, false, 1 << 30, HZ),
+        None
+    );
+}
+
+// The classes in which flows are dropped early, and how long ago each was last seen.
+fn rank_of(flow: &Flow<()>, protocol: Protocol, direct: bool, now: u32) -> Option<(u32, u32)> {
+    let rank = flow.early_drop_rank(protocol, direct, now, HZ)?;
+    Some((rank >> 29, rank & ((1 << 29) - 1)))
 }
 
 #[test]
 fn what_is_closed_goes_first_and_what_lasts_never() {
     let now = 100 * HZ;
-    let udp = |answered: bool, last: u32| {
-        let (_, flow) = Flow::<()>::direct(&to_port(Protocol::Udp, 53), 0);
+    let udp = |direct: bool, answered: bool, last: u32| {
+        let tuple = to_port(Protocol::Udp, 53);
+        let flow = match direct {
+            true => Flow::direct(&tuple, 0).1,
+            false => Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, 0).1,
+        };
         if answered {
             flow.advance_udp(Reply);
         }
         flow.count(Original, 1, last);
-        flow.early_drop_rank(Protocol::Udp, now, HZ)
+        rank_of(&flow, Protocol::Udp, false, now)
     };
-    let tcp = |segments: &[(Direction, u8)]| {
-        let mut talk = Talk::open();
-        talk.send(Original, ACK, 0);
+    for direct in [false, true] {
+        assert_eq!(udp(direct, false, 10), Some((3, now - 10)));
+        assert_eq!(udp(direct, true, 10), Some((1, now - 10)));
+    }
+    let tcp = |direct: bool, segments: &[(Direction, u8)], last: u32| {
+        let mut talk = Talk::new();
+        let tuple = to_port(Protocol::Tcp, 443);
+        talk.flow = match direct {
+            true => Flow::direct(&tuple, 0).1,
+            false => Flow::new(&tuple, &tuple.to(ip([3; 4]), 4), OWNER, 0).1,
+        };
         for &(direction, flags) in segments {
             talk.send(direction, flags, 0);
         }
-        talk.flow.early_drop_rank(Protocol::Tcp, now, HZ)
+        talk.flow.count(Reply, 1, last);
+        rank_of(&talk.flow, Protocol::Tcp, false, now)
     };
-    let closed = tcp(&[(Original, RST)]);
-    let finished = tcp(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);
-    let closing = tcp(&[(Original, FIN | ACK)]);
-    let (unanswered, newer) = (udp(false, 10), udp(false, 20));
-    let once = udp(true, 10);
-    assert_eq!(closed, finished);
-    let order = [closed, closing, unanswered, newer, once];
-    assert!(order.iter().all(Option::is_some));
-    assert!(
-        order.is_sorted_by(|before, after| before > after),
-        "{order:?}"
+    let open = [(Original, SYN), (Reply, SYN | ACK), (Original, ACK)];
+    let then = |segments: &[(Direction, u8)]| [&open, segments].concat();
+    let reset = then(&[(Original, RST)]);
+    let finished = then(&[(Original, FIN | ACK), (Reply, FIN | ACK)]);
+    let closing = then(&[(Original, FIN | ACK)]);
+    assert_eq!(tcp(false, &reset, 1000), Some((4, now - 1000)));
+    for direct in [false, true] {
+        assert_eq!(tcp(direct, &finished, 1000), Some((4, now - 1000)));
+        // Answered, but not confirmed.
+        assert_eq!(tcp(direct, &open[..1], 1000), Some((3, now - 1000)));
+        assert_eq!(tcp(direct, &open[..2], 1000), Some((3, now - 1000)));
+        // An end that has closed may wait for the other one, for a while.
+        let idle = 10 * HZ;
+        assert_eq!(tcp(direct, &closing, now - idle - 1), Some((2, idle + 1)));
+    }
+    let lasts = |idle: u32| {
+        [
+            udp(false, true, now - idle),
+            tcp(false, &open, now - idle),
+            tcp(false, &closing, now - idle),
+        ]
+    };
+    assert_eq!(lasts(0), [None; 3]);
+    assert_eq!(lasts(10 * HZ), [None; 3]);
+    // A direct one is not needed: less is lost than with any other.
+    let lasts = |idle: u32| {
+        [
+            udp(true, true, now - idle),
+            tcp(true, &open, now - idle),
+            tcp(true, &closing, now - idle),
+        ]
+    };
+    assert_eq!(lasts(0), [Some((0, 0)); 3]);
+    assert_eq!(lasts(10 * HZ), [Some((0, 10 * HZ)); 3]);
+}
+
+#[test]
+fn for_a_direct_flow_only_direct_ones_go() {
+    let tuple = to_port(Protocol::Tcp, 443);
+    let redirected = flow(Protocol::Tcp);
+    let (_, direct) = Flow::<()>::direct(&tuple, 0);
+    assert_eq!(rank_of(&redirected, Protocol::Tcp, true, 9), None);
+    assert_eq!(rank_of(&direct, Protocol::Tcp, true, 9), Some((3, 9)));
+}
+
+// A SYN in the server's name hides the server's own, but not from the client, which acknowledges what it has got.
+#[test]
+fn the_syn_that_the_client_acknowledges_is_the_servers() {
+    let [client, server] = [1000, 2000];
+    for flags in [SYN | ACK, ACK] {
+        let talk = Talk::new();
+        talk.inject(Original, SYN, client, 0, 0);
+        talk.inject(Reply, SYN, server, 0, 0);
+        talk.inject(Reply, SYN, 77, 0, 0);
+        let at = client + u32::from(flags & SYN == 0);
+        talk.inject(Original, flags, at, 0, server + 1);
+        assert_eq!(talk.inject(Reply, RST, 78, 0, 0), FlowState::Opening);
+        let state = talk.inject(Reply, RST, server + 1, 0, 0);
+        assert_eq!(state, FlowState::Closed, "{flags:x}");
+    }
+    // One who does not know the client's number acknowledges nothing.
+    let talk = Talk::new();
+    talk.inject(Original, SYN, client, 0, 0);
+    talk.inject(Original, ACK, client + 2, 0, server + 1);
+    assert_eq!(
+        talk.inject(Reply, RST, server + 1, 0, 0),
+        FlowState::Opening
     );
-    assert_eq!(udp(true, now), None, "it lasts");
-    assert_eq!(tcp(&[]), None, "it is established");
+}
+
+// The answer of a server that has crashed since never came; of the repeated SYN it knows nothing.
+#[test]
+fn a_new_server_answers_until_the_client_has_an_answer() {
+    let talk = Talk::new();
+    let client = talk.peers[0].at;
+    let ack = client.wrapping_add(1);
+    talk.inject(Original, SYN, client, 0, 0);
+    talk.inject(Reply, SYN | ACK, 1 << 31, 0, ack);
+    talk.inject(Original, SYN, client, 0, 0);
+    let state = talk.inject(Reply, SYN | ACK, 5000, 0, ack);
+    assert_eq!(state, FlowState::Established);
+    talk.inject(Original, ACK, ack, 0, 5001);
+    let tuple = to_port(Protocol::Tcp, 443);
+    assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+    assert_eq!(talk.inject(Reply, RST, 5001, 0, 0), FlowState::Closed);
+}
+
+// Whoever guesses chooses the window, which is the larger of both, in its own SYN.
+#[test]
+fn guesses_confirm_no_half_open_connection() {
+    let tuple = to_port(Protocol::Tcp, 443);
+    let mut state = 1_u64;
+    let mut confirmed = 0;
+    for _ in 0..500 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let server = (state >> 32) as u32;
+        for direct in [false, true] {
+            let mut talk = Talk::new();
+            if direct {
+                talk.flow = Flow::direct(&tuple, 0).1;
+            }
+            talk.scales = [Some(14); 2];
+            talk.inject(Original, SYN, 1000, 0, 0);
+            talk.inject(Reply, SYN | ACK, server, 0, 1001);
+            for ack in [0, 1 << 31, 1 << 30, 3 << 30] {
+                talk.inject(Original, ACK, 1001, 0, ack);
+                talk.inject(Original, 0, 1001, 0, server.wrapping_add(1));
+            }
+            confirmed += u32::from(talk.flow.timeout(&tuple, &TIMEOUTS) != 240);
+            talk.inject(Original, ACK, 1001, 0, server.wrapping_add(1));
+            assert_eq!(talk.flow.timeout(&tuple, &TIMEOUTS), 432_000);
+        }
+    }
+    assert_eq!(confirmed, 0);
+}
+
+// RFC 9293, section 3.10.7.4; RFC 5961, section 5.
+#[test]
+fn a_fin_is_near_and_acknowledges_what_was_sent() {
+    let open = || {
+        let mut talk = Talk::new();
+        talk.scales = [Some(14); 2];
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 1 << 20);
+        talk.send(Reply, ACK, 1 << 20);
+        talk
+    };
+    for (flags, off, beyond, state) in [
+        (FIN | ACK, 0, 0, FlowState::Closing),
+        (FIN | ACK, 65_535, 0, FlowState::Closing),
+        (FIN | ACK, -65_535, -100_000, FlowState::Closing),
+        (FIN | ACK, 65_536, 0, FlowState::Established),
+        (FIN | ACK, -65_536, 0, FlowState::Established),
+        (FIN | ACK, 0, 1, FlowState::Established),
+        (FIN, 0, 0, FlowState::Established),
+    ] {
+        for direction in Direction::ALL {
+            let mut talk = open();
+            let peer = &talk.peers[direction as usize];
+            let (at, seen) = (
+                peer.at.wrapping_add_signed(off),
+                peer.seen.wrapping_add_signed(beyond),
+            );
+            let got = talk.inject(direction, flags, at, 0, seen);
+            assert_eq!(got, state, "{flags:x} {off} {beyond}");
+            // What is refused leaves nothing behind.
+            if state == FlowState::Established {
+                assert_eq!(talk.send(direction, RST, 0), FlowState::Closed);
+            }
+        }
+    }
+}
+
+// RFC 7323, section 2.2: both must have sent the option.
+#[test]
+fn windows_are_scaled_only_if_both_ends_scale() {
+    for (scales, farthest) in [
+        ([None, None], 65_535),
+        ([Some(14), None], 65_535),
+        ([None, Some(14)], 65_535),
+        ([Some(0), Some(0)], 65_535),
+        ([Some(3), Some(0)], (65_536 << 3) - 1),
+        ([Some(8), Some(14)], (65_536 << 14) - 1),
+    ] {
+        // As the flow knows the client's SYN, or as one that was kept.
+        for anew in [false, true] {
+            for (off, state) in [
+                (farthest, FlowState::Closed),
+                (farthest + 1, FlowState::Established),
+            ] {
+                let mut talk = Talk::new();
+                talk.scales = scales;
+                if anew {
+                    talk.inject(Original, SYN, 1 << 30, 0, 0);
+                }
+                talk.send(Original, SYN, 0);
+                talk.send(Reply, SYN | ACK, 0);
+                talk.send(Original, ACK, 0);
+                let at = talk.peers[1].at.wrapping_add(off);
+                talk.inject(Reply, ACK, at, 0, talk.peers[1].seen);
+                let got = talk.inject(Reply, RST, at, 0, 0);
+                assert_eq!(got, state, "{scales:?} {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_has_sent_anything_is_not_silent() {
+    let talk = Talk::new();
+    talk.inject(Original, SYN, 5, 0, 0);
+    talk.flow.count(Original, 60, 1);
+    assert!(talk.flow.is_unanswered());
+    // A challenge (RFC 5961, section 4), say: it lives, whatever becomes of the connection.
+    talk.inject(Reply, ACK, 77, 0, 99);
+    talk.flow.count(Reply, 60, 2);
+    assert_eq!(talk.flow.state(), FlowState::Opening);
+    assert!(!talk.flow.is_unanswered());
+    let talk = Talk::open();
+    assert!(!talk.flow.is_unanswered());
+}
+
+// RFC 9293, section 3.10.7.4, TIME-WAIT; RFC 6191.
+#[test]
+fn only_a_newer_syn_replaces_a_flow_that_both_have_closed() {
+    let syn = |seq: u32| segment(SYN, seq, 0, 0);
+    let replaces = |talk: &Talk, off: i32| {
+        let at = talk.peers[0].at.wrapping_add_signed(off);
+        assert!(!talk.flow.is_replaced_by(Reply, &syn(at)));
+        assert!(!talk
+            .flow
+            .is_replaced_by(Original, &segment(SYN | ACK, at, 0, 0)));
+        talk.flow.is_replaced_by(Original, &syn(at))
+    };
+    let mut talk = Talk::open();
+    for off in [-1, 0, 1 << 29] {
+        assert!(!replaces(&talk, off));
+    }
+    talk.send(Original, FIN | ACK, 100);
+    assert!(!replaces(&talk, 1 << 29));
+    talk.send(Reply, FIN | ACK, 0);
+    assert_eq!(talk.flow.state(), FlowState::Closed);
+    for (off, newer) in [
+        (0, true),
+        (1, true),
+        (1 << 29, true),
+        (i32::MAX, true),
+        (-1, false),
+        (-100, false),
+        (i32::MIN, false),
+    ] {
+        assert_eq!(replaces(&talk, off), newer, "{off}");
+    }
+    // One that is older is kept, and counts if it is answered.
+    let at = talk.peers[0].at.wrapping_sub(1 << 29);
+    talk.inject(Original, SYN, at, 0, 0);
+    let state = talk.inject(Reply, SYN | ACK, 9, 0, at.wrapping_add(1));
+    assert_eq!(state, FlowState::Established);
+    // After a RST both ends have forgotten all.
+    let mut talk = Talk::open();
+    talk.send(Original, FIN | ACK, 100);
+    talk.send(Reply, RST, 0);
+    assert!(replaces(&talk, 0) && replaces(&talk, -1 << 29));
+    // The numbers of a direct one are not known.
+    let mut talk = Talk::new();
+    talk.flow = Flow::direct(&to_port(Protocol::Tcp, 443), 0).1;
+    for (direction, flags) in [
+        (Original, SYN),
+        (Reply, SYN | ACK),
+        (Original, FIN | ACK),
+        (Reply, FIN | ACK),
+    ] {
+        talk.send(direction, flags, 0);
+    }
+    assert!(replaces(&talk, 0) && replaces(&talk, -1 << 29));
+}
+
+// As with connection tracking, packets of either direction count.
+#[test]
+fn datagrams_of_a_server_alone_last() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, 0);
+    flow.advance_udp(Reply);
+    flow.count(Reply, 1, 10 * HZ);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 180);
+}
+
+// For how long nobody answered says nothing.
+#[test]
+fn datagrams_last_two_seconds_after_an_answer_that_came_late() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, 0);
+    let mut now = 0;
+    while now < 3 * 3600 * HZ {
+        flow.count(Original, 1, now);
+        assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+        now += 30 * HZ;
+    }
+    flow.count(Original, 1, now);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+    flow.advance_udp(Reply);
+    flow.count(Reply, 1, now);
+    assert_eq!(
+        flow.timeout(&tuple, &TIMEOUTS),
+        30,
+        "an answer is no more than that"
+    );
+    flow.count(Original, 1, now + 3 * HZ);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 180);
+}
+
+// The clock of a CPU may be late.
+#[test]
+fn datagrams_are_no_older_than_their_flow() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let born = 1 << 20;
+    let (_, flow) = Flow::<()>::direct(&tuple, born);
+    flow.advance_udp(Reply);
+    for direction in Direction::ALL {
+        flow.count(direction, 1, born - 300);
+    }
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+}
+
+// A moment of birth that would say that it lasts.
+#[test]
+fn no_flow_is_born_assured() {
+    let tuple = to_port(Protocol::Udp, 53);
+    let (_, flow) = Flow::<()>::direct(&tuple, u32::MAX);
+    flow.advance_udp(Reply);
+    assert_eq!(flow.timeout(&tuple, &TIMEOUTS), 30);
+}
+
+#[test]
+fn a_flow_is_confirmed_by_a_second_packet_or_an_answer() {
+    let flow = flow(Protocol::Udp);
+    assert!(flow.is_unconfirmed());
+    flow.count(Original, 1, 0);
+    assert!(flow.is_unconfirmed());
+    flow.count(Original, 1, 0);
+    assert!(!flow.is_unconfirmed());
+    let flow = self::flow(Protocol::Udp);
+    flow.advance_udp(Reply);
+    assert!(!flow.is_unconfirmed());
+}
+
+impl Talk {
+    fn direct() -> Self {
+        let mut talk = Self::new();
+        talk.flow = Flow::direct(&to_port(Protocol::Tcp, 443), 0).1;
+        talk
+    }
+
+    fn timeout(&self) -> u32 {
+        self.flow.timeout(&to_port(Protocol::Tcp, 443), &TIMEOUTS)
+    }
+}
+
+// The answers may take another way.
+#[test]
+fn a_direct_connection_of_which_only_one_direction_passes_is_plain() {
+    let mut talk = Talk::direct();
+    let is_plain = |talk: &Talk| talk.flow.is_plain_direct(Original, Some(Flags(ACK)));
+    talk.send(Original, SYN, 0);
+    talk.send(Original, SYN, 0);
+    assert!(!is_plain(&talk));
+    talk.inject(Original, ACK, 5, 0, 99);
+    assert!(is_plain(&talk));
+    // But nobody has said that its client exists.
+    assert_eq!(talk.timeout(), 240);
+    let rank = rank_of(&talk.flow, Protocol::Tcp, false, 9);
+    assert_eq!(rank, Some((3, 9)));
+    talk.inject(Original, FIN | ACK, 5, 0, 99);
+    assert_eq!(talk.flow.state(), FlowState::Closing);
+    // A redirected one waits for its answer.
+    let mut talk = Talk::new();
+    talk.send(Original, SYN, 0);
+    talk.inject(Original, ACK, talk.peers[0].at, 0, 99);
+    assert_eq!(talk.flow.state(), FlowState::Opening);
+}
+
+#[test]
+fn a_direct_connection_that_is_answered_late_is_confirmed_by_its_client() {
+    for kept in [false, true] {
+        let mut talk = Talk::direct();
+        talk.send(Original, SYN, 0);
+        // Somebody who guesses.
+        talk.inject(Original, ACK, 5, 0, 99);
+        assert_eq!(talk.flow.state(), FlowState::Established);
+        if kept {
+            talk.inject(Original, SYN, 1 << 29, 0, 0);
+        }
+        talk.send(Reply, SYN | ACK, 0);
+        assert_eq!(talk.timeout(), 240);
+        talk.inject(Original, ACK, 5, 0, 99);
+        assert_eq!(talk.timeout(), 240);
+        talk.send(Original, ACK, 0);
+        assert_eq!(talk.timeout(), 432_000);
+    }
+}
+
+// Of a direct connection the numbers are not known: a RST may be forged.
+#[test]
+fn a_reset_ends_a_direct_connection_only_if_its_client_is_silent() {
+    for direction in Direction::ALL {
+        let mut talk = Talk::direct();
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 0);
+        assert_eq!(talk.timeout(), 432_000);
+        for _ in 0..2 {
+            let state = talk.inject(direction, RST, 1 << 20, 0, 0);
+            assert_eq!(state, FlowState::Established);
+            assert_eq!(talk.timeout(), 240);
+            talk.inject(Reply, ACK, 1 << 20, 0, 1 << 20);
+            assert_eq!(talk.timeout(), 240);
+            // Wherever it is meanwhile.
+            talk.inject(Original, ACK, 7 << 20, 100, 9 << 20);
+            assert_eq!(talk.timeout(), 432_000);
+            assert!(talk.flow.is_plain_direct(Original, Some(Flags(ACK))));
+        }
+        // The ports are used anew.
+        talk.inject(direction, RST, 1 << 20, 0, 0);
+        talk.forget();
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        assert_eq!(talk.outcome.get(), Some(Outcome::Answered));
+        talk.inject(Original, ACK, 5, 0, 99);
+        assert_eq!(talk.timeout(), 240);
+        talk.send(Original, ACK, 0);
+        assert_eq!(talk.timeout(), 432_000);
+    }
+    // Who never was confirmed is not by a guess after a RST.
+    let mut talk = Talk::direct();
+    talk.send(Original, SYN, 0);
+    talk.send(Reply, SYN | ACK, 0);
+    talk.inject(Original, RST, 5, 0, 0);
+    talk.inject(Original, ACK, 5, 0, 99);
+    assert_eq!(talk.timeout(), 240);
+}
+
+// Of two SYNs the second is refused; the first may be answered yet.
+#[test]
+fn the_first_syn_is_kept_when_the_second_is_refused() {
+    let talk = Talk::new();
+    talk.inject(Original, SYN, 1000, 0, 0);
+    talk.inject(Original, SYN, 1 << 20, 0, 0);
+    let state = talk.inject(Reply, RST | ACK, 0, 0, (1 << 20) + 1);
+    assert_eq!(state, FlowState::Closed);
+    assert_eq!(talk.outcome.take(), Some(Outcome::Refused));
+    let state = talk.inject(Reply, SYN | ACK, 9, 0, 1001);
+    assert_eq!(state, FlowState::Established);
+    assert_eq!(talk.outcome.take(), Some(Outcome::Answered));
+}
+
+proptest! {
+    // A transfer of many windows, whatever their scale; and somebody who is near, but never right.
+    #[test]
+    fn a_forger_near_the_window_moves_nothing(
+        scales in [8..15_u8, 8..15_u8],
+        start in any::<[u32; 2]>(),
+        steps in prop::collection::vec((any::<bool>(), 0..60_000_u32, any::<[u32; 2]>()), 1..80),
+        last in any::<bool>(),
+    ) {
+        let mut talk = Talk::new();
+        talk.scales = scales.map(Some);
+        for (peer, at) in talk.peers.iter_mut().zip(start) {
+            peer.at = at;
+        }
+        talk.send(Original, SYN, 0);
+        talk.send(Reply, SYN | ACK, 0);
+        talk.send(Original, ACK, 0);
+        let reach = (65_536 << scales[0].max(scales[1])) - 1;
+        for (reply, length, [some, other]) in steps {
+            let direction = Direction::from_index(usize::from(reply));
+            // More than a window that is not scaled is under way.
+            for _ in 0..some % 8 {
+                talk.send(direction, ACK, length);
+            }
+            let Peer { at, seen } = talk.peers[direction as usize];
+            // Beyond the window on either side, by one number or the other.
+            let off = reach + 2 + some % (u32::MAX - 2 * reach - 3);
+            let within = other % 50_000;
+            talk.inject(direction, ACK, at.wrapping_add(off), 0, seen);
+            talk.inject(direction, ACK, at.wrapping_add(within), 0, seen.wrapping_add(off));
+            // Within it a FIN has to be near, and a RST exact.
+            let off = 65_536 + other % (u32::MAX - 2 * 65_536);
+            talk.inject(direction, FIN | ACK, at.wrapping_add(off), 0, seen);
+            let off = 1 + other % (u32::MAX - 2 * 65_536);
+            talk.inject(direction, FIN | ACK, at, 0, seen.wrapping_add(off % (1 << 31)));
+            let off = 1 + other % (u32::MAX - 1);
+            let expected = talk.peers[1 - direction as usize].seen;
+            if at.wrapping_add(off) != expected {
+                talk.inject(direction, RST, at.wrapping_add(off), 0, seen);
+            }
+            prop_assert_eq!(talk.flow.state(), FlowState::Established);
+            prop_assert_eq!(talk.timeout(), 432_000);
+        }
+        let direction = Direction::from_index(usize::from(last));
+        let talked = talk.send(direction, RST, 0);
+        prop_assert_eq!(talked, FlowState::Closed);
+    }
+}
+
+// Up to a gigabyte is under way, and its last segment comes first; one byte more is too far.
+#[test]
+fn a_scaled_transfer_is_followed_over_its_whole_window() {
+    for shift in 0..15_u8 {
+        let reach = (65_536 << shift) - 1;
+        for (off, state) in [
+            (reach, FlowState::Closed),
+            (reach + 1, FlowState::Established),
+        ] {
+            let mut talk = Talk::new();
+            talk.scales = [Some(shift); 2];
+            talk.send(Original, SYN, 0);
+            talk.send(Reply, SYN | ACK, 0);
+            talk.send(Original, ACK, 0);
+            let Peer { at, seen } = talk.peers[1];
+            let end = at.wrapping_add(off);
+            talk.inject(Reply, ACK, end.wrapping_sub(1000), 1000, seen);
+            talk.inject(Reply, ACK, at, 1000, seen);
+            assert_eq!(talk.inject(Reply, RST, end, 0, 0), state, "{shift}");
+        }
+    }
 }

@@ -736,3 +736,33 @@ proptest! {
         }
     }
 }
+
+// Clocks wrap: at 1000 Hz each 49.7 days.
+#[test]
+fn an_answer_long_ago_voids_no_failure() {
+    for told_between in [Answered, Unanswered] {
+        let pool = pool(Selection::Failover, &[0, 1]);
+        let silent = |client, now: u32| {
+            let sent = now.wrapping_sub(100);
+            let report = Report {
+                sent,
+                ..told(Unanswered, client, now)
+            };
+            pool.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
+        };
+        let (first, middle) = (1000, 1000 + (1 << 31));
+        fail(&pool, 0, first);
+        report(&pool, 0, Answered, CAT, first);
+        // What was sent before.
+        silent(ANN, first + 50);
+        silent(BOB, first + 50);
+        assert_eq!(select(&pool, 0b11, at(first)), Some(0));
+        match told_between {
+            Unanswered => silent(ANN, middle),
+            outcome => report(&pool, 0, outcome, CAT, middle),
+        }
+        silent(ANN, first + 50);
+        silent(BOB, first + 50);
+        assert_eq!(select(&pool, 0b11, at(first + 50)), Some(1));
+    }
+}

@@ -7,7 +7,7 @@ use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::packet::TCP_HEADER;
 use mutex_datapath::reopenings::Reopenings;
-use mutex_datapath::state::FlowState;
+use mutex_datapath::state::{FlowState, Timeouts};
 use mutex_datapath::tcp::Segment;
 use mutex_datapath::tuple::{Ports, Tuple, V4};
 use mutex_datapath::upstream::Outcome;
@@ -18,6 +18,14 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
+
+// How long an established connection may be idle.
+const LASTS: u32 = 9;
+const TIMEOUTS: Timeouts = Timeouts {
+    hz: 1,
+    udp: [1; 3],
+    tcp: [1, LASTS, 1, 1],
+};
 
 const HASH: u32 = 0xdead_beef;
 
@@ -60,7 +68,7 @@ struct Peer {
 struct Syn {
     first: u32,
     data: u32,
-    shift: u8,
+    shift: Option<u8>,
 }
 
 impl Syn {
@@ -70,7 +78,7 @@ impl Syn {
         Self {
             first: sent.start.wrapping_add(1),
             data: if data > 65_535 { 0 } else { data },
-            shift: sent.shift.unwrap_or(0).min(14),
+            shift: sent.shift.map(|shift| shift.min(14)),
         }
     }
 
@@ -94,7 +102,7 @@ impl Syn {
     }
 
     fn reach(&self) -> i64 {
-        (65_536 << self.shift) - 1
+        (65_536 << self.shift.unwrap_or(0)) - 1
     }
 }
 
@@ -115,6 +123,8 @@ struct Model {
     peers: [Peer; 2],
     // Of the original direction, another than that of its peer.
     kept: Option<Syn>,
+    // The client has said nothing since it was answered.
+    half_open: bool,
 }
 
 impl Peer {
@@ -158,6 +168,7 @@ impl Model {
             fins: [false; 2],
             peers: [Peer::default(); 2],
             kept: None,
+            half_open: false,
         }
     }
 
@@ -180,9 +191,12 @@ impl Model {
             (Direction::Original, true) if !sent.has(ACK | FIN) => self.keep(Syn::of(sent)),
             (_, true) => {}
             (Direction::Original, false) if opening => {
-                let [client, server] = &mut self.peers;
-                let follows = sent.start == client.end as u32 && sent.ack == server.end as u32;
-                if sent.has(FIN) && server.is_syn_acked && follows {
+                if !sent.has(ACK) || sent.start != self.peers[0].end as u32 {
+                    return None;
+                }
+                self.acknowledge(sent);
+                if sent.has(FIN) {
+                    let client = &mut self.peers[0];
                     let syn = client.syn.as_mut().expect("a flow begins with it");
                     syn.data += sent.length + 1;
                     client.end += sent.span();
@@ -205,14 +219,36 @@ impl Model {
                 return Some(Outcome::Answered);
             }
             (_, false) => {
-                let plain = self.state == FlowState::Established && sent.has(ACK) && !sent.has(FIN);
-                if self.peers[direction as usize].takes(sent, plain) && sent.has(FIN) {
-                    self.fins[direction as usize] = true;
+                let [mine, other] =
+                    [direction, direction.other()].map(|at| self.peers[at as usize]);
+                let near = i64::from(sent.start.wrapping_sub(mine.end as u32) as i32);
+                let unsent = ((other.end as u32).wrapping_sub(sent.ack) as i32) < 0;
+                let ends = sent.has(ACK) && near.abs() <= 65_535 && !unsent;
+                if sent.has(FIN) && !ends {
+                    return None;
+                }
+                let confirms = self.half_open && direction == Direction::Original;
+                if confirms && !self.confirms(sent) {
+                    return None;
+                }
+                let established = self.state == FlowState::Established && !self.half_open;
+                let plain = established && sent.has(ACK) && !sent.has(FIN);
+                if self.peers[direction as usize].takes(sent, plain) {
+                    self.half_open &= direction == Direction::Reply;
+                    self.fins[direction as usize] |= sent.has(FIN);
                     self.settle();
                 }
             }
         }
         None
+    }
+
+    // Whether the client acknowledges something of what the server has sent, or nothing new.
+    fn confirms(&self, sent: &Sent) -> bool {
+        let [client, server] = self.peers;
+        let acked = client.ack as u32;
+        let sent_to = (server.end as u32).wrapping_sub(acked);
+        sent.has(ACK) && sent.ack.wrapping_sub(acked) <= sent_to
     }
 
     // By the FINs: what is closed stays so.
@@ -228,10 +264,14 @@ impl Model {
     // Both directions are open, the reply direction after a SYN before `first`.
     fn agree(&mut self, first: u32, end: u32, ack: u32) {
         let [client, server] = &mut self.peers;
-        (client.syn, server.syn) = (None, None);
-        // The larger window counts for both.
-        client.reach = client.reach.max(server.reach);
+        let scaled = |peer: &Peer| peer.syn.is_some_and(|syn| syn.shift.is_some());
+        // The larger window counts for both, as it is if one of them does not scale it.
+        client.reach = match scaled(client) && scaled(server) {
+            true => client.reach.max(server.reach),
+            false => 65_535,
+        };
         server.reach = client.reach;
+        (client.syn, server.syn) = (None, None);
         client.ack = i64::from(first);
         (server.end, server.ack) = (i64::from(end), i64::from(ack));
     }
@@ -260,8 +300,23 @@ impl Model {
             Some(_) => self.repeat(0, syn),
             None => self.peers[0] = Peer::begin(syn),
         }
+        self.acknowledge(sent);
+    }
+
+    // The client has the SYN that it acknowledges.
+    fn acknowledge(&mut self, sent: &Sent) {
+        if !sent.has(ACK) {
+            return;
+        }
         let server = &mut self.peers[1];
-        server.is_syn_acked |= server.syn.is_some_and(|syn| syn.is_acked_by(sent));
+        if !server.syn.is_some_and(|syn| syn.is_acked_by(sent)) {
+            *server = Peer::begin(Syn {
+                first: sent.ack,
+                data: 0,
+                shift: server.syn.map_or(Some(0), |syn| syn.shift),
+            });
+        }
+        server.is_syn_acked = true;
     }
 
     fn keep(&mut self, syn: Syn) {
@@ -289,7 +344,7 @@ impl Model {
             };
             if opening {
                 own.into_iter().for_each(|own| self.keep(own));
-            } else if client.syn.is_none() && late(client, sent.ack) {
+            } else if client.syn.is_none() && !self.half_open && late(client, sent.ack) {
                 return None;
             }
             self.peers[0] = Peer::begin(Syn {
@@ -302,6 +357,7 @@ impl Model {
         self.peers[1] = Peer::begin(Syn::of(sent));
         self.agree(end, end, sent.ack);
         self.state = FlowState::Established;
+        self.half_open = true;
         self.settle();
         Some(Outcome::Answered)
     }
@@ -329,9 +385,10 @@ impl Model {
         if direction == Direction::Reply && self.take(sent).is_some() {
             if opening {
                 client.syn.into_iter().for_each(|own| self.keep(own));
+                self.state = FlowState::Closed;
+                return Some(Outcome::Refused);
             }
-            self.state = FlowState::Closed;
-            return Some(Outcome::Refused);
+            self.half_open |= self.state != FlowState::Closed;
         }
         None
     }
@@ -359,6 +416,9 @@ pub fn run(data: &[u8]) {
             "{sent:?} {model:?}"
         );
         assert_eq!(flow.state(), model.state, "{sent:?} {model:?}");
+        let established = model.state == FlowState::Established && !model.half_open;
+        let lasts = flow.timeout(&tuple, &TIMEOUTS) == LASTS;
+        assert_eq!(lasts, established, "{sent:?} {model:?}");
         if input.is_empty() {
             break;
         }

@@ -10,7 +10,7 @@ use mutex_abi::proxy::Protocol;
 use mutex_datapath::flow::{Direction, Flow, Owner};
 use mutex_datapath::host::{self, Boxes, Sections};
 use mutex_datapath::link::{Owned, Rcu};
-use mutex_datapath::table::{FlowNode, Table};
+use mutex_datapath::table::{FlowNode, Table, FAR};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 
 use super::input::Input;
@@ -184,7 +184,7 @@ impl<A: Address> World<'_, A> {
             let rank = |flow: &FlowNode<A, Name>| Name::of(flow).rank();
             let near = original(number % NUMBERS);
             self.table
-                .edit(|edit| edit.early_drop(guard, &Boxes, &near, rank))
+                .edit(|edit| edit.early_drop(guard, &Boxes, &near, FAR, rank))
         });
         let mut model = self.model.borrow_mut();
         let left = Sections::read(|guard| {
