@@ -7,7 +7,7 @@
 //! is split into `2^(P-1)` buckets, so that a bucket's width is at most `2^(1-P)` of its lowest
 //! value. Values of `2^R` and more share the last bucket.
 
-/// Where a value goes in a histogram of `P` bits of precision over `R` bits of range.
+/// The buckets of a histogram of `P` bits of precision over `R` bits of range.
 pub struct Scale<const P: u32, const R: u32>;
 
 impl<const P: u32, const R: u32> Scale<P, R> {
@@ -46,9 +46,9 @@ impl<const P: u32, const R: u32> Scale<P, R> {
     }
 }
 
-/// The buckets of [`Scale<P, 32>`](Scale), each in a place that a few instructions find: there are
+/// The buckets of [`Scale<P, 32>`](Scale), each at a place that a few instructions find: there are
 /// `2^P` places for each number of leading zeros that 32 bits can have, in the order of the value's
-/// top `P` bits from its first one on. Half of the places stay empty, as that bit is set.
+/// top `P` bits from its first set bit on. Half of the places stay empty, since that bit is set.
 pub struct Octaves<const P: u32>;
 
 impl<const P: u32> Octaves<P> {
@@ -59,7 +59,7 @@ impl<const P: u32> Octaves<P> {
     #[inline]
     pub const fn index(value: u32) -> usize {
         let zeros = value.leading_zeros();
-        // Zero would have to be shifted by 32; shifted by none, it still is zero.
+        // For zero, `wrapping_shl` shifts by 0 instead of 32, and the result is still zero.
         let top = value.wrapping_shl(zeros) >> (32 - P);
         ((zeros << P) + top) as usize
     }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Instructions that do nothing but can be recognized by whoever sees every instruction of a guest: the
-//! lens, a plugin of QEMU's (`harness/lens/`).
+//! Instructions that do nothing, but are recognized by the lens, a plugin of QEMU's that sees every instruction
+//! of a guest (`harness/lens/`).
 //!
 //! A mark is the eight-byte NOP `nopl imm32(%rax,%rax,1)` (Intel SDM volume 2, "NOP", 0F 1F /0 with
 //! SIB and disp32) whose displacement is [`Mark::displacement`]. It costs one instruction, with the
 //! plugin and without, reads no memory, and works in the kernel and in user space.
 
-/// What a mark tells.
+/// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mark {
-    /// A window will be opened soon: the plugin gets ready, which takes it some instructions. From then
-    /// on caches are filled and calls are followed, but nothing counts yet.
+    /// A window will open soon. The plugin gets ready, which takes some instructions; from then
+    /// on it fills caches and follows calls, but nothing counts yet.
     Prepare = 1,
     /// A window opens: from the next instruction on everything counts, on all CPUs.
     Open = 2,
-    /// The window closes: this instruction is the first that does not count.
+    /// The window closes: this instruction is the first that does not count any more.
     Close = 3,
     /// On this CPU a packet begins its way through the hooks.
     PacketIn = 4,

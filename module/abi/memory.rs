@@ -2,9 +2,8 @@
 
 //! `/dev/mutex_memory`: what the machine's memory is used for, as far as the kernel knows.
 //!
-//! `open` needs CAP_SYSLOG, since all that is told is addresses. `read` at position 0 looks; further
-//! reads page through what was seen: a [`Header`], so many per-CPU offsets (`u64`), and [`Area`]s to
-//! the end.
+//! `open` needs CAP_SYSLOG, since everything here is addresses. `read` at position 0 takes a snapshot; further
+//! reads page through it: a [`Header`], as many per-CPU offsets (`u64`) as that says, and [`Area`]s to the end.
 
 use super::bytes::{Reader, Writer};
 
@@ -15,11 +14,11 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXM");
 /// Version of the records in this file.
 pub const VERSION: u32 = 1;
 
-/// What comes first.
+/// The head of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How many possible CPUs there are: so many offsets follow. A per-CPU variable's address on a CPU is
-    /// that of its symbol and the CPU's offset.
+    /// How many possible CPUs there are, and so how many offsets follow. A per-CPU variable's address on a CPU
+    /// is its symbol's address plus the CPU's offset.
     pub cpus: u32,
 }
 
@@ -103,7 +102,7 @@ impl Area {
         out
     }
 
-    /// The name without what fills it up.
+    /// The name without the zeros at its end.
     pub fn name(&self) -> &[u8] {
         let end = self.name.iter().position(|&byte| byte == 0);
         self.name.get(..end.unwrap_or(Self::NAME)).unwrap_or(&[])

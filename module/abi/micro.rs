@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! `/dev/mutex_probe`: what single steps take, the module's own and those of the kernel that they
-//! stand for.
+//! `/dev/mutex_probe`: what single steps take, the module's own and the kernel's for the same purpose.
 //!
 //! `ioctl` with [`IOC_MICRO`] measures each [`Step`] of [`PLAN`] many times, with interrupts off, and
-//! fills in a [`Times`] for each, in that order.
+//! fills in [`Times`] for each, in that order.
 
 use super::bytes::{Reader, Writer};
 
 /// One operation, with what it depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: the clock's own cost, already taken off all others.
+    /// Nothing: the clock's own cost, which is already taken off all others.
     Nothing,
 
     /// Memory for a flow from the pool, where one has just been given back.
@@ -30,7 +29,7 @@ pub enum Step {
     KmallocGiveBack,
     /// As many bytes from kzalloc(): memory for a flow must not hold what was there before.
     KzallocTake,
-    /// Memory for a flow from the pool, one after the other, while nothing is given back.
+    /// Memory for many flows from the pool, while none is given back.
     PoolGrow,
     /// The same from a slab cache. Not by kmalloc(), whose caches have what others left.
     SlabGrow,
@@ -39,8 +38,8 @@ pub enum Step {
     Hash,
     /// A flow that this CPU's cache knows, hash included.
     CacheHit,
-    /// A flow that it does not know, which is the first of its bucket: looked for, found in the table,
-    /// and kept.
+    /// A flow that the cache does not know, and that is the first of its bucket: looked for in the cache, found
+    /// in the table, and put into the cache.
     CacheMiss,
     /// A flow in the table, at this place of its bucket, hash included.
     TableFind(u32),
@@ -174,9 +173,9 @@ pub const PLAN: [Step; 51] = {
     ]
 };
 
-/// How many bytes the memory of a flow of IPv4 has, and so what other allocators are asked for.
+/// Bytes of a flow of IPv4, for which other allocators are asked as well.
 pub const FLOW_SIZE: usize = 192;
-/// The farthest place at which [`Step::ListFind`] looks.
+/// The last place at which [`Step::ListFind`] looks.
 pub const LIST_LENGTH: usize = 512;
 
 /// Fills in [`Times`] for each step of [`PLAN`].
@@ -238,7 +237,7 @@ impl Times {
     }
 }
 
-// By insertion. They are few; and what core has to sort with can panic, which modules cannot.
+// By insertion, since there are few. core's sort can panic, which modules must not.
 fn sort(samples: &mut [u64]) {
     for end in 1..samples.len() {
         let mut at = end;

@@ -8,27 +8,27 @@
 //! `stats` goes on with the line `cpus` and the numbers of the CPUs that the machine can have,
 //! ascending; then comes a line for each counter of [`Stats`](super::proxy::Stats), in that
 //! order: its name, its total, and what each of those CPUs counted of it. The total is exactly
-//! the sum of the line, modulo 2^64. What is no count but a state of the whole namespace, like
+//! the sum of the line, modulo 2^64. A line that is a state of the whole namespace and no count, like
 //! `flows_current`, has its value alone.
 //!
 //! `batch` is laid out like `stats`. Its lines are `packets`, how many packets waited for others, and
-//! how often those of a CPU were flushed, by the reason: `full`, they were as many as may wait;
-//! `late`, the first had waited as long as it may; `round`, the softirq round was over that had received what had
-//! come; `order`, a packet came that cannot wait. Packets divided by the sum of the others is the
+//! how often a CPU's queue was flushed, for each reason: `full`, as many packets waited as may;
+//! `late`, the first had waited as long as it may; `round`, the softirq round that had received them was
+//! over; `order`, a packet came that cannot wait. Packets divided by the sum of the others is the
 //! mean size of a batch.
 //!
 //! `hash` goes on with the same six lines for each IP version, whose name comes first: `v4_flows`
 //! and `v4_buckets` are how many there are; `v4_entries` is how many entries are in buckets, two for
-//! each flow; `v4_collisions`, how many of them are not the first on theirs; `v4_longest_bucket`,
-//! the most on one; and `v4_buckets_of_length` has [`BUCKET_LENGTHS`] numbers: how many buckets have
+//! each flow; `v4_collisions`, how many of them are not the first in theirs; `v4_longest_bucket`,
+//! the most in one; and `v4_buckets_of_length` has [`BUCKET_LENGTHS`] numbers: how many buckets have
 //! no entry, one, two and so on, the last how many have that many or more. Packets pass while the
 //! buckets are walked: numbers of one reading need not agree.
 //!
-//! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with what the
-//! module has of memory for flows: for all namespaces together, in flows. `v4_nodes` is how many
-//! there are; of these `v4_idle` wait to be used, `v4_idle_on_node0` and so on, a line for each NUMA
-//! node, with no CPU yet, but on a node; `v4_waiting` are in limbo: they were removed and wait until no packet
-//! is in them; the others are in use; `v4_peak`, the most there ever were; `v4_grace_periods`,
+//! `pool` goes on with the line `cpus` as in `stats`, and then, for each IP version, with the module's
+//! memory for flows: for all namespaces together, in flows. `v4_nodes` is how many there are. Of these
+//! `v4_idle` are idle; `v4_idle_on_node0` and so on, a line for each NUMA node, are those in the node's depot
+//! and in no CPU's magazine. `v4_waiting` are in limbo: they were removed, and readers may still see them. The
+//! others are in use. `v4_peak` is the most there ever were; `v4_grace_periods`,
 //! after how many grace periods flows were reclaimed. Three lines have a total and a number for
 //! each CPU: `v4_alloc_fast`, memory that was taken from what was idle; `v4_alloc_slow`, from the
 //! kernel's allocator; `v4_freed`, given back.

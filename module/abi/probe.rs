@@ -8,7 +8,7 @@
 //!
 //! * `open` needs CAP_NET_ADMIN; it puts the probe into the caller's network namespace.
 //! * `write` takes a [`Filter`], empties the histograms and starts to record. If the filter asks for
-//!   a ballast, there are hooks of known cost between the probe's from then on.
+//!   ballast, there are hooks of known cost between the probe's from then on.
 //! * `read` at position 0 takes a snapshot; further reads page through it: one [`Report`] for each
 //!   [`Direction`], each followed by its buckets as pairs of index and count (two `u32`).
 //! * `close` takes the probe out.
@@ -48,8 +48,8 @@ pub struct Filter {
     pub client_port_first: u16,
     /// Last port of the client, inclusive.
     pub client_port_last: u16,
-    /// If there is one, each packet of the namespace is made to cost so many instructions and a
-    /// constant more where its way begins, in a hook of priority 0. To test the instrument by.
+    /// If there is one, each packet of the namespace takes so many instructions and a constant more where its
+    /// way begins, in a hook right behind the probe's first one. To test the instrument.
     pub ballast: Option<u16>,
 }
 
@@ -117,9 +117,8 @@ pub struct Report {
     pub min: u64,
     /// The dearest packet.
     pub max: u64,
-    /// The least from where one packet's way begins to where the next one's does, both on one CPU: of
-    /// packets that come at once, all that is done for one, the probe's own work included. 0 if
-    /// there were no two.
+    /// The least time from where one packet's way begins to where the next one's does, on one CPU. Of packets
+    /// that come at once it is all that is done for one, the probe's own work included. 0 without two packets.
     pub least_gap: u64,
     /// Sum by hook.
     pub hook_sum: [u64; HOOKS],

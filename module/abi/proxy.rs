@@ -9,8 +9,8 @@
 //! * `read` returns the same bytes from the file position on.
 //! * `ioctl` with [`IOC_STATS`] fills a [`Stats`].
 //! * `ioctl` with [`IOC_ORIGINAL`] takes a [`Connection`] as the server to which it was redirected sees
-//!   it, and puts its original destination in the place of the server's end. ENOENT: no such
-//!   connection was redirected in the namespace.
+//!   it, and replaces the server's end by the original destination. ENOENT: no such connection was
+//!   redirected in the namespace.
 //! * `close` of the last reference removes the rules and the flows that they made.
 
 use super::bytes::{Reader, Writer};
@@ -39,15 +39,15 @@ pub const MAX_RULES: usize = 64;
 pub const MAX_UPSTREAMS: usize = 8;
 /// Bytes of the name of an interface, with at least one zero at its end: IFNAMSIZ.
 pub const NAME_SIZE: usize = 16;
-/// `_IOR('M', 1, [u8; Stats::SIZE])`. Counters are only ever added at the end of the record: one that asks
-/// for fewer bytes gets the first of them.
+/// `_IOR('M', 1, [u8; Stats::SIZE])`. Counters are only ever added at the end of the record: a caller that asks
+/// for fewer bytes gets the first ones.
 pub const IOC_STATS: u32 = ioc_stats(Stats::SIZE);
 
 /// `_IOWR('M', 2, [u8; Connection::SIZE])`.
 pub const IOC_ORIGINAL: u32 =
     (3 << 30) | ((Connection::SIZE as u32) << 16) | ((b'M' as u32) << 8) | 2;
 
-/// [`IOC_STATS`] for so many bytes, of which there are 14 bits.
+/// [`IOC_STATS`] for a record of `size` bytes; the command has 14 bits for that.
 pub const fn ioc_stats(size: usize) -> u32 {
     (2 << 30) | ((size as u32 & IOC_SIZES) << 16) | ((b'M' as u32) << 8) | 1
 }
@@ -133,7 +133,7 @@ impl Family {
         }
     }
 
-    // Whether `address` is one of this version: what it does not use is zero.
+    // Whether `address` is one of this version: bytes that the version does not use are zero.
     fn has(self, address: &[u8; 16]) -> bool {
         self == Self::V6 || address.iter().skip(4).all(|&byte| byte == 0)
     }
@@ -184,16 +184,16 @@ stats! {
     bytes_original,
     /// Bytes of the packets given back their original source, from the IP header on.
     bytes_reply,
-    /// Flows created, of redirected connections and of such.
+    /// Flows created, direct ones included.
     flows_created,
     /// Flows that timed out, made room for others, whose context closed, or whose first packet did not
     /// leave the machine.
     flows_removed,
-    /// Of those, the ones that had to make room for new ones.
+    /// Of those, the ones that made room for new ones (early drop).
     flows_evicted,
     /// Flows in the table now.
     flows_current,
-    /// Packets dropped because no memory for a flow or for a writable header was to be had.
+    /// Packets dropped because there was no memory for a flow or for a writable header.
     dropped_no_memory,
     /// Packets dropped because the table was full.
     dropped_table_full,
@@ -207,19 +207,18 @@ stats! {
     icmp_translated,
     /// Look-ups that the CPU's cache of flows answered (`perf_cache_size`).
     cache_hits,
-    /// Look-ups that it did not answer, of flows or not.
+    /// Look-ups that it did not answer, whether there was a flow or not.
     cache_misses,
-    /// How often a table of flows was locked: by whoever changes it, and while `perf_enable_rcu` is
-    /// off by every packet that may be of a flow.
+    /// How often a table of flows was locked: for each change of it, and while `perf_enable_rcu` is
+    /// off for every packet that may be of a flow.
     lock_acquisitions,
-    /// Of those, how often another CPU had locked it, and had to be waited for.
+    /// Of those, how often another CPU held the lock.
     lock_contentions,
-    /// Packets of connections that are not redirected, but were asked about: of a rule that lets them
-    /// bypass, of none, or to an upstream.
+    /// Packets of direct flows: of connections that the rules were asked about and that are not redirected.
     packets_direct,
     /// Bytes of these packets, from the IP header on.
     bytes_direct,
-    /// Of the flows created, those of such connections.
+    /// Of the flows created, the direct ones.
     flows_direct,
 }
 

@@ -119,7 +119,7 @@ pub const fn header_length(protocol: Protocol) -> usize {
     }
 }
 
-/// The headers of a packet of the usual shape, see [`Header::glance`], with all of its TCP header.
+/// The headers of a packet of the usual shape, see [`Header::parse_fast`], with all of its TCP header.
 #[inline(always)]
 pub fn usual<A: Header>(packet: &[u8]) -> Option<Headers<A>> {
     let tuple = A::parse_fast(packet)?;

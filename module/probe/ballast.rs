@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hook of known cost between the probe's, which has to find it again.
+//! Hooks of known cost between the probe's: the probe must measure exactly that.
 
 use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
@@ -30,7 +30,7 @@ impl<const V6: bool, const LOCAL: bool> Hook for Middle<V6, LOCAL> {
     }
 }
 
-/// The hooks where each packet's way begins, once.
+/// The hooks: each packet meets one, where its way begins.
 pub(crate) struct Ballast {
     instructions: Arc<AtomicU16>,
     _hooks: Registered<AtomicU16>,
@@ -40,7 +40,7 @@ impl Ballast {
     /// Makes each packet of `net` cost a constant more.
     pub(crate) fn new(net: &Namespace) -> Result<Self> {
         let instructions = Arc::new(AtomicU16::new(0), GFP_KERNEL)?;
-        // Before the proxy: what stands behind it may change where packets go, and so costs more than itself.
+        // Before the proxy: as a later hook it might change routes, and so cost more than its instructions.
         const FIRST: i32 = i32::MIN + 1;
         let hooks = [
             Registration::new::<Middle<false, false>>(FIRST),
@@ -54,7 +54,7 @@ impl Ballast {
         })
     }
 
-    /// From now on it is `instructions` and the constant.
+    /// From now on each packet takes `instructions` and the constant more.
     pub(crate) fn set(&self, instructions: u16) {
         self.instructions.store(instructions, Relaxed);
     }

@@ -19,7 +19,7 @@ use crate::sys::time;
 
 type Scale = histogram::Scale<PRECISION_BITS, RANGE_BITS>;
 
-/// A filter in one word, so that hooks see the old one or the new; zero lets nothing through.
+/// A filter in one word, so that hooks see either the old one or the new; zero records nothing.
 #[derive(Default)]
 struct PackedFilter(AtomicU64);
 
@@ -47,8 +47,8 @@ impl PackedFilter {
     }
 }
 
-/// What one CPU has seen of one direction. Only this CPU's hooks write, and they do not
-/// interrupt each other between reading and writing a counter of a packet in flight.
+/// What one CPU has seen of one direction. Only this CPU's hooks write it, and for the packet that is followed
+/// none interrupts another between reading and writing a counter.
 struct Totals {
     packets: AtomicU64,
     interrupted: AtomicU64,
@@ -132,7 +132,7 @@ fn add(counter: &AtomicU64, by: u64) {
 
 /// One CPU's share of the meter.
 struct Lane {
-    // The packet whose way is followed; zero for none.
+    // The id of the packet that is followed; zero for none.
     packet: AtomicUsize,
     reply: AtomicBool,
     interrupted: AtomicBool,
@@ -173,7 +173,7 @@ impl Lane {
         }
     }
 
-    // A packet's way is over: how long after the one before did it begin?
+    // After a packet's way: notes how long after the previous packet's beginning it began.
     fn note_gap(&self) {
         let begun = self.begun.load(Relaxed);
         let gap = begun.wrapping_sub(self.begun_before.swap(begun, Relaxed));

@@ -91,7 +91,7 @@ impl Meter {
                 })
             }
             Step::CacheHit => self.cached(1),
-            // One more than fit into the cache, in turns: what comes next has always just gone.
+            // One more than the cache holds, in turns: the next one has always just been replaced.
             Step::CacheMiss => self.cached(CACHED as u32 + 1),
             Step::TableFind(place) => self.found::<false>(place),
             Step::TableFindLocked(place) => self.found::<true>(place),

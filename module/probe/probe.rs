@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `mutex_probe.ko`: measures what the netfilter hooks on a packet's way cost, whoever's they are, and
-//! tells what memory is used for.
+//! `mutex_probe.ko`: measures what all netfilter hooks on a packet's way cost, and tells what memory is used
+//! for.
 
 use kernel::c_str;
 use kernel::prelude::*;
@@ -57,7 +57,7 @@ impl kernel::Module for ProbeModule {
 struct ProbeDevice;
 
 struct Context {
-    // These two before the namespace, in which they are: fields are dropped in order.
+    // These two are in the namespace, so they are dropped before it: fields are dropped in order.
     _spans: spans::Registered,
     ballast: Pin<KBox<Mutex<Option<Ballast>>>>,
     meter: Arc<Meter>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Packets that came at once are looked up together: while the cache lines of one flow are on
-//! their way from memory, those of the next are asked for.
+//! their way from memory, those of the next are prefetched.
 
 use kernel::prelude::*;
 
@@ -21,7 +21,7 @@ use crate::sys::tasklet::{Deferring, TaskletSlot, Tasklets};
 use crate::sys::time;
 use crate::sys::try_lock::TryLock;
 
-/// How many packets are looked up together: a core waits for ten to sixteen lines at a time, and
+/// How many packets are looked up together: a core can wait for ten to sixteen lines at a time, and
 /// each packet needs two.
 const GROUP: usize = 8;
 
@@ -71,7 +71,7 @@ impl Batches {
 
 /// A version of IP whose packets can wait.
 pub(crate) trait Batched: Routed {
-    /// Those that do.
+    /// The queue of this version.
     fn queue(queues: &Queues) -> &TryLock<Queue>;
 }
 
@@ -121,7 +121,7 @@ impl<A: Batched> Resumed for Redirect<A, false> {
     }
 }
 
-/// A packet of which it is not known yet whether it waits. If so, it is gone.
+/// Queues the packet, if it is to wait; else gives it back.
 #[inline(never)]
 pub(crate) fn offer<'p, A: Batched>(
     instance: &Instance,
@@ -129,13 +129,13 @@ pub(crate) fn offer<'p, A: Batched>(
 ) -> Result<Verdict, Packet<'p>> {
     let batches = &instance.batches;
     let slot = batches.tasklets.this();
-    // Taken while it is flushed: some of its packets may come back in another shape.
+    // Held while it is flushed: a packet that is flushed may come back to this hook, decrypted by IPsec.
     let Some(mut queue) = A::queue(&slot.local).try_lock() else {
         return Err(packet);
     };
     let size = parameters::perf_batch_size();
-    // Nor do packets of two ticks wait for each other: who receives without that softirq has one
-    // round only.
+    // With the tick, so that packets of two ticks do not wait for each other: where packets are received
+    // outside of NET_RX_SOFTIRQ, its count does not change.
     let round = time::net_rx_round().wrapping_add(time::jiffies());
     if !queue.gate.wants_to_queue(round, size) {
         return Err(packet);
@@ -197,7 +197,7 @@ impl Deferring for Instance {
     }
 }
 
-// False if somebody else has the queue.
+// False if the queue is in use.
 fn end_round<A: Batched>(instance: &Instance, queues: &Queues) -> bool {
     let Some(mut queue) = A::queue(queues).try_lock() else {
         return false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Forgets idle flows, a slice of the table at a time, and keeps tables as large as they should be.
+//! Removes idle flows, a slice of the table at a time, and resizes tables that have too few buckets.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -52,7 +52,7 @@ fn scan<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let expired = |flow: &FlowNode<A>| {
         let original = flow.key(Direction::Original as usize);
         let expired = flow.idle(now) >= flow.timeout(original, timeouts);
-        // Nobody answered its SYN.
+        // Its SYN was not answered.
         if expired && original.protocol == Protocol::Tcp && flow.is_unanswered() {
             rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
@@ -66,7 +66,7 @@ fn scan<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     flows.resize();
 }
 
-/// The garbage collection, until it is dropped.
+/// The garbage collection; it runs until this is dropped.
 pub(crate) type Running = Periodic<Gc>;
 
 /// What one run of the garbage collection needs.

@@ -47,27 +47,27 @@ impl Memory {
     pub(crate) fn new() -> Result<Self> {
         let keeps = parameters::words::perf_enable_pool();
         Ok(Self {
-            // A flow of IPv4 fills three cache lines: keys, and what each direction has. One of IPv6 would
-            // have to take 256 bytes to do so with four, of which a packet then used 3 instead of 4.5:
-            // 16 more, and 18 instructions for each new flow (8 for IPv4, whose directions would have to
-            // be aligned, too).
+            // A flow of IPv4 fills three cache lines: keys, and what each direction has. Aligned to lines, one of
+            // IPv6 would take 256 bytes instead of 240, and a packet would use 3 of its lines instead of 4.5;
+            // each new flow would take 18 instructions more (and 8 with IPv4, whose directions would have to be
+            // aligned, too).
             v4: NodePool::new(c_str!("mutex_flow_v4"), 64, keeps)?,
             v6: NodePool::new(c_str!("mutex_flow_v6"), 16, keeps)?,
         })
     }
 
-    /// Waits until flows that were removed before this have nothing of their namespace any more:
-    /// routes of IPv6 must not outlive it. Sleeps.
+    /// Waits until flows that were removed before this call hold no route any more: routes of IPv6 must not
+    /// outlive their namespace. Sleeps.
     pub(crate) fn drain(&self) {
         self.v4.drain();
         self.v6.drain();
     }
 }
 
-/// A version of IP whose flows have a memory.
+/// A version of IP, with the memory of its flows.
 pub(crate) trait Stored: Address {
-    /// How many buckets there are for each flow at least once the table has grown. With its share, at
-    /// most twice as many, a flow is to take 256 bytes at most.
+    /// How many buckets there are at least for each flow, once the table was resized; there are at most twice
+    /// as many. A flow and its buckets take 256 bytes at most.
     const BUCKETS_PER_FLOW: usize;
     /// Where its flows are.
     fn pool(memory: &Memory) -> &FlowPool<Self>;
@@ -108,22 +108,22 @@ pub(crate) struct Created<'g, A: Stored> {
     pub(crate) is_new: bool,
 }
 
-// Where a new flow leads.
+// Where a new flow's packets go, and their answers' hash.
 struct UniqueTuple<A: Stored> {
     // The hash of answers.
     reply: usize,
-    // None: where it goes by itself.
+    // None: they pass as they are.
     there: Option<(Tuple<A>, Owner)>,
 }
 
 /// The most buckets of a table.
 const MAX_BUCKETS: usize = 1 << 21;
-/// How many buckets are looked at before others may use the CPU.
+/// How many buckets are looked at between two calls of `task::pause`.
 const BUCKETS_AT_ONCE: usize = 64;
-/// How many heads of buckets are made before.
+/// How many heads of buckets are made between two calls.
 const HEADS_AT_ONCE: usize = 4096;
 
-/// How many ports are tried for some time after all were found taken.
+/// How many ports are tried for a while after all were found taken.
 const FEW_PORTS: usize = 64;
 
 /// The table, and the memory that its flows are in.
@@ -132,7 +132,7 @@ pub(crate) struct Flows<A: Stored> {
     table: Table<A, CachedRoute, Heads<A>, SpinLock>,
     cache: Cache<Tuple<A>, Flow<CachedRoute>>,
     memory: Arc<Memory>,
-    // When all source ports were last found taken.
+    // When all source ports were last found taken, in jiffies.
     out_of_ports: AtomicU32,
     // When nothing was last found that another flow may take the place of.
     nothing_to_drop: AtomicU32,
@@ -208,7 +208,7 @@ impl<A: Stored> Flows<A> {
         self.table.lookup(guard, tuple)
     }
 
-    /// As `lookup_hashed`, but asks what this CPU found lately first.
+    /// As `lookup_hashed`, but asks this CPU's cache first.
     #[inline(always)]
     pub(crate) fn lookup_cached<'g>(
         &'g self,
@@ -246,9 +246,9 @@ impl<A: Stored> Flows<A> {
         self.table.head(guard, tuple)
     }
 
-    /// Makes a flow of packets that come as `original`, of which the hash is known, as was decided. If
-    /// its source port is taken where it goes, or if it comes from another address, which then is
-    /// the machine's own, it gets another source port. The flow may be another CPU's that was faster.
+    /// Makes a flow, as was decided, for packets that come as `original`, of hash `hash`. It gets another
+    /// source port if its own is taken where it goes, or if it is a hairpin, whose source is an address of
+    /// the machine's own. If another CPU has made the flow meanwhile, that one is returned.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
@@ -267,7 +267,7 @@ impl<A: Stored> Flows<A> {
                 });
             }
             if self.count() >= parameters::max_flows() as usize {
-                // Whoever floods the table pushes out only what does not last.
+                // A flood drops only flows that are not assured.
                 let is_direct = *decision == Decision::Direct;
                 let rank = |flow: &FlowNode<A>| {
                     let protocol = flow.key(Direction::Original as usize).protocol;
@@ -308,7 +308,7 @@ impl<A: Stored> Flows<A> {
         Ok(created)
     }
 
-    // Where the flow leads that was decided on.
+    // Makes the tuples unique: packets as they leave, and answers of no other flow.
     #[inline(always)]
     fn unique_tuple(
         &self,
@@ -323,7 +323,7 @@ impl<A: Stored> Flows<A> {
                 if let Some(reply) = self.unused_reply(guard, original) {
                     return Ok(UniqueTuple { reply, there: None });
                 }
-                // A redirected connection has its port there already: this one gets another.
+                // A redirected connection has its port there already: this one gets another port.
                 (original, Owner::NOBODY)
             }
         };
@@ -345,8 +345,8 @@ impl<A: Stored> Flows<A> {
         (!taken).then_some(hash)
     }
 
-    // `upstream`, or the same from another source port, such that answers to it are of no flow yet
-    // and, if it comes from an address of the machine's own, of no socket; and the hash of answers.
+    // `upstream`, or the same from another source port, such that answers to it are of no flow yet; from an
+    // address of the machine's own, of no socket either. And the hash of answers.
     #[inline(always)]
     fn free_port(
         &self,
@@ -395,7 +395,7 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Throws flows out of the buckets `range` for which `goes` says so.
+    /// Removes the flows of the buckets `range` for which `goes` says so.
     pub(crate) fn sweep(
         &self,
         range: core::ops::Range<usize>,
@@ -411,14 +411,14 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Runs `function` while nobody changes the table. It must not do so itself.
+    /// Runs `function` under the table's lock. It must not take that lock again.
     #[cold]
     pub(crate) fn with_lock<R>(&self, function: impl FnOnce() -> R) -> R {
         self.table.with_lock(function)
     }
 
-    /// Makes the table larger if there are too few buckets for the flows: of two entries for each,
-    /// there are then at most two in a bucket, on average, or one. Sleeps.
+    /// Resizes the table if it has too few buckets. With the two entries of each flow, a bucket then has at
+    /// most two on average (IPv6), or one (IPv4). Sleeps.
     pub(crate) fn resize(&self) {
         let wanted = self
             .count()
@@ -443,10 +443,10 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Throws flows out that a context's rules made: all of them, if no hook makes any more. Sleeps.
+    /// Removes the flows that a context's rules made: all of them, if no hook makes any more. Sleeps.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
-        // A table that grows meanwhile has flows of the old buckets on others too: it is swept again, until it
-        // has been swept whole. It only ever grows, and not often.
+        // If the table is resized meanwhile, its flows are in other buckets: it is swept again, until its
+        // number of buckets stays. It only grows, and not often.
         loop {
             let buckets = self.buckets();
             Window::Sweep.pass();
@@ -465,8 +465,8 @@ impl<A: Stored> Flows<A> {
     }
 }
 
-// Charged to whoever opens the namespace's first context. A table that grows does so in work of the
-// kernel's, which nobody is charged for: what bounds it is `MAX_BUCKETS`.
+// Charged to the task that opens the namespace's first context. A table is resized in a kernel worker, which
+// is charged to no control group: there the bound is `MAX_BUCKETS`.
 fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
     let mut heads = Heads::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
     for index in 0..count {
@@ -481,7 +481,7 @@ fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
 
 impl<A: Stored> Drop for Flows<A> {
     fn drop(&mut self) {
-        // Nobody else has the table: it does not grow. Dropped by tasks only.
+        // `&mut self` is the only reference: the table is not resized. Dropped by tasks only.
         for bucket in 0..self.buckets() {
             if bucket % BUCKETS_AT_ONCE == 0 {
                 task::pause();

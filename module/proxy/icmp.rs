@@ -9,7 +9,7 @@ use crate::route_lookup::{count_dropped, lookup_route_icmp, Routed};
 use crate::sys::hooks::{Packet, Verdict};
 
 /// Translates a message that starts `at` bytes from the IP header if it is an error about a packet of
-/// a flow. That is no news of the flow itself: anybody may have sent it.
+/// a flow. The flow's state stays: such an error may be forged.
 #[cold]
 pub(crate) fn pass<A: Routed, const LOCAL: bool>(
     instance: &Instance,
@@ -52,7 +52,7 @@ pub(crate) fn pass<A: Routed, const LOCAL: bool>(
     }
 }
 
-// Of a message that is no error as little is brought into one piece as tells so.
+// Of a message that is no error, only as much is made linear as shows that.
 fn read<A: Routed>(packet: &mut Packet<'_>, at: usize) -> Option<Error<A>> {
     if !packet.skb.pull(at.wrapping_add(ICMP_HEADER))
         || !is_error::<A>(packet.skb.linear().get(at..)?)

@@ -55,7 +55,7 @@ pub(crate) enum Counter {
 
 const COUNTERS: usize = Counter::CacheMisses as usize + 1;
 
-/// A version of IP, with what there is for each.
+/// A version of IP, with what an instance has of it.
 pub(crate) trait Version: Header + Stored {
     /// Its flows.
     fn flows(instance: &Instance) -> &Flows<Self>;
@@ -88,12 +88,12 @@ impl Version for V6 {
 /// A line of memory, in bytes.
 const LINE: usize = 64;
 
-/// What begins a line of memory.
+/// A value that begins a line of memory.
 #[repr(align(64))]
 struct Aligned<T>(T);
 
-/// What all hooks of a namespace share. One line has all of it that an established packet of IPv4 reads,
-/// and that of IPv6 has one more; nothing in them is written for a packet or a flow.
+/// What all hooks of a namespace share. All that an established packet of IPv4 reads of it is in one line,
+/// and one of IPv6 reads one more; nothing in them is written for a packet or a flow.
 #[repr(C, align(64))]
 pub(crate) struct Instance {
     /// Which ports packets of flows may have.
@@ -107,9 +107,9 @@ pub(crate) struct Instance {
     pub(crate) latency: [Histogram; LATENCY_HOOKS.len()],
     /// Packets that wait for each other.
     pub(crate) batches: Batches,
-    /// SYNs that may begin known connections anew.
+    /// SYNs in known connections that may begin these anew.
     pub(crate) reopenings: KBox<Reopenings>,
-    // What is counted instead while `perf_enable_percpu` is off.
+    // The counters that are used while `perf_enable_percpu` is off.
     shared: SharedCounters<COUNTERS>,
     /// How often the tables of flows were locked.
     pub(crate) locks: Arc<lock::LockCounters>,
@@ -145,9 +145,9 @@ impl Instance {
         })
     }
 
-    /// Lets packets through the filter for which the rules of `config` may be asked, and answers to
-    /// them: from an upstream, or from where they went by themselves. What goes to an upstream by
-    /// itself is let through, too: its port there is taken.
+    /// Adds the ports of `config` to the filter: those of packets for which its rules may be asked, and of
+    /// answers, from an upstream or from the original destination. Packets that go to an upstream by
+    /// themselves pass as well: their port there is taken.
     pub(crate) fn admit(&self, config: &Config<'_>) {
         for rule in config
             .rules()
@@ -162,7 +162,7 @@ impl Instance {
         }
     }
 
-    /// Takes note of how the upstream of `flow` took the connection.
+    /// Reports to the upstream's health how it took the connection of `flow`.
     pub(crate) fn report<A: Version>(
         &self,
         guard: &ReadGuard,
@@ -193,7 +193,7 @@ impl Instance {
         A::flows(self).hash(&tuple) as u32
     }
 
-    /// Where a connection went before it was redirected.
+    /// The original destination of a connection that was redirected.
     pub(crate) fn original<A: Version>(&self, connection: &Connection) -> Option<Endpoint> {
         let (local, remote) = (&connection.local, &connection.remote);
         let answer = Tuple::new(
@@ -235,7 +235,7 @@ impl Instance {
         }
     }
 
-    /// Throws out the flows that the rules of context `owner` made.
+    /// Removes the flows that the rules of context `owner` made.
     pub(crate) fn remove_flows_of(&self, owner: u32) {
         self.v4.remove_of(owner, self);
         self.v6.0.remove_of(owner, self);
@@ -257,7 +257,7 @@ impl Instance {
         }
     }
 
-    /// Counts a packet of `direction`, of `length` bytes. `ABLATION`: see where.
+    /// Counts a packet of `direction`, of `length` bytes. `ABLATION`: asks whether counters are shared.
     #[inline(always)]
     pub(crate) fn count_packet<const ABLATION: bool>(&self, direction: Direction, length: u32) {
         const DISTANCE: usize = Counter::BytesOriginal as usize - Counter::PacketsOriginal as usize;
@@ -271,8 +271,8 @@ impl Instance {
         }
     }
 
-    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus); what all counted
-    /// together is the first one's.
+    /// What each CPU counted, in the order of [`cpus`](crate::sys::percpu::cpus); the shared counters are added
+    /// to the first one's.
     pub(crate) fn by_cpu(&self, counter: Counter) -> impl Iterator<Item = u64> + '_ {
         let mut shared = self.shared.get(counter as usize);
         self.counters

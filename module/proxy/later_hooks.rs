@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether hooks come after ours that may change where packets go which come in.
+//! Whether there are later hooks at PRE_ROUTING that may change routes.
 //!
-//! Nobody is told of hooks that come and go: they are looked for now and then. Where there are
-//! any, packets of established flows leave the fast path: the hooks are run before the packet's
-//! route is taken or looked up, as they would have been without ours.
+//! The kernel does not tell of hooks that come and go, so they are looked for at least once a second. Where
+//! there are any, all packets take the slow path: it runs these hooks inside ours, and looks a packet's route
+//! up again if they changed what that depends on.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -18,14 +18,14 @@ use crate::sys::later_hooks::LaterHooks;
 use crate::sys::net::Namespace;
 use crate::sys::rcu;
 
-/// For each version of IP.
+/// What was found, for each version of IP.
 pub(crate) struct LaterHooksFound {
     v4: AtomicBool,
     v6: AtomicBool,
 }
 
 impl LaterHooksFound {
-    /// None, as far as is known.
+    /// Before the first look: none.
     pub(crate) const fn new() -> Self {
         Self {
             v4: AtomicBool::new(false),
@@ -40,12 +40,12 @@ impl LaterHooksFound {
         }
     }
 
-    /// Whether there were any when they were looked for last.
+    /// Whether the last look found any.
     pub(crate) fn are_there(&self, family: Family) -> bool {
         self.of(family).load(Relaxed)
     }
 
-    // Takes note, and of whether any namespace has some: packets ask that first.
+    // Takes note, here and in the static key that packets ask first, which is on while any namespace has some.
     fn set(&self, family: Family, there: bool) {
         if self.of(family).swap(there, Relaxed) != there {
             parameters::count_later_hooks(there);
@@ -61,7 +61,7 @@ impl Drop for LaterHooksFound {
     }
 }
 
-/// Looks for them. Sleeps; called by one task at a time.
+/// Looks for such hooks. Sleeps; called by one task at a time.
 pub(crate) fn look(instance: &Instance, net: &Namespace) {
     look_at::<V4>(instance, net);
     look_at::<V6>(instance, net);

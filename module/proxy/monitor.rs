@@ -27,10 +27,10 @@ use crate::sys::procfs::{Directory, Show, Text};
 use crate::sys::task;
 use crate::sys::time;
 
-/// Everybody may read: counts.
+/// Readable by everybody: counts.
 const OPEN: u16 = 0o444;
-/// The owner may: from the lengths of buckets one could learn which tuples collide, and from times
-/// what others send.
+/// Readable by the owner: the lengths of buckets tell which tuples collide, and times tell what others
+/// send.
 const OWNED: u16 = 0o400;
 
 /// Makes the directory of `instance` in `net`.
@@ -194,7 +194,7 @@ struct PoolFile(Arc<Instance>);
 
 impl Show for PoolFile {
     fn show(&self, out: &mut Text<'_>) -> Result {
-        // The owner of a namespace need not be the machine's.
+        // The file tells of all namespaces, and the owner of one need not own the machine.
         if !task::is_machine_admin() {
             return Err(EPERM);
         }
@@ -256,7 +256,7 @@ impl Show for LatencyFile {
 fn hook(name: &str, histogram: &Histogram, out: &mut Text<'_>) -> Result {
     type Buckets = Scale<LATENCY_PRECISION, LATENCY_RANGE>;
     let cpus = percpu::cpus().count();
-    // Read once, so that the total is the sum of what the CPUs' lines say: bucket by bucket.
+    // Read once, so that the total is the sum of what the CPUs' lines say, for each bucket.
     let mut counts = KVVec::with_capacity(Buckets::BUCKETS.saturating_mul(cpus), GFP_KERNEL)?;
     for bucket in 0..Buckets::BUCKETS {
         let place = Octaves::<LATENCY_PRECISION>::index(Buckets::lowest(bucket) as u32);
@@ -277,7 +277,7 @@ fn hook(name: &str, histogram: &Histogram, out: &mut Text<'_>) -> Result {
     Ok(())
 }
 
-// The rest of a line: how many there are of all, and what buckets have any.
+// The rest of a line: the total, and the buckets that are not empty.
 fn buckets<I: Iterator<Item = u64>>(out: &mut Text<'_>, counts: impl Fn() -> I) -> Result {
     write!(out, " {}", counts().fold(0, u64::wrapping_add))?;
     for (bucket, count) in counts().enumerate().filter(|&(_, count)| count != 0) {

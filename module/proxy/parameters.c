@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The module's parameters. They are C because a parameter that can be changed through sysfs needs
- * a kernel_param_ops, and refuses what is out of range with EINVAL; Rust reads them, once each time
- * it needs them.
+ * The module's parameters. They are C, since a parameter that can be changed through sysfs and refuses
+ * what is out of range with EINVAL needs a kernel_param_ops. Rust reads them, once each time it needs
+ * them.
  */
 #include <linux/bottom_half.h>
 #include <linux/cpu.h>
@@ -30,15 +30,15 @@
 	MODULE_PARM_DESC(name, description " (" #low " to " #high ", default " #value ")")
 
 /*
- * An optimization that can be switched on and off. Its key (mxp_rcu_disabled and so on) is on while it is
- * not as it is by default, mxp_ablation while any of these is, and mxp_non_default while any of these is, or
- * batching is on, or later hooks may change routes: the default costs no more than one no-op where the
- * fast path asks.
+ * Optimizations that can be switched on and off. The key of each (mxp_rcu_disabled and so on) is on while it
+ * does not have its default; mxp_ablation is on while any of these keys is; and mxp_non_default is on while
+ * any of these is, or batching is on, or later hooks may change routes. So the default costs one no-op
+ * where the fast path asks.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_non_default);
 DEFINE_STATIC_KEY_FALSE(mxp_ablation);
 
-/* In how many namespaces hooks after ours may change where packets go, for each IP version. */
+/* On while there is a namespace with later hooks that may change routes; counted for each IP version. */
 DEFINE_STATIC_KEY_FALSE(mxp_later_hooks);
 
 void mxp_count_later_hooks(bool there);
@@ -131,9 +131,9 @@ module_param_cb(perf_enable_profiling, &perf_enable_profiling_ops, &perf_enable_
 MODULE_PARM_DESC(perf_enable_profiling, "Time every packet in the hooks (0 to 1, default 0)");
 
 /*
- * Off by default, and put off in two steps: first packets do not wait any more but make those go on
- * that do, and only when none is left the key goes. Else packets that do not ask the key any more
- * would overtake those that wait.
+ * Off by default. It is switched off in two steps: once the parameter is zero, packets do not wait any more,
+ * but flush those that do; and only when none waits the key is switched off. Else packets that see the key
+ * off would overtake those that wait.
  */
 DEFINE_STATIC_KEY_FALSE(mxp_batching_active);
 unsigned int mxp_perf_enable_batching;
@@ -159,7 +159,7 @@ static int perf_enable_batching_set(const char *text, const struct kernel_param 
 		static_branch_inc(&mxp_non_default);
 		return 0;
 	}
-	/* Hooks that did not see it yet. */
+	/* Wait for hooks that may not have seen the new value. */
 	synchronize_rcu();
 	cpus_read_lock();
 	for_each_online_cpu(cpu)
@@ -185,7 +185,7 @@ PARAMETER(perf_batch_timeout, 50, 1, 1000, 0644,
 
 /*
  * RFC 5382, requirement 5: established connections at least two hours and four minutes, others
- * four minutes. Five days are connection tracking's. Idle times are told up to 2^31 ticks: 24 days
+ * four minutes. Five days are connection tracking's default. Idle times are known up to 2^31 ticks: 24 days
  * at 1000 Hz.
  */
 static_assert((2073600ULL + 3600) * HZ < 1ULL << 31);
@@ -216,9 +216,9 @@ PARAMETER(hash_seed, 0, 0, 4294967295, 0444,
 	  "Seed of the flow table's hash; 0 draws one at random for each namespace");
 
 /*
- * Where among the hooks of others the proxy's are: after what puts fragments together for connection
- * tracking, and before connection tracking, which must see packets in both directions translated
- * and marked, or it keeps connections that have one end only.
+ * The hooks' priorities: after connection tracking's defragmentation, and before connection tracking, which
+ * must see the packets of both directions translated and marked untracked. Else it would keep entries of
+ * which it sees one direction only.
  */
 #define PRIORITY(name, value, low, high, description)				\
 	int mxp_##name = (value);						\

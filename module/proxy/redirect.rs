@@ -2,23 +2,25 @@
 
 //! What happens to a packet: the hooks, and the fast path.
 //!
-//! Who calls what when:
+//! The calls:
 //!
 //! ```text
 //! run            every packet: reads the tuple, and asks the filter of ports
-//!   fast_path      what passed: an ordinary packet of an established flow, it is hoped
-//!     redirect       as long as every optimization is as by default (no key is on)
+//!   fast_path      what passed the filter; mostly ordinary packets of established flows
+//!     redirect       as long as no key is on: every optimization is as by default
+//!     fast_path      in a variant for packets with offloaded checksums, or with a route of their own
 //!     dispatch       while any key is on (NON_DEFAULT)
-//!       ablation       of the machine's own packets
+//!       ablation       for the machine's own packets
 //!       slow_path      where later hooks may change routes (LATER_HOOKS)
-//!       batch::offer   while packets may wait for each other (BATCHING_ACTIVE): it takes them, or
-//!       fast_batched   it does not, or does not batch at all
+//!       batch::offer   while batching is on (BATCHING_ACTIVE): queues the packet, or leaves it to
+//!       fast_batched
 //! resume         packets that waited, when their batch is flushed
 //!   fast_batched
 //!     redirect       as long as nothing that saves work is off
 //!     ablation       while something is (ABLATION)
 //!       redirect       with ABLATION: asks the key of each; under the table's lock without RCU
-//! slow_path      whatever any of these leaves: `redirect` has then not translated it
+//! no_flow        what `redirect` has found no flow for: first packets
+//! slow_path      whatever else any of these leaves; `redirect` has not translated it then
 //! ```
 
 use core::marker::PhantomData;
@@ -103,9 +105,9 @@ fn take<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     }
 }
 
-// A packet of which `run` has read the tuple. What is not an ordinary packet of an established flow, in
-// memory of its own and with a cached route, is left untouched for `slow_path`: so there is no
-// call in here but the last one, and nothing to be kept over it. Not inlined, so that packets of
+// A packet of which `run` has read the tuple. Only an ordinary packet of an established flow, with headers
+// of its own and a cached route, is handled here; any other is left untouched for the slow path. So the
+// only call in here is the last one, and no register is kept over it. Not inlined, so that packets of
 // no flow need not save the registers that this takes.
 #[inline(never)]
 fn fast_path<
@@ -214,9 +216,8 @@ fn ablation<A: Batched, E: HeaderBytes, const LOCAL: bool, const TCP: bool>(
     }
 }
 
-// `OFFLOADED`: a device may have to do with its checksums; `ROUTED`: it may have a route that it came in
-// with.
-// `ABLATION`: see which optimizations are on.
+// `OFFLOADED`: the packet's checksum may be left to a device, or computed by one. `ROUTED`: it may have come
+// in with a route. `ABLATION`: the keys are asked which optimizations are on.
 #[inline(always)]
 fn redirect<
     'p,
@@ -269,7 +270,7 @@ fn redirect<
         }
         return Err(Left::slow(packet));
     }
-    // One that came in with a route has it from somebody who may have given it more than that.
+    // A route that a packet came in with may carry more than where it goes.
     if !LOCAL && packet.packet().skb.has_dst() {
         if !ROUTED {
             return Err(Left::Routed(packet));
@@ -283,8 +284,8 @@ fn redirect<
     } else {
         Offload::None
     };
-    // The stack's own segments share their payload with what waits to be acknowledged, and so do they
-    // when they come in from another namespace.
+    // Segments of a socket, of this namespace or another, share their payload with the retransmit queue:
+    // only the headers have to be the packet's own.
     let Some(headers) = packet.headers() else {
         return Err(Left::slow(packet));
     };
@@ -344,7 +345,7 @@ fn redirect<
 
 // A packet that is left as it was.
 enum Left<'p, E> {
-    // For the variant that expects a route.
+    // It has a route: for the variant that expects one.
     Routed(LinearPacket<'p, E>),
     // Of no flow.
     NoFlow(Packet<'p>),
@@ -372,14 +373,14 @@ impl<'p, E: HeaderBytes> Left<'p, E> {
     }
 }
 
-// How an established packet gets on.
+// Which route an established packet takes.
 enum Routing {
     Unchanged,
     Cached(Dst),
     Lookup,
 }
 
-/// The segment that a transport header begins, with what follows of it `length` bytes.
+/// The segment whose TCP header `transport` begins with; `length` bytes with its payload.
 #[inline(always)]
 pub(crate) fn read_segment(transport: &[u8], length: u32) -> Option<Segment> {
     Some(Segment::read(

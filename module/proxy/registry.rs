@@ -2,10 +2,10 @@
 
 //! Which contexts there are, and in which network namespaces.
 //!
-//! Two sorts of locks. The registry's says which contexts each namespace has; it is never held while
-//! anything is made, rebuilt or waited for, so that no namespace holds up another. The rules of a
-//! namespace have a lock of their own, under which they are rebuilt, and replaced, which takes a grace
-//! period. Whoever has the rules' lock does not take the registry's.
+//! There are two sorts of locks. The registry's guards which contexts each namespace has; it is never held
+//! while anything is made, rebuilt or waited for, so that no namespace holds up another. Each namespace has a
+//! lock for its rules, under which they are rebuilt and replaced, which takes a grace period. The
+//! registry's lock is not taken under a rules' lock.
 //!
 //! What holds where a namespace changes hands:
 //!
@@ -14,11 +14,11 @@
 //! * [`Registry::configure`] fails: the context's rules are as they were.
 //! * [`Registry::close`] returns: no rule of the context matches, and none of its flows is left. If it
 //!   was the namespace's last, nothing of the proxy refers to the namespace any more: not a hook, not
-//!   a file, not the route of a flow, also of one that was removed before. Only then is it put, which
-//!   may be its end: routes of IPv6 are counted in it (ip6_dst_ops in struct net), and must be gone
+//!   a file, not the route of a flow, even of one that was removed before. Only then is the namespace put,
+//!   which may end it: routes of IPv6 are counted in it (ip6_dst_ops in struct net), and must be gone
 //!   before that (ip6_route_net_exit()).
 //!
-//! What a context needs is charged to the control group of whoever opens or configures it; flows are
+//! What a context needs is charged to the control group of the task that opens or configures it; flows are
 //! not (see `sys/pool.rs`).
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
@@ -51,8 +51,8 @@ struct Context {
 
 /// A namespace with at least one context: the proxy's hooks are in it.
 struct Hosted {
-    // In the order in which they have to go: packets that wait, packets, then the work on flows, then the rest. Files
-    // come late: that waits for readers, and rules must not hold as long as those like.
+    // In the order in which they are dropped: batching, then the hooks, the work on flows, and the rest. The
+    // files come after the hooks: dropping them waits for readers, and until then no rule may hold any more.
     _batching: tasklet::Running<Instance>,
     _hooks: hooks::Registered<Instance>,
     _expiry: expiry::Running,
@@ -69,7 +69,7 @@ impl Hosted {
             _hooks: redirect::register(net, instance.clone())?,
             _batching: tasklet::Running::new(instance.clone()),
             _expiry: expiry::start(instance.clone(), net.clone())?,
-            // When nothing can fail any more: to take it back is to wait for its readers.
+            // Last, when nothing can fail any more: dropping it waits for its readers.
             _monitor: monitor::publish(net, &instance)?,
             instance,
             configured,
@@ -83,7 +83,7 @@ impl Hosted {
         reserve(&mut configured)?;
         let rules = rules(&configured, id, Some(&configuration))?;
         // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
-        // any more stay as long as flows may have them.
+        // any more stay in it, since flows may have them.
         self.instance.admit(config);
         self.instance.rules.replace(rules);
         let new = Context { id, configuration };
@@ -95,7 +95,7 @@ impl Hosted {
         Ok(())
     }
 
-    // Takes the rules and flows of a context away, which is not the namespace's last.
+    // Removes the rules and flows of a context that is not the namespace's last.
     fn forget(&self, id: ContextId) {
         let mut configured = self.configured.lock();
         if context(&mut configured, id).is_none() {
@@ -106,8 +106,8 @@ impl Hosted {
         match rules(&configured, id, None) {
             // Waits for a grace period.
             Ok(rules) => self.instance.rules.replace(rules),
-            // That only tidies up: without memory for it, the rules stay where they are, disabled; but
-            // a hook may have asked them before they were.
+            // Without memory for a new set the rules stay in the old one, disabled. Hooks that asked them
+            // before that are waited for.
             Err(_) => rcu::synchronize(),
         }
         if let Some(slot) = context(&mut configured, id) {
@@ -125,8 +125,8 @@ fn context(slots: &mut [Option<Context>], id: ContextId) -> Option<&mut Option<C
         .find(|slot| slot.as_ref().is_some_and(|context| context.id == id))
 }
 
-// The rules of all contexts, in the order in which those were opened, which is that of their numbers,
-// but of `id` those of `changed`.
+// The rules of all contexts, in the order in which these were opened, which is that of their numbers; for
+// `id`, those of `changed`.
 fn rules(
     contexts: &[Option<Context>],
     id: ContextId,
@@ -174,11 +174,9 @@ fn place<T>(slots: &mut KVVec<Option<T>>, value: T) -> Result {
 /// A namespace in the registry.
 struct Host {
     net: Namespace,
-    // None while it is being made, or is about to go: that waits for readers of its files, which may take
-    // their time.
+    // None while it is being made or dropped: the latter waits for readers of its files, which may take long.
     hosted: Option<Arc<Hosted>>,
-    // Its contexts. One that is about to close is among them until all of it has gone, but for the
-    // last.
+    // Its contexts. One that is closing stays among them until all of it has gone; the last one leaves first.
     contexts: KVVec<Option<ContextId>>,
 }
 
@@ -190,7 +188,7 @@ struct Inner {
 /// All contexts.
 pub(crate) struct Registry {
     inner: Pin<KBox<Mutex<Inner>>>,
-    // A namespace was made, or has left.
+    // Signalled when a namespace was made, or has left.
     changed: Pin<KBox<CondVar>>,
     memory: Arc<Memory>,
 }
@@ -215,7 +213,7 @@ impl Inner {
         self.hosts.iter_mut().flatten().find(|host| host.has(id))
     }
 
-    // What the context's namespace has. As long as the context is on the list, that is there.
+    // What the context's namespace has; it is there as long as the context is on the list.
     fn hosted(&mut self, id: ContextId) -> Result<Arc<Hosted>> {
         let hosted = self.host_of(id).and_then(|host| host.hosted.clone());
         hosted.ok_or(EBADF)
@@ -229,8 +227,8 @@ impl Inner {
         }
     }
 
-    // Takes the context off the list. If it was the namespace's last: what that has, and the
-    // namespace, which is in the registry until it is forgotten.
+    // Takes the context off the list. If it was the namespace's last, returns what the namespace has, and the
+    // namespace; that stays in the registry until `forget`.
     fn leave(&mut self, id: ContextId) -> Option<(Option<Arc<Hosted>>, Namespace)> {
         let host = self.host_of(id)?;
         for slot in host.contexts.iter_mut().filter(|slot| **slot == Some(id)) {
@@ -262,7 +260,7 @@ impl Registry {
     /// Opens a context without rules in `net`.
     pub(crate) fn open(&self, net: Namespace) -> Result<ContextId> {
         let mut inner = self.inner.lock();
-        // Until nobody makes it or takes it away.
+        // While another call makes the namespace's host or drops it.
         while inner
             .host_in(&net)
             .is_some_and(|host| host.hosted.is_none())
@@ -291,8 +289,8 @@ impl Registry {
         place(&mut inner.hosts, host)?;
         inner.next_id = next_id;
         drop(inner);
-        // Others that open a context in this namespace wait meanwhile. Without rules there are no flows:
-        // if it fails, none has a route.
+        // Other calls that open a context in this namespace wait meanwhile. Without rules there are no flows,
+        // so on an error no flow has a route.
         let made = Hosted::new(&net, self.memory.clone())
             .and_then(|hosted| Ok(Arc::new(hosted, GFP_KERNEL_ACCOUNT)?));
         let mut inner = self.inner.lock();
@@ -305,7 +303,7 @@ impl Registry {
                 inner.forget(&net);
                 Err(error)
             }
-            // It is there: only this call or the close of a context takes it off.
+            // Does not happen: only this call, or the close of a context, removes the host.
             (Ok(_), None) => Err(EBADF),
         };
         drop(inner);
@@ -325,7 +323,7 @@ impl Registry {
         Ok(hosted.instance.stats())
     }
 
-    /// The connection with the destination that it had before it was redirected in the context's
+    /// The connection, with the original destination that it had before it was redirected in the context's
     /// namespace.
     pub(crate) fn original(&self, id: ContextId, connection: &Connection) -> Result<Connection> {
         let hosted = self.inner.lock().hosted(id)?;
@@ -340,8 +338,8 @@ impl Registry {
         })
     }
 
-    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. Nobody
-    /// uses the context any more.
+    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. The context must
+    /// not be used any more.
     pub(crate) fn close(&self, id: ContextId) {
         let mut inner = self.inner.lock();
         let mut last = None;
@@ -351,7 +349,8 @@ impl Registry {
         } else if let Ok(hosted) = inner.hosted(id) {
             drop(inner);
             hosted.forget(id);
-            // Before the context is off the list: whoever closes the last one has the last reference.
+            // Before the context is off the list: the call that closes the last one must have the last
+            // reference.
             drop(hosted);
             inner = self.inner.lock();
             last = inner.leave(id);
@@ -360,10 +359,10 @@ impl Registry {
         let Some((hosted, net)) = last else {
             return;
         };
-        // The last reference: others' are of calls for a context that is on the list.
+        // The last reference: all others belong to calls for a context that is on the list.
         drop(hosted);
-        // The flows were removed by that, or before, and no hook keeps a route with one any more: so
-        // after this none has a route. Until then `net` keeps the namespace.
+        // That removed all flows that were left, and no hook caches a route any more: so after the drain
+        // no flow has a route. Until then `net` keeps the namespace.
         self.memory.drain();
         self.inner.lock().forget(&net);
         self.changed.notify_all();

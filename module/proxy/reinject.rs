@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How packets go on from the slow path: by the later hooks, their route, and okfn().
+//! How packets go on from the slow path: their route, the later hooks, and okfn().
 //!
-//! A flow is kept only if its first packet leaves the machine, or gets through to the end of LOCAL_IN: as
-//! connection tracking confirms an entry only then. So with a first packet the hook does itself what
-//! netfilter and its caller would do next, and learns what becomes of it. The same has to be done with others
-//! where hooks after ours may change where they go: if one did, the route is looked up again.
+//! A flow is kept only if its first packet leaves the machine, or gets through to the end of LOCAL_IN, where
+//! connection tracking confirms an entry. So for a first packet the hook does itself what netfilter and its
+//! caller would do next, and learns what becomes of the packet. For other packets it does the same where
+//! later hooks may change routes: if one did, the route is looked up again.
 
 use crate::batch::Batched;
 use crate::datapath::flow::Direction;
@@ -31,9 +31,9 @@ pub(crate) struct Reinject<'p, A: Batched> {
     pub(crate) to: &'p Tuple<A>,
     /// Where its transport header starts.
     pub(crate) transport: usize,
-    /// What its route depends on, as it was before any was looked up.
+    /// What its route depends on, as that was before the route was looked up.
     pub(crate) key: RouteKey,
-    /// Whether the flow was made for it, and it can be stolen from its hook.
+    /// Whether the flow was made for it, and it can be stolen from its hook (NF_STOLEN).
     pub(crate) is_first: bool,
     /// Whether it has got its route already.
     pub(crate) is_routed: bool,
@@ -80,8 +80,9 @@ impl<A: Batched> Reinject<'_, A> {
         } else {
             let before = (packet.skb.mark(), A::tos(packet.skb.linear()));
             let route = packet.skb.dst();
-            // Who takes it away (NFQUEUE) may give it another mark before it comes back, and then is to find
-            // it without a route, if the kernel finds the right one by its source.
+            // NFQUEUE may give the packet another mark before it sends it on. So the packet is queued without
+            // a route, and the kernel looks one up by that mark. Not if its source was translated: by that
+            // the kernel would not find the right route.
             let own = (self.from.source() == self.to.source()).then(|| packet.skb.detach_route());
             if let Err(status) = later.run(packet) {
                 self.drop_unconfirmed(instance, guard, status != 0);
@@ -89,7 +90,7 @@ impl<A: Batched> Reinject<'_, A> {
             }
             let now = self.tuple(packet);
             if self.is_as_before(packet, before, now.as_ref()) {
-                // Who gave it another one meanwhile meant that.
+                // A route that a hook has given it stays.
                 if let (Some(own), false) = (own, packet.skb.has_dst()) {
                     packet.skb.attach_route(own);
                 }
@@ -109,8 +110,8 @@ impl<A: Batched> Reinject<'_, A> {
         Verdict::STOLEN
     }
 
-    // One of the machine's own: its route first, which others may change, and then look it up
-    // themselves.
+    // One of the machine's own: its route first. Later hooks that change what it depends on look it up
+    // again themselves.
     fn send_output(
         self,
         instance: &Instance,
@@ -140,8 +141,8 @@ impl<A: Batched> Reinject<'_, A> {
         Verdict::stolen_with(self.call_okfn(instance, guard, packet, false))
     }
 
-    // Whether hooks have left what decides where the packet goes as it was; the tuple that it has now, if it
-    // has one.
+    // Whether the later hooks have changed nothing that the route depends on; `now`: the packet's tuple, if it
+    // can still be read.
     fn is_as_before(
         &self,
         packet: &Packet<'_>,
@@ -169,10 +170,11 @@ impl<A: Batched> Reinject<'_, A> {
         }
     }
 
-    // Gives the packet its route: the one that it has, if that leads there, the one that is kept, or what a
-    // look-up finds. And whether it may be kept now.
+    // Gives the packet its route: the one that it has already, the cached one, or the one that a look-up finds.
+    // And whether that is to be cached now.
     fn route<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> (Result<Found, Dropped>, bool) {
-        // A direct one finds it itself, and the machine's own answers go where they were going anyway.
+        // The kernel routes packets of direct flows. The machine's own answers keep their destination, and so
+        // their route.
         let stays = LOCAL && self.from.destination() == self.to.destination();
         if self.flow.is_direct() || stays {
             return (Ok(Found::Route), false);
@@ -199,7 +201,7 @@ impl<A: Batched> Reinject<'_, A> {
         (found, keeps && found == Ok(Found::Route))
     }
 
-    // Keeps the packet's route with the flow, if it is a `new` one.
+    // Caches the packet's route with the flow, if it is a `new` one.
     #[inline(always)]
     fn keep<const LOCAL: bool>(&self, packet: &Packet<'_>, new: bool) {
         if new {
@@ -208,8 +210,8 @@ impl<A: Batched> Reinject<'_, A> {
         }
     }
 
-    // Hands the packet on after the last hook, and tells what its sender is to hear. `error`: its route,
-    // which it has not got yet, reports one.
+    // Calls okfn() with the packet after the last hook, and returns the status for its sender. `error`: the
+    // route that the kernel is still to find for it reports one.
     fn call_okfn(
         &self,
         instance: &Instance,
@@ -228,8 +230,8 @@ impl<A: Batched> Reinject<'_, A> {
         status
     }
 
-    // A first packet is the caller's no more; `dropped`: nor will it reach anybody. Its flow goes, unless it is
-    // confirmed.
+    // After a packet was handed on; `dropped`: it was not delivered. If it was the first of its flow, the flow
+    // goes, unless it is confirmed.
     fn drop_unconfirmed(&self, instance: &Instance, guard: &ReadGuard, dropped: bool) {
         if self.is_first && dropped && self.flow.is_unconfirmed() {
             A::flows(instance).remove(guard, self.flow, instance);
@@ -246,5 +248,5 @@ fn verdict(instance: &Instance, found: Result<Found, Dropped>) -> Verdict {
 
 /// include/linux/netdevice.h: another packet was dropped, or the queue is nearly full.
 const NET_XMIT_CN: i32 = 2;
-/// What a sender hears when a queue is full.
+/// What a sender is told when a queue is full.
 const ENOBUFS: i32 = -105;

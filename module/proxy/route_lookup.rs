@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looks routes up: as the kernel would route packets at this moment.
+//! Looks routes up, as the kernel would route packets at this moment.
 //!
-//! The kernel's NAT changes where a packet goes before it is routed, and where it comes from after
-//! that. Here both have happened when the route is looked up; so the header is given its real source
-//! meanwhile, for `rp_filter`, and for rules that ask where a packet comes from.
+//! The kernel's NAT translates a packet's destination before it is routed, and its source after
+//! that. Here both are translated when the route is looked up. So the header gets its real source back
+//! for the look-up: `rp_filter` and policy rules ask for that.
 
 use crate::abi::proxy::Family;
 use crate::datapath::icmp::Icmp;
@@ -13,11 +13,11 @@ use crate::datapath::tuple::{Tuple, V4, V6};
 use crate::instance::{Counter, Instance, Version};
 use crate::sys::hooks::{HeaderBytes, Packet, Verdict};
 
-/// What is to be found out.
+/// What a look-up is to find out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Route,
-    /// And whether that reports an error.
+    /// The route, and whether it reports an error.
     RouteAndErrors,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Found {
 /// Why a packet must not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// With what a sender of the machine's own is told.
+    /// With the error that a sender on this machine is told.
     NoRoute(i32),
     NoMemory,
 }
@@ -96,7 +96,7 @@ pub(crate) fn lookup_route_icmp<A: Routed, const LOCAL: bool>(
     told(found)
 }
 
-// What a look-up told: see `Packet::route_in`.
+// The result of a look-up: see `Packet::route_input`.
 fn told(found: Option<i32>) -> Result<Found, Dropped> {
     match found {
         Some(0) => Ok(Found::Route),
@@ -106,9 +106,9 @@ fn told(found: Option<i32>) -> Result<Found, Dropped> {
     }
 }
 
-/// An address of the machine's own on the device by which a packet came in, if it would go out there
-/// again as `to`. Leaves the route to there on the packet, if there is one and the kernel allows, and `to`
-/// in its headers, with their old checksums: for who translates it next.
+/// An address of the machine's own on the device by which a packet came in, if as `to` it would go out
+/// there again. Leaves `to` in the packet's headers, with their old checksums, for the translation that
+/// follows; and leaves the route to there on the packet, if there is one and the kernel allows it.
 #[cold]
 pub(crate) fn hairpin_source<A: Routed>(
     packet: &mut Packet<'_>,
@@ -129,8 +129,7 @@ pub(crate) fn write_tuple<A: Routed>(
     A::replace_tuple(packet.skb.writable(end)?, transport, tuple)
 }
 
-// Runs `ask` while the headers say `tuple`, without a care for checksums. `None` if they are not the
-// packet's alone.
+// Runs `ask` while the headers have `tuple`, with their old checksums. `None` if the headers are shared.
 fn with_tuple<A: Routed, R>(
     packet: &mut Packet<'_>,
     transport: usize,
@@ -169,8 +168,8 @@ pub(crate) trait Routed: Version + Icmp {
     /// The header with that of TCP, both without options.
     type WithTcp: HeaderBytes;
 
-    /// Our address on the device by which a packet came in that goes out there again by its header,
-    /// which says `to`.
+    /// Our address on the device by which a packet came in, if by its header, which has `to`, it goes out
+    /// there again.
     fn hairpin_source(packet: &mut Packet<'_>, transport: usize, to: &Tuple<Self>) -> Option<Self>;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rules and upstreams of contexts, as hooks look at them; charged to whoever configures a context.
+//! The rules and upstreams of contexts, in the form that hooks read; charged to the task that configures a
+//! context.
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
@@ -16,7 +17,7 @@ pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<UpstreamPo
 
 /// A context's configuration.
 ///
-/// The pools outlive the sets of rules: what is known of upstreams stays when another context is
+/// The pools outlive the sets of rules: the health of upstreams stays when another context is
 /// opened, configured or closed.
 pub(crate) struct Configuration {
     rules: KVec<Rule>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a fast path must not have: one counter for all CPUs. It is only in a build that `mutexlab test` makes to
-//! see whether the lens finds it (`--cfg shared_counter`).
+//! A fault on purpose: one counter for all CPUs, written in the fast path. It is only in a build that
+//! `mutexlab test` makes to see whether the lens finds it (`--cfg shared_counter`).
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

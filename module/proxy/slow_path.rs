@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The slow path: what happens to packets that are no ordinary ones of an established flow: the first ones, the
-//! last ones, those in an odd shape, and those that are none of the proxy's business.
+//! The slow path: what happens to packets that are not ordinary ones of an established flow. These are first
+//! packets, FIN and RST, packets of an unusual shape, and those that are of no flow.
 
 use crate::abi::proxy::{Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use crate::batch::{self, Batched};
@@ -27,7 +27,7 @@ use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
 
-/// A packet of the usual shape of which the fast path has found no flow: all first ones.
+/// A packet of the usual shape that the fast path has found no flow for, as are most first packets.
 #[cold]
 #[inline(never)]
 pub(crate) fn no_flow<A: Batched, const LOCAL: bool>(
@@ -63,8 +63,8 @@ pub(crate) fn slow_path<A: Batched, const LOCAL: bool>(
 ) -> Verdict {
     flush::<A, LOCAL>(instance);
     let guard = &guard;
-    // Each round asks for more bytes than the last, a few times: `packet` says how many headers it
-    // follows; and a packet that was put together is no fragment.
+    // Ends: each time round asks for more bytes than the last, up to `packet::MAX_HEADERS`, and a packet is
+    // defragmented once.
     let mut whole = false;
     loop {
         match A::parse(packet.skb.linear()) {
@@ -98,7 +98,7 @@ fn handle<A: Batched, const LOCAL: bool>(
     packet: &mut Packet<'_>,
     headers: &packet::Headers<A>,
 ) -> Verdict {
-    // What somebody before us gave it a route for is not ours to send elsewhere.
+    // A packet that was given a lightweight tunnel's route is not ours to send elsewhere.
     if !LOCAL && packet.skb.has_dst() && packet.has_tunnel_route() {
         return Verdict::ACCEPT;
     }
@@ -205,18 +205,18 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         if self.segment.is_some_and(|segment| !segment.flags.opens()) {
             return Verdict::ACCEPT;
         }
-        // What somebody before us gave it a route for is not ours to send elsewhere.
+        // As in `handle`, for packets that come by `no_flow`.
         if !LOCAL && packet.skb.has_dst() && packet.has_tunnel_route() {
             return Verdict::ACCEPT;
         }
         let tuple = &self.headers.tuple;
         let disposition = packet.disposition();
-        // Everybody's; nobody may redirect it.
+        // Broadcast and multicast are never redirected.
         if tuple.destination().is_shared() || !disposition.is_unicast() {
             return Verdict::ACCEPT;
         }
         let flows = A::flows(self.instance);
-        // One of ours that was translated already and comes back: see `Disposition::reenters`.
+        // Translated already, and back at one of our hooks: see `Disposition::reenters`.
         if (packet.skb.is_untracked() || disposition.may_be_back())
             && flows.lookup(self.guard, &tuple.reverse()).is_some()
         {
@@ -234,14 +234,14 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         let mut decision = rules.choose(hook, tuple, || state.interface(), moment);
         let mut routed_to = None;
         match &mut decision {
-            // Decided where it comes to last.
+            // The hook that sees it last makes the flow.
             Decision::Direct if disposition.reenters() => return Verdict::ACCEPT,
             Decision::Direct => {}
             Decision::Redirect(choice) if !LOCAL => {
                 if !self.make_writable(packet) {
                     return Verdict::DROP;
                 }
-                // Else the answer would go to the client past us.
+                // A hairpin's answers would go to the client past us.
                 let there = choice.upstream;
                 let key = self.route_key::<LOCAL>(packet);
                 if let Some(source) = hairpin_source(packet, self.headers.transport, &there) {
@@ -266,22 +266,22 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                 _,
             ) => {
                 if !LOCAL && decision != Decision::Direct && flow.is_direct() {
-                    // Another CPU was asked before the rules changed: undo what was done.
+                    // Another CPU made the flow by older or newer rules: undo what was done for a redirect.
                     packet.skb.drop_dst();
                     write_tuple(packet, self.headers.transport, tuple);
                 }
-                // A datagram tells a flow that was made for it nothing more. To begin anew with what was made a
-                // moment ago is to give up.
+                // The first datagram does not change its flow's state. `Next::Reopen` is not followed: the
+                // flow was made a moment ago.
                 if !is_new || self.segment.is_some() {
                     self.advance(packet, flow, direction);
                 }
                 let is_first = is_new && disposition.may_be_stolen();
                 self.translate_and_send::<LOCAL>(packet, flow, direction, routed_to, is_first)
             }
-            // It goes where it goes, without anybody's taking note.
+            // It passes as it is, without a flow.
             (Err(_), Decision::Direct) => Verdict::ACCEPT,
             (Err(refused), Decision::Redirect(_)) => {
-                // Sent on untranslated, the packet would reach a server that it must not reach.
+                // Untranslated, the packet would reach a server that it must not reach.
                 self.instance.count(match refused {
                     Refused::NoMemory => Counter::DroppedNoMemory,
                     Refused::TableFull => Counter::DroppedTableFull,
@@ -308,7 +308,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         writable
     }
 
-    // Whether a packet that came in without a route may get one from somebody behind us.
+    // Whether a later hook may give a packet a route for which the look-up has found none.
     #[cold]
     fn may_change_routes(&self, packet: &Packet<'_>) -> bool {
         LaterHooks::of_packet::<Redirect<A, false>>(self.guard, packet, self.instance)
@@ -323,8 +323,8 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             .route_key::<LOCAL>(A::IS_V6, A::tos(packet.skb.linear()))
     }
 
-    // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that it may have
-    // got, and its key; `is_first`: the flow was made for it.
+    // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that the packet may
+    // have got already, and that route's key; `is_first`: the flow was made for this packet.
     fn translate_and_send<const LOCAL: bool>(
         &self,
         packet: &mut Packet<'_>,
@@ -344,7 +344,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                 return Verdict::ACCEPT;
             }
         } else {
-            // Who has a route to an upstream made them its own before.
+            // `first_packet` has made the headers writable before it looked the route up.
             if routed_to.is_none() && !self.make_writable(packet) {
                 return Verdict::DROP;
             }
@@ -371,7 +371,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             flow.count(direction, length, time::jiffies());
             self.instance.count_packet::<true>(direction, length);
         }
-        // The route that it has, if that leads there: another CPU may have chosen another upstream.
+        // Only a route that leads there: another CPU may have chosen another upstream.
         let routed = routed_to.filter(|(there, _)| {
             there.destination() == to.destination()
                 && there.ports.destination() == to.ports.destination()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What each CPU found lately: a set-associative cache for each.
+//! The flow cache: a set-associative cache for each CPU, of nodes that it found lately.
 
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ use super::{rcu, task};
 use crate::datapath::cache_set::{Set, Tag};
 use crate::datapath::link::{Found, ReadGuard};
 
-/// How many sets are made before others may use the CPU.
+/// How many sets are made between two calls of `task::pause`.
 const AT_ONCE: usize = 1024;
 
 /// A CPU's sets, a power of two of them.
@@ -25,7 +25,7 @@ struct Sets<K, T>(KVVec<Set<K, T>>);
 /// replaced. Between two calls of `resize` the replaced ones are null.
 pub(crate) struct Cache<K, T> {
     of_cpu: PerCpu<AtomicPtr<Sets<K, T>>>,
-    // What was in the place of each until a moment ago: for `resize` alone.
+    // The sets that `resize` has just replaced, until it frees them.
     replaced: PerCpu<AtomicPtr<Sets<K, T>>>,
     // Nodes on each CPU. Changed by one task at a time.
     size: AtomicUsize,
@@ -60,8 +60,8 @@ impl<K: PartialEq, T> Cache<K, T> {
         sets.0.get(hash as usize & sets.0.len().wrapping_sub(1))
     }
 
-    /// The entry with `key`, of hash `hash`, if this CPU knows it; if not, what `lookup` finds, which
-    /// it then knows. And whether it knew it.
+    /// The entry with `key`, of hash `hash`, if this CPU's cache has it; else what `lookup` finds, which is then
+    /// put into the cache. And whether the cache had it.
     #[inline(always)]
     pub(crate) fn lookup<'g>(
         &'g self,
@@ -84,9 +84,8 @@ impl<K: PartialEq, T> Cache<K, T> {
         (found, false)
     }
 
-    /// Makes room for `size` nodes on each CPU, rounded up to a power of two; zero for none. What was
-    /// in the cache is forgotten. Without memory for it, CPUs that got none have no cache. Sleeps;
-    /// called by one task at a time.
+    /// Makes room for `size` nodes on each CPU, rounded up to a power of two; zero for none. The caches begin
+    /// empty. CPUs for which there is no memory have no cache. Sleeps; called by one task at a time.
     pub(crate) fn resize(&self, size: usize) {
         let mut any = false;
         for (slot, replaced) in self.of_cpu.iter().zip(self.replaced.iter()) {
@@ -106,7 +105,8 @@ impl<K: PartialEq, T> Cache<K, T> {
         for replaced in self.replaced.iter() {
             let old = replaced.swap(core::ptr::null_mut(), Ordering::Relaxed);
             if !old.is_null() {
-                // SAFETY: from `KBox::into_raw`; whoever could have loaded it is gone.
+                // SAFETY: from `KBox::into_raw`; a grace period has passed since it was replaced, so no
+                // reader that has loaded it is left.
                 drop(unsafe { KBox::from_raw(old) });
             }
         }
@@ -131,7 +131,7 @@ impl<K, T> Drop for Cache<K, T> {
         for slot in self.of_cpu.iter() {
             let sets = slot.load(Ordering::Relaxed);
             if !sets.is_null() {
-                // SAFETY: from `KBox::into_raw`; `&mut self` shows that nobody uses it any more.
+                // SAFETY: from `KBox::into_raw`; `&mut self` shows that it is not used any more.
                 drop(unsafe { KBox::from_raw(sets) });
             }
         }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU found lately: a set of a set-associative cache of nodes.
+//! A set of a set-associative cache of nodes that a CPU found lately.
 //!
-//! Nothing tells a cache that a node has gone. It keeps pointers that may lead to memory that is
-//! no node any more, or another one. What makes it safe to look all the same:
+//! Nothing tells a cache that a node has gone. Its pointers may lead to memory that is no node any more, or
+//! another one. It is safe to follow them all the same:
 //!
-//! * Memory of nodes stays theirs until its heap has begun a new epoch, for all caches, and a grace
-//!   period has passed after that. What was kept in an earlier epoch is not looked at.
+//! * Memory of nodes stays memory of nodes until its heap has begun a new epoch, for all caches, and a grace
+//!   period has passed after that. Entries of an earlier epoch are not followed.
 //! * While it is a node's memory, its links tell whether it is in a bucket; see [`Node::init`]. Only
-//!   if it is, the rest of it is read: so it is a live node, and remains one for the reader's
-//!   section. If it is not the one that was kept, its key differs.
+//!   if it is, the rest of it is read: then it is a live node, and remains one for the reader's
+//!   section. If it is not the node that was kept, its key differs.
 //!
 //! Like `link.rs`, this file knows no kernel.
 
@@ -18,10 +18,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::link::{Found, Node, ReadGuard};
 
-/// When memory of nodes was last given away, by any heap.
+/// The epoch. Any heap begins a new one before it frees memory of nodes.
 ///
-/// After 2^48 epochs an entry would be taken for a new one. A heap that keeps nothing frees memory after
-/// every grace period: at a thousand of them a second that is in 8,900 years.
+/// After 2^48 epochs an old entry would be taken for a new one. A heap that keeps nothing frees memory after
+/// every grace period: at a thousand of them a second that takes 8,900 years.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Begins the next epoch; see [`Heap`](super::link::Heap).
@@ -29,8 +29,9 @@ pub fn begin_epoch() {
     EPOCH.fetch_add(1, Ordering::SeqCst);
 }
 
-/// The epoch in which something was looked for, 48 bits of it, and 16 bits of its hash: those that do not tell
-/// in which set of a cache it is. More are not needed: who finds a tag compares the key as well.
+/// What an entry is compared by before its node is looked at: 48 bits of the epoch in which the look-up began,
+/// and the upper 16 bits of the hash, which do not select the set. More are not needed, since the key is
+/// compared after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag<'g>(u64, PhantomData<&'g ReadGuard>);
 
@@ -38,10 +39,10 @@ pub struct Tag<'g>(u64, PhantomData<&'g ReadGuard>);
 const HASH_BITS: u32 = 16;
 
 impl<'g> Tag<'g> {
-    /// To look for `hash`, and to keep what is found under the same guard.
+    /// For a look-up of `hash`, and to insert what is found under the same guard.
     #[inline(always)]
     pub fn new(_guard: &'g ReadGuard, hash: u32) -> Self {
-        // Acquire: what is found is found after this.
+        // Acquire: the look-up comes after this.
         let epoch = EPOCH.load(Ordering::Acquire);
         Self(
             epoch << HASH_BITS | u64::from(hash >> HASH_BITS),
@@ -55,13 +56,13 @@ impl<'g> Tag<'g> {
 /// If the node is not null, it was found in the tag's epoch or a later one.
 struct CacheEntry<K, T> {
     tag: AtomicU64,
-    // With the direction that was found.
+    // With the direction in its lowest bit.
     node: AtomicPtr<Node<K, T>>,
 }
 
 impl<K, T> CacheEntry<K, T> {
-    // Whoever reads in between, an interrupt or another CPU, sees no node; and who writes in
-    // between leaves a node that was found after both tags were read.
+    // A reader in between, in an interrupt or on another CPU, sees no node. A writer in between leaves a
+    // node that was found after both tags were read.
     #[inline(always)]
     fn set(&self, tag: u64, node: *mut Node<K, T>) {
         self.node.store(core::ptr::null_mut(), Ordering::Relaxed);
@@ -71,7 +72,7 @@ impl<K, T> CacheEntry<K, T> {
 
     #[inline(always)]
     fn get(&self) -> (u64, *mut Node<K, T>) {
-        // The tag first: so the node may be a later one, but no earlier one.
+        // The tag first: the node may then be newer than the tag, but not older.
         let tag = self.tag.load(Ordering::Acquire);
         (tag, self.node.load(Ordering::Acquire))
     }
@@ -79,7 +80,7 @@ impl<K, T> CacheEntry<K, T> {
 
 const WAYS: usize = 4;
 
-/// A line of nodes, that which was used last first.
+/// A cache line of entries, the one used last first.
 #[repr(C, align(64))]
 pub struct Set<K, T>([CacheEntry<K, T>; WAYS]);
 
@@ -125,8 +126,8 @@ impl<K: PartialEq, T> Set<K, T> {
             if kept != tag.0 {
                 continue;
             }
-            // SAFETY: the node was found in the epoch that was still that of this guard: by the
-            // contract of its heap its memory is a node's for as long as the guard.
+            // SAFETY: the entry's epoch is the one that this guard has read: by the contract of its heap
+            // the memory is a node's for as long as the guard.
             if let Some(found) = unsafe { Found::recheck(guard, node) } {
                 if found.key() == key {
                     if way != 0 {
@@ -139,13 +140,13 @@ impl<K: PartialEq, T> Set<K, T> {
         None
     }
 
-    /// Keeps what was found with `tag`'s hash after that was made, in place of what was used least
-    /// lately.
+    /// Keeps what a look-up of `tag`'s hash found after the tag was made, in place of the least recently used
+    /// entry.
     pub fn insert<'g>(&self, tag: Tag<'g>, found: &Found<'g, K, T>) {
         self.promote(WAYS - 1, tag.0, found.tagged());
     }
 
-    // Puts an entry first, and those before `way` one further.
+    // Puts an entry first, and moves those before `way` back by one.
     #[cold]
     fn promote(&self, way: usize, tag: u64, node: *mut Node<K, T>) {
         let (mut tag, mut node) = (tag, node);
@@ -177,7 +178,7 @@ mod tests {
 
     struct Memory(NonNull<TestNode>);
 
-    // SAFETY: who has it has the memory for himself, but for what readers see of it.
+    // SAFETY: the memory belongs to its owner alone, but for what readers see of it.
     unsafe impl Send for Memory {}
 
     // SAFETY: a box is valid and exclusive; memory is only used again after `reclaim`.
@@ -268,7 +269,7 @@ mod tests {
         });
     }
 
-    // What the set says of a key, and what the buckets say if it knows nothing, which is kept.
+    // What the set has for a key; if it has nothing, what the buckets have, which is then kept.
     fn look(buckets: &TestBuckets, set: &Set<u32, u32>, key: u32) -> [Option<u32>; 2] {
         Sections::read(|guard| {
             let tag = Tag::new(guard, 7);

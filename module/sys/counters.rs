@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters: such as each CPU has for itself, and such as all share.
+//! Counters: those that each CPU has for itself, and those that all share.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -50,8 +50,8 @@ impl<const N: usize> Counters<N> {
         unsafe { arch::this_cpu_add_pair::<DISTANCE>(self.0.as_ptr().cast(), index, by) };
     }
 
-    /// What each CPU counted, in the order of [`percpu::cpus`]; counts that are made meanwhile may
-    /// be in or not.
+    /// What each CPU counted, in the order of [`percpu::cpus`]. Counts that are made meanwhile may be
+    /// missing.
     pub(crate) fn by_cpu(&self, index: usize) -> impl Iterator<Item = u64> + '_ {
         percpu::cpus().map(move |cpu| {
             // SAFETY: the allocation is per-CPU and `cpu` possible.
@@ -72,12 +72,12 @@ impl<const N: usize> Counters<N> {
 
 impl<const N: usize> Drop for Counters<N> {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`; `&mut self` shows that nobody counts any more.
+        // SAFETY: allocated in `new`; `&mut self` shows that the counters are not used any more.
         unsafe { bindings::mxp_free_percpu(self.0.as_ptr().cast()) };
     }
 }
 
-/// `N` counters that all CPUs write: each addition takes their cache line from whoever had it.
+/// `N` counters that all CPUs write: each addition takes their cache line from the CPU that had it.
 pub(crate) struct SharedCounters<const N: usize>(KBox<[AtomicU64; N]>);
 
 impl<const N: usize> SharedCounters<N> {

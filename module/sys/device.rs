@@ -9,10 +9,10 @@ use kernel::str::CStr;
 
 use super::bindings;
 
-/// Takes bytes to the caller of a system call and tells how many of them it wanted.
+/// Copies bytes to the caller of a system call, and returns how many of them fit.
 pub(crate) type ToUser<'a> = &'a mut dyn FnMut(&[u8]) -> Result<usize>;
 
-/// Fills bytes from the caller of a system call.
+/// Copies bytes from the caller of a system call.
 pub(crate) type FromUser<'a> = &'a dyn Fn(&mut [u8]) -> Result;
 
 /// What a device file does. All functions may sleep.
@@ -29,10 +29,10 @@ pub(crate) trait Device: Send + Sync {
     /// All bytes of one `write`.
     fn write(&self, context: &Self::Context, bytes: &[u8]) -> Result;
 
-    /// A `read` at `position`: hands what is there to `to_user` and returns what that returned.
+    /// A `read` at `position`: passes the bytes from there on to `to_user`, and returns its result.
     fn read(&self, context: &Self::Context, position: usize, to_user: ToUser<'_>) -> Result<usize>;
 
-    /// An `ioctl`, whose argument `from_user` reads, and `to_user` writes.
+    /// An `ioctl`; `from_user` reads its argument, and `to_user` writes it.
     fn ioctl(
         &self,
         context: &Self::Context,
@@ -44,7 +44,7 @@ pub(crate) trait Device: Send + Sync {
 
 #[repr(C)]
 struct Inner<D> {
-    // First, so that what misc_open() leaves in the file leads here.
+    // First: misc_open() leaves a pointer to it in the file, which leads here.
     misc: bindings::miscdevice,
     operations: bindings::file_operations,
     device: D,
@@ -73,10 +73,10 @@ impl<D: Device> Registered<D> {
             release: Some(release::<D>),
             read: Some(read::<D>),
             write: Some(write::<D>),
-            // So that a snapshot can be read again from its start.
+            // So that a snapshot can be read again from the start.
             llseek: Some(bindings::default_llseek),
             unlocked_ioctl: Some(ioctl::<D>),
-            // The records look the same to 32-bit programs.
+            // The records are the same for 32-bit programs.
             compat_ioctl: Some(ioctl::<D>),
             // SAFETY: all bytes zero is a value of this C struct.
             ..unsafe { core::mem::zeroed() }
@@ -104,7 +104,7 @@ impl<D: Device> Registered<D> {
 
 impl<D: Device> Drop for Registered<D> {
     fn drop(&mut self) {
-        // SAFETY: registered in `new`. No descriptor is open: each holds the module.
+        // SAFETY: registered in `new`. No descriptor is open: each would hold the module.
         unsafe { bindings::misc_deregister(&mut self.0.misc) };
     }
 }
@@ -136,7 +136,7 @@ unsafe extern "C" fn release<D: Device>(
     _: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
-    // SAFETY: `open` left a box here, and nobody uses the file any more.
+    // SAFETY: `open` left a box here, and the file is not used any more.
     drop(unsafe { KBox::from_raw((*file).private_data.cast::<Open<D>>()) });
     0
 }
@@ -199,7 +199,7 @@ unsafe extern "C" fn write<D: Device>(
         return errno(ENOMEM);
     };
     for _ in 0..size {
-        // The capacity is there.
+        // Within the capacity.
         if bytes.push(0, GFP_KERNEL).is_err() {
             return errno(ENOMEM);
         }

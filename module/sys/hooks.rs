@@ -42,7 +42,7 @@ impl Verdict {
     /// It is not netfilter's any more.
     pub(crate) const STOLEN: Self = Self(bindings::NF_STOLEN);
 
-    /// Netfilter frees it, and who sent it is told `status`, a negative error, or EPERM if that is zero.
+    /// Netfilter frees it, and its sender gets `status`, a negative error, or EPERM if that is zero.
     pub(crate) const fn drop_with(status: i32) -> Self {
         Self(status.unsigned_abs() << bindings::NF_VERDICT_QBITS | bindings::NF_DROP)
     }
@@ -52,7 +52,7 @@ impl Verdict {
         self.0 & bindings::NF_VERDICT_MASK == bindings::NF_DROP
     }
 
-    /// It is not netfilter's any more, and who sent it is told `status`, which is zero or a negative
+    /// It is not netfilter's any more, and its sender gets `status`, which is zero or a negative
     /// error (NF_DROP_GETERR()).
     pub(crate) const fn stolen_with(status: i32) -> Self {
         Self(status.unsigned_abs() << bindings::NF_VERDICT_QBITS | bindings::NF_STOLEN)
@@ -100,15 +100,15 @@ impl<'a> HookState<'a> {
         if device.is_null() {
             return [0; NAME_SIZE];
         }
-        // SAFETY: netfilter's state has the device, and it lives as long as the hook. Who renames
-        // it (dev_change_name()) may write meanwhile: what is read then is a mixture of both
-        // names, of bytes that all are valid.
+        // SAFETY: netfilter's state has the device, and it lives as long as the hook. If the device is
+        // renamed meanwhile (dev_change_name()), a mixture of both names is read, of bytes that
+        // all are valid.
         let name = unsafe {
             (&raw const (*device).name)
                 .cast::<[u8; NAME_SIZE]>()
                 .read_volatile()
         };
-        // What follows the first zero may be left of a longer name.
+        // Bytes after the first zero may be left of a longer name.
         let mut ended = false;
         name.map(|byte| {
             ended |= byte == 0;
@@ -134,15 +134,15 @@ impl<'a> HookState<'a> {
         unsafe { (*self.0.in_).ifindex as u32 }
     }
 
-    /// The device to which the socket is bound that sends a packet of the machine's own; zero if none.
+    /// The device to which the sending socket of a packet of the machine's own is bound; zero if none.
     #[inline(always)]
     pub(super) fn bound_device(self) -> u32 {
         let sk = self.0.sk;
         if sk.is_null() {
             return 0;
         }
-        // SAFETY: netfilter's state has the socket as long as the hook; small ones (of requests) have
-        // the word, too (struct sock_common), which others write whole.
+        // SAFETY: netfilter's state has the socket as long as the hook; request sockets, which are smaller,
+        // have the word, too (struct sock_common), and it is written whole.
         unsafe {
             sk.byte_add(bindings::MXP_SOCK_BOUND_DEVICE as usize)
                 .cast::<u32>()
@@ -159,7 +159,7 @@ impl<'a> HookState<'a> {
             self.device_in()
         };
         if v6 {
-            // Before the look-up: what is added to the tables meanwhile makes the route invalid.
+            // Read before the look-up: what is added to the tables meanwhile invalidates the route.
             RouteKey::v6(device, self.route_generation_v6())
         } else {
             RouteKey::v4(device, tos)
@@ -168,8 +168,8 @@ impl<'a> HookState<'a> {
 
     #[inline(always)]
     fn net_word(self, offset: u32) -> i32 {
-        // SAFETY: the namespace lives as long as the hook, and has there an atomic_t, whose word
-        // others write whole.
+        // SAFETY: the namespace lives as long as the hook, and has an atomic_t at this offset, whose word
+        // is written whole.
         unsafe {
             self.0
                 .net
@@ -185,8 +185,8 @@ impl<'a> HookState<'a> {
         self.net_word(bindings::MXP_NET_ROUTE_GENERATION)
     }
 
-    // Changes with whatever is added to any table of IPv6: rt_genid_ipv6(). What is taken out of
-    // one is seen at the route.
+    // Changes when anything is added to any table of IPv6: rt_genid_ipv6(). A route that was removed shows
+    // that itself.
     #[inline(always)]
     fn route_generation_v6(self) -> u32 {
         self.net_word(bindings::MXP_NET_ROUTE_GENERATION_V6)
@@ -194,7 +194,7 @@ impl<'a> HookState<'a> {
     }
 }
 
-/// As many bytes as headers have.
+/// The bytes of headers.
 ///
 /// # Safety
 ///
@@ -204,11 +204,11 @@ pub(crate) unsafe trait HeaderBytes: AsRef<[u8]> + AsMut<[u8]> {}
 // SAFETY: any bytes are.
 unsafe impl<const N: usize> HeaderBytes for [u8; N] {}
 
-/// A packet whose first bytes, at least an `E`, lie in one piece: whoever gets it need not ask.
+/// A packet whose first bytes, at least an `E`, are linear, so that functions that get it need not ask.
 ///
 /// # Invariants
 ///
-/// That they do. Nothing is done with the packet that makes the piece shorter.
+/// They are linear. Nothing is done with the packet that makes the linear part shorter.
 pub(crate) struct LinearPacket<'a, E> {
     packet: Packet<'a>,
     marker: PhantomData<fn() -> E>,
@@ -221,7 +221,7 @@ impl<'a, E: HeaderBytes> LinearPacket<'a, E> {
         &self.packet
     }
 
-    /// The packet, to do anything with.
+    /// The packet, without the promise.
     #[inline(always)]
     pub(crate) fn into_packet(self) -> Packet<'a> {
         self.packet
@@ -253,7 +253,7 @@ impl<'a, E: HeaderBytes> LinearPacket<'a, E> {
 }
 
 impl<'a> Packet<'a> {
-    /// Tells that the first bytes, an `E`, lie in one piece, if they do.
+    /// Makes sure that the first bytes, an `E`, are linear; gives the packet back if they are not.
     #[inline(always)]
     pub(crate) fn into_linear<E: HeaderBytes>(self) -> Result<LinearPacket<'a, E>, Self> {
         if self.skb.linear().len() < size_of::<E>() {
@@ -266,12 +266,12 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// What the kernel is about to do with a packet.
+/// What is known of a packet before it has its new route: see `mxp_disposition()`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Disposition(u32);
 
 impl Disposition {
-    /// Whether one host is to get it.
+    /// Whether it goes to one host.
     pub(crate) fn is_unicast(self) -> bool {
         self.0 & bindings::MXP_UNICAST != 0
     }
@@ -281,31 +281,31 @@ impl Disposition {
         self.0 & bindings::MXP_MAY_BE_STOLEN != 0
     }
 
-    /// Whether a hook of ours sees it once more as it leaves this one.
+    /// Whether one of our hooks sees it once more after this one.
     pub(crate) fn reenters(self) -> bool {
         self.0 & bindings::MXP_REENTERS != 0
     }
 
-    /// Whether one may have seen it before, although it is not marked untracked.
+    /// Whether one of our hooks may have seen it before, although it is not marked untracked.
     pub(crate) fn may_be_back(self) -> bool {
         self.0 & bindings::MXP_MAY_BE_BACK != 0
     }
 }
 
-/// What became of a packet that was only a part.
+/// What became of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragment {
     /// It is whole now.
     Whole,
-    /// It waits for its other parts, or there was something wrong with it: it is gone.
+    /// It is not the caller's any more: it is queued until the others come, or it was bad and freed.
     Gone,
-    /// It cannot be put together.
+    /// It cannot be reassembled.
     Bad,
 }
 
 impl Packet<'_> {
-    /// Looks up where a packet of the machine's own goes by its header as it is now. Zero, or the error
-    /// that its sender is to be told.
+    /// Looks up the route of a packet of the machine's own, by its header as it is now. Zero, or the error
+    /// for its sender.
     #[cold]
     pub(crate) fn route_output(&mut self, family: Family) -> i32 {
         let (net, sk, skb) = (self.state.0.net, self.state.0.sk, self.skb.as_ptr());
@@ -317,10 +317,10 @@ impl Packet<'_> {
         }
     }
 
-    /// Looks up where a packet that came in goes by its header as it is now, of which `ports` tells where
-    /// the transport header starts, and of what protocol it is. Zero, or a negative error if it must not go
-    /// on; with a route that reports an error it may. Where the kernel finds the route itself later, one
-    /// if it will report an error, and the caller `asks`.
+    /// Looks up the route of a packet that came in, by its header as it is now; `ports` tells where its
+    /// transport header starts, and of what protocol that is. Zero if the packet may go on, even by a route that
+    /// reports an error; a negative error if it must not. Where the kernel looks the route up itself later, one if
+    /// that will report an error and the caller `asks`.
     #[cold]
     pub(crate) fn route_input(
         &mut self,
@@ -333,15 +333,15 @@ impl Packet<'_> {
         match family {
             // SAFETY: the buffer is the hook's, and it came in through a device.
             Family::V4 => unsafe { bindings::mxp_route_input_v4(skb) },
-            // SAFETY: as above; the ports are in the first piece, as the caller has read them.
+            // SAFETY: as above; the ports are linear, as the caller has read them.
             Family::V6 => unsafe {
                 bindings::mxp_route_input_v6(skb, transport as u32, protocol, asks)
             },
         }
     }
 
-    /// If a packet that came in would go out through the same device, by its header as it is now: an
-    /// address of ours on that. The packet has its route then, unless it must not go on.
+    /// If by its header as it is now a packet that came in would go out through the same device: an
+    /// address of ours on that. In any case the packet has its route then, unless it must not go on.
     #[cold]
     pub(crate) fn hairpin_source_v4(&mut self) -> Option<u32> {
         // SAFETY: the buffer is the hook's, and it came in through a device.
@@ -351,7 +351,7 @@ impl Packet<'_> {
         }
     }
 
-    /// As `hairpin_source_v4`; no packet must not go on, and with some kernels it has no route then.
+    /// As `hairpin_source_v4`; every packet may go on, and on some kernels it has no route then.
     #[cold]
     pub(crate) fn hairpin_source_v6(
         &mut self,
@@ -359,8 +359,8 @@ impl Packet<'_> {
         protocol: Protocol,
     ) -> Option<[u64; 2]> {
         let mut ours = [0_u64; 2];
-        // SAFETY: the buffer is the hook's, and it came in through a device; the ports are in the first
-        // piece, as the caller has read them; the address is 16 bytes.
+        // SAFETY: the buffer is the hook's, and it came in through a device; the ports are linear, as the
+        // caller has read them; the address is 16 bytes.
         let found = unsafe {
             bindings::mxp_hairpin_source_v6(
                 self.skb.as_ptr(),
@@ -372,7 +372,7 @@ impl Packet<'_> {
         found.then_some(ours)
     }
 
-    /// Whether the packet's route reports an error, of which the kernel will tell who sent it.
+    /// Whether the packet's route reports an error, which the kernel will send to the packet's sender.
     pub(crate) fn has_route_error(&self) -> bool {
         // SAFETY: the buffer's route, if it has one, lives as long as the buffer has it.
         self.skb
@@ -380,39 +380,39 @@ impl Packet<'_> {
             .is_some_and(|dst| unsafe { (*dst.as_ptr()).error != 0 })
     }
 
-    /// Whether somebody before us gave the packet a route that carries more than where it goes.
+    /// Whether the packet came in with a route that has the state of a lightweight tunnel.
     pub(crate) fn has_tunnel_route(&self) -> bool {
         // SAFETY: the buffer is the hook's.
         unsafe { bindings::mxp_has_tunnel_route(self.skb.as_ptr()) }
     }
 
-    /// What is to become of a packet that is the first of its connection.
+    /// See [`Disposition`]; asked for first packets.
     pub(crate) fn disposition(&self) -> Disposition {
         // SAFETY: buffer and state are what netfilter gave the hook.
         Disposition(unsafe { bindings::mxp_disposition(self.skb.as_ptr(), self.state.0) })
     }
 
-    /// Whether it can be stolen from its hook (NF_STOLEN) and handed on: who called the hook goes on by okfn()
+    /// Whether it can be stolen from its hook (NF_STOLEN) and handed on: the hook's caller goes on by okfn()
     /// alone, which a VRF does not.
     pub(crate) fn may_be_stolen(&self) -> bool {
         self.disposition().may_be_stolen()
     }
 
-    /// Whether fragments may be put together: not those of a socket that sends them as they are, nor
-    /// those that somebody has marked untracked.
+    /// Whether the packet, a fragment, may be reassembled: not if its socket has IP_NODEFRAG, nor if it is
+    /// marked untracked.
     pub(crate) fn may_defragment(&self) -> bool {
         // SAFETY: the buffer is the hook's.
         unsafe { bindings::mxp_may_defragment(self.skb.as_ptr()) }
     }
 
-    /// Puts fragments together.
+    /// Reassembles fragments.
     #[cold]
     pub(crate) fn defragment(&mut self, family: Family) -> Fragment {
         let local = self.state.is_own();
         let (net, skb) = (self.state.0.net, self.skb.as_ptr());
         const IN_PROGRESS: i32 = -(bindings::EINPROGRESS as i32);
         match family {
-            // SAFETY: the buffer is the hook's; unless it becomes whole, it is not used again.
+            // SAFETY: the buffer is the hook's; it is not used again unless it becomes whole.
             Family::V4 => match unsafe { bindings::mxp_defragment_v4(net, skb, local) } {
                 0 => Fragment::Whole,
                 _ => Fragment::Gone,
@@ -427,13 +427,13 @@ impl Packet<'_> {
     }
 }
 
-/// A function on packets, with what it works on.
+/// A netfilter hook: a function on packets, with what it works on.
 pub(crate) trait Hook {
-    /// What all packets share.
+    /// What the hook works on.
     type Target: Send + Sync;
-    /// Which packets.
+    /// Of which packets.
     const FAMILY: Family;
-    /// Where.
+    /// At which place.
     const HOOKNUM: Hooknum;
 
     /// Where the target has the histogram of this hook's times, if they are ever taken.
@@ -456,8 +456,8 @@ unsafe extern "C" fn trampoline<H: Hook>(
     state: *const bindings::nf_hook_state,
 ) -> u32 {
     if H::is_timed() && H::LATENCY.is_some() {
-        // SAFETY: netfilter's promises, which this function has, are `untimed`'s. The histogram is
-        // there, and `is_timed` may say so only on a CPU with LZCNT: proxy/parameters.c asks.
+        // SAFETY: netfilter calls this function as `untimed` demands. The histogram is there, and
+        // `is_timed` is true only on a CPU with LZCNT: proxy/parameters.c asks.
         return unsafe { latency::time::<H>(target, skb, state) };
     }
     // SAFETY: as above.

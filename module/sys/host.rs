@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What stands in for the kernel on the host: memory, grace periods and locks, for tests, fuzz
-//! targets and benchmarks, none of which then needs `unsafe`.
+//! targets and benchmarks. So none of these needs `unsafe`.
 //!
-//! Memory is given back when a grace period ends and no sooner or later, so that Miri and the
-//! sanitizers see what is used too long and what is never given back.
+//! Memory is freed when a grace period ends, no sooner and no later, so that Miri and the
+//! sanitizers see a use after free, and a leak.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -15,11 +15,11 @@ use std::thread;
 use super::cache_set::begin_epoch;
 use super::link::{Heap, Link, Lock, Node, Rcu, ReadGuard, HEADS_ALIGN};
 
-// For each thread, whether it is in a section. Sections of different threads order nothing between
-// them, as in the kernel: checkers would not see what an order that is only here makes up for.
+// For each thread, whether it is in a read-side section. As in the kernel, sections of different threads are
+// not ordered with each other: an order that is only here would hide errors from the checkers.
 static READERS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
 static LIMBO: Mutex<Vec<Deferred>> = Mutex::new(Vec::new());
-// Who waits does so until all is freed that was put into limbo before, also by others.
+// Held while waiting for a grace period, until all is freed that any thread has put into limbo before.
 static WAITING: Mutex<()> = Mutex::new(());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -27,10 +27,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// Who shares it keeps `Boxes` from beginning an epoch.
+// A reader of this lock keeps `Boxes` from beginning an epoch.
 static STEADY: RwLock<()> = RwLock::new(());
 
-/// Waits for all sections that there are.
+/// Waits for all sections that exist now.
 pub(super) fn wait() {
     fence(Ordering::SeqCst);
     // A thread whose first section comes later gets the lock after us, and sees what we see.
@@ -42,7 +42,7 @@ pub(super) fn wait() {
     }
 }
 
-/// Until it is dropped, what is kept in a cache is not made void by what others free.
+/// Until this is dropped, no other thread's grace period makes entries of caches void.
 #[cfg(test)]
 pub(super) fn steady() -> std::sync::RwLockReadGuard<'static, ()> {
     STEADY.read().unwrap_or_else(PoisonError::into_inner)
@@ -53,14 +53,14 @@ struct Deferred {
     free: unsafe fn(NonNull<()>),
 }
 
-// SAFETY: only made by `Boxes::free_rcu`, of what may be sent.
+// SAFETY: only made by `Boxes::free_rcu`, of nodes that may be sent.
 unsafe impl Send for Deferred {}
 
 /// Frees a box.
 ///
 /// # Safety
 ///
-/// `node` is a box of an `N`, from `Boxes::alloc`, that nobody uses any more.
+/// `node` is a box of an `N`, from `Boxes::alloc`, that is not used any more.
 unsafe fn free<N>(node: NonNull<()>) {
     // SAFETY: the caller's promise.
     drop(unsafe { Box::from_raw(node.cast::<N>().as_ptr()) });
@@ -85,8 +85,8 @@ impl<'a> Section<'a> {
     fn enter(reader: &'a Reader) -> Self {
         if reader.depth.replace(reader.depth.get() + 1) == 0 {
             reader.inside.store(true, Ordering::Relaxed);
-            // Pairs with that in `synchronize`: either that sees the store, or this thread sees
-            // what was taken out of buckets before.
+            // Pairs with the fence in `wait`: either `wait` sees the store, or this thread sees
+            // the buckets without what was unlinked before.
             fence(Ordering::SeqCst);
         }
         Self(reader)
@@ -111,8 +111,7 @@ unsafe impl Rcu for Sections {
     fn read<R>(read: impl FnOnce(&ReadGuard) -> R) -> R {
         READER.with(|reader| {
             let _section = Section::enter(reader);
-            // SAFETY: what `Boxes` is given to free it frees in `synchronize`, which waits for
-            // this section.
+            // SAFETY: `Boxes` frees nodes in `synchronize` only, which waits for this section.
             read(&unsafe { ReadGuard::new() })
         })
     }
@@ -124,8 +123,8 @@ unsafe impl Rcu for Sections {
         drop(STEADY.write().map(|_steady| begin_epoch()));
         wait();
         for Deferred { node, free } in limbo {
-            // SAFETY: the contract of `Heap::free_rcu`: no reader that started since could find it,
-            // and those before are gone.
+            // SAFETY: the contract of `Heap::free_rcu`: no reader that has started since could find it,
+            // and those from before are gone.
             unsafe { free(node) };
         }
         // Those of threads that are gone.
@@ -133,7 +132,7 @@ unsafe impl Rcu for Sections {
     }
 }
 
-/// Heads that lead nowhere, aligned as a table wants them.
+/// Empty heads, aligned as a table demands.
 pub struct Heads<K, T> {
     links: Vec<Link<K, T>>,
     first: usize,
@@ -141,7 +140,7 @@ pub struct Heads<K, T> {
 }
 
 impl<K, T> Heads<K, T> {
-    /// So many.
+    /// `count` heads.
     pub fn new(count: usize) -> Self {
         let room = HEADS_ALIGN / size_of::<Link<K, T>>();
         let links: Vec<_> = (0..count + room).map(|_| Link::null()).collect();

@@ -33,7 +33,7 @@ void mxp_spin_init(struct mxp_spinlock *lock, enum mxp_rank rank)
 	lockdep_set_class(&lock->lock, &keys[rank]);
 }
 
-/* Disables BH, which they mostly are already. */
+/* Also disables BH, unless that was done already, as it mostly is. */
 unsigned int mxp_spin_lock(struct mxp_spinlock *lock)
 {
 	unsigned int how = 0;
@@ -74,7 +74,7 @@ void mxp_window(enum mxp_window window)
 #endif
 }
 
-/* A copy of all of the packet, in memory of its own and in one piece. */
+/* Copies the whole packet into memory of its own, and makes it linear. */
 bool mxp_skb_copy(struct sk_buff *skb)
 {
 	return !skb_linearize(skb) && !pskb_expand_head(skb, 0, 0, GFP_ATOMIC);
@@ -129,8 +129,8 @@ struct kmem_cache *mxp_cache_create(const char *name, unsigned int size, unsigne
 }
 
 /*
- * All of them or none; if none, `objects` may point to freed memory. The kernel tells how many (6.12)
- * or whether (7.3).
+ * Allocates all of them or none; if none, `objects` may point to freed memory. The kernel's function returns
+ * how many (6.12), or whether it did (7.3).
  */
 bool mxp_cache_alloc(struct kmem_cache *cache, size_t count, void **objects)
 {
@@ -147,7 +147,7 @@ unsigned int mxp_nodes(void)
 	return nr_node_ids;
 }
 
-/* The node from which memory comes that this CPU asks for. */
+/* The NUMA node from which this CPU gets memory. */
 unsigned int mxp_this_node(void)
 {
 	return numa_mem_id();
@@ -229,8 +229,8 @@ int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb)
 	unsigned int type = RTN_LOCAL;
 
 	/*
-	 * If not told, ip_route_me_harder() looks the source up, only to see whether it is a unicast
-	 * address: that would be another look-up.
+	 * With RTN_UNSPEC, ip_route_me_harder() looks the type of the source address up, only to see whether it
+	 * is unicast. Given the type, it saves that look-up.
 	 */
 	if (ipv4_is_zeronet(saddr) || ipv4_is_multicast(saddr) || ipv4_is_lbcast(saddr))
 		type = RTN_UNSPEC;
@@ -238,11 +238,11 @@ int mxp_route_output_v4(struct net *net, struct sock *sk, struct sk_buff *skb)
 }
 
 /*
- * Looks the route of a packet that came in up, by its header as it is now. Zero: the packet has one,
- * maybe one that reports an error. -EHOSTUNREACH: it must not go on (rp_filter, martian).
+ * Looks up the route of a packet that came in, by its header as it is now. Zero: the packet has a route,
+ * which may report an error. -EHOSTUNREACH: the packet must not go on (rp_filter, martian).
  *
- * What the packet has instead of a route (metadata of a tunnel, by which rules may ask) is dropped
- * by the look-up itself, once it was asked.
+ * The metadata of a tunnel that a packet has instead of a route may matter to policy rules: the look-up reads
+ * it, and then drops it itself.
  */
 int mxp_route_input_v4(struct sk_buff *skb)
 {
@@ -255,13 +255,13 @@ int mxp_route_input_v4(struct sk_buff *skb)
 #else
 	err = ip_route_input_noref(skb, iph->daddr, iph->saddr, iph->tos, skb->dev);
 #endif
-	/* Who sent it does not know where it goes, and must not be told of a better way there. */
+	/* No ICMP redirect: it would tell the sender of a better way to an address that it does not know. */
 	IPCB(skb)->flags &= ~IPSKB_DOREDIRECT;
 	return err;
 }
 
 #if !MXP_ROUTE_INPUT_V6_IS_EXPORTED
-/* The transport header of a packet that came in, for rules that ask for ports. */
+/* Fills in the ports of a packet that came in, for policy rules that ask for them. */
 static void mxp_ports_v6(const struct sk_buff *skb, unsigned int transport, u8 protocol,
 			 struct flowi6 *fl6)
 {
@@ -291,9 +291,9 @@ static struct dst_entry *mxp_lookup_v6(const struct sk_buff *skb, unsigned int t
 #endif
 
 /*
- * The same for IPv6, which has no check of sources here. Older kernels do not export what finds the
- * route: the packet goes on without, and they find it. Whether that will report an error is told, by
- * one, if somebody `asks`: to find out is another look-up.
+ * The same for IPv6, whose look-up does not check sources. Older kernels do not export ip6_route_input():
+ * there the packet goes on without a route, and the kernel looks it up later. If the caller `asks`, the
+ * result is one if that route will report an error, which takes a look-up of its own.
  */
 int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol, bool asks)
 {
@@ -315,8 +315,8 @@ int mxp_route_input_v6(struct sk_buff *skb, unsigned int transport, u8 protocol,
 }
 
 /*
- * An address of ours on the device through which a packet came in, if it would go out there again by
- * its header as it is now; zero if not. The packet has its route then.
+ * An address of ours on the device through which a packet came in, if by its header as it is now it would
+ * go out there again; zero if not. In both cases the packet has its route then, unless it must not go on.
  */
 __be32 mxp_hairpin_source_v4(struct sk_buff *skb)
 {
@@ -332,13 +332,13 @@ __be32 mxp_hairpin_source_v4(struct sk_buff *skb)
 
 static bool mxp_turns_back_v6(const struct sk_buff *skb, const struct dst_entry *dst)
 {
-	/* An address of ours has the device that it is assigned to. */
+	/* The route to an address of ours has the device that the address is assigned to, but does not go out. */
 	bool ends = dst_rt6_info(dst)->rt6i_flags & (RTF_LOCAL | RTF_ANYCAST);
 
 	return !dst->error && !ends && dst->dev == skb->dev;
 }
 
-/* The same; false for zero. On older kernels, see above, the packet has no route then. */
+/* The same for IPv6; false for zero. On older kernels (see above) the packet has no route then. */
 bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 protocol,
 			   struct in6_addr *ours)
 {
@@ -359,15 +359,18 @@ bool mxp_hairpin_source_v6(struct sk_buff *skb, unsigned int transport, u8 proto
 }
 
 /*
- * Whether somebody before us gave the packet a route that carries more than where it goes: what
- * reads that after us (seg6 End.DX4) must find it.
+ * Whether the packet came in with a route that has the state of a lightweight tunnel, which later code
+ * (seg6 End.DX4) must find.
  */
 bool mxp_has_tunnel_route(const struct sk_buff *skb)
 {
 	return skb_valid_dst(skb) && skb_dst(skb)->lwtstate;
 }
 
-/* One of several next hops of an IPv6 route, of which the flow label selects: any packet may have another. */
+/*
+ * Whether an IPv6 route has several next hops. The flow label selects one of them: packets of one flow may
+ * have different ones.
+ */
 static bool mxp_is_multipath_v6(const struct dst_entry *dst)
 {
 	const struct fib6_info *from = rcu_dereference(dst_rt6_info(dst)->from);
@@ -376,15 +379,18 @@ static bool mxp_is_multipath_v6(const struct dst_entry *dst)
 }
 
 /*
- * The packet's route, if all packets of its flow and direction take it that come in through the same
- * device, or are sent by a socket bound to the same, and have the same DSCP: with a reference. Else
- * NULL.
+ * The packet's route, with a reference, if it may be cached: if all packets of its flow and direction take
+ * it that have the same DSCP, and come in through the same device or are sent by a socket bound to the same.
+ * Else NULL.
  *
- * A unicast route that works, without a lightweight tunnel or a transformation, whose state belongs
- * to a packet; not in a VRF, where the device is exchanged only after the hook; and not where policy rules
- * may ask for a mark, for ports, or for a user: net->ipv4.fib_has_custom_rules is set before the first rule
- * counts, and each rule makes the routes invalid that were found before. Of the machine's own packets not
- * where IPsec's policies may ask for a mark either, which do the same; forwarded ones are asked later.
+ * Only a unicast route without an error is cached. Not cached is:
+ * - a route with a lightweight tunnel or a transformation, whose state belongs to a packet;
+ * - a route in a VRF, where the packet's device is exchanged only after the hook;
+ * - any route where policy rules may ask for a mark, for ports or for a user.
+ *   net->ipv4.fib_has_custom_rules is set before the first rule counts, and each rule that is added
+ *   invalidates the routes that were found before;
+ * - for the machine's own packets, any route where IPsec output policies may ask for a mark. Adding one
+ *   invalidates routes as well. Of forwarded packets these policies are asked later.
  */
 struct dst_entry *mxp_route_to_cache(const struct net *net, const struct sk_buff *skb, bool local)
 {
@@ -418,16 +424,16 @@ struct dst_entry *mxp_route_to_cache(const struct net *net, const struct sk_buff
 	return dst_hold_safe(dst) ? dst : NULL;
 }
 
-/* Whether an IPv6 route is valid, apart from what was added to the tables since it was found. */
+/* Whether an IPv6 route is valid. What was added to the tables since it was found does not count here. */
 bool mxp_route_valid_v6(struct dst_entry *dst)
 {
 	return dst_check(dst, rt6_get_cookie(dst_rt6_info(dst)));
 }
 
 /*
- * Whether a hook may change where packets go that are not tracked: what users write may, and of the
- * kernel's own all but connection tracking and NAT, which let them pass, and those that come last of all,
- * which only look.
+ * Whether a hook may change the route of untracked packets. Chains of nftables and BPF programs may. Of other
+ * hooks all may but those of connection tracking and NAT, which let untracked packets pass, and those of the
+ * last priority, which only look. NAT chains have no hook of their own, but are run by NAT's.
  */
 static bool mxp_may_change(const struct nf_hook_ops *ops)
 {
@@ -437,7 +443,7 @@ static bool mxp_may_change(const struct nf_hook_ops *ops)
 	       ops->priority != INT_MAX;
 }
 
-/* Whether any of the hooks from `first` on may. As nfnetlink_hook.c looks at them, in an RCU section. */
+/* Whether any of the hooks from `first` on may. Reads them in an RCU section, as nfnetlink_hook.c does. */
 bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int first)
 {
 	struct nf_hook_ops **ops = nf_hook_entries_get_hook_ops(entries);
@@ -449,12 +455,14 @@ bool mxp_hooks_may_change(const struct nf_hook_entries *entries, unsigned int fi
 }
 
 /*
- * Whether one host is to get the packet, as far as is known before it has a route: a subnet's broadcast
- * address is only told by routing, and by how the packet came. Whether PRE_ROUTING sees it once more as
- * it leaves this hook, or LOCAL_OUT does: the machine's own on its way to itself, or through a VRF, or a
- * VRF's on its way in. Whether LOCAL_OUT may have seen it before, for the VRF of its device, which makes it
- * forget what was told connection tracking (vrf_nf_reset_ct()). And whether it can be stolen
- * (NF_STOLEN) and handed on to okfn().
+ * What is known of a packet before it has its new route:
+ * - MXP_UNICAST: it goes to one host. A subnet's broadcast address is known only by routing, and by how the
+ *   packet came in.
+ * - MXP_REENTERS: PRE_ROUTING or LOCAL_OUT sees the packet once more after this hook: one of the machine's own
+ *   to itself or through a VRF, or one that comes in through a VRF.
+ * - MXP_MAY_BE_BACK: LOCAL_OUT may have seen it before, for the VRF of its device. The VRF drops the mark
+ *   that it is untracked (vrf_nf_reset_ct()).
+ * - MXP_MAY_BE_STOLEN: it can be stolen (NF_STOLEN) and handed to okfn().
  */
 u32 mxp_disposition(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
@@ -483,9 +491,9 @@ u32 mxp_disposition(const struct sk_buff *skb, const struct nf_hook_state *state
 }
 
 /*
- * Hands a packet to whom netfilter's caller would have given it after the last hook; what that returned.
- * Packets that come in are handed on with BH disabled: what they meet there, a socket's queue or a count
- * of a CPU's own, relies on it, and nf_reinject() runs hooks in a task.
+ * Calls okfn(), as netfilter's caller does after the last hook, and returns its result. BH is disabled for
+ * packets that come in: the code that receives them (a socket's queue, per-CPU counters) relies on it, while
+ * nf_reinject() runs hooks in a task.
  */
 int mxp_hand_on(const struct nf_hook_state *state, struct sk_buff *skb)
 {
@@ -515,8 +523,8 @@ void mxp_skb_dst_drop(struct sk_buff *skb)
 }
 
 /*
- * Connection tracking's own queues of fragments, and what it leaves alone: see nf_ct_defrag_user()
- * and ipv4_conntrack_defrag() of net/ipv4/netfilter/nf_defrag_ipv4.c.
+ * Fragments go to connection tracking's own queues, and those that it leaves alone are left alone: see
+ * nf_ct_defrag_user() and ipv4_conntrack_defrag() of net/ipv4/netfilter/nf_defrag_ipv4.c.
  */
 static u16 mxp_zone(const struct sk_buff *skb)
 {
@@ -566,8 +574,8 @@ int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local)
 }
 
 /*
- * A packet that somebody else gave a template for its connection (ct zone set) is not tracked either:
- * as without one. One that is tracked already stays so.
+ * Makes a packet untracked to which a rule has attached a template (ct zone set). A packet that is tracked
+ * already stays so.
  */
 void mxp_untrack_template(struct sk_buff *skb)
 {
@@ -583,9 +591,9 @@ void mxp_untrack_template(struct sk_buff *skb)
 }
 
 /*
- * Whether a packet at PRE_ROUTING can leave the hook and come back to it: nothing belongs to it
- * that lives only as long as the call (a borrowed route, a socket, what a bridge or IPsec
- * attached), and who called the hook goes on by its function alone, which a VRF does not.
+ * Whether a packet at PRE_ROUTING can be taken out of the hook and go on later: nothing belongs to it
+ * that lives only as long as the call (a route without a reference, a socket, what a bridge or IPsec
+ * attached), and the hook's caller goes on by okfn() alone, which a VRF does not.
  */
 bool mxp_may_queue(const struct sk_buff *skb, const struct nf_hook_state *state)
 {
@@ -618,7 +626,7 @@ void mxp_drop(struct sk_buff *skb)
 	kfree_skb_reason(skb, SKB_DROP_REASON_NETFILTER_DROP);
 }
 
-/* Of the first priority (HI_SOFTIRQ): in the next softirq round it comes before more packets do. */
+/* As HI_SOFTIRQ, which the next softirq round runs first: before more packets are received. */
 void mxp_tasklet_schedule(struct tasklet_struct *tasklet)
 {
 	tasklet_hi_schedule(tasklet);
@@ -640,8 +648,8 @@ void mxp_random_bytes(void *bytes, size_t size)
 }
 
 /*
- * How many interrupts this CPU has taken: its timer's, other CPUs' and devices'. The caller only
- * compares: a count that wraps or is torn between CPUs still differs.
+ * How many interrupts this CPU has taken: its timer's, other CPUs' and devices'. Callers only compare two
+ * results, so it does not matter that the count wraps, or that a task may move between the two reads.
  */
 u64 mxp_interrupts(void)
 {

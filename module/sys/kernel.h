@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Everything of the kernel that the modules use beyond the kernel crate. bindgen reads this file:
- * types and exported functions are used from Rust as they are; mxp_*() in kernel.c stand for
- * what is an inline function or a macro in C.
+ * Everything of the kernel that the modules use beyond the kernel crate. bindgen reads this file.
+ * Rust uses types and exported functions as they are; functions mxp_*() of kernel.c stand for
+ * inline functions and macros.
  */
 #ifndef MXP_KERNEL_H
 #define MXP_KERNEL_H
@@ -35,7 +35,7 @@
 #include <net/sock.h>
 #include "arch/arch.h"
 
-/* Fields after unions that bindgen gives no stable name. */
+/* Fields that follow unions, or are in them, to which bindgen gives no stable name. */
 enum {
 	MXP_SKB_CSUM = offsetof(struct sk_buff, csum),
 	MXP_SKB_MARK = offsetof(struct sk_buff, mark),
@@ -44,8 +44,8 @@ enum {
 };
 
 /*
- * Fields of struct net, whose groups are aligned to cache lines: bindgen lays it out otherwise than
- * the compiler on some versions (7.2).
+ * Fields of struct net. Its groups are aligned to cache lines, and on some versions (7.2) bindgen's layout
+ * differs from the compiler's.
  */
 enum {
 	MXP_NET_HASH_MIX = offsetof(struct net, hash_mix),
@@ -82,7 +82,7 @@ enum {
 	MXP_FILE_PRIVATE = offsetof(struct file, private_data),
 };
 
-/* A lock that softirqs take, too; its lockdep class is the module's. */
+/* A lock that softirqs take, too; its lockdep class is that of its rank. */
 struct mxp_spinlock {
 	spinlock_t lock;
 };
@@ -96,7 +96,7 @@ struct mxp_rcu_work {
 	struct rcu_work work;
 };
 
-/* Which locks may be taken while which are held: those after their own. */
+/* The order of locks: while one is held, only locks of later ranks may be taken. */
 enum mxp_rank {
 	MXP_RANK_TABLE,
 	MXP_RANK_MAGAZINE,
@@ -104,7 +104,7 @@ enum mxp_rank {
 	MXP_RANKS,
 };
 
-/* Between which steps a test can make time pass: see window.rs. */
+/* Moments that a test can stretch: see window.rs. */
 enum mxp_window {
 	MXP_WINDOW_RECLAIM,
 	MXP_WINDOW_IDLE,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long hooks take: a histogram of what the clock says after, less before. How one is timed depends on
-//! the machine.
+//! How long hooks take: a histogram of the clock after a hook less the clock before it. How a hook is timed
+//! depends on the machine.
 
 use core::marker::PhantomData;
 
@@ -17,16 +17,15 @@ pub(crate) type Histogram = Counters<{ Octaves::<LATENCY_PRECISION>::COUNT }>;
 ///
 /// # Invariants
 ///
-/// So many bytes after the beginning of every `T` there is a [`Histogram`].
+/// At that offset, in bytes, every `T` has a [`Histogram`].
 pub(crate) struct Within<T>(usize, PhantomData<fn(&T)>);
 
 impl<T> Within<T> {
-    /// The histogram `index` of an array, which is `offset` bytes after a `T`'s beginning. It must
-    /// be what `_field` leads to. For [`within`].
+    /// The histogram `index` of the array at `offset` bytes in a `T`. For [`within`].
     ///
     /// # Safety
     ///
-    /// As said.
+    /// The array at `offset` is the one that `_field` returns.
     pub(crate) const unsafe fn new<const N: usize>(
         offset: usize,
         _field: fn(&T) -> &[Histogram; N],
@@ -37,7 +36,7 @@ impl<T> Within<T> {
         Self(offset + index * size_of::<Histogram>(), PhantomData)
     }
 
-    /// After how many bytes.
+    /// The offset in bytes.
     pub(super) const fn offset(&self) -> usize {
         self.0
     }

@@ -2,8 +2,8 @@
 
 //! The hooks of one place that run after ours.
 //!
-//! To run them from within our hook is what nf_hook_slow() would do next: so the hook learns what
-//! becomes of a packet, and looks its route up when everybody has had his say.
+//! Our hook can run them itself, as nf_hook_slow() would do next. So it learns what becomes of a packet, and
+//! can look its route up after they have changed it.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -77,7 +77,7 @@ impl<'g> LaterHooks<'g> {
         }
     }
 
-    /// Whether any of them may change where untracked packets go: by a mark, an address, or the DSCP.
+    /// Whether any of them may change the route of untracked packets: by a mark, an address, or the DSCP.
     #[inline(always)]
     pub(crate) fn may_change_routes(self) -> bool {
         let entries = self.entries.as_ptr();
@@ -86,12 +86,12 @@ impl<'g> LaterHooks<'g> {
             && unsafe { bindings::mxp_hooks_may_change(entries, self.first) }
     }
 
-    /// Runs them. `Err`: the packet is not the caller's any more; zero if NFQUEUE has it, or nobody who
-    /// should have taken it from there was there, else the error by which it was dropped.
+    /// Runs them. `Err`: the packet is not the caller's any more. Zero if it was queued (NFQUEUE) or stolen, or
+    /// freed since its queue has no listener; else the error by which it was dropped.
     pub(crate) fn run(self, packet: &mut Packet<'_>) -> Result<(), i32> {
         // SAFETY: the hooks live as long as the RCU section; buffer and state are what netfilter gave
-        // our hook, and this is how it goes on with them. The state is its caller's variable (nf_hook()),
-        // of which hooks get a constant one; nf_queue() copies it, and nobody writes to it.
+        // our hook, and this is how it goes on with them. The state is a variable of nf_hook(), of which
+        // hooks get a const pointer; nf_queue() copies it, and nothing writes to it.
         let status = unsafe {
             bindings::nf_hook_slow(
                 packet.skb.as_ptr(),
@@ -107,10 +107,10 @@ impl<'g> LaterHooks<'g> {
     }
 }
 
-/// Hands a packet to whom netfilter's caller would have given it after the last hook. It is not the
-/// caller's any more; what that function returned.
+/// Calls okfn() with a packet, as netfilter's caller does after the last hook, and returns its result. The
+/// packet is not the caller's any more.
 pub(crate) fn okfn(packet: &mut Packet<'_>) -> i32 {
-    // SAFETY: buffer and state are what netfilter gave our hook, all hooks after it have run, and so
-    // netfilter does it (NF_HOOK()).
+    // SAFETY: buffer and state are what netfilter gave our hook, and all hooks after it have run; NF_HOOK()
+    // calls okfn() then.
     unsafe { bindings::mxp_hand_on(packet.state.raw(), packet.skb.as_ptr()) }
 }

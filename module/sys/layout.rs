@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether bindgen has the kernel's types laid out as the compiler has. Where it has not, this does
-//! not compile, and the field wants an offset from `kernel.h`, as those of `struct net` have it.
+//! Asserts that bindgen lays out the kernel's types as the compiler does. Where it does not, this does not
+//! compile, and the field needs an offset from `kernel.h`, as the fields of `struct net` have.
 
 use core::mem::offset_of;
 

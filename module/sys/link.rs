@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A hash table that readers walk under RCU while one writer at a time changes it, and that is
-//! resized under them (as rhashtable is in the kernel).
+//! resized meanwhile, as the kernel's rhashtable is.
 //!
-//! This file knows no kernel: the host compiles it with the datapath, so that Miri and the
-//! property tests run on what runs in the kernel. What differs is the [`Heap`].
+//! This file does not depend on the kernel: the host compiles it with the datapath, so that Miri and the
+//! property tests run the code that runs in the kernel. Only the [`Heap`] differs.
 //!
-//! A [`Node`] is found by either of two keys, one for each direction (`tuplehash` of struct nf_conn), so
-//! it is in two buckets: each of its two entries (`HashEntry`) is in one. The life of a node: [`Owned`] (one
-//! owner, nobody else sees it), then published (readers see it, nobody owns it), then [`Unlinked`] from both
-//! buckets (readers that found it before may still look), then, a grace period later, the heap's again; where it
-//! is meanwhile is for the heap to say: `pool.rs` draws it.
+//! A [`Node`] is found by either of two keys, one for each direction (`tuplehash` of struct nf_conn). So
+//! it is in two buckets: each of its two entries (`HashEntry`) is in one. The life of a node: [`Owned`] (only
+//! its owner sees it), then published (readers see it, it has no owner), then [`Unlinked`] from both
+//! buckets (readers that found it before may still look), then, a grace period later, the heap's again. Where
+//! it waits for that is the heap's matter: `pool.rs` has a picture.
 //!
 //! # How a table is resized
 //!
@@ -22,22 +22,22 @@
 //!            writers (each step under the lock)        readers see, by the view they read
 //!            ──────────────────────────────────        ───────────────────────────────────────────
 //!            current = old, no other array             old, along next[old]; next[new] is UNHASHED
-//! begin      the other array = new, all heads null     as before: nobody reads the new array
+//! begin      the other array = new, all heads null     as before: the new array is not read yet
 //! rehash     each old bucket, STEP in one go:          as before
 //!              next[new] of its entries, new heads
-//!            who publishes meanwhile links the entry
-//!              in both; who unlinks takes it from
-//!              both
+//!            meanwhile publish() links entries in
+//!              both arrays, and unlink() takes
+//!              them from both
 //! switch     current = new (Release)                   old, along next[old], or new, along next[new]:
-//! grace      who publishes or unlinks still does so      both complete
-//! period       in both
-//! take_old   the old array is the caller's again       only new: who read the old view is gone
-//! forget     each new bucket: next[old] = UNHASHED     as before: nobody reads next[old]
+//! grace      publish() and unlink() still work on        both complete
+//! period       both arrays
+//! take_old   the old array is the caller's again       only new: readers of the old view are gone
+//! forget     each new bucket: next[old] = UNHASHED     as before: next[old] is not read
 //!            the next resize may begin
 //! ```
 //!
 //! So a reader sees each node that is in the table for the whole of its section, once, whichever view
-//! it read. What it may overlook is what is published at the same time: who has to know asks again under the
+//! it read. It may overlook a node that is published at the same time: to be certain, look again under the
 //! lock.
 //!
 //! The order of memory: a node's keys and value are written before a link leads to it (Release in
@@ -69,7 +69,7 @@ impl ReadGuard {
     }
 }
 
-/// How readers are told from writers.
+/// Read-side critical sections and grace periods.
 ///
 /// # Safety
 ///
@@ -82,21 +82,22 @@ pub unsafe trait Rcu {
     fn synchronize();
 }
 
-/// Where nodes come from and go to.
+/// The memory of nodes.
 ///
 /// # Safety
 ///
 /// `alloc` returns memory for an `N` that is aligned and exclusively the caller's, but for readers
-/// who may still look whether it is in a bucket (see [`Node::init`]). `free_rcu` leaves the node
+/// that may still look whether it is in a bucket (see [`Node::init`]). `free_rcu` leaves the node
 /// intact as long as any [`ReadGuard`] that exists at the time of the call. Memory that was a node's
-/// stays one's until [`begin_epoch`](super::cache_set::begin_epoch) was called, when no guard was left
-/// that existed at the call of `free_rcu`, and then all guards are gone that existed at that call.
+/// stays a node's until, in this order, all guards are gone that existed at the call of `free_rcu`,
+/// [`begin_epoch`](super::cache_set::begin_epoch) is called, and all guards are gone that existed at that
+/// call.
 pub unsafe trait Heap<N> {
-    /// Memory for a node, made by [`Node::init`] or what [`Node::drop_value`] left of another; `None`
-    /// if there is none.
+    /// Memory for a node, as [`Node::init`] makes it, or as [`Node::drop_value`] leaves it; `None` if there is
+    /// none.
     fn alloc(&self) -> Option<NonNull<N>>;
 
-    /// Takes memory back that nobody else ever saw.
+    /// Takes memory back that no reader ever saw.
     ///
     /// # Safety
     ///
@@ -114,7 +115,7 @@ pub unsafe trait Heap<N> {
 /// One of a node's two places in the table, as struct nf_conntrack_tuple_hash is for connection tracking.
 #[repr(C)]
 struct HashEntry<K, T> {
-    // For each array of buckets, what follows there.
+    // The next entry in the bucket, for each array of buckets.
     next: [Link<K, T>; ARRAYS],
     key: K,
 }
@@ -129,8 +130,8 @@ pub struct Node<K, T> {
 impl<K, T> Node<K, T> {
     /// Makes memory fit to become a node: one that is in no bucket.
     ///
-    /// Who does not know whether a node has gone reads nothing else of it before. So its links are
-    /// never written but by atomic stores, from here until the memory is nodes' no more.
+    /// A reader that does not know whether the node has gone reads its links before anything else. So from here
+    /// on they are written by atomic stores only, until the memory is not that of nodes any more.
     ///
     /// # Safety
     ///
@@ -160,7 +161,7 @@ impl<K, T> Node<K, T> {
         unsafe { (&raw mut (*node.as_ptr()).value).drop_in_place() };
     }
 
-    /// What it is found by in direction 0 or 1.
+    /// Its key in direction 0 or 1.
     #[inline(always)]
     pub fn key(&self, direction: usize) -> &K {
         // The mask tells the compiler that the index is in bounds.
@@ -178,9 +179,9 @@ impl<K, T> Deref for Node<K, T> {
 }
 
 const ARRAYS: usize = 2;
-/// In a pointer, which direction's entry of the node is meant.
+/// In a pointer to a node: which direction's entry it leads to.
 const DIRECTION: usize = 1;
-/// In a link, that its entry is in no bucket of that array, as hlist_unhashed() tells.
+/// In an entry's link: the entry is in no bucket of that array, as with hlist_unhashed().
 const UNHASHED: usize = 2;
 
 /// A link to nothing, or to an entry of a node.
@@ -202,10 +203,10 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Link<K, T> {}
 pub struct Found<'g, K, T> {
     /// The node.
     pub node: &'g Node<K, T>,
-    /// By the key of which direction, 0 or 1.
+    /// The direction, 0 or 1, whose key was found.
     pub direction: usize,
-    // The same node as links have it: by a pointer from the heap, through which it may be given
-    // back, as it may not through one that was made of a shared reference.
+    // The same node by the pointer that links have, which is the heap's: memory may be given back through
+    // that, and not through a pointer that was made of a shared reference.
     pointer: NonNull<Node<K, T>>,
 }
 
@@ -241,13 +242,13 @@ impl<K, T> Link<K, T> {
         self.0.store(target, Ordering::Release);
     }
 
-    // Where it leads, without what concerns only its own entry.
+    // Where it leads, without the tag that concerns its own entry.
     fn target(&self) -> *mut Node<K, T> {
         let tagged = self.0.load(Ordering::Relaxed);
         tagged.map_addr(|address| address & !UNHASHED)
     }
 
-    // Marks its entry as being in no bucket; readers that stand there still go on from it.
+    // Marks its entry as being in no bucket; readers that are at the entry still go on from it.
     fn set_unhashed(&self) {
         self.set(self.target().map_addr(|address| address | UNHASHED));
     }
@@ -259,13 +260,13 @@ impl<'g, K, T> Found<'g, K, T> {
         &self.node.entries[self.direction & 1]
     }
 
-    /// What to find it by with [`Self::recheck`].
+    /// The pointer for [`Self::recheck`].
     pub(super) fn tagged(&self) -> *mut Node<K, T> {
         let node = self.pointer.as_ptr();
         node.map_addr(|address| address | self.direction & DIRECTION)
     }
 
-    /// What was found once, or what has taken its place in memory, if that is in a bucket now.
+    /// What was found before, or the node that is in its memory now, if that is in a bucket.
     ///
     /// # Safety
     ///
@@ -275,7 +276,7 @@ impl<'g, K, T> Found<'g, K, T> {
     pub(super) unsafe fn recheck(_guard: &'g ReadGuard, tagged: *mut Node<K, T>) -> Option<Self> {
         let node = NonNull::new(tagged.map_addr(|address| address & !(DIRECTION | UNHASHED)))?;
         let direction = tagged.addr() & DIRECTION;
-        // SAFETY: the caller's promise; nobody writes these words but by atomic stores.
+        // SAFETY: the caller's promise; these words are only written by atomic stores.
         let [one, other] = unsafe { &(*node.as_ptr()).entries[direction].next };
         // Pairs with Release in `set`: a node that is in a bucket is seen whole.
         let both = one.0.load(Ordering::Acquire).addr() & other.0.load(Ordering::Acquire).addr();
@@ -283,14 +284,14 @@ impl<'g, K, T> Found<'g, K, T> {
             return None;
         }
         Some(Self {
-            // SAFETY: it is in a bucket: so whoever takes it off waits for this guard.
+            // SAFETY: it is in a bucket: its memory is given back only after it was unlinked, and after this guard.
             node: unsafe { node.as_ref() },
             direction,
             pointer: node,
         })
     }
 
-    /// What it was found by.
+    /// The key that was found.
     #[inline(always)]
     pub fn key(&self) -> &'g K {
         &self.entry().key
@@ -309,7 +310,7 @@ impl<'h, K, T, H: Heap<Node<K, T>>> Owned<'h, K, T, H> {
         Self::made_by(heap, || (keys, value))
     }
 
-    /// As `new`, of what `make` makes: right where the node is, with no copy of it before.
+    /// As `new`, of what `make` makes: in the node's memory, without a copy.
     #[inline(always)]
     pub fn made_by(heap: &'h H, make: impl FnOnce() -> ([K; 2], T)) -> Option<Self> {
         let node = heap.alloc()?;
@@ -330,7 +331,7 @@ impl<K, T, H: Heap<Node<K, T>>> Deref for Owned<'_, K, T, H> {
     type Target = Node<K, T>;
 
     fn deref(&self) -> &Node<K, T> {
-        // SAFETY: written in `new`; given back in `drop` only.
+        // SAFETY: written in `made_by`; given back in `drop` only.
         unsafe { self.node.as_ref() }
     }
 }
@@ -350,13 +351,13 @@ pub struct Unlinked<'h, K, T, H: Heap<Node<K, T>>> {
 
 impl<K, T, H: Heap<Node<K, T>>> Drop for Unlinked<'_, K, T, H> {
     fn drop(&mut self) {
-        // SAFETY: `Editor::unlink` took both links to the node away before it made `self`, and
-        // a node is found in both its buckets only once.
+        // SAFETY: `Editor::unlink` took both links to the node away before it made `self`; it makes only one
+        // for each node, since it finds a node in both its buckets only once.
         unsafe { self.heap.free_rcu(self.node) }
     }
 }
 
-/// What keeps writers apart.
+/// A lock, to exclude other writers.
 ///
 /// # Safety
 ///
@@ -366,15 +367,15 @@ pub unsafe trait Lock {
     fn with<R>(&self, function: impl FnOnce() -> R) -> R;
 }
 
-/// A power of two of buckets; while the table is resized, twice. What readers read comes first, to be put
-/// into one line of memory with what else they read of most packets.
+/// A power of two of buckets; two arrays of them while the table is resized. What readers read comes first, so
+/// that it can share a cache line with what else most packets read.
 #[repr(C)]
 pub struct Buckets<K, T, S, L> {
-    // A `View` of the array that readers use, which is there and does not change; it is only taken
-    // away a grace period after another view was stored. Stored only under `lock`.
+    // A `View` of the array that readers use. The array stays until a grace period after another view was
+    // stored. Stored only under `lock`.
     current: AtomicPtr<Link<K, T>>,
-    // By their parity. One of them is empty, unless the table is resized. Read and written only under
-    // `lock`; an array does not move while it is there.
+    // By parity. One of them is `None`, unless the table is being resized. Read and written only under
+    // `lock`; the heads of an array do not move.
     arrays: UnsafeCell<[Option<S>; ARRAYS]>,
     resizing: AtomicBool,
     lock: L,
@@ -382,17 +383,17 @@ pub struct Buckets<K, T, S, L> {
 
 /// An array of heads as readers see it, in one word.
 ///
-/// Its address, below which there is room: the lowest six bits are by how much to shift a hash to have
-/// the number of its bucket, the next is the array's parity. What is written to one such word is seen
-/// whole: there is no size of one array with the address of another, on no machine.
+/// It is the array's address with tags in the bits that alignment leaves: the lowest six are the shift that
+/// turns a hash into the number of its bucket, the next is the array's parity. The word is written and
+/// read as a whole, so no reader sees the size of one array with the address of another, on any machine.
 ///
 /// # Invariants
 ///
-/// Without those bits, the pointer leads to so many links that the number of every bucket is one of
-/// theirs.
+/// Without those bits, the pointer leads to an array of links, one for every number of a bucket that the
+/// shift allows.
 struct View<K, T>(*mut Link<K, T>);
 
-/// Hashes are of so many bits, the highest of which tell the bucket.
+/// The bits of a hash, the highest of which tell the bucket.
 const HASH_BITS: u32 = u32::BITS;
 const SHIFT: usize = (1 << 6) - 1;
 const PARITY: u32 = SHIFT.count_ones();
@@ -400,8 +401,8 @@ const TAGS: usize = SHIFT | 1 << PARITY;
 
 /// What an array of heads has to be aligned to.
 ///
-/// The kernel's allocator aligns what is a power of two of bytes so far (include/linux/slab.h,
-/// kmalloc()), and vmalloc() to pages: so any table of 16 heads or more is.
+/// kmalloc() aligns a size that is a power of two to that size (include/linux/slab.h), and vmalloc() aligns to
+/// pages: so any table of 16 heads or more is aligned.
 pub const HEADS_ALIGN: usize = TAGS + 1;
 
 impl<K, T> View<K, T> {
@@ -426,11 +427,11 @@ impl<K, T> View<K, T> {
 
     #[inline(always)]
     fn bucket(&self, hash: usize) -> usize {
-        // Shifts by the lowest six bits, of whatever the word is.
+        // `wrapping_shr` uses the lowest six bits of the word only.
         u64::from(hash as u32).wrapping_shr(self.0.addr() as u32) as usize
     }
 
-    /// The head of the bucket that `hash` is of.
+    /// The head of the bucket of `hash`.
     ///
     /// # Safety
     ///
@@ -454,7 +455,7 @@ impl<K, T> View<K, T> {
     }
 }
 
-/// How many buckets are carried over in one go: what a writer may have to wait for.
+/// How many buckets are rehashed under the lock at once: so long may a writer have to wait.
 const STEP: usize = 64;
 
 // SAFETY: the arrays are only used under the lock, or shared under the conditions of the view's invariant;
@@ -467,7 +468,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
     /// How many of its first bytes [`Self::lookup`] reads.
     pub const HOT: usize = offset_of!(Self, current) + size_of::<AtomicPtr<Link<K, T>>>();
 
-    /// Buckets from `heads`, which lead nowhere; `None` if their number is not a power of two, or they are
+    /// Buckets from `heads`, which are empty; `None` if their number is not a power of two, or they are
     /// not aligned to [`HEADS_ALIGN`].
     pub fn new(heads: S, lock: L) -> Option<Self> {
         let View(current) = View::of(&heads, 0)?;
@@ -492,13 +493,13 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         self.view(guard).count()
     }
 
-    /// The number of the bucket that `hash` is of. In a table twice as large what is in it now is in the
-    /// one with twice that number and the next.
+    /// The number of the bucket of `hash`. In a table twice as large, its entries are in the bucket with twice
+    /// that number and in the next one.
     pub fn bucket_of(&self, guard: &ReadGuard, hash: usize) -> usize {
         self.view(guard).bucket(hash)
     }
 
-    /// The entry with `key`, which is in the bucket that `hash`, by the highest of its 32 bits, is of.
+    /// The entry with `key`, which is in the bucket of `hash`; its highest bits, of 32, tell the bucket.
     #[inline(always)]
     pub fn lookup<'g>(
         &'g self,
@@ -509,7 +510,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         let view = self.view(guard);
         // SAFETY: the view was current under this guard.
         let mut found = unsafe { view.head(hash) }.load(guard)?;
-        // The first on its own: so the loop is out of the way.
+        // The first on its own, so that the compiler puts the loop out of the way.
         if found.key() == key {
             return Some(found);
         }
@@ -521,7 +522,7 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         }
     }
 
-    /// Where the bucket begins that `hash` is of.
+    /// The head of the bucket of `hash`.
     #[inline(always)]
     pub fn head<'g>(&'g self, guard: &'g ReadGuard, hash: usize) -> &'g Link<K, T> {
         // SAFETY: the view is current under this guard.
@@ -548,18 +549,18 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         }
     }
 
-    /// Runs `function` while nobody changes the buckets. It must not do so itself.
+    /// Runs `function` under the lock. It must not take the lock again.
     pub fn with_lock<R>(&self, function: impl FnOnce() -> R) -> R {
         self.lock.with(function)
     }
 
-    /// Runs `edit` as the only one who changes the buckets.
+    /// Runs `edit` under the lock, with the right to change the buckets.
     pub fn edit<R>(&self, edit: impl FnOnce(&mut Editor<'_, K, T, S, L>) -> R) -> R {
         self.lock.with(|| edit(&mut Editor { buckets: self }))
     }
 
-    /// Replaces the buckets by those of `heads`, which lead nowhere, while readers and writers go
-    /// on; `hash` is that of a key. Sleeps, and runs `pause` now and then. Gives back the heads
+    /// Replaces the buckets by those of `heads`, which are empty, while readers and writers go
+    /// on; `hash` is the hash of a key. Sleeps, and runs `pause` now and then. Gives back the heads
     /// that are not needed any more: `heads` itself if the table is being resized already, or if
     /// [`Self::new`] would not take them.
     pub fn resize<R: Rcu>(
@@ -576,11 +577,11 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
             editor.rehash(guard, bucket, &hash);
         });
         self.edit(|editor| editor.switch());
-        // From here on no reader is left in the old buckets, and no new one comes.
+        // New readers do not come to the old buckets any more; those that are there are waited for.
         R::synchronize();
         let old = self.edit(|editor| editor.take_old());
         self.in_steps::<R>(&pause, |editor, guard, bucket| editor.forget(guard, bucket));
-        // So that the next who resizes sees what was done here.
+        // Release: the next resize sees what was done here.
         self.resizing.store(false, Ordering::Release);
         old
     }
@@ -624,8 +625,8 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
     }
 
     fn head(&self, array: usize, hash: usize) -> Option<&'c Link<K, T>> {
-        // SAFETY: the lock is held: nobody else takes arrays away, and this editor does so only in
-        // `take_old`, which nobody calls with a head in hand.
+        // SAFETY: the lock is held: only this editor takes arrays away, in `take_old`, and none of its
+        // functions keeps a head over a call of that.
         self.view(array).map(|view| unsafe { view.head(hash) })
     }
 
@@ -634,8 +635,8 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         let Some(head) = self.head(array, hash) else {
             return;
         };
-        // SAFETY: the node is the caller's or published; it is not given back as long as only
-        // this editor could unlink it.
+        // SAFETY: the node is the caller's or published; only this editor could unlink it, so it is not given
+        // back meanwhile.
         let entry = unsafe { &node.as_ref().entries[direction & 1] };
         entry.next[array & 1].set(head.target());
         head.set(
@@ -668,7 +669,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         );
     }
 
-    /// Puts the node in the buckets that the hashes of its keys are of.
+    /// Puts the node in the buckets of its keys' hashes.
     pub fn publish<'g, H: Heap<Node<K, T>>>(
         &mut self,
         _guard: &'g ReadGuard,
@@ -682,11 +683,11 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
             self.link(current ^ 1, hash, node, direction);
             self.link(current, hash, node, direction);
         }
-        // SAFETY: it is published: whoever unlinks it waits for this guard.
+        // SAFETY: it is published: it is given back only after it was unlinked, and after this guard.
         unsafe { node.as_ref() }
     }
 
-    /// Takes the node out of its buckets; `None`, and nothing changed, if it is not on them.
+    /// Takes the node out of its buckets; `None`, and nothing changed, if it is not in them.
     pub fn unlink<'h, H: Heap<Node<K, T>>>(
         &mut self,
         guard: &ReadGuard,
@@ -701,11 +702,11 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         for array in [current, current ^ 1] {
             for (direction, hash) in hashes.into_iter().enumerate() {
                 let next = &node.entries[direction & 1].next[array & 1];
-                // In the other array only while the table grows, and maybe not yet.
+                // In the other array only while the table is resized, and maybe not yet.
                 if let Some(link) = self.link_to(guard, array, hash, node, direction) {
                     link.set(next.target());
                 }
-                // In any case: that it is off in both is how one tells that it is gone.
+                // In any case: a node that is unhashed in both arrays is known to be gone.
                 next.set_unhashed();
             }
         }
@@ -714,7 +715,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         Some(Unlinked { node, heap })
     }
 
-    // The link that leads to `direction` of `node` in a bucket.
+    // The link in a bucket that leads to the entry `direction` of `node`.
     fn link_to<'g>(
         &self,
         guard: &'g ReadGuard,
@@ -748,13 +749,13 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         let head = unsafe { array.heads() }.get(bucket);
         let mut next = head.and_then(|head| head.load(guard));
         while let Some(found) = next {
-            // A unlinked entry's own link stays: the walk goes on from it.
+            // An entry that is unlinked keeps its own link: the walk goes on from it.
             next = found.entry().next[array.parity()].load(guard);
             see(self, found);
         }
     }
 
-    // From here on what is published goes in the new buckets as well.
+    // From here on nodes are published in the new buckets as well.
     fn begin(&mut self, heads: S) {
         let other = self.current() ^ 1;
         // SAFETY: the lock is held, and this editor borrows the arrays nowhere else. The place is
@@ -763,8 +764,8 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         arrays[other & 1] = Some(heads);
     }
 
-    // Puts the entries of an old bucket into the new ones, in the order in which they were: so the order
-    // in a bucket, the last to come first, does not tell when the table grew.
+    // Puts the entries of an old bucket into the new ones, in the same order: so entries that came last are
+    // first in every bucket, whenever the table was resized.
     fn rehash(&mut self, guard: &ReadGuard, bucket: usize, hash: impl Fn(&K) -> usize) {
         let other = self.current() ^ 1;
         self.walk(guard, bucket, |editor, found| {
@@ -779,12 +780,12 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
     // Sends new readers to the new buckets.
     fn switch(&mut self) {
         if let Some(View(new)) = self.view(self.current() ^ 1) {
-            // Whoever reads it sees the heads, and what they lead to.
+            // Release: readers of it see the heads, and what these lead to.
             self.buckets.current.store(new, Ordering::Release);
         }
     }
 
-    // Takes the array away that is not current any more, and was not for a grace period.
+    // Takes the old array away, which has not been current for a grace period.
     fn take_old(&mut self) -> Option<S> {
         let other = self.current() ^ 1;
         // SAFETY: the lock is held, and this editor borrows the arrays nowhere else.
@@ -792,7 +793,7 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         arrays[other & 1].take()
     }
 
-    // Makes a bucket's entries forget their place in the array that is gone.
+    // Marks a bucket's entries as unhashed in the array that is gone.
     fn forget(&mut self, guard: &ReadGuard, bucket: usize) {
         let other = self.current() ^ 1;
         self.walk(guard, bucket, |_, found| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A spinlock against softirqs, too.
+//! Spinlocks that softirqs take, too.
 
 use core::cell::UnsafeCell;
 
@@ -47,7 +47,7 @@ impl Raw {
         Ok(Self(lock))
     }
 
-    // Tells `function` whether the lock had to be waited for.
+    // `function` is told whether another CPU held the lock.
     #[inline(always)]
     fn with<R>(&self, function: impl FnOnce(bool) -> R) -> R {
         // SAFETY: initialised in `new`.
@@ -71,10 +71,10 @@ unsafe impl Send for SpinLock {}
 unsafe impl Sync for SpinLock {}
 
 impl SpinLock {
-    /// A lock that nobody holds, and whose use `counts` counts.
+    /// A lock whose use `counts` counts.
     pub(crate) fn new(counts: Arc<LockCounters>) -> Result<Self> {
         Ok(Self {
-            // Charged to whoever opened the namespace's first context.
+            // Charged to the task that opens the namespace's first context.
             lock: Raw::new(Rank::Table, GFP_KERNEL_ACCOUNT)?,
             counts,
         })
@@ -100,7 +100,7 @@ pub(crate) struct Locked<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: whoever uses the value has the lock.
+// SAFETY: the value is used under the lock only.
 unsafe impl<T: Send> Send for Locked<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Locked<T> {}
@@ -118,15 +118,15 @@ impl<T> Locked<T> {
 
     fn new(rank: Rank, value: T) -> Result<Self> {
         Ok(Self {
-            // What pools have is the module's.
+            // Pools are the module's: charged to no control group.
             lock: Raw::new(rank, GFP_KERNEL)?,
             value: UnsafeCell::new(value),
         })
     }
 
-    /// Runs `function` with the value. It must not do so itself with one of the same kind.
+    /// Runs `function` with the value. It must not use another value of the same rank.
     pub(crate) fn with<R>(&self, function: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: the lock is held: nobody else has a reference to the value.
+        // SAFETY: the lock is held: there is no other reference to the value.
         self.lock
             .with(|_| function(unsafe { &mut *self.value.get() }))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tells the lens, if it looks on, where packets are; see [`crate::abi::marks`].
+//! Marks for the lens: where packets are; see [`crate::abi::marks`].
 
 use super::arch;
 use crate::abi::marks::Mark;

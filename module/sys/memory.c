@@ -2,9 +2,9 @@
 /*
  * What the machine's memory is used for.
  *
- * Nothing that is exported tells a module of what cache a slab is, but on the console
- * (mem_dump_obj()). So this reads it where the allocator keeps it, by the allocator's own header:
- * whenever that changes, this does not build.
+ * The only exported function that tells the cache of a slab prints to the console (mem_dump_obj()). So this
+ * reads the allocator's own structures, by the allocator's own header: if that changes, this does not
+ * build.
  */
 #include <linux/capability.h>
 #include <linux/mm.h>
@@ -29,8 +29,8 @@ static unsigned long frames(void)
 }
 
 /*
- * A slab may be given back while it is looked at, and a cache be destroyed: what was a pointer to
- * it need not be one any more.
+ * Meanwhile the slab may be given back, and its cache destroyed. So the pointer to the cache may be stale, and
+ * is read through by copy_from_kernel_nofault() only.
  */
 static bool describe(struct slab *slab, struct mxp_area *area)
 {

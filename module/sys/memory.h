@@ -15,15 +15,16 @@ enum {
 struct mxp_area {
 	u64 address;
 	u64 bytes;
-	/* Of one object; all bytes if there is but one. */
+	/* Bytes of one object; all bytes if there is only one. */
 	u32 object;
 	u8 name[MXP_AREA_NAME];
 };
 
 /*
- * Each fills in at most `room` areas and tells how many.
+ * Each fills in at most `room` areas and returns how many.
  *
- * Slabs are told from page frame *frame on, which then is where to go on; 0 at the end.
+ * mxp_slabs() begins at page frame *frame, and leaves there the frame to go on with; it returns 0 at the
+ * end.
  */
 unsigned int mxp_slabs(unsigned long *frame, struct mxp_area *areas, unsigned int room);
 unsigned int mxp_stacks(struct mxp_area *areas, unsigned int room);

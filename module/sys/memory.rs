@@ -13,7 +13,7 @@ const _: () = assert!(Area::NAME == bindings::MXP_AREA_NAME as usize);
 
 /// How many areas are asked for at once.
 const AT_ONCE: usize = 64;
-/// The most threads whose stacks are told.
+/// The most threads whose stacks are listed.
 const MOST_STACKS: usize = 1024;
 
 /// Whether the caller may see the kernel's addresses.
@@ -22,7 +22,7 @@ pub(crate) fn may_be_seen() -> bool {
     unsafe { bindings::mxp_may_see_addresses() }
 }
 
-/// For each possible CPU what is between a per-CPU variable's symbol and its address there.
+/// For each possible CPU, the offset from a per-CPU variable's symbol to its address there.
 pub(crate) fn per_cpu_offsets() -> impl Iterator<Item = u64> {
     // SAFETY: the CPU is possible.
     percpu::cpus().map(|cpu| unsafe { bindings::mxp_per_cpu_offset(cpu) } as u64)

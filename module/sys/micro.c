@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the kernel itself offers, as a module in C would use it: so what is inline or decided by a
- * constant size is so here, too.
+ * What the kernel itself offers, as a module in C would use it: what is inline there, or decided by a
+ * constant size, is so here as well.
  */
 #include <linux/ip.h>
 #include <linux/jhash.h>
 #include <linux/udp.h>
 #include "kernel.h"
 
-/* Ticks that the function takes, and a constant. Nothing comes between. */
+/* Ticks that the function takes, and a constant; with interrupts off. */
 u64 mxp_time(void (*function)(void *argument), void *argument)
 {
 	unsigned long flags;
@@ -61,7 +61,7 @@ void mxp_micro_slab_free(void *slab)
 	kmem_cache_free(to->cache, to->memory);
 }
 
-/* The first so many entries are in the bucket, too, in the same order. */
+/* The first `bucket` entries are in the bucket as well, in the same order. */
 void mxp_micro_table_init(struct mxp_micro_table *table, unsigned int bucket)
 {
 	unsigned int i;
@@ -143,7 +143,7 @@ struct sk_buff *mxp_micro_skb(unsigned int payload)
 	ip->protocol = IPPROTO_UDP;
 	ip->tot_len = htons(size);
 	udp->len = htons(sizeof(*udp) + payload);
-	/* Any but zero, which would say that there is none. */
+	/* Not zero, which would mean that there is no checksum. */
 	udp->check = htons(0x1234);
 	return skb;
 }
@@ -160,7 +160,7 @@ bool mxp_micro_skb_copy(struct sk_buff **skb)
 	return true;
 }
 
-/* A clone takes the packet's place, with memory of its own, since it is to be written. */
+/* A clone takes the packet's place. It gets memory of its own, since it is to be written. */
 bool mxp_micro_skb_clone(struct sk_buff **skb)
 {
 	struct sk_buff *clone = skb_clone(*skb, GFP_ATOMIC);

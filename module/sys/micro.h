@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the kernel itself offers for what the modules do in their own way, to be measured beside it:
- * the probe only.
+ * The kernel's own functions for what the modules do in their own way, to be measured beside it. The
+ * probe only.
  */
 #ifndef MXP_MICRO_H
 #define MXP_MICRO_H
@@ -20,7 +20,7 @@ u64 mxp_time(void (*function)(void *argument), void *argument);
 void mxp_softirqs_off(void);
 void mxp_softirqs_on(void);
 
-/* Each takes where the memory is, or is to be. */
+/* Each takes a pointer to the pointer to the memory. */
 void mxp_micro_kmalloc(void *memory);
 void mxp_micro_kzalloc(void *memory);
 void mxp_micro_kfree(void *memory);

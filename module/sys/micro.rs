@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Single steps, timed: nothing interrupts what is timed, and it is reached by one call through a
-//! pointer, whatever it is. The probe only.
+//! Single steps, timed: with interrupts off, and each reached by one call through a pointer, so that all have
+//! the same overhead. The probe only.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
@@ -19,12 +19,12 @@ use crate::datapath::stack::FreePointer;
 const _: () = assert!(FLOW_SIZE == bindings::MXP_FLOW_SIZE as usize);
 const _: () = assert!(LIST_LENGTH == bindings::MXP_LIST_LENGTH as usize);
 
-/// A stretch as hooks have it: BH is disabled, and it is an RCU read-side section.
+/// Runs `run` as hooks run: with BH disabled, in an RCU read-side section.
 pub(crate) fn as_in_a_hook<R>(run: impl FnOnce(&ReadGuard) -> R) -> R {
-    // SAFETY: has no preconditions; they are switched on below.
+    // SAFETY: has no preconditions; BH is enabled again below.
     unsafe { bindings::mxp_softirqs_off() };
     let result = rcu::read(run);
-    // SAFETY: switched off above, on this task.
+    // SAFETY: disabled above, in this task.
     unsafe { bindings::mxp_softirqs_on() };
     result
 }
@@ -35,7 +35,7 @@ pub(crate) trait Repeat {
     fn once(&mut self);
 }
 
-/// Ticks that it takes to do `step` once, and a constant. What it needs and leaves is in memory
+/// Ticks that one run of `step` takes, and a constant. Its arguments and results are in memory
 /// behind one pointer, as for the kernel's own steps.
 pub(crate) fn time_of<S: Repeat>(step: &mut S) -> u64 {
     time_on(once::<S>, step)
@@ -46,7 +46,7 @@ unsafe extern "C" fn once<S: Repeat>(step: *mut c_void) {
     unsafe { (*step.cast::<S>()).once() }
 }
 
-/// The same for a function, which has some moves more to do for what it captures.
+/// The same for a closure, which takes some moves more for what it captures.
 pub(crate) fn time<F: FnMut()>(mut function: F) -> u64 {
     time_on(call::<F>, &mut function)
 }
@@ -56,10 +56,9 @@ unsafe extern "C" fn call<F: FnMut()>(function: *mut c_void) {
     unsafe { (*function.cast::<F>())() }
 }
 
-// The same for anything on what `argument` leads to.
+// The same for a C function on `argument`.
 fn time_on<T>(function: unsafe extern "C" fn(*mut c_void), argument: &mut T) -> u64 {
-    // SAFETY: the callers give functions that take such an argument, which is there until after the
-    // call.
+    // SAFETY: the callers give functions that take such an argument, which lives until after the call.
     unsafe { bindings::mxp_time(Some(function), core::ptr::from_mut(argument).cast()) }
 }
 
@@ -71,7 +70,7 @@ pub(crate) trait Allocator {
     fn give_back(&mut self, memory: Memory) -> u64;
 }
 
-/// Memory of an [`Allocator`]. It is not given back by itself.
+/// Memory of an [`Allocator`]. Dropping it does not give it back.
 pub(crate) struct Memory(NonNull<c_void>);
 
 impl<K: Send + Sync, T: FreePointer> Allocator for NodePool<K, T> {
@@ -82,8 +81,8 @@ impl<K: Send + Sync, T: FreePointer> Allocator for NodePool<K, T> {
     }
 
     fn give_back(&mut self, memory: Memory) -> u64 {
-        // SAFETY: by the trait's contract from this pool; `FreePointer` values of the modules are of
-        // numbers and pointers that may be null, which zeros are.
+        // SAFETY: by the trait's contract the memory is from this pool. It is valid as a node: all zero but for
+        // the links, and the modules' `FreePointer` values consist of numbers and pointers that may be null.
         time(|| unsafe { Heap::free(self, memory.0.cast::<Node<K, T>>()) })
     }
 }
@@ -147,7 +146,7 @@ impl Drop for Slab {
     }
 }
 
-/// The kernel's lists, with entries that are told apart by their tuples.
+/// The kernel's lists, whose entries have different tuples.
 ///
 /// # Invariants
 ///
@@ -155,8 +154,7 @@ impl Drop for Slab {
 pub(crate) struct Lists(KVBox<bindings::mxp_micro_table>);
 
 impl Lists {
-    /// A list of [`LIST_LENGTH`] entries, the first `bucket` of which are in one bucket of a hash table,
-    /// too.
+    /// A list of [`LIST_LENGTH`] entries; the first `bucket` of them are in one bucket of a hash table as well.
     pub(crate) fn new(bucket: u32) -> Result<Self> {
         let table = KVBox::<bindings::mxp_micro_table>::new_uninit(GFP_KERNEL)?;
         let table = KVBox::into_raw(table).cast::<bindings::mxp_micro_table>();
@@ -193,7 +191,7 @@ impl Lists {
     }
 }
 
-/// A packet of IPv4 and UDP that nobody else has.
+/// A UDP packet over IPv4, with one reference.
 pub(crate) struct Datagram(NonNull<bindings::sk_buff>);
 
 impl Datagram {
@@ -226,8 +224,8 @@ impl Datagram {
     #[inline(always)]
     fn replace(&mut self, by: unsafe extern "C" fn(*mut *mut bindings::sk_buff) -> bool) -> bool {
         let mut skb = self.0.as_ptr();
-        // SAFETY: the buffer is ours, and nobody has a reference to it: if it is another one now,
-        // that is.
+        // SAFETY: the buffer is ours, with one reference; the function leaves it, or another such buffer in
+        // its place.
         let replaced = unsafe { by(&raw mut skb) };
         if let Some(skb) = NonNull::new(skb) {
             self.0 = skb;
@@ -235,7 +233,7 @@ impl Datagram {
         replaced
     }
 
-    /// What a clone takes, which is freed again.
+    /// Times a clone, which is then freed.
     pub(crate) fn time_clone(&mut self) -> Result<u64> {
         let mut pair = bindings::mxp_micro_pair {
             skb: self.0.as_ptr(),
@@ -245,7 +243,7 @@ impl Datagram {
         if pair.clone.is_null() {
             return Err(ENOMEM);
         }
-        // SAFETY: just made, and nobody else's.
+        // SAFETY: just made, with one reference.
         unsafe { bindings::mxp_micro_skb_free(pair.clone) };
         Ok(ticks)
     }

@@ -20,7 +20,7 @@ macro_rules! parameters {
             }
         )*
 
-        /// Where they are, for who is told which one to ask.
+        /// The parameters' words, for code that is given the one to read.
         pub(crate) mod words {
             use core::sync::atomic::AtomicU32;
 
@@ -37,7 +37,7 @@ macro_rules! parameters {
     };
 }
 
-/// Static keys, each on while what its name says is so; by default none is. See `proxy/parameters.c`.
+/// Static keys, each on while what its name says holds; by default none is. See `proxy/parameters.c`.
 pub(crate) mod keys {
     use crate::sys::static_key::StaticKey;
 
@@ -45,11 +45,11 @@ pub(crate) mod keys {
         /// Any of the following is on.
         #[link_name = "mxp_non_default"]
         pub(crate) static NON_DEFAULT: StaticKey;
-        /// In some namespace hooks after ours may change where packets go.
+        /// Some namespace has later hooks that may change routes.
         #[link_name = "mxp_later_hooks"]
         pub(crate) static LATER_HOOKS: StaticKey;
-        /// Any of those is on that follow, but for the one of batching: something that saves work is off, or the
-        /// flow cache is on.
+        /// Any of the following but that of batching is on: something that saves work is off, or the flow cache is
+        /// on.
         #[link_name = "mxp_ablation"]
         pub(crate) static ABLATION: StaticKey;
         /// `perf_enable_rcu` is off.
@@ -73,8 +73,8 @@ pub(crate) mod keys {
     }
 }
 
-/// Takes note that in one more place, or one less, hooks after ours may change where packets go.
-/// Sleeps.
+/// Counts the places, one for each namespace and IP version, with later hooks that may change routes: one
+/// more if `there`, else one less. Sleeps.
 pub(crate) fn count_later_hooks(there: bool) {
     extern "C" {
         fn mxp_count_later_hooks(there: bool);
@@ -108,7 +108,7 @@ parameters! {
     tcp_fin_timeout = mxp_tcp_fin_timeout;
     /// Seconds until a TCP connection is forgotten that both sides have closed, or that was reset.
     tcp_close_timeout = mxp_tcp_close_timeout;
-    /// Seconds until an idle UDP flow is forgotten that lasted.
+    /// Seconds until an idle UDP flow is forgotten that is assured.
     udp_timeout = mxp_udp_timeout;
     /// Seconds until another one is forgotten.
     udp_transient_timeout = mxp_udp_transient_timeout;

@@ -10,8 +10,8 @@ use kernel::prelude::*;
 
 use super::{arch, bindings};
 
-/// One `T` for each possible CPU. A hook can be interrupted by another on the same CPU, and a
-/// task can move in mid-use: so `T` is only ever shared, and is changed through atomics.
+/// One `T` for each possible CPU. A hook can be interrupted by another one on the same CPU, and a
+/// task can move to another CPU meanwhile: so `T` is only ever shared, and is changed through atomics.
 pub(crate) struct PerCpu<T: Sync> {
     base: NonNull<u8>,
     marker: PhantomData<T>,
@@ -34,7 +34,7 @@ impl<T: Sync> PerCpu<T> {
         Self::make(true, make)
     }
 
-    /// The same in memory of the module's own, which is charged to nobody.
+    /// The same in memory of the module's own, which is charged to no control group.
     pub(crate) fn of_module(make: impl FnMut() -> Result<T>) -> Result<Self> {
         Self::make(false, make)
     }
@@ -99,7 +99,7 @@ impl<T: Sync> PerCpu<T> {
     fn free(self, made: usize) {
         let this = core::mem::ManuallyDrop::new(self);
         for cpu in cpus().take(made) {
-            // SAFETY: this CPU's value was made, and nobody else refers to it.
+            // SAFETY: this CPU's value was made, and there is no other reference to it.
             unsafe { core::ptr::drop_in_place(this.at(cpu)) };
         }
         // SAFETY: the allocation is ours and not used any more.

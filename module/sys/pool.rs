@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of nodes, kept for those to come: magazines and depots over a slab cache.
+//! Memory of nodes, kept for later ones: magazines and depots over a slab cache.
 //!
-//! Three free lists, in the order in which they are asked: the CPU's magazine, under a lock that nobody
-//! else wants; the depot of the CPU's NUMA node; the slab cache. Memory that comes back goes to the depot
-//! of the NUMA node on which it lies. What a whole second did not need is halved, second by second (the
+//! Memory is taken from the CPU's magazine, whose lock is mostly uncontended; else from the depot of the CPU's
+//! NUMA node; else from the slab cache. Memory that comes back goes to the depot of the NUMA node on which it
+//! lies. Of what was not needed for a second, half is given back to the kernel, second by second (the
 //! working set of Bonwick and Adams, "Magazines and Vmem", USENIX ATC 2001, section 3.5).
 //!
 //! A node that was unlinked from its buckets is in limbo until its last readers have gone: on a stack of
 //! the CPU that unlinked it, which takes no memory but the node's own. One work item for all CPUs reclaims
-//! what was in limbo for a grace period, in a task, so that no softirq has to drop thousands of nodes.
+//! the nodes that were in limbo for a grace period. It runs in a task, so that no softirq has to drop thousands
+//! of nodes.
 //!
 //! The life of a node:
 //!
@@ -34,22 +35,22 @@
 //!
 //! What holds where memory changes hands:
 //!
-//! * [`alloc`](Heap::alloc): the memory is the caller's alone. What the kernel's allocator gave and the
-//!   magazine does not want is freed; what it did not give is never looked at (`slab.rs`).
+//! * [`alloc`](Heap::alloc): the memory is the caller's alone. Pointers that the kernel's allocator leaves
+//!   behind when it fails are never followed (`slab.rs`).
 //! * [`free`](Heap::free): the value was dropped, and the memory is idle on this CPU.
-//! * [`free_rcu`](Heap::free_rcu): the node is in this CPU's limbo, and the work will come: it is queued,
-//!   or it runs and will see in [`WorkState::complete`] that it has to run again.
-//! * The work returns: what was put into limbo before the run before this one began is idle memory. If it was
-//!   not queued again, limbo is empty, and it does not touch the pool any more.
+//! * [`free_rcu`](Heap::free_rcu): the node is in this CPU's limbo, and the work will reclaim it: the work is
+//!   queued, or it runs and will see in [`WorkState::complete`] that it has to run again.
+//! * The work returns: nodes that were put into limbo before the previous run began are idle memory. If the
+//!   work was not queued again, limbo is empty, and the work does not touch the pool any more.
 //! * [`NodePool::drain`] returns: the values of all nodes that were put into limbo before the call were dropped,
 //!   and with them the references that they had.
 //! * The pool is dropped: the work and the trim have returned and will not run again, and all memory
-//!   is the kernel's. By the type's contract nobody frees a node meanwhile.
+//!   is the kernel's. By the type's contract no node is freed meanwhile.
 //!
-//! The memory is charged to no control group. Most of it is taken in softirqs, which run for nobody;
-//! and since it is used again for flows of other namespaces, it would soon be charged to the wrong
-//! group, and keep that one in memory when it is dead. What bounds it: `max_flows`, for each IP version
-//! and each namespace with a context, and what is in limbo.
+//! The memory is charged to no control group. Most of it is taken in softirqs, which run for no task in
+//! particular; and since it is used again for flows of other namespaces, it would soon be charged to the wrong
+//! group, and keep that group in memory after its end. It is bounded by `max_flows`, for each IP version
+//! and each namespace with a context, and by what is in limbo.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -73,13 +74,13 @@ use crate::datapath::work_state::WorkState;
 const DEPOT_BATCH: usize = 32;
 /// How many it gets from the slab.
 const SLAB_BATCH: usize = 16;
-/// How many nodes are handled before others may use the CPU.
+/// How many nodes are handled between two calls of `task::pause`.
 const AT_ONCE: usize = 64;
 
-/// Memory to be used, of a magazine or a depot, and how much of it nobody asked for.
+/// The idle memory of a magazine or a depot, and how much of it was not needed.
 struct FreeList<K, T> {
     idle: Stack<K, T>,
-    // The fewest there were since the last look.
+    // The fewest there were since the last trim.
     least: usize,
 }
 
@@ -123,7 +124,7 @@ enum TrimTo {
 /// What a CPU has.
 struct CpuLists<K, T> {
     magazine: FreeList<K, T>,
-    // In limbo: unlinked since the grace period under way began, and before that.
+    // In limbo: unlinked since the work's last run, and before that.
     limbo_next: Stack<K, T>,
     limbo_wait: Stack<K, T>,
     fast: u64,
@@ -134,7 +135,7 @@ struct CpuLists<K, T> {
 /// How memory was taken on one CPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AllocStats {
-    /// From what was there.
+    /// From idle memory of the pool.
     pub(crate) fast: u64,
     /// From the kernel's allocator.
     pub(crate) slow: u64,
@@ -147,7 +148,7 @@ pub(crate) struct AllocStats {
 pub(crate) struct Usage {
     /// In all.
     pub(crate) nodes: usize,
-    /// Of these, waiting to be used.
+    /// Of these, idle.
     pub(crate) idle: usize,
     /// Of these, in limbo: waiting for their last readers.
     pub(crate) limbo: usize,
@@ -170,21 +171,21 @@ struct NodeLists<K: Send + Sync, T: FreePointer> {
 #[repr(C)]
 struct Reclaimer<K: Send + Sync, T: FreePointer> {
     work: bindings::mxp_rcu_work,
-    // Of the work: called by whoever frees a node.
+    // Of the work, which is called for when a node is freed.
     work_state: WorkState,
     // How often it has run to its end.
     runs: AtomicUsize,
     lists: NodeLists<K, T>,
 }
 
-/// Memory for nodes; give all of it back before it is dropped.
+/// Memory for nodes; all of it must be given back before the pool is dropped.
 ///
 /// # Invariants
 ///
 /// The pointer came from `KBox::into_raw`; its work was initialised.
 pub(crate) struct NodePool<K: Send + Sync, T: FreePointer> {
     reclaimer: NonNull<Reclaimer<K, T>>,
-    // There until the drop.
+    // `Some` until the drop.
     trim: Option<Periodic<Trim<K, T>>>,
 }
 
@@ -214,7 +215,7 @@ impl<K: Send + Sync, T: FreePointer> NodePool<K, T> {
             bindings::mxp_rcu_work_init(&raw mut (*reclaimer.as_ptr()).work, Some(reclaim::<K, T>));
         }
         let trim = Periodic::start(time::HZ, Trim(reclaimer)).inspect_err(|_| {
-            // SAFETY: from `KBox::into_raw`, and nobody else knows of it.
+            // SAFETY: from `KBox::into_raw`, and there is no other reference to it.
             drop(unsafe { KBox::from_raw(reclaimer.as_ptr()) });
         })?;
         Ok(Self {
@@ -259,11 +260,11 @@ impl<K: Send + Sync, T: FreePointer> NodePool<K, T> {
     /// waits at all.
     pub(crate) fn drain(&self) {
         // A run under way may have looked at some CPUs before the last of those nodes was put into limbo
-        // there. The one after it lets them wait, and the next one drops their values.
+        // there. The second run then moves them to `limbo_wait`, and the third one drops their values.
         const RUNS: usize = 3;
         let reclaimer = self.reclaimer();
         let before = reclaimer.runs.load(Ordering::SeqCst);
-        // Idle: nothing was put into limbo since the last run began, and that one left nothing to wait.
+        // Idle: nothing was put into limbo since the last run began, and that run left nothing in limbo.
         while !reclaimer.work_state.is_idle()
             && reclaimer.runs.load(Ordering::SeqCst).wrapping_sub(before) < RUNS
         {
@@ -272,10 +273,9 @@ impl<K: Send + Sync, T: FreePointer> NodePool<K, T> {
     }
 }
 
-// SAFETY: `alloc` gives memory that nobody else has, of the node's size, and aligned as the slab
-// is; `free_rcu` lets it wait for a grace period, which all guards that exist at the call delay.
-// Memory is freed by
-// `NodeLists::trim` only.
+// SAFETY: `alloc` gives memory that is in no list and no node any more, of the node's size, and aligned as
+// the slab is. `free_rcu` leaves the node in limbo for a grace period, which all guards that exist at the call
+// delay. Memory is freed by `NodeLists::trim` only, which begins an epoch and then waits for a grace period.
 unsafe impl<K: Send + Sync, T: FreePointer> Heap<Node<K, T>> for NodePool<K, T> {
     fn alloc(&self) -> Option<NonNull<Node<K, T>>> {
         self.reclaimer().lists.alloc()
@@ -285,7 +285,7 @@ unsafe impl<K: Send + Sync, T: FreePointer> Heap<Node<K, T>> for NodePool<K, T> 
         let lists = &self.reclaimer().lists;
         lists.locals.this().with(|local| {
             local.freed = local.freed.wrapping_add(1);
-            // SAFETY: by the caller's promise the node is valid and nobody's.
+            // SAFETY: by the caller's promise the node is valid and not used any more.
             unsafe {
                 Node::drop_value(node);
                 local.magazine.idle.push(node);
@@ -296,7 +296,7 @@ unsafe impl<K: Send + Sync, T: FreePointer> Heap<Node<K, T>> for NodePool<K, T> 
     unsafe fn free_rcu(&self, node: NonNull<Node<K, T>>) {
         let reclaimer = self.reclaimer();
         let local = reclaimer.lists.locals.this();
-        // SAFETY: the caller's promise: it is in no bucket any more, and nobody else frees it.
+        // SAFETY: the caller's promise: it is in no bucket any more, and is freed once.
         local.with(|local| unsafe { local.limbo_next.push(node) });
         reclaimer.reclaim_later();
     }
@@ -308,18 +308,18 @@ impl<K: Send + Sync, T: FreePointer> Drop for NodePool<K, T> {
         while !self.reclaimer().work_state.is_idle() {
             self.reclaimer().flush_work();
         }
-        // Nobody calls the work any more, so it is not queued; but the run that said so may not have
-        // returned, and what it returns through is the module's text. It queues nothing: so to wait
-        // for it once is enough.
+        // The work is not called for any more, so it is not queued. But the run that made it idle may not have
+        // returned yet, and it returns through the module's text. It queues nothing, so waiting once is
+        // enough.
         self.reclaimer().flush_work();
-        // By the type's contract nothing is in use: so all of it is idle now.
+        // By the type's contract no node is in use: so all memory is idle now.
         self.reclaimer().lists.trim(TrimTo::Empty);
-        // SAFETY: from `KBox::into_raw`; the work and the trim are done, and nobody queues them.
+        // SAFETY: from `KBox::into_raw`; the work and the trim have returned, and are not queued any more.
         drop(unsafe { KBox::from_raw(self.reclaimer.as_ptr()) });
     }
 }
 
-/// Gives back what is not needed, now and then.
+/// Gives memory back that was not needed, once a second.
 struct Trim<K: Send + Sync, T: FreePointer>(NonNull<Reclaimer<K, T>>);
 
 // SAFETY: as for the pool, to which it belongs.
@@ -356,7 +356,7 @@ unsafe extern "C" fn reclaim<K: Send + Sync, T: FreePointer>(work: *mut bindings
         reclaimer.queue();
         return;
     }
-    // Not the work's any more.
+    // From here on the pool may be freed.
     let _ = reclaimer;
     Window::Idle.pass();
 }
@@ -373,8 +373,8 @@ impl<K: Send + Sync, T: FreePointer> Reclaimer<K, T> {
         }
     }
 
-    // Waits for a run that is queued or under way. Sleeps, also if there is none: whoever has called
-    // the work may be about to queue it.
+    // Waits for a run that is queued or under way. If there is none, it waits for a grace period: a CPU that
+    // has called for the work may be about to queue it.
     fn flush_work(&self) {
         let work = (&raw const self.work.work).cast_mut();
         // SAFETY: initialised in `new`. May sleep: called by tasks only.
@@ -442,22 +442,22 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
             local.slow = local.slow.wrapping_add(1);
             self.slab.allocate::<SLAB_BATCH>(|node| {
                 self.init_node(node);
-                // SAFETY: made for this, and nobody else's.
+                // SAFETY: just made by `Node::init`, and in no other list; nodes of the modules consist of
+                // numbers and pointers that may be null, of which zeros are values.
                 unsafe { local.magazine.idle.push(node) };
             });
             local.magazine.pop()
         })
     }
 
-    // Makes new memory fit for the magazine.
+    // Makes new memory fit for a magazine.
     fn init_node(&self, node: NonNull<Node<K, T>>) {
-        // SAFETY: new memory, of a node's size and alignment, to a word at least; nodes of the
-        // module are of numbers and pointers that may be null.
+        // SAFETY: new memory, of a node's size, and aligned to a word at least, which is a node's alignment.
         unsafe { Node::init(node) };
         self.count_new(1);
     }
 
-    // Reclaims what has waited for a grace period, and lets wait what was put into limbo meanwhile. How
+    // Reclaims what has waited for a grace period, and lets wait what was put into limbo meanwhile. Returns how
     // much was reclaimed, and whether something waits.
     fn reclaim(&self) -> (usize, bool) {
         let (mut reclaimed, mut more) = (0_usize, false);
@@ -471,13 +471,13 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
             });
             reclaimed = reclaimed.wrapping_add(ready.count());
             while let Some(node) = ready.pop() {
-                // SAFETY: a grace period ago it was taken out of its buckets: it is nobody's.
+                // SAFETY: it was unlinked from its buckets before a grace period that has passed: no reader sees it.
                 unsafe { Node::drop_value(node) };
                 // SAFETY: it lies in the direct map, as all slabs do.
                 let of = unsafe { bindings::mxp_node_of(node.as_ptr().cast()) } as usize;
                 let depot = self.depots.get(of).or(self.depots.first());
                 if let Some(depot) = depot {
-                    // SAFETY: as after `Node::init` again, and in no stack any more.
+                    // SAFETY: `drop_value` leaves it as `Node::init` does, and it is in no stack any more.
                     depot.with(|depot| unsafe { depot.idle.push(node) });
                 }
                 if ready.count() % AT_ONCE == 0 {
@@ -512,7 +512,7 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
         }
     }
 
-    // Gives memory back to the kernel that was not needed since the last time, or all that is idle.
+    // Gives memory back to the kernel: half of what was not needed since the last time, or all that is idle.
     fn trim(&self, to: TrimTo) {
         let mut surplus = Stack::new();
         for local in self.locals.iter() {
@@ -524,7 +524,8 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
         if surplus.count() == 0 {
             return;
         }
-        // From here on nobody looks at what caches keep of it; and then nobody does any more.
+        // From here on no look-up that begins follows a cache's entry to it; after the grace period none
+        // does.
         begin_epoch();
         rcu::synchronize();
         self.nodes.fetch_sub(surplus.count(), Ordering::Relaxed);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Cache lines that are asked for before they are needed.
+//! Prefetches cache lines.
 
 use super::arch;
 
-/// Asks for the cache line in which `value` begins; does not wait for it.
+/// Prefetches the cache line in which `value` begins.
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {
     arch::prefetch(value);

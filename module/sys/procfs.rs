@@ -15,11 +15,11 @@ use super::net::Namespace;
 
 /// What a file says.
 pub(crate) trait Show: Send + Sync {
-    /// Writes the whole text: anew for each reader that starts at the beginning, and again if it
-    /// did not fit into the reader's memory. An error is what that `read` returns.
+    /// Writes the whole text. It is called for each reader that starts at the beginning, and again if the text
+    /// did not fit into the reader's buffer. `read` returns its error.
     ///
-    /// Runs in the reader's task, whoever that is, and may sleep. Dropping the [`Directory`] waits
-    /// for it: it must not wait for a lock under which that happens.
+    /// Runs in the reader's task, and may sleep. Dropping the [`Directory`] waits for it: so it must not take a
+    /// lock under which the directory is dropped.
     fn show(&self, out: &mut Text<'_>) -> Result;
 }
 
@@ -27,11 +27,11 @@ pub(crate) trait Show: Send + Sync {
 ///
 /// # Invariants
 ///
-/// The pointer is to a seq_file that is valid and nobody else's for `'a`.
+/// The pointer is to a seq_file that is valid, and used through this only, for `'a`.
 pub(crate) struct Text<'a>(NonNull<bindings::seq_file>, PhantomData<&'a mut ()>);
 
 impl Text<'_> {
-    // Whether something did not fit. seq_file then calls again, with twice the memory.
+    // Whether something did not fit. seq_file then calls `show` again, with twice the memory.
     fn overflowed(&self) -> bool {
         let file = self.0.as_ptr();
         // SAFETY: by the type's invariant; this is `seq_has_overflowed()`.
@@ -60,7 +60,7 @@ unsafe extern "C" fn show<T: Show>(file: *mut bindings::seq_file, _: *mut c_void
     // INVARIANT: seq_file holds the file's lock during this call.
     let mut text = Text(file, PhantomData);
     match target.show(&mut text) {
-        // Whatever came of it: only without an error does seq_file call again.
+        // Even after an error: seq_file calls again only if there was none.
         _ if text.overflowed() => 0,
         Ok(()) => 0,
         Err(error) => error.to_errno(),
@@ -68,8 +68,8 @@ unsafe extern "C" fn show<T: Show>(file: *mut bindings::seq_file, _: *mut c_void
 }
 
 /// A directory in a namespace's /proc/net/, owned by the root of its user namespace. Dropping it
-/// takes it away with all its files and waits for reads under way; who holds a file of it open
-/// then gets EIO from it.
+/// removes it with all its files, and waits for reads under way; a file that is still open then gives
+/// EIO.
 ///
 /// # Invariants
 ///
@@ -112,12 +112,12 @@ impl Directory {
         self.targets.push(target, GFP_KERNEL)?;
         // SAFETY: the directory is there, by the invariant, and procfs copies the name.
         //
-        // Nothing of the module is called once proc_remove() has returned, so that a file that is
+        // Nothing of the module is called once proc_remove() has returned, so a file that is
         // still open keeps neither `target` nor the module from going. Of the file's operations
-        // only `show` is the module's, procfs has the others. procfs counts itself into the entry
-        // around each read and seek, which alone lead to `show` (use_pde() in fs/proc/inode.c);
-        // proc_remove() closes the entry to those who come later, who get an error, waits until
-        // nobody is counted in, and itself releases the seq_file of each open descriptor.
+        // only `show` is the module's; the others are procfs's. Only reads and seeks lead to `show`,
+        // and procfs counts them in the entry while they last (use_pde() in fs/proc/inode.c).
+        // proc_remove() closes the entry, so that later ones get an error, waits until none is
+        // counted any more, and itself releases the seq_file of each open descriptor.
         let entry = unsafe {
             bindings::proc_create_single_data(
                 name.as_ptr().cast(),

@@ -4,13 +4,13 @@
 
 use super::bindings;
 
-/// 32 bits that nobody can guess.
+/// 32 bits that cannot be guessed.
 pub(crate) fn random() -> u32 {
     // SAFETY: has no preconditions.
     unsafe { bindings::mxp_random() }
 }
 
-/// 64 bits that nobody can guess, part of a key.
+/// 64 bits that cannot be guessed, for a key.
 pub(crate) fn random_word() -> u64 {
     let mut word = 0_u64;
     // SAFETY: as many bytes as are written.

@@ -29,7 +29,7 @@ pub(crate) fn synchronize() {
 /// The kernel's read-copy-update.
 pub(crate) struct Kernel;
 
-// SAFETY: rcu_read_lock() and synchronize_rcu() are made for just this.
+// SAFETY: synchronize_rcu() waits for all sections of rcu_read_lock() that exist when it is called.
 unsafe impl link::Rcu for Kernel {
     fn read<R>(function: impl FnOnce(&ReadGuard) -> R) -> R {
         read(function)
@@ -60,7 +60,7 @@ impl<T: Send + Sync> Rcu<T> {
         unsafe { &*self.0.load(Ordering::Acquire) }
     }
 
-    /// Replaces the value and waits until nobody reads the old one. Sleeps.
+    /// Replaces the value, and waits until no reader has the old one. Sleeps.
     pub(crate) fn replace(&self, value: KBox<T>) {
         let old = self.0.swap(KBox::into_raw(value), Ordering::AcqRel);
         synchronize();

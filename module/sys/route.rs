@@ -3,10 +3,10 @@
 //! The route of a flow's packets of one direction, cached with the flow, as a `dst_cache` is
 //! with a tunnel of the kernel's.
 //!
-//! To look it up is most of what forwarding a packet costs. A cached route is used only while the
-//! kernel would find it again: it is asked for its validity for each packet, and serves only packets
-//! whose [`RouteKey`] is that of the packet for which it was found. Where more could make a difference than
-//! a key says, none is kept: see `mxp_route_to_cache()`.
+//! The look-up is most of what forwarding a packet costs. A cached route is used only while the
+//! kernel would find it again: its validity is checked for each packet, and it serves only packets
+//! whose [`RouteKey`] is that of the packet for which it was found. Where a route depends on more than
+//! a key says, none is cached: see `mxp_route_to_cache()`.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -19,13 +19,13 @@ use super::hooks::{HookState, Packet, Verdict};
 pub(crate) struct RouteKey(u64);
 
 impl RouteKey {
-    // Where the byte of the DSCP is, and of that the DSCP alone: below it are two bits of ECN (RFC 3168),
-    // which do not count, and in a slot a count of what was kept there.
+    // Where the TOS byte is in the word, and in that byte the DSCP. The bits below are not compared: two of
+    // ECN (RFC 3168) and, in a slot, a version.
     const TOS: u32 = 24;
     const DSCP: u32 = Self::TOS + 2;
 
-    /// Of IPv4: the device by which packets come, or to which the socket is bound that sends them; and
-    /// the DSCP, by which routes may be told apart (`ip route add … tos`).
+    /// Of IPv4: the device by which packets come in, or to which the sending socket is bound; and
+    /// the DSCP, by which routes may differ (`ip route add … tos`).
     #[inline(always)]
     pub(crate) fn v4(device: u32, tos: u8) -> Self {
         Self(u64::from(device) << 32 | u64::from(tos) << Self::TOS)
@@ -59,7 +59,7 @@ impl RouteKey {
     }
 }
 
-/// In a slot that is being written. No device has this number.
+/// The key of a slot that is being written. No device has this number.
 const BUSY: u64 = u64::MAX;
 
 /// A cached route, or none yet.
@@ -67,7 +67,7 @@ const BUSY: u64 = u64::MAX;
 /// # Invariants
 ///
 /// The pointer is null, or the slot has a reference to the route, which was found for a packet of the
-/// slot's key, unless that is `BUSY`. Only who made it `BUSY` writes.
+/// slot's key, unless that is `BUSY`. Only the CPU that made it `BUSY` writes.
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct CachedRoute {
@@ -86,11 +86,11 @@ impl Dst {
         Verdict::ACCEPT
     }
 
-    /// Attaches it to a packet of the machine's own: skb_dst_set(). Drops the packet if the route is gone at just
-    /// this moment.
+    /// Attaches it to a packet of the machine's own: skb_dst_set(). Drops the packet if the route's last
+    /// reference has just gone.
     #[inline(always)]
     pub(crate) fn attach_output(self, packet: &mut Packet<'_>) -> Verdict {
-        // Who sends is not in an RCU section when the hook is done: it needs a reference.
+        // The sender is in no RCU section after the hook, so the packet needs a reference.
         // SAFETY: the route lives until the end of this hook's RCU section.
         if !unsafe { bindings::mxp_dst_hold(self.0.as_ptr()) } {
             return Verdict::DROP;
@@ -100,7 +100,7 @@ impl Dst {
         Verdict::ACCEPT
     }
 
-    /// Sends any packet along this route, whatever route it has.
+    /// Attaches it to any packet, in place of the route that this has.
     #[inline(always)]
     pub(crate) fn attach<const LOCAL: bool>(self, packet: &mut Packet<'_>) -> Verdict {
         if LOCAL {
@@ -125,7 +125,7 @@ impl CachedRoute {
         let route = dst.cast::<bindings::rtable>();
         // What ipv4_dst_check() of net/ipv4/route.c does.
         // SAFETY: as above; the routes of an IPv4 flow begin with a `dst_entry` in an `rtable`
-        // (dst_rtable()). Both fields are words that others write whole.
+        // (dst_rtable()). Both fields are words that are written whole.
         let (obsolete, generation) = unsafe {
             (
                 (&raw const (*route.as_ptr()).dst.obsolete).read_volatile(),
@@ -139,8 +139,8 @@ impl CachedRoute {
     /// The cached route, if it is one for a packet of `key`.
     #[inline(always)]
     pub(crate) fn get(&self, key: RouteKey, state: HookState<'_>, v6: bool) -> Option<Dst> {
-        // Each Acquire pairs with the Release of what it sees: if the pointer is a later one than the
-        // word, the word is another one by then.
+        // Each Acquire pairs with the Release of the store that it sees: after a pointer that is newer than
+        // the word was loaded, the word is another one.
         let word = self.key.load(Ordering::Acquire);
         if !key.is_in(word, v6) {
             return None;
@@ -152,12 +152,12 @@ impl CachedRoute {
         Some(Dst(dst))
     }
 
-    /// Caches the route that the packet has got, one of the machine's `own` or one that came in, if all
-    /// packets of the flow take it that have its `key`, which was made before the route was found.
+    /// Caches the packet's route, if all packets of the flow with its `key` take it; `key` was made before
+    /// the route was looked up. `own`: the packet is one of the machine's own.
     #[cold]
     pub(crate) fn set(&self, packet: &Packet<'_>, key: RouteKey, v6: bool, own: bool) {
         let old = self.key.load(Ordering::Relaxed);
-        // Somebody else keeps one at this moment: that will do.
+        // Another CPU is caching a route: that will do.
         if old == BUSY {
             return;
         }
@@ -174,18 +174,18 @@ impl CachedRoute {
         if mine.is_err() {
             return release(dst);
         }
-        // Who finds the new pointer sees `BUSY` or what follows it. (A reader of IPv6 that is held up
+        // A reader that finds the new pointer sees `BUSY` or a later key. (An IPv6 reader that is held up
         // between two loads while the slot is written twice, for another device and again for the first,
-        // may take the route of the other one, for one packet; IPv4 has a count of versions against that.)
+        // may take the route of the other one, for one packet; IPv4 keys have a version against that.)
         let before = self.dst.swap(dst, Ordering::AcqRel);
         self.key.store(key.word(old, v6), Ordering::Release);
         release(before);
     }
 }
 
-/// Whether a route is of the usual sort, a copy that one CPU has of a route that does not expire,
-/// and still in the tables: what ip6_dst_check() of net/ipv6/route.c does with such a one, but for
-/// what was added since, of which the key tells.
+/// Whether a route is of the usual sort, a CPU's own copy of a route that does not expire, and still in the
+/// tables. That is what ip6_dst_check() of net/ipv6/route.c checks for such a route, except for what was
+/// added to the tables since: that is in the key.
 ///
 /// # Safety
 ///
@@ -195,8 +195,8 @@ unsafe fn is_fresh_v6(route: NonNull<bindings::rt6_info>) -> bool {
     const USUAL: u32 = bindings::RTF_PCPU;
     const UNUSUAL: u32 = bindings::RTF_EXPIRES;
     let route = route.as_ptr();
-    // SAFETY: by the caller's promise the route lives, and with it, under RCU, what it is from. All
-    // fields are words that others write whole.
+    // SAFETY: by the caller's promise the route lives, and with it, under RCU, what `from` points to. All
+    // fields are words that are written whole.
     unsafe {
         if (&raw const (*route).rt6i_flags).read_volatile() & (USUAL | UNUSUAL) != USUAL {
             return false;
@@ -215,8 +215,8 @@ unsafe fn is_fresh_v6(route: NonNull<bindings::rt6_info>) -> bool {
 
 fn release(dst: *mut bindings::dst_entry) {
     if !dst.is_null() {
-        // SAFETY: the slot's reference, which it has no more; hooks that still use the route are
-        // in RCU sections, which freeing it waits for.
+        // SAFETY: the reference was the slot's, or comes from `mxp_route_to_cache`, and is given up here once.
+        // Hooks that still use the route are in RCU sections, and freeing it waits for these.
         unsafe { bindings::mxp_dst_release(dst) };
     }
 }

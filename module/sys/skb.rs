@@ -24,10 +24,10 @@ impl<'a> Skb<'a> {
         self.0
     }
 
-    /// As [`Self::linear`], as long as the buffer is there.
+    /// As [`Self::linear`], for as long as the buffer lives.
     #[inline(always)]
     pub(super) fn into_linear(self) -> &'a [u8] {
-        // SAFETY: as in `linear`; nobody can write, since `self` was the right to do so.
+        // SAFETY: as in `linear`; to write the bytes takes `self`, which is consumed here.
         unsafe { core::slice::from_raw_parts(self.skb().data, self.linear().len()) }
     }
 
@@ -49,7 +49,7 @@ impl<'a> Skb<'a> {
         self.0.as_ptr()
     }
 
-    /// Tells this packet from others that are on their way at the same time.
+    /// Identifies this packet among those that are on their way at the same time.
     #[inline(always)]
     pub(crate) fn id(&self) -> usize {
         self.0.as_ptr().addr()
@@ -61,7 +61,7 @@ impl<'a> Skb<'a> {
         self.skb().len
     }
 
-    /// The bytes that lie in one piece, from the IP header on.
+    /// The linear bytes, from the IP header on.
     #[inline(always)]
     pub(crate) fn linear(&self) -> &[u8] {
         let skb = self.skb();
@@ -71,8 +71,7 @@ impl<'a> Skb<'a> {
         unsafe { core::slice::from_raw_parts(skb.data, length) }
     }
 
-    /// Brings the first `length` bytes into one piece; false if there are not so many, or no
-    /// memory.
+    /// Makes the first `length` bytes linear; false if there are not so many, or no memory.
     #[cold]
     pub(crate) fn pull(&mut self, length: usize) -> bool {
         let have = self.linear().len();
@@ -82,7 +81,7 @@ impl<'a> Skb<'a> {
         if length > self.len() as usize {
             return false;
         }
-        // SAFETY: the buffer is ours, and at least so many bytes are outside of the first piece.
+        // SAFETY: the buffer is ours, and at least so many bytes are outside of the linear part.
         let tail = unsafe { bindings::__pskb_pull_tail(self.as_ptr(), (length - have) as i32) };
         !tail.is_null()
     }
@@ -95,7 +94,7 @@ impl<'a> Skb<'a> {
             return true;
         }
         let shared = skb.head.wrapping_add(skb.end as usize);
-        // SAFETY: the shared info is at the buffer's end (skb_shinfo()); others change the word
+        // SAFETY: the shared info is at the buffer's end (skb_shinfo()); other CPUs write the word
         // whole.
         let references = unsafe {
             (&raw const (*shared.cast::<bindings::skb_shared_info>())
@@ -103,13 +102,14 @@ impl<'a> Skb<'a> {
                 .counter)
                 .read_volatile()
         } as u32;
-        // References to the data, and above those to the payload alone: see skb_header_cloned().
+        // The lower half counts references to the data, the upper half those of them to the payload alone:
+        // see skb_header_cloned().
         let headers = (references & 0xffff).wrapping_sub(references >> 16);
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
         if headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len) {
             return true;
         }
-        // Or whoever shared the data has let go of it: skb_cloned().
+        // Or all clones have let go of the data: skb_cloned().
         references & 0xffff == 1
     }
 
@@ -120,8 +120,8 @@ impl<'a> Skb<'a> {
         unsafe { NonNull::new_unchecked(self.skb().data) }
     }
 
-    /// The first `length` bytes, to be changed; `None` if they do not lie in one piece or are
-    /// shared with other buffers, which [`Self::unshare`] can mend.
+    /// The first `length` bytes, to be changed; `None` if they are not linear, or are shared with other
+    /// buffers. [`Self::unshare`] can mend both.
     #[inline(always)]
     pub(crate) fn writable(&mut self, length: usize) -> Option<&mut [u8]> {
         if length > self.linear().len() || !self.owns(length) {
@@ -140,7 +140,7 @@ impl<'a> Skb<'a> {
         unsafe { bindings::skb_ensure_writable(self.as_ptr(), length as u32) == 0 }
     }
 
-    /// Copies the whole packet into memory of its own, in one piece; false without memory for it.
+    /// Copies the whole packet into linear memory of its own; false without memory for it.
     #[cold]
     pub(crate) fn copy(&mut self) -> bool {
         // SAFETY: the buffer is ours.
@@ -153,18 +153,19 @@ impl<'a> Skb<'a> {
         u32::from(unsafe { self.skb().__bindgen_anon_4.headers.as_ref().ip_summed() })
     }
 
-    /// Whether a device computes or has computed a checksum of the packet.
+    /// Whether a checksum of the packet is left to a device (CHECKSUM_PARTIAL), or was computed by one
+    /// (CHECKSUM_COMPLETE).
     #[inline(always)]
     pub(crate) fn is_offloaded(&self) -> bool {
         self.ip_summed() & 2 != 0
     }
 
-    /// Who computes the checksum of the transport header at `transport`, in bytes from the IP header; if
-    /// that may have other packets `within`.
+    /// How the checksum of the transport header at `transport`, in bytes from the IP header, is offloaded.
+    /// `within`: the payload may be another packet with a checksum of its own.
     #[inline(always)]
     pub(crate) fn offload(&self, transport: usize, within: bool) -> Offload {
         let ip_summed = self.ip_summed();
-        // The first question settles most packets: it is one bit.
+        // Most packets are done after this one bit.
         const {
             assert!(bindings::CHECKSUM_NONE & 2 == 0 && bindings::CHECKSUM_UNNECESSARY & 2 == 0);
             assert!(bindings::CHECKSUM_COMPLETE & 2 != 0 && bindings::CHECKSUM_PARTIAL & 2 != 0);
@@ -176,12 +177,12 @@ impl<'a> Skb<'a> {
         } else if !within || self.sums_from(transport) || self.is_gso() {
             Offload::Partial
         } else {
-            // The device sums up a header within: this one's is whole (lco_csum()), or zero.
+            // The device sums up an inner header: this one's checksum is complete (lco_csum()), or zero.
             Offload::None
         }
     }
 
-    // Whether the sum that is left to the device begins at `transport`.
+    // Whether the checksum that is left to the device begins at `transport`.
     #[inline(always)]
     fn sums_from(&self, transport: usize) -> bool {
         let skb = self.skb();
@@ -196,8 +197,8 @@ impl<'a> Skb<'a> {
         start == headroom.wrapping_add(transport)
     }
 
-    // Whether it is several packets, whose outer checksums are made when they are cut apart, from the
-    // pseudo header's sum (udp_set_csum()).
+    // Whether it is several packets (GSO). Their outer checksums are made from the pseudo header's sum when
+    // they are segmented (udp_set_csum()).
     #[cold]
     fn is_gso(&self) -> bool {
         let skb = self.skb();
@@ -206,7 +207,7 @@ impl<'a> Skb<'a> {
         unsafe { (*shared.cast::<bindings::skb_shared_info>()).gso_size != 0 }
     }
 
-    /// Does to the sum that the device computed over the packet what translating it asks for.
+    /// Applies what translating the packet changes in the sum that a device computed over it.
     #[inline(always)]
     pub(crate) fn fix_checksum(&mut self, sum: SkbChecksum) {
         match sum {
@@ -229,7 +230,7 @@ impl<'a> Skb<'a> {
         }
     }
 
-    /// Keeps connection tracking from looking at the packet, unless it has looked already.
+    /// Marks the packet untracked, unless connection tracking has an entry for it already.
     #[inline(always)]
     pub(crate) fn untrack(&mut self) {
         // SAFETY: the buffer is ours; a tracked packet holds a reference and is left alone.
@@ -242,7 +243,7 @@ impl<'a> Skb<'a> {
         }
     }
 
-    /// Whether connection tracking was told not to look at the packet.
+    /// Whether the packet is marked untracked.
     pub(crate) fn is_untracked(&self) -> bool {
         self.skb()._nfct == u64::from(bindings::IP_CT_UNTRACKED)
     }
@@ -269,7 +270,7 @@ impl<'a> Skb<'a> {
         NonNull::new(core::ptr::with_exposed_provenance_mut(word & !NO_REFERENCE))
     }
 
-    /// Makes the packet forget its route, if it has one.
+    /// Drops the packet's route, if it has one.
     #[inline(always)]
     pub(crate) fn drop_dst(&mut self) {
         if self.has_dst() {
@@ -291,22 +292,21 @@ impl<'a> Skb<'a> {
         self.set_refdst(dst.as_ptr().addr());
     }
 
-    /// Takes the packet's route away, to be put back in the same RCU section.
+    /// Takes the packet's route off it, to be put back in the same RCU section.
     #[inline(always)]
     pub(crate) fn detach_route(&mut self) -> DetachedRoute {
         // SAFETY: as in `has_dst`.
         DetachedRoute(unsafe { self.refdst().replace(0) })
     }
 
-    /// Puts a route back on a packet that has none. The flag of a packet that had one (`slow_gro`) is still
-    /// set.
+    /// Puts a route back on a packet that has none. `slow_gro` is still set since the packet had one.
     #[inline(always)]
     pub(crate) fn attach_route(&mut self, mut route: DetachedRoute) {
-        // SAFETY: as in `set_route`; the reference, if there is one, is the packet's now.
+        // SAFETY: as in `has_dst`; the reference, if there is one, is the packet's now.
         unsafe { self.refdst().write(core::mem::take(&mut route.0)) };
     }
 
-    /// The mark, by which policy rules may route it.
+    /// The packet's mark, by which policy rules may route it.
     #[inline(always)]
     pub(crate) fn mark(&self) -> u32 {
         // SAFETY: the mark is a word at this offset of the buffer, which is ours.

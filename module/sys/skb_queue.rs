@@ -2,9 +2,9 @@
 
 //! Packets that were stolen from a hook (NF_STOLEN), and go on from there later.
 //!
-//! What has to be kept for that is what nf_queue() of the kernel keeps, too: the packet, its state
-//! and the device through which it came. The packets of one hook differ in their device only, and
-//! that is in the packet: so they need no memory but their own.
+//! As nf_queue() does, the queue keeps the packet, its state, and a reference to the device through which it
+//! came in. The states of packets of one hook differ in the device only, and that is in the packet: so packets
+//! need no memory but their own.
 
 use core::ptr::NonNull;
 
@@ -20,14 +20,14 @@ pub(crate) trait Resumed: Hook {
     /// How many packets are prepared together.
     const GROUP: usize;
 
-    /// Has a look at the packets, from their IP headers on, that come next.
+    /// Prefetches for the packets that come next, given from their IP headers on.
     fn prepare<'p>(
         target: &Self::Target,
         guard: &ReadGuard,
         packets: impl Iterator<Item = &'p [u8]>,
     );
 
-    /// What else [`Hook::run`] is: runs in a softirq, with BH disabled.
+    /// Takes the place of [`Hook::run`] for a packet that waited: runs in a softirq, with BH disabled.
     fn resume(target: &Self::Target, guard: ReadGuard, packet: Packet<'_>) -> Verdict;
 }
 
@@ -55,8 +55,8 @@ fn next(skb: NonNull<bindings::sk_buff>) -> *mut *mut bindings::sk_buff {
 }
 
 impl SkbQueue {
-    /// Whether the packet can wait: nothing belongs to it that does not live as long, and it goes
-    /// on like those that wait already.
+    /// Whether the packet can wait: everything that belongs to it lives long enough, and it has the okfn()
+    /// and namespace of those that wait already.
     #[inline]
     pub(crate) fn admits(&self, packet: &Packet<'_>) -> bool {
         let state = packet.state.raw();
@@ -70,7 +70,7 @@ impl SkbQueue {
         unsafe { bindings::mxp_may_queue(packet.skb.as_ptr(), state) }
     }
 
-    /// Takes a packet out of its hook, which [`Self::admits`] just let in.
+    /// Takes a packet out of its hook, after [`Self::admits`] was true for it.
     #[inline]
     pub(crate) fn push(&mut self, packet: Packet<'_>) -> Verdict {
         let state = *packet.state.raw();
@@ -117,7 +117,7 @@ impl SkbQueue {
         })
     }
 
-    /// Runs the packets through `H`, to which they came, and sends them on, in their order. To be
+    /// Runs the packets through `H`, their hook, and sends them on, in their order. To be
     /// called with BH disabled.
     pub(crate) fn flush<H: Resumed>(&mut self, target: &H::Target) {
         let Some(mut state) = self.state.take() else {
@@ -168,7 +168,7 @@ impl Drop for SkbQueue {
     }
 }
 
-/// Does with a packet what the verdict of our hook says, as nf_hook_slow() and netfilter's caller would.
+/// Acts on the verdict of our hook, as nf_hook_slow() and netfilter's caller would.
 ///
 /// # Safety
 ///
@@ -184,7 +184,7 @@ unsafe fn send(later: Option<LaterHooks<'_>>, mut packet: Packet<'_>, verdict: V
         (Verdict::ACCEPT | Verdict::DROP, _) => unsafe {
             bindings::mxp_drop(packet.skb.as_ptr());
         },
-        // Somebody else has it.
+        // Stolen.
         _ => {}
     }
 }

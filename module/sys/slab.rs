@@ -28,15 +28,15 @@ impl<N> Slab<N> {
         Ok(Self(NonNull::new(cache).ok_or(ENOMEM)?, PhantomData))
     }
 
-    /// Memory for `COUNT` objects or, if there is not so much, for one; calls `each` with it: once for
-    /// each object that is the caller's now, and for nothing else.
+    /// Takes memory for `COUNT` objects or, if there is not so much, for one. Calls `each` once for each object
+    /// that is the caller's now, and for nothing else.
     pub(crate) fn allocate<const COUNT: usize>(&self, mut each: impl FnMut(NonNull<N>)) {
         const {
             assert!(COUNT > 0);
         }
         for count in [COUNT, 1] {
-            // Anew for each try. A call that fails half way gives back what it had taken, but leaves
-            // pointers to it in the array (kmem_cache_alloc_bulk_noprof() in mm/slub.c).
+            // A new array for each try: a call that fails half way gives back what it had taken, but
+            // leaves pointers to it in the array (kmem_cache_alloc_bulk_noprof() in mm/slub.c).
             let mut objects = [core::ptr::null_mut::<c_void>(); COUNT];
             // SAFETY: the cache lives as long as `self`, and there is room for so many pointers:
             // for one at least.

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that are in no bucket, one on top of the other: those that are in limbo until their last readers have gone,
-//! and those that wait to be used again. They take no memory but the nodes' own.
+//! Stacks of nodes that are in no bucket: those in limbo, and idle ones. They take no memory but the nodes' own.
 //!
-//! Like `link.rs`, this file knows no kernel.
+//! Like `link.rs`, this file does not depend on the kernel.
 
 use core::ptr::NonNull;
 
 use super::link::Node;
 
-/// A value with room for a pointer, for whoever keeps its memory.
+/// A value with room for a pointer while its node is in a stack: the free pointer of SLUB.
 pub trait FreePointer: Send + Sync {
     /// What was set last.
     fn free_pointer(&self) -> u64;
@@ -17,11 +16,11 @@ pub trait FreePointer: Send + Sync {
     fn set_free_pointer(&self, bits: u64);
 }
 
-/// Nodes, the last of which is on top.
+/// A stack of nodes.
 ///
-/// Below each is the whole pointer to the next, an address with whatever tag the kernel has in it: a
-/// tag-based KASAN compares it at each access, and with five levels of page tables no bit of an address is
-/// always the same. The value has it in several of its fields, and so as a number.
+/// Each node has the whole pointer to the next, as a number, in several fields of its value. All bits are needed:
+/// a tag-based KASAN compares a pointer's tag at each access, and with five levels of page tables no bit of an
+/// address is always the same.
 ///
 /// # Invariants
 ///
@@ -53,7 +52,7 @@ impl<K, T: FreePointer> Stack<K, T> {
     /// # Safety
     ///
     /// The node was made by [`Node::init`] at least, for a `T` of which all bytes zero are a value; it
-    /// is in no bucket and in no stack, and nobody else changes it.
+    /// is in no bucket and in no stack, and only the caller changes it.
     pub unsafe fn push(&mut self, node: NonNull<Node<K, T>>) {
         let below = self.top.map_or(0, |top| top.as_ptr().expose_provenance());
         // SAFETY: the node is valid, readers only share it, and the bits are the stack's.
@@ -149,7 +148,7 @@ mod tests {
         nodes.into_iter().for_each(free);
     }
 
-    // What a flow keeps is the whole of it, in whichever fields.
+    // A flow has room for the whole pointer.
     #[test]
     fn a_flow_keeps_every_bit_of_a_pointer() {
         use super::super::flow::{Flow, Owner};

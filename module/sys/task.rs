@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The task that runs.
+//! The current task.
 
 use super::bindings;
 
-/// Lets others use the CPU, if they should. May sleep.
+/// Lets other tasks run, if they are due: cond_resched(). May sleep.
 pub(crate) fn pause() {
     // SAFETY: has no preconditions but being allowed to sleep, as documented.
     unsafe { bindings::mxp_cond_resched() };

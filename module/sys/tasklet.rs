@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU does when the softirq round that is under way is over.
+//! Work that a CPU does at the end of a softirq round.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -12,9 +12,9 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::percpu::PerCpu;
 
-/// Something with work to be done at the end of a softirq round.
+/// A target with work to be done at the end of a softirq round.
 pub(crate) trait Deferring: Send + Sync {
-    /// What each CPU has of it.
+    /// Each CPU's share.
     type Local: Send + Sync;
 
     /// All CPUs' shares.
@@ -98,14 +98,15 @@ unsafe extern "C" fn run_tasklet<T: Deferring>(tasklet: *mut bindings::tasklet_s
     }
 }
 
-/// Tasklets that are switched on. Dropping it lets those that were scheduled run, and no more.
+/// Tasklets that are switched on. When this is dropped, those that were scheduled still run; no more are
+/// scheduled.
 pub(crate) struct Running<T: Deferring>(Arc<T>);
 
 impl<T: Deferring> Running<T> {
     /// Switches the tasklets of `target` on; once only.
     pub(crate) fn new(target: Arc<T>) -> Self {
         for slot in target.tasklets().slots.iter() {
-            // SAFETY: nobody schedules it yet, and it stays where it is.
+            // SAFETY: it is not scheduled before its target is set, and stays where it is.
             unsafe { bindings::tasklet_setup(slot.tasklet.get(), Some(run_tasklet::<T>)) };
             let pointer = core::ptr::from_ref::<T>(&target).cast_mut().cast();
             slot.target.store(pointer, Ordering::Release);
@@ -119,11 +120,11 @@ impl<T: Deferring> Drop for Running<T> {
     fn drop(&mut self) {
         let tasklets = self.0.tasklets();
         tasklets.on.store(false, Ordering::Release);
-        // SAFETY: may sleep: dropped by tasks only. After it no hook schedules a tasklet: those
-        // that saw them on are done.
+        // SAFETY: may sleep: dropped by tasks only. After it no hook schedules a tasklet: hooks that
+        // saw them on have returned.
         unsafe { bindings::synchronize_net() };
         for slot in tasklets.slots.iter() {
-            // SAFETY: set up in `new`. Waits until it ran, if it was scheduled.
+            // SAFETY: set up in `new`. Waits until it has run, if it was scheduled.
             unsafe { bindings::tasklet_kill(slot.tasklet.get()) };
         }
     }

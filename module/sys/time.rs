@@ -7,15 +7,15 @@ use super::{arch, bindings};
 /// Jiffies a second.
 pub(crate) const HZ: u32 = bindings::HZ;
 
-/// The kernel's tick counter, as far as 32 bits go: idle times up to `2^31` ticks can be told,
-/// 248 days at 100 Hz.
+/// The lower 32 bits of the kernel's tick counter: enough for idle times up to `2^31` ticks, 248 days at
+/// 100 Hz.
 #[inline(always)]
 pub(crate) fn jiffies() -> u32 {
     // SAFETY: an aligned word that only the timer interrupt writes; a volatile read, as in C.
     unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) as u32 }
 }
 
-/// The finest clock there is, to measure with: the time-stamp counter, on x86.
+/// The finest clock there is, for measurements: on x86 the time-stamp counter.
 #[inline(always)]
 pub(crate) fn ticks() -> u64 {
     arch::ticks()
@@ -26,7 +26,7 @@ pub(crate) fn ticks_khz() -> u32 {
     arch::ticks_khz()
 }
 
-/// This CPU's clock, in nanoseconds; where the time-stamp counter cannot be used, it goes in ticks.
+/// This CPU's clock, in nanoseconds; where the time-stamp counter cannot be used, it advances tick by tick.
 #[inline(always)]
 pub(crate) fn clock() -> u64 {
     // SAFETY: has no preconditions.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A lock for which nobody waits.
+//! A lock that is tried and never waited for.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -13,11 +13,11 @@ pub(crate) struct TryLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: whoever gets at the value is the only one, on whatever CPU.
+// SAFETY: only one `Held` exists at a time, so the value has one user, on whatever CPU.
 unsafe impl<T: Send> Sync for TryLock<T> {}
 
 impl<T> TryLock<T> {
-    /// The value, unless somebody has it.
+    /// The value, unless it is in use.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
         if self.held.swap(true, Ordering::Acquire) {

@@ -8,13 +8,13 @@
 
 #include <linux/version.h>
 
-/* ip_route_input_noref() takes a dscp_t, and no longer a TOS, since 6.13; it gives a reason then. */
+/* Since 6.13 ip_route_input_noref() takes a dscp_t instead of a TOS, and returns a drop reason. */
 #define MXP_ROUTE_INPUT_TAKES_DSCP (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
 
-/* Modules may call ip6_route_input(): not in 6.12, but in 7.2. */
+/* ip6_route_input() is exported: not in 6.12, but in 7.2. */
 #define MXP_ROUTE_INPUT_V6_IS_EXPORTED (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
 
-/* irq_cpustat_t of x86 has an array of counts, and no longer a field for each: 7.2 as against 6.12. */
+/* irq_cpustat_t of x86 has an array of counts instead of a field for each: not in 6.12, but in 7.2. */
 #define MXP_IRQ_STAT_IS_ARRAY (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0))
 
 /* 7.3 has system_dfl_wq and warns once of system_unbound_wq. That 7.2 has it, too, was not tried. */

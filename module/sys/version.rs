@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the kernel crate differs between versions. `Kbuild` sets the configuration; where the
-//! kernel's C differs is in `version.h`.
+//! What differs in the kernel crate between versions. `Kbuild` sets the configuration; what differs in the
+//! kernel's C is in `version.h`.
 
 /// `kernel::module!` with the same arguments for every version: 6.15 made an array of the author.
 #[cfg(kernel_authors)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moments between two steps in which another task could come first. On a kernel with
+//! Race windows: moments between two steps in which another task can interfere. On a kernel with
 //! CONFIG_FAULT_INJECTION the parameter `debug_windows` makes each last some milliseconds, so that a
-//! test meets a race for certain that is rare otherwise; on any other kernel none lasts.
+//! test is certain to meet a race that is rare otherwise. On other kernels they take no time.
 
 use super::bindings;
 
@@ -19,7 +19,7 @@ pub(crate) enum Window {
 }
 
 impl Window {
-    /// Sleeps for as long as the test wants it.
+    /// Sleeps for as long as the parameter says.
     pub(crate) fn pass(self) {
         // SAFETY: the number is one of C's. May sleep: windows are in tasks only.
         unsafe { bindings::mxp_window(self as u32) };

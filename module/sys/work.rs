@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that is done later, again and again, by the system's work queue.
+//! Periodic work, on the system's work queue.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -62,7 +62,7 @@ impl<W: Work> Periodic<W> {
 impl<W: Work> Drop for Periodic<W> {
     fn drop(&mut self) {
         let item = self.0.as_ptr();
-        // SAFETY: initialised in `start`; work that queues itself is cancelled for good.
+        // SAFETY: initialised in `start`; the call also cancels work that queues itself again.
         unsafe { bindings::cancel_delayed_work_sync(&raw mut (*item).work.work) };
         // SAFETY: from `KBox::into_raw`, and the work does not run any more.
         drop(unsafe { KBox::from_raw(item) });

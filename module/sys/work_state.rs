@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When work has to be queued that many call for and one does, and when it is over.
+//! The state of a work item that many callers ask for: when it has to be queued, and when it is idle.
 //!
-//! Like `link.rs`, this file knows no kernel.
+//! Like `link.rs`, this file does not depend on the kernel.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Nobody has called for the work since its last run began, and that run has left nothing to do: it is
-/// not queued, and if it has not returned yet, it does nothing else than that.
+/// The work was not called for since its last run began, and that run has left nothing to do. The work is
+/// not queued; if that run has not returned yet, it does nothing else any more.
 const IDLE: u32 = 0;
-/// It runs, or will do so again by itself, and nobody has called since it began.
+/// The work runs, or will run again by itself, and was not called for since the run began.
 const RUNNING: u32 = 1;
-/// Somebody has called since the last run began, and has queued it unless it was not idle.
+/// The work was called for since the last run began. The caller has queued it if it was idle.
 const PENDING: u32 = 2;
 
-/// Whether work has to be done. Callers first leave what is to be done where the work looks for it.
+/// Whether work has to be done. A caller first leaves what is to be done where the work looks for it.
 ///
-/// The work is queued by the one caller who finds it idle, or by itself at the end of a run; so it is
-/// never queued twice, and never forgotten. The last thing that it does with anything it shares is
+/// The work is queued by the one caller that finds it idle, or by itself at the end of a run; so it is
+/// never queued twice, and never forgotten. Its last access to anything that it shares is
 /// [`Self::complete`].
 pub struct WorkState(AtomicU32);
 
@@ -39,14 +39,14 @@ impl WorkState {
         self.0.swap(PENDING, Ordering::SeqCst) == IDLE
     }
 
-    /// A run begins, and will see what calls before this left.
+    /// A run begins, and will see what earlier callers left.
     pub fn begin(&self) {
         self.0.swap(RUNNING, Ordering::SeqCst);
     }
 
-    /// A run ends that has done all it found. Whether it has to queue the work again, since somebody
-    /// has called meanwhile. If not, whoever waits for the work may free all that it shares with them
-    /// as soon as the run has returned.
+    /// A run ends that has done all it found. Returns whether it has to queue the work again, since it was
+    /// called for meanwhile. If not, all that the work shares may be freed as soon as the run has
+    /// returned.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.0
@@ -54,7 +54,7 @@ impl WorkState {
             .is_err()
     }
 
-    /// Whether it was done when nobody had called for more.
+    /// Whether the last run is complete and the work was not called for since.
     pub fn is_idle(&self) -> bool {
         self.0.load(Ordering::SeqCst) == IDLE
     }
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// A model of two callers, the work and somebody who waits for it to be idle, one step of one of
-    /// them at a time. The steps of `WorkState` are its own, of one value at a time.
+    /// A model of two callers, the work, and a task that waits for it to be idle; one of them takes one step
+    /// at a time. The steps of the state are those of `WorkState` itself.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct Model {
         work_state: u32,
@@ -159,7 +159,7 @@ mod tests {
             Some(self)
         }
 
-        // What whoever drains the pool, or drops the pool, relies on.
+        // What draining and dropping a pool rely on.
         fn check(&self) {
             let left = [Caller::Leaves, Caller::Calls];
             let all_called = self.callers.iter().all(|caller| !left.contains(caller));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Large values that begin as zeros, made where they stay: a kernel stack has no room for them.
+//! Large values that begin as zeros. They are made on the heap: a kernel stack has no room for them.
 
 use core::sync::atomic::AtomicU64;
 
@@ -13,7 +13,7 @@ use crate::datapath::reopenings::Reopenings;
 ///
 /// # Safety
 ///
-/// That it is one.
+/// All bytes zero are a value of the type.
 pub(crate) unsafe trait Zeroed {}
 
 // SAFETY: zero is a value of a word.

@@ -10,11 +10,11 @@ use super::{Invalid, Rule, Upstream, MAGIC, MAX_RULES, MAX_UPSTREAMS, VERSION};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Selection {
-    /// One after the other.
+    /// In turns.
     RoundRobin = 0,
-    /// The one of the lowest priority value, of equals the first.
+    /// The one with the lowest priority value; of several, the first.
     Failover = 1,
-    /// Any.
+    /// At random.
     Random = 2,
 }
 
@@ -94,7 +94,7 @@ impl ConfigHeader {
     }
 }
 
-/// A configuration whose every record was checked, in the bytes in which it came.
+/// A configuration in its encoded form, all records of which were checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Config<'a> {
     /// How upstreams are selected.
@@ -134,7 +134,7 @@ impl<'a> Config<'a> {
         Ok(config)
     }
 
-    // A rule may name only upstreams that there are, and at least one of its IP version.
+    // A rule may name only upstreams that exist, and must name one of its IP version if it redirects.
     fn check(&self, rule: &Rule) -> Result<(), Invalid> {
         let count = self.upstreams().count() as u32;
         let unknown = u16::from(rule.upstreams) >> count;

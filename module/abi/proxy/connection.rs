@@ -22,8 +22,7 @@ pub struct Connection {
     pub family: Family,
     /// The transport protocol.
     pub protocol: Protocol,
-    /// Where the server has it: the upstream's address and port. In the answer, where the client
-    /// connected to.
+    /// The server's end: the upstream's address and port. In the answer, the original destination.
     pub local: Endpoint,
     /// The client.
     pub remote: Endpoint,

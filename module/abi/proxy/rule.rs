@@ -10,7 +10,7 @@ pub const HOOK_PRE_ROUTING: u8 = 1 << 0;
 /// New connections of the machine's own (LOCAL_OUT).
 pub const HOOK_LOCAL_OUT: u8 = 1 << 1;
 
-/// What becomes of a connection that a rule is for.
+/// What becomes of a connection that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
@@ -30,7 +30,7 @@ impl Action {
     }
 }
 
-/// A rule for new connections: those for which all of it holds.
+/// A rule for new connections. It matches those for which all of it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// IP version.
@@ -157,7 +157,7 @@ fn is_name(bytes: &[u8; NAME_SIZE]) -> bool {
     let ends = parts
         .next()
         .is_some_and(|rest| rest.iter().all(|&byte| byte == 0));
-    // isspace() of lib/ctype.c, which takes Latin-1's hard space for one, too.
+    // isspace() of lib/ctype.c, which includes Latin-1's no-break space.
     let separates = |byte: &u8| matches!(byte, b'/' | b':' | b'\t'..=b'\r' | b' ' | 0xa0);
     ends && name != b"." && name != b".." && !name.iter().any(separates)
 }

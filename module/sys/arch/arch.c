@@ -13,7 +13,7 @@ void mxp_this_cpu_add(void *counter, u64 by)
 	this_cpu_add(*(u64 __percpu *)counter, by);
 }
 
-/* The caller looks through it: read once, and what is read there depends on the address. */
+/* The caller follows the pointer: it is read once, and reads through it depend on its value. */
 void *mxp_this_cpu_load(const void *pointer)
 {
 	return this_cpu_read(*(void * __percpu *)pointer);
@@ -29,7 +29,7 @@ void mxp_prefetch(const void *address)
 	prefetch(address);
 }
 
-/* The total of the kernel's own code has them all. */
+/* The kernel's total (irqs_sum) is taken to have them all. */
 u64 mxp_arch_interrupts(void)
 {
 	return 0;
@@ -37,13 +37,13 @@ u64 mxp_arch_interrupts(void)
 
 #else
 
-/* As x86/static_key.rs writes it. */
+/* The layout that x86/static_key.rs writes. */
 static_assert(sizeof(struct jump_entry) == 16);
 static_assert(offsetof(struct jump_entry, code) == 0);
 static_assert(offsetof(struct jump_entry, target) == 4);
 static_assert(offsetof(struct jump_entry, key) == 8);
 
-/* Those of the local APIC, which the total does not have. */
+/* Those of the local APIC, which the kernel's total (irqs_sum) leaves out. */
 u64 mxp_arch_interrupts(void)
 {
 	u64 sum = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What depends on the machine, for C, and what Rust asks C for on machines that it knows nothing
- * of: see mod.rs. MXP_PORTABLE comes from Kbuild.
+ * What depends on the machine, for C; and the functions of C that the portable form of Rust uses: see
+ * mod.rs. MXP_PORTABLE comes from Kbuild.
  */
 #ifndef MXP_ARCH_H
 #define MXP_ARCH_H
@@ -40,7 +40,7 @@ static inline u64 mxp_ticks_ordered(void)
 	return rdtsc_ordered();
 }
 
-/* What finds the bucket of a time needs LZCNT; x86-64 has it since 2013. */
+/* The code that finds the bucket of a time needs LZCNT; x86-64 CPUs have it since 2013. */
 static inline bool mxp_can_time(void)
 {
 	return boot_cpu_has(X86_FEATURE_ABM);

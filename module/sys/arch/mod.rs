@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What depends on the machine, and nothing of which is anywhere else: per-CPU words by one instruction,
-//! branches that are patched, the clock that hooks are timed with, prefetching, marks for the lens.
+//! Everything that depends on the machine: per-CPU words by one instruction, branches that are patched, the
+//! clock that hooks are timed with, prefetching, marks for the lens.
 //!
-//! There are two forms with the same functions. That for x86-64 saves instructions where every packet
-//! passes. The portable one asks C for what the kernel has on every machine; `Kbuild` takes it wherever the
-//! first does not hold (`--cfg portable`, `MXP_PORTABLE` in C), and for a test if told so. `arch.h` and
-//! `arch.c` are the same for C.
+//! There are two forms with the same functions. The form for x86-64 saves instructions on every packet's
+//! path. The portable one calls what the kernel's C has on every machine; `Kbuild` selects it on all machines but
+//! x86-64 (`--cfg portable`, `MXP_PORTABLE` in C), and for a test on request. `arch.h` and `arch.c` are their
+//! counterparts in C.
 //!
-//! [`order`](crate::datapath::order) and [`octave`](crate::datapath::octave), which know no kernel, belong
-//! here as well.
+//! [`order`](crate::datapath::order) and [`octave`](crate::datapath::octave), which do not depend on the
+//! kernel, belong here as well.
 
 #[cfg(portable)]
 mod portable;
@@ -21,6 +21,6 @@ pub(crate) use portable::*;
 #[cfg(not(portable))]
 pub(crate) use x86::*;
 
-// Counters are words of 64 bits, which are read while other CPUs write them: whole only where a
-// register holds one.
+// Counters are words of 64 bits that are read while other CPUs write them. They are read whole only where a
+// register holds 64 bits.
 const _: () = assert!(usize::BITS == 64);

@@ -2,14 +2,14 @@
 
 //! The instructions that find a value's place among [`Octaves`](super::abi::histogram::Octaves).
 //!
-//! The kernel has them in a larger piece of assembly (sys/latency.rs); the host compiles this file
-//! with the datapath, and tests them.
+//! In the kernel they are part of a larger piece of assembly (sys/arch/x86/latency.rs); the host compiles
+//! this file with the datapath, and tests them.
 
-/// From a value in EAX to its place, in RCX; RAX and the flags are lost. `{precision}` is the bits
-/// of a place below the number of leading zeros.
+/// Turns a value in EAX into its place, in RCX; RAX and the flags are lost. `{precision}` is the number of bits
+/// of a place that are below the number of leading zeros.
 ///
-/// LZCNT, unlike BSR, says 32 of zero; that shifted by 32, which is by none, is still zero. So
-/// what comes out is at most `32 << precision`.
+/// For zero, LZCNT gives 32, unlike BSR; and zero shifted by 32, which the CPU takes for 0, stays zero. So
+/// the result is at most `32 << precision`.
 macro_rules! find_octave {
     () => {
         concat!(
@@ -52,7 +52,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn same<const P: u32>(value: u32) {
-        // What has no LZCNT has no profiling either.
+        // A CPU without LZCNT has no profiling either.
         if std::arch::is_x86_feature_detected!("lzcnt") {
             // SAFETY: it has.
             let found = unsafe { index::<P>(value) };

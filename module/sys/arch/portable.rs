@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! On any machine, by functions of `arch.c`.
+//! For any machine, by functions of `arch.c`.
 
 use core::ffi::c_void;
 
@@ -43,7 +43,7 @@ pub(in super::super) unsafe fn this_cpu_add_pair<const DISTANCE: usize>(
     }
 }
 
-/// A pointer of this CPU, to look through.
+/// Loads a pointer of this CPU, to be followed.
 ///
 /// # Safety
 ///
@@ -54,7 +54,7 @@ pub(in super::super) unsafe fn this_cpu_load<T>(base: *const u8) -> *mut T {
     unsafe { bindings::mxp_this_cpu_load(base.cast()) }.cast()
 }
 
-/// Asks for the cache line in which `value` begins; does not wait for it.
+/// Prefetches the cache line in which `value` begins.
 #[inline(always)]
 pub(in super::super) fn prefetch<T>(value: &T) {
     // SAFETY: changes nothing that a program sees, whatever the address.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! On x86-64. A per-CPU pointer is an offset from the CPU's base in %gs, and an instruction on one word
-//! is not split by an interrupt: so `this_cpu_add()` and `this_cpu_read()` of the kernel are one, too.
+//! For x86-64. A per-CPU pointer is an offset from the CPU's base in %gs, and one instruction is not split by an
+//! interrupt: so `this_cpu_add()` and `this_cpu_read()` are one instruction each, as in the kernel.
 
 use core::arch::asm;
 
@@ -57,7 +57,7 @@ pub(in super::super) unsafe fn this_cpu_add_pair<const DISTANCE: usize>(
     }
 }
 
-/// A pointer of this CPU, to look through.
+/// Loads a pointer of this CPU, to be followed.
 ///
 /// # Safety
 ///
@@ -65,8 +65,8 @@ pub(in super::super) unsafe fn this_cpu_add_pair<const DISTANCE: usize>(
 #[inline(always)]
 pub(in super::super) unsafe fn this_cpu_load<T>(base: *const u8) -> *mut T {
     let pointer;
-    // SAFETY: the caller's promise. Reads on x86 are Acquire, and the compiler does not know that this
-    // one does not write.
+    // SAFETY: the caller's promise. On x86 every load is an acquire; and the compiler cannot move reads through
+    // the pointer before the instruction from which they have their address.
     unsafe {
         asm!(
             "mov {pointer}, qword ptr gs:[{base}]",
@@ -78,7 +78,7 @@ pub(in super::super) unsafe fn this_cpu_load<T>(base: *const u8) -> *mut T {
     pointer
 }
 
-/// Asks for the cache line in which `value` begins; does not wait for it.
+/// Prefetches the cache line in which `value` begins.
 // Not core's function: that belongs to SSE, without which the kernel is compiled, so that it would
 // not be inlined.
 #[inline(always)]
@@ -130,7 +130,7 @@ pub(in super::super) trait Place {
     const MARK: Mark;
 }
 
-/// Tells the lens, if it looks on, that a packet is there.
+/// Executes the mark, which the lens sees.
 #[inline(always)]
 pub(in super::super) fn mark<P: Place>() {
     // SAFETY: an instruction that does nothing. Without `nomem`, so that no access to memory moves

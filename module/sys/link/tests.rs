@@ -11,7 +11,7 @@ fn heads(count: usize) -> Heads<u32, u32> {
     Heads::new(count)
 }
 
-// Small keys that follow in each other are on buckets that do.
+// The highest bits tell the bucket: so small keys that follow each other are in different buckets.
 fn hash(key: &u32) -> usize {
     key.reverse_bits() as usize
 }
@@ -23,8 +23,8 @@ fn buckets(count: usize) -> Option<TestBuckets> {
 fn insert(buckets: &TestBuckets, keys: [u32; 2], value: u32) {
     let hashes = keys.map(|key| hash(&key));
     Sections::read(|guard| {
-        // In here: a section of the host begins with a fence, which would order for all that follows
-        // what was written before it. Those of the kernel need not.
+        // Made within the section: a section of the host begins with a fence, which would order what was
+        // written before it. Those of the kernel do not.
         let node = Owned::new(&Boxes, keys, value).unwrap();
         buckets.edit(|editor| {
             editor.publish(guard, node, hashes);
@@ -203,11 +203,11 @@ fn a_node_that_was_never_published_is_given_back() {
     assert_eq!(Arc::strong_count(&counted), 1);
 }
 
-// What the order of memory has to see to, on a machine that keeps none that is not asked for. Miri is
-// such a machine: it lets a thread read what was overwritten long ago, unless something orders the two,
-// and reports what nothing orders. `./just weak` runs these with many seeds.
+// Memory order, on a machine that keeps only the order that is asked for. Miri is such a machine: a thread may
+// read what was overwritten long ago unless something orders the two, and a data race is reported.
+// `./just weak` runs these tests with many seeds.
 //
-// A section of the host begins with a fence, which orders what the kernel's would not. So a reader
+// A section of the host begins with a fence, which orders more than the kernel's does. So a reader
 // stays in one section, and looks again and again until it sees what the writer does meanwhile.
 //
 // They were seen to fail, within four seeds: with Relaxed in `Link::set`, or for `FOLLOW`, by a data race on the
@@ -221,7 +221,7 @@ fn find_under(guard: &ReadGuard, buckets: &TestBuckets, key: u32) -> Option<(u32
     Some((**found.node, found.direction))
 }
 
-// Two readers, each in a section, which have begun before the writer does.
+// Two readers, each in a section that has begun before the writer does.
 fn beside(read: impl Fn(&ReadGuard) + Sync, write: impl FnOnce()) {
     let begun = std::sync::Barrier::new(3);
     std::thread::scope(|scope| {
@@ -238,7 +238,7 @@ fn beside(read: impl Fn(&ReadGuard) + Sync, write: impl FnOnce()) {
     });
 }
 
-// A reader sees whatever a node was made of, from either key.
+// A reader that finds a node, by either key, sees all of it.
 #[test]
 fn weak_a_published_node_is_seen_whole() {
     for _ in 0..ROUNDS {
@@ -261,8 +261,8 @@ fn weak_a_published_node_is_seen_whole() {
     }
 }
 
-// Address, size and links of an array belong together: whichever a reader gets, it finds what is in the table
-// all the time, and reads nothing beyond the array.
+// Address, size and links of an array belong together: whichever array a reader gets, it finds what is in the
+// table all the time, and reads nothing beyond the array.
 #[test]
 fn weak_nothing_is_overlooked_while_it_is_resized() {
     for count in [16, 1].into_iter().cycle().take(2 * ROUNDS as usize) {
@@ -289,8 +289,8 @@ fn weak_nothing_is_overlooked_while_it_is_resized() {
     }
 }
 
-// What a reader has found stays until its section ends, and leads on to what follows in the bucket, however
-// soon it is taken off and put into limbo.
+// A node that a reader has found stays until the reader's section ends, and leads on to the next one in the
+// bucket, however soon it is unlinked and put into limbo.
 #[test]
 fn weak_what_is_in_limbo_stays_for_its_readers() {
     for _ in 0..ROUNDS {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hook that is timed by one piece of assembly, since it counts in what it measures: seventeen
-//! instructions, with the call of the hook and its return.
+//! Times a hook by one piece of assembly, since its instructions are part of what it measures: seventeen, with
+//! the call of the hook and its return.
 
 use core::ffi::c_void;
 
@@ -12,9 +12,9 @@ use crate::datapath::octave::find_octave;
 
 /// Calls the hook, and records how long that took on the CPU on which it ended.
 ///
-/// An interrupt that falls into it counts, and so does time that a task spends on no CPU, or on
-/// another: its own packets a task may send while it can be preempted. Without a fence, the two
-/// readings may each change places with some neighbouring instructions.
+/// The time includes interrupts; and at LOCAL_OUT, where the sending task can be preempted, the time that it
+/// is off the CPU or on another one. Without a fence, the two readings may each change places with some
+/// neighbouring instructions.
 ///
 /// # Safety
 ///
