@@ -30,6 +30,7 @@ use kernel::sync::Arc;
 
 use crate::abi::proxy::{Family, Protocol};
 use crate::batch::{self, Batched};
+use crate::datapath::flow::Pace;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, TCP_HEADER};
 use crate::datapath::tcp::{Flags, Segment};
@@ -261,14 +262,14 @@ fn redirect<
     let Some((flow, direction)) = found else {
         return Err(Left::NoFlow(packet.into_packet()));
     };
-    if !flow.is_established(direction) {
-        let flags = if TCP { Flags::of(transport) } else { None };
-        if flags.is_some() == TCP && flow.is_plain_direct(direction, flags) {
+    match flow.pace(direction) {
+        Pace::Translated => {}
+        Pace::Direct if !TCP || Flags::of(transport).is_some_and(Flags::is_plain) => {
             flow.count(direction, length, time::jiffies());
             instance.count_direct::<ABLATION>(length);
             return Ok(Verdict::ACCEPT);
         }
-        return Err(Left::slow(packet));
+        Pace::Direct | Pace::Slow => return Err(Left::slow(packet)),
     }
     // A route that a packet came in with may carry more than where it goes.
     if !LOCAL && packet.packet().skb.has_dst() {
