@@ -449,8 +449,12 @@ impl<R> Flow<R> {
             match syn {
                 // It may be answered yet.
                 Some(syn) => reopenings.keep(hash, &syn),
-                // Who has got no answer yet may have it from a server that has crashed since.
-                None if fins & HALF_OPEN == 0 && client_seq.has_begun_with(segment) => return None,
+                // Who has got no answer yet may get another one, of a server that has crashed since.
+                None if client_seq.has_begun_with(segment)
+                    && (fins & HALF_OPEN == 0 || client_seq.acks_end_of(segment)) =>
+                {
+                    return None;
+                }
                 None => {}
             }
             client_seq.begin_anew(&anew.up_to(segment));

@@ -443,6 +443,11 @@ impl SeqState {
         self.is_syn_acked() && self.next_seq().wrapping_sub(segment.ack()) <= self.window()
     }
 
+    /// Whether this direction's last acknowledgement is of `segment`, and of no more.
+    pub fn acks_end_of(&self, segment: &Segment) -> bool {
+        self.acked() == segment.end()
+    }
+
     /// Whether a RST that comes in this direction could be real: it starts where its receiver, the
     /// sender of the `other` direction, expects it, or after the last byte that was sent.
     pub fn resets(&self, other: &Self, segment: &Segment) -> bool {

@@ -16,11 +16,13 @@ use super::*;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use Direction::{Original, Reply};
 
-// What an end can receive.
+// What an end can receive, without a scale; and with a scale that both have, up to so many times as much.
 const WINDOW: i64 = 60_000;
+const MOST_WINDOWS: i64 = 8;
 // How often an end begins a connection: so often their numbers, and a forger's, stay far from each
 // other in 32 bits.
 const MOST: i64 = 12;
@@ -53,7 +55,7 @@ struct Sent {
     forged: bool,
     // The connection of the flow in which it passed.
     passed: u32,
-    // Of a RST: whether the flow could know that it is real when it passed.
+    // Of a RST or FIN: whether the flow could know that it is real when it passed.
     known: bool,
 }
 
@@ -87,7 +89,9 @@ struct End {
     rcv: i64,
     // Whether the data of a SYN are taken.
     fast_open: bool,
-    // In which connection of the flow the peer's FIN came.
+    window: i64,
+    // Whether the peer's FIN came, and in which connection of the flow, if that could know it.
+    finished: bool,
     got_fin: Option<u32>,
 }
 
@@ -124,6 +128,8 @@ impl End {
             irs: 0,
             rcv: 0,
             fast_open: false,
+            window: WINDOW,
+            finished: false,
             got_fin: None,
         }
     }
@@ -155,6 +161,7 @@ impl End {
             una: iss,
             nxt: iss + 1,
             fast_open: self.fast_open,
+            window: self.window,
             ..Self::new(self.direction, tcp)
         };
     }
@@ -163,6 +170,7 @@ impl End {
         *self = Self {
             begun: self.begun,
             fast_open: self.fast_open,
+            window: self.window,
             ..Self::new(self.direction, tcp)
         };
     }
@@ -236,7 +244,7 @@ impl End {
 
     // 3.10.7.4
     fn receive_otherwise(&mut self, sent: &Sent) -> (Option<Sent>, bool) {
-        let inside = |number: i64| (self.rcv..self.rcv + WINDOW).contains(&number);
+        let inside = |number: i64| (self.rcv..self.rcv + self.window).contains(&number);
         let length = sent.length();
         if !inside(sent.seq) && (length == 0 || !inside(sent.seq + length - 1)) {
             let answer = self.acknowledge().filter(|_| !sent.has(RST));
@@ -272,7 +280,7 @@ impl End {
                 None => Tcp::Established,
             };
         }
-        if sent.ack > self.nxt || sent.ack < self.una - WINDOW {
+        if sent.ack > self.nxt || sent.ack < self.una - self.window {
             return (self.acknowledge(), false);
         }
         self.una = self.una.max(sent.ack);
@@ -299,11 +307,12 @@ impl End {
         if data > self.rcv {
             return self.acknowledge();
         }
-        if self.got_fin.is_none() {
+        if !self.finished {
             self.rcv = self.rcv.max(end);
             if sent.has(FIN) && self.rcv == end {
                 self.rcv += 1;
-                self.got_fin = Some(sent.passed);
+                self.got_fin = sent.known.then_some(sent.passed);
+                self.finished = true;
                 self.tcp = match self.tcp {
                     Tcp::Established => Tcp::CloseWait,
                     Tcp::FinWait1 => Tcp::Closing,
@@ -354,6 +363,8 @@ enum Op {
     Duplicate(usize),
     Lose(usize),
     Forge(Direction, u8, u32, u32, i64),
+    // Beside what an end sends next, and would acknowledge.
+    ForgeNear(Direction, u8, i64, bool),
 }
 
 struct World {
@@ -374,8 +385,9 @@ struct World {
     answered: Option<i64>,
     // The connection of the client's that the server has refused.
     refused: Option<i64>,
-    // Of each end, the highest number that passed the flow, and that its peer acknowledged there.
-    sent_to: [i64; 2],
+    // Of each end and each of its connections, the highest number that passed the flow.
+    sent_to: BTreeMap<(usize, i64), i64>,
+    // And that its peer acknowledged there.
     acked_to: [i64; 2],
     // Which connection of the client's the flow is of.
     client: Option<i64>,
@@ -389,23 +401,31 @@ type Check = Result<(), TestCaseError>;
 
 impl World {
     fn new(base: [u32; 2], options: [Option<u8>; 2], fast_open: bool) -> Self {
+        let windows = match options {
+            [Some(one), Some(other)] => MOST_WINDOWS.min(1 << one.max(other)),
+            _ => 1,
+        };
+        let end = |direction, tcp| End {
+            window: windows * WINDOW,
+            ..End::new(direction, tcp)
+        };
         let server = End {
             fast_open,
-            ..End::new(Reply, Tcp::Listen)
+            ..end(Reply, Tcp::Listen)
         };
         Self {
             flow: None,
             reopenings: Reopenings::new(),
             base,
             options,
-            ends: [End::new(Original, Tcp::Closed), server],
+            ends: [end(Original, Tcp::Closed), server],
             under_way: Vec::new(),
             connection: 0,
             own: None,
             pushed_out: false,
             answered: None,
             refused: None,
-            sent_to: [0; 2],
+            sent_to: BTreeMap::new(),
             acked_to: [0; 2],
             client: None,
             server: None,
@@ -452,8 +472,17 @@ impl World {
             self.own = Some(sent.seq);
             self.client = Some(connection(sent.seq));
             self.server = None;
-            self.sent_to[Original as usize] = 0;
+            self.sent_to.retain(|&(end, _), _| end != Original as usize);
             self.acked_to = [0; 2];
+        }
+        // LIMIT: a SYN of the server's that passed before the flow began, and met the client's, is not known: what
+        // follows could also be of a connection that the client does not know of.
+        if begins && !sent.forged {
+            let is_syn = |sent: &Sent| sent.direction == Reply && sent.flags == SYN;
+            let meets = |(sent, passed): &(Sent, bool)| *passed && is_syn(sent);
+            let [client, _] = &self.ends;
+            let met = client.iss == sent.seq && client.tcp != Tcp::SynSent;
+            self.pushed_out |= met || self.under_way.iter().any(meets);
         }
         // A server that opens as well does so for the client's SYN.
         let [client, _] = &self.ends;
@@ -487,17 +516,23 @@ impl World {
         }
         match outcome {
             Some(Outcome::Answered) => {
-                let [_, server] = &self.ends;
+                let [client, server] = &self.ends;
                 let real = sent.direction == Reply && sent.has(ACK) && !sent.has(RST);
                 prop_assert!(real && !sent.forged, "nobody has answered: {server:?}");
+                // LIMIT: of two SYNs that both are answered the flow believes the later answer, and that may be one to a
+                // SYN that the client has given up, or never sent. Only the client can tell, whom a forger would
+                // outdo if it were believed.
+                let mine = Some(connection(client.iss));
+                self.pushed_out |=
+                    self.answered.map(connection) == mine && Some(connection(sent.ack)) != mine;
                 self.answered = Some(sent.ack);
+                // Or another SYN than that with which it began is answered.
+                let another = self.client != Some(connection(sent.ack));
                 self.client = Some(connection(sent.ack));
                 self.server = Some(connection(sent.seq));
                 self.own = None;
-                if before != Some(FlowState::Opening) {
-                    self.connection += 1;
-                    self.seen.anew += 1;
-                }
+                self.connection += u32::from(another || before != Some(FlowState::Opening));
+                self.seen.anew += u32::from(before != Some(FlowState::Opening));
             }
             Some(Outcome::Refused) => {
                 prop_assert!(sent.direction == Reply && sent.has(RST) && !sent.forged);
@@ -507,7 +542,7 @@ impl World {
             Some(Outcome::Unanswered) => prop_assert!(false, "a segment is an answer"),
             None => {}
         }
-        // KNOWN LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
+        // LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
         // the server's own) the flow believes what passes first, the client what arrives first.
         if sent.direction == Reply && sent.has(ACK) && !sent.forged {
             let of = Some(connection(sent.ack));
@@ -523,7 +558,11 @@ impl World {
             let refused = sent.flags == RST | ACK && sent.seq == 0;
             // Whoever knows nothing of the connection may have forged both the SYN and this.
             let other = refused && !matches!(before, Some(FlowState::Opening));
-            sent.known = sent.has(RST) && !other && self.is_known(sent, before);
+            sent.known = match sent.has(RST) {
+                true => !other && self.is_known(sent, before),
+                // One that has overtaken more is as far as a forged one.
+                false => sent.seq <= self.sent_to(sent.direction, sent.seq) + 65_535,
+            };
             self.note(sent);
         }
         self.history
@@ -531,18 +570,24 @@ impl World {
         Ok(true)
     }
 
+    // How far the end has come to which `number` belongs, as far as it passed.
+    fn sent_to(&self, direction: Direction, number: i64) -> i64 {
+        let key = (direction as usize, connection(number));
+        self.sent_to.get(&key).copied().unwrap_or_default()
+    }
+
     // Whether who is between the ends can tell a RST from a forged one.
     fn is_known(&self, sent: &Sent, before: Option<FlowState>) -> bool {
-        let [mine, other] = [sent.direction as usize, sent.direction.other() as usize];
         if sent.has(ACK) {
-            return sent.ack <= self.sent_to[other];
+            return sent.ack <= self.sent_to(sent.direction.other(), sent.ack);
         }
         // RFC 5961, section 3.2: not one that has overtaken what its sender sent before. RFC 9293, section
         // 3.10.7.3: nor one to somebody who may not have seen its sender's SYN.
+        let acked = self.acked_to[sent.direction as usize];
         let met = sent.direction == Original
             || before != Some(FlowState::Opening)
-            || connection(self.acked_to[mine]) == connection(sent.seq);
-        sent.seq <= self.sent_to[mine] && met
+            || connection(acked) == connection(sent.seq);
+        sent.seq <= self.sent_to(sent.direction, sent.seq) && met
     }
 
     // What has passed.
@@ -551,7 +596,11 @@ impl World {
             return;
         }
         let [mine, other] = [sent.direction as usize, sent.direction.other() as usize];
-        self.sent_to[mine] = self.sent_to[mine].max(sent.seq + sent.length());
+        let sent_to = self
+            .sent_to
+            .entry((mine, connection(sent.seq)))
+            .or_default();
+        *sent_to = (*sent_to).max(sent.seq + sent.length());
         if sent.has(ACK) {
             self.acked_to[other] = self.acked_to[other].max(sent.ack);
         }
@@ -635,7 +684,7 @@ impl World {
                 let end = &mut self.ends[direction as usize];
                 let open = matches!(end.tcp, Tcp::Established | Tcp::CloseWait);
                 // Altogether less than a window: what is late is known as such.
-                if open && end.nxt - end.iss + data < WINDOW {
+                if open && end.nxt - end.iss + data < end.window {
                     let sent = end.segment(ACK, end.nxt, data, end.rcv);
                     end.nxt += data;
                     self.send(Some(sent));
@@ -687,6 +736,22 @@ impl World {
                     data,
                     far(ack, 0xfa00_0000),
                 );
+                sent.forged = true;
+                self.send(Some(sent));
+            }
+            Op::ForgeNear(direction, flags, off, behind) => {
+                let end = self.ends[direction as usize];
+                if !self.ends.iter().all(End::is_synchronized) {
+                    return Ok(());
+                }
+                // Beyond the window, or of a FIN and a RST beyond all that was sent.
+                let reach = match (flags, self.options) {
+                    (ACK, [Some(one), Some(other)]) => 65_536 << one.max(other),
+                    _ => 65_536,
+                };
+                let off = reach + MOST_WINDOWS * WINDOW + off;
+                let off = if behind { -off } else { off };
+                let mut sent = end.segment(flags, end.nxt + off, 0, end.rcv);
                 sent.forged = true;
                 self.send(Some(sent));
             }
@@ -749,12 +814,14 @@ fn any_op() -> impl Strategy<Value = Op> {
         Just(RST),
         Just(RST | ACK)
     ];
+    let near = prop_oneof![Just(ACK), Just(FIN | ACK), Just(RST)];
     let place = 0..40_usize;
     prop_oneof![
         3 => prop_oneof![3 => Just(0), 1 => 1..1400_i64].prop_map(|data| Op::Connect(Original, data)),
         1 => Just(Op::Connect(Reply, 0)),
         2 => any::<bool>().prop_map(Op::Listen),
-        3 => (any_direction(), 0..2000_i64).prop_map(|(direction, data)| Op::Send(direction, data)),
+        3 => (any_direction(), prop_oneof![3 => 0..2000_i64, 1 => 30_000..65_000_i64])
+            .prop_map(|(direction, data)| Op::Send(direction, data)),
         2 => any_direction().prop_map(Op::Close),
         1 => any_direction().prop_map(Op::Abort),
         1 => any_direction().prop_map(Op::Crash),
@@ -765,13 +832,16 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => place.prop_map(Op::Lose),
         2 => (any_direction(), flags, any::<u32>(), any::<u32>(), 0..100_i64)
             .prop_map(|(direction, flags, seq, ack, data)| Op::Forge(direction, flags, seq, ack, data)),
+        1 => (any_direction(), near, 0..100_000_i64, any::<bool>())
+            .prop_map(|(direction, flags, off, behind)| Op::ForgeNear(direction, flags, off, behind)),
     ]
 }
 
 type Case = ([u32; 2], [Option<u8>; 2], bool, Vec<Op>);
 
 fn any_case() -> impl Strategy<Value = Case> {
-    let shift = prop::option::of(0..8_u8);
+    // With greater ones what is within the window is no more far from other connections.
+    let shift = prop::option::of(0..12_u8);
     let ops = prop::collection::vec(any_op(), 1..150);
     (
         any::<[u32; 2]>(),

@@ -1246,3 +1246,19 @@ fn a_scaled_transfer_is_followed_over_its_whole_window() {
         }
     }
 }
+
+// The server closes before its answer was confirmed, and the answer comes twice, after a repeated SYN.
+#[test]
+fn a_repeated_answer_takes_no_fin_back() {
+    let mut talk = Talk::new();
+    let client = talk.peers[0].at;
+    talk.send(Original, SYN, 0);
+    let server = talk.peers[1].at;
+    talk.send(Reply, SYN | ACK, 0);
+    talk.inject(Original, SYN, client, 0, 0);
+    assert_eq!(talk.send(Reply, FIN | ACK, 0), FlowState::Closing);
+    let ack = client.wrapping_add(1);
+    let state = talk.inject(Reply, SYN | ACK, server, 0, ack);
+    assert_eq!(state, FlowState::Closing);
+    assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closed);
+}

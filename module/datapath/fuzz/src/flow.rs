@@ -344,7 +344,10 @@ impl Model {
             };
             if opening {
                 own.into_iter().for_each(|own| self.keep(own));
-            } else if client.syn.is_none() && !self.half_open && late(client, sent.ack) {
+            } else if client.syn.is_none()
+                && (!self.half_open || client.ack as u32 == end)
+                && late(client, sent.ack)
+            {
                 return None;
             }
             self.peers[0] = Peer::begin(Syn {
