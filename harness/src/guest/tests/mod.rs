@@ -29,6 +29,7 @@ mod icmp;
 mod icmp_wire;
 mod keepalive;
 mod latency;
+mod later_hooks;
 mod lifecycle;
 mod longest_time_outs;
 mod malformed;
@@ -290,6 +291,7 @@ fn flows() -> Vec<GuestTest> {
         fragments::tests(),
         gro_list::tests(),
         first_datagrams::tests(),
+        later_hooks::tests(),
         longest_time_outs::tests(),
         files::tests(),
     ];
