@@ -57,6 +57,7 @@ mod turned_ports;
 mod untouched;
 mod upstream_itself;
 mod upstreams;
+mod vrf;
 mod wide_rules;
 
 use anyhow::{Context, Result};
@@ -292,6 +293,7 @@ fn flows() -> Vec<GuestTest> {
         gro_list::tests(),
         first_datagrams::tests(),
         later_hooks::tests(),
+        vrf::tests(),
         longest_time_outs::tests(),
         files::tests(),
     ];
