@@ -5,8 +5,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{ensure, Context as _, Result};
+use mutex_abi::proxy::Stats;
 
 use super::ends::Ends;
+use super::pinned::Pinned;
 use super::redirector::{beside_nft, Redirector};
 use super::setup::{Setup, FAMILIES};
 use super::GuestTest;
@@ -37,9 +39,12 @@ enum Reason {
     NoRoute,
 }
 
+/// Flows that the table takes, of the test that fills it.
+const MAX_FLOWS: u16 = 100;
+
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    [
+    let mut tests: Vec<GuestTest> = [
         beside_nft(
             "dropped-by-source",
             "datagrams that a strict rp_filter drops leave no flow",
@@ -58,7 +63,70 @@ pub fn tests() -> Vec<GuestTest> {
     ]
     .into_iter()
     .flatten()
-    .collect()
+    .collect();
+    tests.push(GuestTest::single(
+        "spoofed-source",
+        "datagrams that a strict rp_filter drops cost nobody a place in a full table",
+        spoofed,
+    ));
+    tests
+}
+
+/// Fills the table with flows that may be evicted, and sends what a strict rp_filter drops: no flow is made for that.
+fn spoofed() -> Result<()> {
+    let family = Family::V4;
+    // All in order.
+    let _pinned = Pinned::to(0)?;
+    let setup = Setup::with_parameters(&[("max_flows", &MAX_FLOWS.to_string())])?;
+    prepare(&setup, Reason::Source)?;
+    let original = WIRE_ORIGINAL.socket(family, PASSED);
+    let upstream = target(Reason::Source, family, true);
+    let context = setup.context(&[proxy::redirect(Protocol::Udp, original, upstream)])?;
+    let mut ends = Ends::open(&setup, family)?;
+    let mut pass = |number: u16| -> Result<()> {
+        let header = header(family, WIRE_CLIENT.address(family), number, PASSED);
+        ends.send(&header, b"passes")?;
+        let arrived = ends.arrived()?.context("what should pass did not arrive")?;
+        ensure!(
+            arrived.header.source == header.source && arrived.header.destination == upstream,
+            "what should be redirected arrived as {arrived:?}"
+        );
+        Ok(())
+    };
+    (0..MAX_FLOWS).try_for_each(&mut pass)?;
+    let before = context.stats()?;
+    ensure!(
+        before.flows_current == u64::from(MAX_FLOWS) && before.dropped_no_route == 0,
+        "the table is not full: {before:?}"
+    );
+    let mut attacker = Ends::open(&setup, family)?;
+    for number in 0..DATAGRAMS {
+        let source = source(Reason::Source, family);
+        attacker.send(&header(family, source, number, PASSED), b"is dropped")?;
+    }
+    // Behind all of them, one of a flow that is there.
+    pass(0)?;
+    let after = context.stats()?;
+    let counted = |stats: &Stats| {
+        [
+            stats.flows_created,
+            stats.flows_evicted,
+            stats.flows_current,
+        ]
+    };
+    ensure!(
+        counted(&after) == counted(&before),
+        "flows that were made, evicted, and are there were {:?} and now are {:?}",
+        counted(&before),
+        counted(&after)
+    );
+    ensure!(
+        after.dropped_no_route == u64::from(DATAGRAMS),
+        "{} of {DATAGRAMS} datagrams are counted as dropped_no_route",
+        after.dropped_no_route
+    );
+    drop(context);
+    setup.finish()
 }
 
 fn run(redirector: Redirector, reason: Reason) -> Result<()> {

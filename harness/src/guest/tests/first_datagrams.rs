@@ -17,21 +17,53 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{all_rules, client_address, original, sized, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
-use crate::guest::protocol::Family;
+use crate::guest::direct;
+use crate::guest::layout::{ORIGINAL_PORT, ROUTER_SERVER_SIDE};
+use crate::guest::protocol::{Family, Protocol, Way};
+use crate::guest::proxy::{self, Rule};
 
 /// Sockets from which both threads send at once: on a plain kernel, on a debug kernel.
 const SOCKETS: (usize, usize) = (1000, 200);
+/// The same of those that are not redirected, where each is more likely to meet what it is to meet.
+const DIRECT: (usize, usize) = (200, 100);
+/// Contexts with rules that do not match.
+const OTHERS: usize = 10;
 /// Those of one turn, whose packets fit into the queue of the server's socket.
 const TURN: usize = 50;
 
+/// Where datagrams go that are not redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direct {
+    /// To a server that a rule lets by.
+    Bypassed,
+    /// To the upstream itself.
+    Upstream,
+    /// To the router, from the router, by a rule that lets them by.
+    Itself,
+}
+
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    beside_nft(
+    let mut tests = Vec::from(beside_nft(
         "first-datagrams",
         "the first two datagrams of a socket, sent by two CPUs at once, are of one flow",
         run,
-    )
-    .into()
+    ));
+    tests.extend(
+        [
+            ("bypassed", Direct::Bypassed, "to whom a rule lets by"),
+            ("upstream", Direct::Upstream, "to the upstream itself"),
+            ("itself", Direct::Itself, "of the router to itself"),
+        ]
+        .map(|(name, direct, what)| {
+            GuestTest::new(
+                format!("first-datagrams-{name}"),
+                format!("the first two datagrams of a socket {what}, sent by two CPUs at once, both arrive"),
+                move || direct_ones(direct),
+            )
+        }),
+    );
+    tests
 }
 
 fn run(redirector: Redirector) -> Result<()> {
@@ -45,7 +77,7 @@ fn run(redirector: Redirector) -> Result<()> {
                 let clients = (0..TURN)
                     .map(|_| udp(setup.client(way), client_address(way, family)))
                     .collect::<Result<Vec<_>>>()?;
-                race(&clients, &server, family, redirector)
+                race(&clients, &server, original(family), redirector)
                     .with_context(|| format!("{family:?} {way:?}, turn {turn}"))?;
             }
             let flows = redirection.flows(&setup)?;
@@ -62,16 +94,80 @@ fn run(redirector: Redirector) -> Result<()> {
     Ok(())
 }
 
-/// Sends two datagrams from each socket at once; both must arrive, from the same address.
+/// Connections that are not redirected, but of which the module keeps a flow.
+fn direct_ones(direct: Direct) -> Result<()> {
+    for family in FAMILIES {
+        let ways: &[Way] = match direct {
+            Direct::Itself => &[Way::Local],
+            Direct::Bypassed | Direct::Upstream => &WAYS,
+        };
+        for &way in ways {
+            let setup = Setup::new()?;
+            let to = match direct {
+                Direct::Bypassed => original(family),
+                Direct::Upstream => upstream(family),
+                Direct::Itself => ROUTER_SERVER_SIDE.socket(family, ORIGINAL_PORT),
+            };
+            // Asked first, they match nothing: meanwhile the other CPU may make the flow.
+            let others = (0..OTHERS)
+                .map(|_| setup.context(&others(family)))
+                .collect::<Result<Vec<_>>>()?;
+            let context = setup.context(&[passing(direct, family, to)])?;
+            let at = match direct {
+                Direct::Itself => &setup.layout.router,
+                Direct::Bypassed | Direct::Upstream => &setup.layout.server,
+            };
+            let server = udp(at, to)?;
+            let turns = sized(DIRECT.0, DIRECT.1)? / TURN;
+            for turn in 0..turns {
+                let clients = (0..TURN)
+                    .map(|_| udp(setup.client(way), client_address(way, family)))
+                    .collect::<Result<Vec<_>>>()?;
+                race(&clients, &server, to, Redirector::Module)
+                    .with_context(|| format!("{family:?} {way:?}, turn {turn}"))?;
+            }
+            let stats = context.stats()?;
+            let sockets = (turns * TURN) as u64;
+            ensure!(
+                stats.flows_direct == stats.flows_created
+                    && (1..=sockets).contains(&stats.flows_created)
+                    && stats.packets_original == 0,
+                "{family:?} {way:?}: expected direct flows only, of {sockets} sockets, got {stats:?}"
+            );
+            drop((context, others));
+            setup.finish()?;
+        }
+    }
+    Ok(())
+}
+
+/// The rule by which what goes to `to` is not redirected.
+fn passing(direct: Direct, family: Family, to: SocketAddr) -> Rule {
+    match direct {
+        Direct::Bypassed | Direct::Itself => Rule::any(family, &[]).to(to),
+        Direct::Upstream => Rule::any(family, &[proxy::upstream(upstream(family), 0)]),
+    }
+}
+
+/// Rules for other destinations.
+fn others(family: Family) -> Vec<Rule> {
+    let upstreams = [proxy::upstream(upstream(family), 0)];
+    let any = || Rule::any(family, &upstreams).over(Protocol::Udp);
+    direct::others(family)
+        .map(|(net, prefix)| any().towards(net, prefix))
+        .collect()
+}
+
+/// Sends two datagrams from each socket at once to `to`; both must arrive, from the same address.
 fn race(
     clients: &[UdpSocket],
     server: &UdpSocket,
-    family: Family,
+    to: SocketAddr,
     redirector: Redirector,
 ) -> Result<()> {
     at_once(clients.len(), |cpu, number| {
         let message = [u8::try_from(number)?, u8::try_from(cpu)?];
-        let sent = clients[number].send_to(&message, original(family));
+        let sent = clients[number].send_to(&message, to);
         sent.map(drop).context("cannot send")
     })?;
     let mut seen: BTreeMap<u8, Vec<(u8, SocketAddr)>> = BTreeMap::new();
@@ -110,7 +206,7 @@ fn race(
         server.send_to(b"!", client.local_addr()?)?;
         ensure!(is_readable(client, PATIENCE)?, "the answer did not come");
         let (_, from) = client.recv_from(&mut [0; 2])?;
-        ensure!(from == original(family), "the answer came from {from}");
+        ensure!(from == to, "the answer came from {from}");
     }
     Ok(())
 }

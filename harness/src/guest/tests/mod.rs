@@ -29,6 +29,7 @@ mod icmp;
 mod icmp_wire;
 mod keepalive;
 mod latency;
+mod later_hooks;
 mod lifecycle;
 mod longest_time_outs;
 mod malformed;
@@ -56,6 +57,7 @@ mod turned_ports;
 mod untouched;
 mod upstream_itself;
 mod upstreams;
+mod vrf;
 mod wide_rules;
 
 use anyhow::{Context, Result};
@@ -289,6 +291,8 @@ fn flows() -> Vec<GuestTest> {
         fragments::tests(),
         gro_list::tests(),
         first_datagrams::tests(),
+        later_hooks::tests(),
+        vrf::tests(),
         longest_time_outs::tests(),
         files::tests(),
     ];

@@ -5,7 +5,7 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 
 use super::super::setup::{original, upstream, WAYS};
 use super::super::GuestTest;
@@ -19,6 +19,8 @@ use crate::guest::protocol::{Family, Way};
 const NARROW: u32 = 1300;
 /// More than asking for a neighbour takes that is asked once, for a tenth of a second.
 const RESOLVING: Duration = Duration::from_secs(2);
+/// After this the router tells a client of a missing route of IPv4 again: ip_error() does so once a second.
+const BETWEEN_ERRORS: Duration = Duration::from_millis(1200);
 /// More than a packet takes through the router.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -29,6 +31,11 @@ pub fn tests() -> Vec<GuestTest> {
             "route-errors",
             "the router's own errors (TTL, unreachable, prohibited) about redirected packets are nft's",
             errors,
+        ),
+        by_family(
+            "route-errors-flows",
+            "first packets about which the router sends an error leave no flow, and the error is nft's",
+            errors_leave_no_flow,
         ),
         by_family(
             "route-no-neighbour",
@@ -90,8 +97,43 @@ fn errors(family: Family) -> Result<()> {
             for (flow, kind) in (1..).zip(["unreachable", "prohibit"]) {
                 lab.ip(&format!("route add {kind} {to}\n"))?;
                 trace.did(kind);
+                if family == Family::V4 {
+                    thread::sleep(BETWEEN_ERRORS);
+                }
                 send(lab, trace, &Datagram { flow, ..datagram }, 1)?;
                 lab.ip(&format!("route del {kind} {to}\n"))?;
+            }
+            Ok(())
+        },
+        |trace| trace.ensure(&expected),
+    )
+}
+
+/// The routes that report an error, each met by a first packet only.
+fn errors_leave_no_flow(family: Family) -> Result<()> {
+    let kinds = ["unreachable", "prohibit", "blackhole"];
+    let expected = [
+        report(family, (3, 1), (1, 0)),
+        report(family, (3, 13), (1, 1)),
+        Outcome::Dropped,
+    ];
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            let to = upstream(family).ip();
+            for (flow, kind) in (0..).zip(kinds) {
+                lab.ip(&format!("route add {kind} {to}\n"))?;
+                trace.did(kind);
+                if family == Family::V4 {
+                    thread::sleep(BETWEEN_ERRORS);
+                }
+                send(lab, trace, &Datagram::of(Way::Forward, flow), 1)?;
+                lab.ip(&format!("route del {kind} {to}\n"))?;
+                if let Some(context) = &lab.context {
+                    let flows = context.stats()?.flows_current;
+                    ensure!(flows == 0, "{kind}: {flows} flows are left");
+                }
             }
             Ok(())
         },

@@ -9,17 +9,25 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use netlink_sys::{Socket, SocketAddr};
 
-use super::super::setup::FAMILIES;
-use super::super::sockets::is_readable;
+use super::super::conversation::pass;
+use super::super::later_hooks::NOTICED;
+use super::super::setup::{client_address, ensure_no_loss, original, Setup, FAMILIES, PROTOCOLS};
+use super::super::sockets::{self, accept, connect, is_readable, listen, udp};
 use super::super::GuestTest;
 use super::fate::Outcome;
-use super::lab::{beside_nft, each, Datagram, Redirect};
+use super::lab::{beside_nft, each, server_on_second, Datagram, Redirect};
 use super::policy::{answer, send, FIRST};
+use crate::guest::layout::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 use crate::guest::namespace::Namespace;
-use crate::guest::protocol::Way;
+use crate::guest::nft;
+use crate::guest::payload::{Kind, Label};
+use crate::guest::protocol::{Family, Way};
+use crate::guest::proxy;
 
 /// Datagrams, each answered.
 const ROUNDS: usize = 3;
+/// Connections to the router, of each protocol.
+const SOCKETS: u32 = 10;
 /// How long a packet may take through the router and all its queues.
 const QUIET: Duration = Duration::from_millis(300);
 /// How often it is asked whether to go on.
@@ -41,14 +49,28 @@ const ACCEPT: u32 = 1;
 /// Length of the headers of netlink and of nfnetlink.
 const HEADERS: usize = 16 + 4;
 
-/// The test.
+/// The tests.
 pub fn tests() -> Vec<GuestTest> {
-    vec![GuestTest::single(
-        "beside-queue",
-        "redirected packets may wait for a program before and behind the module, as with nft",
-        run,
-    )
-    .on_debug()]
+    vec![
+        GuestTest::single(
+            "beside-queue",
+            "redirected packets may wait for a program before and behind the module, as with nft",
+            run,
+        )
+        .on_debug(),
+        GuestTest::single(
+            "queue-to-router",
+            "first packets that waited for a program before the module reach sockets of the router",
+            to_router,
+        )
+        .on_debug(),
+        GuestTest::single(
+            "queue-strict-source",
+            "answers that meet later hooks pass a strict rp_filter as the upstream's, as with nft",
+            strict_source,
+        )
+        .on_debug(),
+    ]
 }
 
 fn run() -> Result<()> {
@@ -90,6 +112,119 @@ fn run() -> Result<()> {
                         Ok(())
                     })?;
                     ensure!(passed == 2 * ROUNDS, "{passed} packets waited in the queue");
+                    Ok(())
+                },
+                |trace| trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
+            )
+        },
+    )
+}
+
+/// What a program lets pass goes on in its task, where softirqs come in between, and not in a softirq itself: the
+/// kernel's checkers see whether what a socket's queue has to be protected from is.
+fn to_router() -> Result<()> {
+    for family in FAMILIES {
+        let setup = Setup::new()?;
+        let router = &setup.layout.router;
+        let upstream = ROUTER_CLIENT_SIDE.socket(family, UPSTREAM_PORT);
+        let rules = PROTOCOLS.map(|protocol| proxy::redirect(protocol, original(family), upstream));
+        let context = setup.context(&rules)?;
+        let ports = ORIGINAL_PORT;
+        nft::load(
+            router,
+            &format!(
+                "table inet waiting {{
+    chain passing {{
+        type filter hook prerouting priority -300;
+        iifname \"clients\" udp dport {ports} queue num 0
+        iifname \"clients\" tcp dport {ports} queue num 0
+    }}
+}}
+"
+            ),
+        )?;
+        let program = Program::new(router)?;
+        let server = udp(router, upstream)?;
+        let listener = listen(router, upstream)?;
+        let from = client_address(Way::Forward, family);
+        let client = &setup.layout.client;
+        let passed = program.run(|| {
+            for turn in 0..SOCKETS {
+                let label = Label {
+                    flow: turn,
+                    sequence: 0,
+                };
+                let socket = udp(client, from)?;
+                let seen = sockets::send(&socket, original(family), &server, label, 64)?;
+                sockets::answer(&server, seen, &socket, original(family), label, 64)?;
+                let stream = connect(client, from, original(family))?;
+                let (accepted, _) = accept(&listener)?;
+                pass(&stream, &accepted, Kind::Request, label)?;
+                pass(&accepted, &stream, Kind::Answer, label)?;
+            }
+            Ok(())
+        })?;
+        // Each connection's first packet at least.
+        ensure!(
+            passed >= 2 * SOCKETS as usize,
+            "{family:?}: only {passed} packets waited in the queue"
+        );
+        ensure_no_loss(&context.stats()?)?;
+        drop(context);
+        setup.finish()?;
+    }
+    Ok(())
+}
+
+/// The original's way is not the one by which the upstream's answers come; these have to be checked as the
+/// upstream's, whoever looks at them behind the module.
+fn strict_source() -> Result<()> {
+    // IPv6 has no such check.
+    let family = Family::V4;
+    const MANGLE: &str = "    chain looking {
+        type filter hook prerouting priority mangle;
+        counter
+    }
+";
+    const QUEUE: &str = "    chain waiting {
+        type filter hook prerouting priority -100;
+        udp sport 40000-40099 queue num 0
+        udp dport 40000-40099 queue num 0
+    }
+";
+    let both = [MANGLE, QUEUE].concat();
+    each(
+        [
+            ("mangle", MANGLE, 0),
+            ("mangle and a queue", &both, 2 * ROUNDS),
+        ],
+        |&(name, ..)| name.to_owned(),
+        |&(_, chains, waiting)| {
+            beside_nft(
+                family,
+                &[Redirect::usual(family)],
+                |lab, trace| {
+                    let (to, gateway) = (original(family).ip(), server_on_second(family));
+                    lab.ip(&format!("route add {to} via {gateway} dev second\n"))?;
+                    let router = &lab.layout().router;
+                    router.set_sysctl("ipv4/conf/servers/rp_filter", "1")?;
+                    lab.nft(&format!("table ip later {{\n{chains}}}\n"))?;
+                    // Packets of flows that have begun leave the fast path by then.
+                    thread::sleep(NOTICED);
+                    let program = Program::new(&lab.layout().router)?;
+                    lab.wait_for_silence(QUIET);
+                    let passed = program.run(|| {
+                        let datagram = Datagram::of(Way::Forward, 0);
+                        for _ in 0..ROUNDS {
+                            send(lab, trace, &datagram, 1)?;
+                            answer(lab, trace, &datagram)?;
+                        }
+                        Ok(())
+                    })?;
+                    ensure!(
+                        passed >= waiting,
+                        "{passed} packets waited in the queue, expected {waiting}"
+                    );
                     Ok(())
                 },
                 |trace| trace.ensure(&[FIRST, Outcome::Answered].repeat(ROUNDS)),
