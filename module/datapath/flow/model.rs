@@ -16,7 +16,7 @@ use super::*;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use Direction::{Original, Reply};
 
@@ -383,12 +383,14 @@ struct World {
     // met nevertheless. Until the client opens again nothing is demanded.
     pushed_out: bool,
     answered: Option<i64>,
-    // The connection of the client's that the server has refused.
-    refused: Option<i64>,
+    // The connections of the client's that the server has refused.
+    refused: BTreeSet<i64>,
     // Of each end and each of its connections, the highest number that passed the flow.
     sent_to: BTreeMap<(usize, i64), i64>,
     // And that its peer acknowledged there.
     acked_to: [i64; 2],
+    // That of the server's whose SYN met the client's.
+    met: Option<i64>,
     // Which connection of the client's the flow is of.
     client: Option<i64>,
     // And of the server's, if that has answered.
@@ -424,9 +426,10 @@ impl World {
             own: None,
             pushed_out: false,
             answered: None,
-            refused: None,
+            refused: BTreeSet::new(),
             sent_to: BTreeMap::new(),
             acked_to: [0; 2],
+            met: None,
             client: None,
             server: None,
             seen: Seen::default(),
@@ -474,6 +477,7 @@ impl World {
             self.server = None;
             self.sent_to.retain(|&(end, _), _| end != Original as usize);
             self.acked_to = [0; 2];
+            self.met = None;
         }
         // LIMIT: a SYN of the server's that passed before the flow began, and met the client's, is not known: what
         // follows could also be of a connection that the client does not know of.
@@ -481,7 +485,10 @@ impl World {
             let is_syn = |sent: &Sent| sent.direction == Reply && sent.flags == SYN;
             let meets = |(sent, passed): &(Sent, bool)| *passed && is_syn(sent);
             let [client, _] = &self.ends;
-            let met = client.iss == sent.seq && client.tcp != Tcp::SynSent;
+            let mine = client.iss == sent.seq;
+            let met = mine && client.tcp != Tcp::SynSent;
+            // LIMIT: nor are data of the first of two SYNs, if the flow began with the second, which has none.
+            let met = met || mine && client.nxt > sent.seq + sent.length();
             self.pushed_out |= met || self.under_way.iter().any(meets);
         }
         // A server that opens as well does so for the client's SYN.
@@ -494,9 +501,14 @@ impl World {
             let others = self.own != Some(client.iss) && self.own != Some(sent.seq);
             self.pushed_out |= others && sent.seq != client.iss;
         }
+        // Who is near knows what acknowledges a SYN.
+        let near = sent.forged && sent.seq < FORGED;
         let Some(flow) = &self.flow else {
             return Ok(false);
         };
+        if near && before == Some(FlowState::Opening) {
+            return Ok(false);
+        }
         let options = match self.options[sent.direction as usize] {
             Some(shift) => [3, 3, shift, 0],
             None => [0; 4],
@@ -525,6 +537,9 @@ impl World {
                 let mine = Some(connection(client.iss));
                 self.pushed_out |=
                     self.answered.map(connection) == mine && Some(connection(sent.ack)) != mine;
+                // LIMIT: nor which server the client has met, if that opened and an older one answers.
+                let [server, met] = [Some(connection(sent.seq)), self.met];
+                self.pushed_out |= met.is_some() && met != server;
                 self.answered = Some(sent.ack);
                 // Or another SYN than that with which it began is answered.
                 let another = self.client != Some(connection(sent.ack));
@@ -545,13 +560,28 @@ impl World {
         // LIMIT: of a server that both refuses and answers one SYN (it came twice, or is met by
         // the server's own) the flow believes what passes first, the client what arrives first.
         if sent.direction == Reply && sent.has(ACK) && !sent.forged {
-            let of = Some(connection(sent.ack));
+            let of = connection(sent.ack);
             if sent.has(RST) && sent.seq == 0 {
-                self.refused = of;
-                self.pushed_out |= self.answered.map(connection) == of;
+                self.refused.insert(of);
+                self.pushed_out |= self.answered.map(connection) == Some(of);
             } else {
-                self.pushed_out |= self.refused == of;
+                self.pushed_out |= self.refused.contains(&of);
             }
+        }
+        // LIMIT: a SYN that was answered is not kept for the answer of another server, after a crash, unless it came once more
+        // meanwhile. Which of the two the client has got, it knows alone.
+        if sent.direction == Reply && sent.flags == SYN | ACK && !sent.forged {
+            let again = self.answered.map(connection) == Some(connection(sent.ack));
+            let another = self.server != Some(connection(sent.seq));
+            self.pushed_out |= again && another && outcome.is_none();
+        }
+        // LIMIT: of both that open at once the flow follows the SYN with which it began, unless that was refused meanwhile;
+        // and no second one of the client's.
+        if sent.direction == Original && sent.flags == SYN | ACK && !sent.forged {
+            self.pushed_out |= match before {
+                Some(FlowState::Opening) => self.own != Some(sent.seq),
+                before => before == Some(FlowState::Closed),
+            };
         }
         sent.passed = self.connection;
         if !sent.forged {
@@ -565,9 +595,13 @@ impl World {
             };
             self.note(sent);
         }
+        if sent.direction == Reply && sent.flags == SYN && !sent.forged {
+            self.met = Some(connection(sent.seq));
+        }
         self.history
             .push(format!("{sent:x?} {before:?} -> {after:?}, {outcome:?}"));
-        Ok(true)
+        // Who is near knows more than a forger can: an answer would, too.
+        Ok(!near)
     }
 
     // How far the end has come to which `number` belongs, as far as it passed.
@@ -592,7 +626,9 @@ impl World {
 
     // What has passed.
     fn note(&mut self, sent: &Sent) {
-        if sent.has(RST) {
+        // What overtakes the server's SYN is not known to be the server's.
+        let early = sent.direction == Reply && self.state() == Some(FlowState::Opening);
+        if sent.has(RST) || early && !sent.has(SYN) {
             return;
         }
         let [mine, other] = [sent.direction as usize, sent.direction.other() as usize];
