@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{
     AtomicU16, AtomicU32, AtomicU64, AtomicU8,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Relaxed, Release},
 };
 
 use super::abi::proxy::Protocol;
@@ -282,8 +282,9 @@ impl<R> Flow<R> {
     /// The first part of `is_plain`, for who reads a segment only then.
     #[inline(always)]
     pub fn is_established(&self, direction: Direction) -> bool {
-        // Whoever sees that sees the numbers from which its segments go on.
-        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8
+        // Relaxed: x86 loads the numbers after it all the same, and Acquire would make the compiler load again what it
+        // has of the packet.
+        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8
     }
 
     /// The second part, of TCP.
@@ -297,7 +298,7 @@ impl<R> Flow<R> {
     /// at an upstream is another's to have.
     #[inline(always)]
     pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
-        self.dir(direction).state_flags.load(Acquire) == FlowState::Established as u8 | DIRECT
+        self.dir(direction).state_flags.load(Relaxed) == FlowState::Established as u8 | DIRECT
             && flags.is_none_or(Flags::is_plain)
     }
 
