@@ -25,7 +25,7 @@ impl<S: core::ops::Deref<Target = [AtomicU64; WORDS]>> Filter<S> {
     #[inline(always)]
     fn word(&self, port: u16) -> &AtomicU64 {
         // In bounds: the compiler sees it.
-        &self.0[usize::from(port) / 64 & (WORDS - 1)]
+        &self.0[(usize::from(port) / 64) & (WORDS - 1)]
     }
 
     #[inline(always)]

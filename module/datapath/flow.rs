@@ -4,11 +4,12 @@
 
 use core::sync::atomic::{
     AtomicU16, AtomicU32, AtomicU64, AtomicU8,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Relaxed, Release},
 };
 
 use super::abi::proxy::Protocol;
 use super::checksum::Delta;
+use super::order::SEEN_FIRST;
 use super::reopenings::Reopenings;
 use super::stack::FreePointer;
 use super::state::{FlowState, Timeouts};
@@ -295,9 +296,9 @@ impl<R> Flow<R> {
     pub fn pace(&self, direction: Direction) -> Pace {
         const ESTABLISHED: u8 = FlowState::Established as u8;
         const DIRECT_ESTABLISHED: u8 = ESTABLISHED | DIRECT;
-        // Acquire: a CPU that sees this sees the numbers from which its segments go on. rustc 1.95 compares with the last
-        // arm first: it is the one of most packets.
-        match self.dir(direction).state_flags.load(Acquire) {
+        // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. rustc 1.95 compares with the
+        // last arm first: it is the one of most packets.
+        match self.dir(direction).state_flags.load(SEEN_FIRST) {
             DIRECT_ESTABLISHED => Pace::Direct,
             ESTABLISHED => Pace::Translated,
             _ => Pace::Slow,

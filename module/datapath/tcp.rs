@@ -289,7 +289,13 @@ impl SeqState {
         let confirms =
             self.syn().is_some() && other.syn().is_some_and(|syn| syn.is_acked_by(segment));
         if confirms {
-            self.agree(other, segment.start(), segment.ack());
+            // What the other end expects, if it has said so.
+            let expected = if self.is_syn_acked() {
+                self.next_seq()
+            } else {
+                segment.start()
+            };
+            self.agree(other, expected, segment.ack());
             self.numbers
                 .store(pack(segment.end(), segment.ack()), Relaxed);
         }

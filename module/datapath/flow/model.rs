@@ -626,8 +626,10 @@ impl World {
 
     // What has passed.
     fn note(&mut self, sent: &Sent) {
-        // What overtakes the server's SYN is not known to be the server's.
-        let early = sent.direction == Reply && self.state() == Some(FlowState::Opening);
+        // What overtakes the server's SYN is not known to be the server's; nor is the client's what does not follow on
+        // its SYN.
+        let next = sent.direction == Original && sent.seq == self.sent_to(Original, sent.seq);
+        let early = self.state() == Some(FlowState::Opening) && !next;
         if sent.has(RST) || early && !sent.has(SYN) {
             return;
         }

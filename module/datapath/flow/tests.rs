@@ -1262,3 +1262,15 @@ fn a_repeated_answer_takes_no_fin_back() {
     assert_eq!(state, FlowState::Closing);
     assert_eq!(talk.send(Original, FIN | ACK, 0), FlowState::Closed);
 }
+
+// What confirms the client's SYN may be sent after something that is lost.
+#[test]
+fn of_both_that_opened_at_once_the_client_expects_what_follows_the_syn() {
+    let talk = Talk::new();
+    talk.inject(Original, SYN, 1000, 0, 0);
+    talk.inject(Reply, SYN, 2000, 0, 0);
+    talk.inject(Original, SYN | ACK, 1000, 0, 2001);
+    let state = talk.inject(Reply, ACK, 2101, 0, 1001);
+    assert_eq!(state, FlowState::Established);
+    assert_eq!(talk.inject(Reply, RST, 2001, 0, 0), FlowState::Closed);
+}

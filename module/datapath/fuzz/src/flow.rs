@@ -209,8 +209,12 @@ impl Model {
                 if server.syn.is_none() || !confirms {
                     return None;
                 }
+                let expected = match server.is_syn_acked {
+                    true => server.end as u32,
+                    false => sent.start,
+                };
                 self.agree(
-                    sent.start,
+                    expected,
                     sent.start.wrapping_add(sent.span() as u32),
                     sent.ack,
                 );
