@@ -73,7 +73,11 @@ fn datagrams(family: Family) -> Result<()> {
         Family::V4 => FLOWS,
         Family::V6 => sized(FLOWS, FEWER_FLOWS)?,
     };
-    let setup = Setup::new()?;
+    // Between two questions of a flow lie all the others, which on a busy machine take half a minute.
+    let setup = Setup::with_parameters(&[
+        ("udp_unreplied_timeout", "300"),
+        ("udp_transient_timeout", "300"),
+    ])?;
     // The client on the wire checks checksums, so nobody may leave them to a device.
     switch_offloads(&setup, Offloads::Off)?;
     let observer = setup.context(&[])?;

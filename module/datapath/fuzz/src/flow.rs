@@ -323,7 +323,9 @@ impl Model {
         server.is_syn_acked = true;
     }
 
-    fn keep(&mut self, syn: Syn) {
+    fn keep(&mut self, mut syn: Syn) {
+        // An early FIN, with what it brought, counts as data of the SYN, of which 16 bits are kept.
+        syn.data = syn.data.min(65_535);
         self.kept = Some(match self.kept {
             Some(before) if before.first == syn.first => syn.and(before),
             _ => syn,
