@@ -189,9 +189,7 @@ impl Run {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::traffic::{
-        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
-    };
+    use crate::traffic::Load;
 
     /// A metric of one boot.
     #[derive(Clone, Debug)]
@@ -261,22 +259,12 @@ pub(crate) mod tests {
             let cell = Cell {
                 kernel: "7.3".into(),
                 traffic: Traffic {
-                    ends: Ends::Wire,
-                    way: Way::Forward,
-                    family: Family::V4,
-                    protocol: Protocol::Udp,
-                    payload: Payload::Bytes(64),
-                    flows: 1,
-                    spread: None,
-                    steering: Steering::Symmetric,
-                    popularity: Popularity::Uniform,
                     load: Load::Closed {
                         round_trips: 10,
                         burst: 1,
                     },
-                    checksum: Checksum::None,
-                    cloned: Cloned::No,
                     warm_up: 1,
+                    ..Traffic::USUAL
                 },
                 boots: boots.collect(),
             };

@@ -3,9 +3,7 @@
 //! What a person reads.
 
 use super::*;
-use crate::guest::protocol::{
-    Checksum, Cloned, Delivery, Family, Load, Payload, Popularity, Protocol, Steering, Way,
-};
+use crate::guest::protocol::{Delivery, Load};
 use crate::qemu::Accelerator;
 use crate::results::closure::{Closure, Host, QemuClosure};
 use crate::results::cpu;
@@ -29,22 +27,11 @@ fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
         subject,
         parameters: BTreeMap::new(),
         traffic: Traffic {
-            way: Way::Forward,
-            family: Family::V4,
-            protocol: Protocol::Udp,
-            payload: Payload::Bytes(64),
-            flows: 1,
-            spread: None,
-            steering: Steering::Symmetric,
             load: Load::Closed {
                 round_trips: 10,
                 burst: 1,
             },
-            ends: Ends::Wire,
-            popularity: Popularity::Uniform,
-            checksum: Checksum::None,
-            cloned: Cloned::No,
-            warm_up: 0,
+            ..Traffic::USUAL
         },
         verdict: Verdict::Ok,
         reason: None,

@@ -14,8 +14,8 @@ use super::super::later_hooks::NOTICED;
 use super::super::setup::{client_address, ensure_no_loss, original, Setup, FAMILIES, PROTOCOLS};
 use super::super::sockets::{self, accept, connect, is_readable, listen, udp};
 use super::super::GuestTest;
-use super::fate::Outcome;
-use super::lab::{beside_nft, each, server_on_second, Datagram, Redirect};
+use super::fate::{Outcome, Trace};
+use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, send, FIRST};
 use crate::guest::layout::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 use crate::guest::namespace::Namespace;
@@ -103,14 +103,7 @@ fn run() -> Result<()> {
                     let program = Program::new(&lab.layout().router)?;
                     // What waits is overtaken.
                     lab.wait_for_silence(QUIET);
-                    let passed = program.run(|| {
-                        let datagram = Datagram::of(Way::Forward, 0);
-                        for _ in 0..ROUNDS {
-                            send(lab, trace, &datagram, 1)?;
-                            answer(lab, trace, &datagram)?;
-                        }
-                        Ok(())
-                    })?;
+                    let passed = program.run(|| ask(lab, trace))?;
                     ensure!(passed == 2 * ROUNDS, "{passed} packets waited in the queue");
                     Ok(())
                 },
@@ -213,14 +206,7 @@ fn strict_source() -> Result<()> {
                     thread::sleep(NOTICED);
                     let program = Program::new(&lab.layout().router)?;
                     lab.wait_for_silence(QUIET);
-                    let passed = program.run(|| {
-                        let datagram = Datagram::of(Way::Forward, 0);
-                        for _ in 0..ROUNDS {
-                            send(lab, trace, &datagram, 1)?;
-                            answer(lab, trace, &datagram)?;
-                        }
-                        Ok(())
-                    })?;
+                    let passed = program.run(|| ask(lab, trace))?;
                     ensure!(
                         passed >= waiting,
                         "{passed} packets waited in the queue, expected {waiting}"
@@ -231,6 +217,16 @@ fn strict_source() -> Result<()> {
             )
         },
     )
+}
+
+/// Sends a datagram and answers it, again and again.
+fn ask(lab: &mut Lab, trace: &mut Trace) -> Result<()> {
+    let datagram = Datagram::of(Way::Forward, 0);
+    for _ in 0..ROUNDS {
+        send(lab, trace, &datagram, 1)?;
+        answer(lab, trace, &datagram)?;
+    }
+    Ok(())
 }
 
 /// Lets pass what is in the queue 0 of a namespace.
