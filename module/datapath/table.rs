@@ -3,7 +3,7 @@
 //! The flows of one IP version in a network namespace, found by the tuple of either direction.
 
 use core::mem::offset_of;
-use core::ops::{Deref, Range};
+use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::flow::{Direction, Flow};
@@ -105,9 +105,22 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         self.buckets.head(guard, self.hash(tuple))
     }
 
-    /// Calls `see` with the length of every bucket of `range`.
-    pub fn lengths(&self, guard: &ReadGuard, range: Range<usize>, see: impl FnMut(usize)) {
-        self.buckets.lengths(guard, range, see);
+    /// How many entries a bucket has: two of each flow are in the table.
+    pub fn length(&self, guard: &ReadGuard, bucket: usize) -> usize {
+        self.buckets.entries(guard, bucket).count()
+    }
+
+    /// Whether a flow is in the bucket of its original direction for which `is` says so. Takes no lock.
+    pub fn any(
+        &self,
+        guard: &ReadGuard,
+        bucket: usize,
+        mut is: impl FnMut(&FlowNode<A, R>) -> bool,
+    ) -> bool {
+        let mut entries = self.buckets.entries(guard, bucket);
+        entries.any(|found| {
+            Direction::from_index(found.direction) == Direction::Original && is(found.node)
+        })
     }
 
     fn hashes(&self, flow: &FlowNode<A, R>) -> [usize; 2] {
@@ -320,7 +333,11 @@ mod tests {
                         gone.push(original_of(flow));
                         true
                     };
+                    let any = table.any(guard, bucket, |_| true);
+                    assert!(!table.any(guard, bucket, |_| false));
                     table.edit(|edit| edit.sweep(guard, &Boxes, bucket, every));
+                    assert_eq!(any, !gone.is_empty());
+                    assert!(!table.any(guard, bucket, |_| true));
                     model.retain(|(_, (original, _))| !gone.contains(original));
                 }
                 Step::Exchange(_) => {}
@@ -342,8 +359,8 @@ mod tests {
             });
         }
         Sections::read(|guard| {
-            let mut entries = 0;
-            table.lengths(guard, 0..table.buckets(guard), |length| entries += length);
+            let buckets = 0..table.buckets(guard);
+            let entries: usize = buckets.map(|bucket| table.length(guard, bucket)).sum();
             assert_eq!(entries, model.len());
             let mut left = 0;
             for bucket in 0..table.buckets(guard) {

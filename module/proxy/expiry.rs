@@ -49,20 +49,19 @@ fn slice_interval() -> u32 {
 
 fn scan<A: Version>(instance: &Instance, slice: usize, timeouts: &Timeouts) {
     let now = time::jiffies();
-    let expired = |flow: &FlowNode<A>| {
-        let original = flow.key(Direction::Original as usize);
-        let expired = flow.idle(now) >= flow.timeout(original, timeouts);
+    let original = |flow: &FlowNode<A>| *flow.key(Direction::Original as usize);
+    let expired = |flow: &FlowNode<A>| flow.idle(now) >= flow.timeout(&original(flow), timeouts);
+    let expiring = |flow: &FlowNode<A>| {
         // Its SYN was not answered.
-        if expired && original.protocol == Protocol::Tcp && flow.is_unanswered() {
+        if original(flow).protocol == Protocol::Tcp && flow.is_unanswered() {
             rcu::read(|guard| instance.report(guard, flow, Outcome::Unanswered));
         }
-        expired
     };
     let flows = A::flows(instance);
     let buckets = flows.buckets();
     // At most 2^21 buckets.
     let start = |slice: usize| buckets.wrapping_mul(slice) / SLICES;
-    flows.sweep(start(slice)..start(slice + 1), instance, expired);
+    flows.sweep(start(slice)..start(slice + 1), instance, expired, expiring);
     flows.resize();
 }
 

@@ -395,18 +395,30 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Removes the flows of the buckets `range` for which `goes` says so.
+    /// Removes the flows of the buckets `range` for which `goes` says so, and calls `going` with each before.
+    /// The table is locked only for a bucket that has such a flow.
     pub(crate) fn sweep(
         &self,
         range: core::ops::Range<usize>,
         instance: &Instance,
-        mut goes: impl FnMut(&FlowNode<A>) -> bool,
+        goes: impl Fn(&FlowNode<A>) -> bool,
+        going: impl Fn(&FlowNode<A>),
     ) {
+        let goes_now = |flow: &FlowNode<A>| {
+            let now = goes(flow);
+            if now {
+                going(flow);
+            }
+            now
+        };
         for bucket in range {
             if bucket % BUCKETS_AT_ONCE == 0 {
                 task::pause();
             }
-            let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, &mut goes));
+            if !rcu::read(|guard| self.table.any(guard, bucket, &goes)) {
+                continue;
+            }
+            let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, goes_now));
             instance.add(Counter::FlowsRemoved, gone as u64);
         }
     }
@@ -438,7 +450,7 @@ impl<A: Stored> Flows<A> {
         let buckets = self.buckets();
         for start in (0..buckets).step_by(BUCKETS_AT_ONCE) {
             let range = start..buckets.min(start.wrapping_add(BUCKETS_AT_ONCE));
-            rcu::read(|guard| self.table.lengths(guard, range, &mut see));
+            rcu::read(|guard| range.for_each(|bucket| see(self.table.length(guard, bucket))));
             task::pause();
         }
     }
@@ -450,7 +462,8 @@ impl<A: Stored> Flows<A> {
         loop {
             let buckets = self.buckets();
             Window::Sweep.pass();
-            self.sweep(0..buckets, instance, |flow| flow.owner().context == owner);
+            let is_of = |flow: &FlowNode<A>| flow.owner().context == owner;
+            self.sweep(0..buckets, instance, is_of, |_| ());
             if self.buckets() == buckets {
                 return;
             }

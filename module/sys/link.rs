@@ -529,24 +529,19 @@ impl<K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Buckets<K, T, S,
         unsafe { self.view(guard).head(hash) }
     }
 
-    /// Calls `see` with the length of every bucket of `range`.
-    pub fn lengths(
-        &self,
-        guard: &ReadGuard,
-        range: core::ops::Range<usize>,
-        mut see: impl FnMut(usize),
-    ) {
+    /// The entries of a bucket, in turn; none if there is no such bucket. Without the lock, entries that are
+    /// linked or unlinked meanwhile may be among them or not.
+    pub fn entries<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        bucket: usize,
+    ) -> impl Iterator<Item = Found<'g, K, T>> {
         let view = self.view(guard);
         // SAFETY: the view is current under this guard.
-        for head in unsafe { view.heads() }.get(range).unwrap_or_default() {
-            let mut length = 0;
-            let mut next = head.load(guard);
-            while let Some(found) = next {
-                length = usize::wrapping_add(length, 1);
-                next = found.entry().next[view.parity()].load(guard);
-            }
-            see(length);
-        }
+        let head = unsafe { view.heads() }.get(bucket);
+        core::iter::successors(head.and_then(|head| head.load(guard)), move |found| {
+            found.entry().next[view.parity()].load(guard)
+        })
     }
 
     /// Runs `function` under the lock. It must not take the lock again.
@@ -744,13 +739,9 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         bucket: usize,
         mut see: impl FnMut(&mut Self, Found<'_, K, T>),
     ) {
-        let array = self.buckets.view(guard);
-        // SAFETY: the array is current under this guard.
-        let head = unsafe { array.heads() }.get(bucket);
-        let mut next = head.and_then(|head| head.load(guard));
-        while let Some(found) = next {
-            // An entry that is unlinked keeps its own link: the walk goes on from it.
-            next = found.entry().next[array.parity()].load(guard);
+        let buckets = self.buckets;
+        // An entry that is unlinked keeps its own link, and the next one is known before that.
+        for found in buckets.entries(guard, bucket) {
             see(self, found);
         }
     }

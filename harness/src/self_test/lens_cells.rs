@@ -2,6 +2,7 @@
 
 //! The lens on cells: it finds a line that CPUs share, sees the same twice, and changes nothing by looking.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -302,6 +303,22 @@ fn names<'a>(objects: impl Iterator<Item = &'a Object>) -> String {
     }
 }
 
+/// The counters that are not the same in both, for people.
+fn differing(a: &BTreeMap<String, u64>, b: &BTreeMap<String, u64>) -> String {
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let names = names
+        .into_iter()
+        .filter(|name| a.get(*name) != b.get(*name));
+    let told = |counters: &BTreeMap<String, u64>, name| match counters.get(name) {
+        Some(count) => count.to_string(),
+        None => "none".to_owned(),
+    };
+    let all: Vec<String> = names
+        .map(|name| format!("{name} {} instead of {}", told(b, name), told(a, name)))
+        .collect();
+    all.join(", ")
+}
+
 /// All have the same counts, and those with the lens also the same metrics.
 fn check_repeated(all: &[Seen]) -> Result<()> {
     let Some((first, others)) = all.split_first() else {
@@ -323,8 +340,15 @@ fn check_repeated(all: &[Seen]) -> Result<()> {
             a.reply.by_hook
         );
         ensure!(
-            a.counters == b.counters && a.delivery == b.delivery,
-            "the proxy has counted otherwise {with}"
+            a.delivery == b.delivery,
+            "packets went elsewhere {with}: {:?} instead of {:?}",
+            b.delivery,
+            a.delivery
+        );
+        ensure!(
+            a.counters == b.counters,
+            "the proxy has counted otherwise {with}: {}",
+            differing(&a.counters, &b.counters)
         );
     }
     let mut analyses = all.iter().filter_map(|seen| seen.analysis.as_ref());

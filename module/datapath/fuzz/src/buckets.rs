@@ -214,9 +214,9 @@ impl World<'_> {
     fn entries(&self) -> usize {
         let mut entries = 0;
         Sections::read(|guard| {
-            let count = self.buckets.count(guard);
-            self.buckets
-                .lengths(guard, 0..count, |length| entries += length);
+            for bucket in 0..self.buckets.count(guard) {
+                entries += self.buckets.entries(guard, bucket).count();
+            }
         });
         entries
     }

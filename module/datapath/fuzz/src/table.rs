@@ -260,10 +260,8 @@ impl<A: Address> World<'_, A> {
                     assert_eq!(found, Some((*name, direction)));
                 }
             }
-            let mut entries = 0;
-            let buckets = self.table.buckets(guard);
-            self.table
-                .lengths(guard, 0..buckets, |length| entries += length);
+            let buckets = 0..self.table.buckets(guard);
+            let entries: usize = buckets.map(|bucket| self.table.length(guard, bucket)).sum();
             assert_eq!(entries, 2 * model.len());
         });
         drop(model);
