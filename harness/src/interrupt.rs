@@ -32,6 +32,11 @@ impl Interrupt {
         Ok(Self(raised))
     }
 
+    /// One that only [`raise`](Self::raise) raises: signals stay as they are.
+    pub fn never() -> Self {
+        Self(Arc::new(AtomicBool::new(false)))
+    }
+
     /// Asks the program to end, as a signal does.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);

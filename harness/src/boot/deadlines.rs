@@ -84,6 +84,19 @@ impl Deadlines {
         }
     }
 
+    /// The same for so many tests, of which the agent tells when each ends; one of them may take `longer` than
+    /// the others.
+    #[must_use]
+    pub fn for_tests(self, tests: u32, longer: Duration) -> Self {
+        let silence = self.silence + longer;
+        Self {
+            silence,
+            // No more than each of them may be silent: how many there are is no reason to give up.
+            total: self.total.max(self.up + self.silence * tests + longer),
+            ..self
+        }
+    }
+
     /// So many times as long.
     #[must_use]
     pub fn times(self, times: u32) -> Self {

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::bad_bench::{self, BadBench};
 use super::bad_guests::{self, BadGuest};
 use super::functional::NEEDS_DEBUG;
-use super::outcome::{label, Ended, Outcomes};
+use super::outcome::{label, Ended, Outcomes, Shared};
 use super::Bench;
 use crate::guard;
 use crate::guest::protocol::EVENT_PREFIX;
@@ -73,6 +73,11 @@ impl BadEnd {
         matches!(self, Self::Guest(guest) if guest.needs_debug())
     }
 
+    /// Whether no other guest may run meanwhile: this one's processes are told by being below ours.
+    pub const fn runs_alone(self) -> bool {
+        matches!(self, Self::Guest(_))
+    }
+
     /// The first of `kernels`, the plainest first, on which it can happen.
     pub fn choose<'a>(self, kernels: &[&'a Kernel]) -> Option<&'a Kernel> {
         let fits = |kernel: &&&Kernel| kernel.debug || !self.needs_debug();
@@ -90,7 +95,7 @@ impl BadEnd {
     }
 
     /// Has it happen on `kernel`.
-    pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &mut Outcomes) -> Result<()> {
+    pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &Shared) -> Result<()> {
         let started = Instant::now();
         let ending = match self {
             Self::Guest(guest) => guest.run(bench, kernel)?,
@@ -100,7 +105,7 @@ impl BadEnd {
             }
             Self::TestsInterrupted => interrupt_tests(bench, kernel)?,
         };
-        outcomes.ended(Ended {
+        outcomes.lock().ended(Ended {
             suite: &label(kernel),
             test: self.name(),
             ending,

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::outcome::{label, Ended, Outcomes};
+use super::outcome::{label, Ended, Outcomes, Shared};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::console;
+use crate::guest;
 use crate::guest::protocol::{Event, Order, Work, VERSION};
 use crate::guest::tests::GuestTest;
 use crate::kernel::Kernel;
@@ -17,7 +18,7 @@ use crate::qemu::Accelerator;
 use crate::verdict::{Ending, Verdict};
 
 /// Two, so that what runs at the same time on different CPUs does.
-const CPUS: u32 = 2;
+pub const CPUS: u32 = 2;
 
 /// Why a kernel as it is meant to run is not asked for some.
 pub const NEEDS_DEBUG: &str = "needs a debug kernel";
@@ -26,20 +27,20 @@ pub const NEEDS_DEBUG: &str = "needs a debug kernel";
 /// packet by packet, and what nft and routing do there is told of 7.x.
 const LEFT_TO_NIGHT: &str = "takes long on a debug kernel, or tells of 7.x: --nightly";
 
-/// Plans `tests` on `kernel`, as far as it can run them.
-pub fn plan(kernel: &Kernel, tests: &[GuestTest], outcomes: &mut Outcomes) {
-    for test in tests {
-        if can_run(kernel, test) {
-            outcomes.plan(&label(kernel), &test.name);
-        } else {
-            let why = if test.wants_usual_kernel {
-                LEFT_TO_NIGHT
-            } else {
-                NEEDS_DEBUG
-            };
-            outcomes.skip(&label(kernel), &test.name, why);
-        }
+/// Plans `tests` on `kernel`, as far as it can run them, and gives the names of those.
+pub fn plan(kernel: &Kernel, tests: &[GuestTest], outcomes: &mut Outcomes) -> Vec<String> {
+    let (run, skip): (Vec<_>, Vec<_>) = tests.iter().partition(|test| can_run(kernel, test));
+    for test in &run {
+        outcomes.plan(&label(kernel), &test.name);
     }
+    for test in skip {
+        let why = match test.wants_usual_kernel {
+            true => LEFT_TO_NIGHT,
+            false => NEEDS_DEBUG,
+        };
+        outcomes.skip(&label(kernel), &test.name, why);
+    }
+    run.into_iter().map(|test| test.name.clone()).collect()
 }
 
 fn can_run(kernel: &Kernel, test: &GuestTest) -> bool {
@@ -47,28 +48,31 @@ fn can_run(kernel: &Kernel, test: &GuestTest) -> bool {
     (kernel.debug || !test.needs_debug) && (usual || !test.wants_usual_kernel)
 }
 
-/// Runs those of `tests` that `kernel` can run; each has an outcome afterwards. If our own machinery
-/// ends the guest, which says nothing about the tests, those that had not ended have one guest more.
+/// Runs the tests called `names`; each has an outcome afterwards. If our own machinery ends the guest, which says
+/// nothing about the tests, those that had not ended have one guest more.
 pub fn run(
     bench: &Bench<'_>,
     kernel: &Kernel,
     accelerator: Accelerator,
-    tests: &[GuestTest],
-    outcomes: &mut Outcomes,
+    names: &[String],
+    outcomes: &Shared,
 ) -> Result<()> {
-    let all: Vec<String> = tests
-        .iter()
-        .filter(|test| can_run(kernel, test))
-        .map(|test| test.name.clone())
-        .collect();
-    if all.is_empty() {
+    if names.is_empty() {
         return Ok(());
     }
+    let all = names.to_vec();
     let left = attempt(bench, kernel, accelerator, all, Try::First, outcomes)?;
     if !left.is_empty() {
         attempt(bench, kernel, accelerator, left, Try::Second, outcomes)?;
     }
     Ok(())
+}
+
+fn deadlines(kernel: &Kernel, names: &[String]) -> Deadlines {
+    let all = guest::tests::all();
+    let of_these = all.iter().filter(|test| names.contains(&test.name));
+    let longer = of_these.map(|test| test.lasts).max().unwrap_or_default();
+    Deadlines::of(kernel.debug).for_tests(names.len() as u32, longer)
 }
 
 /// Which guest it is for the same tests.
@@ -85,7 +89,7 @@ fn attempt(
     accelerator: Accelerator,
     mut left: Vec<String>,
     which: Try,
-    outcomes: &mut Outcomes,
+    outcomes: &Shared,
 ) -> Result<Vec<String>> {
     let order = Order {
         version: VERSION,
@@ -106,13 +110,14 @@ fn attempt(
         accelerator,
         order: &order,
         modules: kernel.modules.as_ref(),
-        deadlines: Deadlines::of(kernel.debug),
+        deadlines: deadlines(kernel, &left),
         lens: None,
         attended: None,
         console_log: &log,
     };
     eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
     let mut started = Instant::now();
+    let mut last = None;
     let booted = boot.run(bench.virtme, bench.interrupt, &mut |event| {
         match event {
             Event::TestStarted { .. } => started = Instant::now(),
@@ -122,7 +127,8 @@ fn attempt(
                     None => Ending::ok(),
                     Some(reason) => Ending::bad(Verdict::Failed, reason),
                 };
-                outcomes.ended(Ended {
+                last = Some(name.clone());
+                outcomes.lock().ended(Ended {
                     suite: &suite,
                     test: name,
                     ending,
@@ -137,20 +143,22 @@ fn attempt(
     let ending = booted.ending;
     if matches!(ending.verdict, Verdict::Splat | Verdict::Panic) {
         // Console and events are not in step: it may have been the last test that ended.
-        if !console::in_step(&booted.reports) {
-            outcomes.spoil_last(&ending);
+        if let Some(last) = last.filter(|_| !console::in_step(&booted.reports)) {
+            outcomes.lock().take_back(&suite, &last, &ending);
         }
         for report in &booted.reports {
             eprintln!("{}", report.text.join("\n"));
         }
     } else if ending.is_ok() {
         for test in left {
-            outcomes.not_run(&suite, &test, "the agent left it out");
+            let why = "the agent left it out";
+            outcomes.lock().not_run(&suite, &test, why);
         }
         return Ok(Vec::new());
     } else if ending.verdict == Verdict::Infra && which == Try::First && !left.is_empty() {
         eprintln!("trying {} tests once more: {}", left.len(), ending.reason);
         for test in &left {
+            let mut outcomes = outcomes.lock();
             outcomes.retry(&suite, test, &ending, &console_log);
         }
         return Ok(left);
@@ -160,6 +168,7 @@ fn attempt(
         Some((next, rest)) => (next.as_str(), rest),
         None => ("going-down", &[][..]),
     };
+    let mut outcomes = outcomes.lock();
     outcomes.ended(Ended {
         suite: &suite,
         test: next,

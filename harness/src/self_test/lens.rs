@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 use mutex_lens::recording::{Costs, Entry, Line, Recording};
 use mutex_lens::settings::{Cache, Caches, Settings};
 
-use super::outcome::{label, Ended, Outcomes};
+use super::outcome::{label, Ended, Shared};
 use super::Bench;
 use crate::boot::{Boot, Deadlines};
 use crate::guest::patterns::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
@@ -42,13 +42,13 @@ const fn of_ways(ways: u32) -> Cache {
 ///
 /// # Errors
 /// If a guest cannot be started, or the user interrupts.
-pub fn run(bench: &Bench<'_>, kernel: &Kernel, outcomes: &mut Outcomes) -> Result<()> {
+pub fn run(bench: &Bench<'_>, kernel: &Kernel, outcomes: &Shared) -> Result<()> {
     let started = Instant::now();
     let ending = match watch(bench, kernel)? {
         Ok(()) => Ending::ok(),
         Err(ending) => ending,
     };
-    outcomes.ended(Ended {
+    outcomes.lock().ended(Ended {
         suite: &label(kernel),
         test: NAME,
         ending,

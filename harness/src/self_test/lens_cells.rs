@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::outcome::{Ended, Outcomes};
+use super::outcome::{Ended, Shared};
 use super::{Bench, INSTRUMENT};
 use crate::boot::{Boot, Deadlines};
 use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
@@ -62,7 +62,7 @@ impl Trial {
     ///
     /// # Errors
     /// If a guest cannot be started, a module does not build, or the user interrupts.
-    pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &mut Outcomes) -> Result<()> {
+    pub fn run(self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &Shared) -> Result<()> {
         let started = Instant::now();
         let mut guests = Guests {
             bench,
@@ -73,7 +73,7 @@ impl Trial {
             Self::SharedCounter => guests.shared_counter(kernel)?,
             Self::Repeated => guests.repeated(kernel)?,
         };
-        outcomes.ended(Ended {
+        outcomes.lock().ended(Ended {
             suite: INSTRUMENT,
             test: self.name(),
             ending: checked.err().unwrap_or_else(Ending::ok),

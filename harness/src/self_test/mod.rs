@@ -14,6 +14,7 @@ mod functional;
 mod instrument;
 mod junit;
 mod ktap;
+mod lanes;
 mod lens;
 mod lens_cells;
 mod outcome;
@@ -23,7 +24,9 @@ mod side_by_side;
 mod text;
 mod typist;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::{bail, Result};
@@ -35,6 +38,7 @@ use crate::guest::tests::GuestTest;
 use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
+use crate::qemu::Accelerator;
 use crate::virtme::Virtme;
 use crate::{guest, json, kvm, paths};
 
@@ -43,7 +47,7 @@ pub use side_by_side::{side_by_side, SideBySide};
 
 use bad_ends::BadEnd;
 use instrument::Trial;
-use outcome::{Ended, Outcomes};
+use outcome::{Ended, Outcomes, Shared};
 use reports::Reports;
 use shell::ShellTest;
 use text::Text;
@@ -80,6 +84,9 @@ pub struct TestCommand {
     /// Print the tests' names, and run none
     #[arg(long)]
     list: bool,
+    /// How many guests run side by side [default: one a core, or under KVM one for two cores]
+    #[arg(long, short, value_name = "GUESTS")]
+    jobs: Option<NonZeroUsize>,
     /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
@@ -170,8 +177,9 @@ impl TestCommand {
             logs: repository.join("results/logs").join(run),
             repository,
         };
-        let mut outcomes = Outcomes::new(started, self.reports.clone());
-        let ran = selected.run(&bench, &kernels, &self.tree, &mut outcomes);
+        let outcomes = Shared::new(Outcomes::new(started, self.reports.clone()));
+        let ran = selected.run(&bench, &kernels, self, &outcomes);
+        let outcomes = outcomes.lock();
         let told = outcomes.finish();
         ran?;
         told?;
@@ -293,26 +301,22 @@ impl Selected {
             .collect()
     }
 
-    /// Runs all of them.
-    fn run(
+    /// Says in the outcomes what shall run where, and gives the functional tests as tasks.
+    fn plan<'a>(
         &self,
-        bench: &Bench<'_>,
-        kernels: &[Kernel],
-        trees: &[NamedTree],
+        kernels: &'a [Kernel],
+        plainest: &[&Kernel],
         outcomes: &mut Outcomes,
-    ) -> Result<()> {
-        let mut plainest: Vec<&Kernel> = kernels.iter().collect();
-        plainest.sort_by_key(|kernel| kernel.debug);
-        let Some(first) = plainest.first() else {
-            bail!("no kernel to test with");
-        };
-        for kernel in kernels {
-            functional::plan(kernel, &self.functional, outcomes);
-        }
+    ) -> Vec<Task<'a>> {
+        let functional = kernels.iter().map(|kernel| {
+            let names = functional::plan(kernel, &self.functional, outcomes);
+            Task::Functional(kernel, names)
+        });
+        let functional = functional.collect();
         for end in &self.bad_ends {
-            end.plan(&plainest, outcomes);
+            end.plan(plainest, outcomes);
         }
-        if self.lens {
+        if let (true, Some(first)) = (self.lens, plainest.first()) {
             outcomes.plan(&label(first), lens::NAME);
         }
         for test in &self.shell {
@@ -324,69 +328,117 @@ impl Selected {
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
         }
-        outcomes.save()?;
-        let probe = kvm::probe(
-            first,
-            bench.virtme,
-            Cache::new()?.directory(),
-            bench.interrupt,
-        )?;
-        let how = if probe.works {
-            "using KVM"
+        functional
+    }
+
+    /// Runs all of them.
+    fn run(
+        &self,
+        bench: &Bench<'_>,
+        kernels: &[Kernel],
+        command: &TestCommand,
+        outcomes: &Shared,
+    ) -> Result<()> {
+        let mut plainest: Vec<&Kernel> = kernels.iter().collect();
+        plainest.sort_by_key(|kernel| kernel.debug);
+        let Some(&first) = plainest.first() else {
+            bail!("no kernel to test with");
+        };
+        let functional = self.plan(kernels, &plainest, &mut outcomes.lock());
+        outcomes.lock().save()?;
+        let directory = Cache::new()?;
+        let probe = kvm::probe(first, bench.virtme, directory.directory(), bench.interrupt)?;
+        let (how, cores_a_guest) = if probe.works {
+            ("using KVM", functional::CPUS as usize)
         } else {
-            "emulating"
+            ("emulating", 1)
         };
         eprintln!("{how}: {}", probe.reason);
-        for kernel in kernels {
-            functional::run(
-                bench,
-                kernel,
-                probe.accelerator(),
-                &self.functional,
-                outcomes,
-            )?;
-        }
-        for end in &self.bad_ends {
-            if let Some(kernel) = end.choose(&plainest) {
-                end.run(bench, kernel, outcomes)?;
+        let lanes = match command.jobs {
+            Some(jobs) => jobs.get(),
+            None => (available_parallelism()?.get() / cores_a_guest).max(1),
+        };
+        // Cells are measured on a kernel as it is meant to run.
+        let plain = match first.debug && !self.lens_trials.is_empty() {
+            true => {
+                let (repository, interrupt) = (&bench.repository, bench.interrupt);
+                let flavour = Flavour::Plain;
+                &Kernel::prepare(&first.name, flavour, &command.tree, repository, interrupt)?
+            }
+            false => first,
+        };
+        let under = Under {
+            plainest: &plainest,
+            first,
+            plain,
+            accelerator: probe.accelerator(),
+        };
+        // Those that take longest come first. What goes wrong in a guest on purpose looks at all processes
+        // below this one: nothing runs beside it.
+        let mut beside = functional;
+        beside.extend(self.lens_trials.iter().map(Task::LensTrial));
+        beside.extend(self.lens.then_some(Task::Lens));
+        beside.extend(self.trials.iter().map(Task::Trial));
+        let ends = |alone: bool| {
+            let of_kind = move |end: &&BadEnd| end.runs_alone() == alone;
+            self.bad_ends.iter().filter(of_kind).map(Task::BadEnd)
+        };
+        beside.extend(ends(false));
+        let shell = self.shell.iter().map(Task::Shell);
+        let run = |task: Task<'_>| task.run(bench, &under, outcomes);
+        lanes::run(beside, lanes, bench.interrupt, run)?;
+        lanes::run(ends(true).chain(shell), 1, bench.interrupt, run)
+    }
+}
+
+/// What tests run under.
+struct Under<'a> {
+    /// The kernels, the plainest first.
+    plainest: &'a [&'a Kernel],
+    /// The first of them.
+    first: &'a Kernel,
+    /// What cells are measured on.
+    plain: &'a Kernel,
+    /// Of the functional tests' guests.
+    accelerator: Accelerator,
+}
+
+/// What one thread does at a time.
+enum Task<'a> {
+    /// Functional tests of a kernel, by their names, in one guest.
+    Functional(&'a Kernel, Vec<String>),
+    BadEnd(&'a BadEnd),
+    Lens,
+    LensTrial(&'a lens_cells::Trial),
+    Shell(&'a ShellTest),
+    Trial(&'a Trial),
+}
+
+impl Task<'_> {
+    fn run(self, bench: &Bench<'_>, under: &Under<'_>, outcomes: &Shared) -> Result<()> {
+        match self {
+            Self::Functional(kernel, names) => {
+                functional::run(bench, kernel, under.accelerator, &names, outcomes)
+            }
+            Self::BadEnd(end) => match end.choose(under.plainest) {
+                Some(kernel) => end.run(bench, kernel, outcomes),
+                None => Ok(()),
+            },
+            Self::Lens => lens::run(bench, under.first, outcomes),
+            Self::LensTrial(trial) => trial.run(bench, under.plain, outcomes),
+            Self::Shell(test) => test.run(outcomes),
+            Self::Trial(trial) => {
+                let started = Instant::now();
+                let ending = trial.run()?;
+                outcomes.lock().ended(Ended {
+                    suite: INSTRUMENT,
+                    test: trial.name,
+                    ending,
+                    took: Some(started.elapsed()),
+                    console_log: None,
+                })
             }
         }
-        if self.lens {
-            lens::run(bench, first, outcomes)?;
-        }
-        for test in &self.shell {
-            bench.interrupt.check()?;
-            test.run(outcomes)?;
-        }
-        if !self.lens_trials.is_empty() {
-            // What cells are measured with.
-            let kernel = match first.debug {
-                true => &Kernel::prepare(
-                    &first.name,
-                    Flavour::Plain,
-                    trees,
-                    &bench.repository,
-                    bench.interrupt,
-                )?,
-                false => first,
-            };
-            for trial in &self.lens_trials {
-                trial.run(bench, kernel, outcomes)?;
-            }
-        }
-        for trial in &self.trials {
-            bench.interrupt.check()?;
-            let started = Instant::now();
-            let ending = trial.run()?;
-            outcomes.ended(Ended {
-                suite: INSTRUMENT,
-                test: trial.name,
-                ending,
-                took: Some(started.elapsed()),
-                console_log: None,
-            })?;
-        }
-        Ok(())
     }
 }
 

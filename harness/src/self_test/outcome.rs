@@ -3,6 +3,7 @@
 //! How tests ended: all that shall run are known from the start, so that none gets lost.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -137,8 +138,6 @@ pub struct Ended<'a> {
 #[derive(Debug)]
 pub struct Outcomes {
     all: Vec<Outcome>,
-    /// Which of them ended last.
-    last: Option<usize>,
     /// When the run began.
     pub started: Timestamp,
     /// Where they are told of, too.
@@ -150,7 +149,6 @@ impl Outcomes {
     pub const fn new(started: Timestamp, reports: Reports) -> Self {
         Self {
             all: Vec::new(),
-            last: None,
             started,
             reports,
         }
@@ -200,7 +198,6 @@ impl Outcomes {
         let outcome = &mut self.all[index];
         outcome.took = took;
         outcome.console_log = console_log.map(Path::to_owned);
-        self.last = Some(index);
         self.save()
     }
 
@@ -215,15 +212,13 @@ impl Outcomes {
         ));
     }
 
-    /// Takes back that the newest test passed, if it did.
-    pub fn spoil_last(&mut self, ending: &Ending) {
-        let last = self.last.and_then(|index| self.all.get_mut(index));
-        if let Some(last) = last.filter(|last| last.state.passed()) {
-            eprintln!(
-                "{:<7} {} {}: {}",
-                ending.verdict, last.suite, last.test, ending.reason
-            );
-            last.state = State::Ended(ending.clone());
+    /// Takes back that a test passed, if it did.
+    pub fn take_back(&mut self, suite: &str, test: &str, ending: &Ending) {
+        let is_it = |outcome: &&mut Outcome| outcome.suite == suite && outcome.test == test;
+        let passed = self.all.iter_mut().find(is_it);
+        if let Some(outcome) = passed.filter(|outcome| outcome.state.passed()) {
+            eprintln!("{:<7} {suite} {test}: {}", ending.verdict, ending.reason);
+            outcome.state = State::Ended(ending.clone());
         }
     }
 
@@ -275,6 +270,23 @@ impl Outcomes {
             first_try: None,
         });
         self.all.len() - 1
+    }
+}
+
+/// Outcomes of which several threads tell.
+#[derive(Debug)]
+pub struct Shared(Mutex<Outcomes>);
+
+impl Shared {
+    /// For several threads.
+    pub const fn new(outcomes: Outcomes) -> Self {
+        Self(Mutex::new(outcomes))
+    }
+
+    /// The outcomes, while no other thread changes them.
+    pub fn lock(&self) -> MutexGuard<'_, Outcomes> {
+        // Each change is whole: after a panic they say what had ended before it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -368,16 +380,19 @@ pub mod tests {
     }
 
     #[test]
-    fn the_last_pass_can_be_taken_back() {
+    fn a_pass_can_be_taken_back() {
         let mut outcomes = of_every_kind();
-        outcomes.spoil_last(&Ending::bad(Verdict::Panic, "too late"));
-        let last = outcomes.of_suite("6.12").next().unwrap();
-        assert_eq!(last.state.word(), "panic");
+        let word =
+            |outcomes: &Outcomes, suite| outcomes.of_suite(suite).next().unwrap().state.word();
+        outcomes.take_back("6.12", "passes", &Ending::bad(Verdict::Panic, "too late"));
+        assert_eq!(word(&outcomes, "6.12"), "panic");
+        assert_eq!(word(&outcomes, "7.3:debug"), "ok");
         // What is bad already keeps its own reason.
-        outcomes.spoil_last(&Ending::bad(Verdict::Splat, "later still"));
-        assert_eq!(
-            outcomes.of_suite("6.12").next().unwrap().state.word(),
-            "panic"
+        outcomes.take_back(
+            "6.12",
+            "passes",
+            &Ending::bad(Verdict::Splat, "later still"),
         );
+        assert_eq!(word(&outcomes, "6.12"), "panic");
     }
 }

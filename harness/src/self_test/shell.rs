@@ -13,7 +13,7 @@ use anyhow::{bail, ensure, Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::outcome::{Ended, Outcomes};
+use super::outcome::{Ended, Shared};
 use super::typist::Typist;
 use super::INSTRUMENT;
 use crate::guest::shell::visit::Size;
@@ -64,7 +64,7 @@ impl ShellTest {
     }
 
     /// Tries it on the default kernel as it is meant to run.
-    pub fn run(self, outcomes: &mut Outcomes) -> Result<()> {
+    pub fn run(self, outcomes: &Shared) -> Result<()> {
         let started = Instant::now();
         let tried = match self {
             Self::Script => script(),
@@ -77,7 +77,7 @@ impl ShellTest {
             Ok(()) => Ending::ok(),
             Err(error) => Ending::bad(Verdict::Failed, format!("{error:#}")),
         };
-        outcomes.ended(Ended {
+        outcomes.lock().ended(Ended {
             suite: INSTRUMENT,
             test: self.name(),
             ending,

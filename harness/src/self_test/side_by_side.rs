@@ -2,20 +2,17 @@
 
 //! Some functional tests on many kernels at once.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::outcome::{label, Outcome, Outcomes};
+use super::outcome::{Outcome, Outcomes, Shared};
 use super::reports::Reports;
-use super::{functional, Bench};
+use super::{functional, lanes, Bench};
 use crate::image::Cache;
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
-use crate::qemu::Accelerator;
 use crate::virtme::Virtme;
 use crate::{guest, kvm};
 
@@ -52,54 +49,16 @@ pub fn side_by_side(wanted: &SideBySide<'_>) -> Result<Vec<Outcome>> {
         repository: wanted.repository.to_owned(),
         logs: wanted.logs.clone(),
     };
-    let queue = Mutex::new(wanted.kernels.iter().collect::<VecDeque<_>>());
-    // A thread that panicked takes the program down with it: what it left behind a lock is of no
-    // interest.
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    };
-    let work = || -> Result<Vec<Outcome>> {
-        let mut ended = Vec::new();
-        while let Some(kernel) = next() {
-            ended.extend(test(&bench, kernel, accelerator, wanted.tests)?);
-        }
-        Ok(ended)
-    };
-    let ended = std::thread::scope(|scope| {
-        let guests = wanted.jobs.clamp(1, wanted.kernels.len());
-        let threads: Vec<_> = (0..guests).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(ended) => ended,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect::<Result<Vec<_>>>()
-    })?;
-    let mut all: Vec<Outcome> = ended.into_iter().flatten().collect();
-    let place = |suite: &str| {
-        wanted
-            .kernels
-            .iter()
-            .position(|kernel| label(kernel) == suite)
-    };
-    all.sort_by_key(|outcome| place(&outcome.suite));
-    Ok(all)
-}
-
-fn test(
-    bench: &Bench<'_>,
-    kernel: &Kernel,
-    accelerator: Accelerator,
-    names: &[&str],
-) -> Result<Vec<Outcome>> {
     let mut tests = guest::tests::all();
-    tests.retain(|test| names.contains(&test.name.as_str()));
+    tests.retain(|test| wanted.tests.contains(&test.name.as_str()));
     let mut outcomes = Outcomes::new(Timestamp::now(), Reports::default());
-    functional::plan(kernel, &tests, &mut outcomes);
-    functional::run(bench, kernel, accelerator, &tests, &mut outcomes)?;
-    Ok(outcomes.all().to_vec())
+    let plan = |kernel| (kernel, functional::plan(kernel, &tests, &mut outcomes));
+    let tasks: Vec<_> = wanted.kernels.iter().map(plan).collect();
+    let outcomes = Shared::new(outcomes);
+    let test = |(kernel, names): (&Kernel, Vec<String>)| {
+        functional::run(&bench, kernel, accelerator, &names, &outcomes)
+    };
+    lanes::run(tasks, wanted.jobs, wanted.interrupt, test)?;
+    let all = outcomes.lock().all().to_vec();
+    Ok(all)
 }

@@ -69,8 +69,17 @@ pub fn long_tests() -> Vec<GuestTest> {
     tests.push(GuestTest::single(
         "many-one-shots",
         "a thousand DNS-like exchanges a second beside 100 TCP connections: none is refused",
-        many_one_shots,
+        || many_one_shots(SHORTER),
     ));
+    tests.push(
+        GuestTest::single(
+            "many-one-shots-unshortened",
+            "the same for ten minutes, with the default limit and time-outs",
+            || many_one_shots(1),
+        )
+        .lasting(2 * Duration::from_secs(60) * MINUTES)
+        .nightly(),
+    );
     tests
 }
 
@@ -385,14 +394,16 @@ const SHORTER: u32 = 20;
 const MINUTES: u32 = 10;
 /// Exchanges a second: on a plain kernel, on a debug kernel, whose table is smaller in proportion.
 const EXCHANGES: (u32, u32) = (1000, 100);
+/// Ports at which questions are asked: each has as many questions as there are ports to ask from.
+const SERVERS: u16 = 10;
 /// TCP connections beside them, at all of which something is said twice in that time.
 const STREAMS: usize = 100;
 
 /// DNS-like exchanges, each from a port of its own, at a steady rate.
-fn many_one_shots() -> Result<()> {
+fn many_one_shots(shorter: u32) -> Result<()> {
     let rate = sized(EXCHANGES.0, EXCHANGES.1)?;
-    let max_flows = 65_536 / SHORTER * rate / EXCHANGES.0;
-    let seconds = |default: u32| (default / SHORTER).to_string();
+    let max_flows = 65_536 / shorter * rate / EXCHANGES.0;
+    let seconds = |default: u32| (default / shorter).to_string();
     let setup = Setup::with_parameters(&[
         ("max_flows", &max_flows.to_string()),
         ("gc_interval", &seconds(30)),
@@ -401,12 +412,21 @@ fn many_one_shots() -> Result<()> {
         ("tcp_fin_timeout", &seconds(120)),
         ("tcp_close_timeout", &seconds(60)),
         ("udp_timeout", &seconds(180)),
+        ("udp_transient_timeout", &seconds(120)),
         ("udp_unreplied_timeout", &seconds(30)),
     ])?;
     let family = Family::V4;
     let mut rules = all_rules();
-    let upstream = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
-    rules.push(proxy::redirect(Protocol::Udp, flooded(family), upstream));
+    // To the port that was asked.
+    let upstream = WIRE_UPSTREAM.socket(family, 0);
+    let servers = (0..SERVERS).map(|number| {
+        let mut server = flooded(family);
+        server.set_port(server.port() + number);
+        server
+    });
+    let asked: Vec<SocketAddr> = servers.collect();
+    let redirected = |&to| proxy::redirect(Protocol::Udp, to, upstream);
+    rules.extend(asked.iter().map(redirected));
     let context = setup.context(&rules)?;
     let servers = [Servers::new(&setup.layout, family)?];
     let mut streams = (0..STREAMS)
@@ -414,19 +434,21 @@ fn many_one_shots() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let pinned = Pinned::to(0)?;
     let mut ends = Ends::open(&setup, family)?;
-    let total = rate * 60 * MINUTES / SHORTER;
+    let total = rate * 60 * MINUTES / shorter;
     let batch = rate / 50;
     let start = Instant::now();
-    let (mut answered, mut port) = (0, 0_u16);
+    let mut answered = 0;
+    // No two of a port and a server are the same.
+    let mut questions = asked
+        .iter()
+        .flat_map(|&to| (1024..=u16::MAX).map(move |port| (to, port)));
     for first in (0..total).step_by(batch as usize) {
         let due = Duration::from_secs_f64(f64::from(first) / f64::from(rate));
         thread::sleep(due.saturating_sub(start.elapsed()));
-        for _ in 0..batch {
-            // No port twice before its flow is forgotten.
-            port = port.wrapping_add(1).max(1024);
+        for (to, port) in questions.by_ref().take(batch as usize) {
             let header = Header {
                 source: WIRE_CLIENT.socket(family, port),
-                destination: flooded(family),
+                destination: to,
                 transport: Transport::Udp,
             };
             ends.send(&header, b"who is it?")?;

@@ -60,6 +60,8 @@ mod upstreams;
 mod vrf;
 mod wide_rules;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 /// One functional test.
@@ -77,6 +79,8 @@ pub struct GuestTest {
     /// Whether only kernels of 7.x as they are meant to run are asked for it by day: it takes long where the kernel
     /// checks itself, and tells what nft and routing do there.
     pub wants_usual_kernel: bool,
+    /// How much longer it may take than what the others are given.
+    pub lasts: Duration,
     run: Box<dyn Fn() -> Result<()>>,
 }
 
@@ -89,6 +93,7 @@ impl GuestTest {
             is_long: false,
             is_nightly: false,
             wants_usual_kernel: false,
+            lasts: Duration::ZERO,
             run: Box::new(run),
         }
     }
@@ -105,6 +110,19 @@ impl GuestTest {
     fn long(self) -> Self {
         Self {
             is_long: true,
+            ..self
+        }
+    }
+
+    /// The same, which takes so long by its nature.
+    fn lasting(self, lasts: Duration) -> Self {
+        Self { lasts, ..self }
+    }
+
+    /// The same, for every night.
+    fn nightly(self) -> Self {
+        Self {
+            is_nightly: true,
             ..self
         }
     }
