@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
-use crate::console::Report;
-use crate::guest::protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
+use crate::complaint::Complaint;
 use crate::interrupt::Interrupt;
 use crate::json;
-use crate::qemu::{Accelerator, Lens};
+use crate::protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
+use crate::qemu::Lens;
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
@@ -59,7 +60,7 @@ struct Document<'a> {
     console_log: &'a Path,
     qemu: &'a [String],
     /// What the kernel complained of.
-    reports: &'a [Report],
+    reports: &'a [Complaint],
     events: &'a [Event],
 }
 

@@ -2,65 +2,9 @@
 
 //! Finds the kernel's complaints in a guest's console.
 
-use std::fmt;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use crate::guest::kernel_log::LogLine;
+use crate::complaint::{Complaint, Kind};
 use crate::known_lines;
-
-/// What kind of complaint a report is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// The kernel gave up.
-    Panic,
-    /// A fault in kernel mode, or `BUG()`.
-    Oops,
-    /// `WARN()`.
-    Warning,
-    /// The Kernel Address Sanitizer.
-    Kasan,
-    /// The Undefined Behaviour Sanitizer.
-    Ubsan,
-    /// The lock validator, PROVE_RCU included.
-    Lockdep,
-    /// Sleeping where it is forbidden.
-    AtomicSleep,
-    /// A reference count out of range.
-    Refcount,
-    /// A broken list, slab or object.
-    Corruption,
-    /// RCU stall, soft or hard lockup, hung task.
-    Stall,
-    /// Memory or a reference that nothing frees any more.
-    Leak,
-    /// No memory left, so that a process had to die.
-    OutOfMemory,
-    /// Any other line of the log at warning level or above.
-    Logged,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Panic => "panic",
-            Self::Oops => "oops",
-            Self::Warning => "warning",
-            Self::Kasan => "kasan",
-            Self::Ubsan => "ubsan",
-            Self::Lockdep => "lockdep",
-            Self::AtomicSleep => "atomic-sleep",
-            Self::Refcount => "refcount",
-            Self::Corruption => "corruption",
-            Self::Stall => "stall",
-            Self::Leak => "leak",
-            Self::OutOfMemory => "out-of-memory",
-            Self::Logged => "logged",
-        })
-    }
-}
+use crate::log_line::LogLine;
 
 /// First match wins, so what is more special stands first. A message must start with it:
 /// some boot messages mention WARNING within a line.
@@ -117,30 +61,16 @@ const MAX_LINES: usize = 150;
 /// A message this many seconds after a report's first is no part of it.
 const MAX_SECONDS: f64 = 1.0;
 
-/// One complaint of the kernel's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Report {
-    /// What kind it is.
-    pub kind: Kind,
-    /// The line that says so, without its time stamp.
-    pub title: String,
-    /// The whole report, a line each, without time stamps.
-    pub text: Vec<String>,
-    /// When, in seconds of the guest's time; null if the console did not say.
-    pub at: Option<f64>,
-}
-
 /// Whether complaints are told in the order of events. The agent looks at the log each time before it tells that something
 /// has ended: what has ended is not what they befell.
-pub fn in_step(reports: &[Report]) -> bool {
+pub fn in_step(reports: &[Complaint]) -> bool {
     reports.iter().any(|report| report.kind == Kind::Logged)
 }
 
 /// Reads a console line by line and collects the reports in it.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    reports: Vec<Report>,
+    reports: Vec<Complaint>,
     open: bool,
     booted: bool,
 }
@@ -159,7 +89,7 @@ impl Scanner {
         let Some(kind) = kind else {
             return false;
         };
-        self.reports.push(Report {
+        self.reports.push(Complaint {
             kind,
             title: message.to_owned(),
             text: vec![message.to_owned()],
@@ -172,7 +102,7 @@ impl Scanner {
     /// Takes a line of the log that is a complaint by its level.
     pub fn logged(&mut self, line: &LogLine) {
         let title = format!("<{}>{}", line.level, line.text);
-        self.reports.push(Report {
+        self.reports.push(Complaint {
             kind: Kind::Logged,
             text: vec![title.clone()],
             title,
@@ -203,17 +133,17 @@ impl Scanner {
     }
 
     /// The reports found up to now.
-    pub fn reports(&self) -> &[Report] {
+    pub fn reports(&self) -> &[Complaint] {
         &self.reports
     }
 
     /// The reports found in all.
-    pub fn into_reports(self) -> Vec<Report> {
+    pub fn into_reports(self) -> Vec<Complaint> {
         self.reports
     }
 
     /// The panic, if there was one.
-    pub fn panic(&self) -> Option<&Report> {
+    pub fn panic(&self) -> Option<&Complaint> {
         self.reports
             .iter()
             .find(|report| report.kind == Kind::Panic)

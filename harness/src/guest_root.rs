@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{
-    Order, Subject, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
-};
-use crate::guest::shell::files;
 use crate::paths;
 use crate::program::{self, Program};
+use crate::protocol::{
+    Order, Subject, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
+};
+use crate::shell_files;
 
 /// What the guest starts; see `START_SCRIPT`.
 pub const START_PATH: &str = "/lab/start";
@@ -44,9 +44,6 @@ const ETC: &[(&str, &str)] = &[
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount",
 ];
-
-/// What the console says, with an exit code, when the agent has ended; see `START_SCRIPT`.
-pub const AGENT_ENDED: &str = "mutexlab: agent ended with ";
 
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,
 /// apart from the console, on which the kernel writes in the middle of others' lines. virtme-ng
@@ -112,8 +109,8 @@ pub fn build(root: &Path, order: &Order, modules: Option<&ModuleFiles>) -> Resul
         copy(&modules.probe, &inside(root, PROBE_MODULE_PATH))?;
     }
     if matches!(order.work, Work::Shell(_)) {
-        create_directory(&inside(root, files::PROGRAMS))?;
-        for file in files::ALL {
+        create_directory(&inside(root, shell_files::PROGRAMS))?;
+        for file in shell_files::ALL {
             write(&inside(root, file.path), file.text.as_bytes(), file.mode)?;
         }
     }
@@ -199,7 +196,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::{Work, VERSION};
+    use crate::protocol::{Work, VERSION};
 
     #[test]
     fn root_holds_the_agent_its_libraries_and_the_order() {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use anyhow::{bail, Context, Result};
 
 use crate::guest_root::ModuleFiles;
-use crate::image::{Cache, Catalog, Flavour, Image, Lock, StandIn};
+use crate::hash::Sha256;
+use crate::image::{Cache, Catalog, Flavour, Image, Lock};
 use crate::interrupt::Interrupt;
 use crate::kmod::{self, Modules};
-use crate::results::closure;
+use crate::stand_in::StandIn;
 
 /// Where a build leaves the kernel, below the tree.
 const BZIMAGE: &str = "arch/x86/boot/bzImage";
@@ -117,7 +118,7 @@ impl Kernel {
         repository: &Path,
         interrupt: &Interrupt,
     ) -> Result<Modules> {
-        let key = closure::sha256(&self.config())? + &self.release;
+        let key = String::from(Sha256::of_file(&self.config())?) + &self.release;
         kmod::build(repository, cache, &self.directory, &key, interrupt)
     }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{Order, Work, VERSION};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
-use crate::qemu::{self, Accelerator};
-use crate::results::closure;
+use crate::protocol::{Order, Work, VERSION};
+use crate::qemu;
 use crate::virtme::Virtme;
 
 const DEVICE: &str = "/dev/kvm";
@@ -112,22 +112,14 @@ pub fn probe(
 /// Where the cache remembers a probe.
 fn remembered(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
     let host = uname().context("cannot ask for the kernel's release")?;
-    let mut hash = Sha256::new();
-    for part in [
-        host.release().to_string_lossy().as_ref(),
-        host.version().to_string_lossy().as_ref(),
-        &qemu::version()?,
-        &closure::sha256(&kernel.bzimage())?,
-    ] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    let key: String = hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let parts = [
+        host.release().to_string_lossy().into_owned(),
+        host.version().to_string_lossy().into_owned(),
+        qemu::version()?,
+        Sha256::of_file(&kernel.bzimage())?.into(),
+    ];
+    let key = Sha256::of(parts.map(|part| part + "\0").concat());
+    let key = &key.as_str()[..16];
     let directory = cache.join("kvm");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;

@@ -11,12 +11,13 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::json;
+use crate::mode::Mode;
 use crate::plan::Plan;
 use crate::results::closure::{Closure, Host};
 use crate::results::derive;
 use crate::results::file::ResultsFile;
 use crate::results::record::{CellRecord, Results};
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::ScenarioFile;
 
 /// Join the results of shards into one file
 ///

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::guest::protocol::{MICROSOCKS, REDSOCKS};
+use crate::hash::Sha256;
 use crate::image::Cache;
-use crate::results::closure::{self, ProgramClosure};
+use crate::protocol::{MICROSOCKS, REDSOCKS};
+use crate::results::closure::ProgramClosure;
 use crate::subject::Subject;
 
 /// Where Debian keeps libraries.
@@ -89,12 +90,12 @@ impl Program {
             let name = library.file_name().unwrap_or_default();
             libraries.insert(
                 name.to_string_lossy().into_owned(),
-                closure::sha256(&library)?,
+                Sha256::of_file(&library)?.into(),
             );
         }
         Ok(ProgramClosure {
             version: self.version(),
-            sha256: closure::sha256(&self.file)?,
+            sha256: Sha256::of_file(&self.file)?.into(),
             libraries,
         })
     }
@@ -197,7 +198,10 @@ mod tests {
             unpacked: None,
         };
         let closure = program.closure().unwrap();
-        assert_eq!(closure.sha256, closure::sha256(&program.file).unwrap());
+        assert_eq!(
+            closure.sha256,
+            Sha256::of_file(&program.file).unwrap().as_str()
+        );
         let libc = closure
             .libraries
             .iter()

@@ -15,7 +15,7 @@ use nix::libc;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt, Winsize};
 use nix::unistd::setsid;
 
-use crate::guest::shell::visit::Size;
+use crate::terminal::Size;
 
 /// Requests of ioctl_tty(2).
 mod request {

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use duct::cmd;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
+use crate::accelerator::Accelerator;
 use crate::guard;
 
 /// The program that virtme-ng starts.
@@ -38,63 +37,49 @@ pub const fn memory_mib(flows: u32) -> u32 {
     }
 }
 
-/// How the guest's instructions are executed, and what its clock counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accelerator {
-    /// Emulated, one instruction a nanosecond: exact and the same everywhere, on one host thread.
-    TcgIcount,
-    /// Emulated, in real time, on one host thread.
-    Tcg,
-    /// Executed by the host's CPU.
-    Kvm,
+/// The model of the guest's CPU.
+pub const fn cpu_model(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::TcgIcount | Accelerator::Tcg => CPU_MODEL,
+        Accelerator::Kvm => "host",
+    }
 }
 
-impl Accelerator {
-    /// The model of the guest's CPU.
-    pub const fn cpu_model(self) -> &'static str {
-        match self {
-            Self::TcgIcount | Self::Tcg => CPU_MODEL,
-            Self::Kvm => "host",
-        }
+/// Arguments to QEMU behind virtme-ng's own.
+pub fn arguments(accelerator: Accelerator) -> String {
+    match accelerator {
+        // sleep=off lets an idle guest's clock jump to its next timer.
+        Accelerator::TcgIcount => format!(
+            "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {SEED}"
+        ),
+        // On one host thread. With one a CPU, kernels were seen to die of the breakpoint by which
+        // they patch their own code (text_poke), at a static key of netfilter's, when hooks were
+        // registered under traffic: presumably translated code that was stale by then.
+        Accelerator::Tcg => format!("-accel tcg,thread=single -cpu {CPU_MODEL} -seed {SEED}"),
+        // virtme-ng picks KVM and `-cpu host` by itself.
+        Accelerator::Kvm => String::new(),
     }
+}
 
-    /// Arguments to QEMU behind virtme-ng's own.
-    pub fn qemu_arguments(self) -> String {
-        match self {
-            // sleep=off lets an idle guest's clock jump to its next timer.
-            Self::TcgIcount => format!(
-                "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {SEED}"
-            ),
-            // On one host thread. With one a CPU, kernels were seen to die of the breakpoint by which
-            // they patch their own code (text_poke), at a static key of netfilter's, when hooks were
-            // registered under traffic: presumably translated code that was stale by then.
-            Self::Tcg => format!("-accel tcg,thread=single -cpu {CPU_MODEL} -seed {SEED}"),
-            // virtme-ng picks KVM and `-cpu host` by itself.
-            Self::Kvm => String::new(),
-        }
-    }
-
-    /// Arguments to the kernel behind virtme-ng's own.
-    pub const fn kernel_arguments(self) -> &'static [&'static str] {
-        match self {
-            // Without ACPI the kernel calibrates the local APIC's timer, and checks the timer's
-            // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
-            // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
-            // guest needs a timer.
-            // The counter runs at 1 GHz by definition, and there is no other clock to watch it by:
-            // unless told that it can be relied on, the kernel takes it for none that could serve
-            // high-resolution timers (CLOCK_SOURCE_VALID_FOR_HRES), and sleepers wake at ticks only.
-            // Programs lie at the same addresses each time.
-            Self::TcgIcount => &[
-                "nolapic_timer",
-                "no_timer_check",
-                "tsc_early_khz=1000000",
-                "tsc=reliable",
-                "norandmaps",
-            ],
-            Self::Tcg | Self::Kvm => &[],
-        }
+/// Arguments to the kernel behind virtme-ng's own.
+pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static str] {
+    match accelerator {
+        // Without ACPI the kernel calibrates the local APIC's timer, and checks the timer's
+        // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
+        // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
+        // guest needs a timer.
+        // The counter runs at 1 GHz by definition, and there is no other clock to watch it by:
+        // unless told that it can be relied on, the kernel takes it for none that could serve
+        // high-resolution timers (CLOCK_SOURCE_VALID_FOR_HRES), and sleepers wake at ticks only.
+        // Programs lie at the same addresses each time.
+        Accelerator::TcgIcount => &[
+            "nolapic_timer",
+            "no_timer_check",
+            "tsc_early_khz=1000000",
+            "tsc=reliable",
+            "norandmaps",
+        ],
+        Accelerator::Tcg | Accelerator::Kvm => &[],
     }
 }
 

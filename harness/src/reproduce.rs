@@ -12,16 +12,17 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::commit::{Commit, Measurer, Repository};
+use crate::bench::closure::tree;
+use crate::commit::Measurer;
 use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::finding::Finding;
 use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
+use crate::git::{Commit, Repository};
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
 use crate::plan::Filter;
-use crate::results::closure::Tree;
 use crate::results::metrics::Kind;
 use crate::scenario::ScenarioFile;
 use crate::table::Style;
@@ -131,7 +132,7 @@ impl ReproduceCommand {
     fn again(&self, then: &Run) -> Result<(Means, Run)> {
         let closure = &then.closure;
         let repository = Repository::new(&paths::repository()?);
-        let present = Tree::of(repository.directory())?;
+        let present = tree(repository.directory())?;
         let means = Means::of(closure, &present)
             .with_context(|| format!("{} cannot be made again", self.file.display()))?;
         self.ensure_trees(then)?;

@@ -154,7 +154,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::random::Random;
+    use crate::random::Random;
     use proptest::prelude::*;
 
     /// Runs a search on a device; gives the result and how many trials there were.

@@ -11,13 +11,13 @@ mod travel;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::guest::protocol::{Ends, Subject, Traffic};
+use crate::mode::Mode;
+use crate::protocol::{Ends, Subject, Traffic};
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };
 use crate::results::record::{CellRecord, Results};
 use crate::results::stability;
-use crate::scenario::Mode;
 use crate::table::{number, Align, Field, Style, Table};
 use crate::traffic::Load;
 use crate::verdict::Verdict;

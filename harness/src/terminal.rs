@@ -15,8 +15,6 @@ use nix::pty::Winsize;
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg, Termios};
 use nix::unistd::ttyname;
 
-use crate::guest::shell::visit::Size;
-
 /// Requests of ioctl_tty(2).
 mod request {
     use nix::libc;
@@ -28,6 +26,15 @@ mod request {
 /// Ends what a program may have begun on a terminal that it cannot end any more: bracketed paste, a hidden
 /// cursor, the alternate screen (xterm's control sequences).
 pub const TIDY: &str = "\x1b[?2004l\x1b[?25h\x1b[?47l\r\n";
+
+/// Width and height of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
 
 /// A terminal with the settings that it had.
 pub struct Saved {

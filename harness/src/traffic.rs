@@ -2,6 +2,7 @@
 
 //! What packets a cell has: the data that scenario, plan, agent and results share.
 
+mod check;
 mod checksum;
 mod cloned;
 mod payload;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
+use crate::accelerator::Accelerator;
 use crate::boot::Boot;
 use crate::guest_root::START_PATH;
 use crate::image::Cache;
 use crate::mp_table;
-use crate::qemu::{self, Accelerator};
+use crate::qemu;
 
 /// An installation of virtme-ng.
 #[derive(Clone, Debug)]
@@ -120,8 +121,7 @@ impl Virtme {
             (Accelerator::TcgIcount, Some(_)) => &["tsc=reliable"],
             _ => &[],
         };
-        for argument in accelerator
-            .kernel_arguments()
+        for argument in qemu::kernel_arguments(accelerator)
             .iter()
             .chain(of_many)
             .chain(arguments)
@@ -133,7 +133,7 @@ impl Virtme {
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
-        let mut qemu = accelerator.qemu_arguments();
+        let mut qemu = qemu::arguments(accelerator);
         if let Some(lens) = lens {
             qemu += " ";
             qemu += &lens.qemu_arguments();

@@ -7,11 +7,11 @@ mod sample;
 use std::fs;
 use std::path::Path;
 
-use mutexlab::lens::machine::{Machine, Shape};
 use mutexlab::merge::merge;
 use mutexlab::plan::{Plan, Shard};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
+use mutexlab::scenario::caches::{Machine, Shape};
 use mutexlab::scenario::ScenarioFile;
 use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;

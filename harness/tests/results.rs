@@ -8,17 +8,19 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jsonschema::Validator;
-use mutexlab::console::{Kind, Report};
-use mutexlab::guest::protocol::{
+use mutexlab::complaint::Kind;
+use mutexlab::console::Report;
+use mutexlab::histogram::Histogram;
+use mutexlab::mode::Mode;
+use mutexlab::protocol::{
     Checksum, Cloned, Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost,
     Payload, Popularity, Protocol, Steering, Subject, Traffic, Way,
 };
-use mutexlab::histogram::Histogram;
 use mutexlab::results::closure::Closure;
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::metrics::{self, Clock};
 use mutexlab::results::record::{BootRecord, CellRecord, Directions, Selection};
-use mutexlab::scenario::{Mode, ScenarioFile};
+use mutexlab::scenario::ScenarioFile;
 use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;
 use serde_json::{json, Value};

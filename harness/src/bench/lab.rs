@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::closure::{self, Measured};
+use crate::accelerator::Accelerator;
 use crate::image::{Cache, Flavour};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
 use crate::kmod;
 use crate::kvm;
-use crate::lens::machine::Machine;
+use crate::mode::Mode;
 use crate::plan::Plan;
-use crate::qemu::Accelerator;
 use crate::results::closure::Closure;
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::caches::Machine;
+use crate::scenario::ScenarioFile;
 use crate::virtme::Virtme;
 
 /// Everything that measuring needs beside a plan.
@@ -77,15 +79,14 @@ impl<'a> Lab<'a> {
             Mode::Virtual => Accelerator::TcgIcount,
             Mode::Wall => real_time(&kernels, &virtme, interrupt)?,
         };
-        let closure = Closure::collect(
+        let measured = Measured {
             repository,
             module_source,
-            kernels.values(),
-            &scenario.scenario.subjects,
-            &virtme,
+            subjects: &scenario.scenario.subjects,
             accelerator,
-            &scenario.text,
-        )?;
+            scenario_text: &scenario.text,
+        };
+        let closure = closure::collect(&measured, kernels.values(), &virtme)?;
         Ok(Self {
             repository: repository.to_owned(),
             virtme,

@@ -2,6 +2,7 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
+pub mod closure;
 mod lab;
 mod progress;
 mod run;
@@ -18,10 +19,11 @@ pub use run::measure;
 
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::kernel::NamedTree;
+use crate::mode::Mode;
 use crate::plan::{Filter, Plan, Shard};
 use crate::results::file::{self, ResultsFile};
 use crate::results::record::{Results, Selection};
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::ScenarioFile;
 use crate::table::{Align, Table};
 use crate::verdict::Verdict;
 use crate::{json, paths, summary};

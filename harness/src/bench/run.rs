@@ -13,15 +13,15 @@ use super::lab::Lab;
 use super::progress::Progress;
 use crate::boot::{Boot, Deadlines};
 use crate::console;
-use crate::guest::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use crate::lens;
 use crate::lens::analysis::Origin;
 use crate::lens::looker::Looker;
+use crate::mode::Mode;
 use crate::plan::{Plan, PlannedBoot};
+use crate::protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use crate::results::file::ResultsFile;
 use crate::results::metrics::{self, Clock, Kind, HOOK_MEAN};
 use crate::results::record::{BootRecord, CellRecord, Directions};
-use crate::scenario::Mode;
 use crate::verdict::{Ending, Verdict};
 
 /// How long a boot may take. The lens makes it slower; at most four times, it is meant to.

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::search::{self, Found, Judged};
 use super::value::{self, Value};
-use crate::commit::{Commit, Measurer, Repository};
+use crate::commit::Measurer;
 use crate::compare::run::Run;
 use crate::compare::text::{plain, unit_name};
+use crate::git::{Commit, Repository};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::plan::Filter;
 use crate::scenario::ScenarioFile;

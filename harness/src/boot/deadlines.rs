@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::guest::protocol::Order;
+use crate::protocol::Order;
 
 /// How long a guest may take, in time of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,13 +15,15 @@ pub use deadlines::Deadlines;
 use processes::Guest;
 use watch::Watch;
 
+use crate::accelerator::Accelerator;
 use crate::attended::Attended;
-use crate::console::Report;
+use crate::complaint::Complaint;
 use crate::decode;
-use crate::guest::protocol::{Event, Order};
 use crate::guest_root::ModuleFiles;
 use crate::interrupt::Interrupt;
-use crate::qemu::{self, Accelerator, Lens};
+use crate::protocol::{Event, Order};
+use crate::qemu;
+use crate::qemu::Lens;
 use crate::verdict::{Ending, Verdict};
 use crate::virtme::Virtme;
 
@@ -62,7 +64,7 @@ pub struct Booted {
     /// How it ended.
     pub ending: Ending,
     /// What the kernel complained of.
-    pub reports: Vec<Report>,
+    pub reports: Vec<Complaint>,
     /// Command line of QEMU; empty if it never ran.
     pub qemu: Vec<String>,
     /// How long it took, in time of the host.

@@ -14,10 +14,9 @@ use nix::sys::signal::Signal;
 use super::processes::{Guest, Line};
 use super::{Boot, Deadlines, POLL};
 use crate::console::Scanner;
-use crate::guest::agent::GAVE_UP as AGENT_GAVE_UP;
-use crate::guest::protocol::{Event, EVENT_PREFIX, VERSION};
-use crate::guest_root::AGENT_ENDED;
 use crate::interrupt::Interrupt;
+use crate::protocol::{Event, EVENT_PREFIX, VERSION};
+use crate::protocol::{AGENT_ENDED, AGENT_GAVE_UP};
 use crate::verdict::{Ending, Verdict};
 
 /// A guest whose kernel has complained may take this long to print the rest of its report.

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::claim::Judged;
-use crate::guest::protocol::StepTimes;
+use crate::protocol::StepTimes;
 use crate::results::closure::Closure;
 
 /// Version of the format; raised whenever a reader of the old one would misread the new one.

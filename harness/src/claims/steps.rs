@@ -8,11 +8,11 @@ use anyhow::{bail, Context, Result};
 use mutex_abi::micro::Step;
 
 use super::claim::{Evidence, Pair, Unit};
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
-use crate::guest::protocol::{Event, Order, StepTimes, Work, VERSION};
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
-use crate::qemu::Accelerator;
+use crate::protocol::{Event, Order, StepTimes, Work, VERSION};
 use crate::virtme::Virtme;
 
 /// What each step took, by name and by what it depends on.

@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 
-use super::repository::{Commit, Repository};
 use super::work_tree::WorkTree;
 use crate::compare::run::Run;
+use crate::git::{Commit, Repository};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
 use crate::leash;
 use crate::paths;
 use crate::plan::Filter;
-use crate::results::closure;
 use crate::scenario::ScenarioFile;
 
 /// Measures commits of one repository with one scenario.
@@ -58,7 +58,7 @@ impl Measurer<'_> {
     /// # Errors
     /// If the commit cannot be measured, or the user interrupts.
     pub fn commit(&self, commit: &Commit) -> Result<Measured> {
-        let present = closure::sha256(&paths::this_program())?;
+        let present = String::from(Sha256::of_file(&paths::this_program())?);
         let by_present = |run: &Run| run.closure.harness_sha256 == present;
         if !self.own_harness
             && let Some(run) = self.known(commit, by_present)?

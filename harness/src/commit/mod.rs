@@ -3,11 +3,9 @@
 //! Commits: which there are, and what they cost.
 
 pub mod measure;
-mod repository;
 #[cfg(test)]
 pub(crate) use repository::tests;
 mod work_tree;
 
 pub use measure::{Measured, Measurer};
-pub use repository::{Commit, Repository};
 pub(crate) use work_tree::WorkTree;

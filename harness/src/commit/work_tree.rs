@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::repository::{Commit, Repository};
+use crate::git::{Commit, Repository};
 use crate::image::Lock;
 use crate::interrupt::Interrupt;
 
@@ -156,7 +156,7 @@ fn code(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::repository::tests::with_history;
+    use crate::git::tests::with_history;
 
     #[test]
     fn a_work_tree_has_the_commits_files_and_goes() {

@@ -10,7 +10,7 @@
 
 use serde::Serialize;
 
-use crate::guest::random::Random;
+use crate::random::Random;
 
 /// The fewest boots on each side that anything is concluded from.
 pub const MIN_BOOTS: usize = 3;

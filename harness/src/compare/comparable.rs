@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::run::Run;
-use crate::qemu::Accelerator;
+use crate::accelerator::Accelerator;
+use crate::mode::Mode;
 use crate::results::closure::{Closure, KernelClosure, ProgramClosure};
-use crate::scenario::Mode;
 
 /// What stands against comparing, and what should be known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -243,7 +243,7 @@ const fn counted(mode: Mode) -> &'static str {
 mod tests {
     use super::*;
     use crate::compare::run::tests::{exact, run};
-    use crate::image::StandIn;
+    use crate::stand_in::StandIn;
     use crate::traffic::Payload;
 
     fn base() -> Run {

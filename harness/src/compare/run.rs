@@ -15,12 +15,13 @@ use std::thread;
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 
-use crate::lens::machine::Machine;
+use crate::mode::Mode;
 use crate::plan::{Filter, Plan};
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
 use crate::results::record::SCHEMA;
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::caches::Machine;
+use crate::scenario::ScenarioFile;
 use crate::traffic::Traffic;
 use crate::verdict::Verdict;
 use stored::{File, OldTraffic};

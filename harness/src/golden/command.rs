@@ -11,10 +11,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::counts::Counts;
-use crate::commit::{Measurer, Repository};
+use crate::commit::Measurer;
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::run::Run;
 use crate::compare::text::{self, Format};
+use crate::git::Repository;
 use crate::interrupt::Interrupt;
 use crate::scenario::ScenarioFile;
 use crate::verdict::Verdict;

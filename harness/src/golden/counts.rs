@@ -10,10 +10,10 @@ use anyhow::{bail, Context, Result};
 
 use crate::compare::run::{Cell, CellBoot, Definition, Run};
 use crate::lens::metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
+use crate::mode::Mode;
 use crate::results::metrics::{
     Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
 };
-use crate::scenario::Mode;
 use crate::verdict::Verdict;
 
 /// The metrics that are kept, as far as they are exact: what tells of a change and is no sum of

@@ -16,13 +16,10 @@ use nix::unistd::{sysconf, SysconfVar};
 use super::kernel_log::KernelLog;
 use super::kmod::{LoadedModule, Parameters};
 use super::pace::Pace;
-use super::protocol::{
-    Event, GuestCell, Order, Outcome, Work, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
+use super::{entropy, fault, measure, micro, patterns, placement, shell, tests, tsc};
+use crate::protocol::{
+    Event, GuestCell, Order, Outcome, Work, AGENT_GAVE_UP, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
 };
-use super::{entropy, fault, measure, micro, placement, shell, tests, tsc};
-
-/// What stands on the console before the reason why an order was not carried out.
-pub const GAVE_UP: &str = "mutexlab agent: ";
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
 ///
@@ -36,7 +33,7 @@ pub fn run(path: &Path) -> Result<Infallible> {
         })
     });
     if let Err(error) = carried_out {
-        eprintln!("{GAVE_UP}{error:#}");
+        eprintln!("{AGENT_GAVE_UP}{error:#}");
     }
     // QEMU is told not to reboot, and a kernel without ACPI has no other way to end it.
     reboot(RebootMode::RB_AUTOBOOT).context("cannot power the guest off")
@@ -102,7 +99,7 @@ fn carry_out(path: &Path, log: &mut KernelLog) -> Result<()> {
         Work::Micro => measure_steps()?,
         Work::Patterns(patterns) => {
             for pattern in patterns {
-                let ticks = pattern.run()?;
+                let ticks = patterns::run(pattern)?;
                 tell(&Event::Pattern { pattern, ticks })?;
             }
         }

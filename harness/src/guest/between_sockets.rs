@@ -21,13 +21,13 @@ use super::marks;
 use super::measure::{blame, rehearse, since, verify, QUIET, REHEARSAL, SETTLED};
 use super::offload::{self, Offload};
 use super::pace::Pace;
-use super::protocol::{
-    BulkCost, CoreTime, Delivery, GuestCell, HookCost, Load, Measurement, PathCost,
-};
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use crate::histogram::{Histogram, Recorder};
+use crate::protocol::{
+    BulkCost, CoreTime, Delivery, GuestCell, HookCost, Load, Measurement, PathCost,
+};
 
 /// Measures a cell, in namespaces of its own.
 pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {

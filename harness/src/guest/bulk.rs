@@ -19,12 +19,12 @@ use super::flows::Flows;
 use super::layout::{Layout, SERVER_LINK};
 use super::namespace::Namespace;
 use super::payload::{self, Kind, Label};
-use super::protocol::{BulkCost, Delivery, Traffic};
 use super::server::{Served, Server};
 use super::stack_client::StackClient;
 use super::stack_server::StackServer;
 use super::traffic::{Arrival, Stop, Target, PATIENCE};
 use super::tsc;
+use crate::protocol::{BulkCost, Delivery, Traffic};
 
 /// Bytes that the server answers with one message. They are made before and checked after the
 /// time that is measured.

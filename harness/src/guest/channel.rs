@@ -17,11 +17,11 @@ use pnet::util::MacAddr;
 
 use super::namespace::Namespace;
 use super::netlink::VethEnd;
-use super::protocol::{Checksum, Cloned, Family, Traffic};
 use super::tap::Tap;
 use super::traffic::PATIENCE;
 use super::vnet::{self, Vnet};
 use super::wire::{self, Header, Hop, FRAME_MAX};
+use crate::protocol::{Checksum, Cloned, Family, Traffic};
 
 /// Frames of one IP version on one link.
 pub struct Channel {

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 
 use super::flows::Flows;
 use super::payload::{self, Kind, Label};
-use super::protocol::{Delivery, Traffic};
 use super::sizes::Sizes;
 use super::tcp::Numbers;
 use super::traffic::{Stop, Target};
+use crate::protocol::{Delivery, Traffic};
 
 /// What a client does, step by step, each on the flow of the given number; between the steps the
 /// responder does its part.
@@ -138,7 +138,7 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::Payload;
+    use crate::protocol::Payload;
 
     const TRAFFIC: Traffic = Traffic {
         payload: Payload::Bytes(32),

@@ -12,7 +12,6 @@ use super::layout::Layout;
 use super::marks;
 use super::pace::Pace;
 use super::placement::Placement;
-use super::protocol::{Delivery, Ends, Mischief, Protocol, Traffic};
 use super::responder::Responder;
 use super::server::{Served, Server};
 use super::stack_client::StackClient;
@@ -21,6 +20,7 @@ use super::tcp::Numbers;
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use super::wire_client::WireClient;
+use crate::protocol::{Delivery, Ends, Mischief, Protocol, Traffic};
 
 /// Connections that are established, flow by flow; empty if flows are none.
 #[derive(Clone, Debug, Default)]

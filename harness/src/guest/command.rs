@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::protocol::ORDER_PATH;
 use super::{agent, tests};
+use crate::protocol::ORDER_PATH;
 
 /// Does a guest's work; the other commands start it there.
 #[derive(Args, Debug)]

@@ -6,8 +6,8 @@ use std::fs;
 
 use anyhow::{bail, Context, Result};
 
-use super::flows;
 use super::namespace::Namespace;
+use crate::limits::MAX_OTHER_FLOWS;
 
 // Of all namespaces; only the first one may change them.
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
@@ -28,7 +28,7 @@ impl Room {
     pub fn make(router: &Namespace, flows: u32) -> Result<Self> {
         let former = [(BUCKETS, read(BUCKETS)?), (MAX, read(MAX)?)];
         let room = Self { former };
-        let wanted = flows + flows::OTHERS;
+        let wanted = flows + MAX_OTHER_FLOWS;
         for (path, former) in &room.former {
             let former: u32 = former
                 .parse()

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::layout::WIRE_ORIGINAL;
-use super::protocol::{Family, Traffic};
 use super::proxy::{self, Rule};
+use crate::protocol::{Family, Traffic};
 
 /// How many rules for others stand before the one that lets the packets by.
 const OTHERS: u8 = 60;
@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::guest::layout::{WIRE_CLIENT, WIRE_UPSTREAM};
-    use crate::guest::protocol::Load;
+    use crate::protocol::Load;
 
     #[test]
     fn rules_fit_and_the_last_but_one_lets_the_packets_by() {

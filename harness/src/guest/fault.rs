@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use nix::mount::{mount, MsFlags};
 
 use super::kernel_log;
-use super::protocol::Fault;
+use crate::protocol::Fault;
 
 /// Where debugfs is.
 pub const DEBUGFS: &str = "/sys/kernel/debug";

@@ -12,21 +12,16 @@ use super::layout::{
 };
 use super::placement::Homes;
 use super::popularity::Picks;
-use super::protocol::{Family, Popularity, Traffic, Way};
-
-/// The most flows of a cell.
-pub const MAX: u32 = 1_000_000;
-/// How many flows there are at most beside those that are measured: see [`Flows::further`] and
-/// [`Flows::rehearsal`].
-pub const OTHERS: u32 = *FURTHER.end() + 1;
+use crate::limits::{MAX_FLOWS, MAX_FURTHER_FLOWS, MAX_OTHER_FLOWS};
+use crate::protocol::{Family, Popularity, Traffic, Way};
 
 /// From how many first packets a median is taken: some of them refill a slab or grow a table.
-const FURTHER: RangeInclusive<u32> = 31..=1_000;
+const FURTHER: RangeInclusive<u32> = 31..=MAX_FURTHER_FLOWS;
 /// On each CPU, where they are spread: the first of them is for what a CPU has to fetch memory for.
 const FURTHER_PER_CPU: u32 = 4;
 /// How many ports each client of the crowd uses.
 const PORTS_EACH: u32 = 1_024;
-const _: () = assert!((MAX + OTHERS) / PORTS_EACH < CROWD_MEMBERS_MAX);
+const _: () = assert!((MAX_FLOWS + MAX_OTHER_FLOWS) / PORTS_EACH < CROWD_MEMBERS_MAX);
 
 /// Flows with one destination, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +193,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guest::protocol::Steering;
+    use crate::protocol::Steering;
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {
@@ -216,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_client_leads_back_to_its_flow(family in family(), count in 2..=MAX, flow: u32) {
+        fn a_client_leads_back_to_its_flow(family in family(), count in 2..=MAX_FLOWS, flow: u32) {
             let traffic = traffic(Way::Forward, family, count);
             for flows in [Flows::measured(&traffic), Flows::further(&traffic)] {
                 let flow = flow % flows.count();
@@ -228,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn no_stranger_is_a_client(address: [u8; 4], port: u16, count in 2..=MAX) {
+        fn no_stranger_is_a_client(address: [u8; 4], port: u16, count in 2..=MAX_FLOWS) {
             let flows = Flows::measured(&traffic(Way::Forward, Family::V4, count));
             let stranger = SocketAddr::from((address, port));
             if let Some(flow) = flows.of(stranger) {

@@ -11,8 +11,8 @@ use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
 use pnet::packet::ipv6::{Ipv6Packet, MutableIpv6Packet};
 use pnet::util;
 
-use super::protocol::Family;
 use super::wire::Hop;
+use crate::protocol::Family;
 
 const ETHERNET: usize = EthernetPacket::minimum_packet_size();
 const IPV4: usize = Ipv4Packet::minimum_packet_size();

@@ -5,7 +5,7 @@
 use anyhow::{bail, Context as _, Result};
 
 use super::namespace::Namespace;
-use super::protocol::{Family, IPROUTE2};
+use crate::protocol::{Family, IPROUTE2};
 
 /// Runs the lines of `script` in `namespace`, each an `ip` command without the `ip`, of one IP version.
 pub fn run(namespace: &Namespace, family: Family, script: &str) -> Result<()> {

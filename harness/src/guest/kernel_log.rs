@@ -8,50 +8,25 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result};
 use nix::libc;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::known_lines;
+use crate::log_line::{LogLine, WARNING};
 
 /// Where it is.
 pub const PATH: &str = "/dev/kmsg";
-/// Of linux/kern_levels.h.
-const WARNING: u8 = 4;
 /// More than a record has: PRINTKRB_RECORD_MAX of kernel/printk/, each byte escaped as four.
 const RECORD_MAX: usize = 1 << 14;
 
-/// A line of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LogLine {
-    /// Its level: 4 is a warning, 0 the worst.
-    pub level: u8,
-    /// When it was written, in seconds of the guest's time.
-    pub at: f64,
-    /// The line.
-    pub text: String,
-}
-
-impl LogLine {
-    /// Whether it is a complaint: a warning or worse that is not [known](known_lines).
-    pub fn is_complaint(&self) -> bool {
-        // What frames a report says nothing: the line in it does.
-        let frames = !self.text.is_empty() && self.text.bytes().all(|byte| byte == b'=');
-        self.level <= WARNING && !frames && !known_lines::is_known(&self.text)
-    }
-
-    /// Reads a record: level and facility, number, microseconds, flags; the text; and properties, a line each.
-    fn parse(record: &str) -> Option<Self> {
-        let (head, rest) = record.split_once(';')?;
-        let mut fields = head.split(',');
-        let priority: u32 = fields.next()?.parse().ok()?;
-        let microseconds: f64 = fields.nth(1)?.parse().ok()?;
-        Some(Self {
-            level: (priority & 7) as u8,
-            at: microseconds / 1e6,
-            text: rest.lines().next().unwrap_or_default().to_owned(),
-        })
-    }
+/// Reads a record: level and facility, number, microseconds, flags; the text; and properties, a line each.
+fn parse(record: &str) -> Option<LogLine> {
+    let (head, rest) = record.split_once(';')?;
+    let mut fields = head.split(',');
+    let priority: u32 = fields.next()?.parse().ok()?;
+    let microseconds: f64 = fields.nth(1)?.parse().ok()?;
+    Some(LogLine {
+        level: (priority & 7) as u8,
+        at: microseconds / 1e6,
+        text: rest.lines().next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// A reader of the log.
@@ -115,7 +90,7 @@ impl KernelLog {
                 Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
             };
             let record = String::from_utf8_lossy(&self.buffer[..length]);
-            let line = LogLine::parse(&record)
+            let line = parse(&record)
                 .with_context(|| format!("a record of {PATH} is unreadable: {record:?}"))?;
             if line.is_complaint() {
                 complaints.push(line);
@@ -147,30 +122,11 @@ mod tests {
             ("12,7,1000000,-;warning\n", 4, 1.0, "warning"),
             ("3,8,0,c;\n", 3, 0.0, ""),
         ] {
-            let line = LogLine::parse(record).unwrap();
+            let line = parse(record).unwrap();
             assert_eq!((line.level, line.at, line.text.as_str()), (level, at, text));
         }
         for bad in ["", "4,1,2", "x,1,2,-;a", "4,1;a"] {
-            assert_eq!(LogLine::parse(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn warnings_that_are_not_known_are_complaints() {
-        let line = |level, text: &str| LogLine {
-            level,
-            at: 0.0,
-            text: text.to_owned(),
-        };
-        assert!(line(4, "something").is_complaint());
-        assert!(line(0, "something").is_complaint());
-        assert!(!line(5, "something").is_complaint());
-        assert!(!line(3, "==================").is_complaint());
-        for known in known_lines::ALL {
-            assert!(!known.why.is_empty());
-            assert!(!line(4, known.start).is_complaint());
-            // Not in the middle of another one.
-            assert!(line(4, &format!("x {}", known.start)).is_complaint());
+            assert_eq!(parse(bad), None, "{bad}");
         }
     }
 }

@@ -24,7 +24,7 @@ use pnet::util::MacAddr;
 
 use super::namespace::Namespace;
 use super::netlink::{RouteSocket, VethEnd, LOOPBACK};
-use super::protocol::Family;
+use crate::protocol::Family;
 
 /// Port that the client uses; no subject changes it, so the probe knows its packets by it.
 pub const CLIENT_PORT: u16 = 40_000;

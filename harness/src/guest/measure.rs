@@ -27,13 +27,13 @@ use super::memory_map;
 use super::open_loop;
 use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
-use super::protocol::{
-    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
-    Traffic,
-};
 use super::proxy;
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
+use crate::protocol::{
+    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
+    Traffic,
+};
 use crate::traffic::Usual as _;
 use exchange::{exchange, Treatment};
 use first_packet::first_packet;

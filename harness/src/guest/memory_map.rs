@@ -12,8 +12,8 @@ use mutex_abi::bytes::Reader;
 use mutex_abi::memory::{Area, Header, Use, DEVICE};
 
 use super::device;
-use super::protocol::GuestCell;
-use crate::lens::memory_map::{Cache, Mapped, MemoryMap, Slab, Stack};
+use crate::memory_map::{Cache, Mapped, MemoryMap, Slab, Stack};
+use crate::protocol::GuestCell;
 
 const MODULES: &str = "/sys/module";
 const VMALLOC: &str = "/proc/vmallocinfo";

@@ -8,7 +8,7 @@ use mutex_abi::micro::{Times, IOC_MICRO, PLAN, SIZE};
 use mutex_abi::probe::DEVICE;
 
 use super::device;
-use super::protocol::StepTimes;
+use crate::protocol::StepTimes;
 
 /// Has all steps measured. The probe's module must be loaded.
 pub fn measure() -> Result<Vec<StepTimes>> {

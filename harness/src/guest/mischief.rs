@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use anyhow::Result;
 
 use super::channel::Channel;
-use super::protocol::{Deed, Mischief};
 use super::tsc;
 use super::wire::{self, Header, Hop, FRAME_MAX};
+use crate::protocol::{Deed, Mischief};
 
 /// Sends answers, some of them as they should not be.
 pub struct Prankster {

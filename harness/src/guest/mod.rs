@@ -5,9 +5,7 @@
 pub mod command;
 pub mod flows;
 pub mod kernel_log;
-pub mod measurement;
 pub mod patterns;
-pub mod protocol;
 pub mod tests;
 pub mod wire;
 
@@ -52,7 +50,6 @@ mod placement;
 mod popularity;
 mod probe;
 mod proxy;
-pub(crate) mod random;
 mod resident;
 mod responder;
 mod ruleset;

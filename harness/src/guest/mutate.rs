@@ -12,8 +12,8 @@ use pnet::packet::ipv4::{self, Ipv4Packet};
 use pnet::packet::tcp::TcpFlags;
 use pnet::util;
 
-use super::random::Random;
 use super::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
+use crate::random::Random;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::namespace::Namespace;
 use super::netlink::{RouteSocket, VethEnd};
-use super::random::Random;
+use crate::random::Random;
 
 // Of linux/pkt_sched.h.
 const RATE: u16 = 6;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::time::{clock_gettime, ClockId};
 
-use crate::scenario::Mode;
+use crate::mode::Mode;
 
 /// A whole number of the kernel's ticks at 100, 200, 300 and 1000 Hz.
 const PERIOD: Duration = Duration::from_millis(10);

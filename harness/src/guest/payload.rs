@@ -3,7 +3,7 @@
 //! What packets carry: a label that says which packet it is, and a pattern that follows from it,
 //! so that any byte that changes on the way is noticed.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The shortest payload: flow, sequence and seed.
 pub const MIN: usize = 16;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 
-use super::protocol::{Steering, Traffic};
+use crate::protocol::{Steering, Traffic};
 
 /// Where all is done that is of no CPU in particular.
 const HOME: u32 = 0;

@@ -2,8 +2,8 @@
 
 //! Which of several flows a packet is of.
 
-use super::protocol::Popularity;
-use super::random::Random;
+use crate::protocol::Popularity;
+use crate::random::Random;
 
 /// Fixed, so that a cell is the same every time.
 const SEED: u64 = 0x3c6e_f372_fe94_f82b;

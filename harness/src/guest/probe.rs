@@ -14,9 +14,9 @@ use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE
 
 use super::device;
 use super::namespace::Namespace;
-use super::protocol::{Family, HookCost, Protocol};
 use super::proxy::{abi_family, abi_protocol};
 use crate::histogram::Histogram;
+use crate::protocol::{Family, HookCost, Protocol};
 
 type ProbeScale = Scale<PRECISION_BITS, RANGE_BITS>;
 

@@ -14,7 +14,7 @@ use mutex_abi::proxy::{
 
 use super::device;
 use super::namespace::Namespace;
-use super::protocol::{Family, Protocol};
+use crate::protocol::{Family, Protocol};
 
 /// An open context: its rules hold until it is dropped.
 pub struct Context {

@@ -11,12 +11,12 @@ use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::mischief::Prankster;
 use super::payload::{self, Kind, Label};
-use super::protocol::{Delivery, Family, Mischief, Traffic};
 use super::server::{Served, Server};
 use super::sizes::Sizes;
 use super::tcp::{Connection, Numbers};
 use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
+use crate::protocol::{Delivery, Family, Mischief, Traffic};
 
 /// Answers the clients of some flows, one at a time.
 pub struct Responder {

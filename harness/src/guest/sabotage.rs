@@ -2,8 +2,8 @@
 
 //! Measuring wrong on purpose, to show that the self check notices.
 
-use super::protocol::{HookCost, Measurement, Sabotage};
 use crate::histogram::Histogram;
+use crate::protocol::{HookCost, Measurement, Sabotage};
 
 impl Sabotage {
     /// What a bad instrument would have said.

@@ -2,9 +2,9 @@
 
 //! The server of a closed loop: what every server does, wherever it is.
 
-use super::protocol::{Delivery, Mischief};
 use super::tcp::Numbers;
 use super::traffic::Stop;
+use crate::protocol::{Delivery, Mischief};
 
 /// What came from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,10 +16,10 @@ use nix::sys::socket::{
 use super::client::{Client, Dialogue};
 use super::flows::Flows;
 use super::layout::Layout;
-use super::protocol::{Delivery, Family, Protocol, Traffic, Way};
 use super::stack_server::{self, prepare, read_message};
 use super::traffic::{Stop, PATIENCE};
 use super::wire::MTU;
+use crate::protocol::{Delivery, Family, Protocol, Traffic, Way};
 
 /// The client.
 pub struct StackClient {

@@ -14,10 +14,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::flows::Flows;
 use super::layout::{Layout, ROUTER_SERVER_SIDE, UPSTREAM};
 use super::payload::{self, Kind, Label};
-use super::protocol::{Delivery, Family, Protocol, Traffic};
 use super::server::{Served, Server};
 use super::sizes::Sizes;
 use super::traffic::{Arrival, Origin, Stop, Target, PATIENCE};
+use crate::protocol::{Delivery, Family, Protocol, Traffic};
 
 /// The server.
 pub struct StackServer {

@@ -20,11 +20,11 @@ use super::memory::Slabs;
 use super::monitor;
 use super::namespace::Namespace;
 use super::nft;
-use super::protocol::{Buckets, Family, Subject, Traffic, PROXY_MODULE_PATH};
 use super::proxy::{self, Context};
 use super::ruleset;
 use super::traffic::{Arrival, Origin, Target};
 use super::user_proxy::UserProxy;
+use crate::protocol::{Buckets, Family, Subject, Traffic, PROXY_MODULE_PATH};
 
 /// Half of what is idle is given back each second.
 const PATIENCE: Duration = Duration::from_secs(60);

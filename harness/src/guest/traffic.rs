@@ -6,60 +6,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, Result};
+use anyhow::anyhow;
 
-use super::flows;
 use super::layout::{
     Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
-use super::payload;
-use super::protocol::{Delivery, Ends, Family, Protocol, Traffic, Way, MAX_BURST};
-use super::sizes::Sizes;
-use super::wire;
+use crate::protocol::{Delivery, Ends, Family, Traffic};
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow
 /// guest takes a few milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-
-impl Traffic {
-    /// Refuses a payload that cannot be labelled or does not fit into a packet, and a number of
-    /// flows that the client cannot have.
-    pub fn check(&self) -> Result<()> {
-        let length = Sizes::of(self).max();
-        let max = wire::payload_max(self.family, self.protocol);
-        if !(payload::MIN..=max).contains(&length) {
-            bail!(
-                "a payload of {length} bytes is not between {} and {max}",
-                payload::MIN
-            );
-        }
-        if let Some(reason) = self.refusal() {
-            bail!("there is no traffic {}: {reason}", self.name());
-        }
-        let flows = self.flows;
-        let open = self.load.is_open();
-        if open && (self.ends, self.way) != (Ends::Wire, Way::Forward) {
-            bail!("an open loop is of forwarded packets on the wire");
-        }
-        let max = match (self.ends, self.way) {
-            (Ends::Wire, Way::Forward) => flows::MAX,
-            _ => 1,
-        };
-        if !(1..=max).contains(&flows) {
-            bail!("{flows} flows are not between 1 and {max}");
-        }
-        let bursts = self.ends == Ends::Wire
-            && (self.way, self.protocol, flows) == (Way::Forward, Protocol::Udp, 1);
-        let max = if bursts { MAX_BURST } else { 1 };
-        if !(1..=max).contains(&self.load.burst()) {
-            bail!(
-                "a burst of {} packets is not between 1 and {max}",
-                self.load.burst()
-            );
-        }
-        Ok(())
-    }
-}
 
 /// One of the two places on the server's net where packets can arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,10 +18,10 @@ use super::layout::{Layout, UPSTREAM};
 use super::namespace::Namespace;
 use super::netlink::RouteSocket;
 use super::nft;
-use super::protocol::{Family, Traffic, MICROSOCKS, REDSOCKS};
 use super::resident::Resident;
 use super::ruleset;
 use super::traffic::Target;
+use crate::protocol::{Family, Traffic, MICROSOCKS, REDSOCKS};
 
 /// Where the agent lies.
 const THIS_PROGRAM: &str = "/proc/self/exe";

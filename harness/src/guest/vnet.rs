@@ -12,8 +12,8 @@ use nix::libc;
 use pnet::packet::ip::IpNextHeaderProtocols;
 
 use super::checksum::Sum;
-use super::protocol::Checksum;
 use super::wire::{self, Header, Transport};
+use crate::protocol::Checksum;
 
 /// Its bytes.
 pub const SIZE: usize = 10;
@@ -150,8 +150,8 @@ impl Vnet {
 mod tests {
     use super::*;
     use crate::guest::layout::{ROUTER_CLIENT_SIDE, WIRE_CLIENT, WIRE_ORIGINAL};
-    use crate::guest::protocol::Family;
     use crate::guest::wire::{Hop, Layer, Malformed, Segment, FRAME_MAX};
+    use crate::protocol::Family;
 
     const HOP: Hop = Hop {
         source: WIRE_CLIENT.mac,

@@ -12,10 +12,10 @@ use super::channel::Channel;
 use super::client::{Client, Dialogue};
 use super::flows::Flows;
 use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
-use super::protocol::{Delivery, Protocol, Traffic};
 use super::tcp::{Connection, Numbers, OutOfPlace};
 use super::traffic::Stop;
 use super::wire::{self, Header, Hop, Malformed, Packet, Transport};
+use crate::protocol::{Delivery, Protocol, Traffic};
 
 const TO_ROUTER: Hop = Hop {
     source: WIRE_CLIENT.mac,

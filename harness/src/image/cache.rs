@@ -11,19 +11,16 @@ use std::{
 
 use anyhow::{anyhow, Context, Result};
 
-use super::{
-    build,
-    catalog::{Kernel, KernelName},
-    hash::Sha256,
-    key::key,
-    lock::Lock,
-    metadata::{self, Image, Metadata, State, METADATA_FILE},
-    newest::{self, StandIn},
-    place::Source,
-    requirements, source,
-    toolchain::Toolchain,
-};
+use super::catalog::{Kernel, KernelName};
+use super::key::key;
+use super::lock::Lock;
+use super::metadata::{Image, Metadata, State, METADATA_FILE};
+use super::place::Source;
+use super::toolchain::Toolchain;
+use super::{build, metadata, newest, requirements, source};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
+use crate::stand_in::StandIn;
 
 /// Overrides where the cache is.
 pub const CACHE_VARIABLE: &str = "MUTEXLAB_CACHE";

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::manifest::Manifest;
 use super::prune::{self, age, size, Item, Removal, Rules};
-use super::{listing, pack, Cache, Catalog, Flavour, KernelName, Sha256, Toolchain};
+use super::{listing, pack, Cache, Catalog, Flavour, KernelName, Toolchain};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
 use crate::json;
 use crate::table::{Align, Style, Table};

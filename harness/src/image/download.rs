@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::{hash::Sha256, progress::Progress};
+use super::progress::Progress;
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
 use crate::parent;
 

@@ -5,7 +5,10 @@
 use anyhow::Result;
 use sha2::Digest;
 
-use super::{catalog::Kernel, config, hash::Sha256, toolchain::Toolchain};
+use super::catalog::Kernel;
+use super::config;
+use super::toolchain::Toolchain;
+use crate::hash::Sha256;
 
 /// Raised when the way of building changes so that older images must not be used.
 const RECIPE: u32 = 1;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::hash::Sha256;
+use crate::hash::Sha256;
 
 /// Where it lies in the image.
 pub const MANIFEST_FILE: &str = "files.json";

@@ -11,14 +11,12 @@ use std::{
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    catalog::KernelName,
-    hash::Sha256,
-    lock::Lock,
-    manifest::{Manifest, BOOTED, MANIFEST_FILE},
-    newest::StandIn,
-    toolchain::Toolchain,
-};
+use super::catalog::KernelName;
+use super::lock::Lock;
+use super::manifest::{Manifest, BOOTED, MANIFEST_FILE};
+use super::toolchain::Toolchain;
+use crate::hash::Sha256;
+use crate::stand_in::StandIn;
 
 /// Its presence makes an image valid: it is written last.
 pub const METADATA_FILE: &str = "image.json";

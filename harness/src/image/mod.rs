@@ -3,8 +3,8 @@
 //! Kernels: which there are, how each is configured, and where it is once it is built.
 //!
 //! ```no_run
-//! use mutexlab::image::{Cache, Catalog, Flavour};
-//! use mutexlab::interrupt::Interrupt;
+//! use crate::image::{Cache, Catalog, Flavour};
+//! use crate::interrupt::Interrupt;
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let catalog = Catalog::load(std::path::Path::new("."))?;
@@ -23,7 +23,6 @@ mod config;
 mod debian_version;
 mod disk;
 mod download;
-mod hash;
 mod key;
 mod listing;
 pub mod lock;
@@ -45,11 +44,9 @@ pub use cache::{Cache, CACHE_VARIABLE};
 pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};
 pub use config::Version;
 pub use disk::free;
-pub use hash::Sha256;
 pub use lock::Lock;
 pub use metadata::{Image, Metadata};
 pub use mirror::{MIRROR_VARIABLE, UPSTREAM_VARIABLE};
-pub use newest::StandIn;
 pub use place::{Archive, Series, Source};
 pub use progress::Progress;
 pub use toolchain::{search_path, Toolchain};

@@ -9,17 +9,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use super::{
-    debian_version::DebianVersion,
-    download,
-    hash::Sha256,
-    mirror,
-    place::{Archive, Series, Source},
-};
+use super::debian_version::DebianVersion;
+use super::place::{Archive, Series, Source};
+use super::{download, mirror};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
+use crate::stand_in::StandIn;
 
 /// Overrides [`KEYRING`].
 const KEYRING_VARIABLE: &str = "MUTEXLAB_KEYRING";
@@ -29,34 +25,6 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Where a suite's index lies below the suite. Sources are in the index of each architecture.
 const INDEX: &str = "main/binary-amd64/Packages.xz";
-
-/// What was taken instead of a pinned source that is gone: another version, hence another kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StandIn {
-    /// Debian's package.
-    pub package: String,
-    /// Its version.
-    pub version: String,
-    /// The suite that had it.
-    pub suite: String,
-    /// Who signed the suite's index; null if that could not be checked.
-    pub signed_by: Option<String>,
-}
-
-impl StandIn {
-    /// One line that says what it is and how far it can be trusted.
-    pub fn describe(&self) -> String {
-        let signed = match &self.signed_by {
-            Some(who) => format!("index signed by {who}"),
-            None => "NOBODY'S SIGNATURE WAS CHECKED".to_owned(),
-        };
-        format!(
-            "{} {} of {} ({signed})",
-            self.package, self.version, self.suite
-        )
-    }
-}
 
 /// A package, as an index has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

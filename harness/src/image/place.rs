@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::hash::Sha256;
+use crate::hash::Sha256;
 
 /// Which of Debian's archives a package is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -316,7 +316,8 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{sample, Metadata, Sha256};
+    use crate::hash::Sha256;
+    use crate::image::{sample, Metadata};
     use crate::interrupt::Interrupt;
 
     /// A repository with a kernel whose image is current, and a cache with that and what can go.

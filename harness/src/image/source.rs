@@ -11,10 +11,12 @@ use std::{
 use anyhow::{bail, Context, Result};
 use sha2::Digest;
 
-use super::{
-    catalog::Kernel, disk, download, hash::Sha256, lock::Lock, mirror, place::Source,
-    progress::Progress,
-};
+use super::catalog::Kernel;
+use super::lock::Lock;
+use super::place::Source;
+use super::progress::Progress;
+use super::{disk, download, mirror};
+use crate::hash::Sha256;
 use crate::interrupt::Interrupt;
 use crate::parent;
 

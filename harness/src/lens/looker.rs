@@ -11,12 +11,12 @@ use mutex_lens::settings::Settings;
 use tempfile::TempDir;
 
 use super::analysis::{Analysis, Origin};
-use super::machine::Machine;
-use super::memory_map::MemoryMap;
 use super::objects::{Objects, PROXY};
 use super::symbols::Symbols;
 use crate::kernel::Kernel;
+use crate::memory_map::MemoryMap;
 use crate::qemu::Lens;
+use crate::scenario::caches::Machine;
 
 /// The module that measures.
 const PROBE: &str = "mutex_probe";

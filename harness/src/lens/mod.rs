@@ -13,8 +13,6 @@ pub mod difference;
 pub mod flame;
 pub mod functions;
 pub mod looker;
-pub mod machine;
-pub mod memory_map;
 pub mod metrics;
 pub mod names;
 pub mod objects;

@@ -9,8 +9,8 @@ use mutex_lens::settings::Caches;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::memory_map::{Cache, MemoryMap, Slab};
 use super::symbols::{Found, Owner, Symbols};
+use crate::memory_map::{Cache, MemoryMap, Slab};
 
 /// The proxy's module.
 pub const PROXY: &str = "mutex_proxy";
@@ -202,7 +202,7 @@ impl<'a> Objects<'a> {
         behind || area.is_some_and(|area| area.by == "pcpu_get_vm_areas")
     }
 
-    fn mapped(&self, address: u64) -> Option<&super::memory_map::Mapped> {
+    fn mapped(&self, address: u64) -> Option<&crate::memory_map::Mapped> {
         let mut areas = self.map.mapped.iter();
         areas.find(|area| (area.start..area.end).contains(&address))
     }

@@ -4,9 +4,9 @@
 
 use serde::Serialize;
 
-use crate::image::StandIn;
 use crate::results::record::Results;
 use crate::self_test::{Outcome, Tally};
+use crate::stand_in::StandIn;
 use crate::verdict::Verdict;
 
 /// All that is said of one kernel.

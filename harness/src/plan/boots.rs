@@ -3,7 +3,7 @@
 //! Which cells are measured in which boots, and in which order.
 
 use super::PlannedBoot;
-use crate::guest::protocol::GuestCell;
+use crate::protocol::GuestCell;
 use crate::scenario::Scenario;
 
 /// A kernel, a number of CPUs, and what is to be measured there.

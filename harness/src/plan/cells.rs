@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::combine::{self, Combination};
-use crate::guest::flows;
-use crate::guest::protocol::{GuestCell, Subject};
+use crate::limits::MAX_OTHER_FLOWS;
+use crate::protocol::{GuestCell, Subject};
 use crate::scenario::{Exclusion, Scenario};
 use crate::traffic::{Load, Payload, Popularity, Steering, Traffic, MAX_PAYLOAD};
 
@@ -89,7 +89,7 @@ fn with_implied(mut parameters: Combination, traffic: &Traffic) -> Combination {
     // Else buckets would be others in each boot: even two flows share one now and then.
     set("hash_seed", 1);
     let all = traffic.flows_in_all();
-    let flows = all.saturating_add(flows::OTHERS);
+    let flows = all.saturating_add(MAX_OTHER_FLOWS);
     if flows > MAX_FLOWS {
         set("max_flows", flows);
     }

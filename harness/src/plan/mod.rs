@@ -18,8 +18,9 @@ pub use combine::Combination;
 pub use filter::Filter;
 pub use shard::Shard;
 
-use crate::guest::protocol::GuestCell;
-use crate::scenario::{Fault, Mode, Scenario};
+use crate::mode::Mode;
+use crate::protocol::GuestCell;
+use crate::scenario::{Fault, Scenario};
 use crate::traffic::Traffic;
 
 /// Everything that is to be done, in order.

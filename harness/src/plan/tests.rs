@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::guest::protocol::{Family, Protocol, Subject, Way};
+use crate::protocol::{Family, Protocol, Subject, Way};
 use crate::scenario::{Combine, Exclusion, ParameterValue, Step, TrafficMatrix, Values};
 use crate::traffic::{Checksum, Cloned, Ends, Payload, Popularity, Steering};
 

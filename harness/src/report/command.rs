@@ -14,7 +14,7 @@ use super::golden;
 use super::history::History;
 use super::measure::{self, MEASURED};
 use super::page::Page;
-use crate::commit::Repository;
+use crate::git::Repository;
 use crate::paths;
 
 /// Write the results as one HTML page with plots, which needs no network and no script

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::history::History;
-use crate::commit::Repository;
+use crate::git::Repository;
 use crate::golden::Counts;
 
 /// Where golden counts lie in the repository.

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use crate::commit::Repository;
+use crate::git::Repository;
 
 /// The first-parent history of HEAD, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

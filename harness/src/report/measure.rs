@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 
 use super::archive::{Archive, Warning};
 use super::run::Run;
+use crate::bench::closure::tree;
 use crate::interrupt::{self, Interrupt, Interrupted};
 use crate::parent;
 use crate::paths;
 use crate::plan::{Filter, Plan};
-use crate::results::closure::Tree;
 use crate::scenario::ScenarioFile;
 
 /// A scenario that is measured for the report.
@@ -74,7 +74,7 @@ impl Measured {
 /// If git fails, or the user interrupts.
 pub fn missing(repository: &Path, archive: &Archive) -> Result<Vec<Warning>> {
     let interrupt = Interrupt::install()?;
-    let tree = Tree::of(repository)?;
+    let tree = tree(repository)?;
     let mut warnings = Vec::new();
     for wanted in MEASURED {
         let name = wanted.scenario;

@@ -3,25 +3,14 @@
 //! Everything that a number depends on, so that whoever doubts it can make it again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::sys::utsname::uname;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::guest_root;
-use crate::image::StandIn;
-use crate::kernel::Kernel;
-use crate::paths;
-use crate::program::Program;
-use crate::qemu::{self, Accelerator};
-use crate::subject::Subject;
-use crate::virtme::Virtme;
+use crate::accelerator::Accelerator;
+use crate::stand_in::StandIn;
 
 /// What a hash looks like.
 const SHA256: &str = "^[0-9a-f]{64}$";
@@ -72,32 +61,6 @@ pub struct Tree {
     pub commit: String,
     /// Whether files differed from it.
     pub dirty: bool,
-}
-
-impl Tree {
-    /// The tree in `directory`.
-    ///
-    /// # Errors
-    /// If git does not know it.
-    pub fn of(directory: &Path) -> Result<Self> {
-        let git = |arguments: &[&str]| {
-            duct::cmd("git", arguments)
-                .dir(directory)
-                .stderr_null()
-                .read()
-                .with_context(|| {
-                    format!(
-                        "git {} fails in {}",
-                        arguments.join(" "),
-                        directory.display()
-                    )
-                })
-        };
-        Ok(Self {
-            commit: git(&["rev-parse", "HEAD"])?,
-            dirty: !git(&["status", "--porcelain"])?.is_empty(),
-        })
-    }
 }
 
 /// A kernel and the modules built against it.
@@ -171,47 +134,6 @@ pub struct Host {
 }
 
 impl Closure {
-    /// Finds everything out that measuring `subjects` depends on; the proxy is of `repository`, too,
-    /// unless `module_source` says otherwise.
-    ///
-    /// # Errors
-    /// If something cannot be found out: a number of unknown origin is worth nothing.
-    pub fn collect<'a>(
-        repository: &Path,
-        module_source: Option<&Path>,
-        kernels: impl Iterator<Item = &'a Kernel>,
-        subjects: &[Subject],
-        virtme: &Virtme,
-        accelerator: Accelerator,
-        scenario_text: &str,
-    ) -> Result<Self> {
-        let (module, harness) = match module_source {
-            Some(directory) => (Tree::of(directory)?, Some(Tree::of(repository)?)),
-            None => (Tree::of(repository)?, None),
-        };
-        Ok(Self {
-            commit: module.commit,
-            dirty: module.dirty,
-            harness,
-            harness_sha256: sha256(&paths::this_program())?,
-            kernels: kernels
-                .map(|kernel| Ok((kernel.name.clone(), KernelClosure::of(kernel)?)))
-                .collect::<Result<_>>()?,
-            virtme_ng: virtme.version()?,
-            nft: guest_root::nft_version()?,
-            programs: programs(subjects)?,
-            qemu: QemuClosure {
-                version: qemu::version()?,
-                accelerator,
-                cpu_model: accelerator.cpu_model().to_owned(),
-                arguments: accelerator.qemu_arguments(),
-            },
-            host: Host::of_this_machine()?,
-            seeds: [("qemu".to_owned(), qemu::SEED)].into(),
-            scenario_text: scenario_text.to_owned(),
-        })
-    }
-
     /// The commit as file names have it: short, and with `-dirty` if files differed.
     pub fn short_commit(&self) -> String {
         let short: String = self.commit.chars().take(10).collect();
@@ -233,17 +155,6 @@ impl Closure {
         compare("", &ours, &theirs, &mut found);
         Ok(found)
     }
-}
-
-/// The programs of others that these need.
-fn programs(subjects: &[Subject]) -> Result<BTreeMap<String, ProgramClosure>> {
-    let mut programs = BTreeMap::new();
-    for &subject in subjects {
-        for program in Program::of(subject)? {
-            programs.insert(program.name.to_owned(), program.closure()?);
-        }
-    }
-    Ok(programs)
 }
 
 /// Adds a line for each leaf that differs.
@@ -270,103 +181,9 @@ fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
     }
 }
 
-impl KernelClosure {
-    fn of(kernel: &Kernel) -> Result<Self> {
-        let path = kernel.config();
-        let config =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let option = |name: &str| config_text(&config, name);
-        let mut modules = BTreeMap::new();
-        if let Some(files) = &kernel.modules {
-            for file in [&files.proxy, &files.probe] {
-                let name = file
-                    .file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                modules.insert(name, sha256(file)?);
-            }
-        }
-        Ok(Self {
-            release: kernel.release.clone(),
-            source_sha256: kernel.source_sha256.clone(),
-            stand_in: kernel.stand_in.clone(),
-            config_sha256: sha256(&path)?,
-            image_sha256: sha256(&kernel.bzimage())?,
-            compiler: option("CONFIG_CC_VERSION_TEXT"),
-            rustc: option("CONFIG_RUSTC_VERSION_TEXT"),
-            bindgen: option("CONFIG_BINDGEN_VERSION_TEXT"),
-            modules,
-        })
-    }
-}
-
-/// The value of `name="value"` in a kernel's configuration.
-fn config_text(config: &str, name: &str) -> Option<String> {
-    config
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix(name)?
-                .strip_prefix("=\"")?
-                .strip_suffix('"')
-        })
-        .map(str::to_owned)
-}
-
-impl Host {
-    fn of_this_machine() -> Result<Self> {
-        let name = uname().context("cannot ask for the kernel's release")?;
-        let path = "/proc/cpuinfo";
-        let cpus = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        let cpu = cpus
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-            .map_or("unknown", |(_, model)| model);
-        Ok(Self {
-            kernel: name.release().to_string_lossy().into_owned(),
-            architecture: name.machine().to_string_lossy().into_owned(),
-            cpu: cpu.to_owned(),
-            cpus: std::thread::available_parallelism()
-                .context("cannot count the CPUs")?
-                .get(),
-        })
-    }
-}
-
-/// The SHA-256 of a file, in hexadecimal digits.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let digest = || -> io::Result<_> {
-        let mut file = File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hash.finalize()),
-                length => hash.update(buffer.get(..length).unwrap_or_default()),
-            }
-        }
-    };
-    let hash = digest().with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_options_are_found() {
-        let config = "# CONFIG_A is not set\nCONFIG_CC_VERSION_TEXT=\"clang 22\"\nCONFIG_B=y\n";
-        assert_eq!(
-            config_text(config, "CONFIG_CC_VERSION_TEXT").as_deref(),
-            Some("clang 22")
-        );
-        assert_eq!(config_text(config, "CONFIG_CC"), None);
-        assert_eq!(config_text(config, "CONFIG_B"), None);
-    }
 
     #[test]
     fn differences_name_the_leaf() {
@@ -386,13 +203,5 @@ mod tests {
         found.clear();
         compare("", &ours, &ours, &mut found);
         assert!(found.is_empty());
-    }
-
-    #[test]
-    fn hash_is_sha256() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "abc").unwrap();
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(file.path()).unwrap(), expected);
     }
 }

@@ -3,8 +3,8 @@
 //! What the module's counters come to.
 
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit};
-use crate::guest::protocol::Measurement;
-use crate::scenario::Mode;
+use crate::mode::Mode;
+use crate::protocol::Measurement;
 
 /// The metrics of a measurement's counters; none of other subjects than the module.
 ///
@@ -103,7 +103,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::guest::protocol::{Buckets, Delivery, HookCost, PathCost};
+    use crate::protocol::{Buckets, Delivery, HookCost, PathCost};
 
     fn measurement(counters: &[(&str, u64)], buckets: Option<Buckets>) -> Measurement {
         Measurement {

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use super::metrics::{self, PATH_MEAN, PATH_OVER_NONE};
 use super::record::CellRecord;
-use crate::guest::protocol::Subject;
-use crate::scenario::Mode;
+use crate::mode::Mode;
+use crate::protocol::Subject;
 use crate::traffic::Traffic;
 
 /// Gives each cell what its path takes more than that of `none`, wherever that is known: the same

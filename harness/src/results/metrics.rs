@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{counters, cpu, travel};
-use crate::guest::protocol::{BulkCost, HookCost, Measurement, Subject};
-use crate::scenario::Mode;
+use crate::mode::Mode;
+use crate::protocol::{BulkCost, HookCost, Measurement, Subject};
 use crate::traffic::{Load, Traffic};
 
 /// Mean cost of a whole way in the hooks, both directions.
@@ -284,8 +284,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::guest::protocol::{Delivery, FirstPacket, PathCost};
     use crate::histogram::Histogram;
+    use crate::protocol::{Delivery, FirstPacket, PathCost};
     use crate::traffic::{
         Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::closure::Closure;
 use super::metrics::Metric;
-use crate::console::Report;
-use crate::guest::protocol::{Delivery, HookCost, Subject, Traffic};
+use crate::complaint::Complaint;
 use crate::histogram::Histogram;
-use crate::lens::machine::Machine;
+use crate::mode::Mode;
 use crate::plan::Filter;
-use crate::scenario::Mode;
+use crate::protocol::{Delivery, HookCost, Subject, Traffic};
+use crate::scenario::caches::Machine;
 use crate::verdict::Verdict;
 
 /// Version of the format; raised whenever a reader of the old one would misread the new one.
@@ -83,7 +83,7 @@ pub struct BootRecord {
     /// Why, unless it is ok.
     pub reason: Option<String>,
     /// What the kernel complained of.
-    pub reports: Vec<Report>,
+    pub reports: Vec<Complaint>,
     /// How long it took, in seconds of the host's time.
     pub seconds: f64,
     /// QEMU's command line, with `$RUN` for the run's temporary directory; empty if QEMU never ran.

@@ -5,15 +5,13 @@
 use std::fmt::Debug;
 
 use super::explain::{nearest, Fault, Step};
-use super::{Mode, Scenario, TrafficMatrix};
-use crate::guest::flows;
-use crate::guest::protocol::{Subject, MAX_BURST, MAX_BURST_BYTES};
+use super::{Scenario, TrafficMatrix};
+use crate::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
+use crate::mode::Mode;
+use crate::subject::Subject;
 use crate::traffic::{
     Ends, Load, Payload, Protocol, Steering, Traffic, Usual as _, Way, MAX_PAYLOAD,
 };
-
-/// The least payload: the agent puts flow, sequence number and seed into it.
-const MIN_PAYLOAD: u16 = 16;
 
 impl Scenario {
     /// The first thing that cannot be meant.
@@ -134,7 +132,7 @@ impl TrafficMatrix {
     fn check_flows(&self) -> Result<(), Fault> {
         for (index, &flows) in self.flows.iter().flatten().enumerate() {
             let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
-            let max = flows::MAX;
+            let max = MAX_FLOWS;
             if !(1..=max).contains(&flows) {
                 return at(&format!("{flows} flows are not between 1 and {max}"));
             }
@@ -159,7 +157,7 @@ impl TrafficMatrix {
         };
         let most = cpus.iter().copied().max().unwrap_or(1);
         for (index, &flows) in per_cpu.iter().enumerate() {
-            let max = flows::MAX;
+            let max = MAX_FLOWS;
             if flows == 0 || flows.saturating_mul(most) > max {
                 let message = format!(
                     "{flows} flows for each of {most} CPUs are not between 1 and {max} in all"

@@ -2,6 +2,7 @@
 
 //! A scenario: one question and what must be measured to answer it, from a TOML file.
 
+pub mod caches;
 mod check;
 mod explain;
 mod file;
@@ -15,7 +16,7 @@ mod values;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 pub use explain::{nearest, Fault, Step};
 pub use file::ScenarioFile;
@@ -24,8 +25,9 @@ pub use search::SearchMatrix;
 pub use traffic::TrafficMatrix;
 pub use values::{FromNumber, Values};
 
-use crate::guest::protocol::Subject;
-use crate::lens::machine::Machine;
+use crate::mode::Mode;
+use crate::protocol::Subject;
+use crate::scenario::caches::Machine;
 use crate::traffic::{Checksum, Cloned, Ends, Family, Payload, Protocol, Steering, Way};
 
 /// What a scenario's file says.
@@ -60,16 +62,6 @@ pub struct Scenario {
     pub lens: Option<Machine>,
     /// The packets.
     pub traffic: TrafficMatrix,
-}
-
-/// What time is counted in. Results of different modes are never compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Instructions: the same on every machine.
-    Virtual,
-    /// Real time: many boots and statistics, and KVM that works.
-    Wall,
 }
 
 /// Which combinations of parameters are measured.

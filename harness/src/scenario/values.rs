@@ -125,7 +125,7 @@ without_numbers!(
     crate::traffic::Steering,
     crate::traffic::Checksum,
     crate::traffic::Cloned,
-    crate::guest::protocol::Subject
+    crate::protocol::Subject
 );
 
 impl<'de, T: Deserialize<'de> + FromNumber> Deserialize<'de> for Values<T> {

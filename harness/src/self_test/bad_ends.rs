@@ -20,10 +20,10 @@ use super::functional::NEEDS_DEBUG;
 use super::outcome::{label, Ended, Outcomes, Shared};
 use super::Bench;
 use crate::guard;
-use crate::guest::protocol::EVENT_PREFIX;
 use crate::interrupt;
 use crate::kernel::Kernel;
 use crate::paths;
+use crate::protocol::EVENT_PREFIX;
 use crate::qemu;
 use crate::verdict::{Ending, Verdict};
 

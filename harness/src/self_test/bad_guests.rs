@@ -13,15 +13,14 @@ use nix::unistd::Pid;
 
 use super::bad_ends::console_log;
 use super::Bench;
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
-use crate::guest::protocol::{
-    Event, Fault, GuestCell, Order, Outcome, Sabotage, Subject, Work, VERSION,
-};
 use crate::guest_root::ModuleFiles;
 use crate::kernel::Kernel;
 use crate::plan::Plan;
-use crate::qemu::{self, Accelerator};
+use crate::protocol::{Event, Fault, GuestCell, Order, Outcome, Sabotage, Subject, Work, VERSION};
+use crate::qemu;
 use crate::scenario::ScenarioFile;
 use crate::verdict::{Ending, Verdict};
 

@@ -8,13 +8,13 @@ use anyhow::Result;
 
 use super::outcome::{label, Ended, Outcomes, Shared};
 use super::Bench;
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
 use crate::console;
 use crate::guest;
-use crate::guest::protocol::{Event, Order, Work, VERSION};
 use crate::guest::tests::GuestTest;
 use crate::kernel::Kernel;
-use crate::qemu::Accelerator;
+use crate::protocol::{Event, Order, Work, VERSION};
 use crate::verdict::{Ending, Verdict};
 
 /// Two, so that what runs at the same time on different CPUs does.

@@ -12,11 +12,12 @@ use mutex_lens::settings::{Cache, Caches, Settings};
 
 use super::outcome::{label, Ended, Shared};
 use super::Bench;
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
-use crate::guest::patterns::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
-use crate::guest::protocol::{Event, Order, Work, VERSION};
 use crate::kernel::Kernel;
-use crate::qemu::{Accelerator, Lens};
+use crate::pattern::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
+use crate::protocol::{Event, Order, Work, VERSION};
+use crate::qemu::Lens;
 use crate::verdict::{Ending, Verdict};
 
 /// Its name as a test.

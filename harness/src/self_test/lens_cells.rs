@@ -11,18 +11,19 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::outcome::{Ended, Shared};
 use super::{Bench, INSTRUMENT};
+use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
 use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
-use crate::guest::protocol::{Event, GuestCell, Measurement, Order, Outcome, Work, VERSION};
 use crate::kernel::Kernel;
 use crate::lens::analysis::{Analysis, Object, Origin};
 use crate::lens::looker::Looker;
-use crate::lens::machine::Machine;
 use crate::lens::metrics;
+use crate::mode::Mode;
 use crate::plan::Plan;
-use crate::qemu::Accelerator;
+use crate::protocol::{Event, GuestCell, Measurement, Order, Outcome, Work, VERSION};
 use crate::results::metrics::Kind;
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::caches::Machine;
+use crate::scenario::ScenarioFile;
 use crate::verdict::{Ending, Verdict};
 
 /// What the lens is tested with on cells.

@@ -34,11 +34,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::accelerator::Accelerator;
 use crate::guest::tests::GuestTest;
 use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
-use crate::qemu::Accelerator;
 use crate::virtme::Virtme;
 use crate::{guest, json, kvm, paths};
 

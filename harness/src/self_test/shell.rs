@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 use super::outcome::{Ended, Shared};
 use super::typist::Typist;
 use super::INSTRUMENT;
-use crate::guest::shell::visit::Size;
 use crate::paths;
 use crate::pty;
+use crate::terminal::Size;
 use crate::verdict::{Ending, Verdict};
 
 /// How long a debugger's stub may take to be there, and to answer.

@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::termios::{tcgetattr, Termios};
 
-use crate::guest::shell::visit::Size;
 use crate::pty::Pty;
+use crate::terminal::Size;
 
 /// How long they wait for anything; modules may have to be built.
 const PATIENCE: Duration = Duration::from_secs(120);

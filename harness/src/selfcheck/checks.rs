@@ -12,7 +12,7 @@ use super::cells::{ballast_suffix, BALLASTS, DEEDS, DELAY, EVERY, PACKETS};
 use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::run::Run;
-use crate::guest::protocol::{Deed, HookCost, Subject};
+use crate::protocol::{Deed, HookCost, Subject};
 use crate::results::metrics::Kind;
 use crate::results::record::{CellRecord, Results};
 use crate::results::travel::{DUPLICATES, LOSS, REORDERED};

@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::bench::{self, Lab};
-use crate::guest::protocol::Sabotage;
 use crate::interrupt::Interrupt;
 use crate::kernel::NamedTree;
+use crate::mode::Mode;
 use crate::plan::{Filter, Plan};
+use crate::protocol::Sabotage;
 use crate::results::file::ResultsFile;
 use crate::results::record::{Results, Selection};
-use crate::scenario::{Mode, ScenarioFile};
+use crate::scenario::ScenarioFile;
 use crate::table::Style;
 use crate::{json, paths};
 

@@ -10,7 +10,7 @@ use crate::guest::layout::{
     CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
     UPSTREAM_PORT,
 };
-use crate::guest::protocol::Family;
+use crate::protocol::Family;
 
 /// All of it.
 pub struct Banner<'a> {

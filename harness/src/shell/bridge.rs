@@ -14,10 +14,10 @@ use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
 
 use super::escape::Escape;
-use crate::guest::shell::frame::Frame;
-use crate::guest::shell::visit::PORT;
+use crate::frame::Frame;
 use crate::interrupt::Interrupt;
-use crate::terminal::Saved;
+use crate::terminal::{Saved, Size};
+use crate::visit::{self, PORT};
 
 /// How much is read at a time.
 const PIECE: usize = 1 << 14;
@@ -123,13 +123,18 @@ fn follow_size(terminal: Saved, writer: &Arc<Mutex<UnixStream>>) -> Result<()> {
         .spawn(move || {
             for _ in signals.forever() {
                 let Ok(size) = terminal.size() else { break };
-                if send(&Frame::Size(size), &writer).is_err() {
+                if send(&Frame::Size(told(size)), &writer).is_err() {
                     break;
                 }
             }
         })
         .map(drop)
         .context("cannot start a thread")
+}
+
+/// A terminal's size, as the guest is told it.
+pub fn told(Size { rows, columns }: Size) -> visit::Size {
+    visit::Size { rows, columns }
 }
 
 fn forward_input(writer: &Mutex<UnixStream>, is_terminal: bool, interrupt: &Interrupt) {

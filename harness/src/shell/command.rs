@@ -12,20 +12,20 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::banner::Banner;
-use super::bridge::{Bridge, Port};
+use super::bridge::{told, Bridge, Port};
 use super::debugger::{Debugger, Stub};
 use super::parameter::{self, Parameter};
+use crate::accelerator::Accelerator;
 use crate::attended::Attended;
 use crate::boot::{Boot, Booted, Deadlines};
-use crate::guest::protocol::{Event, Order, Work, VERSION};
-use crate::guest::shell::visit::{Visit, HOST_FILES};
 use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
 use crate::kernel::{Kernel, NamedTree};
-use crate::qemu::Accelerator;
+use crate::protocol::{Event, Order, Work, VERSION};
 use crate::terminal::{Raw, Saved, TIDY};
 use crate::verdict::Verdict;
 use crate::virtme::Virtme;
+use crate::visit::{Visit, HOST_FILES};
 use crate::{kmod, kvm, paths};
 
 /// Exit code if it is not the command's, but the guest's own end that is told: as env(1) has it.
@@ -269,7 +269,7 @@ impl ShellCommand {
         Ok(Visit {
             parameters: guest.parameters.clone(),
             command: self.command.clone(),
-            terminal: guest.terminal.map(Saved::size).transpose()?,
+            terminal: guest.terminal.map(Saved::size).transpose()?.map(told),
             environment: variables.collect(),
         })
     }

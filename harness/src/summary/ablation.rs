@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{missing, traffics, Group};
-use crate::guest::protocol::Subject;
+use crate::protocol::Subject;
 use crate::results::metrics::HOOK_MEAN;
 use crate::results::record::CellRecord;
 use crate::table::{number, Align, Field, Style, Table};

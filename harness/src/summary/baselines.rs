@@ -3,7 +3,7 @@
 //! All subjects side by side, by what they cost the whole machine between two sockets.
 
 use super::{missing, traffic_fields, traffics, value};
-use crate::guest::protocol::{Subject, Traffic};
+use crate::protocol::{Subject, Traffic};
 use crate::results::cpu::{BUSY, PROXY};
 use crate::results::metrics::{BULK_PER_KIB, PATH_MEAN};
 use crate::results::record::CellRecord;

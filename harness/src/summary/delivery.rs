@@ -3,7 +3,7 @@
 //! Where the packets went, added up over a subject's cells.
 
 use super::whole;
-use crate::guest::protocol::{Delivery, Subject};
+use crate::protocol::{Delivery, Subject};
 use crate::results::record::Results;
 use crate::table::{Align, Style, Table};
 use crate::verdict::Verdict;

@@ -3,8 +3,8 @@
 //! What a person reads.
 
 use super::*;
-use crate::guest::protocol::{Delivery, Load};
-use crate::qemu::Accelerator;
+use crate::accelerator::Accelerator;
+use crate::protocol::{Delivery, Load};
 use crate::results::closure::{Closure, Host, QemuClosure};
 use crate::results::cpu;
 use crate::results::metrics::{Better, Kind, Metric, Unit};

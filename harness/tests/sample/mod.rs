@@ -2,17 +2,16 @@
 
 //! Results that nobody measured, of any plan.
 
-use mutexlab::guest::protocol::{
-    Delivery, FirstPacket, GuestCell, HookCost, Measurement, PathCost,
-};
+use mutexlab::accelerator::Accelerator;
 use mutexlab::histogram::Histogram;
+use mutexlab::mode::Mode;
 use mutexlab::plan::{Plan, PlannedBoot};
-use mutexlab::qemu::Accelerator;
+use mutexlab::protocol::{Delivery, FirstPacket, GuestCell, HookCost, Measurement, PathCost};
 use mutexlab::results::closure::{Closure, KernelClosure};
 use mutexlab::results::derive;
 use mutexlab::results::metrics::{self, Clock};
 use mutexlab::results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
-use mutexlab::scenario::{Mode, ScenarioFile};
+use mutexlab::scenario::ScenarioFile;
 use mutexlab::verdict::Verdict;
 
 /// What measuring `plan` might have given.

@@ -13,11 +13,11 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Cell, CellBoot, Definition, Run};
-use crate::lens::machine::Machine;
+use crate::mode::Mode;
 use crate::plan::Filter;
 use crate::results::closure::Closure;
 use crate::results::metrics::{Better, Kind, Unit};
-use crate::scenario::Mode;
+use crate::scenario::caches::Machine;
 use crate::traffic::{
     Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
 };

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
-use super::super::protocol::{Delivery, Traffic};
 use super::super::traffic::Stop;
 use super::exchange::Exchanged;
 use super::search::search;
 use crate::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};
+use crate::protocol::{Delivery, Traffic};
 
 /// Searches the rate without loss, which RFC 9004 wants first (section 5), and the longest burst. Gives
 /// the last good trial of the rate, with what was found.

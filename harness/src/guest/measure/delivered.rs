@@ -10,9 +10,9 @@ use super::super::layout::{
     ROUTER_SERVER_SIDE, SERVER_LINK,
 };
 use super::super::offload::{self, Offload};
-use super::super::protocol::{Checksum, Cloned, Delivery, Traffic, Way};
 use super::super::traffic::{Stop, Target};
 use super::{rehearse, REHEARSAL};
+use crate::protocol::{Checksum, Cloned, Delivery, Traffic, Way};
 
 /// Sets the devices up for packets of the kind that `traffic` has.
 pub fn prepare(layout: &Layout, traffic: &Traffic) -> Result<()> {

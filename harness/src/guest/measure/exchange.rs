@@ -13,7 +13,6 @@ use super::super::memory;
 use super::super::open_loop::{Generator, Stream};
 use super::super::placement::Homes;
 use super::super::probe::{Probe, Snapshot};
-use super::super::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
 use super::super::softnet::Received;
 use super::super::traffic::{Stop, Target};
 use super::super::tsc;
@@ -21,6 +20,7 @@ use super::back_to_back::back_to_back;
 use super::search::search;
 use super::{Rig, REHEARSAL, SETTLED};
 use crate::histogram::{Histogram, Recorder};
+use crate::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
 
 /// Packets of an open loop before those that are measured.
 const LEAD_IN: u32 = 64;

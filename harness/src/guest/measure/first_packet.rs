@@ -8,9 +8,9 @@ use mutex_abi::histogram::percentile;
 
 use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
-use super::super::protocol::{Delivery, FirstPacket, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::Rig;
+use crate::protocol::{Delivery, FirstPacket, Traffic};
 
 /// How many first packets are sent before the first of them is answered: what fits into the queues
 /// of sockets, and between two ticks.

@@ -6,10 +6,10 @@ use anyhow::Context;
 
 use super::super::flows::Flows;
 use super::super::probe::Probe;
-use super::super::protocol::{Delivery, GuestCell, Load, Traffic};
 use super::super::traffic::{Stop, Target};
 use super::exchange::{exchange, Treatment};
 use super::{Rig, REHEARSAL};
+use crate::protocol::{Delivery, GuestCell, Load, Traffic};
 
 /// Whether packets of a burst wait for each other, so that the next one begins before all is done
 /// for one.

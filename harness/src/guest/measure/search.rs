@@ -8,9 +8,9 @@ use anyhow::Context;
 
 use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
-use super::super::protocol::{Delivery, Traffic};
 use super::super::traffic::Stop;
 use super::exchange::{in_open_loop, Exchanged, Treatment};
+use crate::protocol::{Delivery, Traffic};
 use crate::search::{Goal, Search, Searched, Step, Trial};
 
 /// Tries rates until the one that `goal` looks for is found, and gives the last good trial at it, or the

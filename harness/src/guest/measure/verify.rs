@@ -2,9 +2,9 @@
 
 //! Whether packets arrived where they should.
 
-use super::super::protocol::{Delivery, Subject, Traffic};
 use super::super::subject;
 use super::super::traffic::{Stop, Target};
+use crate::protocol::{Delivery, Subject, Traffic};
 
 /// Fails unless every packet arrived where it should and every answer came back from where the
 /// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
@@ -37,7 +37,7 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::protocol::Load;
+    use crate::protocol::Load;
 
     const GOOD: Delivery = Delivery {
         sent: 3,

@@ -13,7 +13,6 @@ use super::super::flows::Flows;
 use super::super::layout::{SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::super::mischief::Prankster;
 use super::super::payload::{self, Kind, Label};
-use super::super::protocol::{Delivery, Family, Mischief, Protocol, Traffic};
 use super::super::sizes::Sizes;
 use super::super::tcp::{Connection, Numbers};
 use super::super::traffic::{Stop, Target};
@@ -21,6 +20,7 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
 use super::book::Book;
 use super::Received;
+use crate::protocol::{Delivery, Family, Mischief, Protocol, Traffic};
 
 /// Takes requests and sends answers.
 pub struct Sink {

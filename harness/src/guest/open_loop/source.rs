@@ -13,7 +13,6 @@ use super::super::channel::Channel;
 use super::super::flows::Flows;
 use super::super::layout::{CLIENT_LINK, WIRE_CLIENT};
 use super::super::payload::{self, Kind, Label};
-use super::super::protocol::{Delivery, Protocol, Traffic};
 use super::super::sizes::Sizes;
 use super::super::tcp::{Connection, Numbers};
 use super::super::traffic::{Stop, Target};
@@ -21,6 +20,7 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport};
 use super::book::Book;
 use super::Received;
+use crate::protocol::{Delivery, Protocol, Traffic};
 
 /// Sends requests and takes answers.
 pub struct Source {

@@ -3,9 +3,9 @@
 //! What is counted of the packets that get to one place.
 
 use super::super::arrivals::{Arrival, Arrivals};
-use super::super::protocol::Transit;
 use super::super::tsc;
 use crate::histogram::Recorder;
+use crate::protocol::Transit;
 
 /// Counts as packets come.
 pub struct Tally {

@@ -13,9 +13,9 @@ use clap::Args;
 
 use super::super::layout::{ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT};
 use super::super::namespace::Namespace;
-use super::super::protocol::{Family, Protocol};
 use super::super::proxy::{self, Rule};
 use super::super::traffic::PATIENCE;
+use crate::protocol::{Family, Protocol};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const PROTOCOLS: [Protocol; 2] = [Protocol::Udp, Protocol::Tcp];

@@ -3,12 +3,9 @@
 //! The guest's side of `mutexlab shell`.
 
 pub mod echo;
-pub mod files;
-pub mod frame;
 pub mod namespaces;
 mod root;
 mod session;
-pub mod visit;
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -20,9 +17,9 @@ use super::fault;
 use super::kmod::LoadedModule;
 use super::layout::Layout;
 use super::memory_map;
-use super::protocol::{Event, PROXY_MODULE_PATH};
 use super::proxy;
-use visit::{Visit, PORT};
+use crate::protocol::{Event, PROXY_MODULE_PATH};
+use crate::visit::{Visit, PORT};
 
 const PORTS: &str = "/sys/class/virtio-ports";
 

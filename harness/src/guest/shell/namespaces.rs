@@ -13,7 +13,8 @@ use nix::mount::{mount, MsFlags};
 use nix::sched::{self, CloneFlags};
 
 use super::super::namespace::Namespace;
-use super::session::{self, NAMESPACE_VARIABLE};
+use super::session;
+use crate::shell_files::NAMESPACE_VARIABLE;
 
 /// Where they are.
 const DIRECTORY: &str = "/run/netns";

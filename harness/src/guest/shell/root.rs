@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::unistd::{chdir, pivot_root};
 
-use super::visit::HOST_FILES;
+use crate::visit::HOST_FILES;
 
 /// Where the new root is put together: what virtme-ng's init has mounted there is in memory.
 const NEW: &str = "/run/root";

@@ -18,13 +18,13 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::super::namespace::Namespace;
-use super::files::{PROGRAMS, SHELL_RC};
-use super::frame::Frame;
-use super::visit::Visit;
+use crate::frame::Frame;
 use crate::pty::{self, Pty};
+use crate::shell_files::{NAMESPACE_VARIABLE, PROGRAMS, SHELL_RC};
+use crate::terminal;
+use crate::visit::{self, Visit};
 
 /// The variable that says in which namespace a program is.
-pub const NAMESPACE_VARIABLE: &str = "MUTEXLAB_NAMESPACE";
 
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Better ones first.
@@ -135,7 +135,7 @@ fn start(visit: &Visit, namespace: &Namespace) -> Result<(Child, Streams)> {
         .env(NAMESPACE_VARIABLE, namespace.name());
     let terminal = match visit.terminal {
         Some(size) => {
-            let pty = Pty::new(size)?;
+            let pty = Pty::new(told(size))?;
             pty.attach(&mut command)?;
             Some(pty.master)
         }
@@ -228,7 +228,7 @@ fn listen(
                 },
                 Frame::Size(size) => {
                     if let Some(terminal) = &terminal {
-                        pty::resize(terminal, size)?;
+                        pty::resize(terminal, told(size))?;
                     }
                 }
                 Frame::Farewell => {
@@ -249,6 +249,11 @@ fn listen(
         })
         .map(drop)
         .context("cannot start a thread")
+}
+
+/// The size that the host told of.
+fn told(visit::Size { rows, columns }: visit::Size) -> terminal::Size {
+    terminal::Size { rows, columns }
 }
 
 #[cfg(test)]

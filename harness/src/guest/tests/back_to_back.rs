@@ -15,8 +15,8 @@ use crate::guest::measure::back_to_back::longest;
 use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
-use crate::guest::protocol::{Delivery, Load, Traffic};
 use crate::guest::traffic::{Stop, Target};
+use crate::protocol::{Delivery, Load, Traffic};
 
 /// Frames that netem keeps.
 const BUFFER: u32 = 4;

@@ -19,9 +19,9 @@ use super::upstreams::{at_port, by_preference};
 use super::GuestTest;
 use crate::guest::layout::{ORIGINAL, ROUTER_CLIENT_LINK, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL};
 use crate::guest::nft;
-use crate::guest::protocol::{Family, Way};
 use crate::guest::proxy::{self, encode, Rule};
 use crate::guest::wire::Header;
+use crate::protocol::{Family, Way};
 
 const ETHERNET: usize = 14;
 /// SYNs of the bad client.

@@ -15,11 +15,9 @@ use crate::guest::flows::Flows;
 use crate::guest::kmod::Parameters;
 use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
-use crate::guest::protocol::{
-    Delivery, Ends, Family, Load, Payload, Protocol, Subject, Traffic, Way,
-};
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
+use crate::protocol::{Delivery, Ends, Family, Load, Payload, Protocol, Subject, Traffic, Way};
 
 const ROUND_TRIPS: u32 = 20;
 /// Bytes of a stream: a part and a piece of one.

@@ -29,8 +29,8 @@ use crate::guest::monitor;
 use crate::guest::netem::Netem;
 use crate::guest::nft;
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::wire::{Header, Hop, Transport};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Where the loaded module's parameters are.
 const PARAMETERS: &str = "/sys/module/mutex_proxy/parameters";

@@ -15,7 +15,7 @@ use super::GuestTest;
 use crate::guest::layout::ROUTER_SERVER_SIDE;
 use crate::guest::nft;
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Way};
+use crate::protocol::{Family, Way};
 
 /// Messages of each conversation.
 const MESSAGES: usize = 20;

@@ -15,8 +15,8 @@ use nix::libc;
 use super::setup::{all_rules, client_address, original, rule, upstream, wait_for_flows, Setup};
 use super::sockets::{self, udp};
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, encode, Context, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 const FAMILY: Family = Family::V4;
 const LENGTH: usize = 64;

@@ -14,10 +14,10 @@ use crate::guest::closed_loop::ClosedLoop;
 use crate::guest::flows::Flows;
 use crate::guest::memory::Slabs;
 use crate::guest::placement;
-use crate::guest::protocol::{Delivery, Family, Load, Protocol, Traffic};
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
 use crate::guest::traffic::{Stop, Target};
+use crate::protocol::{Delivery, Family, Load, Protocol, Traffic};
 
 /// More than one client of the crowd has.
 const FLOWS: u32 = 1_100;

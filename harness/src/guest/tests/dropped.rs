@@ -16,9 +16,9 @@ use crate::guest::layout::{
     ROUTER_CLIENT_LINK, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
 use crate::guest::nft;
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Transport};
+use crate::protocol::{Family, Protocol};
 
 /// Datagrams that are dropped, each from a port of its own.
 const DATAGRAMS: u16 = 1000;

@@ -21,10 +21,10 @@ use crate::guest::layout::{
 use crate::guest::namespace::Namespace;
 use crate::guest::netlink::RouteSocket;
 use crate::guest::offload::{self, Offload};
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy;
 use crate::guest::vnet_socket::{VnetHeader, VnetSocket, NEEDS_CSUM};
 use crate::guest::wire::{Header, Transport};
+use crate::protocol::{Family, Protocol};
 
 const ETHERNET: usize = 14;
 const UDP: usize = 8;

@@ -14,8 +14,8 @@ use crate::guest::layout::{
     CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_CLIENT, WIRE_ORIGINAL,
     WIRE_UPSTREAM,
 };
-use crate::guest::protocol::Family;
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
+use crate::protocol::Family;
 
 /// How long a packet may take to cross the router before it counts as dropped.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -25,8 +25,8 @@ use crate::guest::channel::Channel;
 use crate::guest::layout::{Layout, SERVER_LINK, UPSTREAM};
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::{Kind, Label};
-use crate::guest::protocol::{Family, Way};
 use crate::guest::wire::{self, Transport};
+use crate::protocol::{Family, Way};
 
 /// net.ipv4.tcp_fastopen of a client that needs no cookie, and of a server that takes no data.
 const NO_COOKIE: &str = "5";

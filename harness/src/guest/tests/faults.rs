@@ -17,9 +17,9 @@ use crate::guest::channel::Channel;
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use crate::guest::namespace::Namespace;
-use crate::guest::protocol::Family;
 use crate::guest::proxy::Context;
 use crate::guest::wire::{Header, Hop, Transport};
+use crate::protocol::Family;
 
 /// Flows that are begun without memory for half of them.
 const FLOWS: u16 = 2_000;

@@ -19,8 +19,8 @@ use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::direct;
 use crate::guest::layout::{ORIGINAL_PORT, ROUTER_SERVER_SIDE};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Sockets from which both threads send at once: on a plain kernel, on a debug kernel.
 const SOCKETS: (usize, usize) = (1000, 200);

@@ -18,9 +18,9 @@ use crate::guest::layout::{
     CLIENT_LINK, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
     WIRE_UPSTREAM,
 };
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Hop, Segment, Transport};
+use crate::protocol::{Family, Protocol};
 
 /// Between two bursts, which are of the IP versions in turn. A table is then filled anew in a tenth of a second, and
 /// no faster for a faster machine: an answer has to come before that.

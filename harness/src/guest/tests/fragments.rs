@@ -15,8 +15,8 @@ use super::sockets::{ensure_silent, is_readable, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::layout::WIRE_CLIENT;
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::Family;
 use crate::guest::wire::{Header, Transport};
+use crate::protocol::Family;
 
 const ETHERNET: usize = 14;
 /// Bytes of a datagram's payload, and with its header.

@@ -22,9 +22,9 @@ use super::sockets::{accept, connect, is_readable, listen, start_connecting, udp
 use super::GuestTest;
 use crate::guest::conntrack::Room;
 use crate::guest::layout::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Segment, Transport};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Flows that the table takes.
 const MAX_FLOWS: u32 = 1000;

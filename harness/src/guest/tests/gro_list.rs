@@ -19,8 +19,8 @@ use crate::guest::burst::BurstSocket;
 use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, WIRE_CLIENT};
 use crate::guest::offload::{self, Offload};
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::{Family, Way};
 use crate::guest::wire::{Header, Transport};
+use crate::protocol::{Family, Way};
 
 /// Datagrams that come at once, and how often.
 const BURST: u32 = 16;

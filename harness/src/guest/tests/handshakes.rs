@@ -15,10 +15,10 @@ use super::GuestTest;
 use crate::guest::layout::{
     ORIGINAL_PORT, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy;
 use crate::guest::tcp::{Connection, Numbers};
 use crate::guest::wire::{Header, Segment, Transport};
+use crate::protocol::{Family, Protocol};
 
 /// The client's port.
 const PORT: u16 = 40_500;

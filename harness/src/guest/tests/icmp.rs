@@ -21,8 +21,8 @@ use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
 use crate::guest::layout::{CLIENT, CLIENT_LINK};
 use crate::guest::offload::{self, Offload};
-use crate::guest::protocol::{Family, Way};
 use crate::guest::wire;
+use crate::protocol::{Family, Way};
 
 const ETHERNET: usize = 14;
 

@@ -19,9 +19,9 @@ use crate::guest::layout::{
     ROUTER_SERVER_SIDE, SERVER_LINK, UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL,
     WIRE_UPSTREAM,
 };
-use crate::guest::protocol::Family;
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
+use crate::protocol::Family;
 
 const ETHERNET: usize = 14;
 

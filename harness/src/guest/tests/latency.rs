@@ -17,8 +17,8 @@ use super::GuestTest;
 use crate::guest::monitor::{self, Histogram, Latency};
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Way};
 use crate::guest::proxy::Context;
+use crate::protocol::{Family, Way};
 
 /// The parameter that switches it on.
 const SWITCH: &str = "perf_enable_profiling";

@@ -17,8 +17,8 @@ use super::GuestTest;
 use crate::guest::layout::{ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT};
 use crate::guest::nft;
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Protocol, Way};
 use crate::guest::proxy::{self, Context};
+use crate::protocol::{Protocol, Way};
 
 /// Within this, with room, the module notices hooks that come.
 pub const NOTICED: Duration = Duration::from_millis(2500);

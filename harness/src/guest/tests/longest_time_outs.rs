@@ -15,8 +15,8 @@ use super::setup::{
 use super::sockets::{accept, connect, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::layout::UPSTREAM;
-use crate::guest::protocol::Way;
 use crate::guest::proxy;
+use crate::protocol::Way;
 
 const PARAMETERS: [&str; 6] = [
     "tcp_syn_timeout",

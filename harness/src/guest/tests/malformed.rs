@@ -15,9 +15,9 @@ use crate::guest::layout::{
     UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT,
 };
 use crate::guest::mutate::Mutator;
-use crate::guest::protocol::Family;
 use crate::guest::proxy;
 use crate::guest::wire::Hop;
+use crate::protocol::Family;
 
 /// Frames in all: on a plain kernel, on a debug kernel, which takes about 1,500 a second when it is
 /// emulated.

@@ -18,8 +18,8 @@ use super::GuestTest;
 use crate::guest::channel::Channel;
 use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::wire::{self, Header, Hop, Transport};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Flows of UDP, each from a port of its own.
 const FLOWS: u16 = 10_000;

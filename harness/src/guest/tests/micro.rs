@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::GuestTest;
 use crate::guest::kmod::{LoadedModule, Parameters};
 use crate::guest::micro;
-use crate::guest::protocol::{StepTimes, PROBE_MODULE_PATH};
+use crate::protocol::{StepTimes, PROBE_MODULE_PATH};
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {

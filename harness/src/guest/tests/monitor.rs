@@ -20,8 +20,8 @@ use crate::guest::monitor;
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
 use crate::guest::placement;
-use crate::guest::protocol::{Protocol, Way};
 use crate::guest::proxy::Context;
+use crate::protocol::{Protocol, Way};
 
 const STATS: &str = "stats";
 

@@ -31,9 +31,9 @@ use crate::guest::layout::{
 };
 use crate::guest::namespace::Namespace;
 use crate::guest::netlink::RouteSocket;
-use crate::guest::protocol::{Family, Protocol, PROXY_MODULE_PATH};
 use crate::guest::proxy::{self, Context, Rule};
 use crate::guest::wire::Hop;
+use crate::protocol::{Family, Protocol, PROXY_MODULE_PATH};
 
 /// Namespaces in all.
 const TURNS: usize = 100;

@@ -10,10 +10,10 @@ use super::ends::FROM_CLIENT;
 use super::setup::{all_rules, original, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
 use crate::guest::layout::{CLIENT_LINK, WIRE_CLIENT};
-use crate::guest::protocol::{Family, Protocol};
-use crate::guest::random::Random;
 use crate::guest::vnet_socket::{VnetHeader, VnetSocket};
 use crate::guest::wire::{self, Header, Segment, Transport, FRAME_MAX};
+use crate::protocol::{Family, Protocol};
+use crate::random::Random;
 
 /// Frames in all.
 const FRAMES: usize = 20_000;

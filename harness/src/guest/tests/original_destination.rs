@@ -15,8 +15,8 @@ use super::sockets::{accept, connect, listen};
 use super::GuestTest;
 use crate::guest::layout::{ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
 use crate::guest::payload::{Kind, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy;
+use crate::protocol::{Family, Protocol, Way};
 
 /// Where the proxy listens.
 const PROXY_PORT: u16 = 3129;

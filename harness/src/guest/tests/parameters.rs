@@ -15,7 +15,7 @@ use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, Setup};
 use super::GuestTest;
 use crate::guest::kmod::{LoadedModule, Parameters};
-use crate::guest::protocol::PROXY_MODULE_PATH;
+use crate::protocol::PROXY_MODULE_PATH;
 
 /// Where a loaded module's parameters are.
 const DIRECTORY: &str = "/sys/module/mutex_proxy/parameters";

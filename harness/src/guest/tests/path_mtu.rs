@@ -20,8 +20,8 @@ use crate::guest::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
 };
 use crate::guest::netlink::RouteSocket;
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::wire::MTU;
+use crate::protocol::{Family, Protocol, Way};
 
 /// MTU of a narrow link: IPv6 needs 1280.
 const NARROW: u32 = 1300;

@@ -16,7 +16,7 @@ use crate::guest::layout::{
 };
 use crate::guest::offload::{self, Offload};
 use crate::guest::payload::{self, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Bytes over a TCP connection in each direction.
 const STREAM: usize = 1 << 20;

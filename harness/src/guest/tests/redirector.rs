@@ -227,8 +227,8 @@ fn address(family: abi::Family, octets: &[u8; 16]) -> IpAddr {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use crate::guest::protocol::{Family, Protocol};
     use crate::guest::proxy;
+    use crate::protocol::{Family, Protocol};
 
     #[test]
     fn rules_are_said_in_nft_words() {

@@ -16,8 +16,8 @@ use crate::guest::layout::{
     ORIGINAL, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_LINK, UPSTREAM_PORT,
 };
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Context, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// All of this file.
 pub fn tests() -> Vec<GuestTest> {

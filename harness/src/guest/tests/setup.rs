@@ -20,8 +20,8 @@ use crate::guest::layout::{
     UPSTREAM_PORT,
 };
 use crate::guest::namespace::Namespace;
-use crate::guest::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
 use crate::guest::proxy::{self, Context, Rule};
+use crate::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
 
 /// Both IP versions.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

@@ -19,8 +19,8 @@ use super::sockets::{
 use super::GuestTest;
 use crate::guest::layout::{UPSTREAM_PORT, WIRE_UPSTREAM};
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy;
+use crate::protocol::{Family, Protocol, Way};
 
 /// The test.
 pub fn tests() -> Vec<GuestTest> {

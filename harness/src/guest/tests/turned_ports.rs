@@ -17,9 +17,9 @@ use crate::guest::layout::{
 };
 use crate::guest::netlink::RouteSocket;
 use crate::guest::nft;
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Transport};
+use crate::protocol::{Family, Protocol};
 
 use super::ends::FROM_CLIENT;
 

@@ -14,9 +14,9 @@ use crate::guest::layout::{
     Host, CLIENT_LINK, CLIENT_PORT, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, SERVER_LINK, UPSTREAM_PORT,
     WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
-use crate::guest::protocol::Family;
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
+use crate::protocol::Family;
 
 const ETHERNET: usize = 14;
 

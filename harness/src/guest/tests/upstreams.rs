@@ -23,8 +23,8 @@ use crate::guest::layout::{
 };
 use crate::guest::netlink::RouteSocket;
 use crate::guest::payload::{self, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, encode, Context, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// All of this file.
 pub fn tests() -> Vec<GuestTest> {

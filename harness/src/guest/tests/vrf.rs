@@ -17,8 +17,8 @@ use super::GuestTest;
 use crate::guest::iproute2;
 use crate::guest::layout::{ORIGINAL, ROUTER_SERVER_LINK, ROUTER_SERVER_SIDE, UPSTREAM};
 use crate::guest::payload::Label;
-use crate::guest::protocol::{Family, Protocol};
 use crate::guest::proxy::{self, Context, Rule};
+use crate::protocol::{Family, Protocol};
 
 /// The VRF.
 const VRF: &str = "red";

@@ -20,8 +20,8 @@ use crate::guest::layout::{
     Host, CLIENT_LINK, ORIGINAL, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_ORIGINAL,
 };
 use crate::guest::payload::{Kind, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Ports of servers that are let by: of DNS, and of something above 1024.
 const SERVICES: [u16; 2] = [53, 5353];

@@ -15,16 +15,14 @@ use anyhow::{bail, ensure, Context, Result};
 use sha2::Digest;
 
 use super::{Contents, CONTENTS, FORMAT, SOURCE};
-use crate::image::{
-    cache::{self, Cache},
-    catalog::KernelName,
-    disk,
-    hash::Sha256,
-    lock::Lock,
-    manifest::Entry,
-    metadata::{self, Metadata, State},
-    progress::Progress,
-};
+use crate::hash::Sha256;
+use crate::image::cache::Cache;
+use crate::image::catalog::KernelName;
+use crate::image::lock::Lock;
+use crate::image::manifest::Entry;
+use crate::image::metadata::{Metadata, State};
+use crate::image::progress::Progress;
+use crate::image::{cache, disk, metadata};
 use crate::interrupt::Interrupt;
 use crate::parent;
 

@@ -9,13 +9,11 @@ use super::{
     write::{contents, is_for_modules, write_members},
     *,
 };
-use crate::image::{
-    cache,
-    manifest::Entry,
-    metadata::{self, State},
-    progress::Progress,
-    sample, Cache, Image, Sha256,
-};
+use crate::hash::Sha256;
+use crate::image::manifest::Entry;
+use crate::image::metadata::State;
+use crate::image::progress::Progress;
+use crate::image::{cache, metadata, sample, Cache, Image};
 use crate::interrupt::{Interrupt, Interrupted};
 
 /// What nobody interrupts.

@@ -13,13 +13,11 @@ use anyhow::{bail, ensure, Context, Result};
 use serde::Serialize;
 
 use super::{Contents, CONTENTS, FORMAT, SOURCE};
-use crate::image::{
-    build::is_intermediate,
-    hash::Sha256,
-    manifest::{Entry, Manifest},
-    metadata::Image,
-    progress::Progress,
-};
+use crate::hash::Sha256;
+use crate::image::build::is_intermediate;
+use crate::image::manifest::{Entry, Manifest};
+use crate::image::metadata::Image;
+use crate::image::progress::Progress;
 use crate::interrupt::Interrupt;
 use crate::parent;
 

@@ -5,8 +5,8 @@ use mutex_lens::recording::{Code, Line, Node};
 use super::*;
 use crate::lens::branches::branches;
 use crate::lens::functions::{rows, View};
-use crate::lens::memory_map::{Cache, MemoryMap, Slab};
 use crate::lens::symbols::Synthetic;
+use crate::memory_map::{Cache, MemoryMap, Slab};
 
 const SLAB: u64 = 0xffff_8880_0100_0000;
 

@@ -20,7 +20,7 @@ use crate::guest::iproute2;
 use crate::guest::layout::{
     Host, CLIENT, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
 };
-use crate::guest::protocol::{Family, Protocol, Way};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Datagrams, each answered.
 const ROUNDS: usize = 5;

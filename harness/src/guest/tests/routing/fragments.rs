@@ -19,7 +19,7 @@ use super::fate::{Link, Outcome};
 use super::lab::{beside_nft, Redirect};
 use super::places::frame_from;
 use crate::guest::layout::{CLIENT, ROUTER_SERVER_SIDE};
-use crate::guest::protocol::Family;
+use crate::protocol::Family;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;

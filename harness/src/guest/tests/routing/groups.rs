@@ -11,8 +11,8 @@ use super::super::GuestTest;
 use super::fate::Outcome;
 use super::lab::{beside_nft, each, version, Datagram, FIRST_PORT};
 use crate::guest::layout::{Host, CLIENT, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// Port of multicast DNS, RFC 6762.
 const PORT: u16 = 5353;

@@ -32,8 +32,8 @@ use crate::guest::layout::{
 use crate::guest::netlink::{RouteSocket, VethEnd};
 use crate::guest::nft;
 use crate::guest::offload::{self, Offload};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Context};
+use crate::protocol::{Family, Protocol, Way};
 
 pub use packets::Datagram;
 use packets::Settling;

@@ -23,9 +23,9 @@ use crate::guest::layout::{
 };
 use crate::guest::netlink::RouteSocket;
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Transport, FRAME_MAX};
+use crate::protocol::{Family, Protocol, Way};
 
 const ETHERNET: usize = 14;
 const LENGTH: usize = 64;

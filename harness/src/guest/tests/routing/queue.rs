@@ -21,8 +21,8 @@ use crate::guest::layout::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 use crate::guest::namespace::Namespace;
 use crate::guest::nft;
 use crate::guest::payload::{Kind, Label};
-use crate::guest::protocol::{Family, Way};
 use crate::guest::proxy;
+use crate::protocol::{Family, Way};
 
 /// Datagrams, each answered.
 const ROUNDS: usize = 3;

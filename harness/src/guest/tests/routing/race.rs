@@ -25,8 +25,8 @@ use super::fate::Link;
 use super::lab::{each, server_on_second, version, Lab};
 use crate::guest::layout::UPSTREAM_PORT;
 use crate::guest::namespace::Namespace;
-use crate::guest::protocol::{Family, Protocol, Way};
 use crate::guest::proxy::{self, Rule};
+use crate::protocol::{Family, Protocol, Way};
 
 /// So many flows are looked at before there are more: a packet socket takes 256 such small frames by default, and all
 /// may leave on one link.

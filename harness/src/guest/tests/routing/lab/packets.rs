@@ -23,8 +23,8 @@ use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
 use crate::guest::layout::{CLIENT, CLIENT_LINK, UPSTREAM};
 use crate::guest::payload::{self, Kind, Label};
-use crate::guest::protocol::{Family, Way};
 use crate::guest::wire::{self, Malformed};
+use crate::protocol::{Family, Way};
 
 /// Flow of the label of what tells that all before it has passed.
 const FENCE: u32 = u32::MAX;

@@ -11,20 +11,20 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::kernel_log::LogLine;
 pub use super::measurement::{
     Buckets, BulkCost, CoreTime, Delivery, FirstPacket, HookCost, Measurement, OpenLoop, PathCost,
     Transit,
 };
-use super::patterns::Pattern;
-use super::shell::visit::Visit;
 use crate::back_to_back::BackToBack;
-use crate::scenario::Mode;
+pub use crate::log_line::LogLine;
+use crate::mode::Mode;
+use crate::pattern::Pattern;
 pub use crate::subject::Subject;
 pub use crate::traffic::{
     Checksum, Cloned, Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic,
     Way,
 };
+use crate::visit::Visit;
 
 /// Raised when an old agent could not understand a new host or the reverse.
 pub const VERSION: u32 = 4;
@@ -44,6 +44,11 @@ pub const IPROUTE2: &str = "/usr/sbin/ip";
 /// Every line of the agent's that is an event starts with this, since a guest's init and its
 /// programs may print, too.
 pub const EVENT_PREFIX: &str = "@mutexlab ";
+
+/// What the console says, with an exit code, when the agent has ended, which it should not.
+pub const AGENT_ENDED: &str = "mutexlab: agent ended with ";
+/// What stands on the console before the reason why an order was not carried out.
+pub const AGENT_GAVE_UP: &str = "mutexlab agent: ";
 
 /// All that one boot has to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -219,11 +224,6 @@ pub enum Deed {
     /// A bit of its payload is changed, and the checksum left as it was.
     Corrupt,
 }
-
-/// The most packets of a burst: UDP_MAX_SEGMENTS of linux/udp.h.
-pub const MAX_BURST: u32 = 128;
-/// The most bytes of all their payloads together, so that a packet of either IP version holds them.
-pub const MAX_BURST_BYTES: u32 = 65_000;
 
 /// A line from the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::back_to_back::Found;
 use crate::histogram::Histogram;
-use crate::lens::memory_map::MemoryMap;
+use crate::memory_map::MemoryMap;
 use crate::search::Searched;
 
 /// Numbers of one cell.

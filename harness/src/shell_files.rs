@@ -7,6 +7,9 @@ pub const PROGRAMS: &str = "/lab/bin";
 /// What a shell reads when it starts.
 pub const SHELL_RC: &str = "/lab/shellrc";
 
+/// The variable in the environment of a guest's programs that says in which namespace they are.
+pub const NAMESPACE_VARIABLE: &str = "MUTEXLAB_NAMESPACE";
+
 /// A file in the guest.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestFile {
@@ -55,7 +58,6 @@ fi
 
 #[cfg(test)]
 mod tests {
-    use super::super::session::NAMESPACE_VARIABLE;
     use super::*;
 
     #[test]
