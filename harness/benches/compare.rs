@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use mutexlab::compare::difference::{Difference, Selection};
-use mutexlab::compare::run::Run;
 use mutexlab::plan::Plan;
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
+use mutexlab::results::slim::Run;
 use mutexlab::scenario::ScenarioFile;
 use nix::sys::resource::{getrusage, Usage, UsageWho};
 use nix::sys::time::{TimeVal, TimeValLike};

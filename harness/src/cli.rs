@@ -5,29 +5,29 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::bench::BenchCommand;
-use crate::bisect::BisectCommand;
-use crate::boot_command::BootCommand;
-use crate::claims::ClaimsCommand;
-use crate::compare::command::CompareCommand;
-use crate::doctor::DoctorCommand;
-use crate::golden::GoldenCommand;
-use crate::guard::GuardCommand;
+use crate::commands::bench::BenchCommand;
+use crate::commands::bisect::BisectCommand;
+use crate::commands::boot::BootCommand;
+use crate::commands::claims::ClaimsCommand;
+use crate::commands::compare::CompareCommand;
+use crate::commands::doctor::DoctorCommand;
+use crate::commands::golden::GoldenCommand;
+use crate::commands::guard::GuardCommand;
+use crate::commands::image::ImageCommand;
+use crate::commands::lens::LensCommand;
+use crate::commands::matrix::MatrixCommand;
+use crate::commands::merge::MergeCommand;
+use crate::commands::report::ReportCommand;
+use crate::commands::reproduce::ReproduceCommand;
+use crate::commands::schema::SchemaCommand;
+use crate::commands::selfcheck::SelfcheckCommand;
+use crate::commands::shell::ShellCommand;
 use crate::guest::command::AgentCommand;
 use crate::guest::shell::echo::AskCommand;
 use crate::guest::shell::namespaces::EnterCommand;
 use crate::guest::splice::SpliceCommand;
-use crate::image::command::ImageCommand;
-use crate::lens::command::LensCommand;
-use crate::matrix::MatrixCommand;
-use crate::merge::MergeCommand;
 use crate::paths;
-use crate::report::command::ReportCommand;
-use crate::reproduce::ReproduceCommand;
-use crate::schema::SchemaCommand;
 use crate::self_test::TestCommand;
-use crate::selfcheck::SelfcheckCommand;
-use crate::shell::ShellCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{bail, Context, Result};
-use clap::Args;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{kill, Signal};
@@ -34,72 +33,67 @@ const REAP_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the guard sleeps between looks at its child.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Run a command, and kill it with all its descendants when standard input ends.
-#[derive(Args, Debug)]
-pub struct GuardCommand {
-    /// Directory to remove when nothing runs any more; may be given several times.
-    #[arg(long, value_name = "DIRECTORY")]
-    remove: Vec<PathBuf>,
+/// What a guard is for.
+#[derive(Debug)]
+pub struct Guarded {
+    /// Directories to remove when nothing runs any more.
+    pub remove: Vec<PathBuf>,
     /// Terminal to put right when nothing runs any more, if it is then still raw.
-    #[arg(long, value_name = "DEVICE")]
-    terminal: Option<PathBuf>,
+    pub terminal: Option<PathBuf>,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    pub command: Vec<String>,
 }
 
-impl GuardCommand {
-    /// Runs the command to its end, or to the end of standard input, and returns its exit code,
-    /// or 128 and the signal's number if a signal ended it.
-    ///
-    /// # Errors
-    /// If the command cannot be started, or descendants cannot be killed.
-    pub fn run(&self) -> Result<i32> {
-        // It is started by way of /proc, which would make its name in ps "exe".
-        prctl::set_name(c"mutexlab-guard").context("cannot name the process")?;
-        prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
-        // A session of its own keeps the terminal's Ctrl-C away from the guest: the harness
-        // decides. It fails only for a process group leader, who has its own group already.
-        match setsid() {
-            Ok(_) | Err(Errno::EPERM) => {}
-            Err(error) => return Err(error).context("cannot start a session"),
-        }
-        let [program, arguments @ ..] = self.command.as_slice() else {
-            bail!("no command given");
-        };
-        let terminal = self.terminal.as_deref().map(Saved::of).transpose()?;
-        let released = watch_standard_input();
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
-        let child = Pid::from_raw(i32::try_from(child.id())?);
-        let status = loop {
-            if let Some(status) = reap(child)? {
-                break Some(status);
-            }
-            match released.recv_timeout(POLL) {
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break None,
-            }
-        };
-        kill_descendants()?;
-        if let Some(terminal) = terminal {
-            // It goes with its window.
-            let _ = terminal.put_right();
-        }
-        for directory in &self.remove {
-            // The harness may have removed it already; then there is nothing to mend.
-            let _ = fs::remove_dir_all(directory);
-        }
-        Ok(match status {
-            Some(status) => status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-            None => 128 + Signal::SIGKILL as i32,
-        })
+/// Runs the command to its end, or to the end of standard input, and returns its exit code,
+/// or 128 and the signal's number if a signal ended it.
+///
+/// # Errors
+/// If the command cannot be started, or descendants cannot be killed.
+pub fn run(guarded: &Guarded) -> Result<i32> {
+    // It is started by way of /proc, which would make its name in ps "exe".
+    prctl::set_name(c"mutexlab-guard").context("cannot name the process")?;
+    prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
+    // A session of its own keeps the terminal's Ctrl-C away from the guest: the harness
+    // decides. It fails only for a process group leader, who has its own group already.
+    match setsid() {
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(error) => return Err(error).context("cannot start a session"),
     }
+    let [program, arguments @ ..] = guarded.command.as_slice() else {
+        bail!("no command given");
+    };
+    let terminal = guarded.terminal.as_deref().map(Saved::of).transpose()?;
+    let released = watch_standard_input();
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {program}"))?;
+    let child = Pid::from_raw(i32::try_from(child.id())?);
+    let status = loop {
+        if let Some(status) = reap(child)? {
+            break Some(status);
+        }
+        match released.recv_timeout(POLL) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break None,
+        }
+    };
+    kill_descendants()?;
+    if let Some(terminal) = terminal {
+        // It goes with its window.
+        let _ = terminal.put_right();
+    }
+    for directory in &guarded.remove {
+        // The harness may have removed it already; then there is nothing to mend.
+        let _ = fs::remove_dir_all(directory);
+    }
+    Ok(match status {
+        Some(status) => status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        None => 128 + Signal::SIGKILL as i32,
+    })
 }
 
 /// Tells when standard input has ended.

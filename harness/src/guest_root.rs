@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
+pub use crate::image::modules::ModuleFiles;
 use crate::paths;
 use crate::program::{self, Program};
 use crate::protocol::{
@@ -62,17 +63,6 @@ echo \"mutexlab: agent ended with code $?\" >&2
 /lab/mutexlab agent --look-at-log
 reboot -f
 ";
-
-/// Modules that the guest may load.
-#[derive(Clone, Debug)]
-pub struct ModuleFiles {
-    /// mutex_proxy.ko.
-    pub proxy: PathBuf,
-    /// mutex_probe.ko.
-    pub probe: PathBuf,
-    /// The release of the kernel that they were built for, as `uname -r` tells it.
-    pub release: String,
-}
 
 /// Lays out a root for `order` in the empty directory `root`.
 ///

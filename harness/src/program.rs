@@ -3,16 +3,14 @@
 //! Programs of others in user space that are a part of what is measured: which a subject needs, where
 //! they are on this machine, and of which version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::hash::Sha256;
 use crate::image::Cache;
 use crate::protocol::{MICROSOCKS, REDSOCKS};
-use crate::results::closure::ProgramClosure;
 use crate::subject::Subject;
 
 /// Where Debian keeps libraries.
@@ -75,33 +73,26 @@ impl Program {
             .collect()
     }
 
+    /// One that is installed, called `name`, of a Debian package of that name.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn installed(name: &'static str, path: &'static str) -> Result<Self> {
+        Ok(Self {
+            name,
+            path,
+            file: find(name, name)?,
+            unpacked: None,
+        })
+    }
+
     /// The directory with libraries that came with it, if it was unpacked.
     pub fn libraries_beside(&self) -> Option<PathBuf> {
         Some(self.unpacked.as_ref()?.join(LIBRARIES))
     }
 
-    /// What results tell of it.
-    ///
-    /// # Errors
-    /// If it or one of its libraries cannot be read.
-    pub fn closure(&self) -> Result<ProgramClosure> {
-        let mut libraries = BTreeMap::new();
-        for library in shared_libraries(&self.file, self.libraries_beside().as_deref())? {
-            let name = library.file_name().unwrap_or_default();
-            libraries.insert(
-                name.to_string_lossy().into_owned(),
-                Sha256::of_file(&library)?.into(),
-            );
-        }
-        Ok(ProgramClosure {
-            version: self.version(),
-            sha256: Sha256::of_file(&self.file)?.into(),
-            libraries,
-        })
-    }
-
     /// The version of its Debian package; `None` if it is of none.
-    fn version(&self) -> Option<String> {
+    pub fn version(&self) -> Option<String> {
         match &self.unpacked {
             // Of a package that was not installed only its files are known. Its own log of changes is one
             // of them, and begins with its version (Debian Policy, sections 4.4 and 12.7).
@@ -187,26 +178,6 @@ mod tests {
             .iter()
             .any(|library| library.to_string_lossy().contains("libc.so")));
         assert!(libraries.iter().all(|library| library.is_file()));
-    }
-
-    #[test]
-    fn a_program_is_told_of_with_its_libraries() {
-        let program = Program {
-            name: "cat",
-            path: "/lab/cat",
-            file: find("cat", "coreutils").unwrap(),
-            unpacked: None,
-        };
-        let closure = program.closure().unwrap();
-        assert_eq!(
-            closure.sha256,
-            Sha256::of_file(&program.file).unwrap().as_str()
-        );
-        let libc = closure
-            .libraries
-            .iter()
-            .find(|(name, _)| name.starts_with("libc.so"));
-        assert_eq!(libc.unwrap().1.len(), 64);
     }
 
     #[test]

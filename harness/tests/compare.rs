@@ -7,10 +7,10 @@ mod sample;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mutexlab::compare::run::Run;
 use mutexlab::plan::{Filter, Plan};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
+use mutexlab::results::slim::Run;
 use mutexlab::scenario::ScenarioFile;
 use mutexlab::verdict::Verdict;
 use serde_json::Value;

@@ -7,13 +7,13 @@ mod sample;
 use std::fs;
 use std::path::Path;
 
+use mutexlab::commands::schema::SchemaOf;
 use mutexlab::merge::merge;
 use mutexlab::plan::{Plan, Shard};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
 use mutexlab::scenario::caches::{Machine, Shape};
 use mutexlab::scenario::ScenarioFile;
-use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;
 use proptest::prelude::*;
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jsonschema::Validator;
+use mutexlab::commands::schema::SchemaOf;
 use mutexlab::complaint::Kind;
 use mutexlab::console::Report;
 use mutexlab::histogram::Histogram;
@@ -21,7 +22,6 @@ use mutexlab::results::file::ResultsFile;
 use mutexlab::results::metrics::{self, Clock};
 use mutexlab::results::record::{BootRecord, CellRecord, Directions, Selection};
 use mutexlab::scenario::ScenarioFile;
-use mutexlab::schema::SchemaOf;
 use mutexlab::verdict::Verdict;
 use serde_json::{json, Value};
 

@@ -11,8 +11,8 @@ use nix::sys::utsname::uname;
 
 use crate::accelerator::Accelerator;
 use crate::hash::Sha256;
-use crate::kernel::Kernel;
-use crate::program::Program;
+use crate::image::prepared::Kernel;
+use crate::program::{self, Program};
 use crate::results::closure::{Closure, Host, KernelClosure, ProgramClosure, QemuClosure, Tree};
 use crate::subject::Subject;
 use crate::virtme::Virtme;
@@ -105,10 +105,27 @@ fn programs(subjects: &[Subject]) -> Result<BTreeMap<String, ProgramClosure>> {
     let mut programs = BTreeMap::new();
     for &subject in subjects {
         for program in Program::of(subject)? {
-            programs.insert(program.name.to_owned(), program.closure()?);
+            programs.insert(program.name.to_owned(), of_program(&program)?);
         }
     }
     Ok(programs)
+}
+
+fn of_program(program: &Program) -> Result<ProgramClosure> {
+    let mut libraries = BTreeMap::new();
+    for library in program::shared_libraries(&program.file, program.libraries_beside().as_deref())?
+    {
+        let name = library.file_name().unwrap_or_default();
+        libraries.insert(
+            name.to_string_lossy().into_owned(),
+            Sha256::of_file(&library)?.into(),
+        );
+    }
+    Ok(ProgramClosure {
+        version: program.version(),
+        sha256: Sha256::of_file(&program.file)?.into(),
+        libraries,
+    })
 }
 
 fn of_kernel(kernel: &Kernel) -> Result<KernelClosure> {
@@ -183,5 +200,20 @@ mod tests {
         );
         assert_eq!(config_text(config, "CONFIG_CC"), None);
         assert_eq!(config_text(config, "CONFIG_B"), None);
+    }
+
+    #[test]
+    fn a_program_is_told_of_with_its_libraries() {
+        let program = Program::installed("cat", "/lab/cat").unwrap();
+        let closure = of_program(&program).unwrap();
+        assert_eq!(
+            closure.sha256,
+            Sha256::of_file(&program.file).unwrap().as_str()
+        );
+        let libc = closure
+            .libraries
+            .iter()
+            .find(|(name, _)| name.starts_with("libc.so"));
+        assert_eq!(libc.unwrap().1.len(), 64);
     }
 }

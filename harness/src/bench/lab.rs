@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 
 use super::closure::{self, Measured};
 use crate::accelerator::Accelerator;
+use crate::image::modules;
+use crate::image::prepared::{Kernel, NamedTree};
 use crate::image::{Cache, Flavour};
 use crate::interrupt::Interrupt;
-use crate::kernel::{Kernel, NamedTree};
-use crate::kmod;
 use crate::kvm;
 use crate::mode::Mode;
 use crate::plan::Plan;
@@ -64,11 +64,11 @@ impl<'a> Lab<'a> {
             kernels.insert(name.to_owned(), kernel);
         }
         interrupt.check()?;
-        for modules in kernels
+        for files in kernels
             .values()
             .filter_map(|kernel| kernel.modules.as_ref())
         {
-            let there = kmod::parameters(&modules.proxy)?;
+            let there = modules::parameters(&files.proxy)?;
             scenario
                 .scenario
                 .check_parameters(&there)

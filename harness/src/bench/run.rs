@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 
 use super::lab::Lab;
+use super::look::look;
 use super::progress::Progress;
 use crate::boot::{Boot, Deadlines};
 use crate::console;
@@ -199,10 +200,8 @@ impl<'a> Run<'a> {
             },
         };
         let machine = lab.machine.as_ref();
-        let looker = machine
-            .map(|machine| Looker::new(machine, kernel))
-            .transpose()?;
-        let lens = looker.as_ref().map(|looker| looker.lens.clone());
+        let looks = machine.map(|machine| look(machine, kernel)).transpose()?;
+        let (looker, lens) = looks.unzip();
         let boot = Boot {
             kernel: &kernel.bzimage(),
             arguments: kernel.arguments(),

@@ -2,8 +2,5 @@
 
 //! `mutexlab bisect`: which commit changed what a packet costs.
 
-mod command;
-mod search;
-mod value;
-
-pub use command::BisectCommand;
+pub mod search;
+pub mod value;

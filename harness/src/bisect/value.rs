@@ -6,9 +6,9 @@ use anyhow::{bail, Context, Result};
 
 use super::search::Judged;
 use crate::compare::bootstrap;
-use crate::compare::run::Run;
 use crate::plan::Filter;
 use crate::results::metrics::{Kind, Unit};
+use crate::results::slim::Run;
 use crate::verdict::Verdict;
 
 /// A metric of a cell in one run.
@@ -103,7 +103,7 @@ pub fn most_different(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::run::tests::{exact, run, sampled};
+    use crate::results::slim::tests::{exact, run, sampled};
 
     fn value(number: f64, kind: Kind) -> Value {
         Value {

@@ -19,7 +19,7 @@ use crate::accelerator::Accelerator;
 use crate::attended::Attended;
 use crate::complaint::Complaint;
 use crate::decode;
-use crate::guest_root::ModuleFiles;
+use crate::image::modules::ModuleFiles;
 use crate::interrupt::Interrupt;
 use crate::protocol::{Event, Order};
 use crate::qemu;

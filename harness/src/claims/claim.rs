@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::table::number;
+use crate::draw::table::number;
 
 /// One of the five claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]

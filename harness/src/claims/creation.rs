@@ -8,8 +8,8 @@ use mutex_abi::micro::{Step, FLOW_SIZE};
 use super::cells::Cells;
 use super::claim::{Claim, Evidence, Judged, Pair, Unit, Unseen};
 use super::steps::Steps;
+use crate::draw::table::number;
 use crate::results::metrics::FIRST_PACKET;
-use crate::table::number;
 
 /// What was said of it.
 ///

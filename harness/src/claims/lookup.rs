@@ -8,8 +8,8 @@ use mutex_abi::micro::Step;
 use super::cells::Cells;
 use super::claim::{Claim, Evidence, Judged, Unseen};
 use super::steps::Steps;
+use crate::draw::table::number;
 use crate::results::metrics::HOOK_MEAN;
-use crate::table::number;
 
 const FOUND: &str = "a flow found, hash included";
 

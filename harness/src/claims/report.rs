@@ -41,8 +41,8 @@ mod tests {
 
     use super::*;
     use crate::claims::claim::{Claim, Evidence, Pair, Unit, Unseen};
-    use crate::compare::run::tests::run;
-    use crate::schema::SchemaOf;
+    use crate::commands::schema::SchemaOf;
+    use crate::results::slim::tests::run;
 
     fn report() -> Value {
         let closure = run(&[]).closure;

@@ -1,67 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What single steps take: one boot, in which the probe's module measures them.
-
-use std::path::Path;
+//! What single steps take.
 
 use anyhow::{bail, Context, Result};
 use mutex_abi::micro::Step;
 
 use super::claim::{Evidence, Pair, Unit};
-use crate::accelerator::Accelerator;
-use crate::boot::{Boot, Deadlines};
-use crate::interrupt::Interrupt;
-use crate::kernel::Kernel;
-use crate::protocol::{Event, Order, StepTimes, Work, VERSION};
-use crate::virtme::Virtme;
+use crate::protocol::StepTimes;
 
 /// What each step took, by name and by what it depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steps(Vec<StepTimes>);
 
 impl Steps {
-    /// Measures them in instructions, on one CPU of `kernel`.
+    /// What was measured.
     ///
     /// # Errors
-    /// If the guest cannot be started or ends badly, or the user interrupts.
-    pub fn measure(
-        kernel: &Kernel,
-        virtme: &Virtme,
-        interrupt: &Interrupt,
-        console_log: &Path,
-    ) -> Result<Self> {
-        let order = Order {
-            version: VERSION,
-            work: Work::Micro,
-        };
-        let boot = Boot {
-            kernel: &kernel.bzimage(),
-            arguments: kernel.arguments(),
-            cpus: 1,
-            accelerator: Accelerator::TcgIcount,
-            order: &order,
-            modules: kernel.modules.as_ref(),
-            deadlines: Deadlines::PLAIN,
-            lens: None,
-            attended: None,
-            console_log,
-        };
-        let mut measured = None;
-        let booted = boot.run(virtme, interrupt, &mut |event| {
-            if let Event::Steps { steps } = event {
-                measured = Some(steps.clone());
-            }
-            Ok(())
-        })?;
-        if !booted.ending.is_ok() {
-            bail!(
-                "the boot that measures single steps ended badly ({}): {}; its console is in {}",
-                booted.ending.verdict,
-                booted.ending.reason,
-                console_log.display()
-            );
-        }
-        let steps = Self(measured.context("the agent left the steps out")?);
+    /// If the clock's own cost is not always the same: then ticks are no instructions.
+    pub fn new(measured: Vec<StepTimes>) -> Result<Self> {
+        let steps = Self(measured);
         let nothing = steps.times(Step::Nothing)?;
         if nothing.min != nothing.max {
             bail!(

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 
 use super::work_tree::WorkTree;
-use crate::compare::run::Run;
 use crate::git::{Commit, Repository};
 use crate::hash::Sha256;
+use crate::image::prepared::NamedTree;
 use crate::interrupt::Interrupt;
-use crate::kernel::NamedTree;
 use crate::leash;
 use crate::paths;
 use crate::plan::Filter;
+use crate::results::slim::Run;
 use crate::scenario::ScenarioFile;
 
 /// Measures commits of one repository with one scenario.

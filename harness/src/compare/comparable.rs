@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::run::Run;
 use crate::accelerator::Accelerator;
 use crate::mode::Mode;
 use crate::results::closure::{Closure, KernelClosure, ProgramClosure};
+use crate::results::slim::Run;
 
 /// What stands against comparing, and what should be known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -242,7 +242,7 @@ const fn counted(mode: Mode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::run::tests::{exact, run};
+    use crate::results::slim::tests::{exact, run};
     use crate::stand_in::StandIn;
     use crate::traffic::Payload;
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::finding::{Change, Finding, Judgement};
 use super::pairing::Pairing;
-use super::run::{Cell, Run};
+use crate::results::slim::{Cell, Run};
 use crate::verdict::Verdict;
 
 /// Which of the metrics are looked at, and how much is told.

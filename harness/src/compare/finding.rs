@@ -8,16 +8,8 @@ use serde::Serialize;
 
 use super::bootstrap::{self, Interval};
 use super::pairing::Series;
-use crate::results::metrics::{Better, Kind, Unit};
+use crate::results::metrics::{Better, Kind, Unit, MIN_EFFECT, MIN_MODELLED};
 use crate::verdict::Verdict;
-
-/// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
-/// what is less is of no use to anybody, however sure it is.
-pub const MIN_EFFECT: f64 = 0.01;
-
-/// A modelled metric has changed only if it did so by at least so much of an event (or a cycle) for each
-/// packet, too: a single miss in a thousand packets is none.
-pub const MIN_MODELLED: f64 = 0.01;
 
 /// One thing about one cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]

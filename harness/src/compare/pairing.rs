@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::run::{Cell, Definition};
 use crate::results::metrics::HOOK_MEAN;
+use crate::results::slim::{Cell, Definition};
 
 /// Which metric of A is which of B.
 pub struct Pairing<'a> {

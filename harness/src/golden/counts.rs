@@ -8,12 +8,12 @@ use std::str::FromStr;
 
 use anyhow::{bail, Context, Result};
 
-use crate::compare::run::{Cell, CellBoot, Definition, Run};
-use crate::lens::metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
 use crate::mode::Mode;
+use crate::results::lens_metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
 use crate::results::metrics::{
     Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
 };
+use crate::results::slim::{Cell, CellBoot, Definition, Run};
 use crate::verdict::Verdict;
 
 /// The metrics that are kept, as far as they are exact: what tells of a change and is no sum of
@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::compare::difference::{Difference, Selection};
-    use crate::compare::run::tests::{exact, run, sampled};
+    use crate::results::slim::tests::{exact, run, sampled};
 
     proptest! {
         #[test]

@@ -3,8 +3,6 @@
 //! Golden counts: what packets cost, under version control, so that a change's cost is a part of
 //! its diff.
 
-mod command;
-mod counts;
+pub mod counts;
 
-pub use command::GoldenCommand;
 pub use counts::Counts;

@@ -105,11 +105,7 @@ impl Cache {
     }
 
     /// Where an image of `kernel` may be, best first.
-    pub(super) fn candidates(
-        &self,
-        kernel: &Kernel,
-        toolchain: &Toolchain,
-    ) -> Result<Vec<PathBuf>> {
+    pub fn candidates(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Vec<PathBuf>> {
         let keys = self.keys(kernel, toolchain)?;
         Ok(keys
             .iter()
@@ -308,7 +304,7 @@ impl Cache {
     }
 
     /// All directories of images, in no order; unfinished ones as well.
-    pub(super) fn image_directories(&self) -> Vec<PathBuf> {
+    pub fn image_directories(&self) -> Vec<PathBuf> {
         directories(&self.images())
     }
 
@@ -374,7 +370,7 @@ fn announce(kernel: &Kernel, stand_in: &StandIn) {
 
 /// The lock of the image in `directory`: one has it alone to build or remove it, many share it who
 /// use it. It was last written to when the image was last used.
-pub(super) fn lock_path(directory: &Path) -> PathBuf {
+pub fn lock_path(directory: &Path) -> PathBuf {
     beside(directory, "lock")
 }
 

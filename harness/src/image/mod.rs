@@ -16,29 +16,30 @@
 //! ```
 
 mod build;
-mod cache;
-mod catalog;
-pub mod command;
+pub mod cache;
+pub mod call_graph;
+pub mod catalog;
 mod config;
 mod debian_version;
 mod disk;
 mod download;
 mod key;
-mod listing;
 pub mod lock;
-mod manifest;
-mod metadata;
+pub mod manifest;
+pub mod metadata;
 mod mirror;
+pub mod modules;
 mod newest;
-mod pack;
+pub mod pack;
 mod place;
+pub mod prepared;
 mod progress;
-mod prune;
+pub mod prune;
 mod requirements;
 #[cfg(test)]
 mod sample;
 mod source;
-mod toolchain;
+pub mod toolchain;
 
 pub use cache::{Cache, CACHE_VARIABLE};
 pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};

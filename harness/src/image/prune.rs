@@ -123,13 +123,13 @@ pub fn plan(
     items.extend(unneeded_downloads(cache, catalog)?);
     for directory in cache::directories(&cache.directory().join("modules")) {
         let why = if is_partial(&directory) {
-            is_left(&crate::kmod::lock_path(
+            is_left(&crate::image::modules::lock_path(
                 cache,
                 &directory.with_extension(""),
             ))?
             .then(|| "an unfinished build left it".to_owned())
         } else {
-            too_old(&directory.join(crate::kmod::SENTINEL), rules)
+            too_old(&directory.join(crate::image::modules::SENTINEL), rules)
         };
         items.extend(why.map(|why| item(&directory, Kind::Modules, why)));
     }
@@ -147,7 +147,7 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     let whole = if is_partial(path) { &whole } else { path };
     let lock = match item.kind {
         Kind::Image | Kind::Source => cache::lock_path(whole),
-        Kind::Modules => crate::kmod::lock_path(cache, whole),
+        Kind::Modules => crate::image::modules::lock_path(cache, whole),
         Kind::Download => lock_of_download(cache, path),
     };
     let Some(_alone) = Lock::try_acquire(&lock)? else {
@@ -245,7 +245,7 @@ fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Result<Vec<Item>> {
 fn item(path: &Path, kind: Kind, why: impl Into<String>) -> Item {
     let used = match kind {
         Kind::Image => cache::lock_path(path),
-        Kind::Modules => path.join(crate::kmod::SENTINEL),
+        Kind::Modules => path.join(crate::image::modules::SENTINEL),
         Kind::Source | Kind::Download => path.to_owned(),
     };
     Item {
@@ -470,7 +470,7 @@ mod tests {
         for (whole, lock) in [
             (&image, cache::lock_path(&image)),
             (&source, cache::lock_path(&source)),
-            (&modules, crate::kmod::lock_path(&cache, &modules)),
+            (&modules, crate::image::modules::lock_path(&cache, &modules)),
             (&download, lock_of_download(&cache, &download)),
         ] {
             let name = whole.file_name().unwrap().to_string_lossy();

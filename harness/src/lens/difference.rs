@@ -13,8 +13,8 @@ use super::analysis::{Analysis, Function};
 use super::cycles::WEIGHTS;
 use super::functions::{rows, View};
 use super::text::function_name;
-use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
-use crate::table::{decimals, Align, Table};
+use crate::draw::table::{decimals, Align, Table};
+use crate::results::metrics::{MIN_EFFECT, MIN_MODELLED};
 
 /// A number for each packet, on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -10,8 +10,8 @@ use super::branches::{branches, depth, Branch};
 use super::functions::View;
 use super::names::short;
 use super::objects::PROXY;
-use crate::report::chart::{px, text};
-use crate::table::decimals;
+use crate::draw::chart::{px, text};
+use crate::draw::table::decimals;
 
 /// Pixels of a row.
 const ROW: f64 = 18.0;

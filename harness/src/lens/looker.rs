@@ -3,30 +3,36 @@
 //! One boot that the lens looks at: what the plugin is told, and what it recorded.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 use mutex_lens::recording::Recording;
-use mutex_lens::settings::Settings;
+use mutex_lens::settings::{Caches, Settings};
 use tempfile::TempDir;
 
 use super::analysis::{Analysis, Origin};
 use super::objects::{Objects, PROXY};
 use super::symbols::Symbols;
-use crate::kernel::Kernel;
 use crate::memory_map::MemoryMap;
-use crate::qemu::Lens;
-use crate::scenario::caches::Machine;
 
 /// The module that measures.
 const PROBE: &str = "mutex_probe";
 const SETTINGS: &str = "settings.json";
 
+/// The files of the modules that are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Modules<'a> {
+    /// Of the one that is looked at.
+    pub proxy: &'a Path,
+    /// Of the one that measures.
+    pub probe: &'a Path,
+}
+
 /// Waits for what the plugin records of a boot's cells, one window each.
 #[derive(Debug)]
 pub struct Looker {
-    /// For QEMU.
-    pub lens: Lens,
+    /// The file that tells the plugin what to do.
+    pub settings: PathBuf,
     /// The kernel's symbols, without those of modules, which are loaded anew for each cell.
     kernel: Symbols,
     /// The files of the modules, by their names.
@@ -37,34 +43,34 @@ pub struct Looker {
 }
 
 impl Looker {
-    /// Gets ready to look at a boot of `kernel` on `machine`.
+    /// Gets ready to look at a boot of the kernel whose symbols are in `vmlinux`, with these caches.
     ///
     /// # Errors
-    /// If the plugin is not built, the kernel's symbols cannot be read, or the settings not written.
-    pub fn new(machine: &Machine, kernel: &Kernel) -> Result<Self> {
+    /// If the kernel's symbols cannot be read, or the settings not written.
+    pub fn new(caches: Caches, vmlinux: &Path, modules: Option<Modules<'_>>) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("mutexlab-lens-")
             .tempdir()
             .context("cannot create a temporary directory")?;
         let settings = Settings {
             directory: directory.path().to_owned(),
-            caches: machine.caches(),
+            caches,
         };
         let file = directory.path().join(SETTINGS);
         let json = serde_json::to_vec(&settings).context("cannot write settings as JSON")?;
         fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
         let mut symbols = Symbols::default();
         symbols
-            .add_kernel(&kernel.vmlinux())
+            .add_kernel(vmlinux)
             .context("the lens needs the kernel's symbols")?;
-        let modules = kernel.modules.iter().flat_map(|modules| {
+        let modules = modules.iter().flat_map(|modules| {
             [
-                (PROXY, modules.proxy.clone()),
-                (PROBE, modules.probe.clone()),
+                (PROXY, modules.proxy.to_owned()),
+                (PROBE, modules.probe.to_owned()),
             ]
         });
         Ok(Self {
-            lens: Lens::with_settings(&file)?,
+            settings: file,
             kernel: symbols,
             modules: modules.collect(),
             taken: 0,

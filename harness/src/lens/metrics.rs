@@ -4,28 +4,11 @@
 
 use super::analysis::Analysis;
 use super::cycles::WEIGHTS;
+pub use crate::results::lens_metrics::{
+    CYCLES, INSTRUCTIONS, L1D_MISSES, L1I_MISSES, L2_MISSES, LAST_MISSES, OURS_LAST_MISSES,
+    OURS_LINES, OURS_SHARED_WRITTEN, TRANSFERS,
+};
 use crate::results::metrics::{Better, Kind, Metric, Unit};
-
-/// Instructions in spans, the probe's own included.
-pub const INSTRUCTIONS: &str = "lens.instructions";
-/// Lines of `mutex_proxy` that a packet uses.
-pub const OURS_LINES: &str = "lens.ours.lines";
-/// Of these, those that it writes and another CPU uses, too.
-pub const OURS_SHARED_WRITTEN: &str = "lens.ours.shared_written";
-/// Misses of `mutex_proxy`'s lines in the last level.
-pub const OURS_LAST_MISSES: &str = "lens.ours.last_misses";
-/// Misses of L1I.
-pub const L1I_MISSES: &str = "lens.l1i_misses";
-/// Misses of L1D.
-pub const L1D_MISSES: &str = "lens.l1d_misses";
-/// Misses of L2.
-pub const L2_MISSES: &str = "lens.l2_misses";
-/// Misses of the last level.
-pub const LAST_MISSES: &str = "lens.last_misses";
-/// Lines that came from other CPUs, or that these had to give up.
-pub const TRANSFERS: &str = "lens.transfers";
-/// The estimate in cycles.
-pub const CYCLES: &str = "lens.cycles";
 
 /// All of them; none if no packet was seen. What is counted is `exact`, unless what packets do is another matter in
 /// each boot: then it is sampled, and so is what is modelled.
@@ -72,8 +55,8 @@ mod tests {
     use super::*;
     use crate::compare::difference::{Difference, Selection};
     use crate::compare::finding::Judgement;
-    use crate::compare::run::tests::{run, MetricOfTest};
     use crate::lens::analysis::tests::example;
+    use crate::results::slim::tests::{run, MetricOfTest};
 
     #[test]
     fn metrics_are_for_each_packet() {

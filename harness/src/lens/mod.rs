@@ -7,7 +7,6 @@
 
 pub mod analysis;
 pub mod branches;
-pub mod command;
 pub mod cycles;
 pub mod difference;
 pub mod flame;

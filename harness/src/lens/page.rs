@@ -10,8 +10,8 @@ use super::branches::{branches, Branch};
 use super::flame;
 use super::functions::{rows, View};
 use super::text;
-use crate::report::figure::{folded, scroll};
-use crate::table::decimals;
+use crate::draw::figure::{folded, scroll};
+use crate::draw::table::decimals;
 
 const STYLE: &str = include_str!("../report/style.css");
 const OWN_STYLE: &str = include_str!("page.css");

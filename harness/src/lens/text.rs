@@ -11,7 +11,7 @@ use super::analysis::{Analysis, Function, Object};
 use super::cycles::WEIGHTS;
 use super::functions::{rows, View};
 use super::names::short;
-use crate::table::{decimals, Align, Table};
+use crate::draw::table::{decimals, Align, Table};
 
 /// Functions and objects that a table shows, unless all are wanted.
 pub const SHOWN: usize = 25;

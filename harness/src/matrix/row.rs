@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
+use crate::results::outcome::{Outcome, Tally};
 use crate::results::record::Results;
-use crate::self_test::{Outcome, Tally};
 use crate::stand_in::StandIn;
 use crate::verdict::Verdict;
 

@@ -5,14 +5,15 @@
 use maud::{html, Markup};
 
 use super::cell::Cell;
-use super::chart::axis::{Axis, Zero};
-use super::chart::dots::{Dots, Mark, Row};
-use super::chart::mark::STYLES;
-use super::chart::number;
-use super::figure::{self, Ids};
 use super::glossary;
 use super::run::{setting, Knob, Run};
 use super::traffic::Traffic;
+use crate::draw::chart::axis::{Axis, Zero};
+use crate::draw::chart::dots::{Dots, Mark, Row};
+use crate::draw::chart::mark::STYLES;
+use crate::draw::chart::number;
+use crate::draw::figure;
+use crate::draw::figure::Ids;
 use crate::results::metrics::{FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN};
 
 /// What a knob may change.

@@ -5,9 +5,9 @@
 use maud::{html, Markup};
 
 use super::cell::Cell;
-use super::chart::number;
 use super::headlines;
 use super::run::{Knob, Run};
+use crate::draw::chart::number;
 
 /// Where a cell's packets went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 //! Subjects beside each other, for each kind of traffic.
 
 use super::cell::Cell;
-use super::chart::axis::{Axis, Zero};
-use super::chart::bars::{Bar, Bars, Group};
-use super::chart::{number, Plot};
 use super::glossary;
 use super::headlines;
 use super::run::{Knob, Run};
 use super::subjects::{Styles, OURS};
 use super::traffic::Traffic;
+use crate::draw::chart::axis::{Axis, Zero};
+use crate::draw::chart::bars::{Bar, Bars, Group};
+use crate::draw::chart::{number, Plot};
 use crate::results::metrics::PATH_OVER_NONE;
 
 /// So many kinds of traffic share a plot.

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::Cell;
-use super::chart::axis::{Axis, Zero};
-use super::chart::lines::{Lines, Mark, Point, Series, Shape};
-use super::chart::{number, Plot};
 use super::glossary;
 use super::headlines;
 use super::run::{Knob, Run};
 use super::subjects::Styles;
 use super::traffic::{Dimension, Traffic};
+use crate::draw::chart::axis::{Axis, Zero};
+use crate::draw::chart::lines::{Lines, Mark, Point, Series, Shape};
+use crate::draw::chart::{number, Plot};
 
 /// A curve has at least so many points; fewer are better told by bars or a table.
 const POINTS: usize = 3;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{html, Markup};
 
-use super::figure;
 use super::run::Run;
+use crate::draw::figure;
 use crate::lens::metrics as lens;
 use crate::results::metrics::{
     FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,

@@ -4,7 +4,7 @@
 
 use super::run::Run;
 use super::traffic::Dimension;
-use crate::lens::metrics::{CYCLES, LAST_MISSES, OURS_LINES, TRANSFERS};
+use crate::results::lens_metrics::{CYCLES, LAST_MISSES, OURS_LINES, TRANSFERS};
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };

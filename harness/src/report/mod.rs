@@ -11,16 +11,12 @@ pub mod ablation;
 pub mod archive;
 pub mod cell;
 pub mod cells;
-pub mod chart;
-pub mod command;
 pub mod comparison;
 pub mod curves;
-pub mod figure;
 pub mod glossary;
 pub mod golden;
 pub mod headlines;
 pub mod history;
-pub mod measure;
 pub mod overview;
 pub mod page;
 pub mod percentiles;
@@ -29,6 +25,7 @@ pub mod run;
 pub mod subjects;
 #[cfg(test)]
 mod synthetic;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod traffic;

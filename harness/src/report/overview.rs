@@ -6,13 +6,13 @@ use maud::{html, Markup};
 
 use super::archive::Warning;
 use super::cells::{whole, Delivery};
-use super::chart::number;
 use super::comparison::{self, Contest};
-use super::figure;
 use super::glossary;
 use super::history::History;
 use super::run::Run;
 use super::subjects::OURS;
+use crate::draw::chart::number;
+use crate::draw::figure;
 use crate::results::metrics::HOOK_MEAN;
 
 /// The least and the greatest of some numbers.

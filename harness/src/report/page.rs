@@ -7,10 +7,8 @@ use maud::{html, Markup, PreEscaped, DOCTYPE};
 use super::ablation;
 use super::archive::{Archive, Warning};
 use super::cells;
-use super::chart::Plot;
 use super::comparison;
 use super::curves;
-use super::figure::{self, Ids};
 use super::glossary;
 use super::golden::Golden;
 use super::headlines;
@@ -21,6 +19,9 @@ use super::provenance;
 use super::run::Run;
 use super::subjects::Styles;
 use super::trend::Trend;
+use crate::draw::chart::Plot;
+use crate::draw::figure;
+use crate::draw::figure::Ids;
 
 const STYLE: &str = include_str!("style.css");
 /// So many plots of a kind are shown at once; the others when they are asked for.

@@ -3,14 +3,14 @@
 //! Percentiles from stored histograms, whatever they are of, on an axis on which each nine takes
 //! the same room.
 
-use super::chart::axis::{Axis, Zero};
-use super::chart::lines::{Lines, Mark, Point, Series, Shape};
-use super::chart::{number, Plot};
 use super::comparison::{self, Contest};
 use super::glossary;
 use super::headlines;
 use super::run::{Knob, Run};
 use super::subjects::Styles;
+use crate::draw::chart::axis::{Axis, Zero};
+use crate::draw::chart::lines::{Lines, Mark, Point, Series, Shape};
+use crate::draw::chart::{number, Plot};
 use crate::histogram::Histogram;
 
 /// Two places on the axis that nobody can tell apart.

@@ -5,8 +5,8 @@
 use maud::{html, Markup};
 use serde_json::Value;
 
-use super::figure;
 use super::run::Run;
+use crate::draw::figure;
 
 /// A run's file, closure and scenario.
 pub fn folded(run: &Run) -> Markup {

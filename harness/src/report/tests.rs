@@ -199,7 +199,8 @@ fn nothing_is_drawn_outside_of_a_plot() {
                     }
                 }
                 if node.tag_name().name() == "text" {
-                    let wide = super::chart::text::width(&text(node), super::chart::FONT);
+                    let wide =
+                        crate::draw::chart::text::width(&text(node), crate::draw::chart::FONT);
                     let x: f64 = node.attribute("x").unwrap().parse().unwrap();
                     let (from, to) = match node.attribute("text-anchor") {
                         Some("end") => (x - wide, x),

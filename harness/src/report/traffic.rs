@@ -3,7 +3,7 @@
 //! The traffic of a cell by its name, which is the last part of the cell's id and has not changed
 //! while the records did.
 
-use crate::table::number;
+use crate::draw::table::number;
 
 /// Traffic, as its name tells it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

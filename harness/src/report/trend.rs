@@ -5,16 +5,17 @@
 use maud::{html, Markup};
 
 use super::archive::Archive;
-use super::chart::axis::{Axis, Zero};
-use super::chart::lines::{Lines, Mark, Point, Series, Shape};
-use super::chart::mark::STYLES;
-use super::chart::number;
 use super::comparison;
-use super::figure::{self, Ids};
 use super::glossary;
 use super::golden::Golden;
 use super::history::History;
 use super::run::Run;
+use crate::draw::chart::axis::{Axis, Zero};
+use crate::draw::chart::lines::{Lines, Mark, Point, Series, Shape};
+use crate::draw::chart::mark::STYLES;
+use crate::draw::chart::number;
+use crate::draw::figure;
+use crate::draw::figure::Ids;
 use crate::results::metrics::HOOK_MEAN;
 
 /// Less than this is rounding.

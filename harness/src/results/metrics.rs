@@ -10,6 +10,14 @@ use crate::mode::Mode;
 use crate::protocol::{BulkCost, HookCost, Measurement, Subject};
 use crate::traffic::{Load, Traffic};
 
+/// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
+/// what is less is of no use to anybody, however sure it is.
+pub const MIN_EFFECT: f64 = 0.01;
+
+/// A modelled metric has changed only if it did so by at least so much of an event (or a cycle) for each
+/// packet, too: a single miss in a thousand packets is none.
+pub const MIN_MODELLED: f64 = 0.01;
+
 /// Mean cost of a whole way in the hooks, both directions.
 pub const HOOK_MEAN: &str = "hook.mean";
 /// The median of first packets, which make their flows.

@@ -17,7 +17,7 @@ use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
 use crate::guard;
 use crate::guest_root::ModuleFiles;
-use crate::kernel::Kernel;
+use crate::image::prepared::Kernel;
 use crate::plan::Plan;
 use crate::protocol::{Event, Fault, GuestCell, Order, Outcome, Sabotage, Subject, Work, VERSION};
 use crate::qemu;
@@ -398,7 +398,7 @@ fn refusable(kernel: &Kernel) -> Result<String> {
         .modules
         .as_ref()
         .context("the kernel has no modules")?;
-    crate::kmod::parameters(&files.proxy)?
+    crate::image::modules::parameters(&files.proxy)?
         .into_iter()
         .find(|name| name == "hash_seed")
         .context("the module has no parameter hash_seed")

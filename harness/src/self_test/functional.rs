@@ -13,7 +13,7 @@ use crate::boot::{Boot, Deadlines};
 use crate::console;
 use crate::guest;
 use crate::guest::tests::GuestTest;
-use crate::kernel::Kernel;
+use crate::image::prepared::Kernel;
 use crate::protocol::{Event, Order, Work, VERSION};
 use crate::verdict::{Ending, Verdict};
 

@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::sys::utsname;
 
-use super::outcome::{Outcome, Outcomes, State, Tally};
+use super::outcome::Outcomes;
 use super::text::details;
+use crate::results::outcome::{Outcome, State, Tally};
 use crate::verdict::{Ending, Verdict};
 
 /// Stands for a host whose name is not known, as Ant has it.

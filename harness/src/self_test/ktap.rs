@@ -5,8 +5,9 @@
 
 use std::fmt::Write;
 
-use super::outcome::{Outcome, Outcomes, State, Tally};
+use super::outcome::Outcomes;
 use super::text::details;
+use crate::results::outcome::{Outcome, State, Tally};
 use crate::verdict::{Ending, Verdict};
 
 /// All of a run.

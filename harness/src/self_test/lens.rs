@@ -14,7 +14,7 @@ use super::outcome::{label, Ended, Shared};
 use super::Bench;
 use crate::accelerator::Accelerator;
 use crate::boot::{Boot, Deadlines};
-use crate::kernel::Kernel;
+use crate::image::prepared::Kernel;
 use crate::pattern::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
 use crate::protocol::{Event, Order, Work, VERSION};
 use crate::qemu::Lens;

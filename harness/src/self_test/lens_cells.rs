@@ -12,16 +12,16 @@ use anyhow::{bail, ensure, Context, Result};
 use super::outcome::{Ended, Shared};
 use super::{Bench, INSTRUMENT};
 use crate::accelerator::Accelerator;
+use crate::bench::look::look;
 use crate::boot::{Boot, Deadlines};
-use crate::compare::finding::{MIN_EFFECT, MIN_MODELLED};
-use crate::kernel::Kernel;
+use crate::image::prepared::Kernel;
 use crate::lens::analysis::{Analysis, Object, Origin};
-use crate::lens::looker::Looker;
 use crate::lens::metrics;
 use crate::mode::Mode;
 use crate::plan::Plan;
 use crate::protocol::{Event, GuestCell, Measurement, Order, Outcome, Work, VERSION};
 use crate::results::metrics::Kind;
+use crate::results::metrics::{MIN_EFFECT, MIN_MODELLED};
 use crate::scenario::caches::Machine;
 use crate::scenario::ScenarioFile;
 use crate::verdict::{Ending, Verdict};
@@ -152,9 +152,10 @@ impl Guests<'_> {
                 cells: vec![cell.clone()],
             },
         };
-        let mut looker = lens
-            .then(|| Looker::new(&Machine::default(), kernel))
+        let looks = lens
+            .then(|| look(&Machine::default(), kernel))
             .transpose()?;
+        let (mut looker, lens) = looks.unzip();
         let mut outcome = None;
         let boot = Boot {
             kernel: &kernel.bzimage(),
@@ -164,7 +165,7 @@ impl Guests<'_> {
             order: &order,
             modules: kernel.modules.as_ref(),
             deadlines: Deadlines::of(kernel.debug),
-            lens: looker.as_ref().map(|looker| &looker.lens),
+            lens: lens.as_ref(),
             attended: None,
             console_log: &self.console_log(),
         };

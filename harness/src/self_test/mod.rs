@@ -36,13 +36,14 @@ use serde::Serialize;
 
 use crate::accelerator::Accelerator;
 use crate::guest::tests::GuestTest;
+use crate::image::prepared::{Kernel, NamedTree};
 use crate::image::{Cache, Catalog, Flavour, KernelName};
 use crate::interrupt::Interrupt;
-use crate::kernel::{Kernel, NamedTree};
 use crate::virtme::Virtme;
 use crate::{guest, json, kvm, paths};
 
-pub use outcome::{label, Outcome, Tally};
+use crate::results::outcome::Tally;
+pub use outcome::label;
 pub use side_by_side::{side_by_side, SideBySide};
 
 use bad_ends::BadEnd;

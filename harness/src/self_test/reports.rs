@@ -12,9 +12,10 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use super::outcome::{Outcome, Outcomes, State, Tally};
+use super::outcome::Outcomes;
 use super::{junit, ktap};
 use crate::json;
+use crate::results::outcome::{Outcome, State, Tally};
 
 /// Version of the JSON; raised whenever a reader of the old one would misread the new one.
 const SCHEMA: u32 = 1;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::outcome::{Outcome, Outcomes, Shared};
+use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
 use super::{functional, lanes, Bench};
+use crate::image::prepared::Kernel;
 use crate::image::Cache;
 use crate::interrupt::Interrupt;
-use crate::kernel::Kernel;
+use crate::results::outcome::Outcome;
 use crate::virtme::Virtme;
 use crate::{guest, kvm};
 

@@ -5,9 +5,10 @@
 
 use std::fmt::{self, Write};
 
-use super::outcome::{Outcome, Outcomes, State, Tally};
+use super::outcome::Outcomes;
 use crate::decode;
-use crate::table::{Align, Field, Style, Table};
+use crate::draw::table::{Align, Field, Style, Table};
+use crate::results::outcome::{Outcome, State, Tally};
 
 /// All of a run.
 pub struct Text<'a>(pub &'a Outcomes);

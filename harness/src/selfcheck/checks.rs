@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::cells::{ballast_suffix, BALLASTS, DEEDS, DELAY, EVERY, PACKETS};
 use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
-use crate::compare::run::Run;
+use crate::draw::table::Style;
 use crate::protocol::{Deed, HookCost, Subject};
 use crate::results::metrics::Kind;
 use crate::results::record::{CellRecord, Results};
+use crate::results::slim::Run;
 use crate::results::travel::{DUPLICATES, LOSS, REORDERED};
-use crate::table::Style;
 use crate::verdict::Verdict;
 
 /// A property of the instrument.

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compare::run::tests::{exact, run, sampled, MetricOfTest};
 use crate::results::metrics::Better;
+use crate::results::slim::tests::{exact, run, sampled, MetricOfTest};
 
 fn of<'a>(a: &'a Run, b: &'a Run) -> Difference<'a> {
     Difference::of(a, b, &Selection::default())
