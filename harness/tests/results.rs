@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jsonschema::Validator;
 use mutexlab::commands::schema::SchemaOf;
 use mutexlab::complaint::Kind;
-use mutexlab::console::Report;
+use mutexlab::complaint::Complaint;
 use mutexlab::histogram::Histogram;
 use mutexlab::mode::Mode;
 use mutexlab::protocol::{
@@ -140,7 +140,7 @@ fn boot(verdict: Verdict) -> BootRecord {
         id: "7.3/1cpu/boot1".into(),
         verdict,
         reason: None,
-        reports: vec![Report {
+        reports: vec![Complaint {
             kind: Kind::Warning,
             title: "WARNING: at a.c:1".into(),
             text: vec!["WARNING: at a.c:1".into()],

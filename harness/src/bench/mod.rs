@@ -92,6 +92,8 @@ pub fn skip_finished(plan: &mut Plan, results: &Results) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// The cells of a selection of scenarios/quick.toml, of which a run without cells goes on.

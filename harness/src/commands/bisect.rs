@@ -211,7 +211,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::tests::with_history;
+    use crate::git::tests::with_history;
     use crate::results::slim::tests::{exact, run};
 
     fn command(good: &Commit, bad: &Commit) -> BisectCommand {

@@ -3,8 +3,6 @@
 //! Commits: which there are, and what they cost.
 
 pub mod measure;
-#[cfg(test)]
-pub(crate) use repository::tests;
 mod work_tree;
 
 pub use measure::{Measured, Measurer};

@@ -91,7 +91,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::commit::tests::empty;
+    use crate::git::tests::empty;
 
     #[test]
     fn what_commits_recorded_is_read() {

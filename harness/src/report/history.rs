@@ -71,7 +71,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::tests::empty;
+    use crate::git::tests::empty;
 
     #[test]
     fn commits_are_read_in_order() {

@@ -24,7 +24,7 @@ pub mod provenance;
 pub mod run;
 pub mod subjects;
 #[cfg(test)]
-mod synthetic;
+pub mod synthetic;
 pub mod terminal;
 #[cfg(test)]
 mod tests;

@@ -207,6 +207,7 @@ pub fn label(kernel: &Kernel) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::results::outcome::Tally;
     use crate::verdict::Verdict;
 
     /// One test of each kind of outcome, two of them as of an interrupted run.
