@@ -15,9 +15,8 @@ use duct::cmd;
 pub use crate::image::modules::ModuleFiles;
 use crate::paths;
 use crate::program::{self, Program};
-use crate::protocol::{
-    Order, Subject, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
-};
+use crate::protocol::{IPROUTE2, ORDER_PATH, Order, PROBE_MODULE_PATH, PROXY_MODULE_PATH, Work};
+use crate::subject::Subject;
 use crate::shell_files;
 
 /// What the guest starts; see `START_SCRIPT`.

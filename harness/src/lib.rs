@@ -4,6 +4,7 @@
 //! agent that it runs in the guest.
 
 pub mod accelerator;
+pub mod addresses;
 pub mod attended;
 pub mod back_to_back;
 pub mod bench;

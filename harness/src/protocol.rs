@@ -11,19 +11,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::measurement::{
-    Buckets, BulkCost, CoreTime, Delivery, FirstPacket, HookCost, Measurement, OpenLoop, PathCost,
-    Transit,
-};
 use crate::back_to_back::BackToBack;
-pub use crate::log_line::LogLine;
+use crate::log_line::LogLine;
+use crate::measurement::{Delivery, Measurement};
 use crate::mode::Mode;
 use crate::pattern::Pattern;
-pub use crate::subject::Subject;
-pub use crate::traffic::{
-    Checksum, Cloned, Ends, Family, Load, Mix, Payload, Popularity, Protocol, Steering, Traffic,
-    Way,
-};
+use crate::subject::Subject;
+use crate::traffic::{Load, Traffic};
 use crate::visit::Visit;
 
 /// Raised when an old agent could not understand a new host or the reverse.

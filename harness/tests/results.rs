@@ -13,10 +13,9 @@ use mutexlab::complaint::Kind;
 use mutexlab::complaint::Complaint;
 use mutexlab::histogram::Histogram;
 use mutexlab::mode::Mode;
-use mutexlab::protocol::{
-    Checksum, Cloned, Delivery, Ends, Family, FirstPacket, HookCost, Load, Measurement, PathCost,
-    Payload, Popularity, Protocol, Steering, Subject, Traffic, Way,
-};
+use mutexlab::traffic::{Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way};
+use mutexlab::measurement::{Delivery, FirstPacket, HookCost, Measurement, PathCost};
+use mutexlab::subject::Subject;
 use mutexlab::results::closure::Closure;
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::metrics::{self, Clock};

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 
 use super::claim::{Evidence, Pair, Unit};
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::results::record::CellRecord;
 
 /// Values of parameters that are not the scenario's first.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::cells::{Cells, Changes};
 use super::claim::{Claim, Evidence, Judged, Unseen};
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::results::metrics::{HOOK_MEAN, PATH_MEAN};
 
 /// What is switched off of what branch 13 has for packets of established flows.

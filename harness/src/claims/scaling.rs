@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::cells::{evidence, value, Cells, Changes};
 use super::claim::{Claim, Evidence, Gain, Judged, Pair, Unit, Unseen};
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::results::lens_metrics::{CYCLES, TRANSFERS};
 use crate::results::metrics::PATH_MEAN;
 use crate::results::record::CellRecord;

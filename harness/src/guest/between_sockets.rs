@@ -25,9 +25,9 @@ use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use crate::histogram::{Histogram, Recorder};
-use crate::protocol::{
-    BulkCost, CoreTime, Delivery, GuestCell, HookCost, Load, Measurement, PathCost,
-};
+use crate::measurement::{BulkCost, CoreTime, Delivery, HookCost, Measurement, PathCost};
+use crate::protocol::GuestCell;
+use crate::traffic::Load;
 
 /// Measures a cell, in namespaces of its own.
 pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {

@@ -11,7 +11,8 @@ use mutex_abi::monitor::HASH_TITLE;
 
 use super::monitor;
 use super::namespace::Namespace;
-use crate::protocol::{Buckets, Family};
+use crate::measurement::Buckets;
+use crate::traffic::Family;
 
 /// The table grows in steps a fraction of the parameter `gc_interval` apart.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -4,9 +4,9 @@
 
 use anyhow::Result;
 
-use super::layout::{
-    quieten, Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_CLIENT,
-};
+use super::layout::{quieten, CLIENT_LINK, Layout, SERVER_LINK};
+use crate::guest::layout::mac_of;
+use crate::addresses::{ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, WIRE_CLIENT};
 use super::namespace::Namespace;
 use super::netlink::{RouteSocket, LOOPBACK};
 use super::traffic::Target;
@@ -61,12 +61,12 @@ impl Cable {
             server: &self.server,
             target,
             to_server: Hop {
-                source: WIRE_CLIENT.mac,
-                destination: target.host().mac,
+                source: mac_of(WIRE_CLIENT),
+                destination: mac_of(target.host()),
             },
             to_client: Hop {
-                source: target.host().mac,
-                destination: WIRE_CLIENT.mac,
+                source: mac_of(target.host()),
+                destination: mac_of(WIRE_CLIENT),
             },
         }
     }
@@ -85,12 +85,12 @@ impl Layout {
             server: &self.server,
             target,
             to_server: Hop {
-                source: WIRE_CLIENT.mac,
-                destination: ROUTER_CLIENT_SIDE.mac,
+                source: mac_of(WIRE_CLIENT),
+                destination: mac_of(ROUTER_CLIENT_SIDE),
             },
             to_client: Hop {
-                source: target.host().mac,
-                destination: ROUTER_SERVER_SIDE.mac,
+                source: mac_of(target.host()),
+                destination: mac_of(ROUTER_SERVER_SIDE),
             },
         }
     }

@@ -21,7 +21,7 @@ use super::tap::Tap;
 use super::traffic::PATIENCE;
 use super::vnet::{self, Vnet};
 use super::wire::{self, Header, Hop, FRAME_MAX};
-use crate::protocol::{Checksum, Cloned, Family, Traffic};
+use crate::traffic::{Checksum, Cloned, Family, Traffic};
 
 /// Frames of one IP version on one link.
 pub struct Channel {

@@ -9,7 +9,8 @@ use super::payload::{self, Kind, Label};
 use super::sizes::Sizes;
 use super::tcp::Numbers;
 use super::traffic::{Stop, Target};
-use crate::protocol::{Delivery, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::Traffic;
 
 /// What a client does, step by step, each on the flow of the given number; between the steps the
 /// responder does its part.
@@ -138,7 +139,7 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Payload;
+    use crate::traffic::Payload;
 
     const TRAFFIC: Traffic = Traffic {
         payload: Payload::Bytes(32),

@@ -20,7 +20,9 @@ use super::tcp::Numbers;
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use super::wire_client::WireClient;
-use crate::protocol::{Delivery, Ends, Mischief, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Ends, Protocol, Traffic};
+use crate::protocol::Mischief;
 
 /// Connections that are established, flow by flow; empty if flows are none.
 #[derive(Clone, Debug, Default)]

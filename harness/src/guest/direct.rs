@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::layout::WIRE_ORIGINAL;
+use crate::addresses::WIRE_ORIGINAL;
 use super::proxy::{self, Rule};
-use crate::protocol::{Family, Traffic};
+use crate::traffic::{Family, Traffic};
 
 /// How many rules for others stand before the one that lets the packets by.
 const OTHERS: u8 = 60;
@@ -63,8 +63,8 @@ mod tests {
     use mutex_abi::proxy::{Action, MAX_RULES};
 
     use super::*;
-    use crate::guest::layout::{WIRE_CLIENT, WIRE_UPSTREAM};
-    use crate::protocol::Load;
+    use crate::addresses::{WIRE_CLIENT, WIRE_UPSTREAM};
+    use crate::traffic::Load;
 
     #[test]
     fn rules_fit_and_the_last_but_one_lets_the_packets_by() {

@@ -7,13 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-use super::layout::{
-    Host, CLIENT, CLIENT_PORT, CROWD_MEMBERS_MAX, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT,
-};
+use crate::addresses::{CLIENT, CLIENT_PORT, CROWD_MEMBERS_MAX, Host, ROUTER_SERVER_SIDE, UNMEASURED_PORT, WIRE_CLIENT};
 use super::placement::Homes;
 use super::popularity::Picks;
 use crate::limits::{MAX_FLOWS, MAX_FURTHER_FLOWS, MAX_OTHER_FLOWS};
-use crate::protocol::{Family, Popularity, Traffic, Way};
+use crate::traffic::{Family, Popularity, Traffic, Way};
 
 /// From how many first packets a median is taken: some of them refill a slab or grow a table.
 const FURTHER: RangeInclusive<u32> = 31..=MAX_FURTHER_FLOWS;
@@ -193,7 +191,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::Steering;
+    use crate::traffic::Steering;
     use proptest::prelude::*;
 
     fn traffic(way: Way, family: Family, flows: u32) -> Traffic {

@@ -12,7 +12,7 @@ use pnet::packet::ipv6::{Ipv6Packet, MutableIpv6Packet};
 use pnet::util;
 
 use super::wire::Hop;
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 const ETHERNET: usize = EthernetPacket::minimum_packet_size();
 const IPV4: usize = Ipv4Packet::minimum_packet_size();

@@ -5,7 +5,8 @@
 use anyhow::{bail, Context as _, Result};
 
 use super::namespace::Namespace;
-use crate::protocol::{Family, IPROUTE2};
+use crate::traffic::Family;
+use crate::protocol::IPROUTE2;
 
 /// Runs the lines of `script` in `namespace`, each an `ip` command without the `ip`, of one IP version.
 pub fn run(namespace: &Namespace, family: Family, script: &str) -> Result<()> {

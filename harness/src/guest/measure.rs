@@ -30,10 +30,10 @@ use super::probe::{Probe, Snapshot};
 use super::proxy;
 use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop, Target};
-use crate::protocol::{
-    Delivery, Ends, GuestCell, Load, Measurement, OpenLoop, Outcome, Sabotage, Steering, Subject,
-    Traffic,
-};
+use crate::measurement::{Delivery, Measurement, OpenLoop};
+use crate::traffic::{Ends, Load, Steering, Traffic};
+use crate::protocol::{GuestCell, Outcome, Sabotage};
+use crate::subject::Subject;
 use crate::traffic::Usual as _;
 use exchange::{exchange, Treatment};
 use first_packet::first_packet;

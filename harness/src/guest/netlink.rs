@@ -28,7 +28,7 @@ use netlink_sys::{Socket, SocketAddr};
 use pnet::util::MacAddr;
 
 use super::namespace::Namespace;
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 /// Index of the loopback interface in every namespace.
 pub const LOOPBACK: u32 = 1;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 
-use crate::protocol::{Steering, Traffic};
+use crate::traffic::{Steering, Traffic};
 
 /// Where all is done that is of no CPU in particular.
 const HOME: u32 = 0;

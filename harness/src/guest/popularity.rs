@@ -2,7 +2,7 @@
 
 //! Which of several flows a packet is of.
 
-use crate::protocol::Popularity;
+use crate::traffic::Popularity;
 use crate::random::Random;
 
 /// Fixed, so that a cell is the same every time.

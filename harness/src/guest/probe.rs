@@ -16,7 +16,8 @@ use super::device;
 use super::namespace::Namespace;
 use super::proxy::{abi_family, abi_protocol};
 use crate::histogram::Histogram;
-use crate::protocol::{Family, HookCost, Protocol};
+use crate::traffic::{Family, Protocol};
+use crate::measurement::HookCost;
 
 type ProbeScale = Scale<PRECISION_BITS, RANGE_BITS>;
 

@@ -14,7 +14,7 @@ use mutex_abi::proxy::{
 
 use super::device;
 use super::namespace::Namespace;
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 /// An open context: its rules hold until it is dropped.
 pub struct Context {

@@ -8,7 +8,9 @@ use pnet::packet::tcp::TcpFlags;
 
 use super::channel::Channel;
 use super::flows::Flows;
-use super::layout::{Layout, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use super::layout::{Layout, SERVER_LINK};
+use crate::guest::layout::mac_of;
+use crate::addresses::{ROUTER_SERVER_SIDE, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::mischief::Prankster;
 use super::payload::{self, Kind, Label};
 use super::server::{Served, Server};
@@ -16,7 +18,9 @@ use super::sizes::Sizes;
 use super::tcp::{Connection, Numbers};
 use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
-use crate::protocol::{Delivery, Family, Mischief, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Family, Traffic};
+use crate::protocol::Mischief;
 
 /// Answers the clients of some flows, one at a time.
 pub struct Responder {
@@ -60,7 +64,7 @@ impl Responder {
     /// Waits for one frame, which must be of the flow `flow`, and does what it asks for.
     fn serve(&mut self, flow: u32, delivery: &mut Delivery) -> Result<Served, Stop> {
         let end = self.ends[flow as usize];
-        let macs = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
+        let macs = [mac_of(WIRE_UPSTREAM), mac_of(WIRE_ORIGINAL)];
         let Some(frame) = self.channel.receive(&macs)? else {
             return Err(Stop::lost(&format!(
                 "the packet with request {} of flow {flow}",
@@ -179,8 +183,8 @@ impl Responder {
 
     fn send(&mut self, header: &Header, length: usize) -> Result<()> {
         let hop = Hop {
-            source: self.target.host().mac,
-            destination: ROUTER_SERVER_SIDE.mac,
+            source: mac_of(self.target.host()),
+            destination: mac_of(ROUTER_SERVER_SIDE),
         };
         let answer = &self.answer[..length];
         match Label::of(answer).filter(|_| length != 0) {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::direct;
 use super::layout::{ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK};
 use super::traffic::Target;
-use crate::protocol::{Family, Protocol, Traffic};
+use crate::traffic::{Family, Protocol, Traffic};
 
 /// Name of the table.
 const TABLE: &str = "mutexlab";
@@ -141,7 +141,7 @@ fn family_name(family: Family) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Ends;
+    use crate::traffic::Ends;
 
     fn traffic(ends: Ends, family: Family, protocol: Protocol) -> Traffic {
         Traffic {

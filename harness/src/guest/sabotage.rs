@@ -3,7 +3,8 @@
 //! Measuring wrong on purpose, to show that the self check notices.
 
 use crate::histogram::Histogram;
-use crate::protocol::{HookCost, Measurement, Sabotage};
+use crate::measurement::{HookCost, Measurement};
+use crate::protocol::Sabotage;
 
 impl Sabotage {
     /// What a bad instrument would have said.

@@ -4,7 +4,8 @@
 
 use super::tcp::Numbers;
 use super::traffic::Stop;
-use crate::protocol::{Delivery, Mischief};
+use crate::measurement::Delivery;
+use crate::protocol::Mischief;
 
 /// What came from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

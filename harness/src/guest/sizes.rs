@@ -4,7 +4,7 @@
 
 use super::payload;
 use super::wire;
-use crate::protocol::{Family, Mix, Payload, Protocol, Traffic};
+use crate::traffic::{Family, Mix, Payload, Protocol, Traffic};
 
 /// Frames of the simple IMIX with their checksums, in the order of sending, again and again: 7 of 64
 /// bytes, 4 of 570, 1 of 1518; in the notation of RFC 6985, `aaaaaaazzzzg` with z = 570.

@@ -19,7 +19,8 @@ use super::layout::Layout;
 use super::stack_server::{self, prepare, read_message};
 use super::traffic::{Stop, PATIENCE};
 use super::wire::MTU;
-use crate::protocol::{Delivery, Family, Protocol, Traffic, Way};
+use crate::measurement::Delivery;
+use crate::traffic::{Family, Protocol, Traffic, Way};
 
 /// The client.
 pub struct StackClient {

@@ -12,12 +12,14 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::flows::Flows;
-use super::layout::{Layout, ROUTER_SERVER_SIDE, UPSTREAM};
+use super::layout::Layout;
+use crate::addresses::{ROUTER_SERVER_SIDE, UPSTREAM};
 use super::payload::{self, Kind, Label};
 use super::server::{Served, Server};
 use super::sizes::Sizes;
 use super::traffic::{Arrival, Origin, Stop, Target, PATIENCE};
-use crate::protocol::{Delivery, Family, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Family, Protocol, Traffic};
 
 /// The server.
 pub struct StackServer {

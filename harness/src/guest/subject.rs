@@ -24,7 +24,10 @@ use super::proxy::{self, Context};
 use super::ruleset;
 use super::traffic::{Arrival, Origin, Target};
 use super::user_proxy::UserProxy;
-use crate::protocol::{Buckets, Family, Subject, Traffic, PROXY_MODULE_PATH};
+use crate::measurement::Buckets;
+use crate::traffic::{Family, Traffic};
+use crate::subject::Subject;
+use crate::protocol::PROXY_MODULE_PATH;
 
 /// Half of what is idle is given back each second.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,14 +14,16 @@ use anyhow::{ensure, Context as _, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::layout::{Layout, UPSTREAM};
+use super::layout::Layout;
+use crate::addresses::UPSTREAM;
 use super::namespace::Namespace;
 use super::netlink::RouteSocket;
 use super::nft;
 use super::resident::Resident;
 use super::ruleset;
 use super::traffic::Target;
-use crate::protocol::{Family, Traffic, MICROSOCKS, REDSOCKS};
+use crate::traffic::{Family, Traffic};
+use crate::protocol::{MICROSOCKS, REDSOCKS};
 
 /// Where the agent lies.
 const THIS_PROGRAM: &str = "/proc/self/exe";

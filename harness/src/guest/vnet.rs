@@ -13,7 +13,7 @@ use pnet::packet::ip::IpNextHeaderProtocols;
 
 use super::checksum::Sum;
 use super::wire::{self, Header, Transport};
-use crate::protocol::Checksum;
+use crate::traffic::Checksum;
 
 /// Its bytes.
 pub const SIZE: usize = 10;
@@ -149,13 +149,14 @@ impl Vnet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::layout::{ROUTER_CLIENT_SIDE, WIRE_CLIENT, WIRE_ORIGINAL};
+    use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT, WIRE_ORIGINAL};
+    use crate::guest::layout::mac_of;
     use crate::guest::wire::{Hop, Layer, Malformed, Segment, FRAME_MAX};
-    use crate::protocol::Family;
+    use crate::traffic::Family;
 
     const HOP: Hop = Hop {
-        source: WIRE_CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(WIRE_CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     };
 
     fn headers() -> impl Iterator<Item = Header> {

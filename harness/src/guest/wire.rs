@@ -19,7 +19,7 @@ use pnet::packet::tcp::TcpPacket;
 use pnet::packet::udp::UdpPacket;
 use pnet::util::MacAddr;
 
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 pub use build::build;
 pub use parse::parse;
 

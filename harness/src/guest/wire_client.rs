@@ -11,15 +11,18 @@ use super::burst::BurstSocket;
 use super::channel::Channel;
 use super::client::{Client, Dialogue};
 use super::flows::Flows;
-use super::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
+use super::layout::{CLIENT_LINK, Layout};
+use crate::guest::layout::mac_of;
+use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use super::tcp::{Connection, Numbers, OutOfPlace};
 use super::traffic::Stop;
 use super::wire::{self, Header, Hop, Malformed, Packet, Transport};
-use crate::protocol::{Delivery, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Protocol, Traffic};
 
 const TO_ROUTER: Hop = Hop {
-    source: WIRE_CLIENT.mac,
-    destination: ROUTER_CLIENT_SIDE.mac,
+    source: mac_of(WIRE_CLIENT),
+    destination: mac_of(ROUTER_CLIENT_SIDE),
 };
 
 /// The client.
@@ -184,7 +187,7 @@ fn arrived<'a>(
     what: &str,
     delivery: &mut Delivery,
 ) -> Result<Packet<'a>, Stop> {
-    let Some(frame) = channel.receive(&[WIRE_CLIENT.mac])? else {
+    let Some(frame) = channel.receive(&[mac_of(WIRE_CLIENT)])? else {
         return Err(Stop::lost(what));
     };
     let packet = wire::parse(frame).map_err(|malformed| {

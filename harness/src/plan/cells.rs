@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use super::combine::{self, Combination};
 use crate::limits::MAX_OTHER_FLOWS;
-use crate::protocol::{GuestCell, Subject};
+use crate::protocol::GuestCell;
+use crate::subject::Subject;
 use crate::scenario::{Exclusion, Scenario};
 use crate::traffic::{Load, Payload, Popularity, Steering, Traffic, MAX_PAYLOAD};
 

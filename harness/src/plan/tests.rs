@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::{Family, Protocol, Subject, Way};
+use crate::traffic::{Family, Protocol, Way};
+use crate::subject::Subject;
 use crate::scenario::{Combine, Exclusion, ParameterValue, Step, TrafficMatrix, Values};
 use crate::traffic::{Checksum, Cloned, Ends, Payload, Popularity, Steering};
 

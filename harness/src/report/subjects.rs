@@ -2,7 +2,7 @@
 
 //! Who is compared: each thing has the same style all over the page.
 
-use crate::protocol::Subject;
+use crate::subject::Subject;
 
 /// The subject that this project is about, which the others are compared with.
 pub const OURS: &str = Subject::Module.name();

@@ -4,7 +4,7 @@
 
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit};
 use crate::mode::Mode;
-use crate::protocol::Measurement;
+use crate::measurement::Measurement;
 
 /// The metrics of a measurement's counters; none of other subjects than the module.
 ///
@@ -103,7 +103,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::protocol::{Buckets, Delivery, HookCost, PathCost};
+    use crate::measurement::{Buckets, Delivery, HookCost, PathCost};
 
     fn measurement(counters: &[(&str, u64)], buckets: Option<Buckets>) -> Measurement {
         Measurement {

@@ -4,7 +4,7 @@
 
 use super::metrics::{to_float, Better, Clock, Kind, Metric, Unit};
 use crate::mode::Mode;
-use crate::protocol::Measurement;
+use crate::measurement::Measurement;
 
 /// Of the time of what was measured, how much a proxy's processes spent, with the kernel's work
 /// for them.
@@ -80,7 +80,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::protocol::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
+    use crate::measurement::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
 
     fn shares(path: u64, bulk: Option<BulkCost>, cores: Vec<CoreTime>) -> Vec<(String, f64)> {
         let measurement = Measurement {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::metrics::{self, PATH_MEAN, PATH_OVER_NONE};
 use super::record::CellRecord;
 use crate::mode::Mode;
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::traffic::Traffic;
 
 /// Gives each cell what its path takes more than that of `none`, wherever that is known: the same

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{counters, cpu, travel};
 use crate::mode::Mode;
-use crate::protocol::{BulkCost, HookCost, Measurement, Subject};
+use crate::measurement::{BulkCost, HookCost, Measurement};
+use crate::subject::Subject;
 use crate::traffic::{Load, Traffic};
 
 /// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
@@ -293,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::histogram::Histogram;
-    use crate::protocol::{Delivery, FirstPacket, PathCost};
+    use crate::measurement::{Delivery, FirstPacket, PathCost};
     use crate::traffic::{
         Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };

@@ -13,7 +13,9 @@ use crate::complaint::Complaint;
 use crate::histogram::Histogram;
 use crate::mode::Mode;
 use crate::plan::Filter;
-use crate::protocol::{Delivery, HookCost, Subject, Traffic};
+use crate::measurement::{Delivery, HookCost};
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 use crate::scenario::caches::Machine;
 use crate::verdict::Verdict;
 

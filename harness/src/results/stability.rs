@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::metrics::{HOOK_MEAN, PATH_MEAN};
 use super::record::{CellRecord, Results};
 use crate::mode::Mode;
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::verdict::Verdict;
 
 /// Fewer boots than this have no spread that could be told.

@@ -6,7 +6,7 @@
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
 use crate::back_to_back::{Bound, Found};
 use crate::histogram::Histogram;
-use crate::protocol::{BulkCost, Measurement, OpenLoop, PathCost, Transit};
+use crate::measurement::{BulkCost, Measurement, OpenLoop, PathCost, Transit};
 
 /// Time from when a packet should have been sent to its answer; in a closed loop, from when it was.
 pub const LATENCY: &str = "latency";

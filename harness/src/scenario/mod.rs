@@ -26,7 +26,7 @@ pub use traffic::TrafficMatrix;
 pub use values::{FromNumber, Values};
 
 use crate::mode::Mode;
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::scenario::caches::Machine;
 use crate::traffic::{Checksum, Cloned, Ends, Family, Payload, Protocol, Steering, Way};
 

@@ -125,7 +125,7 @@ without_numbers!(
     crate::traffic::Steering,
     crate::traffic::Checksum,
     crate::traffic::Cloned,
-    crate::protocol::Subject
+    crate::subject::Subject
 );
 
 impl<'de, T: Deserialize<'de> + FromNumber> Deserialize<'de> for Values<T> {

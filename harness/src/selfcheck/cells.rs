@@ -3,7 +3,8 @@
 //! The cells that the self check has beside those of its scenario.
 
 use crate::plan::Plan;
-use crate::protocol::{Deed, GuestCell, Mischief, Subject};
+use crate::protocol::{Deed, GuestCell, Mischief};
+use crate::subject::Subject;
 use crate::traffic::{Load, Protocol, Way};
 
 /// Numbers of instructions that are put into the path.

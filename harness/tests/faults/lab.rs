@@ -11,7 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutexlab::protocol::{Delivery, Outcome, VERSION};
+use mutexlab::measurement::Delivery;
+use mutexlab::protocol::{Outcome, VERSION};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;
 use nix::sys::signal::{self, Signal};

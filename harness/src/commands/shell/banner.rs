@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-use crate::guest::layout::{
-    CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
-    UPSTREAM_PORT,
-};
-use crate::protocol::Family;
+use crate::addresses::{CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT};
+use crate::traffic::Family;
 
 /// All of it.
 pub struct Banner<'a> {

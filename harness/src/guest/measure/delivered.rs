@@ -5,14 +5,14 @@
 use anyhow::{bail, ensure, Result};
 
 use super::super::channel::Channel;
-use super::super::layout::{
-    Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_LINK,
-    ROUTER_SERVER_SIDE, SERVER_LINK,
-};
+use super::super::layout::{CLIENT_LINK, Layout, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use crate::guest::layout::mac_of;
+use crate::addresses::{ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE};
 use super::super::offload::{self, Offload};
 use super::super::traffic::{Stop, Target};
 use super::{rehearse, REHEARSAL};
-use crate::protocol::{Checksum, Cloned, Delivery, Traffic, Way};
+use crate::traffic::{Checksum, Cloned, Traffic, Way};
+use crate::measurement::Delivery;
 
 /// Sets the devices up for packets of the kind that `traffic` has.
 pub fn prepare(layout: &Layout, traffic: &Traffic) -> Result<()> {
@@ -59,13 +59,13 @@ pub fn ensure_status(layout: &Layout, traffic: &Traffic) -> Result<()> {
     let mut links = vec![(
         "server",
         Channel::for_status(router, &ROUTER_SERVER_LINK, family)?,
-        ROUTER_SERVER_SIDE.mac,
+        mac_of(ROUTER_SERVER_SIDE),
     )];
     if traffic.way == Way::Forward {
         links.push((
             "client",
             Channel::for_status(router, &ROUTER_CLIENT_LINK, family)?,
-            ROUTER_CLIENT_SIDE.mac,
+            mac_of(ROUTER_CLIENT_SIDE),
         ));
     }
     match rehearse(layout, traffic, Target::Original, &mut Delivery::default()) {

@@ -20,7 +20,9 @@ use super::back_to_back::back_to_back;
 use super::search::search;
 use super::{Rig, REHEARSAL, SETTLED};
 use crate::histogram::{Histogram, Recorder};
-use crate::protocol::{Delivery, Load, Mischief, OpenLoop, PathCost, Traffic};
+use crate::measurement::{Delivery, OpenLoop, PathCost};
+use crate::traffic::{Load, Traffic};
+use crate::protocol::Mischief;
 
 /// Packets of an open loop before those that are measured.
 const LEAD_IN: u32 = 64;

@@ -10,7 +10,8 @@ use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
 use super::super::traffic::{Stop, Target};
 use super::Rig;
-use crate::protocol::{Delivery, FirstPacket, Traffic};
+use crate::measurement::{Delivery, FirstPacket};
+use crate::traffic::Traffic;
 
 /// How many first packets are sent before the first of them is answered: what fits into the queues
 /// of sockets, and between two ticks.

@@ -9,7 +9,9 @@ use super::super::probe::Probe;
 use super::super::traffic::{Stop, Target};
 use super::exchange::{exchange, Treatment};
 use super::{Rig, REHEARSAL};
-use crate::protocol::{Delivery, GuestCell, Load, Traffic};
+use crate::measurement::Delivery;
+use crate::protocol::GuestCell;
+use crate::traffic::{Load, Traffic};
 
 /// Whether packets of a burst wait for each other, so that the next one begins before all is done
 /// for one.

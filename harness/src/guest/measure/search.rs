@@ -10,7 +10,8 @@ use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
 use super::super::traffic::Stop;
 use super::exchange::{in_open_loop, Exchanged, Treatment};
-use crate::protocol::{Delivery, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::Traffic;
 use crate::search::{Goal, Search, Searched, Step, Trial};
 
 /// Tries rates until the one that `goal` looks for is found, and gives the last good trial at it, or the

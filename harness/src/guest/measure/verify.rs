@@ -4,7 +4,9 @@
 
 use super::super::subject;
 use super::super::traffic::{Stop, Target};
-use crate::protocol::{Delivery, Subject, Traffic};
+use crate::measurement::Delivery;
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 
 /// Fails unless every packet arrived where it should and every answer came back from where the
 /// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
@@ -37,7 +39,7 @@ pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Load;
+    use crate::traffic::Load;
 
     const GOOD: Delivery = Delivery {
         sent: 3,

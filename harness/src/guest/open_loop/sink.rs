@@ -10,7 +10,9 @@ use pnet::packet::tcp::TcpFlags;
 use super::super::cable::Wire;
 use super::super::channel::Channel;
 use super::super::flows::Flows;
-use super::super::layout::{SERVER_LINK, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use super::super::layout::SERVER_LINK;
+use crate::guest::layout::mac_of;
+use crate::addresses::{WIRE_ORIGINAL, WIRE_UPSTREAM};
 use super::super::mischief::Prankster;
 use super::super::payload::{self, Kind, Label};
 use super::super::sizes::Sizes;
@@ -20,7 +22,9 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
 use super::book::Book;
 use super::Received;
-use crate::protocol::{Delivery, Family, Mischief, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Family, Protocol, Traffic};
+use crate::protocol::Mischief;
 
 /// Takes requests and sends answers.
 pub struct Sink {
@@ -78,7 +82,7 @@ impl Sink {
 
     /// Takes a frame, if one is there, of a stream of which `sent` packets were sent, and answers it.
     pub fn receive(&mut self, sent: u32, delivery: &mut Delivery) -> Result<Received, Stop> {
-        let macs = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
+        let macs = [mac_of(WIRE_UPSTREAM), mac_of(WIRE_ORIGINAL)];
         let Some(frame) = self.channel.receive(&macs)? else {
             return Ok(Received::Nothing);
         };

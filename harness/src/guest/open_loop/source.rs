@@ -11,7 +11,9 @@ use pnet::packet::tcp::TcpFlags;
 use super::super::cable::Wire;
 use super::super::channel::Channel;
 use super::super::flows::Flows;
-use super::super::layout::{CLIENT_LINK, WIRE_CLIENT};
+use super::super::layout::CLIENT_LINK;
+use crate::guest::layout::mac_of;
+use crate::addresses::WIRE_CLIENT;
 use super::super::payload::{self, Kind, Label};
 use super::super::sizes::Sizes;
 use super::super::tcp::{Connection, Numbers};
@@ -20,7 +22,8 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport};
 use super::book::Book;
 use super::Received;
-use crate::protocol::{Delivery, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Protocol, Traffic};
 
 /// Sends requests and takes answers.
 pub struct Source {
@@ -114,7 +117,7 @@ impl Source {
 
     /// Takes a frame, if one is there, of a stream of which `sent` packets were sent.
     pub fn receive(&mut self, sent: u32, delivery: &mut Delivery) -> Result<Received, Stop> {
-        let Some(frame) = self.channel.receive(&[WIRE_CLIENT.mac])? else {
+        let Some(frame) = self.channel.receive(&[mac_of(WIRE_CLIENT)])? else {
             return Ok(Received::Nothing);
         };
         let time = tsc::now();

@@ -11,11 +11,11 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use clap::Args;
 
-use super::super::layout::{ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT};
+use crate::addresses::{ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT};
 use super::super::namespace::Namespace;
 use super::super::proxy::{self, Rule};
 use super::super::traffic::PATIENCE;
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const PROTOCOLS: [Protocol; 2] = [Protocol::Udp, Protocol::Tcp];

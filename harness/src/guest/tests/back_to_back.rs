@@ -16,7 +16,8 @@ use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
 use crate::guest::traffic::{Stop, Target};
-use crate::protocol::{Delivery, Load, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Load, Traffic};
 
 /// Frames that netem keeps.
 const BUFFER: u32 = 4;

@@ -17,11 +17,12 @@ use super::setup::{client_address, original, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, connect, ensure_silent, is_readable, listen, udp, PATIENCE};
 use super::upstreams::{at_port, by_preference};
 use super::GuestTest;
-use crate::guest::layout::{ORIGINAL, ROUTER_CLIENT_LINK, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL};
+use crate::addresses::{ORIGINAL, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL};
+use crate::guest::layout::ROUTER_CLIENT_LINK;
 use crate::guest::nft;
 use crate::guest::proxy::{self, encode, Rule};
 use crate::guest::wire::Header;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 const ETHERNET: usize = 14;
 /// SYNs of the bad client.

@@ -17,7 +17,9 @@ use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
-use crate::protocol::{Delivery, Ends, Family, Load, Payload, Protocol, Subject, Traffic, Way};
+use crate::measurement::Delivery;
+use crate::traffic::{Ends, Family, Load, Payload, Protocol, Traffic, Way};
+use crate::subject::Subject;
 
 const ROUND_TRIPS: u32 = 20;
 /// Bytes of a stream: a part and a piece of one.

@@ -20,17 +20,17 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::burst::BurstSocket;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{
-    Layout, CLIENT_LINK, ROUTER_CLIENT_SIDE, SERVER_LINK, UPSTREAM_PORT, WIRE_CLIENT,
-};
+use crate::guest::layout::{CLIENT_LINK, Layout, SERVER_LINK};
+use crate::addresses::{ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT};
 use crate::guest::monitor;
 use crate::guest::netem::Netem;
 use crate::guest::nft;
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::wire::{Header, Hop, Transport};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Where the loaded module's parameters are.
 const PARAMETERS: &str = "/sys/module/mutex_proxy/parameters";
@@ -176,8 +176,8 @@ impl Bursts {
     /// Sends a burst, of all flows in turns.
     fn send(&mut self) -> Result<()> {
         let hop = Hop {
-            source: WIRE_CLIENT.mac,
-            destination: ROUTER_CLIENT_SIDE.mac,
+            source: mac_of(WIRE_CLIENT),
+            destination: mac_of(ROUTER_CLIENT_SIDE),
         };
         for number in self.next..self.next + BURST {
             let label = label(number);
@@ -312,8 +312,8 @@ fn one_flow() -> Result<()> {
     let setup = Setup::with_parameters(&ON)?;
     let context = setup.context(&all_rules())?;
     let hop = Hop {
-        source: WIRE_CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(WIRE_CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     };
     let mut sender = BurstSocket::open(&setup.layout)?;
     for family in FAMILIES {

@@ -14,7 +14,7 @@ use super::GuestTest;
 use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
 use crate::guest::namespace::Namespace;
 use crate::guest::netem::Netem;
-use crate::protocol::{Protocol, Way};
+use crate::traffic::{Protocol, Way};
 
 /// Bytes in each direction: enough for some hundred packets even if they are as large as offloads
 /// make them.

@@ -12,10 +12,10 @@ use super::setup::{
 };
 use super::sockets::{self, udp};
 use super::GuestTest;
-use crate::guest::layout::ROUTER_SERVER_SIDE;
+use crate::addresses::ROUTER_SERVER_SIDE;
 use crate::guest::nft;
 use crate::guest::payload::Label;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// Messages of each conversation.
 const MESSAGES: usize = 20;

@@ -16,7 +16,7 @@ use super::setup::{all_rules, client_address, original, rule, upstream, wait_for
 use super::sockets::{self, udp};
 use crate::guest::payload::Label;
 use crate::guest::proxy::{self, encode, Context, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 const FAMILY: Family = Family::V4;
 const LENGTH: usize = 64;

@@ -12,7 +12,7 @@ use super::setup::{client_address, original, upstream, FAMILIES, PROTOCOLS};
 use super::sockets::{self, accept, connect, listen, udp};
 use crate::guest::layout::Layout;
 use crate::guest::payload::{self, Kind, Label};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Bytes of each message.
 const MESSAGE: usize = 500;

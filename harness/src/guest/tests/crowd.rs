@@ -17,7 +17,8 @@ use crate::guest::placement;
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
 use crate::guest::traffic::{Stop, Target};
-use crate::protocol::{Delivery, Family, Load, Protocol, Traffic};
+use crate::measurement::Delivery;
+use crate::traffic::{Family, Load, Protocol, Traffic};
 
 /// More than one client of the crowd has.
 const FLOWS: u32 = 1_100;

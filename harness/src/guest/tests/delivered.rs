@@ -8,7 +8,7 @@ use super::pinned::Pinned;
 use super::setup::network;
 use super::GuestTest;
 use crate::guest::measure::delivered::{ensure_status, prepare};
-use crate::protocol::{Checksum, Cloned, Family, Protocol, Traffic, Way};
+use crate::traffic::{Checksum, Cloned, Family, Protocol, Traffic, Way};
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {

@@ -12,13 +12,12 @@ use super::pinned::Pinned;
 use super::redirector::{beside_nft, Redirector};
 use super::setup::{Setup, FAMILIES};
 use super::GuestTest;
-use crate::guest::layout::{
-    ROUTER_CLIENT_LINK, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
-};
+use crate::guest::layout::ROUTER_CLIENT_LINK;
+use crate::addresses::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use crate::guest::nft;
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Transport};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 /// Datagrams that are dropped, each from a port of its own.
 const DATAGRAMS: u16 = 1000;

@@ -13,18 +13,18 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{client_address, original, rule, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::checksum::Sum;
-use crate::guest::layout::{
-    CLIENT_LINK, ORIGINAL, ROUTER_SERVER_LINK, SERVER_LINK, UPSTREAM, WIRE_CLIENT,
-};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use crate::addresses::{ORIGINAL, UPSTREAM, WIRE_CLIENT};
 use crate::guest::namespace::Namespace;
 use crate::guest::netlink::RouteSocket;
 use crate::guest::offload::{self, Offload};
 use crate::guest::proxy;
 use crate::guest::vnet_socket::{VnetHeader, VnetSocket, NEEDS_CSUM};
 use crate::guest::wire::{Header, Transport};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 const ETHERNET: usize = 14;
 const UDP: usize = 8;
@@ -90,7 +90,7 @@ fn carried(redirector: Redirector, families: &[Family], outer: Outer) -> Result<
                 };
                 let (fields, frame, inner) = datagram(family, outer, number)?;
                 socket.send(&fields.before(&frame))?;
-                let arrived = wire.receive(&[UPSTREAM.mac])?;
+                let arrived = wire.receive(&[mac_of(UPSTREAM)])?;
                 let arrived = arrived.with_context(|| format!("{}: nothing arrived", what()))?;
                 let at = headers(family) - UDP + CHECKSUM;
                 let checksum = arrived.get(at..at + 2).context("a short frame")?;

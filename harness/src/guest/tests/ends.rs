@@ -9,25 +9,24 @@ use pnet::packet::tcp::TcpFlags;
 
 use super::setup::Setup;
 use super::sockets::is_readable;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{
-    CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, SERVER_LINK, WIRE_CLIENT, WIRE_ORIGINAL,
-    WIRE_UPSTREAM,
-};
+use crate::guest::layout::{CLIENT_LINK, SERVER_LINK};
+use crate::addresses::{ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 /// How long a packet may take to cross the router before it counts as dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// From the client's net to the router.
 pub const FROM_CLIENT: Hop = Hop {
-    source: WIRE_CLIENT.mac,
-    destination: ROUTER_CLIENT_SIDE.mac,
+    source: mac_of(WIRE_CLIENT),
+    destination: mac_of(ROUTER_CLIENT_SIDE),
 };
 /// From the server's net to the router.
 pub const FROM_SERVER: Hop = Hop {
-    source: WIRE_UPSTREAM.mac,
-    destination: ROUTER_SERVER_SIDE.mac,
+    source: mac_of(WIRE_UPSTREAM),
+    destination: mac_of(ROUTER_SERVER_SIDE),
 };
 
 /// What arrived.
@@ -72,7 +71,7 @@ impl Ends {
 
     /// The next packet for a machine on the server's wire; `None` if none comes.
     pub fn arrived(&mut self) -> Result<Option<Arrived>> {
-        let hosts = [WIRE_UPSTREAM.mac, WIRE_ORIGINAL.mac];
+        let hosts = [mac_of(WIRE_UPSTREAM), mac_of(WIRE_ORIGINAL)];
         self.server.receive(&hosts)?.map(taken).transpose()
     }
 
@@ -94,7 +93,7 @@ impl Ends {
 
     /// The next packet for the machine on the client's wire; `None` if none comes.
     pub fn came_back(&mut self) -> Result<Option<Arrived>> {
-        let hosts = [WIRE_CLIENT.mac];
+        let hosts = [mac_of(WIRE_CLIENT)];
         self.client.receive(&hosts)?.map(taken).transpose()
     }
 }

@@ -21,12 +21,14 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, connect, listen, PATIENCE};
 use super::upstreams::{at_port, by_preference};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{Layout, SERVER_LINK, UPSTREAM};
+use crate::guest::layout::{Layout, SERVER_LINK};
+use crate::addresses::UPSTREAM;
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::{Kind, Label};
 use crate::guest::wire::{self, Transport};
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// net.ipv4.tcp_fastopen of a client that needs no cookie, and of a server that takes no data.
 const NO_COOKIE: &str = "5";
@@ -126,7 +128,7 @@ fn open(
         .context("what the SYN carried did not arrive")?;
     ensure!(received == EARLY, "something else arrived: {received:?}");
     // Otherwise the test shows nothing.
-    let frame = wire.receive(&[UPSTREAM.mac])?.context("no frame arrived")?;
+    let frame = wire.receive(&[mac_of(UPSTREAM)])?.context("no frame arrived")?;
     let packet = wire::parse(frame)?;
     ensure!(
         matches!(packet.header.transport, Transport::Tcp(segment) if segment.has(TcpFlags::SYN))

@@ -13,13 +13,15 @@ use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, original, upstream, Setup, FAMILIES};
 use super::sockets::udp;
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
-use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
+use crate::guest::layout::CLIENT_LINK;
+use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use crate::guest::namespace::Namespace;
 use crate::guest::proxy::Context;
 use crate::guest::wire::{Header, Hop, Transport};
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 /// Flows that are begun without memory for half of them.
 const FLOWS: u16 = 2_000;
@@ -148,8 +150,8 @@ pub(super) fn begin_flows_from(
     ports: std::ops::Range<u16>,
 ) -> Result<()> {
     let hop = Hop {
-        source: WIRE_CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(WIRE_CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     };
     let mut channel = Channel::open(client, &CLIENT_LINK, family)?;
     for port in ports {

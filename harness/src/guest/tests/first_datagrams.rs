@@ -18,9 +18,9 @@ use super::setup::{all_rules, client_address, original, sized, upstream, Setup, 
 use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::direct;
-use crate::guest::layout::{ORIGINAL_PORT, ROUTER_SERVER_SIDE};
+use crate::addresses::{ORIGINAL_PORT, ROUTER_SERVER_SIDE};
 use crate::guest::proxy::{self, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Sockets from which both threads send at once: on a plain kernel, on a debug kernel.
 const SOCKETS: (usize, usize) = (1000, 200);

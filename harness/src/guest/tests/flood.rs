@@ -13,14 +13,13 @@ use pnet::packet::tcp::TcpFlags;
 use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, Setup, FAMILIES};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{
-    CLIENT_LINK, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
-    WIRE_UPSTREAM,
-};
+use crate::guest::layout::CLIENT_LINK;
+use crate::addresses::{ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT, WIRE_UPSTREAM};
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Hop, Segment, Transport};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 /// Between two bursts, which are of the IP versions in turn. A table is then filled anew in a tenth of a second, and
 /// no faster for a faster machine: an answer has to come before that.
@@ -194,8 +193,8 @@ impl Flood {
 
     fn burst(&mut self) -> Result<()> {
         let hop = Hop {
-            source: WIRE_CLIENT.mac,
-            destination: ROUTER_CLIENT_SIDE.mac,
+            source: mac_of(WIRE_CLIENT),
+            destination: mac_of(ROUTER_CLIENT_SIDE),
         };
         for _ in 0..BURST {
             self.port = self.port.wrapping_add(1).max(1);

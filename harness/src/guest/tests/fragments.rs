@@ -13,10 +13,10 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{all_rules, original, upstream, Setup, FAMILIES};
 use super::sockets::{ensure_silent, is_readable, udp, PATIENCE};
 use super::GuestTest;
-use crate::guest::layout::WIRE_CLIENT;
+use crate::addresses::WIRE_CLIENT;
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::wire::{Header, Transport};
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 const ETHERNET: usize = 14;
 /// Bytes of a datagram's payload, and with its header.

@@ -21,10 +21,10 @@ use super::setup::{
 use super::sockets::{accept, connect, is_readable, listen, start_connecting, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::conntrack::Room;
-use crate::guest::layout::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use crate::addresses::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use crate::guest::proxy;
 use crate::guest::wire::{Header, Segment, Transport};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Flows that the table takes.
 const MAX_FLOWS: u32 = 1000;

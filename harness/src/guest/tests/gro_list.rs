@@ -16,11 +16,12 @@ use super::setup::{
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::burst::BurstSocket;
-use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, WIRE_CLIENT};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use crate::addresses::WIRE_CLIENT;
 use crate::guest::offload::{self, Offload};
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::wire::{Header, Transport};
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// Datagrams that come at once, and how often.
 const BURST: u32 = 16;

@@ -12,13 +12,11 @@ use super::ends::{Arrived, Ends};
 use super::redirector::{beside_nft, Redirector, TimeOut};
 use super::setup::{Setup, FAMILIES};
 use super::GuestTest;
-use crate::guest::layout::{
-    ORIGINAL_PORT, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
-};
+use crate::addresses::{ORIGINAL_PORT, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use crate::guest::proxy;
 use crate::guest::tcp::{Connection, Numbers};
 use crate::guest::wire::{Header, Segment, Transport};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 /// The client's port.
 const PORT: u16 = 40_500;

@@ -17,12 +17,14 @@ use super::setup::{
 };
 use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
-use crate::guest::layout::{CLIENT, CLIENT_LINK};
+use crate::addresses::CLIENT;
+use crate::guest::layout::CLIENT_LINK;
 use crate::guest::offload::{self, Offload};
 use crate::guest::wire;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 const ETHERNET: usize = 14;
 
@@ -81,7 +83,7 @@ fn refused_client(setup: &Setup, family: Family, way: Way) -> Result<()> {
         return Ok(());
     }
     let frame = wire
-        .receive(&[CLIENT.mac])?
+        .receive(&[mac_of(CLIENT)])?
         .context("no error came over the wire")?
         .to_vec();
     let report = Report::parse(&frame)?;

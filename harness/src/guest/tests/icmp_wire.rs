@@ -12,16 +12,14 @@ use super::icmp::ensure_translated;
 use super::setup::{Setup, FAMILIES, PROTOCOLS};
 use super::untouched::forwarded;
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
-use crate::guest::layout::{
-    Host, CLIENT, CLIENT_LINK, CLIENT_PORT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE,
-    ROUTER_SERVER_SIDE, SERVER_LINK, UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL,
-    WIRE_UPSTREAM,
-};
+use crate::addresses::{CLIENT, CLIENT_PORT, Host, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use crate::guest::layout::{CLIENT_LINK, SERVER_LINK};
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 const ETHERNET: usize = 14;
 
@@ -70,7 +68,7 @@ impl Wire {
         };
         wire.client.send(towards_server(), &wire.sent(), b"hello")?;
         let expected = wire.arrived();
-        let arrived = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
+        let arrived = wire.server.receive(&[mac_of(WIRE_UPSTREAM)])?;
         let arrived = wire::parse(arrived.context("the packet did not arrive")?)?;
         ensure!(arrived.header == expected, "got {arrived:?}");
         Ok(wire)
@@ -110,7 +108,7 @@ impl Wire {
     fn send_to_client(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
         let frame = report.build(towards_client())?;
         self.server.send_frame(&frame)?;
-        let arrived = self.client.receive(&[host.mac])?;
+        let arrived = self.client.receive(&[mac_of(host)])?;
         Ok((frame, arrived.context("nothing arrived")?.to_vec()))
     }
 
@@ -118,22 +116,22 @@ impl Wire {
     fn send_to_server(&mut self, report: &Report, host: Host) -> Result<(Vec<u8>, Vec<u8>)> {
         let frame = report.build(towards_server())?;
         self.client.send_frame(&frame)?;
-        let arrived = self.server.receive(&[host.mac])?;
+        let arrived = self.server.receive(&[mac_of(host)])?;
         Ok((frame, arrived.context("nothing arrived")?.to_vec()))
     }
 }
 
 fn towards_server() -> Hop {
     Hop {
-        source: WIRE_CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(WIRE_CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     }
 }
 
 fn towards_client() -> Hop {
     Hop {
-        source: WIRE_UPSTREAM.mac,
-        destination: ROUTER_SERVER_SIDE.mac,
+        source: mac_of(WIRE_UPSTREAM),
+        destination: mac_of(ROUTER_SERVER_SIDE),
     }
 }
 
@@ -308,7 +306,7 @@ fn of_the_router() -> Result<()> {
             frame.splice(ETHERNET.., packet);
         }
         wire.server.send_frame(&frame)?;
-        let frame = wire.server.receive(&[WIRE_UPSTREAM.mac])?;
+        let frame = wire.server.receive(&[mac_of(WIRE_UPSTREAM)])?;
         let frame = frame.context("no error came")?;
         let report = Report::parse(frame)?;
         let about = [&frame[..ETHERNET], &report.about].concat();

@@ -15,7 +15,7 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, connect, listen};
 use super::GuestTest;
 use crate::guest::payload::{Kind, Label};
-use crate::protocol::Way;
+use crate::traffic::Way;
 
 /// The kernel's default of net.ipv4.tcp_keepalive_time.
 const DEFAULT: u32 = 7200;

@@ -18,7 +18,7 @@ use crate::guest::monitor::{self, Histogram, Latency};
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
 use crate::guest::proxy::Context;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// The parameter that switches it on.
 const SWITCH: &str = "perf_enable_profiling";

@@ -14,11 +14,11 @@ use super::conversation::{Conversation, Servers};
 use super::setup::{all_rules, ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
 use super::sockets::{accept, answer, connect, exchange_streams, listen, send, udp, PATIENCE};
 use super::GuestTest;
-use crate::guest::layout::{ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT};
+use crate::addresses::{ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT};
 use crate::guest::nft;
 use crate::guest::payload::Label;
 use crate::guest::proxy::{self, Context};
-use crate::protocol::{Protocol, Way};
+use crate::traffic::{Protocol, Way};
 
 /// Within this, with room, the module notices hooks that come.
 pub const NOTICED: Duration = Duration::from_millis(2500);

@@ -20,7 +20,8 @@ use super::sockets::{accept, connect, listen, udp};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
 use crate::guest::proxy::Context;
-use crate::protocol::{Family, Way, PROXY_MODULE_PATH};
+use crate::traffic::{Family, Way};
+use crate::protocol::PROXY_MODULE_PATH;
 
 /// How often the module is unloaded under traffic: on a plain kernel, on a debug kernel, where each
 /// time takes more than a second.

@@ -14,9 +14,9 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use crate::guest::layout::UPSTREAM;
+use crate::addresses::UPSTREAM;
 use crate::guest::proxy;
-use crate::protocol::Way;
+use crate::traffic::Way;
 
 const PARAMETERS: [&str; 6] = [
     "tcp_syn_timeout",

@@ -9,15 +9,14 @@ use anyhow::{ensure, Context as _, Result};
 use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, sized, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{
-    CLIENT_LINK, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, SERVER_LINK,
-    UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT,
-};
+use crate::guest::layout::{CLIENT_LINK, SERVER_LINK};
+use crate::addresses::{ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT, WIRE_CLIENT};
 use crate::guest::mutate::Mutator;
 use crate::guest::proxy;
 use crate::guest::wire::Hop;
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 /// Frames in all: on a plain kernel, on a debug kernel, which takes about 1,500 a second when it is
 /// emulated.
@@ -104,8 +103,8 @@ struct Storm {
 impl Storm {
     fn from_client(setup: &Setup, family: Family) -> Result<Self> {
         let hop = Hop {
-            source: WIRE_CLIENT.mac,
-            destination: ROUTER_CLIENT_SIDE.mac,
+            source: mac_of(WIRE_CLIENT),
+            destination: mac_of(ROUTER_CLIENT_SIDE),
         };
         let pairs: Vec<_> = PORTS
             .map(|port| (WIRE_CLIENT.socket(family, port), target(family)))
@@ -119,8 +118,8 @@ impl Storm {
 
     fn from_server(setup: &Setup, family: Family) -> Result<Self> {
         let hop = Hop {
-            source: UPSTREAM.mac,
-            destination: ROUTER_SERVER_SIDE.mac,
+            source: mac_of(UPSTREAM),
+            destination: mac_of(ROUTER_SERVER_SIDE),
         };
         let pairs: Vec<_> = PORTS
             .map(|port| (redirected(family), WIRE_CLIENT.socket(family, port)))

@@ -15,11 +15,13 @@ use super::setup::{
 };
 use super::sockets::{accept, connect_here, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_CLIENT};
+use crate::guest::layout::CLIENT_LINK;
+use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::wire::{self, Header, Hop, Transport};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Flows of UDP, each from a port of its own.
 const FLOWS: u16 = 10_000;
@@ -124,8 +126,8 @@ impl Client {
     /// Sends a request of each of `flows`.
     fn send(&mut self, flows: &[u16], sequence: u32) -> Result<()> {
         let hop = Hop {
-            source: WIRE_CLIENT.mac,
-            destination: ROUTER_CLIENT_SIDE.mac,
+            source: mac_of(WIRE_CLIENT),
+            destination: mac_of(ROUTER_CLIENT_SIDE),
         };
         for &flow in flows {
             let header = Header {
@@ -144,7 +146,7 @@ impl Client {
     fn receive(&mut self, flows: &[u16], sequence: u32) -> Result<()> {
         let mut missing: BTreeSet<u16> = flows.iter().copied().collect();
         while !missing.is_empty() {
-            let frame = self.channel.receive(&[WIRE_CLIENT.mac])?;
+            let frame = self.channel.receive(&[mac_of(WIRE_CLIENT)])?;
             let frame = frame
                 .with_context(|| format!("{} answers did not come: {missing:?}", missing.len()))?;
             let packet = wire::parse(frame).context("an answer")?;

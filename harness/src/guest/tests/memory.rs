@@ -19,12 +19,12 @@ use super::setup::{
 };
 use super::sockets::{self, udp};
 use super::GuestTest;
-use crate::guest::layout::{UPSTREAM, UPSTREAM_PORT};
+use crate::addresses::{UPSTREAM, UPSTREAM_PORT};
 use crate::guest::monitor;
 use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
 use crate::guest::proxy;
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// How long memory may take to come back: some grace periods, and a second for each halving.
 const COMES_BACK: Duration = Duration::from_secs(30);

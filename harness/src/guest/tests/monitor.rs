@@ -21,7 +21,7 @@ use crate::guest::namespace::Namespace;
 use crate::guest::payload::Label;
 use crate::guest::placement;
 use crate::guest::proxy::Context;
-use crate::protocol::{Protocol, Way};
+use crate::traffic::{Protocol, Way};
 
 const STATS: &str = "stats";
 

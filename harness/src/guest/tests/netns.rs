@@ -23,17 +23,18 @@ use super::faults::begin_flows_from;
 use super::setup::{all_rules, allow_descriptors, network, original, sized, upstream};
 use super::sockets::{udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
 use crate::guest::kmod::{LoadedModule, Parameters};
-use crate::guest::layout::{
-    Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_SIDE, SERVER_LINK, UPSTREAM,
-};
+use crate::guest::layout::{CLIENT_LINK, Layout, ROUTER_CLIENT_LINK, SERVER_LINK};
+use crate::addresses::{ROUTER_SERVER_SIDE, UPSTREAM};
 use crate::guest::namespace::Namespace;
 use crate::guest::netlink::RouteSocket;
 use crate::guest::proxy::{self, Context, Rule};
 use crate::guest::wire::Hop;
-use crate::protocol::{Family, Protocol, PROXY_MODULE_PATH};
+use crate::traffic::{Family, Protocol};
+use crate::protocol::PROXY_MODULE_PATH;
 
 /// Namespaces in all.
 const TURNS: usize = 100;
@@ -189,8 +190,8 @@ fn narrow_path(server: &Namespace) -> Result<()> {
         about,
     };
     let mut frame = report.build(Hop {
-        source: UPSTREAM.mac,
-        destination: ROUTER_SERVER_SIDE.mac,
+        source: mac_of(UPSTREAM),
+        destination: mac_of(ROUTER_SERVER_SIDE),
     })?;
     frame[MTU_AT..MTU_AT + 2].copy_from_slice(&MTU.to_be_bytes());
     // RFC 1624, equation 3.

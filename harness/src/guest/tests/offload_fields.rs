@@ -9,10 +9,11 @@ use super::conversation::{of_every_sort, Servers};
 use super::ends::FROM_CLIENT;
 use super::setup::{all_rules, original, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
-use crate::guest::layout::{CLIENT_LINK, WIRE_CLIENT};
+use crate::guest::layout::CLIENT_LINK;
+use crate::addresses::WIRE_CLIENT;
 use crate::guest::vnet_socket::{VnetHeader, VnetSocket};
 use crate::guest::wire::{self, Header, Segment, Transport, FRAME_MAX};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 use crate::random::Random;
 
 /// Frames in all.

@@ -12,7 +12,9 @@ use crate::guest::open_loop::{Generator, Stream};
 use crate::guest::pace::Pace;
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
-use crate::protocol::{Deed, Delivery, Family, Load, Mischief, OpenLoop, Protocol, Traffic};
+use crate::protocol::{Deed, Mischief};
+use crate::measurement::{Delivery, OpenLoop};
+use crate::traffic::{Family, Load, Protocol, Traffic};
 
 /// Every tenth of them is befallen, the last of which is followed by another.
 const PACKETS: u32 = 205;

@@ -13,10 +13,10 @@ use super::redirector::{beside_nft, Redirection, Redirector};
 use super::setup::{client_address, original, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen};
 use super::GuestTest;
-use crate::guest::layout::{ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
+use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
 use crate::guest::payload::{Kind, Label};
 use crate::guest::proxy;
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Where the proxy listens.
 const PROXY_PORT: u16 = 3129;

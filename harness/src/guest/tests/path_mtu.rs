@@ -21,7 +21,7 @@ use crate::guest::layout::{
 };
 use crate::guest::netlink::RouteSocket;
 use crate::guest::wire::MTU;
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// MTU of a narrow link: IPv6 needs 1280.
 const NARROW: u32 = 1300;

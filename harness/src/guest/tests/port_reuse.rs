@@ -17,7 +17,7 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, connect, is_readable, listen, PATIENCE};
 use super::GuestTest;
 use crate::guest::payload::{Kind, Label};
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// The client's port.
 const PORT: u16 = 41_000;

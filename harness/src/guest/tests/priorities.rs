@@ -8,7 +8,7 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{ensure_silent, is_readable, udp, PATIENCE};
 use super::GuestTest;
 use crate::guest::nft;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// The test.
 pub fn tests() -> Vec<GuestTest> {

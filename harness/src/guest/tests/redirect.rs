@@ -11,12 +11,11 @@ use super::setup::{
 };
 use super::sockets::{self, accept, connect, ensure_silent, exchange_streams, listen, udp};
 use super::GuestTest;
-use crate::guest::layout::{
-    CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK, UPSTREAM,
-};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use crate::addresses::UPSTREAM;
 use crate::guest::offload::{self, Offload};
 use crate::guest::payload::{self, Label};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Bytes over a TCP connection in each direction.
 const STREAM: usize = 1 << 20;

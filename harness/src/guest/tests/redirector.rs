@@ -228,7 +228,7 @@ fn address(family: abi::Family, octets: &[u8; 16]) -> IpAddr {
 mod unit {
     use super::*;
     use crate::guest::proxy;
-    use crate::protocol::{Family, Protocol};
+    use crate::traffic::{Family, Protocol};
 
     #[test]
     fn rules_are_said_in_nft_words() {

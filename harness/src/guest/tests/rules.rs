@@ -12,12 +12,11 @@ use mutex_abi::proxy::HOOK_LOCAL_OUT;
 use super::setup::{client_address, ensure_no_loss, original, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, answer, connect, ensure_silent, exchange_streams, listen, send, udp};
 use super::GuestTest;
-use crate::guest::layout::{
-    ORIGINAL, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, ROUTER_SERVER_LINK, UPSTREAM_PORT,
-};
+use crate::addresses::{ORIGINAL, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
+use crate::guest::layout::{ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK};
 use crate::guest::payload::Label;
 use crate::guest::proxy::{self, Context, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// All of this file.
 pub fn tests() -> Vec<GuestTest> {

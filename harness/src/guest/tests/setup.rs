@@ -15,13 +15,12 @@ use nix::sys::resource::{setrlimit, Resource};
 use super::sockets::{is_readable, udp, PATIENCE};
 use crate::guest::fault::{mount_debugfs, DEBUGFS};
 use crate::guest::kmod::{LoadedModule, Parameters};
-use crate::guest::layout::{
-    Layout, CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
-    UPSTREAM_PORT,
-};
+use crate::guest::layout::Layout;
+use crate::addresses::{CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT};
 use crate::guest::namespace::Namespace;
 use crate::guest::proxy::{self, Context, Rule};
-use crate::protocol::{Family, Protocol, Way, PROXY_MODULE_PATH};
+use crate::traffic::{Family, Protocol, Way};
+use crate::protocol::PROXY_MODULE_PATH;
 
 /// Both IP versions.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

@@ -17,10 +17,10 @@ use super::sockets::{
     accept, answer, connect, is_readable, listen, send, start_connecting, udp, PATIENCE,
 };
 use super::GuestTest;
-use crate::guest::layout::{UPSTREAM_PORT, WIRE_UPSTREAM};
+use crate::addresses::{UPSTREAM_PORT, WIRE_UPSTREAM};
 use crate::guest::payload::Label;
 use crate::guest::proxy;
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// The test.
 pub fn tests() -> Vec<GuestTest> {

@@ -10,16 +10,16 @@ use anyhow::{ensure, Context as _, Result};
 use super::redirector::{beside_nft, Redirector, TimeOut};
 use super::setup::{original, Setup, FAMILIES};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::conntrack::Room;
-use crate::guest::layout::{
-    CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
-};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use crate::addresses::{NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT};
 use crate::guest::netlink::RouteSocket;
 use crate::guest::nft;
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Transport};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 use super::ends::FROM_CLIENT;
 
@@ -70,7 +70,7 @@ fn run(redirector: Redirector) -> Result<()> {
         RouteSocket::open(&setup.layout.router)?.add_neighbour(
             ROUTER_CLIENT_LINK.index,
             NEIGHBOUR.address(family),
-            NEIGHBOUR.mac,
+            mac_of(NEIGHBOUR),
         )?;
         every_port(&setup, family).with_context(|| format!("{family:?}"))?;
         let flows = redirection.flows(&setup)?;
@@ -99,7 +99,7 @@ fn every_port(setup: &Setup, family: Family) -> Result<()> {
             channel.send(FROM_CLIENT, &header, &number.to_be_bytes())?;
         }
         for number in first..first + BATCH {
-            let frame = channel.receive(&[WIRE_CLIENT.mac])?.with_context(|| {
+            let frame = channel.receive(&[mac_of(WIRE_CLIENT)])?.with_context(|| {
                 format!("of {BATCH} datagrams from {first} on one is missing, about {number}")
             })?;
             let packet = wire::parse(frame)?;

@@ -9,14 +9,13 @@ use pnet::packet::ipv6::MutableIpv6Packet;
 use pnet::packet::tcp::TcpFlags;
 
 use super::setup::{Setup, FAMILIES, PROTOCOLS};
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
-use crate::guest::layout::{
-    Host, CLIENT_LINK, CLIENT_PORT, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, SERVER_LINK, UPSTREAM_PORT,
-    WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
-};
+use crate::addresses::{CLIENT_PORT, Host, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
+use crate::guest::layout::{CLIENT_LINK, SERVER_LINK};
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 const ETHERNET: usize = 14;
 
@@ -50,7 +49,7 @@ pub fn unmatched_pass() -> Result<()> {
                 .send_frame(&sample.frame)
                 .with_context(|| format!("{what}, {family:?}"))?;
             let arrived = server
-                .receive(&[sample.to.mac])?
+                .receive(&[mac_of(sample.to)])?
                 .with_context(|| format!("{what}, {family:?}: did not arrive"))?;
             let (arrived, expected) = (&arrived[ETHERNET..], forwarded(&sample.frame, family)?);
             ensure!(
@@ -141,8 +140,8 @@ fn samples(family: Family) -> Result<Vec<Sample>> {
 
 fn hop() -> Hop {
     Hop {
-        source: WIRE_CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(WIRE_CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     }
 }
 

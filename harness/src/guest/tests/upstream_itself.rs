@@ -12,7 +12,7 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, answer, connect, exchange_streams, listen, send, udp};
 use super::GuestTest;
 use crate::guest::payload::Label;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// The client's port.
 const PORT: u16 = 41_000;

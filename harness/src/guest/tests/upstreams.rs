@@ -17,14 +17,13 @@ use super::sockets::{
     accept, answer, connect, ensure_silent, exchange_streams, listen, send, start_connecting, udp,
 };
 use super::GuestTest;
-use crate::guest::layout::{
-    Host, CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, UPSTREAM_PORT,
-    WIRE_UPSTREAM,
-};
+use crate::guest::layout::mac_of;
+use crate::addresses::{Host, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_UPSTREAM};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
 use crate::guest::netlink::RouteSocket;
 use crate::guest::payload::{self, Label};
 use crate::guest::proxy::{self, encode, Context, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// All of this file.
 pub fn tests() -> Vec<GuestTest> {
@@ -213,7 +212,7 @@ fn hairpin() -> Result<()> {
         let prefix = if family == Family::V4 { 24 } else { 64 };
         let address = NEIGHBOUR.address(family);
         client_links.add_address(CLIENT_LINK.index, address, prefix)?;
-        router_links.add_neighbour(ROUTER_CLIENT_LINK.index, address, NEIGHBOUR.mac)?;
+        router_links.add_neighbour(ROUTER_CLIENT_LINK.index, address, mac_of(NEIGHBOUR))?;
     }
     layout
         .router

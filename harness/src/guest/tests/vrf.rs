@@ -14,11 +14,13 @@ use nix::sys::time::TimeVal;
 use super::setup::{ensure_no_loss, original, upstream, Setup, FAMILIES};
 use super::sockets::{accept, answer, exchange_streams, listen, send, udp, PATIENCE};
 use super::GuestTest;
+use crate::guest::layout::mac_of;
 use crate::guest::iproute2;
-use crate::guest::layout::{ORIGINAL, ROUTER_SERVER_LINK, ROUTER_SERVER_SIDE, UPSTREAM};
+use crate::addresses::{ORIGINAL, ROUTER_SERVER_SIDE, UPSTREAM};
+use crate::guest::layout::ROUTER_SERVER_LINK;
 use crate::guest::payload::Label;
 use crate::guest::proxy::{self, Context, Rule};
-use crate::protocol::{Family, Protocol};
+use crate::traffic::{Family, Protocol};
 
 /// The VRF.
 const VRF: &str = "red";
@@ -53,7 +55,7 @@ fn enslave(setup: &Setup, family: Family) -> Result<()> {
         script += &format!("addr add {own}/64 dev {name} nodad\n");
     }
     for host in [UPSTREAM, ORIGINAL] {
-        let (address, mac) = (host.address(family), host.mac);
+        let (address, mac) = (host.address(family), mac_of(host));
         script += &format!("neigh replace {address} lladdr {mac} dev {name} nud permanent\n");
     }
     iproute2::run(&setup.layout.router, family, &script)

@@ -16,12 +16,11 @@ use super::sockets::{
     PATIENCE,
 };
 use super::GuestTest;
-use crate::guest::layout::{
-    Host, CLIENT_LINK, ORIGINAL, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE, WIRE_ORIGINAL,
-};
+use crate::addresses::{Host, ORIGINAL, ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
 use crate::guest::payload::{Kind, Label};
 use crate::guest::proxy::{self, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Ports of servers that are let by: of DNS, and of something above 1024.
 const SERVICES: [u16; 2] = [53, 5353];

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::draw::table::{number, Align, Field, Style, Table};
 use crate::mode::Mode;
-use crate::protocol::{Ends, Subject, Traffic};
+use crate::traffic::{Ends, Traffic};
+use crate::subject::Subject;
 use crate::results::metrics::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };

@@ -16,11 +16,10 @@ use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
 use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
+use crate::guest::layout::mac_of;
 use crate::guest::iproute2;
-use crate::guest::layout::{
-    Host, CLIENT, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
-};
-use crate::protocol::{Family, Protocol, Way};
+use crate::addresses::{CLIENT, Host, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Datagrams, each answered.
 const ROUNDS: usize = 5;
@@ -153,7 +152,7 @@ fn over(family: Family, name: &str, device: impl Fn(IpAddr, IpAddr) -> String) -
 /// it cannot ask.
 fn neighbours(family: Family, device: &str, hosts: &[Host]) -> String {
     let entry = |host: &Host| {
-        let (address, mac) = (host.address(family), host.mac);
+        let (address, mac) = (host.address(family), mac_of(*host));
         format!("neigh replace {address} lladdr {mac} dev {device} nud permanent\n")
     };
     hosts.iter().map(entry).collect()
@@ -190,7 +189,7 @@ fn bridge(family: Family) -> Result<()> {
             "link add bridge address {mac} type bridge\naddr del {address}/{prefix} dev clients\n\
              link set clients master bridge\nlink set bridge up\n\
              addr add {address}/{prefix} dev bridge{nodad}\n",
-            mac = own.mac,
+            mac = mac_of(own),
             address = own.address(family)
         ))?;
         let variable = match family {

@@ -13,7 +13,8 @@ use super::by_family;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, change_way, send, FEW, FIRST, SECOND};
-use crate::protocol::{Family, Way};
+use crate::guest::layout::mac_of;
+use crate::traffic::{Family, Way};
 
 /// MTU of a narrow link: IPv6 needs 1280.
 const NARROW: u32 = 1300;
@@ -195,7 +196,7 @@ fn changes(family: Family) -> Result<()> {
         let to = upstream(family).ip();
         let gateway = server_on_second(family);
         let other = "02:00:00:00:02:63";
-        let same = crate::guest::layout::UPSTREAM.mac;
+        let same = mac_of(crate::addresses::UPSTREAM);
         let changes = [
             (format!("route add blackhole {to}"), Outcome::Dropped),
             (format!("route del blackhole {to}"), FIRST),

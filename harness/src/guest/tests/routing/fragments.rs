@@ -18,8 +18,8 @@ use super::super::GuestTest;
 use super::fate::{Link, Outcome};
 use super::lab::{beside_nft, Redirect};
 use super::places::frame_from;
-use crate::guest::layout::{CLIENT, ROUTER_SERVER_SIDE};
-use crate::protocol::Family;
+use crate::addresses::{CLIENT, ROUTER_SERVER_SIDE};
+use crate::traffic::Family;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;

@@ -10,9 +10,10 @@ use super::super::setup::{upstream, FAMILIES};
 use super::super::GuestTest;
 use super::fate::Outcome;
 use super::lab::{beside_nft, each, version, Datagram, FIRST_PORT};
-use crate::guest::layout::{Host, CLIENT, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_CLIENT_SIDE};
+use crate::addresses::{CLIENT, Host, ROUTER_CLIENT_SIDE};
+use crate::guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
 use crate::guest::proxy::{self, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// Port of multicast DNS, RFC 6762.
 const PORT: u16 = 5353;

@@ -23,17 +23,16 @@ use super::super::redirector::Redirector;
 use super::super::setup::{original, upstream, wait_for_way, Setup, FAMILIES, PROTOCOLS};
 use super::super::sockets::udp;
 use super::fate::{Link, Trace};
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::iproute2;
-use crate::guest::layout::{
-    quieten, Layout, CLIENT_LINK, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK,
-    SERVER_LINK,
-};
+use crate::guest::layout::{quieten, CLIENT_LINK, Layout, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use crate::addresses::{NEIGHBOUR, ORIGINAL};
 use crate::guest::netlink::{RouteSocket, VethEnd};
 use crate::guest::nft;
 use crate::guest::offload::{self, Offload};
 use crate::guest::proxy::{self, Context};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 pub use packets::Datagram;
 use packets::Settling;
@@ -176,7 +175,7 @@ impl Lab {
         RouteSocket::open(&layout.router)?.add_neighbour(
             ROUTER_CLIENT_LINK.index,
             NEIGHBOUR.address(family),
-            NEIGHBOUR.mac,
+            mac_of(NEIGHBOUR),
         )?;
         let listen =
             |namespace, link| Channel::with_patience(namespace, link, family, Duration::ZERO);

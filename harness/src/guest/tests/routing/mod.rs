@@ -19,7 +19,7 @@ use anyhow::Result;
 
 use super::setup::FAMILIES;
 use super::GuestTest;
-use crate::protocol::Family;
+use crate::traffic::Family;
 
 /// The tests.
 pub fn tests() -> Vec<GuestTest> {

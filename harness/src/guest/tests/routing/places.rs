@@ -15,17 +15,17 @@ use super::lab::{
     beside_nft, each, router_on_second, server_on_second, Datagram, Redirect, FIRST_PORT,
 };
 use super::policy::{answer, send, FIRST, SECOND};
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
 use crate::guest::iproute2;
-use crate::guest::layout::{
-    Host, CLIENT, CLIENT_LINK, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT,
-};
+use crate::addresses::{CLIENT, Host, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
+use crate::guest::layout::CLIENT_LINK;
 use crate::guest::netlink::RouteSocket;
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::proxy;
 use crate::guest::wire::{self, Header, Hop, Transport, FRAME_MAX};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 const ETHERNET: usize = 14;
 const LENGTH: usize = 64;
@@ -150,7 +150,7 @@ fn link_local_client() -> Result<()> {
                     lab.ip(&format!(
                         "neigh add {client} lladdr {} dev clients nud permanent\n\
                          addr add fe80::1/64 dev clients nodad\n",
-                        CLIENT.mac
+                        mac_of(CLIENT)
                     ))?;
                     if is_near {
                         lab.serve_on_router(upstream)?;
@@ -191,8 +191,8 @@ pub fn frame_from(from: Host, to: SocketAddr, label: Label) -> Result<Vec<u8>> {
         transport: Transport::Udp,
     };
     let hop = Hop {
-        source: CLIENT.mac,
-        destination: ROUTER_CLIENT_SIDE.mac,
+        source: mac_of(CLIENT),
+        destination: mac_of(ROUTER_CLIENT_SIDE),
     };
     let mut payload = [0; LENGTH];
     payload::fill(&mut payload, Kind::Request, label);
@@ -332,7 +332,7 @@ fn no_redirects() -> Result<()> {
             client.recv_from(&mut [0; LENGTH])?;
             // The request as it turned back, and the answer; and nothing else.
             for what in ["the request", "the answer"] {
-                let frame = at_client.receive(&[CLIENT.mac])?;
+                let frame = at_client.receive(&[mac_of(CLIENT)])?;
                 let frame = frame.with_context(|| format!("{family:?}: {what} was not seen"))?;
                 let report = Report::parse(frame).ok();
                 ensure!(report.is_none(), "{family:?}: instead of {what} {report:?}");

@@ -9,8 +9,8 @@ use super::super::GuestTest;
 use super::by_family;
 use super::fate::{Link, Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
-use crate::guest::layout::{ORIGINAL_PORT, UPSTREAM_PORT};
-use crate::protocol::{Family, Way};
+use crate::addresses::{ORIGINAL_PORT, UPSTREAM_PORT};
+use crate::traffic::{Family, Way};
 
 /// The table of every policy here.
 const TABLE: u32 = 100;

@@ -11,8 +11,8 @@ use super::by_family;
 use super::fate::Trace;
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect, FIRST_PORT};
 use super::policy::{answer, send};
-use crate::guest::layout::{NEIGHBOUR, ORIGINAL_PORT, UPSTREAM_PORT};
-use crate::protocol::{Family, Way};
+use crate::addresses::{NEIGHBOUR, ORIGINAL_PORT, UPSTREAM_PORT};
+use crate::traffic::{Family, Way};
 use crate::random::Random;
 
 /// The first case's seed; those after it are for further cases.

@@ -17,12 +17,12 @@ use super::super::GuestTest;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, send, FIRST};
-use crate::guest::layout::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
+use crate::addresses::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 use crate::guest::namespace::Namespace;
 use crate::guest::nft;
 use crate::guest::payload::{Kind, Label};
 use crate::guest::proxy;
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// Datagrams, each answered.
 const ROUNDS: usize = 3;

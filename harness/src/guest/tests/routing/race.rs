@@ -23,10 +23,10 @@ use super::super::GuestTest;
 use super::by_family;
 use super::fate::Link;
 use super::lab::{each, server_on_second, version, Lab};
-use crate::guest::layout::UPSTREAM_PORT;
+use crate::addresses::UPSTREAM_PORT;
 use crate::guest::namespace::Namespace;
 use crate::guest::proxy::{self, Rule};
-use crate::protocol::{Family, Protocol, Way};
+use crate::traffic::{Family, Protocol, Way};
 
 /// So many flows are looked at before there are more: a packet socket takes 256 such small frames by default, and all
 /// may leave on one link.

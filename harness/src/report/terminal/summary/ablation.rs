@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{missing, traffics, Group};
 use crate::draw::table::{number, Align, Field, Style, Table};
-use crate::protocol::Subject;
+use crate::subject::Subject;
 use crate::results::metrics::HOOK_MEAN;
 use crate::results::record::CellRecord;
 use crate::traffic::Traffic;

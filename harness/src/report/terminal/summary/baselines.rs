@@ -4,7 +4,8 @@
 
 use super::{missing, traffic_fields, traffics, value};
 use crate::draw::table::{number, Align, Field, Table};
-use crate::protocol::{Subject, Traffic};
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 use crate::results::cpu::{BUSY, PROXY};
 use crate::results::metrics::{BULK_PER_KIB, PATH_MEAN};
 use crate::results::record::CellRecord;

@@ -4,7 +4,8 @@
 
 use super::whole;
 use crate::draw::table::{Align, Style, Table};
-use crate::protocol::{Delivery, Subject};
+use crate::measurement::Delivery;
+use crate::subject::Subject;
 use crate::results::record::Results;
 use crate::verdict::Verdict;
 

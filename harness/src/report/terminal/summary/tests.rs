@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::accelerator::Accelerator;
-use crate::protocol::{Delivery, Load};
+use crate::measurement::Delivery;
+use crate::traffic::Load;
 use crate::results::closure::{Closure, Host, QemuClosure};
 use crate::results::cpu;
 use crate::results::metrics::{Better, Kind, Metric, Unit};

@@ -19,12 +19,14 @@ use super::super::super::setup::{client_address, original, upstream};
 use super::super::super::sockets::{is_readable, udp, PATIENCE};
 use super::super::fate::{Fate, Link, Sight};
 use super::{Lab, Server, FIRST_PORT, SERVER_SECOND_LINK};
+use crate::guest::layout::mac_of;
 use crate::guest::channel::Channel;
 use crate::guest::icmp::Report;
-use crate::guest::layout::{CLIENT, CLIENT_LINK, UPSTREAM};
+use crate::addresses::{CLIENT, UPSTREAM};
+use crate::guest::layout::CLIENT_LINK;
 use crate::guest::payload::{self, Kind, Label};
 use crate::guest::wire::{self, Malformed};
-use crate::protocol::{Family, Way};
+use crate::traffic::{Family, Way};
 
 /// Flow of the label of what tells that all before it has passed.
 const FENCE: u32 = u32::MAX;
@@ -175,7 +177,7 @@ impl Lab {
     pub fn arrived(&mut self) -> Result<Vec<(Link, SocketAddr)>> {
         let mut all = Vec::new();
         for (link, channel) in &mut self.links {
-            while let Some(frame) = channel.receive(&[UPSTREAM.mac, SERVER_SECOND_LINK.mac])? {
+            while let Some(frame) = channel.receive(&[mac_of(UPSTREAM), SERVER_SECOND_LINK.mac])? {
                 let packet = wire::parse(frame).context("on a link")?;
                 all.push((*link, packet.header.destination));
             }
@@ -316,7 +318,7 @@ impl Lab {
             }
         }
         for (link, channel) in &mut self.links {
-            while let Some(frame) = channel.receive(&[UPSTREAM.mac, SERVER_SECOND_LINK.mac])? {
+            while let Some(frame) = channel.receive(&[mac_of(UPSTREAM), SERVER_SECOND_LINK.mac])? {
                 let class = class(frame);
                 let plain = without_options(frame);
                 match wire::parse(plain.as_deref().unwrap_or(frame)) {
@@ -340,7 +342,7 @@ impl Lab {
                 }
             }
         }
-        while let Some(frame) = self.at_client.receive(&[CLIENT.mac])? {
+        while let Some(frame) = self.at_client.receive(&[mac_of(CLIENT)])? {
             let Ok(report) = Report::parse(frame) else {
                 continue;
             };
