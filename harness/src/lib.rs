@@ -37,6 +37,7 @@ pub mod lens;
 pub mod limits;
 pub mod log_line;
 pub mod matrix;
+pub mod measured;
 pub mod measurement;
 pub mod memory_map;
 pub mod merge;

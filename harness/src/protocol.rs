@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::back_to_back::BackToBack;
 use crate::log_line::LogLine;
-use crate::measurement::{Delivery, Measurement};
+use crate::measured::Delivery;
+use crate::measurement::Measurement;
 use crate::mode::Mode;
 use crate::pattern::Pattern;
 use crate::subject::Subject;

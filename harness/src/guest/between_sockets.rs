@@ -25,7 +25,8 @@ use super::subject::{self, Installed};
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use crate::histogram::{Histogram, Recorder};
-use crate::measurement::{BulkCost, CoreTime, Delivery, HookCost, Measurement, PathCost};
+use crate::measured::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
+use crate::measurement::Measurement;
 use crate::protocol::GuestCell;
 use crate::traffic::Load;
 

@@ -11,7 +11,7 @@ use mutex_abi::monitor::HASH_TITLE;
 
 use super::monitor;
 use super::namespace::Namespace;
-use crate::measurement::Buckets;
+use crate::measured::Buckets;
 use crate::traffic::Family;
 
 /// The table grows in steps a fraction of the parameter `gc_interval` apart.

@@ -24,7 +24,7 @@ use super::stack_client::StackClient;
 use super::stack_server::StackServer;
 use super::traffic::{Arrival, Stop, Target, PATIENCE};
 use super::tsc;
-use crate::measurement::{BulkCost, Delivery};
+use crate::measured::{BulkCost, Delivery};
 use crate::traffic::Traffic;
 
 /// Bytes that the server answers with one message. They are made before and checked after the

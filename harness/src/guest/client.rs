@@ -9,7 +9,7 @@ use super::payload::{self, Kind, Label};
 use super::sizes::Sizes;
 use super::tcp::Numbers;
 use super::traffic::{Stop, Target};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::Traffic;
 
 /// What a client does, step by step, each on the flow of the given number; between the steps the

@@ -20,7 +20,7 @@ use super::tcp::Numbers;
 use super::traffic::{Arrival, Stop};
 use super::tsc;
 use super::wire_client::WireClient;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Ends, Protocol, Traffic};
 use crate::protocol::Mischief;
 

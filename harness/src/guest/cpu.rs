@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime, ClockId};
 use nix::unistd::Pid;
 
-use crate::measurement::CoreTime;
+use crate::measured::CoreTime;
 
 /// The clocks of all that this guest does for packets but for interrupts of an idle CPU and for
 /// other programs: this process, and the threads that run what softirqs leave.

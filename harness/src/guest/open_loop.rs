@@ -30,7 +30,7 @@ use super::traffic::{Stop, PATIENCE};
 use super::tsc;
 use super::wire::Malformed;
 use crate::histogram::Recorder;
-use crate::measurement::{Delivery, OpenLoop};
+use crate::measured::{Delivery, OpenLoop};
 use crate::protocol::Mischief;
 use crate::traffic::{Protocol, Traffic};
 use schedule::Schedule;

@@ -17,7 +17,7 @@ use super::namespace::Namespace;
 use super::proxy::{abi_family, abi_protocol};
 use crate::histogram::Histogram;
 use crate::traffic::{Family, Protocol};
-use crate::measurement::HookCost;
+use crate::measured::HookCost;
 
 type ProbeScale = Scale<PRECISION_BITS, RANGE_BITS>;
 

@@ -18,7 +18,7 @@ use super::sizes::Sizes;
 use super::tcp::{Connection, Numbers};
 use super::traffic::{Stop, Target};
 use super::wire::{self, Header, Hop, Malformed, Transport, FRAME_MAX};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Family, Traffic};
 use crate::protocol::Mischief;
 

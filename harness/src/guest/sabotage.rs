@@ -3,7 +3,8 @@
 //! Measuring wrong on purpose, to show that the self check notices.
 
 use crate::histogram::Histogram;
-use crate::measurement::{HookCost, Measurement};
+use crate::measured::HookCost;
+use crate::measurement::Measurement;
 use crate::protocol::Sabotage;
 
 impl Sabotage {

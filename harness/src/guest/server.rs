@@ -4,7 +4,7 @@
 
 use super::tcp::Numbers;
 use super::traffic::Stop;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::protocol::Mischief;
 
 /// What came from a client.

@@ -19,7 +19,7 @@ use super::layout::Layout;
 use super::stack_server::{self, prepare, read_message};
 use super::traffic::{Stop, PATIENCE};
 use super::wire::MTU;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Family, Protocol, Traffic, Way};
 
 /// The client.

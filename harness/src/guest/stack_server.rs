@@ -18,7 +18,7 @@ use super::payload::{self, Kind, Label};
 use super::server::{Served, Server};
 use super::sizes::Sizes;
 use super::traffic::{Arrival, Origin, Stop, Target, PATIENCE};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Family, Protocol, Traffic};
 
 /// The server.

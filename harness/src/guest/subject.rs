@@ -24,7 +24,7 @@ use super::proxy::{self, Context};
 use super::ruleset;
 use super::traffic::{Arrival, Origin, Target};
 use super::user_proxy::UserProxy;
-use crate::measurement::Buckets;
+use crate::measured::Buckets;
 use crate::traffic::{Family, Traffic};
 use crate::subject::Subject;
 use crate::protocol::PROXY_MODULE_PATH;

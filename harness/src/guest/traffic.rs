@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use crate::addresses::{Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Ends, Family, Traffic};
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow

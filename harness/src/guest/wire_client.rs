@@ -17,7 +17,7 @@ use crate::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use super::tcp::{Connection, Numbers, OutOfPlace};
 use super::traffic::Stop;
 use super::wire::{self, Header, Hop, Malformed, Packet, Transport};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Protocol, Traffic};
 
 const TO_ROUTER: Hop = Hop {

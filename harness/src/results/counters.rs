@@ -103,7 +103,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::measurement::{Buckets, Delivery, HookCost, PathCost};
+    use crate::measured::{Buckets, Delivery, HookCost, PathCost};
 
     fn measurement(counters: &[(&str, u64)], buckets: Option<Buckets>) -> Measurement {
         Measurement {

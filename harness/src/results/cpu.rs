@@ -80,7 +80,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::measurement::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
+    use crate::measured::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
 
     fn shares(path: u64, bulk: Option<BulkCost>, cores: Vec<CoreTime>) -> Vec<(String, f64)> {
         let measurement = Measurement {

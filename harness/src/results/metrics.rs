@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{counters, cpu, travel};
 use crate::mode::Mode;
-use crate::measurement::{BulkCost, HookCost, Measurement};
+use crate::measured::{BulkCost, HookCost};
+use crate::measurement::Measurement;
 use crate::subject::Subject;
 use crate::traffic::{Load, Traffic};
 
@@ -294,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::histogram::Histogram;
-    use crate::measurement::{Delivery, FirstPacket, PathCost};
+    use crate::measured::{Delivery, FirstPacket, PathCost};
     use crate::traffic::{
         Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };

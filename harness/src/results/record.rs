@@ -13,7 +13,7 @@ use crate::complaint::Complaint;
 use crate::histogram::Histogram;
 use crate::mode::Mode;
 use crate::plan::Filter;
-use crate::measurement::{Delivery, HookCost};
+use crate::measured::{Delivery, HookCost};
 use crate::subject::Subject;
 use crate::traffic::Traffic;
 use crate::scenario::caches::Machine;

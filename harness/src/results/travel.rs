@@ -6,7 +6,8 @@
 use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
 use crate::back_to_back::{Bound, Found};
 use crate::histogram::Histogram;
-use crate::measurement::{BulkCost, Measurement, OpenLoop, PathCost, Transit};
+use crate::measured::{BulkCost, OpenLoop, PathCost, Transit};
+use crate::measurement::Measurement;
 
 /// Time from when a packet should have been sent to its answer; in a closed loop, from when it was.
 pub const LATENCY: &str = "latency";

@@ -13,7 +13,7 @@ use crate::compare::comparable::Comparable;
 use crate::compare::difference::{Difference, Selection};
 use crate::draw::table::Style;
 use crate::protocol::Deed;
-use crate::measurement::HookCost;
+use crate::measured::HookCost;
 use crate::subject::Subject;
 use crate::results::metrics::Kind;
 use crate::results::record::{CellRecord, Results};

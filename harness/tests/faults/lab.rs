@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutexlab::measurement::Delivery;
+use mutexlab::measured::Delivery;
 use mutexlab::protocol::{Outcome, VERSION};
 use mutexlab::results::file::ResultsFile;
 use mutexlab::results::record::Results;

@@ -11,7 +11,7 @@ use super::super::traffic::Stop;
 use super::exchange::Exchanged;
 use super::search::search;
 use crate::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::Traffic;
 
 /// Searches the rate without loss, which RFC 9004 wants first (section 5), and the longest burst. Gives

@@ -12,7 +12,7 @@ use super::super::offload::{self, Offload};
 use super::super::traffic::{Stop, Target};
 use super::{rehearse, REHEARSAL};
 use crate::traffic::{Checksum, Cloned, Traffic, Way};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 
 /// Sets the devices up for packets of the kind that `traffic` has.
 pub fn prepare(layout: &Layout, traffic: &Traffic) -> Result<()> {

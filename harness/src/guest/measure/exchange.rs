@@ -20,7 +20,7 @@ use super::back_to_back::back_to_back;
 use super::search::search;
 use super::{Rig, REHEARSAL, SETTLED};
 use crate::histogram::{Histogram, Recorder};
-use crate::measurement::{Delivery, OpenLoop, PathCost};
+use crate::measured::{Delivery, OpenLoop, PathCost};
 use crate::traffic::{Load, Traffic};
 use crate::protocol::Mischief;
 

@@ -10,7 +10,7 @@ use super::super::closed_loop::ClosedLoop;
 use super::super::flows::Flows;
 use super::super::traffic::{Stop, Target};
 use super::Rig;
-use crate::measurement::{Delivery, FirstPacket};
+use crate::measured::{Delivery, FirstPacket};
 use crate::traffic::Traffic;
 
 /// How many first packets are sent before the first of them is answered: what fits into the queues

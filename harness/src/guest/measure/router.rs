@@ -9,7 +9,7 @@ use super::super::probe::Probe;
 use super::super::traffic::{Stop, Target};
 use super::exchange::{exchange, Treatment};
 use super::{Rig, REHEARSAL};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::protocol::GuestCell;
 use crate::traffic::{Load, Traffic};
 

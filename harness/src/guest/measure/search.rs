@@ -10,7 +10,7 @@ use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
 use super::super::traffic::Stop;
 use super::exchange::{in_open_loop, Exchanged, Treatment};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::Traffic;
 use crate::search::{Goal, Search, Searched, Step, Trial};
 

@@ -4,7 +4,7 @@
 
 use super::super::subject;
 use super::super::traffic::{Stop, Target};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::subject::Subject;
 use crate::traffic::Traffic;
 

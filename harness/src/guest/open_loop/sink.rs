@@ -22,7 +22,7 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
 use super::book::Book;
 use super::Received;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Family, Protocol, Traffic};
 use crate::protocol::Mischief;
 

@@ -22,7 +22,7 @@ use super::super::tsc;
 use super::super::wire::{self, Header, Hop, Segment, Transport};
 use super::book::Book;
 use super::Received;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Protocol, Traffic};
 
 /// Sends requests and takes answers.

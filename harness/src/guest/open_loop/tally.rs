@@ -5,7 +5,7 @@
 use super::super::arrivals::{Arrival, Arrivals};
 use super::super::tsc;
 use crate::histogram::Recorder;
-use crate::measurement::Transit;
+use crate::measured::Transit;
 
 /// Counts as packets come.
 pub struct Tally {

@@ -16,7 +16,7 @@ use crate::guest::netem::Netem;
 use crate::guest::open_loop::Generator;
 use crate::guest::pace::Pace;
 use crate::guest::traffic::{Stop, Target};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Load, Traffic};
 
 /// Frames that netem keeps.

@@ -17,7 +17,7 @@ use crate::guest::layout::Layout;
 use crate::guest::measure::{verify, QUIET};
 use crate::guest::subject::{self, Installed};
 use crate::guest::traffic::{Arrival, Stop, Target};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Ends, Family, Load, Payload, Protocol, Traffic, Way};
 use crate::subject::Subject;
 

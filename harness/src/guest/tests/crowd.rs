@@ -17,7 +17,7 @@ use crate::guest::placement;
 use crate::guest::proxy;
 use crate::guest::softnet::Received;
 use crate::guest::traffic::{Stop, Target};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::{Family, Load, Protocol, Traffic};
 
 /// More than one client of the crowd has.

@@ -13,7 +13,7 @@ use crate::guest::pace::Pace;
 use crate::guest::proxy;
 use crate::guest::traffic::{Stop, Target};
 use crate::protocol::{Deed, Mischief};
-use crate::measurement::{Delivery, OpenLoop};
+use crate::measured::{Delivery, OpenLoop};
 use crate::traffic::{Family, Load, Protocol, Traffic};
 
 /// Every tenth of them is befallen, the last of which is followed by another.

@@ -4,7 +4,7 @@
 
 use super::whole;
 use crate::draw::table::{Align, Style, Table};
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::subject::Subject;
 use crate::results::record::Results;
 use crate::verdict::Verdict;

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::accelerator::Accelerator;
-use crate::measurement::Delivery;
+use crate::measured::Delivery;
 use crate::traffic::Load;
 use crate::results::closure::{Closure, Host, QemuClosure};
 use crate::results::cpu;
