@@ -11,12 +11,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use mutexlab::compare::difference::{Difference, Selection};
-use mutexlab::plan::Plan;
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::record::Results;
-use mutexlab::results::slim::Run;
-use mutexlab::scenario::ScenarioFile;
+use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Results;
+use mutexlab_results::slim::Run;
+use mutexlab_scenario::plan::Plan;
+use mutexlab_scenario::ScenarioFile;
 use nix::sys::resource::{getrusage, Usage, UsageWho};
 use nix::sys::time::{TimeVal, TimeValLike};
 

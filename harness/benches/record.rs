@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
-use mutexlab::guest::wire::{self, Header, Hop, Segment, Transport, FRAME_MAX};
-use mutexlab::histogram::Recorder;
+use mutexlab_model::histogram::Recorder;
+use mutexlab_wire::frame;
+use mutexlab_wire::frame::{Header, Hop, Segment, Transport, FRAME_MAX};
 use pnet::packet::tcp::TcpFlags;
 use pnet::util::MacAddr;
 

@@ -22,12 +22,8 @@ use crate::commands::reproduce::ReproduceCommand;
 use crate::commands::schema::SchemaCommand;
 use crate::commands::selfcheck::SelfcheckCommand;
 use crate::commands::shell::ShellCommand;
-use crate::guest::command::AgentCommand;
-use crate::guest::shell::echo::AskCommand;
-use crate::guest::shell::namespaces::EnterCommand;
-use crate::guest::splice::SpliceCommand;
-use crate::paths;
-use crate::self_test::TestCommand;
+use mutexlab_host::paths;
+use mutexlab_suite::TestCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///
@@ -74,14 +70,6 @@ enum Command {
     Doctor(DoctorCommand),
     Schema(SchemaCommand),
     #[command(hide = true)]
-    Agent(AgentCommand),
-    #[command(hide = true)]
-    SpliceProxy(SpliceCommand),
-    #[command(hide = true)]
-    InNamespace(EnterCommand),
-    #[command(hide = true)]
-    Ask(AskCommand),
-    #[command(hide = true)]
     Guard(GuardCommand),
 }
 
@@ -109,10 +97,6 @@ impl Cli {
             Command::Image(command) => command.run(&paths::repository()?),
             Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
-            Command::Agent(command) => command.run().map(|()| 0),
-            Command::SpliceProxy(command) => command.run().map(|()| 0),
-            Command::InNamespace(command) => command.run().map(|()| 0),
-            Command::Ask(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }
     }

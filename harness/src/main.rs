@@ -4,7 +4,8 @@
 
 use clap::Parser;
 use mutexlab::cli::Cli;
-use mutexlab::interrupt::{self, Interrupted};
+use mutexlab_host::interrupt;
+use mutexlab_host::interrupt::Interrupted;
 
 fn main() {
     let code = Cli::parse().run().unwrap_or_else(|error| {

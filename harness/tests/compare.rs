@@ -7,12 +7,12 @@ mod sample;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mutexlab::plan::{Filter, Plan};
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::record::Results;
-use mutexlab::results::slim::Run;
-use mutexlab::scenario::ScenarioFile;
-use mutexlab::verdict::Verdict;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Results;
+use mutexlab_results::slim::Run;
+use mutexlab_scenario::plan::{Filter, Plan};
+use mutexlab_scenario::ScenarioFile;
 use serde_json::Value;
 
 fn quick() -> ScenarioFile {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use mutexlab::console::Scanner;
+use mutexlab_machine::console::Scanner;
 
 /// Every report: its kind, and its lines.
 fn reports(console: &str) -> String {

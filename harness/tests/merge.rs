@@ -8,13 +8,13 @@ use std::fs;
 use std::path::Path;
 
 use mutexlab::commands::schema::SchemaOf;
-use mutexlab::merge::merge;
-use mutexlab::plan::{Plan, Shard};
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::record::Results;
-use mutexlab::scenario::caches::{Machine, Shape};
-use mutexlab::scenario::ScenarioFile;
-use mutexlab::verdict::Verdict;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::merge::merge;
+use mutexlab_results::record::Results;
+use mutexlab_scenario::caches::{Machine, Shape};
+use mutexlab_scenario::plan::{Plan, Shard};
+use mutexlab_scenario::ScenarioFile;
 use proptest::prelude::*;
 
 fn quick() -> ScenarioFile {

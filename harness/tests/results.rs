@@ -9,20 +9,23 @@ use std::path::Path;
 use jiff::Timestamp;
 use jsonschema::Validator;
 use mutexlab::commands::schema::SchemaOf;
-use mutexlab::complaint::Kind;
-use mutexlab::complaint::Complaint;
-use mutexlab::histogram::Histogram;
-use mutexlab::mode::Mode;
-use mutexlab::traffic::{Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way};
-use mutexlab::measured::{Delivery, FirstPacket, HookCost, PathCost};
-use mutexlab::measurement::Measurement;
-use mutexlab::subject::Subject;
-use mutexlab::results::closure::Closure;
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::metrics::{self, Clock};
-use mutexlab::results::record::{BootRecord, CellRecord, Directions, Selection};
-use mutexlab::scenario::ScenarioFile;
-use mutexlab::verdict::Verdict;
+use mutexlab_model::complaint::Complaint;
+use mutexlab_model::complaint::Kind;
+use mutexlab_model::histogram::Histogram;
+use mutexlab_model::measured::{Delivery, FirstPacket, HookCost, PathCost};
+use mutexlab_model::mode::Mode;
+use mutexlab_model::subject::Subject;
+use mutexlab_model::traffic::{
+    Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
+};
+use mutexlab_model::verdict::Verdict;
+use mutexlab_protocol::measurement::Measurement;
+use mutexlab_results::closure::Closure;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::metrics;
+use mutexlab_results::metrics::Clock;
+use mutexlab_results::record::{BootRecord, CellRecord, Directions, Selection};
+use mutexlab_scenario::ScenarioFile;
 use serde_json::{json, Value};
 
 fn repository() -> &'static Path {

@@ -2,20 +2,21 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
-use crate::bench::{check_conditions, jobs, measure, select, skip_finished, Lab};
-use crate::draw::table::{Align, Table};
-use crate::image::prepared::NamedTree;
-use crate::interrupt::{Interrupt, Interrupted};
-use crate::plan::{Filter, Plan, Shard};
-use crate::report::terminal::summary;
-use crate::results::file::{self, ResultsFile};
-use crate::results::record::Selection;
-use crate::scenario::ScenarioFile;
-use crate::verdict::Verdict;
-use crate::{json, paths};
 use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
+use mutexlab_draw::table::{Align, Table};
+use mutexlab_host::interrupt::{Interrupt, Interrupted};
+use mutexlab_host::{json, paths};
+use mutexlab_images::prepared::NamedTree;
+use mutexlab_measure::{check_conditions, jobs, measure, select, skip_finished, Lab};
+use mutexlab_model::verdict::Verdict;
+use mutexlab_report::terminal::summary;
+use mutexlab_results::file;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Selection;
+use mutexlab_scenario::plan::{Filter, Plan, Shard};
+use mutexlab_scenario::ScenarioFile;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 

@@ -8,18 +8,18 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::bisect::search;
-use crate::bisect::search::{Found, Judged};
-use crate::bisect::value;
-use crate::bisect::value::Value;
-use crate::commit::Measurer;
-use crate::git::{Commit, Repository};
-use crate::interrupt::{Interrupt, Interrupted};
-use crate::plan::Filter;
-use crate::report::terminal::compare::{plain, unit_name};
-use crate::results::slim::Run;
-use crate::scenario::ScenarioFile;
-use crate::{json, paths};
+use mutexlab_host::git::{Commit, Repository};
+use mutexlab_host::interrupt::{Interrupt, Interrupted};
+use mutexlab_host::{json, paths};
+use mutexlab_judge::bisect::search;
+use mutexlab_judge::bisect::search::{Found, Judged};
+use mutexlab_judge::bisect::value;
+use mutexlab_judge::bisect::value::Value;
+use mutexlab_measure::commit::Measurer;
+use mutexlab_report::terminal::compare::{plain, unit_name};
+use mutexlab_results::slim::Run;
+use mutexlab_scenario::plan::Filter;
+use mutexlab_scenario::ScenarioFile;
 
 /// What of a commit is measured: nothing else can change a number.
 const MEASURED: &str = "module";
@@ -211,8 +211,8 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::tests::with_history;
-    use crate::results::slim::tests::{exact, run};
+    use mutexlab_host::git::tests::with_history;
+    use mutexlab_results::slim::tests::{exact, run};
 
     fn command(good: &Commit, bad: &Commit) -> BisectCommand {
         BisectCommand {

@@ -8,15 +8,15 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::accelerator::Accelerator;
-use crate::boot::{Boot, Deadlines};
-use crate::complaint::Complaint;
-use crate::interrupt::Interrupt;
-use crate::json;
-use crate::protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
-use crate::qemu::Lens;
-use crate::verdict::{Ending, Verdict};
-use crate::virtme::Virtme;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::json;
+use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::qemu::Lens;
+use mutexlab_machine::tools::Tools;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::complaint::Complaint;
+use mutexlab_model::verdict::{Ending, Verdict};
+use mutexlab_protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
 
 /// Boot a kernel, have the agent do one piece of work, and tell how it ended
 #[derive(Args, Debug)]
@@ -95,7 +95,7 @@ impl BootCommand {
             console_log: &self.log,
         };
         let mut events = Vec::new();
-        let booted = boot.run(&Virtme::find()?, &Interrupt::install()?, &mut |event| {
+        let booted = boot.run(&Tools::find()?, &Interrupt::install()?, &mut |event| {
             if self.json {
                 events.push(event.clone());
             } else {

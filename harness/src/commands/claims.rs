@@ -9,23 +9,24 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::bench::{self, Lab};
-use crate::image::prepared::{Kernel, NamedTree};
-use crate::image::Flavour;
-use crate::interrupt::Interrupt;
-use crate::paths;
-use crate::plan::Plan;
-use crate::results::file::ResultsFile;
-use crate::results::record::{Results, Selection};
-use crate::scenario::ScenarioFile;
-use crate::verdict::Verdict;
-use crate::virtme::Virtme;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::paths;
+use mutexlab_images::prepared::{Kernel, NamedTree};
+use mutexlab_images::Flavour;
+use mutexlab_machine::tools::Tools;
+use mutexlab_measure;
+use mutexlab_measure::Lab;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::{Results, Selection};
+use mutexlab_scenario::plan::Plan;
+use mutexlab_scenario::ScenarioFile;
 
-use crate::claims::cells::Cells;
-use crate::claims::report::{Report, SCHEMA};
-use crate::claims::steps::Steps;
-use crate::claims::{creation, latency, lookup, scaling, throughput};
-use crate::report::terminal::claims::Format;
+use mutexlab_judge::claims::cells::Cells;
+use mutexlab_judge::claims::report::{Report, SCHEMA};
+use mutexlab_judge::claims::steps::Steps;
+use mutexlab_judge::claims::{creation, latency, lookup, scaling, throughput};
+use mutexlab_report::terminal::claims::Format;
 
 /// Measure the five claims about the optimizations, and say which hold
 ///
@@ -108,9 +109,9 @@ impl ClaimsCommand {
         let kernel = Kernel::prepare(name, Flavour::Plain, &self.tree, repository, interrupt)?;
         eprintln!("measuring single steps");
         let log = repository.join("results/logs/claims-steps.console.log");
-        Steps::new(bench::steps::steps(
+        Steps::new(mutexlab_measure::steps::steps(
             &kernel,
-            &Virtme::find()?,
+            &Tools::find()?,
             interrupt,
             &log,
         )?)
@@ -132,8 +133,8 @@ impl ClaimsCommand {
             lab.closure.clone(),
             Timestamp::now(),
         )?;
-        let jobs = bench::jobs(None, scenario.scenario.mode)?;
-        bench::measure(&lab, &plan, jobs, &mut results)?;
+        let jobs = mutexlab_measure::jobs(None, scenario.scenario.mode)?;
+        mutexlab_measure::measure(&lab, &plan, jobs, &mut results)?;
         let path = results.path().to_owned();
         let results = results.results().clone();
         if let Some(bad) = results

@@ -8,18 +8,18 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::commit::Measurer;
-use crate::compare::comparable::Comparable;
-use crate::compare::difference::{Difference, Selection};
-use crate::git::{Commit, Repository};
-use crate::interrupt::Interrupt;
-use crate::plan::Filter;
-use crate::report::terminal::compare;
-use crate::report::terminal::compare::Format;
-use crate::results::closure::Closure;
-use crate::results::slim::Run;
-use crate::scenario::ScenarioFile;
-use crate::{json, paths};
+use mutexlab_host::git::{Commit, Repository};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{json, paths};
+use mutexlab_judge::compare::comparable::Comparable;
+use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_measure::commit::Measurer;
+use mutexlab_report::terminal::compare;
+use mutexlab_report::terminal::compare::Format;
+use mutexlab_results::closure::Closure;
+use mutexlab_results::slim::Run;
+use mutexlab_scenario::plan::Filter;
+use mutexlab_scenario::ScenarioFile;
 
 /// Tell what differs between two runs, or between two commits
 ///

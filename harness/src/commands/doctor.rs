@@ -16,8 +16,8 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::image::{free, search_path, Cache};
-use crate::json;
+use mutexlab_host::json;
+use mutexlab_images::{free, search_path, Cache};
 
 /// Where the list of tools lies in the repository.
 pub const TOOLS_PATH: &str = "images/tools.list";

@@ -10,17 +10,17 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::commit::Measurer;
-use crate::compare::difference::{Difference, Selection};
-use crate::git::Repository;
-use crate::golden::counts::Counts;
-use crate::interrupt::Interrupt;
-use crate::report::terminal::compare;
-use crate::report::terminal::compare::Format;
-use crate::results::slim::Run;
-use crate::scenario::ScenarioFile;
-use crate::verdict::Verdict;
-use crate::{json, paths};
+use mutexlab_host::git::Repository;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{json, paths};
+use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_judge::golden::counts::Counts;
+use mutexlab_measure::commit::Measurer;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_report::terminal::compare;
+use mutexlab_report::terminal::compare::Format;
+use mutexlab_results::slim::Run;
+use mutexlab_scenario::ScenarioFile;
 
 /// Where the golden counts are.
 const DIRECTORY: &str = "results/golden";

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `mutexlab guard`: between the harness and a guest; see [`crate::guard`].
+//! `mutexlab guard`: between the harness and a guest; see [`mutexlab_host::guard`].
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::guard::{self, Guarded};
+use mutexlab_host::guard;
+use mutexlab_host::guard::Guarded;
 
 /// Run a command, and kill it with all its descendants when standard input ends.
 #[derive(Args, Debug)]

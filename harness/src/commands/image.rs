@@ -10,14 +10,14 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::commands::image_list;
-use crate::draw::table::{Align, Style, Table};
-use crate::hash::Sha256;
-use crate::image::manifest::Manifest;
-use crate::image::prune;
-use crate::image::prune::{age, size, Item, Removal, Rules};
-use crate::image::{pack, Cache, Catalog, Flavour, KernelName, Toolchain};
-use crate::interrupt::Interrupt;
-use crate::json;
+use mutexlab_draw::table::{Align, Style, Table};
+use mutexlab_host::hash::Sha256;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::json;
+use mutexlab_images::manifest::Manifest;
+use mutexlab_images::prune;
+use mutexlab_images::prune::{age, size, Item, Removal, Rules};
+use mutexlab_images::{pack, Cache, Catalog, Flavour, KernelName, Toolchain};
 
 const DAY: u64 = 86_400;
 
@@ -281,7 +281,7 @@ fn verify(cache: &Cache, name: Option<&KernelName>, json: bool) -> Result<i32> {
     let mut directories = cache.image_directories();
     directories.sort();
     for directory in directories {
-        let Some(metadata) = crate::image::metadata::read(&directory) else {
+        let Some(metadata) = mutexlab_images::metadata::read(&directory) else {
             continue;
         };
         if name.is_some_and(|name| metadata.name != name.to_string()) {

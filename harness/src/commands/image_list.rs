@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::draw::table::{Align, Field, Style, Table};
-use crate::image::cache;
-use crate::image::cache::Cache;
-use crate::image::catalog::{Catalog, Flavour, Kernel};
-use crate::image::metadata::{Image, Metadata, State};
-use crate::image::prune::{age, disk_usage, size, unused};
-use crate::image::toolchain::Toolchain;
+use mutexlab_draw::table::{Align, Field, Style, Table};
+use mutexlab_images::cache;
+use mutexlab_images::cache::Cache;
+use mutexlab_images::catalog::{Catalog, Flavour, Kernel};
+use mutexlab_images::metadata::{Image, Metadata, State};
+use mutexlab_images::prune::{age, disk_usage, size, unused};
+use mutexlab_images::toolchain::Toolchain;
 
 /// A kernel in one flavour.
 #[derive(Serialize)]

@@ -10,21 +10,23 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::bench::{self, Lab};
-use crate::commit::WorkTree;
-use crate::git::Repository;
-use crate::image::prepared::NamedTree;
-use crate::interrupt::Interrupt;
-use crate::lens::analysis::Analysis;
-use crate::lens::difference::Difference;
-use crate::lens::functions::View;
-use crate::lens::{file_name, flame, page, text};
-use crate::plan::{Filter, Plan};
-use crate::results::file::{self, ResultsFile};
-use crate::results::record::Selection;
-use crate::scenario::ScenarioFile;
-use crate::verdict::Verdict;
-use crate::{json, paths};
+use mutexlab_host::git::Repository;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{json, paths};
+use mutexlab_images::prepared::NamedTree;
+use mutexlab_lens_analysis::analysis::Analysis;
+use mutexlab_lens_analysis::difference::Difference;
+use mutexlab_lens_analysis::functions::View;
+use mutexlab_lens_analysis::{file_name, flame, page, text};
+use mutexlab_measure;
+use mutexlab_measure::commit::WorkTree;
+use mutexlab_measure::Lab;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_results::file;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Selection;
+use mutexlab_scenario::plan::{Filter, Plan};
+use mutexlab_scenario::ScenarioFile;
 
 /// Pixels of a flame graph that stands alone.
 const WIDTH: f64 = 1600.0;
@@ -205,8 +207,8 @@ impl LensCommand {
         let closure = lab.closure.clone();
         let mut results =
             ResultsFile::create(output, &scenario, selection, closure, Timestamp::now())?;
-        let jobs = bench::jobs(self.jobs, scenario.scenario.mode)?;
-        bench::measure(&lab, &plan, jobs, &mut results)?;
+        let jobs = mutexlab_measure::jobs(self.jobs, scenario.scenario.mode)?;
+        mutexlab_measure::measure(&lab, &plan, jobs, &mut results)?;
         let mut seen = Seen {
             analyses: Vec::new(),
             bad: Vec::new(),

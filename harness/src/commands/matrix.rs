@@ -9,22 +9,25 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::bench::{self, measure, Lab};
-use crate::image::prepared::Kernel;
-use crate::image::{Catalog, Flavour};
-use crate::interrupt::Interrupt;
-use crate::plan::Plan;
-use crate::report::terminal;
-use crate::results::file::{self, ResultsFile};
-use crate::results::record::Selection;
-use crate::scenario::ScenarioFile;
-use crate::self_test::{self, SideBySide};
-use crate::verdict::Verdict;
-use crate::{json, paths};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{json, paths};
+use mutexlab_images::prepared::Kernel;
+use mutexlab_images::{Catalog, Flavour};
+use mutexlab_measure;
+use mutexlab_measure::{measure, Lab};
+use mutexlab_model::verdict::Verdict;
+use mutexlab_report::terminal;
+use mutexlab_results::file;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Selection;
+use mutexlab_scenario::plan::Plan;
+use mutexlab_scenario::ScenarioFile;
+use mutexlab_suite;
+use mutexlab_suite::SideBySide;
 
-use crate::matrix::row::Row;
-use crate::matrix::split;
-use crate::matrix::{Matrix, Seconds};
+use mutexlab_judge::matrix::row::Row;
+use mutexlab_judge::matrix::split;
+use mutexlab_judge::matrix::{Matrix, Seconds};
 
 /// What is measured.
 const SCENARIO: &str = "scenarios/matrix.toml";
@@ -103,7 +106,7 @@ impl MatrixCommand {
 
         let started = Instant::now();
         let now = Timestamp::now();
-        let jobs = bench::jobs(None, scenario.scenario.mode)?;
+        let jobs = mutexlab_measure::jobs(None, scenario.scenario.mode)?;
         let selection = Selection::default();
         let closure = lab.closure.clone();
         let mut file = ResultsFile::create(&directory, &scenario, selection, closure, now)?;
@@ -111,7 +114,7 @@ impl MatrixCommand {
         let bench = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
-        let outcomes = self_test::side_by_side(&SideBySide {
+        let outcomes = mutexlab_suite::side_by_side(&SideBySide {
             repository: &repository,
             logs: file.log_directory(),
             kernels: &tested,
@@ -126,7 +129,7 @@ impl MatrixCommand {
             .iter()
             .zip(&tested)
             .map(|(name, kernel)| {
-                let suite = self_test::label(kernel);
+                let suite = mutexlab_suite::label(kernel);
                 let ours: Vec<_> = outcomes
                     .iter()
                     .filter(|outcome| outcome.suite == suite)
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn each_name_is_that_of_a_short_test() {
-        let all = crate::guest::tests::all();
+        let all = mutexlab_functional::all();
         for name in TESTS {
             let test = all.iter().find(|test| test.name == name);
             assert!(test.is_some_and(|test| !test.is_long), "{name}");

@@ -8,9 +8,9 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use crate::json;
-use crate::merge::{merge, missing};
-use crate::results::file::ResultsFile;
+use mutexlab_host::json;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::merge::{merge, missing};
 
 /// Join the results of shards into one file
 ///

@@ -11,12 +11,12 @@ use serde_json::json;
 
 use crate::commands::report_measure;
 use crate::commands::report_measure::MEASURED;
-use crate::git::Repository;
-use crate::paths;
-use crate::report::archive::{Archive, Warning};
-use crate::report::golden;
-use crate::report::history::History;
-use crate::report::page::Page;
+use mutexlab_host::git::Repository;
+use mutexlab_host::paths;
+use mutexlab_report::archive::{Archive, Warning};
+use mutexlab_report::golden;
+use mutexlab_report::history::History;
+use mutexlab_report::page::Page;
 
 /// Write the results as one HTML page with plots, which needs no network and no script
 ///
@@ -112,7 +112,7 @@ impl ReportCommand {
                 "scenarios": runs,
                 "warnings": warnings,
             });
-            return crate::json::print(&told);
+            return mutexlab_host::json::print(&told);
         }
         for warning in warnings() {
             eprintln!("warning: {}: {}", warning.about, warning.message);
@@ -133,7 +133,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::synthetic;
+    use mutexlab_report::synthetic;
 
     #[test]
     fn a_page_is_written_whatever_the_files_are() {

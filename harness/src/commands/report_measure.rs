@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::bench::closure::tree;
-use crate::interrupt::{self, Interrupt, Interrupted};
-use crate::parent;
-use crate::paths;
-use crate::plan::{Filter, Plan};
-use crate::report::archive::{Archive, Warning};
-use crate::report::run::Run;
-use crate::scenario::ScenarioFile;
+use mutexlab_host::interrupt;
+use mutexlab_host::interrupt::{Interrupt, Interrupted};
+use mutexlab_host::parent;
+use mutexlab_host::paths;
+use mutexlab_measure::closure::tree;
+use mutexlab_report::archive::{Archive, Warning};
+use mutexlab_report::run::Run;
+use mutexlab_scenario::plan::{Filter, Plan};
+use mutexlab_scenario::ScenarioFile;
 
 /// A scenario that is measured for the report.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +155,7 @@ fn is_measured(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::synthetic;
+    use mutexlab_report::synthetic;
 
     #[test]
     fn every_filter_leaves_cells_out_and_others_in() {
@@ -184,7 +185,7 @@ mod tests {
             .boots
             .iter()
             .flat_map(|boot| &boot.cells)
-            .map(|cell| crate::report::cell::Cell {
+            .map(|cell| mutexlab_report::cell::Cell {
                 id: cell.id.clone(),
                 ..like.clone()
             })

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use schemars::{schema_for, Schema};
 
-use crate::claims::report::Report;
-use crate::results::record::Results;
-use crate::scenario::Scenario;
+use mutexlab_judge::claims::report::Report;
+use mutexlab_results::record::Results;
+use mutexlab_scenario::Scenario;
 
 /// Print the JSON Schema of scenarios, of results or of claims
 ///

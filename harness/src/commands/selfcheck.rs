@@ -9,20 +9,21 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bench::{self, Lab};
-use crate::draw::table::Style;
-use crate::image::prepared::NamedTree;
-use crate::interrupt::Interrupt;
-use crate::mode::Mode;
-use crate::plan::{Filter, Plan};
-use crate::protocol::Sabotage;
-use crate::results::file::ResultsFile;
-use crate::results::record::{Results, Selection};
-use crate::scenario::ScenarioFile;
-use crate::{json, paths};
+use mutexlab_draw::table::Style;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{json, paths};
+use mutexlab_images::prepared::NamedTree;
+use mutexlab_measure;
+use mutexlab_measure::Lab;
+use mutexlab_model::mode::Mode;
+use mutexlab_protocol::Sabotage;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::{Results, Selection};
+use mutexlab_scenario::plan::{Filter, Plan};
+use mutexlab_scenario::ScenarioFile;
 
-use crate::selfcheck::cells;
-use crate::selfcheck::checks::{Check, Finding};
+use mutexlab_judge::instrument::cells;
+use mutexlab_judge::instrument::checks::{Check, Finding};
 
 /// Where the scenario is, below the repository.
 const SCENARIO: &str = "scenarios/selfcheck.toml";
@@ -139,7 +140,12 @@ impl SelfcheckCommand {
             Timestamp::now(),
         )?;
         // What ended badly is for the checks to judge.
-        bench::measure(&lab, &plan, bench::jobs(None, Mode::Virtual)?, &mut results)?;
+        mutexlab_measure::measure(
+            &lab,
+            &plan,
+            mutexlab_measure::jobs(None, Mode::Virtual)?,
+            &mut results,
+        )?;
         Ok(results.results().clone())
     }
 }

@@ -2,7 +2,7 @@
 
 //! What is tried again: what our own machinery spoilt, once; never what says something about the module.
 
-use mutexlab::verdict::Verdict;
+use mutexlab_model::verdict::Verdict;
 
 use crate::lab::{Course, Lab, TESTS};
 

@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use mutexlab::interrupt;
-use mutexlab::verdict::Verdict;
+use mutexlab_host::interrupt;
+use mutexlab_model::verdict::Verdict;
 use nix::sys::signal::Signal;
 
 use crate::lab::{send, wait_for, Course, Lab, TESTS};

@@ -11,10 +11,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutexlab::measured::Delivery;
-use mutexlab::protocol::{Outcome, VERSION};
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::record::Results;
+use mutexlab_model::measured::Delivery;
+use mutexlab_protocol::{Outcome, VERSION};
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::Results;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 

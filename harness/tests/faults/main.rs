@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use mutexlab::plan::Plan;
-use mutexlab::results::file::ResultsFile;
-use mutexlab::results::record::{Results, SCHEMA};
-use mutexlab::scenario::ScenarioFile;
+use mutexlab_results::file::ResultsFile;
+use mutexlab_results::record::{Results, SCHEMA};
+use mutexlab_scenario::plan::Plan;
+use mutexlab_scenario::ScenarioFile;
 
 use crate::lab::{Course, Lab};
 
@@ -218,8 +218,8 @@ fn a_trace_is_decoded_to_file_and_line() {
     let log = place.path("x.console.log");
     let (name, size) = (symbol.name().unwrap(), symbol.size());
     fs::write(&log, format!("[    1.0]  {name}+0x4/{size:#x}\n")).unwrap();
-    mutexlab::decode::write(&log, Some(&program)).unwrap();
-    let decoded = fs::read_to_string(mutexlab::decode::beside(&log)).unwrap();
+    mutexlab_machine::decode::write(&log, Some(&program)).unwrap();
+    let decoded = fs::read_to_string(mutexlab_machine::decode::beside(&log)).unwrap();
     assert!(decoded.contains(own), "{decoded}");
     assert!(decoded.contains("tests/faults/main.rs:"), "{decoded}");
 }

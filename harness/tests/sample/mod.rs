@@ -2,19 +2,20 @@
 
 //! Results that nobody measured, of any plan.
 
-use mutexlab::accelerator::Accelerator;
-use mutexlab::histogram::Histogram;
-use mutexlab::mode::Mode;
-use mutexlab::plan::{Plan, PlannedBoot};
-use mutexlab::measured::{Delivery, FirstPacket, HookCost, PathCost};
-use mutexlab::measurement::Measurement;
-use mutexlab::protocol::GuestCell;
-use mutexlab::results::closure::{Closure, KernelClosure};
-use mutexlab::results::derive;
-use mutexlab::results::metrics::{self, Clock};
-use mutexlab::results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
-use mutexlab::scenario::ScenarioFile;
-use mutexlab::verdict::Verdict;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::histogram::Histogram;
+use mutexlab_model::measured::{Delivery, FirstPacket, HookCost, PathCost};
+use mutexlab_model::mode::Mode;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_protocol::measurement::Measurement;
+use mutexlab_protocol::GuestCell;
+use mutexlab_results::closure::{Closure, KernelClosure};
+use mutexlab_results::derive;
+use mutexlab_results::metrics;
+use mutexlab_results::metrics::Clock;
+use mutexlab_results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
+use mutexlab_scenario::plan::{Plan, PlannedBoot};
+use mutexlab_scenario::ScenarioFile;
 
 /// What measuring `plan` might have given.
 pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {

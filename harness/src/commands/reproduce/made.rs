@@ -2,7 +2,7 @@
 
 //! Whether what was built for measuring again is what was measured then.
 
-use crate::results::closure::{Closure, KernelClosure};
+use mutexlab_results::closure::{Closure, KernelClosure};
 
 /// What became of the kernels and modules, a line each.
 pub fn lines(then: &Closure, now: &Closure) -> Vec<String> {
@@ -64,7 +64,7 @@ fn kernel(then: &KernelClosure, now: &KernelClosure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::slim::tests::closure;
+    use mutexlab_results::slim::tests::closure;
 
     fn with(change: impl FnOnce(&mut KernelClosure)) -> Closure {
         let mut closure = closure();

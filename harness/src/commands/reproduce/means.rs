@@ -4,7 +4,7 @@
 
 use anyhow::{bail, Result};
 
-use crate::results::closure::{Closure, Tree};
+use mutexlab_results::closure::{Closure, Tree};
 
 /// What has to be there to measure the same again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Means {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::slim::tests::closure;
+    use mutexlab_results::slim::tests::closure;
 
     fn tree(commit: &str, dirty: bool) -> Tree {
         Tree {

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-use crate::addresses::{CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT};
-use crate::traffic::Family;
+use mutexlab_model::traffic::Family;
+use mutexlab_protocol::addresses::{
+    CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
+    UPSTREAM_PORT,
+};
 
 /// All of it.
 pub struct Banner<'a> {

@@ -14,10 +14,11 @@ use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
 
 use super::escape::Escape;
-use crate::frame::Frame;
-use crate::interrupt::Interrupt;
-use crate::terminal::{Saved, Size};
-use crate::visit::{self, PORT};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::terminal::{Saved, Size};
+use mutexlab_protocol::frame::Frame;
+use mutexlab_protocol::visit;
+use mutexlab_protocol::visit::PORT;
 
 /// How much is read at a time.
 const PIECE: usize = 1 << 14;

@@ -15,19 +15,20 @@ use super::banner::Banner;
 use super::bridge::{told, Bridge, Port};
 use super::debugger::{Debugger, Stub};
 use super::parameter::{self, Parameter};
-use crate::accelerator::Accelerator;
-use crate::attended::Attended;
-use crate::boot::{Boot, Booted, Deadlines};
-use crate::image::modules;
-use crate::image::prepared::{Kernel, NamedTree};
-use crate::image::{Cache, Catalog, Flavour, KernelName};
-use crate::interrupt::Interrupt;
-use crate::protocol::{Event, Order, Work, VERSION};
-use crate::terminal::{Raw, Saved, TIDY};
-use crate::verdict::Verdict;
-use crate::virtme::Virtme;
-use crate::visit::{Visit, HOST_FILES};
-use crate::{kvm, paths};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::paths;
+use mutexlab_host::terminal::{Raw, Saved, TIDY};
+use mutexlab_images::modules;
+use mutexlab_images::prepared::{Kernel, NamedTree};
+use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
+use mutexlab_machine::attended::Attended;
+use mutexlab_machine::boot::{Boot, Booted, Deadlines};
+use mutexlab_machine::kvm;
+use mutexlab_machine::tools::Tools;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_protocol::visit::{Visit, HOST_FILES};
+use mutexlab_protocol::{Event, Order, Work, VERSION};
 
 /// Exit code if it is not the command's, but the guest's own end that is told: as env(1) has it.
 const GUEST_FAILED: i32 = 125;
@@ -113,7 +114,7 @@ impl ShellCommand {
     pub fn run(&self) -> Result<i32> {
         let repository = paths::repository()?;
         let interrupt = Interrupt::install()?;
-        let virtme = Virtme::find()?;
+        let tools = Tools::find()?;
         let terminal = Saved::of_standard_streams()?;
         let kernel = self.prepare(&repository, &interrupt)?;
         let there = match &kernel.modules {
@@ -121,7 +122,7 @@ impl ShellCommand {
             None => Vec::new(),
         };
         let parameters = parameter::by_name(&self.param, &there)?;
-        let probe = kvm::probe(&kernel, &virtme, Cache::new()?.directory(), &interrupt)?;
+        let probe = kvm::probe(&kernel, &tools, Cache::new()?.directory(), &interrupt)?;
         let run = Timestamp::now()
             .strftime("%Y%m%dT%H%M%SZ-shell")
             .to_string();
@@ -146,7 +147,7 @@ impl ShellCommand {
             console_log: logs.join(CONSOLE),
             kernel,
         };
-        self.visit(&guest, &virtme, &interrupt)
+        self.visit(&guest, &tools, &interrupt)
     }
 
     fn prepare(&self, repository: &Path, interrupt: &Interrupt) -> Result<Kernel> {
@@ -160,7 +161,7 @@ impl ShellCommand {
         Kernel::prepare(&name, flavour, &self.tree, repository, interrupt)
     }
 
-    fn visit(&self, guest: &Guest<'_>, virtme: &Virtme, interrupt: &Interrupt) -> Result<i32> {
+    fn visit(&self, guest: &Guest<'_>, tools: &Tools, interrupt: &Interrupt) -> Result<i32> {
         let order = Order {
             version: VERSION,
             work: Work::Shell(self.wishes(guest)?),
@@ -188,7 +189,7 @@ impl ShellCommand {
             eprintln!("waiting for {}", debugger.command());
         }
         let mut inside = None;
-        let booted = boot.run(virtme, interrupt, &mut |event| {
+        let booted = boot.run(tools, interrupt, &mut |event| {
             if let Event::LaidOut { modules } = event {
                 inside = Some(self.enter(guest, modules, interrupt)?);
             }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{bail, Context, Result};
 
-use crate::image::prepared::Kernel;
+use mutexlab_images::prepared::Kernel;
 
 /// Sections of a module that a debugger is told of: what stays in memory and has names.
 const SECTIONS: [&str; 6] = [

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{bail, Result};
 
-use crate::scenario::nearest;
+use mutexlab_scenario::nearest;
 
 /// A parameter and its value: `max_flows=1000`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The guest's side of `mutexlab shell`.
+
+pub mod echo;
+pub mod namespaces;
+mod root;
+mod session;
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+
+use anyhow::{bail, Context, Result};
+
+use super::agent::tell;
+use mutexlab_guest::fault;
+use mutexlab_guest::kmod::LoadedModule;
+use mutexlab_guest::layout::Layout;
+use mutexlab_guest::memory_map;
+use mutexlab_guest::proxy;
+use mutexlab_protocol::visit::{Visit, PORT};
+use mutexlab_protocol::{Event, PROXY_MODULE_PATH};
+
+const PORTS: &str = "/sys/class/virtio-ports";
+
+/// Lays out the namespaces with the module at work in the router, and lets somebody in.
+pub fn open(visit: &Visit) -> Result<()> {
+    let port = open_port()?;
+    // Not every kernel has it.
+    if Path::new(fault::DEBUGFS).is_dir() {
+        fault::mount_debugfs()?;
+    }
+    root::take_over()?;
+    let layout = Layout::new()?;
+    for namespace in [&layout.client, &layout.router, &layout.server] {
+        namespaces::publish(namespace)?;
+    }
+    let _module = LoadedModule::load(PROXY_MODULE_PATH, &visit.parameters)?;
+    let context = proxy::Context::open(&layout.router)?;
+    context
+        .configure(&echo::rules())
+        .context("the module refuses the rules")?;
+    echo::serve(&layout.server)?;
+    tell(&Event::LaidOut {
+        modules: memory_map::modules()?,
+    })?;
+    session::run(visit, port, &layout.router)
+}
+
+/// The port to the host; there is no udev that would call it by its name.
+fn open_port() -> Result<File> {
+    let ports = fs::read_dir(PORTS).with_context(|| format!("cannot list {PORTS}"))?;
+    for port in ports {
+        let port = port.with_context(|| format!("cannot list {PORTS}"))?;
+        let name = port.path().join("name");
+        if fs::read_to_string(&name).is_ok_and(|name| name.trim() == PORT) {
+            let path = Path::new("/dev").join(port.file_name());
+            return OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .with_context(|| format!("cannot open {}", path.display()));
+        }
+    }
+    bail!("there is no port {PORT} in {PORTS}")
+}

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! /proc/net/mutex_proxy/: what it says, where it is, and that it goes.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure, Context as _, Result};
+use mutex_abi::proxy::Stats;
+use nix::errno::Errno;
+
+use super::conversation::Servers;
+use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
+use super::sockets::{self, udp};
+use mutexlab_guest::monitor;
+use mutexlab_guest::namespace::Namespace;
+use mutexlab_guest::payload::Label;
+use mutexlab_guest::placement;
+use mutexlab_guest::proxy::Context;
+use mutexlab_model::traffic::{Protocol, Way};
+
+const STATS: &str = "stats";
+
+/// So rarely does the search for idle flows lock tables that no test sees it.
+const QUIET: [(&str, &str); 1] = [("gc_interval", "3600")];
+
+/// The file says what the device says, of the namespaces that have a context and of no others.
+pub fn stats_by_cpu() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let layout = &setup.layout;
+    ensure_files(&setup, [false, false, false]).context("without a context")?;
+    let context = setup.context(&all_rules())?;
+    ensure_files(&setup, [false, true, false]).context("with a context in the router")?;
+    ensure_told(&layout.router, &context.stats()?).context("before all packets")?;
+    send_some(&setup)?;
+    let stats = context.stats()?;
+    ensure!(
+        stats.packets_original != 0 && stats.packets_reply != 0 && stats.flows_current != 0,
+        "expected packets both ways and flows, got {stats:?}"
+    );
+    ensure_told(&layout.router, &stats).context("after some packets")?;
+
+    let other = Context::open(&layout.client)?;
+    ensure_files(&setup, [true, true, false]).context("with another context in the client")?;
+    ensure_told(&layout.client, &other.stats()?).context("client")?;
+    ensure_told(&layout.router, &stats).context("router, with a context in the client")?;
+    drop(other);
+    ensure_files(&setup, [false, true, false]).context("with the client's context closed")?;
+
+    // Not the last one to close takes the files away.
+    let second = Context::open(&layout.router)?;
+    drop(context);
+    ensure_files(&setup, [false, true, false]).context("with one of two contexts closed")?;
+    drop(second);
+    ensure_files(&setup, [false, false, false]).context("with all contexts closed")?;
+    setup.finish()
+}
+
+/// Datagrams of several sizes and both IP versions, there and back.
+fn send_some(setup: &Setup) -> Result<()> {
+    for family in FAMILIES {
+        let way = Way::Forward;
+        let client = udp(setup.client(way), client_address(way, family))?;
+        let server = udp(&setup.layout.server, upstream(family))?;
+        for sequence in 0..5 {
+            let label = Label { flow: 1, sequence };
+            let length = 64 << sequence;
+            let to = original(family);
+            let seen = sockets::send(&client, to, &server, label, length)?;
+            sockets::answer(&server, seen, &client, to, label, length)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless client, router and server have the file as `expected`.
+fn ensure_files(setup: &Setup, expected: [bool; 3]) -> Result<()> {
+    let layout = &setup.layout;
+    for (namespace, expected) in [&layout.client, &layout.router, &layout.server]
+        .into_iter()
+        .zip(expected)
+    {
+        let file = monitor::open(namespace, STATS)?;
+        let name = namespace.name();
+        ensure!(
+            file.is_some() == expected,
+            "expected a file in {name}: {expected}, found one: {}",
+            file.is_some()
+        );
+        let directory = namespace.run(|| Ok(std::fs::exists(monitor::DIRECTORY)?))?;
+        ensure!(
+            directory == expected,
+            "expected a directory in {name}: {expected}, found one: {directory}"
+        );
+        if let Some(file) = file {
+            let mode = file.metadata()?.permissions().mode() & 0o7777;
+            ensure!(mode == 0o444, "expected mode 444 in {name}, got {mode:o}");
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless the file says `expected`, line by line. Nothing may be counted meanwhile.
+fn ensure_told(namespace: &Namespace, expected: &Stats) -> Result<()> {
+    let file = open(namespace)?;
+    let text = read(&file).context("cannot read")?;
+    let told = monitor::Stats::parse(&text).with_context(|| format!("in {text:?}"))?;
+    let online = thread::available_parallelism()?.get();
+    ensure!(
+        told.cpus.len() >= online,
+        "expected at least {online} CPUs, got {:?}",
+        told.cpus
+    );
+    let got: Vec<(&str, u64)> = told
+        .counters
+        .iter()
+        .map(|counter| (counter.name.as_str(), counter.total))
+        .collect();
+    let values = expected.values();
+    let expected: Vec<(&str, u64)> = Stats::NAMES.iter().copied().zip(values).collect();
+    ensure!(got == expected, "expected {expected:?}, got {got:?}");
+    for counter in &told.counters {
+        // The parser has compared the sums.
+        ensure!(
+            counter.by_cpu.is_some() == (counter.name != "flows_current"),
+            "expected all but flows_current for each CPU, got {counter:?}"
+        );
+    }
+    // From anywhere, and again on the same descriptor.
+    for offset in [0, 1, text.len() / 2, text.len() - 1, text.len()] {
+        let mut rest = vec![0; text.len()];
+        let length = file.read_at(&mut rest, offset as u64)?;
+        ensure!(
+            rest[..length] == text.as_bytes()[offset..],
+            "reading from byte {offset} gives other bytes"
+        );
+    }
+    Ok(())
+}
+
+/// To make a flow locks its table once, and a packet of it locks nothing; but without RCU each does.
+pub fn locks_are_counted() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let context = setup.context(&all_rules())?;
+    let servers = Servers::of_both(&setup.layout)?;
+    let mut before = context.stats()?;
+    // What happened since the last call: flows made, packets translated, locks taken.
+    let mut since = || -> Result<[u64; 3]> {
+        let now = context.stats()?;
+        ensure!(
+            now.lock_contentions <= now.lock_acquisitions,
+            "more waited than came: {now:?}"
+        );
+        let counted = [
+            |stats: &Stats| stats.flows_created,
+            |stats: &Stats| stats.packets_original + stats.packets_reply,
+            |stats: &Stats| stats.lock_acquisitions,
+        ]
+        .map(|count| count(&now) - count(&before));
+        before = now;
+        Ok(counted)
+    };
+    let mut conversations = Vec::new();
+    let flows = servers.len() as u64;
+    for servers in &servers {
+        conversations.push(servers.converse(Protocol::Udp, Way::Forward)?);
+    }
+    let counted = since()?;
+    ensure!(
+        counted == [flows, 2 * flows, flows],
+        "expected {flows} flows, and that their tables were locked as often, got {counted:?}"
+    );
+    let packets = 2 * 20 * flows;
+    for (rcu, locked) in [(1, 0), (0, packets), (1, 0)] {
+        setup.set("perf_enable_rcu", rcu)?;
+        for _ in 0..20 {
+            conversations.iter_mut().try_for_each(|one| one.say())?;
+        }
+        let counted = since()?;
+        ensure!(
+            counted == [0, packets, locked],
+            "perf_enable_rcu={rcu}: expected {packets} packets and tables locked {locked} times, \
+             got {counted:?}"
+        );
+    }
+    drop(conversations);
+    drop((servers, context));
+    setup.finish()
+}
+
+/// While `perf_enable_percpu` is off, what any CPU counts is told as the first one's, and no count is
+/// lost by switching.
+pub fn shared_counters() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let context = setup.context(&all_rules())?;
+    let router = &setup.layout.router;
+    let counted = || -> Result<Vec<u64>> {
+        let told = monitor::Stats::parse(&read(&open(router)?)?)?;
+        let mut lines = told.counters.into_iter();
+        let line = lines.find(|counter| counter.name == "packets_reply");
+        let by_cpu = line.and_then(|line| line.by_cpu);
+        by_cpu.context("packets_reply is not told for each CPU")
+    };
+    let mut before = counted()?;
+    // Flows from CPU 1: what is sent there is received there.
+    for (switch, column) in [(1, 1), (0, 0), (1, 1)] {
+        setup.set("perf_enable_percpu", switch)?;
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| placement::stay_on(1).and_then(|()| send_some(&setup)));
+            sent.join().expect("no panic in sending")
+        })?;
+        let now = counted()?;
+        let new: Vec<u64> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| now - before)
+            .collect();
+        let all: u64 = new.iter().sum();
+        ensure!(
+            all >= 10 && new.get(column) == Some(&all),
+            "perf_enable_percpu={switch}: expected all as CPU {column}'s, got {new:?}"
+        );
+        before = now;
+    }
+    let stats = context.stats()?;
+    let all = before.iter().sum::<u64>();
+    ensure!(
+        stats.packets_reply == all,
+        "the device counts {}, the file {all}",
+        stats.packets_reply
+    );
+    drop(context);
+    setup.finish()
+}
+
+fn open(namespace: &Namespace) -> Result<File> {
+    monitor::open(namespace, STATS)?
+        .with_context(|| format!("there is no file in {}", namespace.name()))
+}
+
+fn read(mut file: &File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Descriptors outlive the context, and the module, but cannot be read any more.
+pub fn open_file_ends() -> Result<()> {
+    let setup = Setup::with_parameters(&QUIET)?;
+    let router = &setup.layout.router;
+    let context = setup.context(&all_rules())?;
+    let unread = open(router)?;
+    let begun = open(router)?;
+    let mut some = [0; 10];
+    (&begun)
+        .read_exact(&mut some)
+        .context("cannot begin to read")?;
+    drop(context);
+    let ensure_ended = |when: &str| -> Result<()> {
+        for (what, mut file) in [("unread", &unread), ("begun", &begun)] {
+            let result = file.read(&mut [0; 100]);
+            ensure!(
+                ended(&result),
+                "{what} file, {when}: expected EIO, got {result:?}"
+            );
+            let result = file.rewind();
+            ensure!(
+                result.is_err(),
+                "{what} file, {when}: expected no way to rewind"
+            );
+        }
+        Ok(())
+    };
+    ensure_ended("with the context closed")?;
+    // A new context's file is another one.
+    let context = setup.context(&all_rules())?;
+    ensure_ended("with a new context")?;
+    ensure_told(router, &context.stats()?)?;
+    drop(context);
+    setup.finish()?;
+    ensure_ended("without the module")
+}
+
+fn ended<T>(result: &std::io::Result<T>) -> bool {
+    let errno = result.as_ref().err().and_then(std::io::Error::raw_os_error);
+    errno == Some(Errno::EIO as i32)
+}
+
+/// Contexts of two threads come and go under readers, who see whole files or none.
+pub fn files_come_and_go() -> Result<()> {
+    const TURNS: usize = 40;
+    const READS: usize = 40;
+    let setup = Setup::new()?;
+    let router = &setup.layout.router;
+    let (stop, turns, reads) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let come_and_go = || -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            let context = Context::open(router)?;
+            thread::yield_now();
+            drop(context);
+            turns.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let look = || -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(file) = monitor::open(router, STATS)? else {
+                thread::yield_now();
+                continue;
+            };
+            match read(&file) {
+                Ok(text) => {
+                    let told =
+                        monitor::Stats::parse(&text).with_context(|| format!("in {text:?}"))?;
+                    ensure!(
+                        told.counters.len() == Stats::NAMES.len(),
+                        "cut short: {text:?}"
+                    );
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+                result if ended(&result) => {}
+                Err(error) => return Err(error).context("cannot read"),
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let tasks = [
+            scope.spawn(come_and_go),
+            scope.spawn(come_and_go),
+            scope.spawn(look),
+            scope.spawn(look),
+        ];
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let enough =
+            || turns.load(Ordering::Relaxed) >= TURNS && reads.load(Ordering::Relaxed) >= READS;
+        while !enough() && Instant::now() < deadline && !tasks.iter().any(|task| task.is_finished())
+        {
+            thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            task.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        ensure!(
+            enough(),
+            "expected {TURNS} contexts and {READS} files read, got {turns:?} and {reads:?}"
+        );
+        Ok(())
+    })?;
+    ensure_files(&setup, [false, false, false])?;
+    setup.finish()
+}

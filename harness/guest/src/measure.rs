@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One cell: what its packets cost, and whether they arrived.
+
+pub mod back_to_back;
+pub mod delivered;
+mod exchange;
+mod first_packet;
+mod router;
+mod search;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, Context, Result};
+use nix::errno::Errno;
+
+use super::between_sockets;
+use super::closed_loop::ClosedLoop;
+use super::conntrack;
+use super::fault;
+use super::flows::Flows;
+use super::layout::Layout;
+use super::memory_map;
+use super::open_loop;
+use super::pace::Pace;
+use super::probe::{Probe, Snapshot};
+use super::proxy;
+use super::sabotage::spoil;
+use super::subject::{self, Installed};
+use super::traffic::{Arrival, Stop, Target};
+use exchange::{exchange, Treatment};
+use first_packet::first_packet;
+use mutexlab_model::measured::{Delivery, OpenLoop};
+use mutexlab_model::subject::Subject;
+use mutexlab_model::traffic::Usual as _;
+use mutexlab_model::traffic::{Ends, Load, Steering, Traffic};
+use mutexlab_protocol::measurement::Measurement;
+use mutexlab_protocol::{GuestCell, Outcome, Sabotage};
+use router::{router, waits};
+pub use verify::verify;
+
+/// Round trips from which the cost of the probe itself is taken.
+const CALIBRATION: u32 = 64;
+
+/// Round trips of the flow that goes before those that are measured.
+pub const REHEARSAL: u32 = 8;
+
+/// How long the kernel is left alone after a change, so that what it puts off (multicast
+/// reports, RCU, what a process leaves behind) does not fall into the measurement.
+pub const QUIET: Duration = Duration::from_millis(250);
+/// The same for each flow of many, after they have gone.
+const QUIET_EACH: Duration = Duration::from_micros(20);
+
+/// How old flows are when they are measured: conntrack takes UDP for a stream after two seconds
+/// (nf_conntrack_udp_packet()), and treats it otherwise from then on.
+pub const SETTLED: Duration = Duration::from_secs(3);
+
+/// From how many flows on the memory of one is told: few do not fill a table.
+const MANY: u32 = 1_000;
+
+/// What a cell is measured with.
+struct Rig<'a> {
+    /// The machines.
+    layout: &'a Layout,
+    /// The probe in the router.
+    probe: Probe,
+    /// When the packets that are measured are sent.
+    pace: Pace,
+}
+
+/// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
+/// it. The probe's module must be loaded.
+pub fn run(cell: &GuestCell, pace: Pace) -> Outcome {
+    let mut delivery = Delivery::default();
+    match measure(cell, pace, &mut delivery) {
+        Ok(mut measurement) => {
+            if let Some(sabotage) = cell.sabotage {
+                spoil(sabotage, &mut measurement);
+            }
+            Outcome::Ok(Box::new(measurement))
+        }
+        Err(Stop::Subject(reason)) => Outcome::Failed { reason, delivery },
+        Err(Stop::Infra(error)) => Outcome::Infra {
+            reason: format!("{error:#}"),
+        },
+    }
+}
+
+fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+    let traffic = &cell.traffic;
+    traffic.check()?;
+    if traffic.ends == Ends::Stack {
+        return between_sockets::measure(cell, pace, delivery);
+    }
+    if matches!(traffic.load, Load::Bulk { .. }) {
+        return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
+    }
+    let limit = if traffic.load.is_open() {
+        open_loop::limit(traffic, pace)?
+    } else {
+        0
+    };
+    let layout = Layout::new()?;
+    let mut probe = Probe::open(&layout.router)?;
+    probe.set_ballast(cell.ballast.map(|_| 0));
+    delivered::prepare(&layout, traffic)?;
+    let crowd = Flows::measured(traffic).are_of_the_crowd();
+    if crowd {
+        layout.route_crowd(traffic.family)?;
+    }
+    let _room = (crowd && cell.subject.tracks_connections())
+        .then(|| conntrack::Room::make(&layout.router, traffic.flows_in_all()))
+        .transpose()?;
+    thread::sleep(QUIET);
+    let mut rig = Rig {
+        layout: &layout,
+        probe,
+        pace,
+    };
+    if !traffic.checksum.is_usual() || !traffic.cloned.is_usual() {
+        delivered::ensure_status(&layout, traffic)?;
+        thread::sleep(QUIET);
+    }
+    let empty = calibrate(&rig, traffic)?;
+    rig.probe.set_ballast(cell.ballast);
+
+    let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
+        .map_err(|error| blame(cell.subject, error))?;
+    let _held = (cell.sabotage == Some(Sabotage::HoldModule))
+        .then(|| proxy::Context::open(&layout.client))
+        .transpose()?;
+    if cell.sabotage == Some(Sabotage::LogWarning) {
+        fault::log_warning()?;
+    }
+    let target = subject::target(cell.subject);
+    rehearse(&layout, traffic, target, delivery)?;
+    *delivery = Delivery::default();
+    thread::sleep(QUIET);
+    let before = installed.counters(&layout.router)?;
+    let mut flow_memory = None;
+    let treatment = Treatment {
+        mischief: cell.mischief,
+        is_watched: true,
+    };
+    let measured = exchange(&rig, traffic, target, treatment, delivery, &mut || {
+        if cell.subject.redirects() && crowd {
+            installed
+                .settle(traffic, &layout.router)
+                .map_err(|error| blame(cell.subject, error))?;
+        }
+        installed
+            .rest(&layout.router)
+            .map_err(|error| blame(cell.subject, error))?;
+        if cell.subject.redirects() && traffic.flows >= MANY {
+            flow_memory = installed.flow_memory(traffic, &layout.router)?;
+        }
+        Ok(())
+    })?;
+    let counters = since(&before, installed.counters(&layout.router)?);
+    let buckets = installed.buckets(traffic, &layout.router)?;
+    installed
+        .ensure_kept(traffic, &layout.router, &counters)
+        .map_err(|error| blame(cell.subject, error))?;
+    let first = first_packet(&rig, traffic, target, delivery)?;
+    let router = if traffic.load.burst() > 1 && !waits(cell) {
+        let gap = measured.snapshot.original.report.least_gap;
+        Some(router(&rig, traffic, target, gap)?)
+    } else {
+        None
+    };
+    if !cell.subject.tracks_connections() {
+        conntrack::ensure_none(&layout.router)?;
+    }
+    // Last of all, while what was measured is still there.
+    let memory_map = memory_map::of(cell)?;
+    installed
+        .down(&layout.router)
+        .map_err(|error| blame(cell.subject, error))?;
+    drop(rig);
+    layout.tear_down()?;
+    if crowd {
+        // What the kernel knows of them goes with the namespaces, in its own good time.
+        thread::sleep(QUIET + QUIET_EACH * traffic.flows_in_all());
+    }
+
+    verify(cell.subject, traffic, delivery)?;
+    measured.ensure_seen(traffic)?;
+    let original = measured.snapshot.original.net_of(&empty.original)?;
+    Ok(Measurement {
+        delivery: *delivery,
+        first_packet: first.map(|first| first.net_of(original.overhead)),
+        flow_memory,
+        router,
+        original,
+        reply: measured.snapshot.reply.net_of(&empty.reply)?,
+        path: measured.path,
+        round_trip: measured.round_trip,
+        open: measured.open.map(|open| OpenLoop { limit, ..open }),
+        bulk: None,
+        proxy_time: None,
+        cores: Vec::new(),
+        received: measured.received,
+        buckets,
+        counters,
+        memory_map,
+    })
+}
+
+/// What the probe costs on the way of `traffic` while nothing is between its hooks.
+fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
+    let traffic = Traffic {
+        flows: 1,
+        spread: None,
+        steering: Steering::Symmetric,
+        load: Load::Closed {
+            round_trips: CALIBRATION,
+            burst: traffic.load.burst(),
+        },
+        warm_up: CALIBRATION,
+        ..*traffic
+    };
+    let mut delivery = Delivery::default();
+    let target = Target::Original;
+    let exchanged = exchange(
+        rig,
+        &traffic,
+        target,
+        Treatment::default(),
+        &mut delivery,
+        &mut || Ok(()),
+    );
+    match exchanged {
+        Ok(measured) => Ok(measured.snapshot),
+        Err(Stop::Infra(error)) => Err(error),
+        Err(Stop::Subject(reason)) => Err(anyhow!(reason)),
+    }
+    .context("cannot take the probe's own cost: traffic fails without any subject")
+}
+
+/// Sends a short flow of its own through the subject, so that what the kernel does once only, on
+/// a packet or soon after (keys of hashes, the first slab of a cache), is behind it.
+pub fn rehearse(
+    layout: &Layout,
+    traffic: &Traffic,
+    arrival: impl Into<Arrival>,
+    delivery: &mut Delivery,
+) -> Result<(), Stop> {
+    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::rehearsal(traffic), arrival)?;
+    closed_loop.open(0..1, delivery)?;
+    closed_loop.establish(0..1, delivery)?;
+    closed_loop.round_trips((0..REHEARSAL).map(|_| 0), delivery)?;
+    closed_loop.close(0, delivery)
+}
+
+/// What counters rose by since `before`.
+pub fn since(
+    before: &BTreeMap<String, u64>,
+    mut counters: BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    for (name, count) in &mut counters {
+        *count = count.saturating_sub(before.get(name).copied().unwrap_or_default());
+    }
+    counters
+}
+
+/// A module that cannot be put up or taken down is wrong itself; any other subject is the
+/// kernel's. A file that the kernel takes for no module of its own (ENOEXEC, as with another kernel's
+/// version magic) is the fault of whoever built it.
+pub fn blame(subject: Subject, error: anyhow::Error) -> Stop {
+    if subject.is_module() && error.downcast_ref() != Some(&Errno::ENOEXEC) {
+        Stop::Subject(format!("{error:#}"))
+    } else {
+        Stop::Infra(error)
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Kernels: which there are, how each is configured, and where it is once it is built.
+//!
+//! ```no_run
+//! use crate::{Cache, Catalog, Flavour};
+//! use mutexlab_host::interrupt::Interrupt;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let catalog = Catalog::load(std::path::Path::new("."))?;
+//! let kernel = catalog.find("7.3", Flavour::Plain)?;
+//! let image = Cache::new()?.ensure(kernel, &Interrupt::install()?)?;
+//! println!("{} is in {}", image.metadata.release, image.kernel_image().display());
+//! # Ok(())
+//! # }
+//! ```
+
+mod build;
+pub mod cache;
+pub mod call_graph;
+pub mod catalog;
+mod config;
+mod debian_version;
+mod disk;
+mod download;
+mod key;
+pub mod lock;
+pub mod manifest;
+pub mod metadata;
+mod mirror;
+pub mod modules;
+mod newest;
+pub mod pack;
+mod place;
+pub mod prepared;
+mod progress;
+pub mod prune;
+mod requirements;
+#[cfg(test)]
+mod sample;
+mod source;
+pub mod toolchain;
+
+pub use cache::{Cache, CACHE_VARIABLE};
+pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};
+pub use config::Version;
+pub use disk::free;
+pub use lock::Lock;
+pub use metadata::{Image, Metadata};
+pub use mirror::{MIRROR_VARIABLE, UPSTREAM_VARIABLE};
+pub use place::{Archive, Series, Source};
+pub use progress::Progress;
+pub use toolchain::{search_path, Toolchain};

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Builds the kernel modules against a kernel's tree, and keeps what was built by its content.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{bail, Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::call_graph::CallGraph;
+use crate::{search_path, Cache, Lock};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::leash;
+
+const PROXY: &str = "mutex_proxy.ko";
+const PROBE: &str = "mutex_probe.ko";
+/// Modules that the guest may load.
+#[derive(Clone, Debug)]
+pub struct ModuleFiles {
+    /// mutex_proxy.ko.
+    pub proxy: PathBuf,
+    /// mutex_probe.ko.
+    pub probe: PathBuf,
+    /// The release of the kernel that they were built for, as `uname -r` tells it.
+    pub release: String,
+}
+
+/// Its presence makes modules valid; it was last written to when they were last used.
+pub const SENTINEL: &str = "modules.json";
+const LOG: &str = "build.log";
+
+/// What of `module/` the kernel's build reads.
+const SOURCES: [&str; 3] = ["rs", "c", "h"];
+/// Directories below `module/` of which it reads nothing.
+const HOST_ONLY: [&str; 3] = ["benches", "fuzz", "tests"];
+
+/// The modules, built for one kernel.
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// The proxy.
+    pub proxy: PathBuf,
+    /// The probe.
+    pub probe: PathBuf,
+    /// What they were made of.
+    pub provenance: Provenance,
+}
+
+/// What a build of the modules was made of, and what it gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// SHA-256 over the names and contents of the sources.
+    pub source_sha256: String,
+    /// SHA-256 of `mutex_proxy.ko`.
+    pub proxy_sha256: String,
+    /// SHA-256 of `mutex_probe.ko`.
+    pub probe_sha256: String,
+}
+
+/// The modules of `repository`, built against the kernel tree `tree` unless they are in `cache`
+/// already. `tree_key` names the tree's content.
+///
+/// # Errors
+/// If the sources cannot be read, if the build fails, or if the user interrupts. The message of a failed
+/// build has its first errors and names its log; a module that could panic in a softirq is one.
+pub fn build(
+    repository: &Path,
+    cache: &Cache,
+    tree: &Path,
+    tree_key: &str,
+    interrupt: &Interrupt,
+) -> Result<Modules> {
+    let module = repository.join("module");
+    let sources = sources(&module)?;
+    let source_sha256 = digest_of(&module, &sources)?;
+    let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
+    let key = &key[..16];
+    let directory = cache.directory().join("modules").join(key);
+    if let Some(modules) = finished(&directory, &source_sha256) {
+        mark_used(&directory);
+        return Ok(modules);
+    }
+    let lock = lock_path(cache, &directory);
+    let _lock = Lock::acquire(&lock, "building the modules", interrupt)?;
+    if let Some(modules) = finished(&directory, &source_sha256) {
+        return Ok(modules);
+    }
+    let partial = directory.with_extension("partial");
+    for stale in [&partial, &directory] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)
+                .with_context(|| format!("cannot remove {}", stale.display()))?;
+        }
+    }
+    for source in &sources {
+        let to = partial.join(source);
+        let parent = to.parent().unwrap_or(&partial);
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::copy(module.join(source), &to)
+            .with_context(|| format!("cannot copy {}", source.display()))?;
+    }
+    let path = search_path(cache)?;
+    make(tree, &partial, &path, interrupt)?;
+    if !asserts(tree) {
+        cannot_panic(&partial, &path)?;
+    }
+    keep_results(&partial)?;
+    let provenance = Provenance {
+        source_sha256: source_sha256.clone(),
+        proxy_sha256: file_digest(&partial.join(PROXY))?,
+        probe_sha256: file_digest(&partial.join(PROBE))?,
+    };
+    let sentinel = partial.join(SENTINEL);
+    fs::write(&sentinel, serde_json::to_vec_pretty(&provenance)?)
+        .with_context(|| format!("cannot write {}", sentinel.display()))?;
+    fs::rename(&partial, &directory)
+        .with_context(|| format!("cannot move {} to its place", partial.display()))?;
+    finished(&directory, &source_sha256)
+        .with_context(|| format!("{} changed while it was built", directory.display()))
+}
+
+/// The lock of modules in `directory`: whoever builds or removes them has it.
+pub fn lock_path(cache: &Cache, directory: &Path) -> PathBuf {
+    let key = directory.file_name().unwrap_or_default().to_string_lossy();
+    cache
+        .directory()
+        .join("locks")
+        .join(format!("modules-{key}"))
+}
+
+fn mark_used(directory: &Path) {
+    // Without it they merely seem older.
+    if let Ok(file) = fs::File::options()
+        .write(true)
+        .open(directory.join(SENTINEL))
+    {
+        file.set_modified(std::time::SystemTime::now()).ok();
+    }
+}
+
+// The modules in `directory`, if they were built to the end and are what they were then.
+fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
+    let sentinel = fs::read(directory.join(SENTINEL)).ok()?;
+    let provenance: Provenance = serde_json::from_slice(&sentinel).ok()?;
+    let modules = Modules {
+        proxy: directory.join(PROXY),
+        probe: directory.join(PROBE),
+        provenance,
+    };
+    let same = modules.provenance.source_sha256 == source_sha256
+        && file_digest(&modules.proxy).ok()? == modules.provenance.proxy_sha256
+        && file_digest(&modules.probe).ok()? == modules.provenance.probe_sha256;
+    same.then_some(modules)
+}
+
+fn make(tree: &Path, directory: &Path, path: &OsStr, interrupt: &Interrupt) -> Result<()> {
+    eprintln!("building the modules against {}", tree.display());
+    let log = directory.join(LOG);
+    let output =
+        fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let (make, leash) = leash::tie([
+        OsStr::new("make"),
+        OsStr::new("LLVM=1"),
+        OsStr::new("-C"),
+        tree.as_os_str(),
+        &join("M=", directory),
+        OsStr::new("modules"),
+    ])?;
+    let make = make
+        .env("PATH", path)
+        .stderr_to_stdout()
+        .stdout_file(output)
+        .unchecked();
+    let ended = leash::hold(leash, interrupt, || make.run());
+    interrupt.check()?;
+    let status = ended.context("cannot run make")?.status;
+    if status.success() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    bail!(
+        "the modules do not build ({status}):\n{}\nthe whole log is in {}",
+        errors(&text),
+        log.display()
+    )
+}
+
+fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
+    let mut joined = std::ffi::OsString::from(prefix);
+    joined.push(path);
+    joined
+}
+
+// The first errors of a build's log with the lines around them, or its end if none is found.
+fn errors(log: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = log.lines().collect();
+    let start = lines
+        .iter()
+        .position(|line| line.contains("error"))
+        .unwrap_or(lines.len().saturating_sub(LINES));
+    let shown = lines.iter().skip(start).take(LINES);
+    shown
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+// In a kernel that checks Rust's debug assertions every unsafe block of core can panic, on purpose.
+fn asserts(tree: &Path) -> bool {
+    fs::read_to_string(tree.join(".config")).is_ok_and(|config| {
+        config
+            .lines()
+            .any(|line| line == "CONFIG_RUST_DEBUG_ASSERTIONS=y")
+    })
+}
+
+/// What the kernel calls in softirqs, where a panic would take the machine down: netfilter's
+/// hooks, RCU's callbacks and tasklets. A part of their mangled names.
+const IN_SOFTIRQ: [&str; 3] = [
+    "5hooks10trampoline",
+    "10free_later4free",
+    "7tasklet11run_tasklet",
+];
+
+// Rust code that can panic refers to a function that does so. What runs in a softirq must not reach
+// one; what runs for a system call may, through the kernel crate's own containers.
+fn cannot_panic(directory: &Path, path: &OsStr) -> Result<()> {
+    for module in [PROXY, PROBE] {
+        let file = directory.join(module);
+        let disassembly = duct::cmd!(
+            "llvm-objdump",
+            "--disassemble",
+            "--reloc",
+            "--no-show-raw-insn",
+            &file
+        )
+        .env("PATH", path)
+        .read()
+        .with_context(|| format!("cannot disassemble {}", file.display()))?;
+        let graph = CallGraph::parse(&disassembly);
+        let in_softirq = |name: &str| IN_SOFTIRQ.iter().any(|part| name.contains(part));
+        if !graph.functions().any(in_softirq) {
+            bail!("{module} has no hook by the names that are looked for: mend IN_SOFTIRQ");
+        }
+        if let Some(path) = graph.path(in_softirq, |name| name.contains("panicking")) {
+            bail!("{module} can panic in a softirq: {}", path.join(" calls "));
+        }
+    }
+    Ok(())
+}
+
+// Removes what only the build needed.
+fn keep_results(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if [PROXY, PROBE, LOG]
+            .iter()
+            .any(|kept| entry.file_name() == *kept)
+        {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+// The sources below `module`, relative to it, in a fixed order.
+fn sources(module: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let path = module.join(&directory);
+        let entries =
+            fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let relative = directory.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                if !HOST_ONLY.iter().any(|&name| entry.file_name() == name) {
+                    directories.push(relative);
+                }
+            } else if is_source(&relative) {
+                found.push(relative);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_source(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    path.file_name() == Some(OsStr::new("Kbuild"))
+        || extension.is_some_and(|extension| SOURCES.contains(&extension))
+}
+
+fn digest_of(module: &Path, sources: &[PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for source in sources {
+        let path = module.join(source);
+        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // Lengths keep a name and the content behind it apart.
+        hash.update(format!("{} {}\n", source.display(), content.len()));
+        hash.update(&content);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn file_digest(path: &Path) -> Result<String> {
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(hex(&Sha256::digest(content)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The names of a built module's parameters: what its `.modinfo` says of them, as `modinfo` does.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn parameters(module: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+    Ok(parameters_in(&bytes))
+}
+
+fn parameters_in(bytes: &[u8]) -> Vec<String> {
+    let strings = bytes.split(|&byte| byte == 0);
+    strings
+        .filter_map(|string| {
+            let description = std::str::from_utf8(string).ok()?.strip_prefix("parm=")?;
+            Some(description.split_once(':')?.0.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        directory
+    }
+
+    fn digest(files: &[(&str, &str)]) -> String {
+        let tree = tree(files);
+        digest_of(tree.path(), &sources(tree.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_digest_sees_every_source_and_nothing_else() {
+        let base = digest(&[("Kbuild", "a"), ("sys/x.rs", "b")]);
+        assert_eq!(
+            base,
+            digest(&[("sys/x.rs", "b"), ("Kbuild", "a"), ("abi/Cargo.toml", "c")])
+        );
+        assert_eq!(
+            base,
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "b"), ("sys/fuzz/y.rs", "c")])
+        );
+        for other in [
+            digest(&[("Kbuild", "A"), ("sys/x.rs", "b")]),
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "B")]),
+            digest(&[("Kbuild", "a"), ("sys/y.rs", "b")]),
+            digest(&[("Kbuild", "a"), ("sys/x.rs", "b"), ("sys/y.h", "")]),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_damaged_module_is_built_again() {
+        let ko = "module";
+        let sha256 = hex(&Sha256::digest(ko));
+        let provenance = Provenance {
+            source_sha256: "s".into(),
+            proxy_sha256: sha256.clone(),
+            probe_sha256: sha256,
+        };
+        let sentinel = serde_json::to_string(&provenance).unwrap();
+        let whole = tree(&[(PROXY, ko), (PROBE, ko), (SENTINEL, &sentinel)]);
+        assert!(finished(whole.path(), "s").is_some());
+        assert!(finished(whole.path(), "other sources").is_none());
+        let damaged = tree(&[(PROXY, "modulf"), (PROBE, ko), (SENTINEL, &sentinel)]);
+        assert!(finished(damaged.path(), "s").is_none());
+        let unfinished = tree(&[(PROXY, ko), (PROBE, ko)]);
+        assert!(finished(unfinished.path(), "s").is_none());
+    }
+
+    #[test]
+    fn the_first_errors_of_a_log_are_shown() {
+        let log = format!(
+            "{}error[E1]: bad\n  here\n{}",
+            "fine\n".repeat(50),
+            "more\n".repeat(50)
+        );
+        let shown = errors(&log);
+        assert!(shown.starts_with("  error[E1]: bad\n    here\n"));
+        assert_eq!(shown.lines().count(), 20);
+        assert!(errors("no such word\n").contains("no such word"));
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_module_s_information() {
+        let bytes = b"\x7fELF\0license=GPL\0parm=max_flows:How many (1 to 2)\0parm=b:c:d\0parm\0xparm=no:x\0";
+        assert_eq!(parameters_in(bytes), ["max_flows", "b"]);
+    }
+}

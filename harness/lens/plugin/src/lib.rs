@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The lens: a plugin of QEMU's that sees every instruction and every access to memory of a guest, and
+//! tells where those of a packet go.
+//!
+//! It needs no symbols: what it records names addresses, which the harness turns into functions and
+//! objects. Outside of windows it only looks for the marks of [`mutex_abi::marks`] in what is
+//! translated, which costs little.
+//!
+//! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
+//! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
+//!   caches.
+//! - [`settings`] and [`recording`] are what goes in and comes out, which the harness uses.
+
+mod api;
+pub mod cache;
+pub mod calls;
+pub mod instruction;
+pub mod memory;
+mod plugin;
+mod ram;
+pub mod recency;
+pub mod sharing;
+pub mod tree;
+pub mod watch;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One boot of a guest, from its first instruction to its verdict.
+
+mod deadlines;
+mod processes;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+pub use deadlines::Deadlines;
+use processes::Guest;
+use watch::Watch;
+
+use crate::attended::Attended;
+use crate::decode;
+use crate::qemu;
+use crate::qemu::Lens;
+use crate::tools::Tools;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_images::modules::ModuleFiles;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::complaint::Complaint;
+use mutexlab_model::verdict::{Ending, Verdict};
+use mutexlab_protocol::{Event, Order};
+
+/// How often flags and deadlines are looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How deep below its tree a kernel's image lies: arch/x86/boot/bzImage.
+const BZIMAGE_DEPTH: usize = 4;
+
+/// What to boot and how.
+#[derive(Clone, Debug)]
+pub struct Boot<'a> {
+    /// The kernel, a bzImage.
+    pub kernel: &'a Path,
+    /// What this kernel is told beside what every kernel is.
+    pub arguments: &'a [&'a str],
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// How instructions are executed.
+    pub accelerator: Accelerator,
+    /// What the agent is to do.
+    pub order: &'a Order,
+    /// Modules that the order needs.
+    pub modules: Option<&'a ModuleFiles>,
+    /// When to give up.
+    pub deadlines: Deadlines,
+    /// The plugin that watches its instructions, if one does.
+    pub lens: Option<&'a Lens>,
+    /// What is different if somebody sits in front of it.
+    pub attended: Option<&'a Attended>,
+    /// Where the console goes.
+    pub console_log: &'a Path,
+}
+
+/// How a boot went.
+#[derive(Clone, Debug)]
+pub struct Booted {
+    /// How it ended.
+    pub ending: Ending,
+    /// What the kernel complained of.
+    pub reports: Vec<Complaint>,
+    /// Command line of QEMU; empty if it never ran.
+    pub qemu: Vec<String>,
+    /// How long it took, in time of the host.
+    pub duration: Duration,
+}
+
+impl Boot<'_> {
+    /// Boots the guest and waits for its end, or ends it; no process of it is left afterwards.
+    /// Hands each event on as it comes.
+    ///
+    /// # Errors
+    /// If the guest cannot be started, the log cannot be written, or the user interrupts. What
+    /// goes wrong in the guest is no error but a verdict.
+    pub fn run(
+        &self,
+        tools: &Tools,
+        interrupt: &Interrupt,
+        on_event: &mut dyn FnMut(&Event) -> Result<()>,
+    ) -> Result<Booted> {
+        let started = Instant::now();
+        if let Some(ending) = self.cannot_start() {
+            return Ok(Booted {
+                ending,
+                reports: Vec::new(),
+                qemu: Vec::new(),
+                duration: started.elapsed(),
+            });
+        }
+        let mut watch = Watch::new(self, started)?;
+        let mut guest = Guest::start(self, tools)?;
+        let ending = watch.guest(&mut guest, interrupt, on_event);
+        let qemu = std::mem::take(&mut guest.qemu);
+        // Also when the watch was cut short: no guest survives this function.
+        guest.stop()?;
+        if !watch.scanner.reports().is_empty()
+            && let Err(error) = decode::write(self.console_log, self.vmlinux().as_deref())
+        {
+            // What the guest did counts as well without.
+            eprintln!("mutexlab: the console's log stays as it is: {error:#}");
+        }
+        Ok(Booted {
+            ending: ending?,
+            reports: watch.scanner.into_reports(),
+            qemu,
+            duration: started.elapsed(),
+        })
+    }
+
+    /// The kernel with its symbols, if the image lies in the tree that it was built in.
+    fn vmlinux(&self) -> Option<PathBuf> {
+        let tree = self.kernel.ancestors().nth(BZIMAGE_DEPTH)?;
+        Some(tree.join("vmlinux")).filter(|file| file.is_file())
+    }
+
+    /// The ending, if it is known before anything is started.
+    fn cannot_start(&self) -> Option<Ending> {
+        if let Err(error) = qemu::find() {
+            return Some(Ending::bad(Verdict::Infra, format!("{error:#}")));
+        }
+        let bad = |error: &dyn std::fmt::Display| {
+            let reason = format!("{} cannot be booted: {error}", self.kernel.display());
+            Some(Ending::bad(Verdict::Boot, reason))
+        };
+        match qemu::is_kernel(self.kernel) {
+            Ok(true) => None,
+            Ok(false) => bad(&"it is no kernel (a bzImage, Documentation/arch/x86/boot.rst)"),
+            Err(error) => bad(&error),
+        }
+    }
+}

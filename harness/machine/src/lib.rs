@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Boots one guest with an order, and says how it ended. Knows nothing of scenarios, subjects' results or what is measured:
+//! it gets an order, files to install, and deadlines.
+
+pub mod agent;
+pub mod attended;
+pub mod boot;
+pub mod console;
+pub mod decode;
+pub mod guest_root;
+pub mod kvm;
+pub mod mp_table;
+pub mod program;
+pub mod qemu;
+pub mod tools;
+pub mod virtme;

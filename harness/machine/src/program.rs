@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Programs of others in user space that are a part of what is measured: which a subject needs, where
+//! they are on this machine, and of which version.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+use duct::cmd;
+
+use mutexlab_images::Cache;
+use mutexlab_model::subject::Subject;
+use mutexlab_protocol::{MICROSOCKS, REDSOCKS};
+
+/// Where Debian keeps libraries.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// A program that the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name, which is that of its Debian package, too.
+    pub name: &'static str,
+    /// Where it lies in the guest.
+    pub path: &'static str,
+    /// Where it lies here.
+    pub file: PathBuf,
+    // Below what it was unpacked; None if it is installed.
+    unpacked: Option<PathBuf>,
+}
+
+impl Program {
+    /// The programs that `subject` needs: what `./just` has unpacked, or, where it does not do so, what
+    /// this machine has.
+    ///
+    /// # Errors
+    /// If one is not there.
+    pub fn of(subject: Subject) -> Result<Vec<Self>> {
+        let needed: &[(&str, &str)] = match subject {
+            Subject::Redsocks => &[("redsocks", REDSOCKS), ("microsocks", MICROSOCKS)],
+            // Our own program is its proxy.
+            Subject::Tproxy => &[],
+            Subject::None
+            | Subject::NftDnat
+            | Subject::NftFlowtable
+            | Subject::Module
+            | Subject::ModuleUnmatched
+            | Subject::NftDnatDirect
+            | Subject::ModuleDirect => &[],
+        };
+        if needed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let place = Cache::new()?.directory().join("tools/debian");
+        needed
+            .iter()
+            .map(|&(name, path)| {
+                let ours = place.join(path.trim_start_matches('/'));
+                let unpacked = ours.is_file();
+                let file = if unpacked {
+                    ours
+                } else {
+                    find(name, name)
+                        .with_context(|| format!("./just unpacks {name}, but has not yet"))?
+                };
+                Ok(Self {
+                    name,
+                    path,
+                    file,
+                    unpacked: unpacked.then(|| place.clone()),
+                })
+            })
+            .collect()
+    }
+
+    /// One that is installed, called `name`, of a Debian package of that name.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn installed(name: &'static str, path: &'static str) -> Result<Self> {
+        Ok(Self {
+            name,
+            path,
+            file: find(name, name)?,
+            unpacked: None,
+        })
+    }
+
+    /// The directory with libraries that came with it, if it was unpacked.
+    pub fn libraries_beside(&self) -> Option<PathBuf> {
+        Some(self.unpacked.as_ref()?.join(LIBRARIES))
+    }
+
+    /// The version of its Debian package; `None` if it is of none.
+    pub fn version(&self) -> Option<String> {
+        match &self.unpacked {
+            // Of a package that was not installed only its files are known. Its own log of changes is one
+            // of them, and begins with its version (Debian Policy, sections 4.4 and 12.7).
+            Some(place) => {
+                let log = place
+                    .join("usr/share/doc")
+                    .join(self.name)
+                    .join("changelog.Debian.gz");
+                newest(&cmd!("gzip", "-dc", log).stderr_null().read().ok()?)
+            }
+            None => {
+                let owner = cmd!("dpkg-query", "--search", &self.file)
+                    .stderr_null()
+                    .read()
+                    .ok()?;
+                let package = owner.split(':').next()?;
+                cmd!("dpkg-query", "--show", "--showformat=${Version}", package)
+                    .stderr_null()
+                    .read()
+                    .ok()
+                    .filter(|version| !version.is_empty())
+            }
+        }
+    }
+}
+
+/// The version in the first line of a Debian package's log of changes: `redsocks (0.5-2) unstable; …`.
+fn newest(log: &str) -> Option<String> {
+    let (_, rest) = log.lines().next()?.split_once(" (")?;
+    Some(rest.split_once(')')?.0.to_owned())
+}
+
+/// Looks for a program in PATH, and where Debian keeps the administrator's programs.
+///
+/// # Errors
+/// If it is in neither; the message names the Debian package `package`.
+pub fn find(name: &str, package: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| {
+            format!("cannot find {name}: install it, on Debian with `apt-get install {package}`")
+        })
+}
+
+/// What the dynamic linker would load for `program`, if it looked into the directory `beside`, too;
+/// nothing if it is static.
+///
+/// # Errors
+/// If ldd cannot be run, or a library is missing.
+pub fn shared_libraries(program: &Path, beside: Option<&Path>) -> Result<BTreeSet<PathBuf>> {
+    // ldd fails for static programs and says so on either stream.
+    let output = cmd!("ldd", program)
+        .stdout_capture()
+        .stderr_capture()
+        .unchecked()
+        .env("LC_ALL", "C")
+        .env("LD_LIBRARY_PATH", beside.unwrap_or(Path::new("")))
+        .run()
+        .context("cannot run ldd, which is part of glibc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if let Some(missing) = text.lines().find(|line| line.contains("not found")) {
+        bail!("{} lacks a library: {}", program.display(), missing.trim());
+    }
+    Ok(text
+        .split_whitespace()
+        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
+        .map(PathBuf::from)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutexlab_host::paths;
+
+    #[test]
+    fn libraries_of_a_dynamic_program_are_found() {
+        let libraries = shared_libraries(&paths::this_program(), None).unwrap();
+        assert!(libraries
+            .iter()
+            .any(|library| library.to_string_lossy().contains("libc.so")));
+        assert!(libraries.iter().all(|library| library.is_file()));
+    }
+
+    #[test]
+    fn a_package_s_version_is_that_of_its_last_change() {
+        let log = "redsocks (0.5-2+b1) sid; urgency=low\n\n  * x\n\nredsocks (0.5-1) unstable; u\n";
+        assert_eq!(newest(log).as_deref(), Some("0.5-2+b1"));
+        assert_eq!(newest("no version\n"), None);
+        assert_eq!(newest(""), None);
+    }
+
+    #[test]
+    fn only_subjects_in_user_space_need_programs() {
+        for subject in Subject::ALL {
+            if !subject.is_in_user_space() {
+                assert_eq!(Program::of(subject).unwrap(), []);
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What boots guests on this machine.
+
+use anyhow::Result;
+
+use crate::agent::Agent;
+use crate::virtme::Virtme;
+
+/// virtme-ng, and the agent that guests get; taken once, so that all guests of a run have the same.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// What starts QEMU.
+    pub virtme: Virtme,
+    /// What does the work in a guest.
+    pub agent: Agent,
+}
+
+impl Tools {
+    /// Those of this machine.
+    ///
+    /// # Errors
+    /// If one is not there.
+    pub fn find() -> Result<Self> {
+        Ok(Self {
+            virtme: Virtme::find()?,
+            agent: Agent::find()?,
+        })
+    }
+}

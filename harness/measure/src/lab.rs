@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a run measures with.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::closure::{self, Measured};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_images::modules;
+use mutexlab_images::prepared::{Kernel, NamedTree};
+use mutexlab_images::{Cache, Flavour};
+use mutexlab_machine::kvm;
+use mutexlab_machine::tools::Tools;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::mode::Mode;
+use mutexlab_results::closure::Closure;
+use mutexlab_scenario::caches::Machine;
+use mutexlab_scenario::plan::Plan;
+use mutexlab_scenario::ScenarioFile;
+
+/// Everything that measuring needs beside a plan.
+pub struct Lab<'a> {
+    repository: PathBuf,
+    /// What boots guests.
+    pub(super) tools: Tools,
+    /// Whether the user wants no more.
+    pub(super) interrupt: &'a Interrupt,
+    /// How guests execute instructions.
+    pub(super) accelerator: Accelerator,
+    /// Which clock is read.
+    pub(super) mode: Mode,
+    /// The machine whose caches the lens models, if it looks on.
+    pub(super) machine: Option<Machine>,
+    /// The plan's kernels, by name.
+    pub(super) kernels: BTreeMap<String, Kernel>,
+    /// What the numbers will depend on.
+    pub closure: Closure,
+}
+
+impl<'a> Lab<'a> {
+    /// Gets everything ready for a plan of `scenario`: kernels and modules are built if they were
+    /// not, the proxy from `module_source`, a work tree of its own, if there is one.
+    ///
+    /// # Errors
+    /// If something is missing on this machine, does not build, or the user interrupts.
+    pub fn open(
+        repository: &Path,
+        scenario: &ScenarioFile,
+        plan: &Plan,
+        trees: &[NamedTree],
+        module_source: Option<&Path>,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let tools = Tools::find()?;
+        let mut kernels = BTreeMap::new();
+        for name in plan.kernels() {
+            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
+            if let Some(directory) = module_source {
+                kernel.take_proxy_of(directory, interrupt)?;
+            }
+            kernels.insert(name.to_owned(), kernel);
+        }
+        interrupt.check()?;
+        for files in kernels
+            .values()
+            .filter_map(|kernel| kernel.modules.as_ref())
+        {
+            let there = modules::parameters(&files.proxy)?;
+            scenario
+                .scenario
+                .check_parameters(&there)
+                .map_err(|fault| scenario.explain(&fault))?;
+        }
+        let mode = scenario.scenario.mode;
+        let accelerator = match mode {
+            Mode::Virtual => Accelerator::TcgIcount,
+            Mode::Wall => real_time(&kernels, &tools, interrupt)?,
+        };
+        let measured = Measured {
+            repository,
+            module_source,
+            subjects: &scenario.scenario.subjects,
+            accelerator,
+            scenario_text: &scenario.text,
+        };
+        let closure = closure::collect(&measured, kernels.values(), &tools)?;
+        Ok(Self {
+            repository: repository.to_owned(),
+            tools,
+            interrupt,
+            accelerator,
+            mode,
+            machine: scenario.scenario.lens,
+            kernels,
+            closure,
+        })
+    }
+
+    /// As it is told: from the repository on, if it lies there.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        let path = path.strip_prefix(&self.repository).unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    }
+}
+
+/// KVM if it works. Without it times are the emulator's: enough to try the machinery out.
+fn real_time(
+    kernels: &BTreeMap<String, Kernel>,
+    tools: &Tools,
+    interrupt: &Interrupt,
+) -> Result<Accelerator> {
+    let kernel = kernels.values().next().context("there is no kernel")?;
+    let probe = kvm::probe(kernel, tools, Cache::new()?.directory(), interrupt)?;
+    if !probe.works {
+        eprintln!(
+            "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \
+             emulator; they say nothing about a kernel, and `compare` refuses them",
+            probe.reason
+        );
+    }
+    Ok(probe.accelerator())
+}

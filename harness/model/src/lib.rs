@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! TODO
+
+pub mod accelerator;
+pub mod back_to_back;
+pub mod complaint;
+pub mod histogram;
+pub mod limits;
+pub mod measured;
+pub mod mode;
+pub mod random;
+pub mod search;
+pub mod stand_in;
+pub mod subject;
+pub mod traffic;
+pub mod verdict;

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What parameters cost or save: every variant of the module against the first.
+
+use std::collections::BTreeMap;
+
+use super::{missing, traffics, Group};
+use mutexlab_draw::table::{number, Align, Field, Style, Table};
+use mutexlab_model::subject::Subject;
+use mutexlab_model::traffic::Traffic;
+use mutexlab_model::verdict::Verdict;
+use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::record::CellRecord;
+
+/// With more variants than this their percentiles are left to the results file.
+const FEW: usize = 8;
+
+/// The variants of a group's module, in the order of the plan; the first is the default.
+pub fn variants<'a>(group: &Group<'a>) -> Vec<&'a str> {
+    let mut variants: Vec<&str> = Vec::new();
+    for cell in group.iter().filter(|cell| cell.subject == Subject::Module) {
+        if !variants.contains(&cell.variant()) {
+            variants.push(cell.variant());
+        }
+    }
+    variants
+}
+
+/// Whether a variant is one of few, or the first of many.
+pub fn is_shown(variants: &[&str], cell: &CellRecord) -> bool {
+    cell.subject != Subject::Module
+        || variants.len() <= FEW
+        || variants.first() == Some(&cell.variant())
+}
+
+/// The table; `None` if there is but one variant.
+pub fn table(group: &Group<'_>) -> Option<Table> {
+    let variants = variants(group);
+    let (default, others) = variants
+        .split_first()
+        .filter(|(_, others)| !others.is_empty())?;
+    let traffics = traffics(group);
+    let mut head = vec![("instead of the default".to_owned(), Align::Left)];
+    head.extend(
+        traffics
+            .iter()
+            .map(|traffic| (traffic.name(), Align::Right)),
+    );
+    let head: Vec<(&str, Align)> = head
+        .iter()
+        .map(|(text, align)| (text.as_str(), *align))
+        .collect();
+    let mut table = Table::new(&head);
+    let find = |variant: &str, traffic: &Traffic| {
+        group
+            .iter()
+            .find(|cell| cell.variant() == variant && cell.traffic == *traffic)
+            .copied()
+    };
+    let defaults: Vec<Option<&CellRecord>> = traffics
+        .iter()
+        .map(|traffic| find(default, traffic))
+        .collect();
+    table.row(
+        std::iter::once("(all defaults)".into()).chain(
+            defaults
+                .iter()
+                .map(|cell| mean(*cell).map_or_else(missing, |mean| number(mean).into())),
+        ),
+    );
+    for variant in others {
+        let name = changed(default, variant);
+        let deltas = traffics.iter().zip(&defaults).map(|(traffic, default)| {
+            match (find(variant, traffic), mean(*default)) {
+                (Some(cell), _) if cell.verdict != Verdict::Ok => {
+                    Field::styled(cell.verdict.name(), Style::Bad)
+                }
+                (cell, Some(default)) => {
+                    mean(cell).map_or_else(missing, |mean| delta(mean - default))
+                }
+                _ => missing(),
+            }
+        });
+        table.row(std::iter::once(name.into()).chain(deltas));
+    }
+    Some(table)
+}
+
+fn mean(cell: Option<&CellRecord>) -> Option<f64> {
+    cell.filter(|cell| cell.verdict == Verdict::Ok)?
+        .metric(HOOK_MEAN)
+}
+
+fn delta(by: f64) -> Field {
+    if by == 0.0 {
+        return Field::styled("0", Style::Dim);
+    }
+    let sign = if by > 0.0 { "+" } else { "" };
+    Field::from(format!("{sign}{}", number(by)))
+}
+
+/// The parameters in which a variant differs from the default.
+fn changed(default: &str, variant: &str) -> String {
+    let parse = |variant: &str| -> BTreeMap<String, String> {
+        variant
+            .split(',')
+            .filter_map(|part| part.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    };
+    let default = parse(default);
+    parse(variant)
+        .iter()
+        .filter(|(name, value)| default.get(*name) != Some(*value))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_named() {
+        assert_eq!(changed("module,a=1,b=0", "module,a=0,b=0"), "a=0");
+        assert_eq!(changed("module,a=1,b=0", "module,a=0,b=7"), "a=0, b=7");
+        assert_eq!(changed("module", "module"), "");
+    }
+}

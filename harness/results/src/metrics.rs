@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Numbers that say what they are: from a measurement to named metrics with units.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{counters, cpu, travel};
+use mutexlab_model::measured::{BulkCost, HookCost};
+use mutexlab_model::mode::Mode;
+use mutexlab_model::subject::Subject;
+use mutexlab_model::traffic::{Load, Traffic};
+use mutexlab_protocol::measurement::Measurement;
+
+/// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
+/// what is less is of no use to anybody, however sure it is.
+pub const MIN_EFFECT: f64 = 0.01;
+
+/// A modelled metric has changed only if it did so by at least so much of an event (or a cycle) for each
+/// packet, too: a single miss in a thousand packets is none.
+pub const MIN_MODELLED: f64 = 0.01;
+
+/// Mean cost of a whole way in the hooks, both directions.
+pub const HOOK_MEAN: &str = "hook.mean";
+/// The median of first packets, which make their flows.
+pub const FIRST_PACKET: &str = "hook.first_packet";
+/// Their 10th percentile.
+pub const FIRST_PACKET_P10: &str = "hook.first_packet.p10";
+/// The kernel's memory of one of many flows.
+pub const MEMORY_PER_FLOW: &str = "memory_per_flow";
+/// All that the router does for one of packets that come at once.
+pub const ROUTER: &str = "router.packet";
+/// Mean time of a packet's whole path.
+pub const PATH_MEAN: &str = "path.mean";
+/// [`PATH_MEAN`] less that of `none`.
+pub const PATH_OVER_NONE: &str = "path.over_none";
+/// What 1024 bytes of a stream take.
+pub const BULK_PER_KIB: &str = "bulk.per_kib";
+/// Percentiles by name, in thousandths of a percent.
+pub const PERCENTILES: [(&str, u32); 5] = [
+    ("p50", 50_000),
+    ("p90", 90_000),
+    ("p95", 95_000),
+    ("p99", 99_000),
+    ("p99.9", 99_900),
+];
+
+/// A number and what it means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// Its name: span, direction where it is of one, and statistic.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// Which direction is better.
+    pub better: Better,
+    /// Whether a repetition must give the same number.
+    pub kind: Kind,
+    /// The number.
+    pub value: f64,
+}
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unit {
+    /// Executed instructions, of one packet.
+    #[serde(rename = "instructions/packet")]
+    InstructionsPerPacket,
+    /// Nanoseconds of real time, of one packet.
+    #[serde(rename = "ns/packet")]
+    NanosecondsPerPacket,
+    /// Nanoseconds of the guest's clock; in virtual mode an instruction takes one.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Executed instructions, of 1024 bytes of payload.
+    #[serde(rename = "instructions/KiB")]
+    InstructionsPerKib,
+    /// Nanoseconds of real time, of 1024 bytes of payload.
+    #[serde(rename = "ns/KiB")]
+    NanosecondsPerKib,
+    /// Packets a second of the guest's clock.
+    #[serde(rename = "packets/s")]
+    PacketsPerSecond,
+    /// 10^9 bits of Ethernet frames, their checksums left out, a second of the guest's clock.
+    #[serde(rename = "Gbit/s")]
+    GigabitsPerSecond,
+    /// Bytes of memory, of one flow.
+    #[serde(rename = "bytes/flow")]
+    BytesPerFlow,
+    /// Packets.
+    #[serde(rename = "packets")]
+    Packets,
+    /// How often it happened, for each packet.
+    #[serde(rename = "1/packet")]
+    PerPacket,
+    /// Cycles of a CPU that is modelled, of one packet.
+    #[serde(rename = "cycles/packet")]
+    CyclesPerPacket,
+    /// A hundredth of the whole.
+    #[serde(rename = "%")]
+    Percent,
+    /// Entries of a table.
+    #[serde(rename = "entries")]
+    Entries,
+}
+
+impl Unit {
+    /// The unit of time a packet takes.
+    pub const fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Virtual => Self::InstructionsPerPacket,
+            Mode::Wall => Self::NanosecondsPerPacket,
+        }
+    }
+}
+
+/// Which direction is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Better {
+    /// Less of it.
+    Lower,
+    /// More of it.
+    Higher,
+    /// Neither: it tells what was done, or explains another metric.
+    Neither,
+}
+
+/// Whether a repetition must give the same number; what is less certain is greater.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// It must, to the instruction.
+    Exact,
+    /// It is a model's answer to what was counted. A repetition gives the same but for what a model sees
+    /// of other things, such as where memory happens to lie.
+    Modelled,
+    /// It varies.
+    Sampled,
+}
+
+/// What a guest's ticks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// What time is counted in.
+    pub mode: Mode,
+    /// Ticks of the time-stamp counter a millisecond.
+    pub khz: u64,
+}
+
+impl Clock {
+    /// Ticks in the unit of the mode: instructions, or nanoseconds.
+    pub(super) fn time(self, ticks: f64) -> f64 {
+        match self.mode {
+            Mode::Virtual => ticks,
+            Mode::Wall => ticks * 1e6 / to_float(self.khz.max(1)),
+        }
+    }
+}
+
+/// All metrics of a measurement of `traffic` but [`PATH_OVER_NONE`], which needs another cell.
+pub fn of(
+    measurement: &Measurement,
+    subject: Subject,
+    traffic: &Traffic,
+    clock: Clock,
+) -> Vec<Metric> {
+    let unit = Unit::of(clock.mode);
+    let exact_if = |condition| match (clock.mode, condition) {
+        (Mode::Virtual, true) => Kind::Exact,
+        _ => Kind::Sampled,
+    };
+    // How many flows share a chain of connection tracking's is another matter in each boot.
+    // It does some things once a tick only, and in an open loop packets come when they come.
+    let closed = matches!(traffic.load, Load::Closed { .. });
+    // Where packets that come at once wait for each other, what others cost is in it, too: their way
+    // through the rest of the router, which differs by some instructions from boot to boot. Only
+    // where they do not is there such a number of the router.
+    let apart = traffic.load.burst() == 1 || measurement.router.is_some();
+    let steady = traffic.flows == 1 && closed || !subject.tracks_connections();
+    let exact = exact_if(apart && steady);
+    let mut metrics = Vec::new();
+    let mut add = |name: String, kind: Kind, value: Option<f64>| {
+        metrics.extend(value.map(|ticks| Metric {
+            name,
+            unit,
+            better: Better::Lower,
+            kind,
+            value: clock.time(ticks),
+        }));
+    };
+    for (span, cost) in [
+        ("hook.original", &measurement.original),
+        ("hook.reply", &measurement.reply),
+    ] {
+        for (name, thousandths) in PERCENTILES {
+            let value = cost.histogram.percentile(thousandths);
+            add(format!("{span}.{name}"), exact, value.map(to_float));
+        }
+        let any = cost.packets > 0;
+        let max = any.then_some(to_float(cost.max));
+        add(format!("{span}.max"), exact, max);
+        let mean = ratio(cost.sum, cost.packets);
+        add(format!("{span}.mean"), exact, mean);
+    }
+    // No percentiles of both directions together: a median of two halves lies where they meet,
+    // and a single packet more in one of them moves it from one to the other.
+    // The mean gives each direction the same weight, so that it does not depend on which packets
+    // an interrupt spoilt.
+    let mean = |cost: &HookCost| ratio(cost.sum, cost.packets);
+    let means = mean(&measurement.original).zip(mean(&measurement.reply));
+    let mean = means.map(|(original, reply)| f64::midpoint(original, reply));
+    add(HOOK_MEAN.to_owned(), exact, mean);
+    // Which of its two buckets connection tracking locks first, whether both have the same lock, and
+    // whether another connection is on them, is a matter of the boot's key. Half of the first packets
+    // take the cheaper order, so that the median is now of these and now of those; of a single
+    // measured flow's 31, more than three do in all but one of some ten thousand boots, and one in a
+    // thousand has a single lock.
+    let tracked = subject.tracks_connections();
+    let median = measurement.first_packet.map(|first| to_float(first.median));
+    add(FIRST_PACKET.to_owned(), exact_if(!tracked), median);
+    let p10 = measurement.first_packet.map(|first| to_float(first.p10));
+    let kind = exact_if(!tracked || traffic.flows == 1);
+    add(FIRST_PACKET_P10.to_owned(), kind, p10);
+    for (direction, cost) in [
+        ("original", &measurement.original),
+        ("reply", &measurement.reply),
+    ] {
+        for (hook, &mean) in &cost.by_hook {
+            add(format!("hook.{direction}.{hook}.mean"), exact, Some(mean));
+        }
+    }
+    let path = ratio(measurement.path.ticks, measurement.path.packets);
+    let router = measurement.router.map(to_float);
+    add(ROUTER.to_owned(), Kind::Sampled, router);
+    add(PATH_MEAN.to_owned(), Kind::Sampled, path);
+    metrics.extend(measurement.bulk.map(|bulk| of_bulk(&bulk, clock)));
+    metrics.extend(cpu::of(measurement, clock));
+    metrics.extend(counters::of(measurement, clock.mode));
+    metrics.extend(measurement.flow_memory.map(|bytes| Metric {
+        name: MEMORY_PER_FLOW.to_owned(),
+        unit: Unit::BytesPerFlow,
+        better: Better::Lower,
+        kind: Kind::Exact,
+        value: to_float(bytes) / f64::from(traffic.flows),
+    }));
+    metrics.extend(travel::of(measurement));
+    metrics
+}
+
+/// What a stream took.
+fn of_bulk(bulk: &BulkCost, clock: Clock) -> Metric {
+    // Of the guest's clock, on which an instruction of virtual mode takes one.
+    let nanoseconds = clock.time(to_float(bulk.ticks));
+    Metric {
+        name: BULK_PER_KIB.to_owned(),
+        unit: match clock.mode {
+            Mode::Virtual => Unit::InstructionsPerKib,
+            Mode::Wall => Unit::NanosecondsPerKib,
+        },
+        better: Better::Lower,
+        kind: Kind::Sampled,
+        value: nanoseconds * 1024.0 / to_float(bulk.bytes),
+    }
+}
+
+/// [`PATH_OVER_NONE`] from the paths of a subject and of `none`.
+pub fn path_over_none(path: f64, none: f64, mode: Mode) -> Metric {
+    Metric {
+        name: PATH_OVER_NONE.to_owned(),
+        unit: Unit::of(mode),
+        better: Better::Lower,
+        kind: Kind::Sampled,
+        value: path - none,
+    }
+}
+
+/// `None` if there is nothing to divide by.
+pub(super) fn ratio(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| to_float(sum) / to_float(count))
+}
+
+/// Counts of instructions, nanoseconds and bytes stay far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
+pub(super) fn to_float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use mutexlab_model::histogram::Histogram;
+    use mutexlab_model::measured::{Delivery, FirstPacket, PathCost};
+    use mutexlab_model::traffic::{
+        Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
+    };
+
+    const VIRTUAL: Clock = Clock {
+        mode: Mode::Virtual,
+        khz: 1_000_000,
+    };
+    const TRAFFIC: Traffic = Traffic {
+        ends: Ends::Wire,
+        way: Way::Forward,
+        family: Family::V4,
+        protocol: Protocol::Udp,
+        payload: Payload::Bytes(64),
+        flows: 1_000,
+        spread: None,
+        steering: Steering::Symmetric,
+        popularity: Popularity::Uniform,
+        load: Load::Closed {
+            round_trips: 1_000,
+            burst: 1,
+        },
+        checksum: Checksum::None,
+        cloned: Cloned::No,
+        warm_up: 0,
+    };
+
+    fn cost(histogram: &[(u64, u64)]) -> HookCost {
+        HookCost {
+            packets: histogram.iter().map(|&(_, packets)| packets).sum(),
+            sum: histogram
+                .iter()
+                .map(|&(value, packets)| value * packets)
+                .sum(),
+            max: histogram.last().map_or(0, |&(value, _)| value),
+            histogram: Histogram::from_pairs(histogram.iter().copied()),
+            by_hook: [("pre_routing".to_owned(), 7.0)].into(),
+            ..HookCost::default()
+        }
+    }
+
+    fn measurement() -> Measurement {
+        Measurement {
+            delivery: Delivery::default(),
+            original: cost(&[(100, 999), (5000, 1)]),
+            reply: cost(&[(40, 500), (100, 500)]),
+            first_packet: Some(FirstPacket {
+                median: 6000,
+                p10: 5900,
+            }),
+            flow_memory: Some(208_000),
+            router: Some(2_000),
+            path: PathCost {
+                ticks: 20_000_000,
+                nanoseconds: 20_000_000,
+                packets: 2000,
+                bytes: 100_000,
+            },
+            round_trip: None,
+            open: None,
+            bulk: Some(BulkCost {
+                bytes: 2048,
+                ticks: 4_000,
+                nanoseconds: 4_000,
+                work: 3_000,
+                frames: 2,
+                frame_bytes: 2_180,
+            }),
+            proxy_time: None,
+            cores: Vec::new(),
+            received: Vec::new(),
+            buckets: None,
+            counters: BTreeMap::new(),
+            memory_map: None,
+        }
+    }
+
+    fn value(metrics: &[Metric], name: &str) -> Option<f64> {
+        metrics
+            .iter()
+            .find(|metric| metric.name == name)
+            .map(|metric| metric.value)
+    }
+
+    #[test]
+    fn percentiles_and_means_are_those_of_the_histograms() {
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
+        for (name, expected) in [
+            ("hook.original.p50", 100.0),
+            ("hook.original.p99.9", 100.0),
+            ("hook.original.max", 5000.0),
+            ("hook.original.mean", 104.9),
+            ("hook.reply.p50", 40.0),
+            ("hook.reply.p90", 100.0),
+            ("hook.mean", 87.45),
+            ("hook.first_packet", 6000.0),
+            ("hook.first_packet.p10", 5900.0),
+            ("hook.reply.pre_routing.mean", 7.0),
+            ("path.mean", 10_000.0),
+            ("memory_per_flow", 208.0),
+            ("bulk.per_kib", 2_000.0),
+            ("throughput.pps", 500_000.0),
+            ("throughput.gbit", 4.36),
+            ("router.packet", 2_000.0),
+        ] {
+            assert_eq!(value(&metrics, name), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn ticks_of_real_time_become_nanoseconds() {
+        let clock = Clock {
+            mode: Mode::Wall,
+            khz: 2_000_000,
+        };
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, clock);
+        let metric = metrics
+            .iter()
+            .find(|metric| metric.name == "hook.original.p50");
+        let metric = metric.unwrap();
+        assert_eq!((metric.value, metric.kind), (50.0, Kind::Sampled));
+        assert_eq!(metric.unit, Unit::NanosecondsPerPacket);
+    }
+
+    #[test]
+    fn what_waiting_packets_cost_is_sampled() {
+        let burst = Traffic {
+            load: Load::Closed {
+                round_trips: 1_000,
+                burst: 64,
+            },
+            ..TRAFFIC
+        };
+        for (traffic, router, kind) in [
+            (TRAFFIC, None, Kind::Exact),
+            (burst, Some(2_000), Kind::Exact),
+            (burst, None, Kind::Sampled),
+        ] {
+            let measurement = Measurement {
+                router,
+                ..measurement()
+            };
+            let metrics = of(&measurement, Subject::Module, &traffic, VIRTUAL);
+            let mean = metrics.iter().find(|metric| metric.name == HOOK_MEAN);
+            assert_eq!(mean.unwrap().kind, kind);
+        }
+    }
+
+    #[test]
+    fn what_a_boot_s_key_decides_is_sampled() {
+        let kind = |subject, flows, name: &str| {
+            let traffic = Traffic { flows, ..TRAFFIC };
+            let metrics = of(&measurement(), subject, &traffic, VIRTUAL);
+            let metric = metrics.into_iter().find(|metric| metric.name == name);
+            metric.unwrap().kind
+        };
+        for (subject, flows, [mean, median, p10]) in [
+            (Subject::Module, 1, [Kind::Exact; 3]),
+            (Subject::Module, 1_000, [Kind::Exact; 3]),
+            (
+                Subject::NftDnat,
+                1,
+                [Kind::Exact, Kind::Sampled, Kind::Exact],
+            ),
+            (Subject::NftDnat, 1_000, [Kind::Sampled; 3]),
+        ] {
+            assert_eq!(kind(subject, flows, HOOK_MEAN), mean);
+            assert_eq!(kind(subject, flows, FIRST_PACKET), median);
+            assert_eq!(kind(subject, flows, FIRST_PACKET_P10), p10);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
+        for (index, metric) in metrics.iter().enumerate() {
+            assert!(!metrics[..index]
+                .iter()
+                .any(|other| other.name == metric.name));
+        }
+    }
+
+    #[test]
+    fn no_packets_give_no_numbers() {
+        let nothing = Measurement {
+            original: HookCost::default(),
+            reply: HookCost::default(),
+            first_packet: None,
+            flow_memory: None,
+            router: None,
+            path: PathCost::default(),
+            bulk: None,
+            proxy_time: None,
+            buckets: None,
+            ..measurement()
+        };
+        assert_eq!(of(&nothing, Subject::Module, &TRAFFIC, VIRTUAL), []);
+    }
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a scenario may ask for.
+
+use std::fmt::Debug;
+
+use super::explain::{nearest, Fault, Step};
+use super::{Scenario, TrafficMatrix};
+use mutexlab_model::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
+use mutexlab_model::mode::Mode;
+use mutexlab_model::subject::Subject;
+use mutexlab_model::traffic::{
+    Ends, Load, Payload, Protocol, Steering, Traffic, Usual as _, Way, MAX_PAYLOAD,
+};
+
+impl Scenario {
+    /// The first thing that cannot be meant.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        check_list("kernels", &self.kernels)?;
+        check_list("cpus", &self.cpus)?;
+        check_list("subjects", &self.subjects)?;
+        for (name, values) in &self.parameters {
+            check_list(&format!("parameters.{name}"), values)?;
+        }
+        if let Some(index) = self.cpus.iter().position(|&cpus| cpus == 0) {
+            return Err(Fault::at("cpus", "a guest needs at least one CPU").element(index));
+        }
+        if self.boots == 0 {
+            return Err(Fault::at("boots", "boots must be at least 1"));
+        }
+        if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
+            let message = "parameters are the module's, but subjects does not list \"module\"";
+            return Err(Fault::at("parameters", message));
+        }
+        self.check_lens()?;
+        self.traffic.check()?;
+        self.traffic.check_spread(&self.cpus)
+    }
+
+    /// Whether the lens can look on as it is asked to.
+    fn check_lens(&self) -> Result<(), Fault> {
+        let Some(machine) = &self.lens else {
+            return Ok(());
+        };
+        if self.mode != Mode::Virtual {
+            let message = "the lens sees instructions, and no time: it needs mode \"virtual\"";
+            return Err(Fault::at("lens", message));
+        }
+        match machine.mistake() {
+            Some((cache, message)) => Err(Fault::at(&format!("lens.{cache}"), message)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first parameter that is none of those that the module has.
+    pub fn check_parameters(&self, there: &[String]) -> Result<(), Fault> {
+        let excluded = self
+            .exclude
+            .iter()
+            .enumerate()
+            .flat_map(|(index, exclusion)| {
+                let names = exclusion.parameters.keys();
+                names.map(move |name| (vec![Step::from("exclude"), Step::from(index)], name))
+            });
+        let matrix = self.parameters.keys().map(|name| (Vec::new(), name));
+        for (mut at, name) in matrix.chain(excluded) {
+            if there.contains(name) {
+                continue;
+            }
+            let hint = nearest(name, there.iter().map(String::as_str))
+                .map(|name| format!("; did you mean `{name}`?"))
+                .unwrap_or_default();
+            at.extend([Step::from("parameters"), Step::from(name.as_str())]);
+            return Err(Fault {
+                at,
+                message: format!("the module has no parameter `{name}`{hint}"),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl TrafficMatrix {
+    fn check(&self) -> Result<(), Fault> {
+        check_list("traffic.ends", &self.ends)?;
+        check_list("traffic.ways", &self.ways)?;
+        check_list("traffic.families", &self.families)?;
+        check_list("traffic.protocols", &self.protocols)?;
+        check_list("traffic.payloads", &self.payloads)?;
+        for (key, flows) in [
+            ("traffic.flows", &self.flows),
+            ("traffic.flows-per-cpu", &self.flows_per_cpu),
+        ] {
+            flows
+                .as_ref()
+                .map_or(Ok(()), |flows| check_list(key, flows))?;
+        }
+        check_list("traffic.steering", &self.steering)?;
+        check_list("traffic.popularity", &self.popularity)?;
+        check_list("traffic.checksum", &self.checksum)?;
+        check_list("traffic.cloned", &self.cloned)?;
+        self.check_payloads()?;
+        self.check_flows()?;
+        self.check_loads()
+    }
+
+    fn check_payloads(&self) -> Result<(), Fault> {
+        for (index, payload) in self.payloads.iter().enumerate() {
+            let at = |message: String| Fault::at("traffic.payloads", message).element(index);
+            let Payload::Bytes(payload) = *payload else {
+                if self.burst != 1 {
+                    return Err(at(
+                        "traffic.burst: the packets of a burst are all of one size".to_owned(),
+                    ));
+                }
+                continue;
+            };
+            if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&payload) {
+                return Err(at(format!(
+                    "{payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}"
+                )));
+            }
+            if u32::from(payload) * self.burst > MAX_BURST_BYTES {
+                return Err(at(format!(
+                    "traffic.burst: payloads of {payload} are more than {MAX_BURST_BYTES} bytes together"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_flows(&self) -> Result<(), Fault> {
+        for (index, &flows) in self.flows.iter().flatten().enumerate() {
+            let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
+            let max = MAX_FLOWS;
+            if !(1..=max).contains(&flows) {
+                return at(&format!("{flows} flows are not between 1 and {max}"));
+            }
+            if self.burst != 1 && flows != 1 {
+                return at(
+                    "with traffic.burst there can be only 1 flow: a burst is sent as one packet",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_spread(&self, cpus: &[u32]) -> Result<(), Fault> {
+        let Some(per_cpu) = &self.flows_per_cpu else {
+            return match *self.steering == [Steering::Symmetric] {
+                true => Ok(()),
+                false => Err(Fault::at(
+                    "traffic.steering",
+                    "steering is of flows that are spread over CPUs: give flows-per-cpu",
+                )),
+            };
+        };
+        let most = cpus.iter().copied().max().unwrap_or(1);
+        for (index, &flows) in per_cpu.iter().enumerate() {
+            let max = MAX_FLOWS;
+            if flows == 0 || flows.saturating_mul(most) > max {
+                let message = format!(
+                    "{flows} flows for each of {most} CPUs are not between 1 and {max} in all"
+                );
+                return Err(Fault::at("traffic.flows-per-cpu", message).element(index));
+            }
+        }
+        let others = self.rates.is_some() || self.search.is_some() || self.bulk.is_some();
+        let wire = *self.ways == [Way::Forward] && *self.ends == [Ends::Wire];
+        if others || !wire || self.burst != 1 {
+            let message = "flows are spread over CPUs in closed loops of single packets only \
+                           (round-trips), forwarded and on the wire";
+            return Err(Fault::at("traffic.flows-per-cpu", message));
+        }
+        match self.round_trips {
+            Some(round_trips) if round_trips < most => {
+                let message = format!("{round_trips} round trips do not reach each of {most} CPUs");
+                Err(Fault::at("traffic.round-trips", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_loads(&self) -> Result<(), Fault> {
+        let fault = |key: &str, message: &str| Err(Fault::at(&format!("traffic.{key}"), message));
+        if self.round_trips == Some(0) {
+            return fault("round-trips", "round-trips must be at least 1");
+        }
+        if self.bulk == Some(0) {
+            return fault("bulk", "bulk must be at least 1 byte");
+        }
+        if let Some(search) = &self.search {
+            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                return fault("search", "a search is of forwarded packets on the wire");
+            }
+            if let Some(message) = search.mistake() {
+                return fault("search", &message);
+            }
+        }
+        if self.loads().is_empty() {
+            return Err(Fault::at(
+                "traffic",
+                "there is no load: give round-trips, rates with packets, search, or bulk",
+            ));
+        }
+        let bursts = (2..=MAX_BURST).contains(&self.burst)
+            && self.round_trips.is_some()
+            && *self.ways == [Way::Forward]
+            && *self.ends == [Ends::Wire]
+            && *self.protocols == [Protocol::Udp];
+        if self.burst != 1 && !bursts {
+            return fault(
+                "burst",
+                &format!("traffic.burst: 1, or for forwarded UDP only at most {MAX_BURST}"),
+            );
+        }
+        match &self.rates {
+            Some(rates) => {
+                check_list("traffic.rates", rates)?;
+                if let Some(index) = rates.iter().position(|&rate| rate == 0) {
+                    let message = "a rate of 0 packets a second sends nothing";
+                    return Err(Fault::at("traffic.rates", message).element(index));
+                }
+                if self.packets.unwrap_or(0) == 0 {
+                    return fault("rates", "rates need packets, at least 1");
+                }
+                if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                    return fault("rates", "an open loop is of forwarded packets on the wire");
+                }
+            }
+            None if self.packets.is_some() => {
+                return fault(
+                    "packets",
+                    "packets are those of an open loop: give rates, too",
+                );
+            }
+            None => {}
+        }
+        if let Some(churn) = &self.churn {
+            check_list("traffic.churn", churn)?;
+            if self.rates.is_none() {
+                return fault("churn", "churn is an open loop's: give rates, too");
+            }
+        }
+        if let Some(goal) = &self.back_to_back {
+            if let Some(mistake) = goal.mistake() {
+                return fault("back-to-back", &mistake);
+            }
+            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
+                return fault(
+                    "back-to-back",
+                    "back-to-back frames are forwarded ones on the wire",
+                );
+            }
+        }
+        let bulk = self.bulk.is_some();
+        if bulk && (*self.ends != [Ends::Stack] || *self.protocols != [Protocol::Tcp]) {
+            return fault("bulk", "bulk is of TCP between ends of the stack");
+        }
+        Ok(())
+    }
+}
+
+impl Scenario {
+    /// What there can be no cell of, where the scenario asks for it.
+    pub fn check_cell(&self, subject: Subject, traffic: &Traffic) -> Result<(), Fault> {
+        let at = |message: &str| {
+            let mut flows = self.traffic.flows.iter().flatten();
+            let index = flows.position(|&flows| flows == traffic.flows);
+            let fault = Fault::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
+            Err(fault.element(index.unwrap_or(0)))
+        };
+        if traffic.flows != 1 && traffic.way == Way::Local {
+            return at("with the way \"local\" there can be only 1 flow: each would need a socket");
+        }
+        if traffic.flows != 1 && traffic.ends == Ends::Stack {
+            return at(
+                "between ends of the stack there can be only 1 flow: each would need a socket",
+            );
+        }
+        if let Some(reason) = traffic.refusal() {
+            let key = if traffic.cloned.is_usual() {
+                "traffic.checksum"
+            } else {
+                "traffic.cloned"
+            };
+            let message = format!(
+                "there is no traffic {}: {reason} (or [[exclude]] it)",
+                traffic.name()
+            );
+            return Err(Fault::at(key, message));
+        }
+        let is_seen = traffic.ends == Ends::Wire
+            && matches!(traffic.load, Load::Closed { .. } | Load::Open { .. });
+        if self.lens.is_some() && !is_seen {
+            let message = format!(
+                "the lens looks at packets on the wire at a rate or one after another, and not at {} (or [[exclude]] it)",
+                traffic.name()
+            );
+            return Err(Fault::at("lens", message));
+        }
+        if let Some(reason) = subject.refusal(traffic) {
+            let message = format!(
+                "{} cannot have the traffic {}: {reason} (or [[exclude]] it)",
+                subject.name(),
+                traffic.name()
+            );
+            let index = self.subjects.iter().position(|&other| other == subject);
+            return Err(Fault::at("subjects", message).element(index.unwrap_or(0)));
+        }
+        Ok(())
+    }
+}
+
+fn check_list<T: PartialEq + Debug>(key: &str, values: &[T]) -> Result<(), Fault> {
+    if values.is_empty() {
+        let message = format!("{key} is empty, so there is nothing to measure");
+        return Err(Fault::at(key, message));
+    }
+    for (index, value) in values.iter().enumerate() {
+        if values.iter().take(index).any(|earlier| earlier == value) {
+            return Err(Fault::at(key, format!("{key} lists {value:?} twice")).element(index));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Some functional tests on many kernels at once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use super::outcome::{Outcomes, Shared};
+use super::reports::Reports;
+use super::{functional, lanes, Bench};
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_images::prepared::Kernel;
+use mutexlab_images::Cache;
+use mutexlab_machine::kvm;
+use mutexlab_machine::tools::Tools;
+use mutexlab_protocol::test_info::TestInfo;
+use mutexlab_results::outcome::Outcome;
+
+/// What shall run where.
+pub struct SideBySide<'a> {
+    /// The repository that the kernels' modules are of.
+    pub repository: &'a Path,
+    /// Where console logs go.
+    pub logs: PathBuf,
+    /// The kernels, each in one boot.
+    pub kernels: &'a [Kernel],
+    /// The tests' names.
+    pub tests: &'a [&'a str],
+    /// How many guests run at once.
+    pub jobs: usize,
+    /// Whether someone asked to end.
+    pub interrupt: &'a Interrupt,
+}
+
+/// Runs them, and gives how each test ended on each kernel, in the order of the kernels.
+///
+/// # Errors
+/// If a guest cannot be started, or the user interrupts.
+pub fn side_by_side(wanted: &SideBySide<'_>) -> Result<Vec<Outcome>> {
+    let tools = Tools::find()?;
+    let plainest = wanted.kernels.iter().min_by_key(|kernel| kernel.debug);
+    let plainest = plainest.context("no kernel to test with")?;
+    let cache = Cache::new()?;
+    let accelerator =
+        kvm::probe(plainest, &tools, cache.directory(), wanted.interrupt)?.accelerator();
+    let bench = Bench {
+        tools: &tools,
+        interrupt: wanted.interrupt,
+        repository: wanted.repository.to_owned(),
+        logs: wanted.logs.clone(),
+    };
+    let mut tests = tools.agent.tests()?;
+    tests.retain(|test| wanted.tests.contains(&test.name.as_str()));
+    let mut outcomes = Outcomes::new(Timestamp::now(), Reports::default());
+    let plan = |kernel| (kernel, functional::plan(kernel, &tests, &mut outcomes));
+    let tasks: Vec<_> = wanted.kernels.iter().map(plan).collect();
+    let outcomes = Shared::new(outcomes);
+    let test = |(kernel, tests): (&Kernel, Vec<TestInfo>)| {
+        functional::run(&bench, kernel, accelerator, &tests, &outcomes)
+    };
+    lanes::run(tasks, wanted.jobs, wanted.interrupt, test)?;
+    let all = outcomes.lock().all().to_vec();
+    Ok(all)
+}
