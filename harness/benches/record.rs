@@ -65,7 +65,7 @@ fn build(criterion: &mut Criterion) {
                 let name = BenchmarkId::new(format!("{family} {protocol}"), length);
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| {
-                        let frame = wire::build(
+                        let frame = frame::build(
                             black_box(&mut buffer),
                             hop,
                             black_box(&header),

@@ -117,42 +117,9 @@ impl Repository {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use std::fs;
-
-    /// A repository without a commit, that knows who commits.
-    pub(crate) fn empty() -> (tempfile::TempDir, Repository) {
-        let directory = tempfile::tempdir().unwrap();
-        let repository = Repository::new(directory.path());
-        for arguments in [
-            &["init", "--quiet", "--initial-branch=main"][..],
-            &["config", "user.name", "a"],
-            &["config", "user.email", "a@example.com"],
-        ] {
-            repository.git(arguments).unwrap();
-        }
-        (directory, repository)
-    }
-
-    /// A repository with a commit for each of `states`, of which each is the text of `module/a`,
-    /// or changes something else if it is empty.
-    pub(crate) fn with_history(states: &[&str]) -> (tempfile::TempDir, Repository, Vec<Commit>) {
-        let (directory, repository) = empty();
-        fs::create_dir(directory.path().join("module")).unwrap();
-        let git = |arguments: &[&str]| repository.git(arguments).unwrap();
-        let mut commits = Vec::new();
-        for (number, state) in states.iter().enumerate() {
-            if !state.is_empty() {
-                fs::write(directory.path().join("module/a"), state).unwrap();
-            }
-            fs::write(directory.path().join("other"), number.to_string()).unwrap();
-            git(&["add", "."]);
-            git(&["commit", "--quiet", "-m", &format!("State {number}")]);
-            commits.push(repository.commit("HEAD").unwrap());
-        }
-        (directory, repository, commits)
-    }
+    use crate::sample::with_history;
 
     #[test]
     fn commits_between_change_the_path() {

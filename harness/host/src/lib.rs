@@ -12,4 +12,6 @@ pub mod parent;
 pub mod paths;
 pub mod pipe;
 pub mod pty;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 pub mod terminal;

@@ -91,7 +91,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use mutexlab_host::git::tests::empty;
+    use mutexlab_host::sample::empty;
 
     #[test]
     fn what_commits_recorded_is_read() {

@@ -71,7 +71,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_host::git::tests::empty;
+    use mutexlab_host::sample::empty;
 
     #[test]
     fn commits_are_read_in_order() {

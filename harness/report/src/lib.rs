@@ -23,7 +23,7 @@ pub mod percentiles;
 pub mod provenance;
 pub mod run;
 pub mod subjects;
-#[cfg(test)]
+#[cfg(any(test, feature = "sample"))]
 pub mod synthetic;
 pub mod terminal;
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub mod metrics;
 pub mod outcome;
 mod outline;
 pub mod record;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 pub mod slim;
 pub mod stability;
 pub mod travel;

@@ -211,8 +211,8 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_host::git::tests::with_history;
-    use mutexlab_results::slim::tests::{exact, run};
+    use mutexlab_host::sample::with_history;
+    use mutexlab_results::sample::{exact, run};
 
     fn command(good: &Commit, bad: &Commit) -> BisectCommand {
         BisectCommand {

@@ -248,8 +248,8 @@ mod tests {
     fn each_name_is_that_of_a_short_test() {
         let all = mutexlab_functional::all();
         for name in TESTS {
-            let test = all.iter().find(|test| test.name == name);
-            assert!(test.is_some_and(|test| !test.is_long), "{name}");
+            let test = all.iter().find(|test| test.info.name == name);
+            assert!(test.is_some_and(|test| !test.info.is_long), "{name}");
         }
     }
 }

@@ -383,7 +383,7 @@ fn check_repeated(all: &[Seen]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_lens_analysis::analysis::tests::example;
+    use mutexlab_lens_analysis::sample::example;
 
     #[test]
     fn a_build_with_the_counter_is_another() {

@@ -103,7 +103,7 @@ pub fn most_different(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_results::slim::tests::{exact, run, sampled};
+    use mutexlab_results::sample::{exact, run, sampled};
 
     fn value(number: f64, kind: Kind) -> Value {
         Value {

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::claims::claim::{Claim, Evidence, Pair, Unit, Unseen};
     use mutexlab::commands::schema::SchemaOf;
-    use mutexlab_results::slim::tests::run;
+    use mutexlab_results::sample::run;
 
     fn report() -> Value {
         let closure = run(&[]).closure;

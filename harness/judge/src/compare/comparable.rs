@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use mutexlab_model::stand_in::StandIn;
     use mutexlab_model::traffic::Payload;
-    use mutexlab_results::slim::tests::{exact, run};
+    use mutexlab_results::sample::{exact, run};
 
     fn base() -> Run {
         run(&[("a", &[&[exact("m", 1.0)]])])

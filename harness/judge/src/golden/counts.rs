@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::compare::difference::{Difference, Selection};
-    use mutexlab_results::slim::tests::{exact, run, sampled};
+    use mutexlab_results::sample::{exact, run, sampled};
 
     proptest! {
         #[test]

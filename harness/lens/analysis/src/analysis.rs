@@ -475,4 +475,4 @@ fn objects_of(recording: &Recording, objects: &Objects<'_>) -> Vec<Object> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

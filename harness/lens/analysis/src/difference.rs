@@ -215,7 +215,7 @@ fn table(heading: &str, changes: &[Change]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::tests::example;
+    use crate::sample::example;
 
     #[test]
     fn the_same_has_not_changed() {

@@ -139,7 +139,7 @@ impl Drawing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::tests::example;
+    use crate::sample::example;
 
     /// The widths of blocks by the names in their notes.
     fn blocks(svg: &str) -> Vec<(String, f64)> {

@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod page;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 pub mod symbols;
 pub mod text;
 

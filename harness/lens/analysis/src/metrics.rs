@@ -53,10 +53,7 @@ pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::tests::example;
-    use mutexlab_judge::compare::difference::{Difference, Selection};
-    use mutexlab_judge::compare::finding::Judgement;
-    use mutexlab_results::slim::tests::{run, MetricOfTest};
+    use crate::sample::example;
 
     #[test]
     fn metrics_are_for_each_packet() {
@@ -83,30 +80,5 @@ mod tests {
         );
         let sampled = of(&example(|_| ()), Kind::Sampled);
         assert!(sampled.iter().all(|metric| metric.kind == Kind::Sampled));
-    }
-
-    #[test]
-    fn modelled_metrics_change_by_a_hundredth() {
-        let judgement = |from, to| {
-            let metric = |value| MetricOfTest {
-                name: LAST_MISSES,
-                better: Better::Lower,
-                kind: Kind::Modelled,
-                value,
-            };
-            let (a, b) = (metric(from), metric(to));
-            let (a, b) = (run(&[("a", &[&[a]])]), run(&[("a", &[&[b]])]));
-            let all = Selection {
-                all: true,
-                ..Selection::default()
-            };
-            Difference::of(&a, &b, &all).findings[0].judgement
-        };
-        assert_eq!(judgement(2.0, 2.0), Judgement::Unchanged);
-        assert_eq!(judgement(2.0, 2.015), Judgement::Unchanged);
-        assert_eq!(judgement(2.0, 2.1), Judgement::Regressed);
-        assert_eq!(judgement(2.1, 2.0), Judgement::Improved);
-        // Of no account for each packet, much as it is of what there was.
-        assert_eq!(judgement(0.0, 0.005), Judgement::Unchanged);
     }
 }

@@ -220,14 +220,14 @@ impl Symbol {
 }
 
 /// What a file is said to hold, in tests: names, addresses and sizes.
-#[cfg(test)]
+#[cfg(any(test, feature = "sample"))]
 pub(super) struct Synthetic<'a> {
     pub owner: Owner,
     pub functions: &'a [(&'a str, u64, u64)],
     pub variables: &'a [(&'a str, u64, u64)],
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sample"))]
 impl Symbols {
     /// Symbols without a file. All functions of one are in one section, and all variables; each has 256
     /// bytes behind its last symbol.

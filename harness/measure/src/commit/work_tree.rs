@@ -156,7 +156,7 @@ fn code(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_host::git::tests::with_history;
+    use mutexlab_host::sample::with_history;
 
     #[test]
     fn a_work_tree_has_the_commits_files_and_goes() {

@@ -64,7 +64,7 @@ fn kernel(then: &KernelClosure, now: &KernelClosure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_results::slim::tests::closure;
+    use mutexlab_results::sample::closure;
 
     fn with(change: impl FnOnce(&mut KernelClosure)) -> Closure {
         let mut closure = closure();

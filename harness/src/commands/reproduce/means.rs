@@ -97,7 +97,7 @@ impl Means {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_results::slim::tests::closure;
+    use mutexlab_results::sample::closure;
 
     fn tree(commit: &str, dirty: bool) -> Tree {
         Tree {

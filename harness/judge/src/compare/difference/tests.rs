@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use mutexlab_results::metrics::Better;
-use mutexlab_results::slim::tests::{exact, run, sampled, MetricOfTest};
+use mutexlab_results::lens_metrics::LAST_MISSES;
+use mutexlab_results::sample::{exact, run, sampled, MetricOfTest};
 
 fn of<'a>(a: &'a Run, b: &'a Run) -> Difference<'a> {
     Difference::of(a, b, &Selection::default())
@@ -219,4 +220,29 @@ proptest! {
         prop_assert_eq!(there.undecided, back.undecided);
         prop_assert_eq!(there.only_a, back.only_b);
     }
+}
+
+#[test]
+fn modelled_metrics_change_by_a_hundredth() {
+    let judgement = |from, to| {
+        let metric = |value| MetricOfTest {
+            name: LAST_MISSES,
+            better: Better::Lower,
+            kind: Kind::Modelled,
+            value,
+        };
+        let (a, b) = (metric(from), metric(to));
+        let (a, b) = (run(&[("a", &[&[a]])]), run(&[("a", &[&[b]])]));
+        let all = Selection {
+            all: true,
+            ..Selection::default()
+        };
+        Difference::of(&a, &b, &all).findings[0].judgement
+    };
+    assert_eq!(judgement(2.0, 2.0), Judgement::Unchanged);
+    assert_eq!(judgement(2.0, 2.015), Judgement::Unchanged);
+    assert_eq!(judgement(2.0, 2.1), Judgement::Regressed);
+    assert_eq!(judgement(2.1, 2.0), Judgement::Improved);
+    // Of no account for each packet, much as it is of what there was.
+    assert_eq!(judgement(0.0, 0.005), Judgement::Unchanged);
 }
