@@ -287,11 +287,14 @@ impl<A: Stored> Flows<A> {
             }
             let unique = self.unique_tuple(guard, original, decision, now)?;
             let reply = unique.reply;
-            let (keys, flow) = match unique.there {
-                None => Flow::direct(original, now),
-                Some((upstream, owner)) => Flow::new(original, &upstream, owner, now),
+            let pool = self.pool();
+            let flow = match unique.there {
+                None => Owned::made_by(pool, || Flow::direct(original, now)),
+                Some((upstream, owner)) => {
+                    Owned::made_by(pool, || Flow::new(original, &upstream, owner, now))
+                }
             };
-            let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
+            let flow = flow.ok_or(Refused::NoMemory)?;
             // Both directions were looked up just now, under the same lock.
             Ok(Created {
                 flow: edit.insert_hashed(guard, flow, [hash, reply]),
@@ -361,9 +364,11 @@ impl<A: Stored> Flows<A> {
                 return Some((*upstream, reply));
             }
         }
-        self.other_port(guard, upstream, own, now)
+        let (port, reply) = self.other_port(guard, upstream, own, now)?;
+        Some((upstream.from_port(port), reply))
     }
 
+    // Such a port, in network byte order, and that hash.
     #[cold]
     fn other_port(
         &self,
@@ -371,14 +376,14 @@ impl<A: Stored> Flows<A> {
         upstream: &Tuple<A>,
         own: bool,
         now: u32,
-    ) -> Option<(Tuple<A>, usize)> {
+    ) -> Option<(u16, usize)> {
         // To try all of them takes a millisecond: not again until some may have become free.
         let waits = elapsed(&self.out_of_ports, now) <= time::HZ / 16;
         let attempts = if waits { FEW_PORTS } else { usize::MAX };
         let found = source_ports(own, random())
             .take(attempts)
-            .map(|port| upstream.from_port(port.to_be()))
-            .find_map(|tuple| Some((tuple, self.unused_reply(guard, &tuple)?)));
+            .map(u16::to_be)
+            .find_map(|port| Some((port, self.unused_reply(guard, &upstream.from_port(port))?)));
         if found.is_none() && !waits {
             self.out_of_ports.store(now, Ordering::Relaxed);
         }
