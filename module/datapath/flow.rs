@@ -13,7 +13,7 @@ use super::order::SEEN_FIRST;
 use super::reopenings::Reopenings;
 use super::stack::FreePointer;
 use super::state::{FlowState, Timeouts};
-use super::tcp::{Flags, Segment, SeqState, Syn};
+use super::tcp::{Flags, Opening, Segment, SeqState, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
@@ -181,6 +181,20 @@ impl<R: Default> Flow<R> {
         let keys = [*original, original.reverse()];
         let flow = Self::begin(ChecksumFixup::default(), Owner::NOBODY, now, DIRECT);
         (keys, flow)
+    }
+
+    /// The same flow, of a client that begins it so.
+    #[inline(always)]
+    #[must_use]
+    pub fn opened(self, opening: Opening) -> Self {
+        let [original, reply] = self.dirs;
+        let original = PerDirection {
+            seq: opening.into(),
+            ..original
+        };
+        Self {
+            dirs: [original, reply],
+        }
     }
 
     #[inline(always)]

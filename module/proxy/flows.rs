@@ -16,6 +16,7 @@ use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::ports::source_ports;
 use crate::datapath::rules::Decision;
 use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
+use crate::datapath::tcp::Opening;
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
@@ -248,13 +249,15 @@ impl<A: Stored> Flows<A> {
 
     /// Makes a flow, as was decided, for packets that come as `original`, of hash `hash`. It gets another
     /// source port if its own is taken where it goes, or if it is a hairpin, whose source is an address of
-    /// the machine's own. If another CPU has made the flow meanwhile, that one is returned.
+    /// the machine's own. If another CPU has made the flow meanwhile, that one is returned. `opening`: how
+    /// its client begins a new one.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         original: &Tuple<A>,
         decision: &Decision<A>,
+        opening: Opening,
         instance: &Instance,
     ) -> Result<Created<'g, A>, Refused> {
         let now = time::jiffies();
@@ -288,10 +291,11 @@ impl<A: Stored> Flows<A> {
             let unique = self.unique_tuple(guard, original, decision, now)?;
             let reply = unique.reply;
             let pool = self.pool();
+            let opened = |(keys, flow): ([Tuple<A>; 2], Flow<_>)| (keys, flow.opened(opening));
             let flow = match unique.there {
-                None => Owned::made_by(pool, || Flow::direct(original, now)),
+                None => Owned::made_by(pool, || opened(Flow::direct(original, now))),
                 Some((upstream, owner)) => {
-                    Owned::made_by(pool, || Flow::new(original, &upstream, owner, now))
+                    Owned::made_by(pool, || opened(Flow::new(original, &upstream, owner, now)))
                 }
             };
             let flow = flow.ok_or(Refused::NoMemory)?;
