@@ -310,12 +310,16 @@ impl<R> Flow<R> {
     pub fn pace(&self, direction: Direction) -> Pace {
         const ESTABLISHED: u8 = FlowState::Established as u8;
         const DIRECT_ESTABLISHED: u8 = ESTABLISHED | DIRECT;
-        // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. rustc 1.95 compares with the
-        // last arm first: it is the one of most packets.
-        match self.dir(direction).state_flags.load(SEEN_FIRST) {
-            DIRECT_ESTABLISHED => Pace::Direct,
-            ESTABLISHED => Pace::Translated,
-            _ => Pace::Slow,
+        let state_flags = &self.dir(direction).state_flags;
+        // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. Read twice, since of
+        // two comparisons of one value the compiler makes a switch, and chooses which comes first: it is to be the one of
+        // most packets. A flow that becomes established in between is left to the slow path.
+        if state_flags.load(SEEN_FIRST) == ESTABLISHED {
+            Pace::Translated
+        } else if state_flags.load(Relaxed) == DIRECT_ESTABLISHED {
+            Pace::Direct
+        } else {
+            Pace::Slow
         }
     }
 

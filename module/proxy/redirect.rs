@@ -235,7 +235,6 @@ fn redirect<
     mut packet: LinearPacket<'p, E>,
 ) -> Result<Verdict, Left<'p, E>> {
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
-    let length = packet.packet().skb.len();
     let state = packet.packet().state;
     if ABLATION && is_on!(keys::ZERO_COPY_DISABLED) && !packet.copy() {
         return Err(Left::slow(packet));
@@ -265,12 +264,14 @@ fn redirect<
     match flow.pace(direction) {
         Pace::Translated => {}
         Pace::Direct if !TCP || Flags::of(transport).is_some_and(Flags::is_plain) => {
+            let length = packet.packet().skb.len();
             flow.count(direction, length, time::jiffies());
             instance.count_direct::<ABLATION>(length);
             return Ok(Verdict::ACCEPT);
         }
         Pace::Direct | Pace::Slow => return Err(Left::slow(packet)),
     }
+    let length = packet.packet().skb.len();
     // A route that a packet came in with may carry more than where it goes.
     if !LOCAL && packet.packet().skb.has_dst() {
         if !ROUTED {
@@ -325,9 +326,10 @@ fn redirect<
     };
     let mut packet = packet.into_packet();
     packet.skb.fix_checksum(sum);
-    packet.skb.untrack();
     flow.count(direction, length, time::jiffies());
     instance.count_packet::<ABLATION>(direction, length);
+    // As late as that: it may be a call, over which registers are kept.
+    packet.skb.untrack();
     #[cfg(shared_counter)]
     crate::shared_counter::count();
     Ok(match routing {

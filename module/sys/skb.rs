@@ -103,10 +103,11 @@ impl<'a> Skb<'a> {
                 .read_volatile()
         } as u32;
         // The lower half counts references to the data, the upper half those of them to the payload alone:
-        // see skb_header_cloned().
-        let headers = (references & 0xffff).wrapping_sub(references >> 16);
+        // see skb_header_cloned(). First what a socket of TCP sends: it has kept the payload.
+        const SENT: u32 = 1 << 16 | 2;
+        let is_only = references == SENT || (references & 0xffff).wrapping_sub(references >> 16) == 1;
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
-        if headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len) {
+        if is_only && headroom.wrapping_add(length) <= usize::from(skb.hdr_len) {
             return true;
         }
         // Or all clones have let go of the data: skb_cloned().
