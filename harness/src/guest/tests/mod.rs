@@ -127,6 +127,14 @@ impl GuestTest {
         }
     }
 
+    /// The same, left to the night where the kernel checks itself, and on 6.12: it tells of others.
+    fn of_others(self) -> Self {
+        Self {
+            wants_usual_kernel: true,
+            ..self
+        }
+    }
+
     // What goes beside nft packet by packet: by the dozen, and ten times slower where the kernel checks
     // itself.
     fn beside_others(self) -> Self {
@@ -136,7 +144,7 @@ impl GuestTest {
         let control = self.name.ends_with("-nft");
         Self {
             wants_usual_kernel: true,
-            is_nightly: random || control || self.needs_debug,
+            is_nightly: self.is_nightly || random || control || self.needs_debug,
             ..self
         }
     }
