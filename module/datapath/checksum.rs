@@ -27,11 +27,9 @@ impl Sum {
     /// The sum as 16 bits.
     #[inline]
     pub const fn fold(self) -> u16 {
-        let mut sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum as u16
+        // Each half is added to the other, so the carry of the lower one is added to the upper one, too.
+        let halves = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (halves.wrapping_add(halves.rotate_left(16)) >> 16) as u16
     }
 
     /// Sum of bytes as they lie in a packet; an odd last byte is padded with zero.

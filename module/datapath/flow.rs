@@ -13,7 +13,7 @@ use super::order::SEEN_FIRST;
 use super::reopenings::Reopenings;
 use super::stack::FreePointer;
 use super::state::{FlowState, Timeouts};
-use super::tcp::{Flags, Segment, SeqState, Syn};
+use super::tcp::{Flags, Opening, Segment, SeqState, Syn};
 use super::tuple::{Address, Tuple};
 use super::upstream::Outcome;
 
@@ -95,7 +95,7 @@ impl ChecksumFixup {
 /// that each handle one direction share no line that is written, if it begins one.
 #[derive(Debug)]
 #[repr(C)]
-struct PerDirection<R> {
+pub struct PerDirection<R> {
     packets: AtomicU64,
     bytes: AtomicU64,
     route: R,
@@ -110,6 +110,55 @@ struct PerDirection<R> {
     high: AtomicU16,
     // The original direction: the context that the flow is of. The reply direction: to spare.
     low: AtomicU32,
+}
+
+impl<R> PerDirection<R> {
+    /// See [`Flow::count`].
+    #[inline(always)]
+    pub fn count(&self, length: u32, now: u32) {
+        let add = |counter: &AtomicU64, by: u64| {
+            counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+        };
+        add(&self.packets, 1);
+        add(&self.bytes, length.into());
+        self.last_seen.store(now, Relaxed);
+    }
+
+    /// See [`Flow::pace`].
+    #[inline(always)]
+    pub fn pace(&self) -> Pace {
+        const ESTABLISHED: u8 = FlowState::Established as u8;
+        const DIRECT_ESTABLISHED: u8 = ESTABLISHED | DIRECT;
+        let state_flags = &self.state_flags;
+        // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. Read twice, since of
+        // two comparisons of one value the compiler makes a switch, and chooses which comes first: it is to be the one of
+        // most packets. A flow that becomes established in between is left to the slow path.
+        if state_flags.load(SEEN_FIRST) == ESTABLISHED {
+            Pace::Translated
+        } else if state_flags.load(Relaxed) == DIRECT_ESTABLISHED {
+            Pace::Direct
+        } else {
+            Pace::Slow
+        }
+    }
+
+    /// See [`Flow::accept_plain`].
+    #[inline(always)]
+    pub fn accept_plain(&self, segment: &Segment) -> bool {
+        segment.flags.is_plain() && self.seq.accept_in_order(segment)
+    }
+
+    /// See [`Flow::checksum_fixup`].
+    #[inline(always)]
+    pub fn checksum_fixup(&self) -> ChecksumFixup {
+        self.fixup
+    }
+
+    /// See [`Flow::route`].
+    #[inline(always)]
+    pub fn route(&self) -> &R {
+        &self.route
+    }
 }
 
 // In `state_flags`.
@@ -183,6 +232,20 @@ impl<R: Default> Flow<R> {
         (keys, flow)
     }
 
+    /// The same flow, of a client that begins it so.
+    #[inline(always)]
+    #[must_use]
+    pub fn opened(self, opening: Opening) -> Self {
+        let [original, reply] = self.dirs;
+        let original = PerDirection {
+            seq: opening.into(),
+            ..original
+        };
+        Self {
+            dirs: [original, reply],
+        }
+    }
+
     #[inline(always)]
     fn begin(fixup: ChecksumFixup, owner: Owner, now: u32, kind: u8) -> Self {
         let dir = |fixup, high, low| PerDirection {
@@ -229,8 +292,9 @@ impl<R: Send + Sync> FreePointer for Flow<R> {
 }
 
 impl<R> Flow<R> {
+    /// What belongs to packets of `direction`.
     #[inline(always)]
-    fn dir(&self, direction: Direction) -> &PerDirection<R> {
+    pub fn dir(&self, direction: Direction) -> &PerDirection<R> {
         &self.dirs[direction as usize]
     }
 
@@ -267,13 +331,7 @@ impl<R> Flow<R> {
     /// moment, one may be left out.
     #[inline(always)]
     pub fn count(&self, direction: Direction, length: u32, now: u32) {
-        let dir = self.dir(direction);
-        let add = |counter: &AtomicU64, by: u64| {
-            counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
-        };
-        add(&dir.packets, 1);
-        add(&dir.bytes, length.into());
-        dir.last_seen.store(now, Relaxed);
+        self.dir(direction).count(length, now);
     }
 
     /// Packets and bytes of `direction`.
@@ -294,21 +352,13 @@ impl<R> Flow<R> {
     /// The first part of `is_plain` and `is_plain_direct`, for a caller that reads a segment only then.
     #[inline(always)]
     pub fn pace(&self, direction: Direction) -> Pace {
-        const ESTABLISHED: u8 = FlowState::Established as u8;
-        const DIRECT_ESTABLISHED: u8 = ESTABLISHED | DIRECT;
-        // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. rustc 1.95 compares with the
-        // last arm first: it is the one of most packets.
-        match self.dir(direction).state_flags.load(SEEN_FIRST) {
-            DIRECT_ESTABLISHED => Pace::Direct,
-            ESTABLISHED => Pace::Translated,
-            _ => Pace::Slow,
-        }
+        self.dir(direction).pace()
     }
 
     /// The second part, of TCP.
     #[inline(always)]
     pub fn accept_plain(&self, direction: Direction, segment: &Segment) -> bool {
-        segment.flags.is_plain() && self.dir(direction).seq.accept_in_order(segment)
+        self.dir(direction).accept_plain(segment)
     }
 
     /// As `is_plain`, of a direct flow: whether a packet needs no more than to be counted. Of TCP its

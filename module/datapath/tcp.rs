@@ -220,6 +220,35 @@ pub struct SeqState {
     window_mask: AtomicU64,
 }
 
+/// How far a direction has come when its flow is made: nowhere, or it has sent a SYN.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    numbers: u64,
+    window_mask: u64,
+}
+
+impl Opening {
+    /// By a SYN, and its TCP options.
+    #[inline(always)]
+    pub fn by(segment: &Segment, options: &[u8]) -> Self {
+        let syn = Syn::read(segment, options);
+        Self {
+            numbers: pack(syn.end(), syn.first),
+            window_mask: syn.window_mask().into(),
+        }
+    }
+}
+
+impl From<Opening> for SeqState {
+    #[inline(always)]
+    fn from(opening: Opening) -> Self {
+        Self {
+            numbers: AtomicU64::new(opening.numbers),
+            window_mask: AtomicU64::new(opening.window_mask),
+        }
+    }
+}
+
 impl SeqState {
     fn next_seq(&self) -> u32 {
         (self.numbers.load(Relaxed) >> 32) as u32

@@ -254,6 +254,13 @@ impl Record {
         }
     }
 
+    // The only one there is: the connection goes here, whatever is known of it.
+    #[cold]
+    #[inline(never)]
+    fn try_alone(&self, moment: impl FnOnce() -> Moment) {
+        self.admits(&moment());
+    }
+
     fn answered(&self, now: u32) {
         if !self.is_good() {
             self.recovered.store(RECOVERED | u64::from(now), Relaxed);
@@ -450,14 +457,16 @@ impl<A: Address> UpstreamPool<A> {
     ) -> Option<(u8, Tuple<A>)> {
         // There is nothing to choose, whatever its health.
         let usable = candidates & self.present;
-        if usable.is_power_of_two() {
+        let (number, member) = if usable.is_power_of_two() {
             let (number, member) = self.members(usable).next()?;
             if tuple.protocol == Protocol::Tcp && !member.record.is_good() {
-                member.record.admits(&moment());
+                member.record.try_alone(moment);
             }
-            return Some((number, member.dnat(tuple)));
-        }
-        self.select_among(candidates, tuple, &moment())
+            (number, member)
+        } else {
+            self.select_among(candidates, tuple.protocol, moment)?
+        };
+        Some((number, member.dnat(tuple)))
     }
 
     #[cold]
@@ -465,9 +474,10 @@ impl<A: Address> UpstreamPool<A> {
     fn select_among(
         &self,
         candidates: u8,
-        tuple: &Tuple<A>,
-        moment: &Moment,
-    ) -> Option<(u8, Tuple<A>)> {
+        protocol: Protocol,
+        moment: impl FnOnce() -> Moment,
+    ) -> Option<(u8, &Member<A>)> {
+        let moment = &moment();
         let turn = match self.selection {
             Selection::RoundRobin => self.turn.fetch_add(1, Relaxed),
             Selection::Random => moment.random,
@@ -475,7 +485,7 @@ impl<A: Address> UpstreamPool<A> {
         };
         // What becomes of a datagram nobody is told: it neither tries an upstream nor marks it, and so
         // it must not go to one that waits to be tried.
-        let tries = tuple.protocol == Protocol::Tcp;
+        let tries = protocol == Protocol::Tcp;
         let mut usable = 0;
         for (number, member) in self.members(candidates) {
             match member.record.health(moment) {
@@ -485,15 +495,14 @@ impl<A: Address> UpstreamPool<A> {
             }
         }
         // Each round takes one away.
-        let (number, member) = loop {
+        loop {
             let set = if usable == 0 { candidates } else { usable };
             let (number, member) = self.pick(set, turn)?;
             if usable == 0 || !tries || member.record.admits(moment) {
-                break (number, member);
+                return Some((number, member));
             }
             usable &= !bit(number);
-        };
-        Some((number, member.dnat(tuple)))
+        }
     }
 
     fn pick(&self, set: u8, turn: u32) -> Option<(u8, &Member<A>)> {

@@ -16,6 +16,7 @@ use crate::datapath::link::{Node, Owned, ReadGuard};
 use crate::datapath::ports::source_ports;
 use crate::datapath::rules::Decision;
 use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
+use crate::datapath::tcp::Opening;
 use crate::datapath::tuple::{Address, Tuple, V4, V6};
 use crate::instance::{Counter, Instance};
 use crate::parameters;
@@ -248,13 +249,15 @@ impl<A: Stored> Flows<A> {
 
     /// Makes a flow, as was decided, for packets that come as `original`, of hash `hash`. It gets another
     /// source port if its own is taken where it goes, or if it is a hairpin, whose source is an address of
-    /// the machine's own. If another CPU has made the flow meanwhile, that one is returned.
+    /// the machine's own. If another CPU has made the flow meanwhile, that one is returned. `opening`: how
+    /// its client begins a new one.
     pub(crate) fn create<'g>(
         &'g self,
         guard: &'g ReadGuard,
         hash: usize,
         original: &Tuple<A>,
         decision: &Decision<A>,
+        opening: Opening,
         instance: &Instance,
     ) -> Result<Created<'g, A>, Refused> {
         let now = time::jiffies();
@@ -287,11 +290,15 @@ impl<A: Stored> Flows<A> {
             }
             let unique = self.unique_tuple(guard, original, decision, now)?;
             let reply = unique.reply;
-            let (keys, flow) = match unique.there {
-                None => Flow::direct(original, now),
-                Some((upstream, owner)) => Flow::new(original, &upstream, owner, now),
+            let pool = self.pool();
+            let opened = |(keys, flow): ([Tuple<A>; 2], Flow<_>)| (keys, flow.opened(opening));
+            let flow = match unique.there {
+                None => Owned::made_by(pool, || opened(Flow::direct(original, now))),
+                Some((upstream, owner)) => {
+                    Owned::made_by(pool, || opened(Flow::new(original, &upstream, owner, now)))
+                }
             };
-            let flow = Owned::new(self.pool(), keys, flow).ok_or(Refused::NoMemory)?;
+            let flow = flow.ok_or(Refused::NoMemory)?;
             // Both directions were looked up just now, under the same lock.
             Ok(Created {
                 flow: edit.insert_hashed(guard, flow, [hash, reply]),
@@ -361,9 +368,11 @@ impl<A: Stored> Flows<A> {
                 return Some((*upstream, reply));
             }
         }
-        self.other_port(guard, upstream, own, now)
+        let (port, reply) = self.other_port(guard, upstream, own, now)?;
+        Some((upstream.from_port(port), reply))
     }
 
+    // Such a port, in network byte order, and that hash.
     #[cold]
     fn other_port(
         &self,
@@ -371,14 +380,14 @@ impl<A: Stored> Flows<A> {
         upstream: &Tuple<A>,
         own: bool,
         now: u32,
-    ) -> Option<(Tuple<A>, usize)> {
+    ) -> Option<(u16, usize)> {
         // To try all of them takes a millisecond: not again until some may have become free.
         let waits = elapsed(&self.out_of_ports, now) <= time::HZ / 16;
         let attempts = if waits { FEW_PORTS } else { usize::MAX };
         let found = source_ports(own, random())
             .take(attempts)
-            .map(|port| upstream.from_port(port.to_be()))
-            .find_map(|tuple| Some((tuple, self.unused_reply(guard, &tuple)?)));
+            .map(u16::to_be)
+            .find_map(|port| Some((port, self.unused_reply(guard, &upstream.from_port(port))?)));
         if found.is_none() && !waits {
             self.out_of_ports.store(now, Ordering::Relaxed);
         }

@@ -231,7 +231,7 @@ impl Instance {
             self.shared.add(COUNTER, 1);
             self.shared.add(COUNTER + 1, length.into());
         } else {
-            self.counters.add_pair::<1>(COUNTER, length.into());
+            self.counters.add_pair_at::<COUNTER, 1>(length.into());
         }
     }
 

@@ -235,7 +235,6 @@ fn redirect<
     mut packet: LinearPacket<'p, E>,
 ) -> Result<Verdict, Left<'p, E>> {
     let protocol = if TCP { Protocol::Tcp } else { Protocol::Udp };
-    let length = packet.packet().skb.len();
     let state = packet.packet().state;
     if ABLATION && is_on!(keys::ZERO_COPY_DISABLED) && !packet.copy() {
         return Err(Left::slow(packet));
@@ -262,15 +261,18 @@ fn redirect<
     let Some((flow, direction)) = found else {
         return Err(Left::NoFlow(packet.into_packet()));
     };
-    match flow.pace(direction) {
+    let dir = flow.dir(direction);
+    match dir.pace() {
         Pace::Translated => {}
         Pace::Direct if !TCP || Flags::of(transport).is_some_and(Flags::is_plain) => {
-            flow.count(direction, length, time::jiffies());
+            let length = packet.packet().skb.len();
+            dir.count(length, time::jiffies());
             instance.count_direct::<ABLATION>(length);
             return Ok(Verdict::ACCEPT);
         }
         Pace::Direct | Pace::Slow => return Err(Left::slow(packet)),
     }
+    let length = packet.packet().skb.len();
     // A route that a packet came in with may carry more than where it goes.
     if !LOCAL && packet.packet().skb.has_dst() {
         if !ROUTED {
@@ -294,7 +296,7 @@ fn redirect<
         return Err(Left::slow(packet));
     };
     let segment = || read_segment(transport, length.wrapping_sub(A::LENGTH as u32));
-    if TCP && !segment().is_some_and(|segment| flow.accept_plain(direction, &segment)) {
+    if TCP && !segment().is_some_and(|segment| dir.accept_plain(&segment)) {
         return Err(Left::slow(packet));
     }
     let to = Tuple {
@@ -309,25 +311,20 @@ fn redirect<
         Routing::Lookup
     } else {
         let key = state.route_key::<LOCAL>(A::IS_V6, A::tos(network));
-        match flow.route(direction).get(key, state, A::IS_V6) {
+        match dir.route().get(key, state, A::IS_V6) {
             Some(dst) => Routing::Cached(dst),
             None => return Err(Left::slow(packet)),
         }
     };
-    let Some(sum) = translate(
-        network,
-        transport,
-        &to,
-        flow.checksum_fixup(direction),
-        offload,
-    ) else {
+    let Some(sum) = translate(network, transport, &to, dir.checksum_fixup(), offload) else {
         return Err(Left::slow(packet));
     };
     let mut packet = packet.into_packet();
     packet.skb.fix_checksum(sum);
-    packet.skb.untrack();
-    flow.count(direction, length, time::jiffies());
+    dir.count(length, time::jiffies());
     instance.count_packet::<ABLATION>(direction, length);
+    // As late as that: it may be a call, over which registers are kept.
+    packet.skb.untrack();
     #[cfg(shared_counter)]
     crate::shared_counter::count();
     Ok(match routing {

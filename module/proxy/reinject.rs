@@ -56,6 +56,7 @@ impl<A: Batched> Reinject<'_, A> {
     }
 
     // A packet that came in.
+    #[inline(always)]
     fn send_input(
         self,
         instance: &Instance,
@@ -112,6 +113,7 @@ impl<A: Batched> Reinject<'_, A> {
 
     // One of the machine's own: its route first. Later hooks that change what it depends on look it up
     // again themselves.
+    #[inline(always)]
     fn send_output(
         self,
         instance: &Instance,
@@ -172,6 +174,7 @@ impl<A: Batched> Reinject<'_, A> {
 
     // Gives the packet its route: the one that it has already, the cached one, or the one that a look-up finds.
     // And whether that is to be cached now.
+    #[inline(always)]
     fn route<const LOCAL: bool>(&self, packet: &mut Packet<'_>) -> (Result<Found, Dropped>, bool) {
         // The kernel routes packets of direct flows. The machine's own answers keep their destination, and so
         // their route.

@@ -9,7 +9,7 @@ use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
 use crate::datapath::rules::Decision;
-use crate::datapath::tcp::{self, Segment};
+use crate::datapath::tcp::{self, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
 use crate::datapath::upstream::{Moment, Outcome};
@@ -117,7 +117,7 @@ fn handle<A: Batched, const LOCAL: bool>(
         flows.remove(guard, flow, instance);
         return slow.first_packet::<LOCAL>(packet);
     };
-    let verdict = slow.translate_and_send::<LOCAL>(packet, flow, direction, None, false);
+    let verdict = slow.translate_and_send::<LOCAL>(packet, flow, direction, None);
     // What the reverse path filter drops, say, is nobody's answer.
     if let (Some(outcome), false) = (outcome, verdict.is_drop()) {
         instance.report(guard, flow, outcome);
@@ -186,8 +186,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         if flow.is_replaced_by(direction, segment) {
             return Next::Reopen;
         }
-        let transport = packet.skb.linear().get(self.headers.transport..);
-        let options = tcp::options(transport.unwrap_or_default());
+        let options = self.options(packet);
         let hash = match direction {
             Direction::Original => self.hash,
             Direction::Reply => {
@@ -196,6 +195,12 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         } as u32;
         let reopenings = &self.instance.reopenings;
         Next::Pass(flow.advance_tcp(direction, segment, options, reopenings, hash))
+    }
+
+    // Those of TCP.
+    fn options<'b>(&self, packet: &'b Packet<'_>) -> &'b [u8] {
+        let transport = packet.skb.linear().get(self.headers.transport..);
+        tcp::options(transport.unwrap_or_default())
     }
 
     // A packet of no flow.
@@ -255,7 +260,20 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             }
             Decision::Redirect(_) => {}
         }
-        let created = flows.create(self.guard, self.hash, tuple, &decision, self.instance);
+        let opening = self
+            .segment
+            .as_ref()
+            .map_or_else(Opening::default, |segment| {
+                Opening::by(segment, self.options(packet))
+            });
+        let created = flows.create(
+            self.guard,
+            self.hash,
+            tuple,
+            &decision,
+            opening,
+            self.instance,
+        );
         match (created, &decision) {
             (
                 Ok(Created {
@@ -270,13 +288,16 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                     packet.skb.drop_dst();
                     write_tuple(packet, self.headers.transport, tuple);
                 }
-                // The first datagram does not change its flow's state. `Next::Reopen` is not followed: the
-                // flow was made a moment ago.
-                if !is_new || self.segment.is_some() {
+                // A new flow knows of its first packet. `Next::Reopen` is not followed: the flow was made
+                // a moment ago.
+                if !is_new {
                     self.advance(packet, flow, direction);
                 }
-                let is_first = is_new && disposition.may_be_stolen();
-                self.translate_and_send::<LOCAL>(packet, flow, direction, routed_to, is_first)
+                if is_new && disposition.may_be_stolen() {
+                    self.send_first::<LOCAL>(packet, flow, routed_to)
+                } else {
+                    self.translate_and_send::<LOCAL>(packet, flow, direction, routed_to)
+                }
             }
             // It passes as it is, without a flow.
             (Err(_), Decision::Direct) => Verdict::ACCEPT,
@@ -324,8 +345,32 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
     }
 
     // Translates a packet of `flow` and sends it on. `routed_to`: where the route leads that the packet may
-    // have got already, and that route's key; `is_first`: the flow was made for this packet.
+    // have got already, and that route's key.
+    #[inline(never)]
     fn translate_and_send<const LOCAL: bool>(
+        &self,
+        packet: &mut Packet<'_>,
+        flow: &FlowNode<A>,
+        direction: Direction,
+        routed_to: Option<(Tuple<A>, RouteKey)>,
+    ) -> Verdict {
+        self.send_on::<LOCAL>(packet, flow, direction, routed_to, false)
+    }
+
+    // The same for the packet for which the flow was made.
+    #[inline(never)]
+    fn send_first<const LOCAL: bool>(
+        &self,
+        packet: &mut Packet<'_>,
+        flow: &FlowNode<A>,
+        routed_to: Option<(Tuple<A>, RouteKey)>,
+    ) -> Verdict {
+        self.send_on::<LOCAL>(packet, flow, Direction::Original, routed_to, true)
+    }
+
+    // The same. `is_first`: the flow was made for this packet, and it can be stolen from its hook.
+    #[inline(always)]
+    fn send_on<const LOCAL: bool>(
         &self,
         packet: &mut Packet<'_>,
         flow: &FlowNode<A>,

@@ -50,6 +50,16 @@ impl<const N: usize> Counters<N> {
         unsafe { arch::this_cpu_add_pair::<DISTANCE>(self.0.as_ptr().cast(), index, by) };
     }
 
+    /// The same with an index that is known.
+    #[inline(always)]
+    pub(crate) fn add_pair_at<const INDEX: usize, const DISTANCE: usize>(&self, by: u64) {
+        const {
+            assert!(INDEX + DISTANCE < N);
+        }
+        // SAFETY: as in `add`, for two counters of this allocation.
+        unsafe { arch::this_cpu_add_pair_at::<INDEX, DISTANCE>(self.0.as_ptr().cast(), by) };
+    }
+
     /// What each CPU counted, in the order of [`percpu::cpus`]. Counts that are made meanwhile may be
     /// missing.
     pub(crate) fn by_cpu(&self, index: usize) -> impl Iterator<Item = u64> + '_ {

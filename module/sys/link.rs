@@ -625,19 +625,21 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         self.view(array).map(|view| unsafe { view.head(hash) })
     }
 
-    // Puts an entry at the front of its bucket of an array.
-    fn link(&self, array: usize, hash: usize, node: NonNull<Node<K, T>>, direction: usize) {
-        let Some(head) = self.head(array, hash) else {
-            return;
-        };
-        // SAFETY: the node is the caller's or published; only this editor could unlink it, so it is not given
-        // back meanwhile.
-        let entry = unsafe { &node.as_ref().entries[direction & 1] };
-        entry.next[array & 1].set(head.target());
-        head.set(
-            node.as_ptr()
-                .map_addr(|address| address | direction & DIRECTION),
-        );
+    // Puts both entries at the front of their buckets of an array, which is there.
+    #[inline(always)]
+    fn link_both(&self, view: &View<K, T>, node: NonNull<Node<K, T>>, hashes: [usize; 2]) {
+        for (direction, hash) in hashes.into_iter().enumerate() {
+            // SAFETY: the lock is held: only this editor takes arrays away.
+            let head = unsafe { view.head(hash) };
+            // SAFETY: the node is the caller's or published; only this editor could unlink it, so it is not
+            // given back meanwhile.
+            let entry = unsafe { &node.as_ref().entries[direction & 1] };
+            entry.next[view.parity()].set(head.target());
+            head.set(
+                node.as_ptr()
+                    .map_addr(|address| address | direction & DIRECTION),
+            );
+        }
     }
 
     // Puts an entry at the end of its bucket of an array.
@@ -672,12 +674,13 @@ impl<'c, K: PartialEq, T, S: Deref<Target = [Link<K, T>]>, L: Lock> Editor<'c, K
         hashes: [usize; 2],
     ) -> &'g Node<K, T> {
         let node = ManuallyDrop::new(node).node;
-        let current = self.current();
-        for (direction, hash) in hashes.into_iter().enumerate() {
-            // In the other array only while there is one.
-            self.link(current ^ 1, hash, node, direction);
-            self.link(current, hash, node, direction);
+        // INVARIANT: only views are stored. Under the lock it does not change.
+        let view = View(self.buckets.current.load(Ordering::Relaxed));
+        // In the other array only while there is one.
+        if let Some(other) = self.view(view.parity() ^ 1) {
+            self.link_both(&other, node, hashes);
         }
+        self.link_both(&view, node, hashes);
         // SAFETY: it is published: it is given back only after it was unlinked, and after this guard.
         unsafe { node.as_ref() }
     }

@@ -277,6 +277,7 @@ impl<K: Send + Sync, T: FreePointer> NodePool<K, T> {
 // the slab is. `free_rcu` leaves the node in limbo for a grace period, which all guards that exist at the call
 // delay. Memory is freed by `NodeLists::trim` only, which begins an epoch and then waits for a grace period.
 unsafe impl<K: Send + Sync, T: FreePointer> Heap<Node<K, T>> for NodePool<K, T> {
+    #[inline(always)]
     fn alloc(&self) -> Option<NonNull<Node<K, T>>> {
         self.reclaimer().lists.alloc()
     }
@@ -418,36 +419,46 @@ impl<K: Send + Sync, T: FreePointer> NodeLists<K, T> {
             .fetch_max(nodes.wrapping_add(count), Ordering::Relaxed);
     }
 
+    #[inline(always)]
     fn alloc(&self) -> Option<NonNull<Node<K, T>>> {
         self.locals.this().with(|local| {
-            if self.keeps.load(Ordering::Relaxed) == 0 {
-                let node = slab::kmalloc()?;
-                local.slow = local.slow.wrapping_add(1);
-                self.init_node(node);
-                return Some(node);
+            if self.keeps.load(Ordering::Relaxed) != 0 {
+                if let Some(node) = local.magazine.pop() {
+                    local.fast = local.fast.wrapping_add(1);
+                    return Some(node);
+                }
             }
-            if let Some(node) = local.magazine.pop() {
-                local.fast = local.fast.wrapping_add(1);
-                return Some(node);
-            }
-            // SAFETY: has no preconditions.
-            let node = unsafe { bindings::mxp_this_node() } as usize;
-            if let Some(depot) = self.depots.get(node) {
-                depot.with(|depot| local.magazine.refill(depot, DEPOT_BATCH));
-            }
-            if let Some(node) = local.magazine.pop() {
-                local.fast = local.fast.wrapping_add(1);
-                return Some(node);
-            }
-            local.slow = local.slow.wrapping_add(1);
-            self.slab.allocate::<SLAB_BATCH>(|node| {
-                self.init_node(node);
-                // SAFETY: just made by `Node::init`, and in no other list; nodes of the modules consist of
-                // numbers and pointers that may be null, of which zeros are values.
-                unsafe { local.magazine.idle.push(node) };
-            });
-            local.magazine.pop()
+            self.alloc_slow(local)
         })
+    }
+
+    // As long as nothing is kept, or when the magazine is empty.
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&self, local: &mut CpuLists<K, T>) -> Option<NonNull<Node<K, T>>> {
+        if self.keeps.load(Ordering::Relaxed) == 0 {
+            let node = slab::kmalloc()?;
+            local.slow = local.slow.wrapping_add(1);
+            self.init_node(node);
+            return Some(node);
+        }
+        // SAFETY: has no preconditions.
+        let node = unsafe { bindings::mxp_this_node() } as usize;
+        if let Some(depot) = self.depots.get(node) {
+            depot.with(|depot| local.magazine.refill(depot, DEPOT_BATCH));
+        }
+        if let Some(node) = local.magazine.pop() {
+            local.fast = local.fast.wrapping_add(1);
+            return Some(node);
+        }
+        local.slow = local.slow.wrapping_add(1);
+        self.slab.allocate::<SLAB_BATCH>(|node| {
+            self.init_node(node);
+            // SAFETY: just made by `Node::init`, and in no other list; nodes of the modules consist of
+            // numbers and pointers that may be null, of which zeros are values.
+            unsafe { local.magazine.idle.push(node) };
+        });
+        local.magazine.pop()
     }
 
     // Makes new memory fit for a magazine.

@@ -102,15 +102,17 @@ impl<'a> Skb<'a> {
                 .counter)
                 .read_volatile()
         } as u32;
-        // The lower half counts references to the data, the upper half those of them to the payload alone:
-        // see skb_header_cloned().
-        let headers = (references & 0xffff).wrapping_sub(references >> 16);
         let headroom = skb.data.addr().wrapping_sub(skb.head.addr());
-        if headers == 1 && headroom.wrapping_add(length) <= usize::from(skb.hdr_len) {
-            return true;
+        let fits = headroom.wrapping_add(length) <= usize::from(skb.hdr_len);
+        // The lower half counts references to the data, the upper half those of them to the payload alone:
+        // see skb_header_cloned(). First what a socket of TCP sends: it has kept the payload.
+        const SENT: u32 = 1 << 16 | 2;
+        if references == SENT {
+            return fits;
         }
+        let headers = (references & 0xffff).wrapping_sub(references >> 16);
         // Or all clones have let go of the data: skb_cloned().
-        references & 0xffff == 1
+        headers == 1 && fits || references & 0xffff == 1
     }
 
     /// Where the IP header is.

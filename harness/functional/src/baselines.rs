@@ -37,7 +37,7 @@ const TRAFFIC: Traffic = Traffic {
 /// One test for each subject, and those of the instrument itself.
 pub fn tests() -> Vec<GuestTest> {
     let test = |subject: Subject| {
-        GuestTest::new(
+        let test = GuestTest::new(
             format!("baseline-{}", subject.name()),
             format!(
                 "messages and streams between sockets arrive where {} has them arrive",
@@ -45,8 +45,11 @@ pub fn tests() -> Vec<GuestTest> {
             ),
             move || all_traffic(subject),
         )
-        .long()
-        .needing(subject)
+        .needing(subject);
+        match subject.is_module() {
+            true => test.long(),
+            false => test.of_others().long(),
+        }
     };
     let mut tests: Vec<GuestTest> = Subject::ALL.map(test).into();
     tests.push(GuestTest::single(

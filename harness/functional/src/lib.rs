@@ -115,6 +115,11 @@ impl GuestTest {
         self.with(|info| info.needs.push(subject))
     }
 
+    /// The same, left to the night where the kernel checks itself, and on 6.12: it tells of others.
+    fn of_others(self) -> Self {
+        self.with(|info| info.wants_usual_kernel = true)
+    }
+
     // What goes beside nft packet by packet: by the dozen, and ten times slower where the kernel checks
     // itself.
     fn beside_others(self) -> Self {
@@ -124,7 +129,7 @@ impl GuestTest {
             let random = info.name.starts_with("routes-random");
             let control = info.name.ends_with("-nft");
             info.wants_usual_kernel = true;
-            info.is_nightly = random || control || info.needs_debug;
+            info.is_nightly |= random || control || info.needs_debug;
         })
     }
 

@@ -90,12 +90,15 @@ fn round_robin() -> Result<()> {
             .map(|port| udp(&setup.layout.server, at_port(family, port)))
             .into_iter()
             .collect::<Result<Vec<_>>>()?;
+        // They stay, so that each has a port of its own, and its flow is a new one.
+        let mut clients = Vec::new();
         for sequence in 0..EACH as u32 {
             for server in &servers {
                 let client = udp(setup.client(Way::Forward), from)?;
                 let label = Label { flow: 3, sequence };
                 let seen = send(&client, original(family), server, label, 64)?;
                 answer(server, seen, &client, original(family), label, 64)?;
+                clients.push(client);
             }
         }
     }

@@ -12,13 +12,22 @@ use anyhow::{Context, Result};
 /// If it is in none.
 pub fn repository() -> Result<PathBuf> {
     let here = std::env::current_dir().context("cannot find the current directory")?;
-    here.ancestors()
+    repository_above(&here)
+}
+
+/// The root of the repository that `directory` is in.
+///
+/// # Errors
+/// If it is in none.
+pub fn repository_above(directory: &Path) -> Result<PathBuf> {
+    let mut above = directory.ancestors();
+    above
         .find(|directory| is_repository(directory))
         .map(Path::to_owned)
         .with_context(|| {
             format!(
                 "{} is not inside the mutexlab repository: change into it",
-                here.display()
+                directory.display()
             )
         })
 }

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     fn repository() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+        mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
     fn parse_kernel(body: &str) -> Result<Catalog> {

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn repository() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+        mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
     #[test]

@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_build_with_the_counter_is_another() {
         let copy = tempfile::tempdir().unwrap();
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let repository = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         add_counter(&repository, copy.path()).unwrap();
         let kbuild = fs::read_to_string(copy.path().join("module/Kbuild")).unwrap();
         assert!(kbuild.contains("\n# ") && kbuild.ends_with(WITH_COUNTER));

@@ -82,6 +82,29 @@ fn segment(flags: u8, seq: u32, length: u32, ack: u32) -> Segment {
     Segment::read(&header, length + 20)
 }
 
+proptest! {
+    // A flow that is made with its SYN is as one that sees it.
+    #[test]
+    fn a_flow_is_opened_as_by_its_first_segment(
+        seq: u32, length in 0..2000_u32, more in prop::sample::select(vec![0, 8, 0x40, 0xc0]),
+        shift in prop::option::of(0..16_u8),
+    ) {
+        let options = shift.map_or([1; 4], |shift| [3, 3, shift, 0]);
+        let syn = segment(SYN | more, seq, length, 0);
+        let tuple = to_port(Protocol::Tcp, 443);
+        for make in [
+            || Flow::<()>::direct(&to_port(Protocol::Tcp, 443), 7).1,
+            || flow(Protocol::Tcp),
+        ] {
+            let (seen, opened) = (make(), make().opened(Opening::by(&syn, &options)));
+            let outcome = seen.advance_tcp(Original, &syn, &options, &Reopenings::new(), HASH);
+            prop_assert_eq!(outcome, None);
+            prop_assert_eq!(format!("{seen:?}"), format!("{opened:?}"));
+            prop_assert_eq!(seen.timeout(&tuple, &TIMEOUTS), opened.timeout(&tuple, &TIMEOUTS));
+        }
+    }
+}
+
 impl Talk {
     fn new() -> Self {
         let peer = |at| Peer { at, seen: 0 };

@@ -43,6 +43,20 @@ pub(in super::super) unsafe fn this_cpu_add_pair<const DISTANCE: usize>(
     }
 }
 
+/// The same with an index that is known.
+///
+/// # Safety
+///
+/// As for `this_cpu_add_pair`.
+#[inline(always)]
+pub(in super::super) unsafe fn this_cpu_add_pair_at<const INDEX: usize, const DISTANCE: usize>(
+    counters: *mut u64,
+    by: u64,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { this_cpu_add_pair::<DISTANCE>(counters, INDEX, by) };
+}
+
 /// Loads a pointer of this CPU, to be followed.
 ///
 /// # Safety

@@ -57,6 +57,30 @@ pub(in super::super) unsafe fn this_cpu_add_pair<const DISTANCE: usize>(
     }
 }
 
+/// The same with an index that is known: it takes no register.
+///
+/// # Safety
+///
+/// As for `this_cpu_add_pair`.
+#[inline(always)]
+pub(in super::super) unsafe fn this_cpu_add_pair_at<const INDEX: usize, const DISTANCE: usize>(
+    counters: *mut u64,
+    by: u64,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "inc qword ptr gs:[{counters} + {first}]",
+            "add qword ptr gs:[{counters} + {second}], {by}",
+            counters = in(reg) counters,
+            first = const INDEX * size_of::<u64>(),
+            second = const (INDEX + DISTANCE) * size_of::<u64>(),
+            by = in(reg) by,
+            options(nostack),
+        );
+    }
+}
+
 /// Loads a pointer of this CPU, to be followed.
 ///
 /// # Safety

@@ -71,7 +71,7 @@ fn included(directory: &Path, found: &mut Vec<String>) {
 #[test]
 fn an_archive_has_what_our_modules_include() {
     let mut found = Vec::new();
-    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../module");
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../../module");
     included(Path::new(module), &mut found);
     assert!(!found.is_empty());
     for path in found {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use mutexlab_results::metrics::Better;
+use mutexlab_results::metrics::{Better, Kind};
 use mutexlab_results::lens_metrics::LAST_MISSES;
 use mutexlab_results::sample::{exact, run, sampled, MetricOfTest};
 

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-use mutexlab_lens_recording::recording::{Code, Line, Node};
 
 use super::*;
 use crate::branches::branches;
 use crate::functions::{rows, View};
-use crate::symbols::Synthetic;
-use mutexlab_protocol::memory_map::{Cache, MemoryMap, Slab};
 use crate::sample::*;
 
 fn own(analysis: &Analysis, view: View, name: &str) -> (u64, u64) {
