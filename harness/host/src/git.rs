@@ -118,7 +118,6 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::sample::with_history;
 
     #[test]

@@ -277,7 +277,8 @@ mod tests {
     #[test]
     #[ignore = "takes some 40 MB from this machine's mirror"]
     fn the_mirror_has_a_signed_version_of_each_series_of_the_catalogue() {
-        let root = &mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let root =
+            &mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let catalog = crate::Catalog::load(root).unwrap();
         let mut asked = Vec::new();
         for kernel in catalog.kernels() {

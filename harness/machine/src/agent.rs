@@ -2,25 +2,21 @@
 
 //! The agent's program on this machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use duct::cmd;
 use mutexlab_host::hash::Sha256;
 use mutexlab_protocol::test_info::TestInfo;
-use tempfile::TempDir;
+
+use crate::taken::Taken;
 
 /// Its file, beside this program.
 const FILE: &str = "mutexlab-agent";
 
-/// A copy of the agent: whoever rebuilds it while it measures does not change what measures.
+/// The agent.
 #[derive(Clone, Debug)]
-pub struct Agent {
-    directory: Arc<TempDir>,
-    sha256: Sha256,
-}
+pub struct Agent(Taken);
 
 impl Agent {
     /// The one that was built with this program.
@@ -28,21 +24,7 @@ impl Agent {
     /// # Errors
     /// If it is not there, or cannot be copied.
     pub fn find() -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut file = program.with_file_name(FILE);
-        // The program of a test is one directory deeper.
-        if !file.is_file()
-            && let Some(above) = program.parent().and_then(Path::parent)
-        {
-            file = above.join(FILE);
-        }
-        if !file.is_file() {
-            bail!(
-                "there is no {}: `cargo build --release` builds it",
-                program.with_file_name(FILE).display()
-            );
-        }
-        Self::copy_of(&file)
+        Taken::beside_this_program(FILE).map(Self)
     }
 
     /// The one in `file`.
@@ -50,26 +32,17 @@ impl Agent {
     /// # Errors
     /// If it cannot be copied.
     pub fn copy_of(file: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("mutexlab-agent-")
-            .tempdir()
-            .context("cannot create a temporary directory")?;
-        let copy = directory.path().join(FILE);
-        fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
-        Ok(Self {
-            sha256: Sha256::of_file(&copy)?,
-            directory: Arc::new(directory),
-        })
+        Taken::copy_of(file, FILE).map(Self)
     }
 
-    /// Where the copy is.
+    /// Where it is, for as long as this lives.
     pub fn file(&self) -> PathBuf {
-        self.directory.path().join(FILE)
+        self.0.file()
     }
 
-    /// The copy's hash.
+    /// Its hash.
     pub const fn sha256(&self) -> &Sha256 {
-        &self.sha256
+        self.0.sha256()
     }
 
     /// The functional tests that it can run, in the order in which they should run.

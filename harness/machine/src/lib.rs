@@ -13,5 +13,6 @@ pub mod kvm;
 pub mod mp_table;
 pub mod program;
 pub mod qemu;
+pub mod taken;
 pub mod tools;
 pub mod virtme;

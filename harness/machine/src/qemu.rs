@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use duct::cmd;
 
+use crate::taken::Taken;
 use mutexlab_host::guard;
 use mutexlab_model::accelerator::Accelerator;
 
@@ -86,35 +87,42 @@ pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static st
 /// The lens: a plugin that QEMU loads, and what it is told.
 #[derive(Clone, Debug)]
 pub struct Lens {
-    /// The plugin, a shared library.
-    pub plugin: PathBuf,
-    /// Its settings: JSON of [`mutexlab_lens_recording::settings::Settings`].
-    pub settings: PathBuf,
+    plugin: Taken,
+    /// Its settings: JSON of `mutexlab_lens_recording::settings::Settings`.
+    settings: PathBuf,
 }
 
 impl Lens {
-    /// The plugin that was built with this program, with the settings in the file `settings`.
+    /// The plugin that was built with this program.
     ///
     /// # Errors
-    /// If either is not there.
-    pub fn with_settings(settings: &Path) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let plugin = program.with_file_name(PLUGIN);
-        if !plugin.is_file() {
-            bail!(
-                "there is no {}: `cargo build --release` builds it",
-                plugin.display()
-            );
-        }
+    /// If it is not there, or cannot be copied.
+    pub fn plugin() -> Result<Taken> {
+        Taken::beside_this_program(PLUGIN)
+    }
+
+    /// A plugin with the settings in the file `settings`.
+    ///
+    /// # Errors
+    /// If that is not there.
+    pub fn new(plugin: &Taken, settings: &Path) -> Result<Self> {
         let settings = settings
             .canonicalize()
             .with_context(|| format!("cannot find {}", settings.display()))?;
-        Ok(Self { plugin, settings })
+        Ok(Self {
+            plugin: plugin.clone(),
+            settings,
+        })
+    }
+
+    /// The files that it needs.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.plugin.file(), self.settings.clone()]
     }
 
     /// Arguments to QEMU. Neither path may have a comma or a blank.
     pub fn qemu_arguments(&self) -> String {
-        let Self { plugin, settings } = self;
+        let [plugin, settings] = self.files();
         format!(
             "-plugin file={},settings={}",
             plugin.display(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::agent::Agent;
 use crate::virtme::Virtme;
 
-/// virtme-ng, and the agent that guests get; taken once, so that all guests of a run have the same.
+/// virtme-ng, and the agent that guests get; found once, so that all guests of a run have the same.
 #[derive(Clone, Debug)]
 pub struct Tools {
     /// What starts QEMU.

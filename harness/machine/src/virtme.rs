@@ -11,7 +11,7 @@ use duct::cmd;
 use crate::boot::Boot;
 use crate::guest_root::START_PATH;
 use crate::mp_table;
-use crate::qemu;
+use crate::qemu::{self, Lens};
 use mutexlab_images::Cache;
 use mutexlab_model::accelerator::Accelerator;
 
@@ -85,11 +85,11 @@ impl Virtme {
             attended,
             ..
         } = *boot;
-        let plugin = lens.map(|lens| [lens.plugin.as_path(), &lens.settings]);
+        let lens_files = lens.map(Lens::files);
         for path in [kernel, root]
             .into_iter()
             .chain(mp_table)
-            .chain(plugin.into_iter().flatten())
+            .chain(lens_files.iter().flatten().map(PathBuf::as_path))
         {
             let text = path.to_string_lossy();
             if !text

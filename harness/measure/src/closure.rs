@@ -14,11 +14,14 @@ use mutexlab_host::paths;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::program;
 use mutexlab_machine::program::Program;
+use mutexlab_machine::taken::Taken;
 use mutexlab_machine::tools::Tools;
 use mutexlab_machine::{guest_root, qemu};
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::subject::Subject;
-use mutexlab_results::closure::{Closure, Host, KernelClosure, ProgramClosure, QemuClosure, Tree};
+use mutexlab_results::closure::{
+    Closure, Host, KernelClosure, ProgramClosure, QemuClosure, Tree, DERIVATION,
+};
 
 /// What a run is of.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,8 @@ pub struct Measured<'a> {
     pub subjects: &'a [Subject],
     /// How guests execute instructions.
     pub accelerator: Accelerator,
+    /// What looks on, if something does.
+    pub plugin: Option<&'a Taken>,
     /// The scenario's file.
     pub scenario_text: &'a str,
 }
@@ -49,6 +54,7 @@ pub fn collect<'a>(
         module_source,
         subjects,
         accelerator,
+        plugin,
         scenario_text,
     } = *measured;
     let (module, harness) = match module_source {
@@ -60,6 +66,9 @@ pub fn collect<'a>(
         dirty: module.dirty,
         harness,
         harness_sha256: Sha256::of_file(&paths::this_program())?.into(),
+        agent_sha256: Some(tools.agent.sha256().as_str().to_owned()),
+        plugin_sha256: plugin.map(|plugin| plugin.sha256().as_str().to_owned()),
+        derivation: Some(DERIVATION),
         kernels: kernels
             .map(|kernel| Ok((kernel.name.clone(), of_kernel(kernel)?)))
             .collect::<Result<_>>()?,

@@ -13,6 +13,8 @@ use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Flavour};
 use mutexlab_machine::kvm;
+use mutexlab_machine::qemu::Lens;
+use mutexlab_machine::taken::Taken;
 use mutexlab_machine::tools::Tools;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::mode::Mode;
@@ -34,6 +36,8 @@ pub struct Lab<'a> {
     pub(super) mode: Mode,
     /// The machine whose caches the lens models, if it looks on.
     pub(super) machine: Option<Machine>,
+    /// The plugin that looks on then.
+    pub(super) plugin: Option<Taken>,
     /// The plan's kernels, by name.
     pub(super) kernels: BTreeMap<String, Kernel>,
     /// What the numbers will depend on.
@@ -79,11 +83,14 @@ impl<'a> Lab<'a> {
             Mode::Virtual => Accelerator::TcgIcount,
             Mode::Wall => real_time(&kernels, &tools, interrupt)?,
         };
+        let machine = scenario.scenario.lens;
+        let plugin = machine.map(|_| Lens::plugin()).transpose()?;
         let measured = Measured {
             repository,
             module_source,
             subjects: &scenario.scenario.subjects,
             accelerator,
+            plugin: plugin.as_ref(),
             scenario_text: &scenario.text,
         };
         let closure = closure::collect(&measured, kernels.values(), &tools)?;
@@ -93,7 +100,8 @@ impl<'a> Lab<'a> {
             interrupt,
             accelerator,
             mode,
-            machine: scenario.scenario.lens,
+            machine,
+            plugin,
             kernels,
             closure,
         })

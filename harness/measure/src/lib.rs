@@ -99,7 +99,9 @@ mod tests {
 
     /// The cells of a selection of scenarios/quick.toml, of which a run without cells goes on.
     fn selected(filter: Option<&str>, shard: Option<&str>) -> Vec<String> {
-        let file = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().join("scenarios/quick.toml");
+        let file = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .unwrap()
+            .join("scenarios/quick.toml");
         let scenario = ScenarioFile::load(&file).unwrap();
         let mut plan = Plan::new(&scenario.scenario).unwrap();
         let selection = Selection {

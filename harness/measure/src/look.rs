@@ -7,19 +7,20 @@ use anyhow::Result;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::looker::{Looker, Modules};
 use mutexlab_machine::qemu::Lens;
+use mutexlab_machine::taken::Taken;
 use mutexlab_scenario::caches::Machine;
 
 /// Gets ready to look at a boot of `kernel` with the caches of `machine`: what waits for recordings, and what QEMU
 /// is told.
 ///
 /// # Errors
-/// If the plugin is not built, the kernel's symbols cannot be read, or the settings not written.
-pub fn look(machine: &Machine, kernel: &Kernel) -> Result<(Looker, Lens)> {
+/// If the kernel's symbols cannot be read, or the settings not written.
+pub fn look(plugin: &Taken, machine: &Machine, kernel: &Kernel) -> Result<(Looker, Lens)> {
     let modules = kernel.modules.as_ref().map(|modules| Modules {
         proxy: &modules.proxy,
         probe: &modules.probe,
     });
     let looker = Looker::new(machine.caches(), &kernel.vmlinux(), modules)?;
-    let lens = Lens::with_settings(&looker.settings)?;
+    let lens = Lens::new(plugin, &looker.settings)?;
     Ok((looker, lens))
 }

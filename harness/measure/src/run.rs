@@ -201,7 +201,10 @@ impl<'a> Run<'a> {
             },
         };
         let machine = lab.machine.as_ref();
-        let looks = machine.map(|machine| look(machine, kernel)).transpose()?;
+        let looks = match (machine, &lab.plugin) {
+            (Some(machine), Some(plugin)) => Some(look(plugin, machine, kernel)?),
+            _ => None,
+        };
         let (looker, lens) = looks.unzip();
         let boot = Boot {
             kernel: &kernel.bzimage(),

@@ -28,10 +28,20 @@ pub struct Closure {
     /// tell of; absent if all is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harness: Option<Tree>,
-    /// Hash of the program that was agent and host, which covers what the commit does not if
-    /// files differed.
+    /// Hash of the host's program, which was the agent as well where `agent_sha256` is absent.
     #[schemars(regex(pattern = SHA256))]
     pub harness_sha256: String,
+    /// Hash of the agent's program, which measures; absent from results of before it was one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = SHA256))]
+    pub agent_sha256: Option<String>,
+    /// Hash of the lens's plugin, if it looked on; absent from results of before it was told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = SHA256))]
+    pub plugin_sha256: Option<String>,
+    /// How metrics were derived from what the agent told: [`DERIVATION`] of the host's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derivation: Option<u32>,
     /// By name in the scenario.
     pub kernels: BTreeMap<String, KernelClosure>,
     /// What virtme-ng says of its version.
@@ -51,6 +61,9 @@ pub struct Closure {
     /// The scenario's file.
     pub scenario_text: String,
 }
+
+/// Raised when the same measurement gives other metrics than before.
+pub const DERIVATION: u32 = 1;
 
 /// A work tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -144,13 +157,33 @@ impl Closure {
         }
     }
 
-    /// What differs from `other`, a line each; empty if nothing does.
+    /// Whether the same programs measured: with the same agent and plugin, and metrics derived in the same way, it
+    /// does not matter what else the host's program does.
+    pub fn measured_alike(&self, other: &Self) -> bool {
+        let of = |closure: &Self| {
+            let agent = closure.agent_sha256.clone()?;
+            Some((agent, closure.plugin_sha256.clone(), closure.derivation))
+        };
+        match (of(self), of(other)) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => self.harness_sha256 == other.harness_sha256,
+        }
+    }
+
+    /// What differs from `other`, a line each; empty if nothing does that numbers depend on.
     ///
     /// # Errors
     /// If one cannot be written as JSON.
     pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
-        let ours = serde_json::to_value(self).context("cannot write the closure as JSON")?;
-        let theirs = serde_json::to_value(other).context("cannot write the closure as JSON")?;
+        let mut sides = [self, other].map(Self::clone);
+        if self.measured_alike(other) {
+            sides
+                .iter_mut()
+                .for_each(|side| side.harness_sha256.clear());
+        }
+        let [ours, theirs] = sides
+            .map(|side| serde_json::to_value(side).context("cannot write the closure as JSON"));
+        let (ours, theirs) = (ours?, theirs?);
         let mut found = Vec::new();
         compare("", &ours, &theirs, &mut found);
         Ok(found)

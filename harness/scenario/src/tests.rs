@@ -282,7 +282,9 @@ fn bursts_are_of_one_flow_of_forwarded_udp() {
 
 #[test]
 fn the_scenarios_of_the_repository_are_good() {
-    let directory = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().join("scenarios");
+    let directory = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .unwrap()
+        .join("scenarios");
     let mut count = 0;
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -77,7 +77,10 @@ impl BootCommand {
             work,
         };
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
-        let lens = self.lens.as_deref().map(Lens::with_settings).transpose()?;
+        let lens = match &self.lens {
+            Some(settings) => Some(Lens::new(&Lens::plugin()?, settings)?),
+            None => None,
+        };
         let boot = Boot {
             kernel: &kernel,
             arguments: &[],

@@ -395,7 +395,10 @@ mod tests {
 
     #[test]
     fn the_list_of_the_repository_parses() {
-        let tools = read_tools(&mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()).unwrap();
+        let tools = read_tools(
+            &mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap(),
+        )
+        .unwrap();
         let bindgen = tools
             .iter()
             .find(|tool| tool.name.starts_with("bindgen-cli@"))

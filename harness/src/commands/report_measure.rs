@@ -176,7 +176,9 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_measured_again() {
-        let path = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap().join("scenarios/quick.toml");
+        let path = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .unwrap()
+            .join("scenarios/quick.toml");
         let scenario = ScenarioFile::load(&path).unwrap();
         let plan = Plan::new(&scenario.scenario).unwrap();
         let mut run = synthetic::run(&synthetic::quick(1));

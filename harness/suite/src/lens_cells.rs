@@ -15,6 +15,7 @@ use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
 use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::qemu::Lens;
 use mutexlab_measure::look::look;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::mode::Mode;
@@ -154,7 +155,7 @@ impl Guests<'_> {
             },
         };
         let looks = lens
-            .then(|| look(&Machine::default(), kernel))
+            .then(|| look(&Lens::plugin()?, &Machine::default(), kernel))
             .transpose()?;
         let (mut looker, lens) = looks.unzip();
         let mut outcome = None;
@@ -388,7 +389,8 @@ mod tests {
     #[test]
     fn a_build_with_the_counter_is_another() {
         let copy = tempfile::tempdir().unwrap();
-        let repository = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let repository =
+            mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         add_counter(&repository, copy.path()).unwrap();
         let kbuild = fs::read_to_string(copy.path().join("module/Kbuild")).unwrap();
         assert!(kbuild.contains("\n# ") && kbuild.ends_with(WITH_COUNTER));

@@ -459,7 +459,8 @@ mod tests {
 
     /// The kernels that a command line chooses from those of the repository.
     fn chosen(line: &str) -> Result<Vec<String>> {
-        let repository = mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let repository =
+            mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let words = std::iter::once("test").chain(line.split_whitespace());
         let names = Line::parse_from(words)
             .command

@@ -181,9 +181,9 @@ impl Comparable {
                 ));
             }
         }
-        if a.harness_sha256 != b.harness_sha256 {
+        if !a.measured_alike(b) {
             self.note(
-                "A and B were measured by different builds of the harness: what changed may be what measures"
+                "A and B were measured by different builds of the agent: what changed may be what measures"
                     .to_owned(),
             );
         }

@@ -13,7 +13,9 @@ use mutexlab_scenario::ScenarioFile;
 /// Cells of `none`, `nft-dnat` and the module with one traffic on `kernel`: means of paths, and of
 /// hooks.
 pub fn cells(kernel: &str, paths: [f64; 3], hooks: [f64; 3]) -> Vec<CellRecord> {
-    let root = mutexlab_host::paths::repository_above(std::path::Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let root =
+        mutexlab_host::paths::repository_above(std::path::Path::new(env!("CARGO_MANIFEST_DIR")))
+            .unwrap();
     let scenario = ScenarioFile::load(&root.join("scenarios/quick.toml")).unwrap();
     let plan = mutexlab_scenario::plan::Plan::new(&scenario.scenario).unwrap();
     let traffic = plan.boots[0].cells[0].traffic;

@@ -84,7 +84,13 @@ pub(crate) fn code(node: u32, address: u64, in_span: bool, instructions: u64) ->
     }
 }
 
-pub(crate) fn line(physical: u64, address: u64, code: u64, packets_writing: u64, cpus: u64) -> Line {
+pub(crate) fn line(
+    physical: u64,
+    address: u64,
+    code: u64,
+    packets_writing: u64,
+    cpus: u64,
+) -> Line {
     Line {
         physical,
         address,

@@ -15,11 +15,13 @@ use anyhow::{bail, Context, Result};
 
 use super::work_tree::WorkTree;
 use mutexlab_host::git::{Commit, Repository};
-use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;
 use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
+use mutexlab_machine::agent::Agent;
+use mutexlab_machine::qemu::Lens;
+use mutexlab_results::closure::{Closure, DERIVATION};
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
 use mutexlab_scenario::ScenarioFile;
@@ -58,8 +60,22 @@ impl Measurer<'_> {
     /// # Errors
     /// If the commit cannot be measured, or the user interrupts.
     pub fn commit(&self, commit: &Commit) -> Result<Measured> {
-        let present = String::from(Sha256::of_file(&paths::this_program())?);
-        let by_present = |run: &Run| run.closure.harness_sha256 == present;
+        let agent = Agent::find()?;
+        let plugin = match self.scenario.scenario.lens {
+            Some(_) => Some(Lens::plugin()?.sha256().as_str().to_owned()),
+            None => None,
+        };
+        let by_present = |run: &Run| {
+            let Closure {
+                agent_sha256,
+                plugin_sha256,
+                derivation,
+                ..
+            } = &run.closure;
+            agent_sha256.as_deref() == Some(agent.sha256().as_str())
+                && *plugin_sha256 == plugin
+                && *derivation == Some(DERIVATION)
+        };
         if !self.own_harness
             && let Some(run) = self.known(commit, by_present)?
         {
@@ -207,7 +223,7 @@ impl Measurer<'_> {
     ) -> Result<Run> {
         eprintln!("building the harness of {}", commit.short());
         let target = tree.target();
-        let build = ["cargo", "build", "--release", "--package", "harness"].map(OsString::from);
+        let build = ["cargo", "build", "--release"].map(OsString::from);
         let environment = [("CARGO_TARGET_DIR", target.clone().into_os_string())];
         let output = leash::run(&build, tree.directory(), &environment, self.interrupt)?;
         if !output.status.success() {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-
 use super::*;
 use crate::branches::branches;
 use crate::functions::{rows, View};
