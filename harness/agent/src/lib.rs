@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The guest's program: it carries an order out, tells events, and powers the guest off. It knows no host crate: what
-//! host and guest say to each other is in `mutexlab-protocol`.
+//! The guest's program: it carries an order out, tells events, and powers the guest off.
+//!
+//! Must not know: any crate of the host's. What host and guest say to each other is in `mutexlab-protocol`.
 
 pub mod agent;
 pub mod command;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! TODO
+//! Tables for a terminal and plots as SVG: numbers in, text out.
+//!
+//! Must not know: what the numbers mean, results, the file system.
 
 pub mod chart;
 pub mod figure;

@@ -2,6 +2,8 @@
 
 //! The functional tests: what the module does to real traffic, in a guest whose kernel checks
 //! itself. Each test brings the module up and down by itself.
+//!
+//! Must not know: the host, and which kernel it is that it runs on.
 
 mod back_to_back;
 mod bad_clients;

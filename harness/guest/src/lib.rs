@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The guest's side: the agent, and what it says to the host.
+//! The lab in the guest: network, subjects, generators, probe, and the measurement of one cell.
+//!
+//! Must not know: the host; scenarios, results and machines.
 
 pub mod flows;
 pub mod kernel_log;

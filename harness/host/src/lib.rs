@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! TODO
+//! What is asked of the machine that this runs on: programs that end with us, locks, terminals, hashes, git.
+//!
+//! Must not know: kernels, guests, anything that is measured.
 
 pub mod git;
 pub mod guard;

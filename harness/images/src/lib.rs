@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Kernels: which there are, how each is configured, and where it is once it is built.
+//! Kernels and modules: which there are, how each is configured, and where it is once it is built.
+//!
+//! Must not know: guests, the protocol, what is measured.
 //!
 //! ```no_run
-//! use crate::{Cache, Catalog, Flavour};
+//! use mutexlab_images::{Cache, Catalog, Flavour};
 //! use mutexlab_host::interrupt::Interrupt;
 //!
 //! # fn main() -> anyhow::Result<()> {

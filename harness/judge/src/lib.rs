@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! TODO
+//! What follows from results: comparisons, golden counts, bisection, the claims, kernels beside each other, whether the
+//! instrument can be trusted.
+//!
+//! Must not know: how results are made, and how a judgement is shown. It boots nothing.
 
 pub mod bisect;
 pub mod claims;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Boots one guest with an order, and says how it ended. Knows nothing of scenarios, subjects' results or what is measured:
-//! it gets an order, files to install, and deadlines.
+//! Boots one guest with an order, and says how it ended.
+//!
+//! Must not know: scenarios, subjects' results, what is measured. It gets an order, files to install, and deadlines.
 
 pub mod agent;
 pub mod attended;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Measuring: a plan becomes results, in as many guests at once as there shall be.
+//! Measuring: a plan, or a commit, becomes results, in as many guests at once as there shall be.
+//!
+//! Must not know: what follows from the results.
 
 pub mod closure;
 pub mod commit;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! TODO
+//! The vocabulary of measuring: traffic, subjects, modes, limits, searches, histograms, verdicts, what is counted.
+//!
+//! Must not know: how anything is done. It starts no process, opens no file and no socket, and reads no clock.
 
 pub mod accelerator;
 pub mod back_to_back;

@@ -5,6 +5,8 @@
 //! The host leaves one [`Order`] as JSON in the guest's root. The agent answers with one
 //! [`Event`] a line on its standard output, each as soon as it is true, so that what a guest
 //! finished before it died is kept.
+//!
+//! Host and guest meet here and nowhere else. Must not know: who boots a guest, and how the agent does its work.
 
 pub mod addresses;
 pub mod frame;

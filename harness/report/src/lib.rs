@@ -6,6 +6,10 @@
 //! from many commits: a subject, a metric or a histogram that this program does not know is shown
 //! like any other. What a chapter shows follows from what its run varied: subjects beside each
 //! other as bars, numbers of flows or CPUs as curves, settings of the module as an ablation.
+//!
+//! [`terminal`] shows the same to somebody at a terminal.
+//!
+//! Must not know: guests. It decides nothing: judgements come from `mutexlab-judge`.
 
 pub mod ablation;
 pub mod archive;

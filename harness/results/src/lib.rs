@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Results: what is written to `results/*.json`, and how. `results/schema.json` describes the
+//! Results: what is written to `results/*.json`, and how it is read again. `results/schema.json` describes the
 //! format for other programs.
+//!
+//! Must not know: how a number came about; it holds no kernel, QEMU or program, only what is told of them.
 
 pub mod closure;
 mod counters;

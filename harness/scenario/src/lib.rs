@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A scenario: one question and what must be measured to answer it, from a TOML file.
+//! A scenario: one question and what must be measured to answer it, from a TOML file, and the plan of its cells.
+//!
+//! Must not know: kernels' trees, guests, results. A mistake is told with its place.
 
 pub mod caches;
 mod check;

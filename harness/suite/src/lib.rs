@@ -6,6 +6,8 @@
 //! bad ends on purpose, where anything but the right verdict fails them; the self check, which
 //! must hold, and must not when the agent measures wrong; the lens, which must see what arithmetic
 //! says; and `mutexlab shell`, before which somebody is made to sit.
+//!
+//! Must not know: what a functional test does; the agent tells which there are, and runs them.
 
 mod bad_bench;
 mod bad_ends;

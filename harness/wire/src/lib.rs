@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! TODO
+//! Frames built, taken apart and spoilt.
+//!
+//! Must not know: sockets, the guest's network, what is tested with them.
 
 pub mod checksum;
 pub mod frame;

@@ -2,8 +2,10 @@
 
 //! The host's side of the lens: where the instructions and the cache lines of a packet go.
 //!
-//! A plugin of QEMU's (the crate `mutex_lens`) records addresses; here they become functions and
+//! A plugin of QEMU's (the crate `mutexlab-lens-plugin`) records addresses; here they become functions and
 //! objects, tables, flame graphs and metrics.
+//!
+//! Must not know: kernels and guests; it gets files.
 
 pub mod analysis;
 pub mod branches;

@@ -10,7 +10,9 @@
 //! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
 //! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
 //!   caches.
-//! - [`settings`] and [`recording`] are what goes in and comes out, which the harness uses.
+//! What goes in and comes out is in the crate `mutexlab-lens-recording`.
+//!
+//! Must not know: anything but its settings.
 
 mod api;
 pub mod cache;
