@@ -32,7 +32,7 @@ impl Agent {
     /// # Errors
     /// If it cannot be copied.
     pub fn copy_of(file: &Path) -> Result<Self> {
-        Taken::copy_of(file, FILE).map(Self)
+        Taken::copy_of(file).map(Self)
     }
 
     /// Where it is, for as long as this lives.

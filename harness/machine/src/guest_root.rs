@@ -81,7 +81,7 @@ pub fn build(
         write(&root.join("etc").join(name), text.as_bytes(), 0o644)?;
     }
     install_busybox(root)?;
-    install_agent(root, agent)?;
+    install_program(root, &agent.file(), AGENT_PATH, None)?;
     let nft = program::find("nft", "nftables")?;
     install_program(root, &nft, "/usr/sbin/nft", None)?;
     if matches!(order.work, Work::Test { .. }) {
@@ -138,15 +138,6 @@ fn install_busybox(root: &Path) -> Result<()> {
         symlink("busybox", &link).with_context(|| format!("cannot create {}", link.display()))?;
     }
     Ok(())
-}
-
-/// The agent and its libraries. It is the same file for all guests where it can be.
-fn install_agent(root: &Path, agent: &Agent) -> Result<()> {
-    let (file, to) = (agent.file(), inside(root, AGENT_PATH));
-    if fs::hard_link(&file, &to).is_err() {
-        copy(&file, &to)?;
-    }
-    install_libraries(root, &file, None)
 }
 
 /// Copies a program to `path` in the guest and its shared libraries to where they are here; those

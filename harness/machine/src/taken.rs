@@ -2,19 +2,20 @@
 
 //! Files that were built with this program, as they were when it needed them first.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
 use mutexlab_host::hash::Sha256;
-use tempfile::TempDir;
 
-/// A copy of a file, and its hash: whoever rebuilds the file while it is in use does not change what measures.
+/// A copy of a file, and its hash: whoever rebuilds the file while it is in use does not change what measures. The
+/// copy has no name, so that nothing of it is left however this process ends.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    directory: Arc<TempDir>,
-    name: String,
+    copy: Arc<File>,
     sha256: Sha256,
 }
 
@@ -38,30 +39,35 @@ impl Taken {
                 program.with_file_name(name).display()
             );
         }
-        Self::copy_of(&file, name)
+        Self::copy_of(&file)
     }
 
-    /// A copy of `file`, called `name`.
+    /// A copy of `file`.
     ///
     /// # Errors
     /// If it cannot be copied.
-    pub fn copy_of(file: &Path, name: &str) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("mutexlab-taken-")
-            .tempdir()
-            .context("cannot create a temporary directory")?;
-        let copy = directory.path().join(name);
-        fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
-        Ok(Self {
-            sha256: Sha256::of_file(&copy)?,
-            name: name.to_owned(),
-            directory: Arc::new(directory),
-        })
+    pub fn copy_of(file: &Path) -> Result<Self> {
+        let copied = || -> io::Result<File> {
+            let mut copy = tempfile::NamedTempFile::new()?;
+            io::copy(&mut File::open(file)?, &mut copy)?;
+            let mode = fs::metadata(file)?.permissions();
+            fs::set_permissions(copy.path(), mode)?;
+            // A program that somebody has open for writing cannot be started.
+            File::open(copy.path())
+        };
+        let copy = copied().with_context(|| format!("cannot copy {}", file.display()))?;
+        let mut taken = Self {
+            copy: Arc::new(copy),
+            sha256: Sha256::of(""),
+        };
+        taken.sha256 = Sha256::of_file(&taken.file())?;
+        Ok(taken)
     }
 
     /// Where the copy is, for as long as this lives.
     pub fn file(&self) -> PathBuf {
-        self.directory.path().join(&self.name)
+        let descriptor = self.copy.as_raw_fd();
+        PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
     }
 
     /// The copy's hash.
@@ -79,13 +85,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a");
         fs::write(&file, "old").unwrap();
-        let taken = Taken::copy_of(&file, "a").unwrap();
+        let taken = Taken::copy_of(&file).unwrap();
         fs::write(&file, "new").unwrap();
         assert_eq!(fs::read_to_string(taken.file()).unwrap(), "old");
         assert_eq!(*taken.sha256(), Sha256::of("old"));
-        let path = taken.file();
-        drop(taken);
-        assert!(!path.exists());
     }
 
     #[test]

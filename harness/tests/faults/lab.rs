@@ -105,7 +105,7 @@ case $(cat "$order") in
         ;;
     *'"test"'*)
         kind=test key=name
-        names=$(sed 's/.*\[//;s/\].*//' "$order" | tr -d '"' | tr , ' ')
+        names=$(sed 's/.*"names":\[//;s/\].*//' "$order" | tr -d '"' | tr , ' ')
         ;;
     *)
         up fake

@@ -159,7 +159,7 @@ pub fn value(cell: &CellRecord, metric: &str) -> Result<f64> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
