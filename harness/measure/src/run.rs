@@ -12,7 +12,6 @@ use anyhow::{bail, Context, Result};
 use super::lab::Lab;
 use super::look::look;
 use super::progress::Progress;
-use mutexlab_lens_analysis;
 use mutexlab_lens_analysis::analysis::Origin;
 use mutexlab_lens_analysis::looker::Looker;
 use mutexlab_machine::boot::{Boot, Deadlines};

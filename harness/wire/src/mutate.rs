@@ -88,7 +88,7 @@ impl Mutator {
         Ok(Self { random, hop, valid })
     }
 
-    /// Puts the next frame into `frame`: between [`FRAME_MIN`] and [`FRAME_MAX`] bytes.
+    /// Puts the next frame into `frame`: 15 to [`FRAME_MAX`] bytes.
     pub fn next(&mut self, frame: &mut Vec<u8>) {
         let random = &mut self.random;
         let at = random.below(self.valid.len());

@@ -26,8 +26,6 @@ use mutexlab_protocol::shell_files::{NAMESPACE_VARIABLE, PROGRAMS, SHELL_RC};
 use mutexlab_protocol::visit;
 use mutexlab_protocol::visit::Visit;
 
-/// The variable that says in which namespace a program is.
-
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Better ones first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/usr/bin/bash"];

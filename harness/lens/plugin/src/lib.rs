@@ -10,6 +10,7 @@
 //! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
 //! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
 //!   caches.
+//!
 //! What goes in and comes out is in the crate `mutexlab-lens-recording`.
 //!
 //! Must not know: anything but its settings.

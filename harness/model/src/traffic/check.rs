@@ -14,10 +14,10 @@ impl Traffic {
     /// # Errors
     /// Only that.
     pub fn check(&self) -> Result<()> {
-        if let Payload::Bytes(length) = self.payload {
-            if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&length) {
-                bail!("a payload of {length} bytes is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}");
-            }
+        if let Payload::Bytes(length) = self.payload
+            && !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&length)
+        {
+            bail!("a payload of {length} bytes is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}");
         }
         if let Some(reason) = self.refusal() {
             bail!("there is no traffic {}: {reason}", self.name());
