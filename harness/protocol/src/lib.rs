@@ -35,7 +35,7 @@ use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Load, Traffic};
 
 /// Raised when an old agent could not understand a new host or the reverse.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
