@@ -22,8 +22,8 @@ use crate::commands::reproduce::ReproduceCommand;
 use crate::commands::schema::SchemaCommand;
 use crate::commands::selfcheck::SelfcheckCommand;
 use crate::commands::shell::ShellCommand;
+use crate::commands::test::TestCommand;
 use mutexlab_host::paths;
-use mutexlab_suite::TestCommand;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///

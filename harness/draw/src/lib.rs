@@ -3,6 +3,7 @@
 //! Tables for a terminal and plots as SVG: numbers in, text out.
 //!
 //! Must not know: what the numbers mean, results, the file system.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod chart;
 pub mod figure;

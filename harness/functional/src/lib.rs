@@ -4,6 +4,7 @@
 //! itself. Each test brings the module up and down by itself.
 //!
 //! Must not know: the host, and which kernel it is that it runs on.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 mod back_to_back;
 mod bad_clients;

@@ -3,6 +3,7 @@
 //! The lab in the guest: network, subjects, generators, probe, and the measurement of one cell.
 //!
 //! Must not know: the host; scenarios, results and machines.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod flows;
 pub mod kernel_log;

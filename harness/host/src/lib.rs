@@ -3,6 +3,7 @@
 //! What is asked of the machine that this runs on: programs that end with us, locks, terminals, hashes, git.
 //!
 //! Must not know: kernels, guests, anything that is measured.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod git;
 pub mod guard;

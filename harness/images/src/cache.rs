@@ -169,7 +169,7 @@ impl Cache {
                 }
                 Err(error) => {
                     interrupt.check()?;
-                    eprintln!("no source of {}: {error:#}", kernel.name);
+                    log::info!("no source of {}: {error:#}", kernel.name);
                     failures.push(format!("{error:#}"));
                 }
             }
@@ -213,7 +213,7 @@ impl Cache {
         match State::of(directory)? {
             State::Absent => Ok(None),
             State::Damaged(why) => {
-                eprintln!(
+                log::info!(
                     "the image {} is damaged: {why}; it will be built anew",
                     directory.display()
                 );
@@ -360,7 +360,7 @@ fn image(
 
 /// Whoever uses an image that is not of a pinned source shall know.
 fn announce(kernel: &Kernel, stand_in: &StandIn) {
-    eprintln!(
+    log::warn!(
         "WARNING: {} is not of a pinned source, since none could be had, but of the newest that \
          there was: {}. Its numbers are those of another kernel.",
         kernel.name,

@@ -40,7 +40,7 @@ pub fn fetch(
         match verify(path, sha256) {
             Ok(()) => return Ok(()),
             Err(error) => {
-                eprintln!("{error:#}\nit is damaged: fetching it again");
+                log::info!("{error:#}\nit is damaged: fetching it again");
                 fs::remove_file(path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }

@@ -16,6 +16,7 @@
 //! # Ok(())
 //! # }
 //! ```
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 mod build;
 pub mod cache;

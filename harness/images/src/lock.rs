@@ -59,7 +59,7 @@ impl Lock {
             Ok(lock) => return Ok(lock),
             Err(file) => file,
         };
-        eprintln!(
+        log::info!(
             "waiting for another process that is {what} (lock {})",
             path.display()
         );

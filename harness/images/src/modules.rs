@@ -158,7 +158,7 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
 }
 
 fn make(tree: &Path, directory: &Path, path: &OsStr, interrupt: &Interrupt) -> Result<()> {
-    eprintln!("building the modules against {}", tree.display());
+    log::info!("building the modules against {}", tree.display());
     let log = directory.join(LOG);
     let output =
         fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;

@@ -68,7 +68,7 @@ pub fn look_up(series: &Series, interrupt: &Interrupt) -> Result<(Source, StandI
     };
     // A suite that does not answer may have something newer.
     for failure in failures {
-        eprintln!("not considered: {failure}");
+        log::info!("not considered: {failure}");
     }
     let source = Source::Pool {
         path: package.path,

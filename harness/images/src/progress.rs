@@ -48,7 +48,7 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            eprintln!("{title} …");
+            log::info!("{title} …");
         }
         let now = Instant::now();
         Progress {
@@ -72,7 +72,7 @@ impl Progress {
             None if self.last_line.get().elapsed() >= LINE_EVERY => {
                 self.last_line.set(Instant::now());
                 let percent = (100 * position / self.total.max(1)).min(99);
-                eprintln!(
+                log::info!(
                     "{} … {percent} %, {} s",
                     self.title,
                     self.started.elapsed().as_secs()
@@ -94,7 +94,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!(
+        log::info!(
             "{}: done in {} s",
             self.title,
             self.started.elapsed().as_secs()

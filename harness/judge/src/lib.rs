@@ -4,6 +4,7 @@
 //! instrument can be trusted.
 //!
 //! Must not know: how results are made, and how a judgement is shown. It boots nothing.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod bisect;
 pub mod claims;

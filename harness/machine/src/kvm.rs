@@ -63,7 +63,7 @@ pub fn probe(kernel: &Kernel, tools: &Tools, cache: &Path, interrupt: &Interrupt
     {
         return Ok(probe);
     }
-    eprintln!(
+    log::info!(
         "trying whether KVM really works, for {} s at most",
         DEADLINE.as_secs()
     );

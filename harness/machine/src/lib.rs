@@ -3,6 +3,7 @@
 //! Boots one guest with an order, and says how it ended.
 //!
 //! Must not know: scenarios, subjects' results, what is measured. It gets an order, files to install, and deadlines.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod agent;
 pub mod attended;

@@ -123,7 +123,7 @@ fn real_time(
     let kernel = kernels.values().next().context("there is no kernel")?;
     let probe = kvm::probe(kernel, tools, Cache::new()?.directory(), interrupt)?;
     if !probe.works {
-        eprintln!(
+        log::warn!(
             "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \
              emulator; they say nothing about a kernel, and `compare` refuses them",
             probe.reason

@@ -3,6 +3,7 @@
 //! Measuring: a plan, or a commit, becomes results, in as many guests at once as there shall be.
 //!
 //! Must not know: what follows from the results.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod closure;
 pub mod commit;

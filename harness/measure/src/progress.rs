@@ -32,7 +32,7 @@ impl Progress {
     /// A line that also whoever reads along without a terminal gets.
     pub fn announce(&self, line: &str) {
         if self.0.is_hidden() {
-            eprintln!("{line}");
+            log::info!("{line}");
         } else {
             self.0.set_message(line.to_owned());
         }

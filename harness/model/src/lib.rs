@@ -3,6 +3,7 @@
 //! The vocabulary of measuring: traffic, subjects, modes, limits, searches, histograms, verdicts, what is counted.
 //!
 //! Must not know: how anything is done. It starts no process, opens no file and no socket, and reads no clock.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod accelerator;
 pub mod back_to_back;

@@ -7,6 +7,7 @@
 //! finished before it died is kept.
 //!
 //! Host and guest meet here and nowhere else. Must not know: who boots a guest, and how the agent does its work.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod addresses;
 pub mod frame;

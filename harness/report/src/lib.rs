@@ -10,6 +10,7 @@
 //! [`terminal`] shows the same to somebody at a terminal.
 //!
 //! Must not know: guests. It decides nothing: judgements come from `mutexlab-judge`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod ablation;
 pub mod archive;

@@ -4,6 +4,7 @@
 //! format for other programs.
 //!
 //! Must not know: how a number came about; it holds no kernel, QEMU or program, only what is told of them.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod closure;
 mod counters;

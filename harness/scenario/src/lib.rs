@@ -3,6 +3,7 @@
 //! A scenario: one question and what must be measured to answer it, from a TOML file, and the plan of its cells.
 //!
 //! Must not know: kernels' trees, guests, results. A mistake is told with its place.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod caches;
 mod check;

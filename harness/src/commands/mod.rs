@@ -21,3 +21,4 @@ pub mod reproduce;
 pub mod schema;
 pub mod selfcheck;
 pub mod shell;
+pub mod test;

@@ -116,7 +116,7 @@ fn attempt(
         attended: None,
         console_log: &log,
     };
-    eprintln!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
+    log::info!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
     let mut started = Instant::now();
     let mut last = None;
     let booted = boot.run(bench.tools, bench.interrupt, &mut |event| {
@@ -148,7 +148,7 @@ fn attempt(
             outcomes.lock().take_back(&suite, &last, &ending);
         }
         for report in &booted.reports {
-            eprintln!("{}", report.text.join("\n"));
+            log::info!("{}", report.text.join("\n"));
         }
     } else if ending.is_ok() {
         for test in left {
@@ -157,7 +157,7 @@ fn attempt(
         }
         return Ok(Vec::new());
     } else if ending.verdict == Verdict::Infra && which == Try::First && !left.is_empty() {
-        eprintln!("trying {} tests once more: {}", left.len(), ending.reason);
+        log::info!("trying {} tests once more: {}", left.len(), ending.reason);
         for test in &left {
             let mut outcomes = outcomes.lock();
             outcomes.retry(&suite, &test.name, &ending, &console_log);

@@ -8,6 +8,7 @@
 //! says; and `mutexlab shell`, before which somebody is made to sit.
 //!
 //! Must not know: what a functional test does; the agent tells which there are, and runs them.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 mod bad_bench;
 mod bad_ends;
@@ -32,12 +33,10 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::{bail, Result};
-use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::agent::Agent;
@@ -48,55 +47,46 @@ use mutexlab_protocol::test_info::TestInfo;
 
 use mutexlab_results::outcome::Tally;
 pub use outcome::label;
+pub use reports::{Place, Reports};
 pub use side_by_side::{side_by_side, SideBySide};
 
 use bad_ends::BadEnd;
 use instrument::Trial;
 use outcome::{Ended, Outcomes, Shared};
-use reports::Reports;
 use shell::ShellTest;
 use text::Text;
 
 /// What the tests of the instrument stand under, which choose their kernel themselves.
 const INSTRUMENT: &str = "instrument";
 
-/// Run the tests that need a guest
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  \
-    mutexlab test                           What takes a few minutes, on every kernel\n  \
-    mutexlab test --all                     The long tests, too\n  \
-    mutexlab test --kernel 6.12             On one kernel only\n  \
-    mutexlab test --kernel 6.12:debug       With KASAN, lockdep and their like\n  \
-    mutexlab test --filter redirect-udp     Only the tests with this in their names\n  \
-    mutexlab test --list                    What there is\n  \
-    mutexlab test --junit tests.xml         And a report for a CI system\n  \
-    mutexlab test --ktap - | kunit.py parse The outcomes for the kernel's tools\n\n\
-Exit codes: 0 if all passed, 1 if not, 2 if the tests could not run, 130 if interrupted.")]
-pub struct TestCommand {
-    /// Only this kernel, with its checkers if it is the default one, or in the flavour that is named; may be
-    /// given several times
-    #[arg(long, value_name = "NAME[:FLAVOUR]")]
-    kernel: Vec<String>,
-    /// Only tests with this in their names; may be given several times
-    #[arg(long, value_name = "PART")]
-    filter: Vec<String>,
-    /// Also the tests that take long: floods, thousands of flows, bad links, faults
-    #[arg(long)]
-    all: bool,
-    /// And those that are left to the night: nft alone with the packets of other tests, and random ones by the dozen
-    #[arg(long)]
-    nightly: bool,
-    /// Print the tests' names, and run none
-    #[arg(long)]
-    list: bool,
-    /// How many guests run side by side [default: one a core, or under KVM one for two cores]
-    #[arg(long, short, value_name = "GUESTS")]
-    jobs: Option<NonZeroUsize>,
-    /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
-    #[arg(long, value_name = "NAME=DIRECTORY")]
-    tree: Vec<NamedTree>,
-    #[command(flatten)]
-    reports: Reports,
+/// What is wanted of a run of tests.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only these kernels, each by its name and perhaps its flavour; all, if there is none.
+    pub kernels: Vec<String>,
+    /// Only tests with one of these in their names; all, if there is none.
+    pub filters: Vec<String>,
+    /// Also the tests that take long.
+    pub all: bool,
+    /// And those that are left to the night.
+    pub nightly: bool,
+    /// How many guests run side by side, if that is not left to the number of cores.
+    pub jobs: Option<NonZeroUsize>,
+    /// Kernel trees of the user's, instead of the catalog's of those names.
+    pub trees: Vec<NamedTree>,
+    /// Where outcomes are told of, too.
+    pub reports: Reports,
+}
+
+/// What came of a run of tests.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Whether all passed.
+    pub well: bool,
+    /// The report that is for standard output, if one is.
+    pub output: Option<String>,
+    /// The outcomes as a table, and what is wrong.
+    pub table: String,
 }
 
 /// What every test gets.
@@ -127,44 +117,50 @@ struct Selected {
     trials: Vec<Trial>,
 }
 
-/// A test in the list, as JSON.
-#[derive(Serialize)]
-struct Listed<'a> {
-    test: &'a str,
+/// A test in the list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub test: String,
     /// What it shows; null if its name says it.
-    about: Option<&'a str>,
-    kind: &'static str,
+    pub about: Option<String>,
+    /// What kind of test it is.
+    pub kind: &'static str,
     /// Whether it runs only if named, or with --all.
-    long: bool,
-    needs_debug: bool,
+    pub long: bool,
+    /// Whether only a debug kernel can run it.
+    pub needs_debug: bool,
 }
 
-impl TestCommand {
-    /// Runs the command and returns the exit code.
+impl Wanted {
+    /// The tests that would run, as JSON or for people.
+    ///
+    /// # Errors
+    /// If the agent is missing, or no test is wanted.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        Ok(self.select(&Agent::find()?)?.listed())
+    }
+
+    /// Runs the tests.
     ///
     /// # Errors
     /// If something is missing on this machine, an image does not build, a report cannot be
     /// written, or the user interrupts. Reports tell then what was not run.
-    pub fn run(&self) -> Result<i32> {
+    pub fn run(&self, repository: &Path, interrupt: &Interrupt) -> Result<Ran> {
         self.reports.check()?;
         let tools = Tools::find()?;
         let selected = self.select(&tools.agent)?;
-        if self.list {
-            return selected.list(&self.reports).map(|()| 0);
-        }
-        let repository = paths::repository()?;
-        let interrupt = Interrupt::install()?;
         let started = Timestamp::now();
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
-        let catalog = Catalog::load(&repository)?;
+        let catalog = Catalog::load(repository)?;
         let mut kernels = Vec::new();
         for KernelName { kernel, flavour } in self.choose(&catalog)? {
             kernels.push(Kernel::prepare(
                 &kernel,
                 flavour,
-                &self.tree,
-                &repository,
-                &interrupt,
+                &self.trees,
+                repository,
+                interrupt,
             )?);
             interrupt.check()?;
         }
@@ -173,35 +169,32 @@ impl TestCommand {
         let _plain = needs_plain
             .then(|| {
                 let default = catalog.default_kernel();
-                Kernel::prepare(default, Flavour::Plain, &[], &repository, &interrupt)
+                Kernel::prepare(default, Flavour::Plain, &[], repository, interrupt)
             })
             .transpose()?;
         let bench = Bench {
             tools: &tools,
-            interrupt: &interrupt,
+            interrupt,
             logs: repository.join("results/logs").join(run),
-            repository,
+            repository: repository.to_owned(),
         };
         let outcomes = Shared::new(Outcomes::new(started, self.reports.clone()));
         let ran = selected.run(&bench, &kernels, self, &outcomes);
         let outcomes = outcomes.lock();
-        let told = outcomes.finish();
+        let output = outcomes.finish();
         ran?;
-        told?;
-        let tally = Tally::of(outcomes.all());
-        if self.reports.take_output() {
-            eprint!("\n{}", Text(&outcomes));
-        } else {
-            print!("\n{}", Text(&outcomes));
-        }
-        Ok(i32::from(!tally.is_well()))
+        Ok(Ran {
+            well: Tally::of(outcomes.all()).is_well(),
+            output: output?,
+            table: Text(&outcomes).to_string(),
+        })
     }
 
     fn select(&self, agent: &Agent) -> Result<Selected> {
         let mut functional = agent.tests()?;
         functional.retain(|test| self.wants(&test.name));
         // Who names a test wants it.
-        if !self.nightly && self.filter.is_empty() {
+        if !self.nightly && self.filters.is_empty() {
             let before = functional.len();
             functional.retain(|test| !test.is_nightly && (self.all || !test.is_long));
             let left_out = before - functional.len();
@@ -210,9 +203,9 @@ impl TestCommand {
             } else {
                 "--all and --nightly"
             };
-            eprintln!("{left_out} tests are left out: {how} runs them, too");
+            log::info!("{left_out} tests are left out: {how} runs them, too");
         }
-        if self.nightly || !self.filter.is_empty() {
+        if self.nightly || !self.filters.is_empty() {
             for test in &mut functional {
                 test.wants_usual_kernel = false;
             }
@@ -230,7 +223,7 @@ impl TestCommand {
         if functional.is_empty() && bad_ends.is_empty() && !instrument {
             bail!(
                 "no test has any of {:?} in its name: see --list",
-                self.filter
+                self.filters
             );
         }
         Ok(Selected {
@@ -244,13 +237,13 @@ impl TestCommand {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
+        self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part))
     }
 
     /// The kernels that are meant, in the catalogue's order.
     fn choose(&self, catalog: &Catalog) -> Result<Vec<KernelName>> {
         let mut wanted = Vec::new();
-        for text in &self.kernel {
+        for text in &self.kernels {
             let mut name: KernelName = text.parse()?;
             if !text.contains(':') {
                 name.flavour = catalog.flavour_to_test(&name.kernel);
@@ -268,25 +261,16 @@ impl TestCommand {
 }
 
 impl Selected {
-    fn list(&self, reports: &Reports) -> Result<()> {
-        let listed = self.listed();
-        if reports.is_json() {
-            return json::print(&listed);
-        }
-        listed.iter().for_each(|listed| println!("{}", listed.test));
-        Ok(())
-    }
-
-    fn listed(&self) -> Vec<Listed<'_>> {
+    fn listed(&self) -> Vec<Listed> {
         let functional = self.functional.iter().map(|test| Listed {
-            test: &test.name,
-            about: Some(&test.about),
+            test: test.name.clone(),
+            about: Some(test.about.clone()),
             kind: "functional",
             long: test.is_long,
             needs_debug: test.needs_debug,
         });
-        let by_name = |test, kind, needs_debug| Listed {
-            test,
+        let by_name = |test: &str, kind, needs_debug| Listed {
+            test: test.to_owned(),
             about: None,
             kind,
             long: false,
@@ -341,7 +325,7 @@ impl Selected {
         &self,
         bench: &Bench<'_>,
         kernels: &[Kernel],
-        command: &TestCommand,
+        wanted: &Wanted,
         outcomes: &Shared,
     ) -> Result<()> {
         let mut plainest: Vec<&Kernel> = kernels.iter().collect();
@@ -358,8 +342,8 @@ impl Selected {
         } else {
             ("emulating", 1)
         };
-        eprintln!("{how}: {}", probe.reason);
-        let lanes = match command.jobs {
+        log::info!("{how}: {}", probe.reason);
+        let lanes = match wanted.jobs {
             Some(jobs) => jobs.get(),
             None => (available_parallelism()?.get() / cores_a_guest).max(1),
         };
@@ -368,7 +352,7 @@ impl Selected {
             true => {
                 let (repository, interrupt) = (&bench.repository, bench.interrupt);
                 let flavour = Flavour::Plain;
-                &Kernel::prepare(&first.name, flavour, &command.tree, repository, interrupt)?
+                &Kernel::prepare(&first.name, flavour, &wanted.trees, repository, interrupt)?
             }
             false => first,
         };
@@ -449,44 +433,38 @@ impl Task<'_> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use mutexlab_host::paths::repository_above;
 
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        command: TestCommand,
-    }
-
-    /// The kernels that a command line chooses from those of the repository.
-    fn chosen(line: &str) -> Result<Vec<String>> {
-        let repository =
-            mutexlab_host::paths::repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-        let words = std::iter::once("test").chain(line.split_whitespace());
-        let names = Line::parse_from(words)
-            .command
-            .choose(&Catalog::load(&repository)?)?;
+    /// The kernels that are chosen from those of the repository by these names.
+    fn chosen(kernels: &[&str]) -> Result<Vec<String>> {
+        let repository = repository_above(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+        let wanted = Wanted {
+            kernels: kernels.iter().map(|&name| name.to_owned()).collect(),
+            ..Wanted::default()
+        };
+        let names = wanted.choose(&Catalog::load(&repository)?)?;
         Ok(names.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn only_the_default_kernel_has_its_checkers_unless_told() {
         assert_eq!(
-            chosen("").unwrap(),
+            chosen(&[]).unwrap(),
             ["7.3:debug", "7.2:plain", "6.12:plain"]
         );
         assert_eq!(
-            chosen("--kernel 6.12:debug --kernel 7.3").unwrap(),
+            chosen(&["6.12:debug", "7.3"]).unwrap(),
             ["7.3:debug", "6.12:debug"]
         );
         assert_eq!(
-            chosen("--kernel 7.2 --kernel 7.2:debug").unwrap(),
+            chosen(&["7.2", "7.2:debug"]).unwrap(),
             ["7.2:plain", "7.2:debug"]
         );
-        let error = chosen("--kernel 7.2:fast").unwrap_err().to_string();
+        let error = chosen(&["7.2:fast"]).unwrap_err().to_string();
         assert!(error.contains("flavour 'fast'"), "{error}");
-        let error = chosen("--kernel 2.6").unwrap_err().to_string();
+        let error = chosen(&["2.6"]).unwrap_err().to_string();
         assert!(error.contains("6.12:debug"), "{error}");
     }
 }

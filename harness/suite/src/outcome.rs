@@ -66,7 +66,7 @@ impl Outcomes {
 
     /// A test that should have run.
     pub fn not_run(&mut self, suite: &str, test: &str, why: &str) {
-        eprintln!("{:<7} {suite} {test}\n        {why}", "not run");
+        log::info!("{:<7} {suite} {test}\n        {why}", "not run");
         self.set(suite, test, State::NotRun(why.to_owned()));
     }
 
@@ -85,9 +85,9 @@ impl Outcomes {
         let seconds = took.map_or(String::new(), |took| {
             format!(" ({:.1} s)", took.as_secs_f64())
         });
-        eprintln!("{:<7} {suite} {test}{seconds}", ending.verdict);
+        log::info!("{:<7} {suite} {test}{seconds}", ending.verdict);
         if !ending.is_ok() {
-            eprintln!("        {}", ending.reason);
+            log::info!("        {}", ending.reason);
         }
         let index = self.set(suite, test, State::Ended(ending));
         let outcome = &mut self.all[index];
@@ -112,7 +112,7 @@ impl Outcomes {
         let is_it = |outcome: &&mut Outcome| outcome.suite == suite && outcome.test == test;
         let passed = self.all.iter_mut().find(is_it);
         if let Some(outcome) = passed.filter(|outcome| outcome.state.passed()) {
-            eprintln!("{:<7} {suite} {test}: {}", ending.verdict, ending.reason);
+            log::info!("{:<7} {suite} {test}: {}", ending.verdict, ending.reason);
             outcome.state = State::Ended(ending.clone());
         }
     }
@@ -125,13 +125,13 @@ impl Outcomes {
         self.reports.save(self)
     }
 
-    /// The last word: reports that go to standard output are printed.
+    /// The last word: reports in files are as they stay, and what goes to standard output is returned.
     ///
     /// # Errors
     /// If one cannot be written.
-    pub fn finish(&self) -> Result<()> {
+    pub fn finish(&self) -> Result<Option<String>> {
         self.save()?;
-        self.reports.print(self)
+        self.reports.output(self)
     }
 
     /// Which suites there are, each once, in the order of the plan.

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{bail, Context, Result};
-use clap::Args;
 use serde::Serialize;
 
 use super::outcome::Outcomes;
 use super::{junit, ktap};
-use mutexlab_host::json;
 use mutexlab_results::outcome::{Outcome, State, Tally};
 
 /// Version of the JSON; raised whenever a reader of the old one would misread the new one.
@@ -41,30 +39,17 @@ impl FromStr for Place {
 }
 
 /// Which reports are wanted.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reports {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-    /// Write the outcomes as KTAP, too: to a file, or to standard output (-)
-    #[arg(long, value_name = "FILE")]
-    ktap: Option<Place>,
-    /// Write the outcomes as JUnit's XML, too: to a file, or to standard output (-)
-    #[arg(long, value_name = "FILE")]
-    junit: Option<Place>,
+    /// JSON instead of a table, on standard output.
+    pub json: bool,
+    /// KTAP.
+    pub ktap: Option<Place>,
+    /// JUnit's XML.
+    pub junit: Option<Place>,
 }
 
 impl Reports {
-    /// Only JSON, if wanted: for what has no other form.
-    pub const fn is_json(&self) -> bool {
-        self.json
-    }
-
-    /// Whether a report takes standard output, so that nothing else may go there.
-    pub fn take_output(&self) -> bool {
-        self.on_output() > 0
-    }
-
     /// Fails if two want standard output.
     ///
     /// # Errors
@@ -98,20 +83,18 @@ impl Reports {
         Ok(())
     }
 
-    /// Prints what goes to standard output.
-    pub(super) fn print(&self, outcomes: &Outcomes) -> Result<()> {
-        let text = if self.ktap == Some(Place::Output) {
-            ktap::text(outcomes)
+    /// What goes to standard output, if something does.
+    pub(super) fn output(&self, outcomes: &Outcomes) -> Result<Option<String>> {
+        Ok(if self.ktap == Some(Place::Output) {
+            Some(ktap::text(outcomes))
         } else if self.junit == Some(Place::Output) {
-            junit::text(outcomes)
+            Some(junit::text(outcomes))
         } else if self.json {
-            return json::print(&Document::of(outcomes));
+            let document = serde_json::to_string_pretty(&Document::of(outcomes));
+            Some(document.context("cannot write JSON")? + "\n")
         } else {
-            return Ok(());
-        };
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .context("cannot write to standard output")
+            None
+        })
     }
 }
 
@@ -218,7 +201,15 @@ mod tests {
         assert!(reports(true, Some("a"), Some("b")).check().is_ok());
         assert!(reports(true, Some("-"), None).check().is_err());
         assert!(reports(false, Some("-"), Some("-")).check().is_err());
-        assert!(!reports(false, Some("a"), None).take_output());
+        let outcomes = of_every_kind();
+        assert_eq!(
+            reports(false, Some("a"), None).output(&outcomes).unwrap(),
+            None
+        );
+        assert!(reports(false, Some("-"), None)
+            .output(&outcomes)
+            .unwrap()
+            .is_some());
     }
 
     #[test]

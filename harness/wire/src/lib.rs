@@ -3,6 +3,7 @@
 //! Frames built, taken apart and spoilt.
 //!
 //! Must not know: sockets, the guest's network, what is tested with them.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod checksum;
 pub mod frame;

@@ -6,6 +6,7 @@
 //! objects, tables, flame graphs and metrics.
 //!
 //! Must not know: kernels and guests; it gets files.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod analysis;
 pub mod branches;

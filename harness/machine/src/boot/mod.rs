@@ -103,7 +103,7 @@ impl Boot<'_> {
             && let Err(error) = decode::write(self.console_log, self.vmlinux().as_deref())
         {
             // What the guest did counts as well without.
-            eprintln!("mutexlab: the console's log stays as it is: {error:#}");
+            log::info!("mutexlab: the console's log stays as it is: {error:#}");
         }
         Ok(Booted {
             ending: ending?,

@@ -135,7 +135,7 @@ impl Measurer<'_> {
     fn proxy_in(&self, commit: &Commit, tree: &WorkTree<'_>) -> Result<Run> {
         let mut run = self.bench(&paths::this_program(), self.repository.directory());
         run.extend(["--module-source".into(), tree.directory().into()]);
-        eprintln!("measuring the proxy of {}", commit.short());
+        log::info!("measuring the proxy of {}", commit.short());
         Run::read(&self.measure(&run, self.repository.directory())?)
     }
 
@@ -145,7 +145,7 @@ impl Measurer<'_> {
     /// If they cannot be measured, or the user interrupts.
     pub fn files(&self) -> Result<Run> {
         let directory = self.repository.directory();
-        eprintln!("measuring the files as they are");
+        log::info!("measuring the files as they are");
         Run::read(&self.measure(&self.bench(&paths::this_program(), directory), directory)?)
     }
 
@@ -221,7 +221,7 @@ impl Measurer<'_> {
         tree: &WorkTree<'_>,
         proxy: Option<&WorkTree<'_>>,
     ) -> Result<Run> {
-        eprintln!("building the harness of {}", commit.short());
+        log::info!("building the harness of {}", commit.short());
         let target = tree.target();
         let build = ["cargo", "build", "--release"].map(OsString::from);
         let environment = [("CARGO_TARGET_DIR", target.clone().into_os_string())];
@@ -232,7 +232,7 @@ impl Measurer<'_> {
                 commit.short()
             );
         }
-        eprintln!("measuring {} by its own harness", commit.short());
+        log::info!("measuring {} by its own harness", commit.short());
         let mut command = self.bench(&target.join("release/mutexlab"), tree.directory());
         if let Some(proxy) = proxy {
             command.extend(["--module-source".into(), proxy.directory().into()]);

@@ -124,7 +124,7 @@ impl<'a> WorkTree<'a> {
 impl Drop for WorkTree<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            eprintln!("{error:#}");
+            log::info!("{error:#}");
         }
     }
 }
