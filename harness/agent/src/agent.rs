@@ -14,10 +14,13 @@ use nix::sys::utsname::uname;
 use nix::unistd::{sysconf, SysconfVar};
 
 use super::shell;
-use mutexlab_guest::kernel_log::KernelLog;
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
-use mutexlab_guest::pace::Pace;
-use mutexlab_guest::{entropy, fault, measure, micro, patterns, placement, tsc};
+use mutexlab_guest::kernel::log::KernelLog;
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::kernel::{entropy, tsc};
+use mutexlab_guest::probe::micro;
+use mutexlab_guest::traffic::pace::Pace;
+use mutexlab_guest::traffic::placement;
+use mutexlab_guest::{fault, measure, patterns};
 
 use mutexlab_protocol::{
     Event, GuestCell, Order, Outcome, Work, AGENT_GAVE_UP, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,

@@ -17,10 +17,10 @@ use super::setup::{client_address, original, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, connect, ensure_silent, is_readable, listen, udp, PATIENCE};
 use super::upstreams::{at_port, by_preference};
 use super::GuestTest;
-use mutexlab_guest::layout::ROUTER_CLIENT_LINK;
-use mutexlab_guest::nft;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{encode, Rule};
+use mutexlab_guest::net::layout::ROUTER_CLIENT_LINK;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{encode, Rule};
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::{ORIGINAL, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL};
 use mutexlab_wire::frame::Header;
@@ -202,8 +202,8 @@ fn refused_port() -> Result<()> {
     for family in FAMILIES {
         let context = setup.context(&[])?;
         let upstreams = [
-            proxy::upstream(UPSTREAM.socket(family, 0), 3),
-            proxy::upstream(ORIGINAL.socket(family, 0), 7),
+            context::upstream(UPSTREAM.socket(family, 0), 3),
+            context::upstream(ORIGINAL.socket(family, 0), 7),
         ];
         let rule = Rule::any(family, &upstreams).ports(9000, 9100);
         context.write(&encode(Selection::Failover, &[rule]))?;

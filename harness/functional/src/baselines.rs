@@ -8,16 +8,16 @@ use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use super::setup::{FAMILIES, PROTOCOLS, WAYS};
 use super::GuestTest;
-use mutexlab_guest::between_sockets::cut_segments;
-use mutexlab_guest::bulk::BulkStream;
-use mutexlab_guest::closed_loop::ClosedLoop;
-use mutexlab_guest::flows::Flows;
-use mutexlab_guest::kmod::Parameters;
-use mutexlab_guest::layout::Layout;
+use mutexlab_guest::kernel::module::Parameters;
+use mutexlab_guest::measure::sockets::cut_segments;
 use mutexlab_guest::measure::{verify, QUIET};
-use mutexlab_guest::subject;
-use mutexlab_guest::subject::Installed;
-use mutexlab_guest::traffic::{Arrival, Stop, Target};
+use mutexlab_guest::net::layout::Layout;
+use mutexlab_guest::subjects::installed;
+use mutexlab_guest::subjects::installed::Installed;
+use mutexlab_guest::traffic::bulk::BulkStream;
+use mutexlab_guest::traffic::closed_loop::ClosedLoop;
+use mutexlab_guest::traffic::flows::Flows;
+use mutexlab_guest::traffic::target::{Arrival, Stop, Target};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Ends, Family, Load, Payload, Protocol, Traffic, Way};
@@ -107,7 +107,7 @@ fn run(subject: Subject, traffic: &Traffic) -> Result<()> {
     // A link that has just come up drops what is sent until a worker of the kernel's has given it a
     // queue (linkwatch_do_dev()).
     thread::sleep(QUIET);
-    let arrival = subject::arrival(subject);
+    let arrival = installed::arrival(subject);
     let mut delivery = Delivery::default();
     let sent = match traffic.load {
         Load::Bulk { bytes } => {

@@ -11,9 +11,11 @@ use super::redirect::{switch_offloads, Offloads};
 use super::setup::{client_address, ensure_no_loss, original, rule, upstream, Setup, FAMILIES};
 use super::sockets::{accept, connect, exchange_streams, listen};
 use super::GuestTest;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::netem::Netem;
+use mutexlab_guest::net::layout::{
+    CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
+};
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::net::netem::Netem;
 use mutexlab_model::traffic::{Protocol, Way};
 
 /// Bytes in each direction: enough for some hundred packets even if they are as large as offloads

@@ -12,8 +12,8 @@ use super::setup::{
 };
 use super::sockets::{self, udp};
 use super::GuestTest;
-use mutexlab_guest::nft;
-use mutexlab_guest::payload::Label;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::ROUTER_SERVER_SIDE;
 

@@ -14,9 +14,9 @@ use nix::libc;
 
 use super::setup::{all_rules, client_address, original, rule, upstream, wait_for_flows, Setup};
 use super::sockets::{self, udp};
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{encode, Context, Rule};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{encode, Context, Rule};
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 
 const FAMILY: Family = Family::V4;
@@ -108,7 +108,7 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
     let many = (0..=MAX_UPSTREAMS as u16).map(|port| {
         let mut to = upstream(FAMILY);
         to.set_port(1 + port);
-        proxy::redirect(Protocol::Udp, original(FAMILY), to)
+        context::redirect(Protocol::Udp, original(FAMILY), to)
     });
     vec![
         ("one byte", vec![0]),
@@ -147,7 +147,7 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
         (
             "an upstream of the other IP version",
             configuration(&[Rule {
-                upstreams: vec![proxy::upstream(upstream(Family::V6), 0)],
+                upstreams: vec![context::upstream(upstream(Family::V6), 0)],
                 ..good.clone()
             }]),
         ),
@@ -246,7 +246,11 @@ pub fn two_contexts() -> Result<()> {
     let mut elsewhere = original(FAMILY);
     elsewhere.set_port(9);
     let first = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
-    let second = setup.context(&[proxy::redirect(Protocol::Udp, elsewhere, upstream(FAMILY))])?;
+    let second = setup.context(&[context::redirect(
+        Protocol::Udp,
+        elsewhere,
+        upstream(FAMILY),
+    )])?;
     peers.ensure_redirected(true)?;
     let label = Label {
         flow: 2,

@@ -10,9 +10,9 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::setup::{client_address, original, upstream, FAMILIES, PROTOCOLS};
 use super::sockets::{self, accept, connect, listen, udp};
-use mutexlab_guest::layout::Layout;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::net::layout::Layout;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 
 /// Bytes of each message.

@@ -9,14 +9,14 @@ use anyhow::{anyhow, bail, ensure, Result};
 
 use super::setup::{ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
-use mutexlab_guest::buckets;
-use mutexlab_guest::closed_loop::ClosedLoop;
-use mutexlab_guest::flows::Flows;
-use mutexlab_guest::memory::Slabs;
-use mutexlab_guest::placement;
-use mutexlab_guest::proxy;
-use mutexlab_guest::softnet::Received;
-use mutexlab_guest::traffic::{Stop, Target};
+use mutexlab_guest::kernel::memory::Slabs;
+use mutexlab_guest::net::softnet::Received;
+use mutexlab_guest::proxy::buckets;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::closed_loop::ClosedLoop;
+use mutexlab_guest::traffic::flows::Flows;
+use mutexlab_guest::traffic::placement;
+use mutexlab_guest::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Family, Load, Protocol, Traffic};
 
@@ -36,7 +36,7 @@ pub fn spread() -> Result<()> {
     let setup = Setup::new()?;
     setup.layout.route_crowd(Family::V4)?;
     let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(Family::V4));
-    let context = setup.context(&[proxy::redirect(Protocol::Udp, original, upstream)])?;
+    let context = setup.context(&[context::redirect(Protocol::Udp, original, upstream)])?;
     let mut received = Vec::new();
     for spread in [NonZeroU32::new(2), None] {
         let traffic = Traffic {
@@ -103,7 +103,7 @@ fn run(family: Family, protocol: Protocol) -> Result<()> {
     let router = &setup.layout.router;
     setup.layout.route_crowd(family)?;
     let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(family));
-    let context = setup.context(&[proxy::redirect(protocol, original, upstream)])?;
+    let context = setup.context(&[context::redirect(protocol, original, upstream)])?;
     let traffic = traffic(family, protocol);
     let mut delivery = Delivery::default();
     exchange(&setup, &traffic, &mut delivery).map_err(|stop| match stop {

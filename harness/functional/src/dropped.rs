@@ -12,9 +12,9 @@ use super::pinned::Pinned;
 use super::redirector::{beside_nft, Redirector};
 use super::setup::{Setup, FAMILIES};
 use super::GuestTest;
-use mutexlab_guest::layout::ROUTER_CLIENT_LINK;
-use mutexlab_guest::nft;
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::layout::ROUTER_CLIENT_LINK;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use mutexlab_wire::frame::{Header, Transport};
@@ -80,7 +80,7 @@ fn spoofed() -> Result<()> {
     prepare(&setup, Reason::Source)?;
     let original = WIRE_ORIGINAL.socket(family, PASSED);
     let upstream = target(Reason::Source, family, true);
-    let context = setup.context(&[proxy::redirect(Protocol::Udp, original, upstream)])?;
+    let context = setup.context(&[context::redirect(Protocol::Udp, original, upstream)])?;
     let mut ends = Ends::open(&setup, family)?;
     let mut pass = |number: u16| -> Result<()> {
         let header = header(family, WIRE_CLIENT.address(family), number, PASSED);
@@ -138,7 +138,7 @@ fn run(redirector: Redirector, reason: Reason) -> Result<()> {
         prepare(&setup, reason)?;
         let rules = [(PASSED, true), (DROPPED, false)].map(|(port, passes)| {
             let original = WIRE_ORIGINAL.socket(family, port);
-            proxy::redirect(Protocol::Udp, original, target(reason, family, passes))
+            context::redirect(Protocol::Udp, original, target(reason, family, passes))
         });
         let redirection = redirector.redirect(&setup, &rules)?;
         let mut ends = Ends::open(&setup, family)?;

@@ -13,15 +13,15 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{client_address, original, rule, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::netlink::RouteSocket;
-use mutexlab_guest::offload;
-use mutexlab_guest::offload::Offload;
-use mutexlab_guest::proxy;
-use mutexlab_guest::vnet_socket::{VnetHeader, VnetSocket, NEEDS_CSUM};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::net::netlink::RouteSocket;
+use mutexlab_guest::net::offload;
+use mutexlab_guest::net::offload::Offload;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::vnet_socket::{VnetHeader, VnetSocket, NEEDS_CSUM};
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{ORIGINAL, UPSTREAM, WIRE_CLIENT};
 use mutexlab_wire::checksum::Sum;
@@ -188,7 +188,7 @@ fn tunnel(redirector: Redirector) -> Result<()> {
         let link = &ROUTER_SERVER_LINK;
         offload::set(&layout.router, link, Offload::TxChecksum, false)?;
         let family = Family::V4;
-        let rule = proxy::redirect(
+        let rule = context::redirect(
             Protocol::Udp,
             ORIGINAL.socket(family, TUNNEL_PORT),
             UPSTREAM.socket(family, TUNNEL_PORT),

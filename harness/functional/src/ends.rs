@@ -9,9 +9,9 @@ use pnet::packet::tcp::TcpFlags;
 
 use super::setup::Setup;
 use super::sockets::is_readable;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{
     ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,

@@ -21,11 +21,11 @@ use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIE
 use super::sockets::{accept, connect, listen, PATIENCE};
 use super::upstreams::{at_port, by_preference};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{Layout, SERVER_LINK};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{Layout, SERVER_LINK};
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::UPSTREAM;
 use mutexlab_wire::frame;

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::context::{keep_capabilities, CAP_NET_ADMIN};
 use super::setup::{all_rules, Setup};
 use super::GuestTest;
-use mutexlab_guest::monitor;
-use mutexlab_guest::namespace::Namespace;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::monitor;
 
 /// Files that tell what an attacker could use: collisions, and how long packets took.
 const SECRET: [&str; 3] = ["hash", "latency", "pool"];

@@ -17,9 +17,9 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{all_rules, client_address, original, sized, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::direct;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Rule;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Rule;
+use mutexlab_guest::subjects::direct;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{ORIGINAL_PORT, ROUTER_SERVER_SIDE};
 
@@ -146,13 +146,13 @@ fn direct_ones(direct: Direct) -> Result<()> {
 fn passing(direct: Direct, family: Family, to: SocketAddr) -> Rule {
     match direct {
         Direct::Bypassed | Direct::Itself => Rule::any(family, &[]).to(to),
-        Direct::Upstream => Rule::any(family, &[proxy::upstream(upstream(family), 0)]),
+        Direct::Upstream => Rule::any(family, &[context::upstream(upstream(family), 0)]),
     }
 }
 
 /// Rules for other destinations.
 fn others(family: Family) -> Vec<Rule> {
-    let upstreams = [proxy::upstream(upstream(family), 0)];
+    let upstreams = [context::upstream(upstream(family), 0)];
     let any = || Rule::any(family, &upstreams).over(Protocol::Udp);
     direct::others(family)
         .map(|(net, prefix)| any().towards(net, prefix))

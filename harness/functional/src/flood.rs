@@ -13,10 +13,10 @@ use pnet::packet::tcp::TcpFlags;
 use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, Setup, FAMILIES};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::CLIENT_LINK;
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::CLIENT_LINK;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{
     ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT, WIRE_UPSTREAM,
@@ -166,9 +166,9 @@ fn during_flood(
 }
 
 /// Redirects the flood to a machine that takes everything and answers nothing.
-fn flood_rule(protocol: Protocol, family: Family) -> proxy::Rule {
+fn flood_rule(protocol: Protocol, family: Family) -> context::Rule {
     let upstream = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
-    proxy::redirect(protocol, target(family), upstream)
+    context::redirect(protocol, target(family), upstream)
 }
 
 fn target(family: Family) -> SocketAddr {

@@ -20,8 +20,8 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, is_readable, listen, start_connecting, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::conntrack::Room;
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::conntrack::Room;
+use mutexlab_guest::proxy::context;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM};
 use mutexlab_wire::frame::{Header, Segment, Transport};
@@ -231,7 +231,7 @@ fn newcomers(redirector: Redirector, flood: Flood) -> Result<Entered> {
     let mut rules = all_rules();
     rules.extend([Protocol::Udp, Protocol::Tcp].map(|protocol| {
         let upstream = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
-        proxy::redirect(protocol, flooded(family), upstream)
+        context::redirect(protocol, flooded(family), upstream)
     }));
     let redirection = redirector.redirect(&setup, &rules)?;
     set_time_outs(redirector, &setup)?;
@@ -425,7 +425,7 @@ fn many_one_shots(shorter: u32) -> Result<()> {
         server
     });
     let asked: Vec<SocketAddr> = servers.collect();
-    let redirected = |&to| proxy::redirect(Protocol::Udp, to, upstream);
+    let redirected = |&to| context::redirect(Protocol::Udp, to, upstream);
     rules.extend(asked.iter().map(redirected));
     let context = setup.context(&rules)?;
     let servers = [Servers::new(&setup.layout, family)?];

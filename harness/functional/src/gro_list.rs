@@ -15,12 +15,12 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::burst::BurstSocket;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
-use mutexlab_guest::offload;
-use mutexlab_guest::offload::Offload;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use mutexlab_guest::net::offload;
+use mutexlab_guest::net::offload::Offload;
+use mutexlab_guest::traffic::burst::BurstSocket;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::WIRE_CLIENT;
 use mutexlab_wire::frame::{Header, Transport};

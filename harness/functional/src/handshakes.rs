@@ -12,8 +12,8 @@ use super::ends::{Arrived, Ends};
 use super::redirector::{beside_nft, Redirector, TimeOut};
 use super::setup::{Setup, FAMILIES};
 use super::GuestTest;
-use mutexlab_guest::proxy;
-use mutexlab_guest::tcp::{Connection, Numbers};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::tcp::{Connection, Numbers};
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{
     ORIGINAL_PORT, UPSTREAM_PORT, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
@@ -163,8 +163,8 @@ fn simultaneous_open(redirector: Redirector) -> Result<()> {
     Ok(())
 }
 
-fn rule(family: Family) -> proxy::Rule {
-    proxy::redirect(
+fn rule(family: Family) -> context::Rule {
+    context::redirect(
         Protocol::Tcp,
         WIRE_ORIGINAL.socket(family, ORIGINAL_PORT),
         WIRE_UPSTREAM.socket(family, UPSTREAM_PORT),

@@ -17,12 +17,12 @@ use super::setup::{
 };
 use super::sockets::{is_readable, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::icmp::Report;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::CLIENT_LINK;
-use mutexlab_guest::offload;
-use mutexlab_guest::offload::Offload;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::CLIENT_LINK;
+use mutexlab_guest::net::offload;
+use mutexlab_guest::net::offload::Offload;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::icmp::Report;
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::CLIENT;
 use mutexlab_wire::frame;

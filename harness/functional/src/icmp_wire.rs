@@ -12,11 +12,11 @@ use super::icmp::ensure_translated;
 use super::setup::{Setup, FAMILIES, PROTOCOLS};
 use super::untouched::forwarded;
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::icmp::Report;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, SERVER_LINK};
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::icmp::Report;
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{
     Host, CLIENT, CLIENT_PORT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE,
@@ -148,10 +148,10 @@ fn reversed(header: Header) -> Header {
 }
 
 /// Redirects what goes over the wire.
-fn wire_rules() -> Vec<proxy::Rule> {
+fn wire_rules() -> Vec<context::Rule> {
     let rules = PROTOCOLS.into_iter().flat_map(|protocol| {
         FAMILIES.map(|family| {
-            proxy::redirect(
+            context::redirect(
                 protocol,
                 WIRE_ORIGINAL.socket(family, ORIGINAL_PORT),
                 WIRE_UPSTREAM.socket(family, UPSTREAM_PORT),

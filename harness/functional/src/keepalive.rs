@@ -14,7 +14,7 @@ use super::conversation::pass;
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen};
 use super::GuestTest;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::Way;
 
 /// The kernel's default of net.ipv4.tcp_keepalive_time.

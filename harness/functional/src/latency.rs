@@ -14,11 +14,11 @@ use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{self, udp};
 use super::GuestTest;
-use mutexlab_guest::monitor;
-use mutexlab_guest::monitor::{Histogram, Latency};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy::Context;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context::Context;
+use mutexlab_guest::proxy::monitor;
+use mutexlab_guest::proxy::monitor::{Histogram, Latency};
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Way};
 
 /// The parameter that switches it on.

@@ -14,10 +14,10 @@ use super::conversation::{Conversation, Servers};
 use super::setup::{all_rules, ensure_no_loss, Setup, FAMILIES, PROTOCOLS};
 use super::sockets::{accept, answer, connect, exchange_streams, listen, send, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::nft;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Context;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Context;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Protocol, Way};
 use mutexlab_protocol::addresses::{ORIGINAL_PORT, ROUTER_SERVER_SIDE, UPSTREAM_PORT};
 
@@ -169,8 +169,8 @@ fn from_loopback() -> Result<()> {
         let [to, upstream] =
             [ORIGINAL_PORT, UPSTREAM_PORT].map(|port| ROUTER_SERVER_SIDE.socket(family, port));
         let from = ROUTER_SERVER_SIDE.socket(family, 0);
-        let rules =
-            PROTOCOLS.map(|protocol| proxy::redirect(protocol, to, upstream).at(HOOK_PRE_ROUTING));
+        let rules = PROTOCOLS
+            .map(|protocol| context::redirect(protocol, to, upstream).at(HOOK_PRE_ROUTING));
         let context = setup.context(&rules)?;
         let before = context.stats()?;
         let (server, client) = (udp(router, upstream)?, udp(router, from)?);

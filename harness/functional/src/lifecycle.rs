@@ -18,8 +18,8 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, listen, udp};
 use mutexlab_guest::fault::{mount_debugfs, DEBUGFS};
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
-use mutexlab_guest::proxy::Context;
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::proxy::context::Context;
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::PROXY_MODULE_PATH;
 

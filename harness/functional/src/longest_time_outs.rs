@@ -14,7 +14,7 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::proxy;
+use mutexlab_guest::proxy::context;
 use mutexlab_model::traffic::Way;
 use mutexlab_protocol::addresses::UPSTREAM;
 
@@ -59,7 +59,7 @@ fn run() -> Result<()> {
         let other = UPSTREAM.socket(family, PORT);
         let mut to = original(family);
         to.set_port(PORT);
-        let rules = PROTOCOLS.map(|protocol| proxy::redirect(protocol, to, other));
+        let rules = PROTOCOLS.map(|protocol| context::redirect(protocol, to, other));
         contexts.push(setup.context(&rules)?);
         let listener = listen(&setup.layout.server, other)?;
         for closed in [false, true] {

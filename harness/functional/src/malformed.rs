@@ -9,10 +9,10 @@ use anyhow::{ensure, Context as _, Result};
 use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, sized, Setup, FAMILIES, PROTOCOLS};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, SERVER_LINK};
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{
     ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, UPSTREAM_PORT,
@@ -52,7 +52,7 @@ fn run() -> Result<()> {
     let mut rules = all_rules();
     for family in FAMILIES {
         let (from, to) = (target(family), redirected(family));
-        rules.extend(PROTOCOLS.map(|protocol| proxy::redirect(protocol, from, to)));
+        rules.extend(PROTOCOLS.map(|protocol| context::redirect(protocol, from, to)));
     }
     let context = setup.context(&rules)?;
     let servers = Servers::of_both(&setup.layout)?;

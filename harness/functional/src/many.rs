@@ -15,11 +15,11 @@ use super::setup::{
 };
 use super::sockets::{accept, connect_here, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::CLIENT_LINK;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::CLIENT_LINK;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
 use mutexlab_wire::frame;

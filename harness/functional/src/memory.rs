@@ -19,10 +19,10 @@ use super::setup::{
 };
 use super::sockets::{self, udp};
 use super::GuestTest;
-use mutexlab_guest::monitor;
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::monitor;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{UPSTREAM, UPSTREAM_PORT};
 
@@ -370,7 +370,7 @@ fn cache_forgets_the_dead() -> Result<()> {
     ];
     let rules = [
         rule(Protocol::Udp, Family::V4),
-        proxy::redirect(Protocol::Udp, original(Family::V4), other),
+        context::redirect(Protocol::Udp, original(Family::V4), other),
     ];
     let client = udp(
         setup.client(Way::Forward),

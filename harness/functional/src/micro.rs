@@ -5,8 +5,8 @@
 use anyhow::{ensure, Context as _, Result};
 
 use super::GuestTest;
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
-use mutexlab_guest::micro;
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::probe::micro;
 use mutexlab_protocol::{StepTimes, PROBE_MODULE_PATH};
 
 /// The tests.

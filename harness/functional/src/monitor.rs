@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use super::conversation::Servers;
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{self, udp};
-use mutexlab_guest::monitor;
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::placement;
-use mutexlab_guest::proxy::Context;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context::Context;
+use mutexlab_guest::proxy::monitor;
+use mutexlab_guest::traffic::payload::Label;
+use mutexlab_guest::traffic::placement;
 use mutexlab_model::traffic::{Protocol, Way};
 
 const STATS: &str = "stats";

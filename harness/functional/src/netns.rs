@@ -23,15 +23,15 @@ use super::faults::begin_flows_from;
 use super::setup::{all_rules, allow_descriptors, network, original, sized, upstream};
 use super::sockets::{udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::icmp::Report;
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, SERVER_LINK};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::netlink::RouteSocket;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{Context, Rule};
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::net::netlink::RouteSocket;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{Context, Rule};
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::icmp::Report;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{ROUTER_SERVER_SIDE, UPSTREAM};
 use mutexlab_protocol::PROXY_MODULE_PATH;
@@ -267,7 +267,7 @@ fn contexts_are_limited() -> Result<()> {
         .map(|port| {
             let mut original = original(Family::V6);
             original.set_port(port);
-            proxy::redirect(Protocol::Udp, original, upstream(Family::V6))
+            context::redirect(Protocol::Udp, original, upstream(Family::V6))
         })
         .collect();
     let module = LoadedModule::load(PROXY_MODULE_PATH, &Parameters::new())?;

@@ -6,12 +6,12 @@ use anyhow::{ensure, Context as _, Result};
 
 use super::setup::{Setup, PROTOCOLS};
 use super::GuestTest;
-use mutexlab_guest::closed_loop::ClosedLoop;
-use mutexlab_guest::flows::Flows;
-use mutexlab_guest::open_loop::{Generator, Stream};
-use mutexlab_guest::pace::Pace;
-use mutexlab_guest::proxy;
-use mutexlab_guest::traffic::{Stop, Target};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::closed_loop::ClosedLoop;
+use mutexlab_guest::traffic::flows::Flows;
+use mutexlab_guest::traffic::open_loop::{Generator, Stream};
+use mutexlab_guest::traffic::pace::Pace;
+use mutexlab_guest::traffic::target::{Stop, Target};
 use mutexlab_model::measured::{Delivery, OpenLoop};
 use mutexlab_model::traffic::{Family, Load, Protocol, Traffic};
 use mutexlab_protocol::{Deed, Mischief};
@@ -42,7 +42,7 @@ fn run() -> Result<()> {
 fn all_deeds(protocol: Protocol) -> Result<()> {
     let setup = Setup::new()?;
     let [original, upstream] = [Target::Original, Target::Upstream].map(|at| at.socket(Family::V4));
-    let context = setup.context(&[proxy::redirect(protocol, original, upstream)])?;
+    let context = setup.context(&[context::redirect(protocol, original, upstream)])?;
     for deed in [
         None,
         Some(Deed::Drop),

@@ -13,8 +13,8 @@ use super::redirector::{beside_nft, Redirection, Redirector};
 use super::setup::{client_address, original, Setup, FAMILIES};
 use super::sockets::{accept, connect, listen};
 use super::GuestTest;
-use mutexlab_guest::payload::{Kind, Label};
-use mutexlab_guest::proxy;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
 
@@ -37,7 +37,7 @@ fn run(redirector: Redirector) -> Result<()> {
         let proxy = ROUTER_CLIENT_SIDE.socket(family, PROXY_PORT);
         let originals = [original(family), WIRE_ORIGINAL.socket(family, 443)];
         let rules =
-            originals.map(|to| proxy::redirect(Protocol::Tcp, to, proxy).at(HOOK_PRE_ROUTING));
+            originals.map(|to| context::redirect(Protocol::Tcp, to, proxy).at(HOOK_PRE_ROUTING));
         let redirection = redirector.redirect(&setup, &rules)?;
         let listener = listen(&setup.layout.router, proxy)?;
         let mut kept = Vec::new();

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use super::conversation::{of_every_sort, Servers};
 use super::setup::{all_rules, Setup};
 use super::GuestTest;
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
 use mutexlab_protocol::PROXY_MODULE_PATH;
 
 /// Where a loaded module's parameters are.

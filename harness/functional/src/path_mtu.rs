@@ -16,10 +16,10 @@ use super::setup::{
 };
 use super::sockets::{accept, connect, exchange_streams, is_readable, listen, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::layout::{
+use mutexlab_guest::net::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
 };
-use mutexlab_guest::netlink::RouteSocket;
+use mutexlab_guest::net::netlink::RouteSocket;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_wire::frame::MTU;
 

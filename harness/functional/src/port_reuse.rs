@@ -16,7 +16,7 @@ use super::redirector::{beside_nft, Redirection, Redirector, TimeOut};
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{accept, connect, is_readable, listen, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Way};
 
 /// The client's port.

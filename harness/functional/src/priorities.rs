@@ -7,7 +7,7 @@ use anyhow::{ensure, Context as _, Result};
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{ensure_silent, is_readable, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::nft;
+use mutexlab_guest::net::nft;
 use mutexlab_model::traffic::{Family, Way};
 
 /// The test.

@@ -11,11 +11,13 @@ use super::setup::{
 };
 use super::sockets::{self, accept, connect, ensure_silent, exchange_streams, listen, udp};
 use super::GuestTest;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK};
-use mutexlab_guest::offload;
-use mutexlab_guest::offload::Offload;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::Label;
+use mutexlab_guest::net::layout::{
+    CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
+};
+use mutexlab_guest::net::offload;
+use mutexlab_guest::net::offload::Offload;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::UPSTREAM;
 
@@ -204,7 +206,7 @@ pub fn one_port_two_targets() -> Result<()> {
         second.set_port(first.port() + 2);
         let rules = PROTOCOLS.map(|protocol| {
             [first, second]
-                .map(|to| mutexlab_guest::proxy::redirect(protocol, to, upstream(family)))
+                .map(|to| mutexlab_guest::proxy::context::redirect(protocol, to, upstream(family)))
         });
         let context = setup.context(&rules.concat())?;
         for way in WAYS {

@@ -10,9 +10,9 @@ use mutex_abi::proxy::{self as abi, Action, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NA
 
 use super::setup::Setup;
 use super::GuestTest;
-use mutexlab_guest::conntrack;
-use mutexlab_guest::nft;
-use mutexlab_guest::proxy::{Context, Rule};
+use mutexlab_guest::net::conntrack;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context::{Context, Rule};
 
 /// The nft table of the rules.
 const TABLE: &str = "redirector";
@@ -227,7 +227,7 @@ fn address(family: abi::Family, octets: &[u8; 16]) -> IpAddr {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use mutexlab_guest::proxy;
+    use mutexlab_guest::proxy::context;
     use mutexlab_model::traffic::{Family, Protocol};
 
     #[test]

@@ -12,10 +12,10 @@ use mutex_abi::proxy::HOOK_LOCAL_OUT;
 use super::setup::{client_address, ensure_no_loss, original, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, answer, connect, ensure_silent, exchange_streams, listen, send, udp};
 use super::GuestTest;
-use mutexlab_guest::layout::{ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK};
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{Context, Rule};
+use mutexlab_guest::net::layout::{ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{Context, Rule};
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{ORIGINAL, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 
@@ -53,7 +53,7 @@ pub fn tests() -> Vec<GuestTest> {
 /// One rule that sends everything of a version to [`upstream`], but for answers of servers over
 /// UDP: those go to ports of clients.
 fn everything(family: Family) -> Rule {
-    Rule::any(family, &[proxy::upstream(upstream(family), 0)]).ports(1, 9_999)
+    Rule::any(family, &[context::upstream(upstream(family), 0)]).ports(1, 9_999)
 }
 
 /// A round trip of a new flow over UDP and one over TCP, to [`original`]. Both must arrive at
@@ -206,11 +206,11 @@ fn interface() -> Result<()> {
 fn upstreams_are_left_alone() -> Result<()> {
     let setup = Setup::new()?;
     let first = setup.context(
-        &FAMILIES.map(|family| Rule::any(family, &[proxy::upstream(upstream(family), 0)])),
+        &FAMILIES.map(|family| Rule::any(family, &[context::upstream(upstream(family), 0)])),
     )?;
     // The other address of the server, with its ports kept.
     let second = setup.context(&FAMILIES.map(|family| {
-        let keeps = proxy::upstream(ORIGINAL.socket(family, 0), 0);
+        let keeps = context::upstream(ORIGINAL.socket(family, 0), 0);
         Rule::any(family, &[keeps]).ports(100, 200)
     }))?;
     for family in FAMILIES {
@@ -246,7 +246,7 @@ fn relay() -> Result<()> {
             Rule::any(family, &[])
                 .from(own.ip(), bits)
                 .at(HOOK_LOCAL_OUT),
-            Rule::any(family, &[proxy::upstream(relay, 0)]),
+            Rule::any(family, &[context::upstream(relay, 0)]),
         ])?;
         let listener = listen(router, relay)?;
         let server = listen(&setup.layout.server, original(family))?;

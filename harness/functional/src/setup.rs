@@ -14,11 +14,11 @@ use nix::sys::resource::{setrlimit, Resource};
 
 use super::sockets::{is_readable, udp, PATIENCE};
 use mutexlab_guest::fault::{mount_debugfs, DEBUGFS};
-use mutexlab_guest::kmod::{LoadedModule, Parameters};
-use mutexlab_guest::layout::Layout;
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{Context, Rule};
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::net::layout::Layout;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{Context, Rule};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{
     CLIENT, ORIGINAL, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,
@@ -193,7 +193,7 @@ pub fn upstream(family: Family) -> SocketAddr {
 
 /// The rule from [`original`] to [`upstream`].
 pub fn rule(protocol: Protocol, family: Family) -> Rule {
-    proxy::redirect(protocol, original(family), upstream(family))
+    context::redirect(protocol, original(family), upstream(family))
 }
 
 /// The rules of both protocols and both IP versions.

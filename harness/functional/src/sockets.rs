@@ -14,9 +14,9 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, sockopt, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use nix::sys::time::TimeVal;
 
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::{Kind, Label};
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 
 /// How long anything may take before it counts as lost.
 pub const PATIENCE: Duration = Duration::from_secs(20);

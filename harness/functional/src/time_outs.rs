@@ -17,8 +17,8 @@ use super::sockets::{
     accept, answer, connect, is_readable, listen, send, start_connecting, udp, PATIENCE,
 };
 use super::GuestTest;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{UPSTREAM_PORT, WIRE_UPSTREAM};
 
@@ -171,8 +171,8 @@ fn run() -> Result<()> {
     let mut rules = all_rules();
     for family in FAMILIES {
         let nobody = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
-        rules.push(proxy::redirect(Protocol::Tcp, silent(family), nobody));
-        rules.push(proxy::redirect(
+        rules.push(context::redirect(Protocol::Tcp, silent(family), nobody));
+        rules.push(context::redirect(
             Protocol::Udp,
             transient(family),
             upstream(family),

@@ -10,13 +10,13 @@ use anyhow::{ensure, Context as _, Result};
 use super::redirector::{beside_nft, Redirector, TimeOut};
 use super::setup::{original, Setup, FAMILIES};
 use super::GuestTest;
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::conntrack::Room;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
-use mutexlab_guest::netlink::RouteSocket;
-use mutexlab_guest::nft;
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::conntrack::Room;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use mutexlab_guest::net::netlink::RouteSocket;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT};
 use mutexlab_wire::frame;
@@ -65,7 +65,7 @@ fn run(redirector: Redirector) -> Result<()> {
             )?;
         }
         let upstream = WIRE_CLIENT.socket(family, UPSTREAM_PORT);
-        let rules = [proxy::redirect(Protocol::Udp, original(family), upstream)];
+        let rules = [context::redirect(Protocol::Udp, original(family), upstream)];
         let redirection = redirector.redirect(&setup, &rules)?;
         redirector.set_time_out(&setup, TimeOut::UdpUnreplied, LONG)?;
         RouteSocket::open(&setup.layout.router)?.add_neighbour(

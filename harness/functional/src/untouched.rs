@@ -9,10 +9,10 @@ use pnet::packet::ipv6::MutableIpv6Packet;
 use pnet::packet::tcp::TcpFlags;
 
 use super::setup::{Setup, FAMILIES, PROTOCOLS};
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, SERVER_LINK};
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, SERVER_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{
     Host, CLIENT_PORT, ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_CLIENT,
@@ -36,7 +36,7 @@ pub fn unmatched_pass() -> Result<()> {
     let setup = Setup::new()?;
     let rules = PROTOCOLS.into_iter().flat_map(|protocol| {
         FAMILIES.map(|family| {
-            proxy::redirect(
+            context::redirect(
                 protocol,
                 WIRE_ORIGINAL.socket(family, ORIGINAL_PORT),
                 WIRE_UPSTREAM.socket(family, UPSTREAM_PORT),

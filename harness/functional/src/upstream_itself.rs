@@ -11,7 +11,7 @@ use super::redirector::{beside_nft, Redirector};
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, answer, connect, exchange_streams, listen, send, udp};
 use super::GuestTest;
-use mutexlab_guest::payload::Label;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Way};
 
 /// The client's port.

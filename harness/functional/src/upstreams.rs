@@ -17,13 +17,13 @@ use super::sockets::{
     accept, answer, connect, ensure_silent, exchange_streams, listen, send, start_connecting, udp,
 };
 use super::GuestTest;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
-use mutexlab_guest::netlink::RouteSocket;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{encode, Context, Rule};
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use mutexlab_guest::net::netlink::RouteSocket;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{encode, Context, Rule};
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{
     Host, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT, WIRE_UPSTREAM,
@@ -69,8 +69,8 @@ fn round_robin() -> Result<()> {
     let context = setup.context(&[])?;
     for family in FAMILIES {
         let ports = [7001, 7002, 7003];
-        let upstreams = ports.map(|port| proxy::upstream(at_port(family, port), 0));
-        let elsewhere = Rule::any(family, &[proxy::upstream(upstream(family), 0)]).ports(9, 9);
+        let upstreams = ports.map(|port| context::upstream(at_port(family, port), 0));
+        let elsewhere = Rule::any(family, &[context::upstream(upstream(family), 0)]).ports(9, 9);
         let rule = Rule::any(family, &upstreams);
         context.write(&encode(Selection::RoundRobin, &[elsewhere, rule]))?;
         let listeners = listen_all(&setup, family, &ports)?;
@@ -117,7 +117,7 @@ fn listen_all(setup: &Setup, family: Family, ports: &[u16]) -> Result<Vec<TcpLis
 /// Two upstreams of one rule, by preference.
 pub fn by_preference(first: SocketAddr, second: SocketAddr, family: Family) -> Vec<u8> {
     // Not the first in the list is preferred, but the one of the lowest priority.
-    let upstreams = [proxy::upstream(second, 7), proxy::upstream(first, 3)];
+    let upstreams = [context::upstream(second, 7), context::upstream(first, 3)];
     encode(Selection::Failover, &[Rule::any(family, &upstreams)])
 }
 
@@ -230,7 +230,7 @@ fn hairpin() -> Result<()> {
     )?;
     let context = setup.context(&FAMILIES.map(|family| {
         let neighbour = NEIGHBOUR.socket(family, UPSTREAM_PORT);
-        Rule::any(family, &[proxy::upstream(neighbour, 0)]).to(original(family))
+        Rule::any(family, &[context::upstream(neighbour, 0)]).to(original(family))
     }))?;
     for family in FAMILIES {
         for protocol in PROTOCOLS {

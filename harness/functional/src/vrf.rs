@@ -14,12 +14,12 @@ use nix::sys::time::TimeVal;
 use super::setup::{ensure_no_loss, original, upstream, Setup, FAMILIES};
 use super::sockets::{accept, answer, exchange_streams, listen, send, udp, PATIENCE};
 use super::GuestTest;
-use mutexlab_guest::iproute2;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::ROUTER_SERVER_LINK;
-use mutexlab_guest::payload::Label;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::{Context, Rule};
+use mutexlab_guest::net::iproute2;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::ROUTER_SERVER_LINK;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::{Context, Rule};
+use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{ORIGINAL, ROUTER_SERVER_SIDE, UPSTREAM};
 
@@ -85,7 +85,7 @@ fn run() -> Result<()> {
         let setup = Setup::new()?;
         enslave(&setup, family)?;
         // Also the upstream's port is one that the rule has.
-        let rule = Rule::any(family, &[proxy::upstream(upstream(family), 0)])
+        let rule = Rule::any(family, &[context::upstream(upstream(family), 0)])
             .towards(
                 original(family).ip(),
                 if family == Family::V4 { 32 } else { 128 },

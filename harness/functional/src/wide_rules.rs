@@ -16,10 +16,10 @@ use super::sockets::{
     PATIENCE,
 };
 use super::GuestTest;
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
-use mutexlab_guest::payload::{Kind, Label};
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Rule;
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Rule;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{Host, ORIGINAL, ROUTER_CLIENT_SIDE, WIRE_ORIGINAL};
 
@@ -77,7 +77,7 @@ fn lan(family: Family) -> Rule {
 
 /// All the rest.
 fn everything(family: Family) -> Rule {
-    Rule::any(family, &[proxy::upstream(upstream(family), 0)])
+    Rule::any(family, &[context::upstream(upstream(family), 0)])
 }
 
 /// Everything, but the server.
@@ -261,7 +261,7 @@ fn loopback(redirector: Redirector) -> Result<()> {
             Family::V4 => (Ipv4Addr::LOCALHOST, 9009).into(),
             Family::V6 => (Ipv6Addr::LOCALHOST, 9009).into(),
         };
-        let rule = Rule::any(family, &[proxy::upstream(at, 0)])
+        let rule = Rule::any(family, &[context::upstream(at, 0)])
             .over(Protocol::Udp)
             .ports(1024, u16::MAX);
         let redirection = redirector.redirect(&setup, &[rule])?;

@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::mount::{mount, MsFlags};
 
-use super::kernel_log;
+use crate::kernel::log;
 use mutexlab_protocol::Fault;
 
 /// Where debugfs is.
@@ -54,8 +54,8 @@ pub fn commit(fault: Fault) -> Result<()> {
 /// Writes a line to the log as the kernel writes a warning that is no WARN(), and one of the sort that is seen last: without
 /// its end.
 pub fn log_warning() -> Result<()> {
-    fs::write(kernel_log::PATH, "<4>mutexlab: a warning on purpose")
-        .with_context(|| format!("cannot write {}", kernel_log::PATH))
+    fs::write(log::PATH, "<4>mutexlab: a warning on purpose")
+        .with_context(|| format!("cannot write {}", log::PATH))
 }
 
 /// Has the kernel's own test module do something bad (drivers/misc/lkdtm).

@@ -7,7 +7,9 @@ pub mod delivered;
 mod exchange;
 mod first_packet;
 mod router;
+pub mod sabotage;
 mod search;
+pub mod sockets;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -17,20 +19,20 @@ use std::time::Duration;
 use anyhow::{anyhow, Context, Result};
 use nix::errno::Errno;
 
-use super::between_sockets;
-use super::closed_loop::ClosedLoop;
-use super::conntrack;
 use super::fault;
-use super::flows::Flows;
-use super::layout::Layout;
-use super::memory_map;
-use super::open_loop;
-use super::pace::Pace;
 use super::probe::{Probe, Snapshot};
-use super::proxy;
-use super::sabotage::spoil;
-use super::subject::{self, Installed};
-use super::traffic::{Arrival, Stop, Target};
+use crate::kernel::memory_map;
+use crate::measure::sabotage::spoil;
+use crate::net::conntrack;
+use crate::net::layout::Layout;
+use crate::proxy::context;
+use crate::subjects::installed;
+use crate::subjects::installed::Installed;
+use crate::traffic::closed_loop::ClosedLoop;
+use crate::traffic::flows::Flows;
+use crate::traffic::open_loop;
+use crate::traffic::pace::Pace;
+use crate::traffic::target::{Arrival, Stop, Target};
 use exchange::{exchange, Treatment};
 use first_packet::first_packet;
 use mutexlab_model::measured::{Delivery, OpenLoop};
@@ -93,7 +95,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let traffic = &cell.traffic;
     traffic.check()?;
     if traffic.ends == Ends::Stack {
-        return between_sockets::measure(cell, pace, delivery);
+        return sockets::measure(cell, pace, delivery);
     }
     if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
@@ -130,12 +132,12 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(cell.subject, error))?;
     let _held = (cell.sabotage == Some(Sabotage::HoldModule))
-        .then(|| proxy::Context::open(&layout.client))
+        .then(|| context::Context::open(&layout.client))
         .transpose()?;
     if cell.sabotage == Some(Sabotage::LogWarning) {
         fault::log_warning()?;
     }
-    let target = subject::target(cell.subject);
+    let target = installed::target(cell.subject);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);

@@ -12,8 +12,8 @@ use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
 use nix::unistd::{getppid, Pid};
 
-use super::pace::Pace;
-use super::{marks, tsc};
+use crate::kernel::{marks, tsc};
+use crate::traffic::pace::Pace;
 use mutexlab_protocol::pattern::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
 
 /// How many before, after which lines are where they are after each turn, and both threads run.

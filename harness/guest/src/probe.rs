@@ -2,6 +2,8 @@
 
 //! The other end of `/dev/mutex_probe`, and what its numbers become.
 
+pub mod micro;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -12,9 +14,9 @@ use mutex_abi::bytes::Reader;
 use mutex_abi::histogram::{percentile, Scale};
 use mutex_abi::probe::{Filter, Report, DEVICE, HOOK_NAMES, PRECISION_BITS, RANGE_BITS};
 
-use super::device;
-use super::namespace::Namespace;
-use super::proxy::{abi_family, abi_protocol};
+use crate::kernel::device;
+use crate::net::namespace::Namespace;
+use crate::proxy::context::{abi_family, abi_protocol};
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::HookCost;
 use mutexlab_model::traffic::{Family, Protocol};

@@ -1,146 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Where the traffic of a cell starts and ends, and what stops it.
+//! Traffic: who sends and receives, which flows there are, when and how much.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use anyhow::anyhow;
-
-use mutexlab_model::measured::Delivery;
-use mutexlab_model::traffic::{Ends, Family, Traffic};
-use mutexlab_protocol::addresses::{
-    Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
-};
-
-/// How long an answer may take until it is given up for lost. The longest round trip in a slow
-/// guest takes a few milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-
-/// One of the two places on the server's net where packets can arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Where the client sends them.
-    Original,
-    /// Where they are redirected.
-    Upstream,
-}
-
-impl Target {
-    /// The machine on the wire.
-    pub const fn host(self) -> Host {
-        match self {
-            Self::Original => WIRE_ORIGINAL,
-            Self::Upstream => WIRE_UPSTREAM,
-        }
-    }
-
-    /// Its address and port on the wire.
-    pub fn socket(self, family: Family) -> SocketAddr {
-        self.host().socket(family, self.port())
-    }
-
-    /// Its address and port for `traffic`.
-    pub fn address(self, traffic: &Traffic) -> SocketAddr {
-        let host = match (traffic.ends, self) {
-            (Ends::Wire, _) => self.host(),
-            (Ends::Stack, Self::Original) => ORIGINAL,
-            (Ends::Stack, Self::Upstream) => UPSTREAM,
-        };
-        host.socket(traffic.family, self.port())
-    }
-
-    const fn port(self) -> u16 {
-        match self {
-            Self::Original => ORIGINAL_PORT,
-            Self::Upstream => UPSTREAM_PORT,
-        }
-    }
-
-    /// The other one.
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Original => Self::Upstream,
-            Self::Upstream => Self::Original,
-        }
-    }
-
-    /// What has arrived there.
-    pub fn count(self, delivery: &mut Delivery) -> &mut u64 {
-        match self {
-            Self::Original => &mut delivery.at_original,
-            Self::Upstream => &mut delivery.at_upstream,
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Original => "original destination",
-            Self::Upstream => "upstream",
-        })
-    }
-}
-
-/// Whom a server's stack sees as the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The client itself.
-    Client,
-    /// The router, with any port: a proxy there has made the connection.
-    Router,
-    /// The upstream, with any port: a server there has made it.
-    Upstream,
-}
-
-/// Where flows arrive, and from whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Where.
-    pub target: Target,
-    /// From whom.
-    pub from: Origin,
-}
-
-impl From<Target> for Arrival {
-    fn from(target: Target) -> Self {
-        Self {
-            target,
-            from: Origin::Client,
-        }
-    }
-}
-
-/// Whose fault it is that traffic stopped before its time.
-#[derive(Debug)]
-pub enum Stop {
-    /// The subject's: something arrived wrong or not at all.
-    Subject(String),
-    /// The agent's or the machine's.
-    Infra(anyhow::Error),
-}
-
-impl Stop {
-    /// Something did not arrive.
-    pub fn lost(what: &str) -> Self {
-        Self::Subject(format!("{what} did not come within {PATIENCE:?}"))
-    }
-}
-
-impl Stop {
-    /// What went wrong, whosever fault it is.
-    pub fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Subject(reason) => anyhow!(reason),
-            Self::Infra(error) => error,
-        }
-    }
-}
-
-impl From<anyhow::Error> for Stop {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Infra(error)
-    }
-}
+pub mod arrivals;
+pub mod bulk;
+pub mod burst;
+pub mod channel;
+pub mod client;
+pub mod closed_loop;
+pub mod flows;
+pub mod icmp;
+pub mod mischief;
+pub mod open_loop;
+pub mod pace;
+pub mod payload;
+pub mod placement;
+pub mod popularity;
+pub mod server;
+pub mod sizes;
+pub mod stack_client;
+pub mod stack_server;
+pub mod target;
+pub mod tcp;
+pub mod vnet;
+pub mod vnet_socket;
+pub mod wire_client;
+pub mod wire_server;

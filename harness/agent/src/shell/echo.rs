@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Rule;
-use mutexlab_guest::traffic::PATIENCE;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Rule;
+use mutexlab_guest::traffic::target::PATIENCE;
 use mutexlab_model::traffic::{Family, Protocol};
 use mutexlab_protocol::addresses::{ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT};
 
@@ -31,7 +31,7 @@ pub fn rules() -> Vec<Rule> {
     for family in FAMILIES {
         let original = ORIGINAL.socket(family, ORIGINAL_PORT);
         let upstream = UPSTREAM.socket(family, UPSTREAM_PORT);
-        rules.extend(PROTOCOLS.map(|protocol| proxy::redirect(protocol, original, upstream)));
+        rules.extend(PROTOCOLS.map(|protocol| context::redirect(protocol, original, upstream)));
     }
     rules
 }

@@ -14,10 +14,10 @@ use anyhow::{bail, Context, Result};
 
 use super::agent::tell;
 use mutexlab_guest::fault;
-use mutexlab_guest::kmod::LoadedModule;
-use mutexlab_guest::layout::Layout;
-use mutexlab_guest::memory_map;
-use mutexlab_guest::proxy;
+use mutexlab_guest::kernel::memory_map;
+use mutexlab_guest::kernel::module::LoadedModule;
+use mutexlab_guest::net::layout::Layout;
+use mutexlab_guest::proxy::context;
 use mutexlab_protocol::visit::{Visit, PORT};
 use mutexlab_protocol::{Event, PROXY_MODULE_PATH};
 
@@ -36,7 +36,7 @@ pub fn open(visit: &Visit) -> Result<()> {
         namespaces::publish(namespace)?;
     }
     let _module = LoadedModule::load(PROXY_MODULE_PATH, &visit.parameters)?;
-    let context = proxy::Context::open(&layout.router)?;
+    let context = context::Context::open(&layout.router)?;
     context
         .configure(&echo::rules())
         .context("the module refuses the rules")?;

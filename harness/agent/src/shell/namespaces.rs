@@ -13,7 +13,7 @@ use nix::mount::{mount, MsFlags};
 use nix::sched::{self, CloneFlags};
 
 use super::session;
-use mutexlab_guest::namespace::Namespace;
+use mutexlab_guest::net::namespace::Namespace;
 use mutexlab_protocol::shell_files::NAMESPACE_VARIABLE;
 
 /// Where they are.

@@ -17,7 +17,7 @@ use anyhow::{bail, Context, Result};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use mutexlab_guest::namespace::Namespace;
+use mutexlab_guest::net::namespace::Namespace;
 use mutexlab_host::pty;
 use mutexlab_host::pty::Pty;
 use mutexlab_host::terminal;

@@ -16,8 +16,8 @@ use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, Datagram, Lab, Redirect, FIRST_PORT};
 use super::places::frame_from;
 use super::policy::{answer, send, FIRST};
-use mutexlab_guest::iproute2;
-use mutexlab_guest::layout::mac_of;
+use mutexlab_guest::net::iproute2;
+use mutexlab_guest::net::layout::mac_of;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{
     Host, CLIENT, NEIGHBOUR, ORIGINAL, ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM,

@@ -13,7 +13,7 @@ use super::by_family;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, change_way, send, FEW, FIRST, SECOND};
-use mutexlab_guest::layout::mac_of;
+use mutexlab_guest::net::layout::mac_of;
 use mutexlab_model::traffic::{Family, Way};
 
 /// MTU of a narrow link: IPv6 needs 1280.

@@ -10,9 +10,9 @@ use super::super::setup::{upstream, FAMILIES};
 use super::super::GuestTest;
 use super::fate::Outcome;
 use super::lab::{beside_nft, each, version, Datagram, FIRST_PORT};
-use mutexlab_guest::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Rule;
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Rule;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{Host, CLIENT, ROUTER_CLIENT_SIDE};
 
@@ -89,7 +89,7 @@ fn under_wide_rule() -> Result<()> {
                 |lab, trace| {
                     match &lab.context {
                         Some(context) => {
-                            let to = [proxy::upstream(upstream(family), 0)];
+                            let to = [context::upstream(upstream(family), 0)];
                             let rule = Rule::any(family, &to).over(Protocol::Udp);
                             context.configure(&[rule.ports(5000, 6000)])?;
                         }

@@ -23,18 +23,18 @@ use super::super::redirector::Redirector;
 use super::super::setup::{original, upstream, wait_for_way, Setup, FAMILIES, PROTOCOLS};
 use super::super::sockets::udp;
 use super::fate::{Link, Trace};
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::iproute2;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::{
+use mutexlab_guest::net::iproute2;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::{
     quieten, Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
 };
-use mutexlab_guest::netlink::{RouteSocket, VethEnd};
-use mutexlab_guest::nft;
-use mutexlab_guest::offload;
-use mutexlab_guest::offload::Offload;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Context;
+use mutexlab_guest::net::netlink::{RouteSocket, VethEnd};
+use mutexlab_guest::net::nft;
+use mutexlab_guest::net::offload;
+use mutexlab_guest::net::offload::Offload;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Context;
+use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{NEIGHBOUR, ORIGINAL};
 
@@ -325,12 +325,12 @@ impl Lab {
     }
 }
 
-fn rules(redirects: &[Redirect]) -> Vec<proxy::Rule> {
+fn rules(redirects: &[Redirect]) -> Vec<context::Rule> {
     redirects
         .iter()
         .flat_map(|redirect| {
             PROTOCOLS
-                .map(|protocol| proxy::redirect(protocol, redirect.original, redirect.upstream))
+                .map(|protocol| context::redirect(protocol, redirect.original, redirect.upstream))
         })
         .collect()
 }

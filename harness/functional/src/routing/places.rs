@@ -15,15 +15,15 @@ use super::lab::{
     beside_nft, each, router_on_second, server_on_second, Datagram, Redirect, FIRST_PORT,
 };
 use super::policy::{answer, send, FIRST, SECOND};
-use mutexlab_guest::channel::Channel;
-use mutexlab_guest::icmp::Report;
-use mutexlab_guest::iproute2;
-use mutexlab_guest::layout::mac_of;
-use mutexlab_guest::layout::CLIENT_LINK;
-use mutexlab_guest::netlink::RouteSocket;
-use mutexlab_guest::payload;
-use mutexlab_guest::payload::{Kind, Label};
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::iproute2;
+use mutexlab_guest::net::layout::mac_of;
+use mutexlab_guest::net::layout::CLIENT_LINK;
+use mutexlab_guest::net::netlink::RouteSocket;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::channel::Channel;
+use mutexlab_guest::traffic::icmp::Report;
+use mutexlab_guest::traffic::payload;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{Host, CLIENT, NEIGHBOUR, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 use mutexlab_wire::frame;
@@ -320,7 +320,7 @@ fn no_redirects() -> Result<()> {
             Family::V6 => 64,
         };
         RouteSocket::open(&layout.client)?.add_address(CLIENT_LINK.index, upstream.ip(), prefix)?;
-        let rule = proxy::redirect(Protocol::Udp, original(family), upstream);
+        let rule = context::redirect(Protocol::Udp, original(family), upstream);
         let context = setup.context(&[rule])?;
         let server = udp(&layout.client, upstream)?;
         let client = udp(&layout.client, client_address(Way::Forward, family))?;

@@ -17,10 +17,10 @@ use super::super::GuestTest;
 use super::fate::{Outcome, Trace};
 use super::lab::{beside_nft, each, server_on_second, Datagram, Lab, Redirect};
 use super::policy::{answer, send, FIRST};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::nft;
-use mutexlab_guest::payload::{Kind, Label};
-use mutexlab_guest::proxy;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::net::nft;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::traffic::payload::{Kind, Label};
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::{ORIGINAL_PORT, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
 
@@ -120,7 +120,8 @@ fn to_router() -> Result<()> {
         let setup = Setup::new()?;
         let router = &setup.layout.router;
         let upstream = ROUTER_CLIENT_SIDE.socket(family, UPSTREAM_PORT);
-        let rules = PROTOCOLS.map(|protocol| proxy::redirect(protocol, original(family), upstream));
+        let rules =
+            PROTOCOLS.map(|protocol| context::redirect(protocol, original(family), upstream));
         let context = setup.context(&rules)?;
         let ports = ORIGINAL_PORT;
         nft::load(

@@ -23,9 +23,9 @@ use super::super::GuestTest;
 use super::by_family;
 use super::fate::Link;
 use super::lab::{each, server_on_second, version, Lab};
-use mutexlab_guest::namespace::Namespace;
-use mutexlab_guest::proxy;
-use mutexlab_guest::proxy::Rule;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context;
+use mutexlab_guest::proxy::context::Rule;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::UPSTREAM_PORT;
 
@@ -57,7 +57,7 @@ fn run(family: Family, redirector: Redirector) -> Result<()> {
     let mut lab = Lab::new(redirector, family, &[])?;
     match redirector {
         Redirector::Module => {
-            let upstreams = [near, far].map(|address| proxy::upstream(address, 0));
+            let upstreams = [near, far].map(|address| context::upstream(address, 0));
             let rule = Rule::any(family, &upstreams)
                 .over(Protocol::Udp)
                 .to(original(family));

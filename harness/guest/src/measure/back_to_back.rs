@@ -5,11 +5,11 @@
 use std::thread;
 use std::time::Duration;
 
-use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
-use super::super::traffic::Stop;
 use super::exchange::Exchanged;
 use super::search::search;
+use crate::traffic::open_loop::{Generator, Stream};
+use crate::traffic::target::Stop;
 use mutexlab_model::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::Traffic;

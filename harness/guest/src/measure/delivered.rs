@@ -4,14 +4,15 @@
 
 use anyhow::{bail, ensure, Result};
 
-use super::super::channel::Channel;
-use super::super::layout::{
+use super::{rehearse, REHEARSAL};
+use crate::net::layout::mac_of;
+use crate::net::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
 };
-use super::super::offload::{self, Offload};
-use super::super::traffic::{Stop, Target};
-use super::{rehearse, REHEARSAL};
-use crate::layout::mac_of;
+use crate::net::offload;
+use crate::net::offload::Offload;
+use crate::traffic::channel::Channel;
+use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Checksum, Cloned, Traffic, Way};
 use mutexlab_protocol::addresses::{ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE};

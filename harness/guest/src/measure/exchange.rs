@@ -6,19 +6,19 @@ use std::thread;
 
 use anyhow::{anyhow, Result};
 
-use super::super::closed_loop::ClosedLoop;
-use super::super::flows::Flows;
-use super::super::marks;
-use super::super::memory;
-use super::super::open_loop::{Generator, Stream};
-use super::super::placement::Homes;
 use super::super::probe::{Probe, Snapshot};
-use super::super::softnet::Received;
-use super::super::traffic::{Stop, Target};
-use super::super::tsc;
 use super::back_to_back::back_to_back;
 use super::search::search;
 use super::{Rig, REHEARSAL, SETTLED};
+use crate::kernel::marks;
+use crate::kernel::memory;
+use crate::kernel::tsc;
+use crate::net::softnet::Received;
+use crate::traffic::closed_loop::ClosedLoop;
+use crate::traffic::flows::Flows;
+use crate::traffic::open_loop::{Generator, Stream};
+use crate::traffic::placement::Homes;
+use crate::traffic::target::{Stop, Target};
 use mutexlab_model::histogram::{Histogram, Recorder};
 use mutexlab_model::measured::{Delivery, OpenLoop, PathCost};
 use mutexlab_model::traffic::{Load, Traffic};

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use mutex_abi::histogram::percentile;
 
-use super::super::closed_loop::ClosedLoop;
-use super::super::flows::Flows;
-use super::super::traffic::{Stop, Target};
 use super::Rig;
+use crate::traffic::closed_loop::ClosedLoop;
+use crate::traffic::flows::Flows;
+use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::{Delivery, FirstPacket};
 use mutexlab_model::traffic::Traffic;
 

@@ -4,11 +4,11 @@
 
 use anyhow::Context;
 
-use super::super::flows::Flows;
 use super::super::probe::Probe;
-use super::super::traffic::{Stop, Target};
 use super::exchange::{exchange, Treatment};
 use super::{Rig, REHEARSAL};
+use crate::traffic::flows::Flows;
+use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Load, Traffic};
 use mutexlab_protocol::GuestCell;

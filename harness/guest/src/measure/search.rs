@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 
-use super::super::open_loop::{Generator, Stream};
 use super::super::probe::Probe;
-use super::super::traffic::Stop;
 use super::exchange::{in_open_loop, Exchanged, Treatment};
+use crate::traffic::open_loop::{Generator, Stream};
+use crate::traffic::target::Stop;
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::search::{Goal, Search, Searched, Step, Trial};
 use mutexlab_model::traffic::Traffic;

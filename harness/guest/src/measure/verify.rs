@@ -2,8 +2,8 @@
 
 //! Whether packets arrived where they should.
 
-use super::super::subject;
-use super::super::traffic::{Stop, Target};
+use crate::subjects::installed;
+use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
@@ -12,7 +12,7 @@ use mutexlab_model::traffic::Traffic;
 /// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
 /// for more, perhaps, than can be done.
 pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
-    let (there, elsewhere) = match subject::target(subject) {
+    let (there, elsewhere) = match installed::target(subject) {
         Target::Original => (delivery.at_original, delivery.at_upstream),
         Target::Upstream => (delivery.at_upstream, delivery.at_original),
     };

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What is measured: how each subject is put up, asked and taken down.
+
+pub mod daemon;
+pub mod direct;
+pub mod installed;
+pub mod ruleset;
