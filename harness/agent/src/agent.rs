@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
@@ -13,7 +12,8 @@ use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::utsname::uname;
 use nix::unistd::{sysconf, SysconfVar};
 
-use super::shell;
+use crate::shell;
+use crate::tell::tell;
 use mutexlab_guest::kernel::log::KernelLog;
 use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
 use mutexlab_guest::kernel::{entropy, tsc};
@@ -23,7 +23,7 @@ use mutexlab_guest::traffic::placement;
 use mutexlab_guest::{fault, measure, patterns};
 
 use mutexlab_protocol::{
-    Event, GuestCell, Order, Outcome, Work, AGENT_GAVE_UP, EVENT_PREFIX, PROBE_MODULE_PATH, VERSION,
+    Event, GuestCell, Order, Outcome, Work, AGENT_GAVE_UP, PROBE_MODULE_PATH, VERSION,
 };
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
@@ -180,13 +180,4 @@ fn test_all(names: &[String], log: &mut KernelLog) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Tells the host.
-pub(super) fn tell(event: &Event) -> Result<()> {
-    let line = serde_json::to_string(event).context("cannot write an event as JSON")?;
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{EVENT_PREFIX}{line}")
-        .and_then(|()| stdout.flush())
-        .context("cannot write to the standard output")
 }

@@ -8,3 +8,4 @@ pub mod agent;
 pub mod command;
 pub mod shell;
 pub mod splice;
+pub mod tell;

@@ -12,8 +12,10 @@ use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::cache::Cache;
 use crate::call_graph::CallGraph;
-use crate::{search_path, Cache, Lock};
+use crate::lock::Lock;
+use crate::toolchain::search_path;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;
 

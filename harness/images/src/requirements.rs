@@ -9,9 +9,9 @@ use std::{fmt, path::Path, str::FromStr};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{
+    catalog::Kernel,
     config::{self, Version},
     toolchain::Toolchain,
-    Kernel,
 };
 
 /// Set where C helpers are to be inlined into Rust code: their bitcode is linked with rustc's.

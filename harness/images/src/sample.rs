@@ -4,7 +4,8 @@
 
 use std::fs;
 
-use super::{Catalog, Kernel, Toolchain};
+use crate::catalog::{Catalog, Kernel};
+use crate::toolchain::Toolchain;
 
 /// A repository that has one kernel with one fragment, and an empty tree, and that kernel.
 pub fn kernel(fragment: &str, version: &str) -> (tempfile::TempDir, Kernel) {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{bail, Context, Result};
 
-use super::agent::tell;
+use crate::tell::tell;
 use mutexlab_guest::fault;
 use mutexlab_guest::kernel::memory_map;
 use mutexlab_guest::kernel::module::LoadedModule;

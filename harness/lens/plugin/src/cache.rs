@@ -4,11 +4,9 @@
 
 use std::ops::Range;
 
+use super::line::LineId;
 use super::recency::Recency;
 use mutexlab_lens_recording::settings::{Cache as Shape, Caches};
-
-/// A line of memory, as those who hold lines call it.
-pub type LineId = u32;
 
 /// No line. Ids are given one by one, so that memory ends before they get here.
 const NONE: LineId = LineId::MAX;

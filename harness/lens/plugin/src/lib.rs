@@ -19,6 +19,7 @@ mod api;
 pub mod cache;
 pub mod calls;
 pub mod instruction;
+pub mod line;
 pub mod memory;
 mod plugin;
 mod ram;

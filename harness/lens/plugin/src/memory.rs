@@ -10,7 +10,8 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::cache::{Cache, LineId};
+use crate::cache::Cache;
+use crate::line::LineId;
 use crate::sharing::Sharing;
 use mutexlab_lens_recording::settings::Caches;
 

@@ -3,7 +3,7 @@
 //! One set of many ways: what a fully associative cache holds. Its lines are chained in the order of their
 //! last use, so that no access takes longer for their number.
 
-use super::cache::LineId;
+use super::line::LineId;
 
 /// No place.
 const NONE: u32 = u32::MAX;

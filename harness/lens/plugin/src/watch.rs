@@ -5,9 +5,9 @@
 use mutex_abi::marks::Mark;
 use rustc_hash::FxHashMap;
 
-use crate::cache::LineId;
 use crate::calls::{Calls, Charge};
 use crate::instruction::Instruction;
+use crate::line::LineId;
 use crate::memory::{Access, Memory, Outcome};
 use crate::tree::NodeId;
 use mutexlab_lens_recording::recording::{Code, Costs, Line, Node, Recording, VERSION};
