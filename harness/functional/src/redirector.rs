@@ -232,7 +232,7 @@ mod unit {
 
     #[test]
     fn rules_are_said_in_nft_words() {
-        let upstream = proxy::upstream("[2001:db8::1]:7".parse().unwrap(), 0);
+        let upstream = context::upstream("[2001:db8::1]:7".parse().unwrap(), 0);
         let rules = [
             Rule::any(Family::V4, &[]).to("192.0.2.1:53".parse().unwrap()),
             Rule::any(Family::V6, &[upstream])
