@@ -20,8 +20,8 @@ use mutexlab_model::mode::Mode;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use mutexlab_results::file::ResultsFile;
+use mutexlab_results::metric::{Clock, Kind, HOOK_MEAN};
 use mutexlab_results::metrics;
-use mutexlab_results::metrics::{Clock, Kind, HOOK_MEAN};
 use mutexlab_results::record::{BootRecord, CellRecord, Directions};
 use mutexlab_scenario::plan::{Plan, PlannedBoot};
 

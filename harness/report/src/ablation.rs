@@ -14,7 +14,7 @@ use mutexlab_draw::chart::mark::STYLES;
 use mutexlab_draw::chart::number;
 use mutexlab_draw::figure;
 use mutexlab_draw::figure::Ids;
-use mutexlab_results::metrics::{FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN};
+use mutexlab_results::metric::{FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN};
 
 /// What a knob may change.
 const METRICS: [&str; 4] = [HOOK_MEAN, FIRST_PACKET, MEMORY_PER_FLOW, PATH_MEAN];

@@ -11,7 +11,7 @@ use super::traffic::Traffic;
 use mutexlab_draw::chart::axis::{Axis, Zero};
 use mutexlab_draw::chart::bars::{Bar, Bars, Group};
 use mutexlab_draw::chart::{number, Plot};
-use mutexlab_results::metrics::PATH_OVER_NONE;
+use mutexlab_results::metric::PATH_OVER_NONE;
 
 /// So many kinds of traffic share a plot.
 const TOGETHER: usize = 4;

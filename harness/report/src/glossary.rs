@@ -10,7 +10,7 @@ use maud::{html, Markup};
 use super::run::Run;
 use mutexlab_draw::figure;
 use mutexlab_lens_analysis::metrics as lens;
-use mutexlab_results::metrics::{
+use mutexlab_results::metric::{
     FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
 use mutexlab_results::travel::{

@@ -5,7 +5,7 @@
 use super::run::Run;
 use super::traffic::Dimension;
 use mutexlab_results::lens_metrics::{CYCLES, LAST_MISSES, OURS_LINES, TRANSFERS};
-use mutexlab_results::metrics::{
+use mutexlab_results::metric::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE,
 };
 

@@ -13,7 +13,7 @@ use super::run::Run;
 use super::subjects::OURS;
 use mutexlab_draw::chart::number;
 use mutexlab_draw::figure;
-use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::metric::HOOK_MEAN;
 
 /// The least and the greatest of some numbers.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {

@@ -16,7 +16,7 @@ use mutexlab_draw::chart::mark::STYLES;
 use mutexlab_draw::chart::number;
 use mutexlab_draw::figure;
 use mutexlab_draw::figure::Ids;
-use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::metric::HOOK_MEAN;
 
 /// Less than this is rounding.
 const MOVED: f64 = 0.05;

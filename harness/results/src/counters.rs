@@ -2,7 +2,7 @@
 
 //! What the module's counters come to.
 
-use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit};
+use crate::metric::{ratio, to_float, Better, Kind, Metric, Unit};
 use mutexlab_model::mode::Mode;
 use mutexlab_protocol::measurement::Measurement;
 

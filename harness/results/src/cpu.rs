@@ -2,7 +2,7 @@
 
 //! How busy CPUs were, and with what.
 
-use super::metrics::{to_float, Better, Clock, Kind, Metric, Unit};
+use crate::metric::{to_float, Better, Clock, Kind, Metric, Unit};
 use mutexlab_model::mode::Mode;
 use mutexlab_protocol::measurement::Measurement;
 

@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::metrics::{self, PATH_MEAN, PATH_OVER_NONE};
+use super::metrics;
 use super::record::CellRecord;
+use crate::metric::{PATH_MEAN, PATH_OVER_NONE};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;

@@ -13,6 +13,7 @@ pub mod derive;
 pub mod file;
 pub mod lens_metrics;
 pub mod merge;
+pub mod metric;
 pub mod metrics;
 pub mod outcome;
 mod outline;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::closure::Closure;
-use super::metrics::Metric;
+use crate::metric::Metric;
 use mutexlab_model::complaint::Complaint;
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{Delivery, HookCost};

@@ -10,7 +10,7 @@ use mutexlab_model::traffic::{Load, Traffic};
 use mutexlab_model::verdict::Verdict;
 
 use crate::closure::Closure;
-use crate::metrics::{Better, Kind, Unit};
+use crate::metric::{Better, Kind, Unit};
 use crate::slim::{Cell, CellBoot, Definition, Run};
 
 /// A metric of one boot.

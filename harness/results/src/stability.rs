@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::metrics::{HOOK_MEAN, PATH_MEAN};
 use super::record::{CellRecord, Results};
+use crate::metric::{HOOK_MEAN, PATH_MEAN};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::verdict::Verdict;

@@ -3,7 +3,7 @@
 //! Metrics of the packets' ways from end to end: how long they took, how many got there, and how many
 //! a second. All count by the guest's clock.
 
-use super::metrics::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
+use crate::metric::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
 use mutexlab_model::back_to_back::{Bound, Found};
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{BulkCost, OpenLoop, PathCost, Transit};

@@ -25,7 +25,7 @@ use mutexlab_measure::closure::tree;
 use mutexlab_measure::commit::Measurer;
 use mutexlab_report::terminal::compare;
 use mutexlab_report::terminal::compare::Format;
-use mutexlab_results::metrics::Kind;
+use mutexlab_results::metric::Kind;
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
 use mutexlab_scenario::ScenarioFile;

@@ -7,6 +7,7 @@
 //! at which they should have been sent (no coordinated omission).
 
 mod book;
+mod received;
 mod schedule;
 mod sink;
 mod source;
@@ -32,7 +33,7 @@ use mutexlab_model::histogram::Recorder;
 use mutexlab_model::measured::{Delivery, OpenLoop};
 use mutexlab_model::traffic::{Protocol, Traffic};
 use mutexlab_protocol::Mischief;
-use mutexlab_wire::frame::Malformed;
+use received::Received;
 use schedule::Schedule;
 use sink::Sink;
 use source::Source;
@@ -50,33 +51,6 @@ const HIGH_RESOLUTION: Duration = Duration::from_micros(1);
 const GRACE: Duration = Duration::from_millis(20);
 /// Packets from which the generator's own limit is taken.
 const LIMIT_PACKETS: u32 = 2_000;
-
-/// What came, if anything.
-enum Received {
-    /// No frame was there.
-    Nothing,
-    /// A packet of the stream.
-    Packet {
-        /// Its number.
-        number: u32,
-        /// When it came.
-        time: u64,
-        /// Bytes of its frame.
-        bytes: usize,
-    },
-    /// Anything else, or a packet that was damaged.
-    Other,
-}
-
-impl Received {
-    fn malformed(malformed: Malformed, delivery: &mut Delivery) -> Self {
-        match malformed {
-            Malformed::Checksum(_) => delivery.bad_checksum += 1,
-            _ => delivery.bad_payload += 1,
-        }
-        Self::Other
-    }
-}
 
 /// Packets to be sent.
 #[derive(Clone, Copy, Debug)]

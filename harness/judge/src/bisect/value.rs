@@ -7,7 +7,7 @@ use anyhow::{bail, Context, Result};
 use super::search::Judged;
 use crate::compare::bootstrap;
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::{Kind, Unit};
+use mutexlab_results::metric::{Kind, Unit};
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
 

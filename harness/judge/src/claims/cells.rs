@@ -167,7 +167,7 @@ pub(crate) mod tests {
         Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,
     };
     use mutexlab_model::verdict::Verdict;
-    use mutexlab_results::metrics::{Better, Kind, Metric, Unit, HOOK_MEAN};
+    use mutexlab_results::metric::{Better, Kind, Metric, Unit, HOOK_MEAN};
 
     /// A cell of the module with these parameters and metrics.
     pub fn cell(payload: u16, parameters: Changes<'_>, metrics: &[(&str, f64)]) -> CellRecord {

@@ -9,7 +9,7 @@ use super::cells::Cells;
 use super::claim::{Claim, Evidence, Judged, Pair, Unit, Unseen};
 use super::steps::Steps;
 use mutexlab_draw::table::number;
-use mutexlab_results::metrics::FIRST_PACKET;
+use mutexlab_results::metric::FIRST_PACKET;
 
 /// What was said of it.
 ///

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::cells::{Cells, Changes};
 use super::claim::{Claim, Evidence, Judged, Unseen};
 use mutexlab_model::subject::Subject;
-use mutexlab_results::metrics::{HOOK_MEAN, PATH_MEAN};
+use mutexlab_results::metric::{HOOK_MEAN, PATH_MEAN};
 
 /// What is switched off of what branch 13 has for packets of established flows.
 const OFF: Changes<'_> = &[("perf_enable_rcu", "0"), ("perf_enable_zero_copy", "0")];

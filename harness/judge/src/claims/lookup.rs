@@ -9,7 +9,7 @@ use super::cells::Cells;
 use super::claim::{Claim, Evidence, Judged, Unseen};
 use super::steps::Steps;
 use mutexlab_draw::table::number;
-use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::metric::HOOK_MEAN;
 
 const FOUND: &str = "a flow found, hash included";
 

@@ -10,7 +10,7 @@ use super::cells::{evidence, value, Cells, Changes};
 use super::claim::{Claim, Evidence, Gain, Judged, Pair, Unit, Unseen};
 use mutexlab_model::subject::Subject;
 use mutexlab_results::lens_metrics::{CYCLES, TRANSFERS};
-use mutexlab_results::metrics::PATH_MEAN;
+use mutexlab_results::metric::PATH_MEAN;
 use mutexlab_results::record::CellRecord;
 
 const LOCKING: Changes<'_> = &[("perf_enable_rcu", "0")];

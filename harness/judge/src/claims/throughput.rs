@@ -6,7 +6,7 @@ use anyhow::{Error, Result};
 
 use super::cells::{evidence, value, Cells, Changes};
 use super::claim::{Claim, Evidence, Judged, Pair, Unseen};
-use mutexlab_results::metrics::{PATH_MEAN, ROUTER};
+use mutexlab_results::metric::{PATH_MEAN, ROUTER};
 use mutexlab_results::record::CellRecord;
 
 const BATCHING: Changes<'_> = &[("perf_enable_batching", "1")];

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::bootstrap::{self, Interval};
 use super::pairing::Series;
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::{Better, Kind, Unit, MIN_EFFECT, MIN_MODELLED};
+use mutexlab_results::metric::{Better, Kind, Unit, MIN_EFFECT, MIN_MODELLED};
 
 /// One thing about one cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]

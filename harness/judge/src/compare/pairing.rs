@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::metric::HOOK_MEAN;
 use mutexlab_results::slim::{Cell, Definition};
 
 /// Which metric of A is which of B.

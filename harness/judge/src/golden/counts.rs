@@ -11,7 +11,7 @@ use anyhow::{bail, Context, Result};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_results::lens_metrics::{INSTRUCTIONS, OURS_LINES, OURS_SHARED_WRITTEN};
-use mutexlab_results::metrics::{
+use mutexlab_results::metric::{
     Better, Kind, Unit, FIRST_PACKET, FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW,
 };
 use mutexlab_results::slim::{Cell, CellBoot, Definition, Run};

@@ -16,7 +16,7 @@ use mutexlab_model::measured::HookCost;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_protocol::Deed;
-use mutexlab_results::metrics::Kind;
+use mutexlab_results::metric::Kind;
 use mutexlab_results::record::{CellRecord, Results};
 use mutexlab_results::slim::Run;
 use mutexlab_results::travel::{DUPLICATES, LOSS, REORDERED};
@@ -144,7 +144,7 @@ fn repeatable(results: &Results, finding: &mut Finding) {
         if others.is_empty() {
             finding.faults.push(format!("{id} was measured once only"));
         }
-        let exact = |metric: &&mutexlab_results::metrics::Metric| metric.kind == Kind::Exact;
+        let exact = |metric: &&mutexlab_results::metric::Metric| metric.kind == Kind::Exact;
         for metric in first.metrics.iter().filter(exact) {
             for other in others {
                 finding.compared += 1;

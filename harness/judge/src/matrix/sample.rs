@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use mutexlab_model::subject::Subject;
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::{Better, Kind, Metric, Unit, HOOK_MEAN, PATH_MEAN};
+use mutexlab_results::metric::{Better, Kind, Metric, Unit, HOOK_MEAN, PATH_MEAN};
 use mutexlab_results::record::CellRecord;
 use mutexlab_scenario::ScenarioFile;
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::{HOOK_MEAN, PATH_MEAN};
+use mutexlab_results::metric::{HOOK_MEAN, PATH_MEAN};
 use mutexlab_results::record::CellRecord;
 
 /// What a subject adds to a packet's path, in instructions (mode `wall`: nanoseconds).

@@ -14,7 +14,7 @@ use super::cycles::WEIGHTS;
 use super::functions::{rows, View};
 use super::text::function_name;
 use mutexlab_draw::table::{decimals, Align, Table};
-use mutexlab_results::metrics::{MIN_EFFECT, MIN_MODELLED};
+use mutexlab_results::metric::{MIN_EFFECT, MIN_MODELLED};
 
 /// A number for each packet, on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -8,7 +8,7 @@ pub use mutexlab_results::lens_metrics::{
     CYCLES, INSTRUCTIONS, L1D_MISSES, L1I_MISSES, L2_MISSES, LAST_MISSES, OURS_LAST_MISSES,
     OURS_LINES, OURS_SHARED_WRITTEN, TRANSFERS,
 };
-use mutexlab_results::metrics::{Better, Kind, Metric, Unit};
+use mutexlab_results::metric::{Better, Kind, Metric, Unit};
 
 /// All of them; none if no packet was seen. What is counted is `exact`, unless what packets do is another matter in
 /// each boot: then it is sampled, and so is what is modelled.

@@ -2,7 +2,9 @@
 
 //! What is told of packets only where it is unlike most.
 
-use super::{Checksum, Cloned, Steering};
+use super::checksum::Checksum;
+use super::cloned::Cloned;
+use super::steering::Steering;
 
 /// Something with a usual value, which is neither written nor part of a name.
 pub trait Usual: Default + PartialEq {

@@ -11,7 +11,7 @@ use mutexlab_draw::table::{decimals, Align, Field, Style, Table};
 use mutexlab_judge::compare::bootstrap::{Interval, CONFIDENCE, MIN_BOOTS};
 use mutexlab_judge::compare::difference::Difference;
 use mutexlab_judge::compare::finding::{Change, Finding, Judgement};
-use mutexlab_results::metrics::Unit;
+use mutexlab_results::metric::Unit;
 
 /// How a comparison is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

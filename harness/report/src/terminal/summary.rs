@@ -17,7 +17,7 @@ use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Load;
 use mutexlab_model::traffic::{Ends, Traffic};
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::{
+use mutexlab_results::metric::{
     FIRST_PACKET, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES,
 };
 use mutexlab_results::record::{CellRecord, Results};

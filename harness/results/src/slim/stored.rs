@@ -12,9 +12,9 @@ use std::path::Path;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Cell, CellBoot, Definition, Run};
+use super::run::{Cell, CellBoot, Definition, Run};
 use crate::closure::Closure;
-use crate::metrics::{Better, Kind, Unit};
+use crate::metric::{Better, Kind, Unit};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::traffic::{
     Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Traffic, Way,

@@ -9,7 +9,7 @@ use anyhow::{bail, ensure, Context, Result};
 use mutex_abi::histogram::{self, Scale};
 use mutex_abi::monitor::{LATENCY_HOOKS, LATENCY_PRECISION, LATENCY_RANGE, LATENCY_TITLE};
 
-use super::{cpus, lines, number, words};
+use super::text::{cpus, lines, number, words};
 
 /// The text of the file `latency`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use anyhow::{bail, ensure, Context, Result};
 use mutex_abi::monitor::{BATCH_TITLE, POOL_TITLE, STATS_TITLE};
 
-use super::{cpus, lines, words};
+use super::text::{cpus, lines, words};
 
 /// The text of the file `stats`, or of `pool`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::super::payload::{self, Kind, Label};
 use super::super::sizes::Sizes;
 use super::super::tcp::{Connection, Numbers};
 use super::book::Book;
-use super::Received;
+use super::received::Received;
 use crate::kernel::tsc;
 use crate::net::cable::Wire;
 use crate::net::layout::mac_of;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use mutexlab_results::lens_metrics::LAST_MISSES;
-use mutexlab_results::metrics::{Better, Kind};
+use mutexlab_results::metric::{Better, Kind};
 use mutexlab_results::sample::{exact, run, sampled, MetricOfTest};
 
 fn of<'a>(a: &'a Run, b: &'a Run) -> Difference<'a> {

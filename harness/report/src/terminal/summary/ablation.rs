@@ -9,7 +9,7 @@ use mutexlab_draw::table::{number, Align, Field, Style, Table};
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::metrics::HOOK_MEAN;
+use mutexlab_results::metric::HOOK_MEAN;
 use mutexlab_results::record::CellRecord;
 
 /// With more variants than this their percentiles are left to the results file.

@@ -8,7 +8,7 @@ use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_results::cpu::{BUSY, PROXY};
-use mutexlab_results::metrics::{BULK_PER_KIB, PATH_MEAN};
+use mutexlab_results::metric::{BULK_PER_KIB, PATH_MEAN};
 use mutexlab_results::record::CellRecord;
 use mutexlab_results::travel::THROUGHPUT_GBIT;
 

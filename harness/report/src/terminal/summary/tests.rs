@@ -8,7 +8,7 @@ use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::Load;
 use mutexlab_results::closure::{Closure, Host, QemuClosure};
 use mutexlab_results::cpu;
-use mutexlab_results::metrics::{Better, Kind, Metric, Unit};
+use mutexlab_results::metric::{Better, Kind, Metric, Unit};
 use mutexlab_results::record::SCHEMA;
 
 fn cell(subject: Subject, mean: f64, delivery: Delivery) -> CellRecord {
