@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::bad_ends::all_gone;
-use super::Bench;
+use super::bench::Bench;
+use super::gone::all_gone;
 use mutexlab_host::guard;
 use mutexlab_host::interrupt;
 use mutexlab_host::paths;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,9 +16,10 @@ use nix::unistd::Pid;
 
 use super::bad_bench::{self, BadBench};
 use super::bad_guests::{self, BadGuest};
+use super::bench::Bench;
 use super::functional::NEEDS_DEBUG;
+use super::gone::all_gone;
 use super::outcome::{label, Ended, Outcomes, Shared};
-use super::Bench;
 use mutexlab_host::guard;
 use mutexlab_host::interrupt;
 use mutexlab_host::paths;
@@ -29,8 +30,6 @@ use mutexlab_protocol::EVENT_PREFIX;
 
 /// How long another run of tests may take until its guest is there: modules may have to be built.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// How long processes may outlive a stopped harness.
-const STOPPED_DEADLINE: Duration = Duration::from_secs(5);
 /// A way to end badly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadEnd {
@@ -110,14 +109,9 @@ impl BadEnd {
             test: self.name(),
             ending,
             took: Some(started.elapsed()),
-            console_log: Some(&bench.shown(&console_log(bench, self.name()))),
+            console_log: Some(&bench.shown(&bench.console_log(self.name()))),
         })
     }
-}
-
-/// Where the console of a test's guest goes.
-pub(super) fn console_log(bench: &Bench<'_>, name: &str) -> PathBuf {
-    bench.logs.join(format!("{name}.console.log"))
 }
 
 /// Stops another harness in the middle of a boot, and looks whether something of it survives.
@@ -127,7 +121,7 @@ fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -
         .with_context(|| format!("cannot create {}", bench.logs.display()))?;
     let mut child = Command::new(&harness)
         .args(["boot", "--work", r#"{"fault":"silence"}"#, "--log"])
-        .arg(console_log(bench, name))
+        .arg(bench.console_log(name))
         .arg(bzimage)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -155,24 +149,6 @@ fn stop_harness(bench: &Bench<'_>, name: &str, signal: Signal, bzimage: &Path) -
         Ok(()) => Ending::ok(),
         Err(fault) => Ending::bad(Verdict::Failed, format!("after {signal} {fault}")),
     })
-}
-
-/// Waits until processes of a harness that has ended are gone, too, or says which are not, when it is time.
-pub(super) fn all_gone(processes: &[u32]) -> std::result::Result<(), String> {
-    let deadline = Instant::now() + STOPPED_DEADLINE;
-    loop {
-        let alive: Vec<_> = processes.iter().filter(|&&pid| is_alive(pid)).collect();
-        if alive.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!(
-                "for the harness, processes {alive:?} were still there {} s later",
-                STOPPED_DEADLINE.as_secs()
-            ));
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Interrupts another harness while a test of its runs, and reads what its report says of that.
@@ -232,12 +208,4 @@ fn wait_until_up(child: &mut Child) -> bool {
         .lines()
         .map_while(Result::ok)
         .any(|line| line.starts_with(EVENT_PREFIX))
-}
-
-/// A zombie waits only for its parent to look, and uses nothing.
-fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-        !state.is_some_and(|rest| rest.starts_with('Z'))
-    })
 }

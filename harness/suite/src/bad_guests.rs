@@ -11,8 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::bad_ends::console_log;
-use super::Bench;
+use super::bench::Bench;
 use mutexlab_host::guard;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::boot::{Boot, Deadlines};
@@ -259,7 +258,7 @@ impl BadGuest {
             deadlines,
             lens: None,
             attended: None,
-            console_log: &console_log(bench, self.name),
+            console_log: &bench.console_log(self.name),
         };
         let started = Instant::now();
         let last_event = Cell::new(None);

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::bench::Bench;
 use super::outcome::{label, Ended, Outcomes, Shared};
-use super::Bench;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::console;

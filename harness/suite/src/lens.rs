@@ -10,8 +10,8 @@ use anyhow::{ensure, Context, Result};
 use mutexlab_lens_recording::recording::{Costs, Entry, Line, Recording};
 use mutexlab_lens_recording::settings::{Cache, Caches, Settings};
 
+use super::bench::Bench;
 use super::outcome::{label, Ended, Shared};
-use super::Bench;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::qemu::Lens;

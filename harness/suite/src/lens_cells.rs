@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
-use super::{Bench, INSTRUMENT};
 use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;

@@ -13,7 +13,9 @@
 mod bad_bench;
 mod bad_ends;
 mod bad_guests;
+mod bench;
 mod functional;
+mod gone;
 mod instrument;
 mod junit;
 mod ktap;
@@ -28,7 +30,7 @@ mod text;
 mod typist;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -51,13 +53,11 @@ pub use reports::{Place, Reports};
 pub use side_by_side::{side_by_side, SideBySide};
 
 use bad_ends::BadEnd;
+use bench::{Bench, INSTRUMENT};
 use instrument::Trial;
 use outcome::{Ended, Outcomes, Shared};
 use shell::ShellTest;
 use text::Text;
-
-/// What the tests of the instrument stand under, which choose their kernel themselves.
-const INSTRUMENT: &str = "instrument";
 
 /// What is wanted of a run of tests.
 #[derive(Clone, Debug, Default)]
@@ -87,24 +87,6 @@ pub struct Ran {
     pub output: Option<String>,
     /// The outcomes as a table, and what is wrong.
     pub table: String,
-}
-
-/// What every test gets.
-struct Bench<'a> {
-    tools: &'a Tools,
-    interrupt: &'a Interrupt,
-    repository: PathBuf,
-    /// Where console logs go.
-    logs: PathBuf,
-}
-
-impl Bench<'_> {
-    /// A path as people are told it: from the repository on.
-    fn shown(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.repository)
-            .unwrap_or(path)
-            .to_owned()
-    }
 }
 
 /// What shall run.

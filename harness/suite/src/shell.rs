@@ -13,9 +13,9 @@ use anyhow::{bail, ensure, Context, Result};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::bench::INSTRUMENT;
 use super::outcome::{Ended, Shared};
 use super::typist::Typist;
-use super::INSTRUMENT;
 use mutexlab_host::paths;
 use mutexlab_host::pty;
 use mutexlab_host::terminal::Size;

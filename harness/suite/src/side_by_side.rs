@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::bench::Bench;
 use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
-use super::{functional, lanes, Bench};
+use super::{functional, lanes};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::Cache;

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{bail, ensure, Context, Result};
 use sha2::Digest;
 
-use super::{Contents, CONTENTS, FORMAT, SOURCE};
+use super::contents::{Contents, CONTENTS, FORMAT, SOURCE};
 use crate::cache::Cache;
 use crate::catalog::KernelName;
 use crate::lock::Lock;

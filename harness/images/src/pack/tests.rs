@@ -4,12 +4,14 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use super::contents::Contents;
 use super::{
     read::make_parent,
     write::{contents, is_for_modules, write_members},
     *,
 };
 use crate::manifest::Entry;
+use crate::metadata::Metadata;
 use crate::metadata::State;
 use crate::progress::Progress;
 use crate::{cache, metadata, sample, Cache, Image};

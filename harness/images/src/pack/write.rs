@@ -12,7 +12,7 @@ use std::{
 use anyhow::{bail, ensure, Context, Result};
 use serde::Serialize;
 
-use super::{Contents, CONTENTS, FORMAT, SOURCE};
+use super::contents::{Contents, CONTENTS, FORMAT, SOURCE};
 use crate::build::is_intermediate;
 use crate::manifest::{Entry, Manifest};
 use crate::metadata::Image;

@@ -8,7 +8,7 @@ use anyhow::{bail, Result};
 use pnet::packet::tcp::{self, TcpPacket};
 use pnet::packet::udp::{self, UdpPacket};
 
-use super::Header;
+use super::packet::Header;
 
 /// Source and destination of one IP version.
 pub enum Addresses {

@@ -14,7 +14,7 @@ use pnet::packet::udp::MutableUdpPacket;
 use pnet::packet::Packet as _;
 
 use super::addresses::{nonzero, Addresses};
-use super::{Header, Hop, Transport, ETHERNET, FRAME_MAX, IPV4, IPV6, MTU, TCP, UDP};
+use super::packet::{Header, Hop, Transport, ETHERNET, FRAME_MAX, IPV4, IPV6, MTU, TCP, UDP};
 use crate::checksum::Sum;
 
 /// Window of every segment: as large as it gets without scaling.

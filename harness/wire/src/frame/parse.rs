@@ -10,7 +10,7 @@ use pnet::packet::tcp::TcpPacket;
 use pnet::packet::udp::UdpPacket;
 
 use super::addresses::Addresses;
-use super::{
+use super::packet::{
     Header, Hop, Layer, Malformed, Packet, Segment, Transport, ETHERNET, IPV4, IPV6, TCP, UDP,
 };
 

@@ -4,6 +4,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use std::net::SocketAddr;
+
+use mutexlab_model::traffic::{Family, Protocol};
+use pnet::util::MacAddr;
+
+use super::packet::*;
 use super::*;
 use proptest::prelude::*;
 
