@@ -5,7 +5,8 @@
 use std::fmt::Debug;
 
 use super::explain::{nearest, Fault, Step};
-use super::{Scenario, TrafficMatrix};
+use crate::question::Scenario;
+use crate::traffic::TrafficMatrix;
 use mutexlab_model::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::Subject;

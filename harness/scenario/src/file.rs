@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{explain, Fault, Scenario};
+use crate::explain::{self, Fault};
+use crate::question::Scenario;
 
 /// A scenario with the text that it came from, which goes into the results.
 #[derive(Clone, Debug)]

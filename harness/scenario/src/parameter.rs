@@ -7,7 +7,7 @@ use std::fmt::{self, Display};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::FromNumber;
+use crate::values::FromNumber;
 
 /// A value of a module parameter; sysfs takes them all as text.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

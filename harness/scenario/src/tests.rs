@@ -6,6 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use mutexlab_model::subject::Subject;
+
 use super::file::parse;
 use super::*;
 use crate::plan::Plan;

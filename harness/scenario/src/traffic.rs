@@ -7,7 +7,8 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{once, FromNumber, SearchMatrix, Values};
+use crate::search::SearchMatrix;
+use crate::values::{once, FromNumber, Values};
 use mutexlab_model::back_to_back::BackToBack;
 use mutexlab_model::traffic::{
     Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,

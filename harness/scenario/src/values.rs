@@ -174,6 +174,11 @@ impl<T: JsonSchema> JsonSchema for Values<T> {
     }
 }
 
+/// What is not given is once.
+pub const fn once() -> u32 {
+    1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! Which cells are measured in which boots, and in which order.
 
 use super::PlannedBoot;
-use crate::Scenario;
+use crate::question::Scenario;
 use mutexlab_protocol::GuestCell;
 
 /// A kernel, a number of CPUs, and what is to be measured there.

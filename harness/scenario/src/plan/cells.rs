@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::combine::{self, Combination};
-use crate::{Exclusion, Scenario};
+use crate::question::{Exclusion, Scenario};
 use mutexlab_model::limits::MAX_OTHER_FLOWS;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Load, Payload, Popularity, Steering, Traffic, MAX_PAYLOAD};

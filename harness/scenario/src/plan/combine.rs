@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Combine, ParameterValue, Values};
+use crate::parameter::ParameterValue;
+use crate::question::Combine;
+use crate::values::Values;
 
 /// A value for each parameter, by name.
 pub type Combination = BTreeMap<String, String>;

@@ -18,7 +18,8 @@ pub use combine::Combination;
 pub use filter::Filter;
 pub use shard::Shard;
 
-use crate::{Fault, Scenario};
+use crate::explain::Fault;
+use crate::question::Scenario;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::GuestCell;
