@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::sys::utsname;
 
-use super::outcome::Outcomes;
+use super::record::Record;
 use super::text::details;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_results::outcome::{Outcome, State, Tally};
@@ -21,7 +21,7 @@ use mutexlab_results::outcome::{Outcome, State, Tally};
 const UNKNOWN_HOST: &str = "localhost";
 
 /// All of a run.
-pub fn text(outcomes: &Outcomes) -> String {
+pub fn text(outcomes: &Record) -> String {
     let host = utsname::uname()
         .ok()
         .and_then(|names| names.nodename().to_str().map(str::to_owned))

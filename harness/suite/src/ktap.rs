@@ -5,13 +5,13 @@
 
 use std::fmt::Write;
 
-use super::outcome::Outcomes;
+use super::record::Record;
 use super::text::details;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_results::outcome::{Outcome, State, Tally};
 
 /// All of a run.
-pub fn text(outcomes: &Outcomes) -> String {
+pub fn text(outcomes: &Record) -> String {
     let suites = outcomes.suites();
     let mut text = format!("KTAP version 1\n1..{}\n", suites.len());
     for (index, suite) in suites.iter().enumerate() {
@@ -85,6 +85,7 @@ mod tests {
     use super::super::outcome::tests::of_every_kind;
     use super::super::reports::Reports;
     use super::*;
+    use crate::outcome::Outcomes;
 
     /// A test as the document has it.
     #[derive(Debug, PartialEq)]

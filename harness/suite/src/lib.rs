@@ -23,6 +23,7 @@ mod lanes;
 mod lens;
 mod lens_cells;
 mod outcome;
+mod record;
 mod reports;
 mod shell;
 mod side_by_side;

@@ -2,6 +2,7 @@
 
 //! How tests ended: all that shall run are known from the start, so that none gets lost.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
+use super::record::Record;
 use super::reports::Reports;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_model::verdict::Ending;
@@ -32,9 +34,7 @@ pub struct Ended<'a> {
 /// All tests of a run.
 #[derive(Debug)]
 pub struct Outcomes {
-    all: Vec<Outcome>,
-    /// When the run began.
-    pub started: Timestamp,
+    record: Record,
     /// Where they are told of, too.
     reports: Reports,
 }
@@ -43,31 +43,25 @@ impl Outcomes {
     /// None yet.
     pub const fn new(started: Timestamp, reports: Reports) -> Self {
         Self {
-            all: Vec::new(),
-            started,
+            record: Record::new(started),
             reports,
         }
     }
 
-    /// All tests, in the order in which they were planned.
-    pub fn all(&self) -> &[Outcome] {
-        &self.all
-    }
-
     /// A test that shall run.
     pub fn plan(&mut self, suite: &str, test: &str) {
-        self.set(suite, test, State::Pending);
+        self.record.set(suite, test, State::Pending);
     }
 
     /// A test that cannot run there.
     pub fn skip(&mut self, suite: &str, test: &str, why: &str) {
-        self.set(suite, test, State::Skipped(why.to_owned()));
+        self.record.set(suite, test, State::Skipped(why.to_owned()));
     }
 
     /// A test that should have run.
     pub fn not_run(&mut self, suite: &str, test: &str, why: &str) {
         log::info!("{:<7} {suite} {test}\n        {why}", "not run");
-        self.set(suite, test, State::NotRun(why.to_owned()));
+        self.record.set(suite, test, State::NotRun(why.to_owned()));
     }
 
     /// A test has ended: tells of it, and keeps the reports current.
@@ -89,8 +83,8 @@ impl Outcomes {
         if !ending.is_ok() {
             log::info!("        {}", ending.reason);
         }
-        let index = self.set(suite, test, State::Ended(ending));
-        let outcome = &mut self.all[index];
+        let index = self.record.set(suite, test, State::Ended(ending));
+        let outcome = self.record.at(index);
         outcome.took = took;
         outcome.console_log = console_log.map(Path::to_owned);
         self.save()
@@ -98,8 +92,8 @@ impl Outcomes {
 
     /// A test shall have a second guest, since its first one ended as `infra`.
     pub fn retry(&mut self, suite: &str, test: &str, first: &Ending, console_log: &Path) {
-        let index = self.set(suite, test, State::Pending);
-        self.all[index].first_try = Some(format!(
+        let index = self.record.set(suite, test, State::Pending);
+        self.record.at(index).first_try = Some(format!(
             "second try; the first ended as {}: {} ({})",
             first.verdict,
             first.reason,
@@ -110,7 +104,7 @@ impl Outcomes {
     /// Takes back that a test passed, if it did.
     pub fn take_back(&mut self, suite: &str, test: &str, ending: &Ending) {
         let is_it = |outcome: &&mut Outcome| outcome.suite == suite && outcome.test == test;
-        let passed = self.all.iter_mut().find(is_it);
+        let passed = self.record.iter_mut().find(is_it);
         if let Some(outcome) = passed.filter(|outcome| outcome.state.passed()) {
             log::info!("{:<7} {suite} {test}: {}", ending.verdict, ending.reason);
             outcome.state = State::Ended(ending.clone());
@@ -122,7 +116,7 @@ impl Outcomes {
     /// # Errors
     /// If one cannot be written.
     pub fn save(&self) -> Result<()> {
-        self.reports.save(self)
+        self.reports.save(&self.record)
     }
 
     /// The last word: reports in files are as they stay, and what goes to standard output is returned.
@@ -131,40 +125,16 @@ impl Outcomes {
     /// If one cannot be written.
     pub fn finish(&self) -> Result<Option<String>> {
         self.save()?;
-        self.reports.output(self)
+        self.reports.output(&self.record)
     }
 
-    /// Which suites there are, each once, in the order of the plan.
-    pub fn suites(&self) -> Vec<&str> {
-        distinct(self.all.iter().map(|outcome| outcome.suite.as_str()))
-    }
+}
 
-    /// Which tests there are, each once.
-    pub fn tests(&self) -> Vec<&str> {
-        distinct(self.all.iter().map(|outcome| outcome.test.as_str()))
-    }
+impl Deref for Outcomes {
+    type Target = Record;
 
-    /// The tests of one suite.
-    pub fn of_suite<'a>(&'a self, suite: &'a str) -> impl Iterator<Item = &'a Outcome> + Clone {
-        self.all.iter().filter(move |other| other.suite == suite)
-    }
-
-    /// Sets where a test stands, and returns its place.
-    fn set(&mut self, suite: &str, test: &str, state: State) -> usize {
-        let known = |other: &Outcome| other.suite == suite && other.test == test;
-        if let Some(index) = self.all.iter().position(known) {
-            self.all[index].state = state;
-            return index;
-        }
-        self.all.push(Outcome {
-            suite: suite.to_owned(),
-            test: test.to_owned(),
-            state,
-            took: None,
-            console_log: None,
-            first_try: None,
-        });
-        self.all.len() - 1
+    fn deref(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -183,16 +153,6 @@ impl Shared {
         // Each change is whole: after a panic they say what had ended before it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut seen = Vec::new();
-    for name in names {
-        if !seen.contains(&name) {
-            seen.push(name);
-        }
-    }
-    seen
 }
 
 /// A kernel's name with its flavour.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 
-use super::outcome::Outcomes;
+use super::record::Record;
 use super::{junit, ktap};
 use mutexlab_results::outcome::{Outcome, State, Tally};
 
@@ -73,7 +73,7 @@ impl Reports {
     }
 
     /// Writes what goes to files, each as a whole: whoever looks sees no half of one.
-    pub(super) fn save(&self, outcomes: &Outcomes) -> Result<()> {
+    pub(super) fn save(&self, outcomes: &Record) -> Result<()> {
         if let Some(Place::File(path)) = &self.ktap {
             replace(path, &ktap::text(outcomes))?;
         }
@@ -84,7 +84,7 @@ impl Reports {
     }
 
     /// What goes to standard output, if something does.
-    pub(super) fn output(&self, outcomes: &Outcomes) -> Result<Option<String>> {
+    pub(super) fn output(&self, outcomes: &Record) -> Result<Option<String>> {
         Ok(if self.ktap == Some(Place::Output) {
             Some(ktap::text(outcomes))
         } else if self.junit == Some(Place::Output) {
@@ -142,7 +142,7 @@ struct Test<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn of(outcomes: &'a Outcomes) -> Self {
+    fn of(outcomes: &'a Record) -> Self {
         let Tally {
             passed,
             failed,
@@ -189,6 +189,7 @@ mod tests {
     use super::super::outcome::tests::of_every_kind;
     use super::super::outcome::Ended;
     use super::*;
+    use crate::outcome::Outcomes;
     use mutexlab_model::verdict::Ending;
 
     #[test]

@@ -5,13 +5,13 @@
 
 use std::fmt::{self, Write};
 
-use super::outcome::Outcomes;
+use super::record::Record;
 use mutexlab_draw::table::{Align, Field, Style, Table};
 use mutexlab_machine::decode;
 use mutexlab_results::outcome::{Outcome, State, Tally};
 
 /// All of a run.
-pub struct Text<'a>(pub &'a Outcomes);
+pub struct Text<'a>(pub &'a Record);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
