@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use crate::boot::Boot;
+use crate::boot::terms::Boot;
 use crate::guest_root::START_PATH;
 use crate::mp_table;
 use crate::qemu::{self, Lens};

@@ -127,7 +127,6 @@ impl Outcomes {
         self.save()?;
         self.reports.output(&self.record)
     }
-
 }
 
 impl Deref for Outcomes {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use mutexlab_protocol::Order;
 
+/// How often flags and deadlines are looked at.
+pub const POLL: Duration = Duration::from_millis(50);
+
 /// How long a guest may take, in time of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {

@@ -4,72 +4,28 @@
 
 mod deadlines;
 mod processes;
+pub mod terms;
 mod watch;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Result;
 
 pub use deadlines::Deadlines;
 use processes::Guest;
+pub use terms::{Boot, Booted};
 use watch::Watch;
 
-use crate::attended::Attended;
 use crate::decode;
 use crate::qemu;
-use crate::qemu::Lens;
 use crate::tools::Tools;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_images::modules::ModuleFiles;
-use mutexlab_model::accelerator::Accelerator;
-use mutexlab_model::complaint::Complaint;
 use mutexlab_model::verdict::{Ending, Verdict};
-use mutexlab_protocol::{Event, Order};
-
-/// How often flags and deadlines are looked at.
-const POLL: Duration = Duration::from_millis(50);
+use mutexlab_protocol::Event;
 
 /// How deep below its tree a kernel's image lies: arch/x86/boot/bzImage.
 const BZIMAGE_DEPTH: usize = 4;
-
-/// What to boot and how.
-#[derive(Clone, Debug)]
-pub struct Boot<'a> {
-    /// The kernel, a bzImage.
-    pub kernel: &'a Path,
-    /// What this kernel is told beside what every kernel is.
-    pub arguments: &'a [&'a str],
-    /// Number of CPUs.
-    pub cpus: u32,
-    /// How instructions are executed.
-    pub accelerator: Accelerator,
-    /// What the agent is to do.
-    pub order: &'a Order,
-    /// Modules that the order needs.
-    pub modules: Option<&'a ModuleFiles>,
-    /// When to give up.
-    pub deadlines: Deadlines,
-    /// The plugin that watches its instructions, if one does.
-    pub lens: Option<&'a Lens>,
-    /// What is different if somebody sits in front of it.
-    pub attended: Option<&'a Attended>,
-    /// Where the console goes.
-    pub console_log: &'a Path,
-}
-
-/// How a boot went.
-#[derive(Clone, Debug)]
-pub struct Booted {
-    /// How it ended.
-    pub ending: Ending,
-    /// What the kernel complained of.
-    pub reports: Vec<Complaint>,
-    /// Command line of QEMU; empty if it never ran.
-    pub qemu: Vec<String>,
-    /// How long it took, in time of the host.
-    pub duration: Duration,
-}
 
 impl Boot<'_> {
     /// Boots the guest and waits for its end, or ends it; no process of it is left afterwards.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use duct::Handle;
 
-use super::{Boot, POLL};
+use super::deadlines::POLL;
+use super::terms::Boot;
 use crate::guest_root;
 use crate::mp_table;
 use crate::qemu;

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+use super::deadlines::{Deadlines, POLL};
 use super::processes::{Guest, Line};
-use super::{Boot, Deadlines, POLL};
+use super::terms::Boot;
 use crate::console::Scanner;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::verdict::{Ending, Verdict};
