@@ -6,18 +6,18 @@ pub mod back_to_back;
 pub mod delivered;
 mod exchange;
 mod first_packet;
+pub mod rig;
 mod router;
 pub mod sabotage;
 mod search;
 pub mod sockets;
+mod trial;
 mod verify;
 
-use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
-use nix::errno::Errno;
 
 use super::fault;
 use super::probe::{Probe, Snapshot};
@@ -28,50 +28,30 @@ use crate::net::layout::Layout;
 use crate::proxy::context;
 use crate::subjects::installed;
 use crate::subjects::installed::Installed;
-use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
 use crate::traffic::open_loop;
 use crate::traffic::pace::Pace;
-use crate::traffic::target::{Arrival, Stop, Target};
-use exchange::{exchange, Treatment};
+use crate::traffic::target::{Stop, Target};
+use exchange::exchange;
 use first_packet::first_packet;
 use mutexlab_model::measured::{Delivery, OpenLoop};
-use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Usual as _;
 use mutexlab_model::traffic::{Ends, Load, Steering, Traffic};
 use mutexlab_protocol::measurement::Measurement;
 use mutexlab_protocol::{GuestCell, Outcome, Sabotage};
+use rig::{blame, rehearse, since, Rig, QUIET};
 use router::{router, waits};
+use trial::Treatment;
 pub use verify::verify;
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
 
-/// Round trips of the flow that goes before those that are measured.
-pub const REHEARSAL: u32 = 8;
-
-/// How long the kernel is left alone after a change, so that what it puts off (multicast
-/// reports, RCU, what a process leaves behind) does not fall into the measurement.
-pub const QUIET: Duration = Duration::from_millis(250);
 /// The same for each flow of many, after they have gone.
 const QUIET_EACH: Duration = Duration::from_micros(20);
 
-/// How old flows are when they are measured: conntrack takes UDP for a stream after two seconds
-/// (nf_conntrack_udp_packet()), and treats it otherwise from then on.
-pub const SETTLED: Duration = Duration::from_secs(3);
-
 /// From how many flows on the memory of one is told: few do not fill a table.
 const MANY: u32 = 1_000;
-
-/// What a cell is measured with.
-struct Rig<'a> {
-    /// The machines.
-    layout: &'a Layout,
-    /// The probe in the router.
-    probe: Probe,
-    /// When the packets that are measured are sent.
-    pace: Pace,
-}
 
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
 /// it. The probe's module must be loaded.
@@ -240,41 +220,4 @@ fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
         Err(Stop::Subject(reason)) => Err(anyhow!(reason)),
     }
     .context("cannot take the probe's own cost: traffic fails without any subject")
-}
-
-/// Sends a short flow of its own through the subject, so that what the kernel does once only, on
-/// a packet or soon after (keys of hashes, the first slab of a cache), is behind it.
-pub fn rehearse(
-    layout: &Layout,
-    traffic: &Traffic,
-    arrival: impl Into<Arrival>,
-    delivery: &mut Delivery,
-) -> Result<(), Stop> {
-    let mut closed_loop = ClosedLoop::new(layout, traffic, Flows::rehearsal(traffic), arrival)?;
-    closed_loop.open(0..1, delivery)?;
-    closed_loop.establish(0..1, delivery)?;
-    closed_loop.round_trips((0..REHEARSAL).map(|_| 0), delivery)?;
-    closed_loop.close(0, delivery)
-}
-
-/// What counters rose by since `before`.
-pub fn since(
-    before: &BTreeMap<String, u64>,
-    mut counters: BTreeMap<String, u64>,
-) -> BTreeMap<String, u64> {
-    for (name, count) in &mut counters {
-        *count = count.saturating_sub(before.get(name).copied().unwrap_or_default());
-    }
-    counters
-}
-
-/// A module that cannot be put up or taken down is wrong itself; any other subject is the
-/// kernel's. A file that the kernel takes for no module of its own (ENOEXEC, as with another kernel's
-/// version magic) is the fault of whoever built it.
-pub fn blame(subject: Subject, error: anyhow::Error) -> Stop {
-    if subject.is_module() && error.downcast_ref() != Some(&Errno::ENOEXEC) {
-        Stop::Subject(format!("{error:#}"))
-    } else {
-        Stop::Infra(error)
-    }
 }

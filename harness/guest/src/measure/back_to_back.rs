@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::probe::Probe;
-use super::exchange::Exchanged;
 use super::search::search;
+use super::trial::Exchanged;
 use crate::traffic::open_loop::{Generator, Stream};
 use crate::traffic::target::Stop;
 use mutexlab_model::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};

@@ -4,7 +4,7 @@
 
 use anyhow::{bail, ensure, Result};
 
-use super::{rehearse, REHEARSAL};
+use super::rig::{rehearse, REHEARSAL};
 use crate::net::layout::mac_of;
 use crate::net::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,

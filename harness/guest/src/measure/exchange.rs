@@ -6,11 +6,10 @@ use std::thread;
 
 use anyhow::{anyhow, Result};
 
-use super::super::probe::{Probe, Snapshot};
 use super::back_to_back::back_to_back;
+use super::rig::{Rig, REHEARSAL, SETTLED};
 use super::search::search;
-use super::{Rig, REHEARSAL, SETTLED};
-use crate::kernel::marks;
+use super::trial::{in_open_loop, Exchanged, Treatment};
 use crate::kernel::memory;
 use crate::kernel::tsc;
 use crate::net::softnet::Received;
@@ -19,51 +18,12 @@ use crate::traffic::flows::Flows;
 use crate::traffic::open_loop::{Generator, Stream};
 use crate::traffic::placement::Homes;
 use crate::traffic::target::{Stop, Target};
-use mutexlab_model::histogram::{Histogram, Recorder};
-use mutexlab_model::measured::{Delivery, OpenLoop, PathCost};
+use mutexlab_model::histogram::Recorder;
+use mutexlab_model::measured::{Delivery, PathCost};
 use mutexlab_model::traffic::{Load, Traffic};
-use mutexlab_protocol::Mischief;
 
-/// Packets of an open loop before those that are measured.
-const LEAD_IN: u32 = 64;
 /// Round trips on each CPU over which flows are spread, before those that are measured.
 const TURNS: u32 = 2;
-
-/// What there is about an exchange of packets beside its traffic.
-#[derive(Clone, Copy, Default)]
-pub struct Treatment {
-    /// What the server does to its answers.
-    pub mischief: Option<Mischief>,
-    /// Whether the lens looks on.
-    pub is_watched: bool,
-}
-
-impl Treatment {
-    /// Those that are measured come next but for what goes before them.
-    fn prepare(self) {
-        if self.is_watched {
-            marks::prepare();
-        }
-    }
-
-    /// Those that are measured are sent by `send`.
-    fn measured<T>(self, send: impl FnOnce() -> T) -> T {
-        if self.is_watched {
-            marks::window(send)
-        } else {
-            send()
-        }
-    }
-}
-
-/// What one exchange of packets showed.
-pub struct Exchanged {
-    pub snapshot: Snapshot,
-    pub path: PathCost,
-    pub round_trip: Option<Histogram>,
-    pub open: Option<OpenLoop>,
-    pub received: Vec<u64>,
-}
 
 /// Sends all packets of `traffic`: all flows are established, the warm-up, and what is measured. The
 /// host hears nothing in between, since any word to it moves the guest's virtual clock. Calls
@@ -205,57 +165,4 @@ fn in_closed_loop(
         round_trip: (traffic.load.burst() == 1).then(|| each.histogram()),
         open: None,
     })
-}
-
-/// Measures the packets of `stream`.
-pub fn in_open_loop(
-    generator: &mut Generator,
-    probe: &Probe,
-    traffic: &Traffic,
-    stream: &Stream,
-    treatment: Treatment,
-    delivery: &mut Delivery,
-) -> Result<Exchanged, Stop> {
-    treatment.prepare();
-    let lead_in = Stream {
-        packets: LEAD_IN,
-        churn: 0,
-        ..*stream
-    };
-    generator.run(&lead_in, delivery)?;
-    let ports = Flows::in_all(traffic).ports();
-    probe.reset(traffic.family, traffic.protocol, ports)?;
-    let open = treatment.measured(|| generator.run(stream, delivery))?;
-    Ok(Exchanged {
-        snapshot: probe.snapshot()?,
-        path: PathCost::default(),
-        round_trip: None,
-        open: Some(open),
-        received: Vec::new(),
-    })
-}
-
-impl Exchanged {
-    /// Fails if the probe overlooked a packet that was measured.
-    pub fn ensure_seen(&self, traffic: &Traffic) -> Result<()> {
-        let packets = u64::from(traffic.load.packets()) * u64::from(traffic.load.burst());
-        let (there, back) = match &self.open {
-            // What is lost may be lost before the probe, and after it.
-            Some(open) => (open.forward.arrived, open.round_trip.arrived),
-            None => (packets, packets),
-        };
-        for (direction, samples, packets) in [
-            ("from", &self.snapshot.original, there),
-            ("to", &self.snapshot.reply, back),
-        ] {
-            let seen = samples.seen();
-            // The stack's TCP may send segments without payload as well.
-            if seen < packets {
-                return Err(anyhow!(
-                    "the probe saw {seen} packets {direction} the client of {packets}"
-                ));
-            }
-        }
-        Ok(())
-    }
 }

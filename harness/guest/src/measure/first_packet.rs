@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use mutex_abi::histogram::percentile;
 
-use super::Rig;
+use super::rig::Rig;
 use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
 use crate::traffic::target::{Stop, Target};

@@ -5,8 +5,9 @@
 use anyhow::Context;
 
 use super::super::probe::Probe;
-use super::exchange::{exchange, Treatment};
-use super::{Rig, REHEARSAL};
+use super::exchange::exchange;
+use super::rig::{Rig, REHEARSAL};
+use super::trial::Treatment;
 use crate::traffic::flows::Flows;
 use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;

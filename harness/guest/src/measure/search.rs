@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 
 use super::super::probe::Probe;
-use super::exchange::{in_open_loop, Exchanged, Treatment};
+use super::trial::{in_open_loop, Exchanged, Treatment};
 use crate::traffic::open_loop::{Generator, Stream};
 use crate::traffic::target::Stop;
 use mutexlab_model::measured::Delivery;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{anyhow, Result};
 
+use super::rig::{blame, rehearse, since, QUIET, REHEARSAL, SETTLED};
+use super::verify::verify;
 use crate::kernel::cpu;
 use crate::kernel::marks;
 use crate::kernel::tsc;
-use crate::measure::{blame, rehearse, since, verify, QUIET, REHEARSAL, SETTLED};
 use crate::net::conntrack;
 use crate::net::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
