@@ -12,10 +12,10 @@ use std::{
 use anyhow::{anyhow, bail, ensure, Context, Result};
 
 use super::{
-    cache::Cache,
     catalog::Kernel,
     config, disk,
     progress::Progress,
+    store::Cache,
     toolchain::{self, Make},
 };
 use mutexlab_host::interrupt::Interrupt;

@@ -3,7 +3,7 @@
 //! Built kernels, each built once for a source, a configuration and a toolchain.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -16,14 +16,12 @@ use super::key::key;
 use super::lock::Lock;
 use super::metadata::{Image, Metadata, State, METADATA_FILE};
 use super::place::Source;
+use super::store::Cache;
 use super::toolchain::Toolchain;
 use super::{build, metadata, newest, requirements, source};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::stand_in::StandIn;
-
-/// Overrides where the cache is.
-pub const CACHE_VARIABLE: &str = "MUTEXLAB_CACHE";
 
 /// Lines that make prints for a kernel, until one has been built.
 const STEPS_ESTIMATE: u64 = 1650;
@@ -38,40 +36,7 @@ struct Chosen<'a> {
     stand_in: Option<StandIn>,
 }
 
-/// The directory with everything that is expensive to make: sources, images and tools.
-#[derive(Clone, Debug)]
-pub struct Cache {
-    directory: PathBuf,
-}
-
 impl Cache {
-    /// The cache of this user: `$MUTEXLAB_CACHE`, else `mutexlab` under `$XDG_CACHE_HOME`, else
-    /// under `~/.cache`. An error if none of them is known.
-    pub fn new() -> Result<Cache> {
-        let variable = |name| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let directory = variable(CACHE_VARIABLE)
-            .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("mutexlab")))
-            .or_else(|| variable("HOME").map(|path| path.join(".cache/mutexlab")))
-            .with_context(|| format!("set {CACHE_VARIABLE}, since HOME is not set"))?;
-        Ok(Cache::at(&directory))
-    }
-
-    /// A cache in another place.
-    pub fn at(directory: &Path) -> Cache {
-        // make changes its directory, so it needs an absolute path.
-        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        Cache { directory }
-    }
-
-    /// Where it is.
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The image of `kernel` if there is one that fits its sources, its configuration and this
     /// machine's toolchain. It may be pruned at any time: to use it, take [`Cache::ensure`]'s.
     ///
@@ -153,12 +118,12 @@ impl Cache {
                 return Ok(image);
             }
         }
-        fs::create_dir_all(&self.directory)
-            .with_context(|| format!("cannot make the cache {}", self.directory.display()))?;
+        fs::create_dir_all(&self.directory())
+            .with_context(|| format!("cannot make the cache {}", self.directory().display()))?;
         let started = Instant::now();
         let mut failures = Vec::new();
         for place in &kernel.sources {
-            match source::ensure(kernel, place, &self.directory, interrupt) {
+            match source::ensure(kernel, place, &self.directory(), interrupt) {
                 Ok(tree) => {
                     let chosen = Chosen {
                         place,
@@ -188,7 +153,8 @@ impl Cache {
         let (place, stand_in) = newest::look_up(series, interrupt)
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
-        let tree = source::ensure(kernel, &place, &self.directory, interrupt).with_context(gone)?;
+        let tree =
+            source::ensure(kernel, &place, &self.directory(), interrupt).with_context(gone)?;
         let chosen = Chosen {
             place: &place,
             tree,
@@ -261,7 +227,7 @@ impl Cache {
                     }
                 }
                 let log = directory.file_name().unwrap_or_default().to_string_lossy();
-                let log = self.directory.join("logs").join(format!("{log}.log"));
+                let log = self.directory().join("logs").join(format!("{log}.log"));
                 let steps = self.steps(kernel);
                 let built =
                     build::build(self, kernel, &tree.path, &partial, &log, steps, interrupt)?;
@@ -300,7 +266,7 @@ impl Cache {
 
     /// Where all images are.
     pub(super) fn images(&self) -> PathBuf {
-        self.directory.join("images")
+        self.directory().join("images")
     }
 
     /// All directories of images, in no order; unfinished ones as well.

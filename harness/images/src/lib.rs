@@ -42,9 +42,9 @@ mod requirements;
 #[cfg(test)]
 mod sample;
 mod source;
+mod store;
 pub mod toolchain;
 
-pub use cache::{Cache, CACHE_VARIABLE};
 pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};
 pub use config::Version;
 pub use disk::free;
@@ -53,4 +53,5 @@ pub use metadata::{Image, Metadata};
 pub use mirror::{MIRROR_VARIABLE, UPSTREAM_VARIABLE};
 pub use place::{Archive, Series, Source};
 pub use progress::Progress;
+pub use store::{Cache, CACHE_VARIABLE};
 pub use toolchain::{search_path, Toolchain};

@@ -12,9 +12,9 @@ use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cache::Cache;
 use crate::call_graph::CallGraph;
 use crate::lock::Lock;
+use crate::store::Cache;
 use crate::toolchain::search_path;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;

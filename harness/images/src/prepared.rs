@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
 
-use crate::cache::Cache;
 use crate::catalog::{Catalog, Flavour};
 use crate::lock::Lock;
 use crate::metadata::Image;
 use crate::modules;
 use crate::modules::{ModuleFiles, Modules};
+use crate::store::Cache;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::stand_in::StandIn;

@@ -14,13 +14,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{
-    cache::{self, Cache},
     catalog::Catalog,
     lock::Lock,
     metadata::{self, State},
     place::Source,
     source,
     toolchain::Toolchain,
+    {cache, store::Cache},
 };
 
 /// Which images and modules go that could still be used.

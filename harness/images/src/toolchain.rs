@@ -7,7 +7,7 @@ use std::{env, ffi::OsString, io::PipeWriter, path::Path};
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::cache::Cache;
+use super::store::Cache;
 use mutexlab_host::leash;
 
 /// The LLVM whose bitcode rustc's own can be linked with: Debian keeps each in its own place.

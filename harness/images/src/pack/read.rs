@@ -15,12 +15,12 @@ use anyhow::{bail, ensure, Context, Result};
 use sha2::Digest;
 
 use super::contents::{Contents, CONTENTS, FORMAT, SOURCE};
-use crate::cache::Cache;
 use crate::catalog::KernelName;
 use crate::lock::Lock;
 use crate::manifest::Entry;
 use crate::metadata::{Metadata, State};
 use crate::progress::Progress;
+use crate::store::Cache;
 use crate::{cache, disk, metadata};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
