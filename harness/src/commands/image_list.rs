@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use mutexlab_draw::table::{Align, Field, Style, Table};
 use mutexlab_images::cache;
-use mutexlab_images::cache::Cache;
 use mutexlab_images::catalog::{Catalog, Flavour, Kernel};
 use mutexlab_images::metadata::{Image, Metadata, State};
 use mutexlab_images::prune::{age, disk_usage, size, unused};
 use mutexlab_images::toolchain::Toolchain;
+use mutexlab_images::Cache;
 
 /// A kernel in one flavour.
 #[derive(Serialize)]

@@ -18,7 +18,8 @@ use pnet::packet::ipv4::Ipv4Packet;
 use super::super::super::setup::{client_address, original, upstream};
 use super::super::super::sockets::{is_readable, udp, PATIENCE};
 use super::super::fate::{Fate, Link, Sight};
-use super::{Lab, Server, FIRST_PORT, SERVER_SECOND_LINK};
+use super::ground::{Lab, Server, FIRST_PORT, SERVER_SECOND_LINK};
+use super::settling::Settling;
 use mutexlab_guest::net::layout::mac_of;
 use mutexlab_guest::net::layout::CLIENT_LINK;
 use mutexlab_guest::traffic::channel::Channel;
@@ -118,15 +119,6 @@ impl fmt::Display for Datagram {
         }
         Ok(())
     }
-}
-
-/// How a test knows that nothing is on its way any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settling {
-    /// By a round trip over the router.
-    Fence,
-    /// By waiting that long: the router forwards nothing.
-    Wait(Duration),
 }
 
 impl Lab {
