@@ -118,12 +118,12 @@ impl Cache {
                 return Ok(image);
             }
         }
-        fs::create_dir_all(&self.directory())
+        fs::create_dir_all(self.directory())
             .with_context(|| format!("cannot make the cache {}", self.directory().display()))?;
         let started = Instant::now();
         let mut failures = Vec::new();
         for place in &kernel.sources {
-            match source::ensure(kernel, place, &self.directory(), interrupt) {
+            match source::ensure(kernel, place, self.directory(), interrupt) {
                 Ok(tree) => {
                     let chosen = Chosen {
                         place,
@@ -154,7 +154,7 @@ impl Cache {
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
         let tree =
-            source::ensure(kernel, &place, &self.directory(), interrupt).with_context(gone)?;
+            source::ensure(kernel, &place, self.directory(), interrupt).with_context(gone)?;
         let chosen = Chosen {
             place: &place,
             tree,
