@@ -23,8 +23,8 @@ use mutexlab_protocol::measurement::Measurement;
 use mutexlab_results::closure::Closure;
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::metric::Clock;
-use mutexlab_results::metrics;
 use mutexlab_results::record::{BootRecord, CellRecord, Directions, Selection};
+use mutexlab_results::{metric, metrics};
 use mutexlab_scenario::ScenarioFile;
 use serde_json::{json, Value};
 
@@ -311,7 +311,7 @@ fn the_path_over_none_is_known_as_soon_as_none_is() {
     file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
     file.put_cell(cell(Subject::Module, Verdict::Ok, 90))
         .unwrap();
-    let over = |index: usize| file.results().cells[index].metric(metrics::PATH_OVER_NONE);
+    let over = |index: usize| file.results().cells[index].metric(metric::PATH_OVER_NONE);
     assert_eq!([over(0), over(1), over(2)], [Some(90.0), None, Some(5.0)]);
 }
 
