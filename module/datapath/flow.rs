@@ -132,7 +132,8 @@ impl<R> PerDirection<R> {
         let state_flags = &self.state_flags;
         // A CPU that sees this sees the numbers from which its segments go on: see `SEEN_FIRST`. Read twice, since of
         // two comparisons of one value the compiler makes a switch, and chooses which comes first: it is to be the one of
-        // most packets. A flow that becomes established in between is left to the slow path.
+        // most packets. A flow that becomes established in between is left to the slow path. Of a direct flow nothing
+        // else is read.
         if state_flags.load(SEEN_FIRST) == ESTABLISHED {
             Pace::Translated
         } else if state_flags.load(Relaxed) == DIRECT_ESTABLISHED {

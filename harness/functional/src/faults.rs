@@ -182,6 +182,37 @@ fn flows_without_memory() -> Result<()> {
         let path = cache.join("failslab");
         fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let failing = || Failing::slabs(50, true);
+    begin_while(setup, failing, |created, dropped| {
+        ensure!(
+            created + dropped == u64::from(FLOWS),
+            "{created} of {FLOWS} flows were made and {dropped} dropped, the rest got lost"
+        );
+        // A module that keeps memory in reserve may drop far fewer than half.
+        ensure!(dropped > 0, "no allocation failed");
+        Ok(())
+    })
+}
+
+fn flows_without_pages() -> Result<()> {
+    let failing = || Failing::pages(PAGES_PERCENT);
+    begin_while(Setup::new()?, failing, |created, dropped| {
+        // Some packets may get no memory before they come to the module.
+        ensure!(
+            created + dropped <= u64::from(FLOWS) && created > 0 && dropped > 0,
+            "of {FLOWS} flows {created} were made and {dropped} dropped"
+        );
+        Ok(())
+    })
+}
+
+/// Begins flows while allocations fail, of which `judge` gets how many were made and how many dropped; and then the
+/// same again, when those that were dropped must be made.
+fn begin_while(
+    setup: Setup,
+    failing: impl Fn() -> Result<Failing>,
+    judge: impl Fn(u64, u64) -> Result<()>,
+) -> Result<()> {
     let context = setup.context(&all_rules())?;
     // Takes what the server would complain of.
     let sinks = FAMILIES
@@ -190,54 +221,13 @@ fn flows_without_memory() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     for family in FAMILIES {
         let before = context.stats()?;
-        let failing = Failing::slabs(50, true)?;
+        let failing = failing()?;
         begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
         drop(failing);
         let after = context.stats()?;
         let created = after.flows_created - before.flows_created;
         let dropped = after.dropped_no_memory - before.dropped_no_memory;
-        ensure!(
-            created + dropped == u64::from(FLOWS),
-            "{created} of {FLOWS} flows were made and {dropped} dropped, the rest got lost"
-        );
-        // A module that keeps memory in reserve may drop far fewer than half.
-        ensure!(dropped > 0, "no allocation failed: {after:?}");
-        // Those that were dropped can be made now.
-        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
-        let healed = context.stats()?;
-        ensure!(
-            healed.flows_created - before.flows_created == u64::from(FLOWS)
-                && healed.dropped_no_memory == after.dropped_no_memory,
-            "expected the other flows to be made, got {healed:?}"
-        );
-    }
-    drop(sinks);
-    let servers = Servers::of_both(&setup.layout)?;
-    of_every_sort(&servers)?;
-    drop((servers, context));
-    setup.finish()
-}
-
-fn flows_without_pages() -> Result<()> {
-    let setup = Setup::new()?;
-    let context = setup.context(&all_rules())?;
-    let sinks = FAMILIES
-        .into_iter()
-        .map(|family| udp(&setup.layout.server, upstream(family)))
-        .collect::<Result<Vec<_>>>()?;
-    for family in FAMILIES {
-        let before = context.stats()?;
-        let failing = Failing::pages(PAGES_PERCENT)?;
-        begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
-        drop(failing);
-        let after = context.stats()?;
-        let created = after.flows_created - before.flows_created;
-        let dropped = after.dropped_no_memory - before.dropped_no_memory;
-        // Some packets may get no memory before they come to the module.
-        ensure!(
-            created + dropped <= u64::from(FLOWS) && created > 0 && dropped > 0,
-            "{family:?}: of {FLOWS} flows {created} were made and {dropped} dropped"
-        );
+        judge(created, dropped).with_context(|| format!("{family:?}: {after:?}"))?;
         // Whoever has memory that is another's, too, is found by its own packet now, or not.
         begin_flows(&setup, family, 10_000..10_000 + FLOWS)?;
         let healed = context.stats()?;

@@ -9,7 +9,6 @@ pub mod git;
 pub mod guard;
 pub mod hash;
 pub mod interrupt;
-pub mod json;
 pub mod leash;
 pub mod parent;
 pub mod paths;

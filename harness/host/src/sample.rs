@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Repositories for tests.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::fs;
 

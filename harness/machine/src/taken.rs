@@ -26,17 +26,11 @@ impl Taken {
     /// If it is not there, or cannot be copied.
     pub fn beside_this_program(name: &str) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut file = program.with_file_name(name);
-        // The program of a unit test lies one directory deeper.
-        if !file.is_file()
-            && let Some(above) = program.parent().and_then(Path::parent)
-        {
-            file = above.join(name);
-        }
+        let file = program.with_file_name(name);
         if !file.is_file() {
             bail!(
                 "there is no {}: `cargo build --release` builds it",
-                program.with_file_name(name).display()
+                file.display()
             );
         }
         Self::copy_of(&file)

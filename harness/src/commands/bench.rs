@@ -2,12 +2,13 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
+use super::json;
 use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 use mutexlab_draw::table::{Align, Table};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_measure::{check_conditions, jobs, measure, select, skip_finished, Lab};
 use mutexlab_model::verdict::Verdict;

@@ -8,9 +8,10 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
+use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_judge::bisect::search;
 use mutexlab_judge::bisect::search::{Found, Judged};
 use mutexlab_judge::bisect::value;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
+use super::json;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::json;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::qemu::Lens;
 use mutexlab_machine::tools::Tools;

@@ -8,9 +8,10 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
+use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_judge::compare::comparable::Comparable;
 use mutexlab_judge::compare::difference::{Difference, Selection};
 use mutexlab_measure::commit::Measurer;

@@ -16,7 +16,7 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use mutexlab_host::json;
+use super::json;
 use mutexlab_images::{free, search_path, Cache};
 
 /// Where the list of tools lies in the repository.

@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::json;
 use crate::commands::image_list;
 use mutexlab_draw::table::{Align, Style, Table};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::json;
 use mutexlab_images::manifest::Manifest;
 use mutexlab_images::prune;
 use mutexlab_images::prune::{age, size, Item, Removal, Rules};

@@ -10,9 +10,10 @@ use anyhow::{bail, Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::json;
 use mutexlab_host::git::Repository;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_lens_analysis::analysis::Analysis;
 use mutexlab_lens_analysis::difference::Difference;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 
+use super::json;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::{Catalog, Flavour};
 use mutexlab_measure;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use mutexlab_host::json;
+use super::json;
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::merge::{merge, missing};
 

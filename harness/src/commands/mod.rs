@@ -12,6 +12,7 @@ pub mod golden;
 pub mod guard;
 pub mod image;
 pub mod image_list;
+mod json;
 pub mod lens;
 pub mod matrix;
 pub mod merge;

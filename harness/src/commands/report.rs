@@ -112,7 +112,7 @@ impl ReportCommand {
                 "scenarios": runs,
                 "warnings": warnings,
             });
-            return mutexlab_host::json::print(&told);
+            return super::json::print(&told);
         }
         for warning in warnings() {
             eprintln!("warning: {}: {}", warning.about, warning.message);

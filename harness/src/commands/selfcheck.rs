@@ -9,9 +9,10 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::json;
 use mutexlab_draw::table::Style;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_measure;
 use mutexlab_measure::Lab;

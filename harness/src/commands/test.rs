@@ -4,10 +4,11 @@
 
 use std::num::NonZeroUsize;
 
+use super::json;
 use anyhow::Result;
 use clap::Args;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::{json, paths};
+use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_suite::{Place, Reports, Wanted};
 

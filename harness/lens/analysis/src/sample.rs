@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! An analysis for tests.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use anyhow::Result;
 use mutexlab_lens_recording::recording::{Code, Costs, Entry, Line, Node, Recording};
