@@ -2,183 +2,33 @@
 
 //! What packets a cell has: the data that scenario, plan, agent and results share.
 
+mod axis;
 mod check;
 mod checksum;
 mod cloned;
+mod ends;
+mod header;
+mod load;
+mod name;
 mod payload;
+mod popularity;
 mod steering;
 mod usual;
 
-use std::fmt::Write;
 use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::back_to_back::BackToBack;
-use crate::search::Goal;
-
 pub use checksum::Checksum;
 pub use cloned::Cloned;
+pub use ends::{Ends, Way};
+pub use header::{Family, Protocol};
+pub use load::Load;
 pub use payload::{Mix, Payload, MAX_PAYLOAD};
+pub use popularity::Popularity;
 pub use steering::Steering;
 pub use usual::Usual;
-
-/// Where the client is.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// In the client's namespace: its packets pass through the router.
-    Forward,
-    /// On the router itself.
-    Local,
-}
-
-/// IP version.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-/// Transport protocol.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// Who makes the packets at both ends.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ends {
-    /// The agent, with pnet, and every packet is checked.
-    #[default]
-    Wire,
-    /// The kernel's sockets, as for any program; a proxy in user space understands no others.
-    Stack,
-}
-
-/// How often each of several flows has a packet.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Popularity {
-    /// All the same.
-    #[default]
-    Uniform,
-    /// The *n*-th most popular one in proportion to 1/*n*: Zipf's law with exponent 1.
-    Zipf,
-}
-
-/// When packets are sent.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Load {
-    /// Each packet of the client is answered before the next one is sent.
-    #[serde(rename_all = "kebab-case")]
-    Closed {
-        /// Round trips that are measured.
-        #[schemars(range(min = 1))]
-        round_trips: u32,
-        /// Packets of the client that reach the router at once in each of them.
-        #[schemars(range(min = 1, max = 128))]
-        burst: u32,
-    },
-    /// At times that were fixed before, whatever comes back.
-    #[serde(rename_all = "kebab-case")]
-    Open {
-        /// Packets a second of the guest's time.
-        #[schemars(range(min = 1))]
-        rate: u32,
-        /// Packets that are measured.
-        #[schemars(range(min = 1))]
-        packets: u32,
-        /// New flows a second, each in the place of an old one.
-        churn: u32,
-    },
-    /// Open loops at one rate after the other, until the greatest is found at which no more packets
-    /// are lost than may be.
-    Search(Goal),
-    /// Bursts at one rate, until the longest is found that gets through without a loss.
-    BackToBack(BackToBack),
-    /// One stream of TCP, as fast as it goes.
-    #[serde(rename_all = "kebab-case")]
-    Bulk {
-        /// Bytes of payload.
-        #[schemars(range(min = 1))]
-        bytes: u64,
-    },
-}
-
-impl Load {
-    /// Round trips of a closed loop, or packets of an open one: how long a cell takes.
-    pub const fn packets(&self) -> u32 {
-        match *self {
-            Self::Closed { round_trips, .. } => round_trips,
-            Self::Open { packets, .. } => packets,
-            // Of the greatest rate: there are more trials, of fewer packets.
-            Self::Search(goal) => goal.to.saturating_mul(goal.trial_ms) / 1_000,
-            Self::BackToBack(goal) => goal.longest,
-            Self::Bulk { .. } => 1,
-        }
-    }
-
-    /// Packets of the client that come at once.
-    pub const fn burst(&self) -> u32 {
-        match self {
-            Self::Closed { burst, .. } => *burst,
-            Self::Open { .. } | Self::Search(_) | Self::BackToBack(_) | Self::Bulk { .. } => 1,
-        }
-    }
-
-    /// Whether packets are sent at times that were fixed before: then they may be lost.
-    pub const fn is_open(&self) -> bool {
-        matches!(
-            self,
-            Self::Open { .. } | Self::Search(_) | Self::BackToBack(_)
-        )
-    }
-}
 
 /// The packets of a cell.
 #[derive(
@@ -219,36 +69,6 @@ pub struct Traffic {
     pub load: Load,
     /// Round trips on the same flows before anything is measured.
     pub warm_up: u32,
-}
-
-impl Way {
-    /// The name in ids and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::Local => "local",
-        }
-    }
-}
-
-impl Family {
-    /// The name in ids and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "v4",
-            Self::V6 => "v6",
-        }
-    }
-}
-
-impl Protocol {
-    /// The name in ids and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
 }
 
 impl Traffic {
@@ -314,104 +134,12 @@ impl Traffic {
     pub fn has_stack_client(&self) -> bool {
         self.ends == Ends::Stack || self.way == Way::Local || self.cloned == Cloned::Payload
     }
-
-    /// Why there can be no packets of such a kind; `None` if there can.
-    pub fn refusal(&self) -> Option<&'static str> {
-        let (checksum, cloned) = (self.checksum, self.cloned);
-        if checksum.is_usual() && cloned.is_usual() {
-            return None;
-        }
-        if self.ends == Ends::Stack {
-            return Some("between sockets the kernel decides about checksums and clones");
-        }
-        if !matches!(self.load, Load::Closed { burst: 1, .. }) {
-            return Some("checksum and cloned are for closed loops of single packets");
-        }
-        if checksum == Checksum::Unnecessary && !cloned.is_usual() {
-            return Some(
-                "a device that verifies checksums delivers packets that nobody else holds",
-            );
-        }
-        match (cloned, self.way) {
-            (Cloned::Payload, Way::Local) => {
-                Some("the router's own TCP sockets send such clones in any case")
-            }
-            (Cloned::Payload, Way::Forward) if self.protocol != Protocol::Tcp => {
-                Some("only TCP sockets keep what they send")
-            }
-            (Cloned::Payload, Way::Forward) if self.flows != 1 || self.spread.is_some() => {
-                Some("there can be only 1 flow: each would need a socket")
-            }
-            _ => None,
-        }
-    }
-
-    /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as
-    /// `-1000flows`.
-    pub fn name(&self) -> String {
-        let mut name = format!(
-            "{}-{}-{}-{}",
-            self.way.name(),
-            self.family.name(),
-            self.protocol.name(),
-            self.payload
-        );
-        for part in self.unusual() {
-            // Writing to a string cannot fail.
-            let _ = write!(name, "-{part}");
-        }
-        name
-    }
-
-    /// What is unlike one flow in a closed loop on the wire, in the words of [`Self::name`].
-    pub fn unusual(&self) -> Vec<String> {
-        let mut parts = Vec::new();
-        if self.ends == Ends::Stack {
-            parts.push("stack".to_owned());
-        }
-        match self.flows_per_cpu() {
-            Some(flows) => parts.push(format!("{flows}percpu")),
-            None if self.flows == 1 => {}
-            None => parts.push(format!("{}flows", self.flows)),
-        }
-        if self.steering == Steering::Asymmetric {
-            parts.push("asymmetric".to_owned());
-        }
-        if self.popularity == Popularity::Zipf {
-            parts.push("zipf".to_owned());
-        }
-        if !self.checksum.is_usual() {
-            parts.push(self.checksum.name().to_owned());
-        }
-        match self.cloned {
-            Cloned::No => {}
-            Cloned::Payload => parts.push("cloned".to_owned()),
-            Cloned::Header => parts.push("header-cloned".to_owned()),
-        }
-        match self.load {
-            Load::Closed { burst: 1, .. } => {}
-            Load::Closed { burst, .. } => parts.push(format!("burst{burst}")),
-            Load::Open { rate, churn, .. } => {
-                parts.push(format!("{rate}pps"));
-                if churn != 0 {
-                    parts.push(format!("churn{churn}"));
-                }
-            }
-            // Non-drop rate and partial-drop rate.
-            Load::Search(Goal { loss_ppm: 0, .. }) => parts.push("ndr".to_owned()),
-            Load::Search(Goal { loss_ppm, .. }) => {
-                parts.push(format!("pdr{}", f64::from(loss_ppm) / 1e4));
-            }
-            Load::BackToBack(goal) => parts.push(format!("b2b{}", goal.rate)),
-            Load::Bulk { .. } => parts.push("bulk".to_owned()),
-        }
-        parts
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::Goal;
 
     const USUAL: Traffic = Traffic::USUAL;
 

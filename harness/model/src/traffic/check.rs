@@ -4,7 +4,9 @@
 
 use anyhow::{bail, Result};
 
-use super::{Ends, Payload, Protocol, Traffic, Way, MAX_PAYLOAD};
+use super::{
+    Checksum, Cloned, Ends, Load, Payload, Protocol, Traffic, Usual as _, Way, MAX_PAYLOAD,
+};
 use crate::limits::{MAX_BURST, MAX_FLOWS, MIN_PAYLOAD};
 
 impl Traffic {
@@ -44,5 +46,36 @@ impl Traffic {
             );
         }
         Ok(())
+    }
+
+    /// Why there can be no packets of such a kind; `None` if there can.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let (checksum, cloned) = (self.checksum, self.cloned);
+        if checksum.is_usual() && cloned.is_usual() {
+            return None;
+        }
+        if self.ends == Ends::Stack {
+            return Some("between sockets the kernel decides about checksums and clones");
+        }
+        if !matches!(self.load, Load::Closed { burst: 1, .. }) {
+            return Some("checksum and cloned are for closed loops of single packets");
+        }
+        if checksum == Checksum::Unnecessary && !cloned.is_usual() {
+            return Some(
+                "a device that verifies checksums delivers packets that nobody else holds",
+            );
+        }
+        match (cloned, self.way) {
+            (Cloned::Payload, Way::Local) => {
+                Some("the router's own TCP sockets send such clones in any case")
+            }
+            (Cloned::Payload, Way::Forward) if self.protocol != Protocol::Tcp => {
+                Some("only TCP sockets keep what they send")
+            }
+            (Cloned::Payload, Way::Forward) if self.flows != 1 || self.spread.is_some() => {
+                Some("there can be only 1 flow: each would need a socket")
+            }
+            _ => None,
+        }
     }
 }

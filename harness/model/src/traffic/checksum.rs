@@ -2,34 +2,21 @@
 
 //! Who vouches for the checksums of packets.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use super::axis::axis;
 
-/// The checksum status (`skb->ip_summed`) with which the router receives packets.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Checksum {
-    /// Complete, and nobody has looked at it (CHECKSUM_NONE), as from a device without receive checksums.
-    #[default]
-    None,
-    /// Left to the device that sends it (CHECKSUM_PARTIAL), as sockets send over veth, and as virtio-net
-    /// delivers what sockets of the host and of other guests send.
-    Partial,
-    /// Complete and verified (CHECKSUM_UNNECESSARY), as from a device with receive checksums.
-    Unnecessary,
+axis! {
+    /// The checksum status (`skb->ip_summed`) with which the router receives packets.
+    #[derive(Default)]
+    pub enum Checksum {
+        /// Complete, and nobody has looked at it (CHECKSUM_NONE), as from a device without receive checksums.
+        #[default]
+        None,
+        /// Left to the device that sends it (CHECKSUM_PARTIAL), as sockets send over veth, and as virtio-net
+        /// delivers what sockets of the host and of other guests send.
+        Partial,
+        /// Complete and verified (CHECKSUM_UNNECESSARY), as from a device with receive checksums.
+        Unnecessary,
+    }
 }
 
 impl Checksum {

@@ -4,34 +4,21 @@
 
 use std::num::NonZeroU32;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use super::axis::axis;
 
-/// How a device with several queues hands the two directions of a flow to CPUs: flows that are spread over
-/// CPUs are steered as by one.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Steering {
-    /// Both to one, as with a symmetric hash, or with accelerated RFS.
-    #[default]
-    Symmetric,
-    /// Answers to the CPU before that of the packets that they answer, as with the usual keys of RSS (receive
-    /// side scaling), by which a flow's two directions have nothing to do with each other. From three CPUs on
-    /// no packet is then handled by the CPU that handled the one before it.
-    Asymmetric,
+axis! {
+    /// How a device with several queues hands the two directions of a flow to CPUs: flows that are spread over
+    /// CPUs are steered as by one.
+    #[derive(Default)]
+    pub enum Steering {
+        /// Both to one, as with a symmetric hash, or with accelerated RFS.
+        #[default]
+        Symmetric,
+        /// Answers to the CPU before that of the packets that they answer, as with the usual keys of RSS (receive
+        /// side scaling), by which a flow's two directions have nothing to do with each other. From three CPUs on
+        /// no packet is then handled by the CPU that handled the one before it.
+        Asymmetric,
+    }
 }
 
 impl Steering {
