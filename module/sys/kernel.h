@@ -2,7 +2,7 @@
 /*
  * Everything of the kernel that the modules use beyond the kernel crate. bindgen reads this file.
  * Rust uses types and exported functions as they are; functions mxp_*() of kernel.c stand for
- * inline functions and macros.
+ * inline functions and macros. route.c has those that are about routes.
  */
 #ifndef MXP_KERNEL_H
 #define MXP_KERNEL_H
