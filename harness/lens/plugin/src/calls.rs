@@ -16,88 +16,16 @@ use crate::instruction::{Flow, Instruction};
 use crate::tree::{NodeId, Tree};
 use mutexlab_lens_recording::recording::Entry;
 
+mod chain;
+
+pub use chain::Charge;
+use chain::{candidates, Chain, Frame, Interrupted, Kind, Resume};
+
 /// Deeper than this no kernel calls: what is, was not understood, and is forgotten.
 const MAX_DEPTH: usize = 512;
 /// How far two addresses may be apart on one stack, in bytes: THREAD_SIZE of a kernel with KASAN
 /// (arch/x86/include/asm/page_64_types.h).
 const STACK_SIZE: u64 = 32 << 10;
-
-/// Stands for what an instruction was charged to, so that it can be taken back.
-pub type Charge = u32;
-
-/// What is known of where an interrupt returns to.
-#[derive(Clone, Copy, Debug)]
-enum Resume {
-    /// The interrupted instruction's own address (if it was a fault), the next one, and its target.
-    OneOf([u64; 3]),
-    /// The instruction before was a jump to anywhere.
-    Anywhere,
-}
-
-impl Resume {
-    fn admits(self, address: u64) -> bool {
-        match self {
-            Self::OneOf(addresses) => addresses.contains(&address),
-            Self::Anywhere => true,
-        }
-    }
-}
-
-/// An interrupted instruction.
-#[derive(Clone, Copy, Debug)]
-struct Interrupted {
-    resume: Resume,
-    /// Its address, unless it may well be executed twice in a row.
-    once: Option<u64>,
-    /// What it was charged to.
-    charge: Option<Charge>,
-    /// It was a call whose target is not known yet: where the stack is, and where it returns to.
-    call: Option<(u64, u64)>,
-    /// Whether it was in a packet's span.
-    in_span: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// A function, whose return address is there on the stack.
-    Call {
-        stack: u64,
-        return_to: u64,
-    },
-    Interrupt(Interrupted),
-    SystemCall,
-}
-
-/// A function, an interrupt or a system call that has not returned yet.
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    node: NodeId,
-    kind: Kind,
-}
-
-/// The calls of one task that have not returned.
-#[derive(Clone, Debug)]
-struct Chain {
-    /// What is below them.
-    base: NodeId,
-    frames: Vec<Frame>,
-    /// Whether it is in a packet's span.
-    in_span: bool,
-}
-
-impl Chain {
-    const fn new(base: NodeId) -> Self {
-        Self {
-            base,
-            frames: Vec::new(),
-            in_span: false,
-        }
-    }
-
-    fn node(&self) -> NodeId {
-        self.frames.last().map_or(self.base, |frame| frame.node)
-    }
-}
 
 /// What one CPU does.
 #[derive(Clone, Debug)]
@@ -508,22 +436,6 @@ impl Walker<'_> {
             frames.truncate(place);
         }
     }
-}
-
-impl Interrupted {
-    /// What to take back if it returns `to` there.
-    fn repeated(&self, to: u64) -> Option<Charge> {
-        self.charge.filter(|_| self.once == Some(to))
-    }
-}
-
-/// Where an instruction that was interrupted may go on.
-const fn candidates(instruction: &Instruction) -> Resume {
-    let target = match instruction.flow {
-        Flow::Jump(target) | Flow::Branch(target) | Flow::Call(target) => target,
-        _ => instruction.next,
-    };
-    Resume::OneOf([instruction.address, instruction.next, target])
 }
 
 #[cfg(test)]
