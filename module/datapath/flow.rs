@@ -7,15 +7,15 @@ use core::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 
-use super::abi::proxy::Protocol;
 use super::checksum::Delta;
 use super::order::SEEN_FIRST;
-use super::reopenings::Reopenings;
 use super::stack::FreePointer;
-use super::state::{FlowState, Timeouts};
-use super::tcp::{Flags, Opening, Segment, SeqState, Syn};
+use super::state::FlowState;
+use super::tcp::{Flags, Opening, Segment, SeqState};
 use super::tuple::{Address, Tuple};
-use super::upstream::Outcome;
+
+mod lifetime;
+mod steps;
 
 /// What the state of a flow asks for a packet that changes nothing in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,10 +175,6 @@ const HALF_OPEN: u8 = 1 << 7;
 const BIRTH_UNIT: u32 = 8;
 /// In its place: the flow is assured, however long ago that was.
 const ASSURED: u16 = u16::MAX;
-/// A datagram flow is assured once a packet of either direction comes so many seconds after it began, and at the most
-/// two units of its birth later, as with connection tracking (nf_conntrack_proto_udp.c). It begins with what its client
-/// sent last before the answer, as far as somebody asked for it since.
-const ASSURED_AFTER: u32 = 2;
 
 /// A connection from a client to an original destination, and from the same client, as the
 /// upstream sees it, to the upstream. What its packets look like is the key of its node.
@@ -384,214 +380,6 @@ impl<R> Flow<R> {
         }
     }
 
-    /// Moves the flow on by a segment of `direction` with TCP options `options`. Tells how the upstream
-    /// takes the connection, if this segment decides it. `hash` is the flow's, of whichever direction,
-    /// but always the same one.
-    #[cold]
-    pub fn advance_tcp(
-        &self,
-        direction: Direction,
-        segment: &Segment,
-        options: &[u8],
-        reopenings: &Reopenings,
-        hash: u32,
-    ) -> Option<Outcome> {
-        let state_flags = self.dir(direction).state_flags.load(Relaxed);
-        let (state, fins) = (
-            FlowState::from_number(state_flags & STATE),
-            state_flags & !STATE,
-        );
-        let mine = &self.dir(direction).seq;
-        let other = &self.dir(direction.other()).seq;
-        let flags = segment.flags;
-        if flags.rst() {
-            return self.reset(direction, segment, reopenings, hash);
-        }
-        match (state, direction, flags.syn()) {
-            (_, Direction::Reply, true) if flags.ack() => {
-                return self.answer(segment, options, reopenings, hash);
-            }
-            (FlowState::Opening, Direction::Original, true) => {
-                let known = mine.begin(&Syn::read(segment, options));
-                if !known && flags.opens() {
-                    reopenings.keep(hash, &Syn::read(segment, options));
-                } else if known && flags.ack() {
-                    other.syn_is_acked(segment);
-                }
-            }
-            (FlowState::Opening, Direction::Reply, true) => {
-                let syn = Syn::read(segment, options);
-                if !mine.begin(&syn) && !mine.is_syn_acked() {
-                    mine.begin_anew(&syn);
-                }
-            }
-            // Answers to a direct one may take another way.
-            (FlowState::Opening, Direction::Original, false) if fins & DIRECT != 0 => {
-                if flags.ack() {
-                    self.finish(FlowState::Established, fins, direction, flags.fin());
-                }
-            }
-            (FlowState::Opening, Direction::Original, false) => {
-                // Both have opened at once.
-                if flags.ack() && mine.is_next(segment) {
-                    other.syn_is_acked(segment);
-                    if flags.fin() {
-                        mine.finish_early(segment);
-                        self.set_state(FlowState::Opening, fins | FIN_OF[direction as usize]);
-                    }
-                }
-            }
-            (FlowState::Opening, Direction::Reply, false) => {
-                if mine.confirm(other, segment) {
-                    self.finish(FlowState::Established, fins, direction, flags.fin());
-                    return Some(Outcome::Answered);
-                }
-            }
-            // The client may have forgotten the connection: the answer will tell.
-            (_, Direction::Original, true) if flags.opens() => {
-                reopenings.keep(hash, &Syn::read(segment, options));
-            }
-            (_, _, true) => {}
-            (FlowState::Established | FlowState::Closing | FlowState::Closed, _, false) => {
-                let is_followed = fins & DIRECT == 0;
-                if flags.fin() && !(flags.ack() && !is_followed || mine.closes(other, segment)) {
-                    return None;
-                }
-                let half_open = fins & HALF_OPEN != 0;
-                let confirms = direction == Direction::Original;
-                if half_open && confirms && !mine.confirms(other, segment) {
-                    return None;
-                }
-                if !is_followed && !half_open || mine.accept(segment) {
-                    // What the client acknowledges it has got.
-                    let fins = match direction {
-                        Direction::Original => fins & !HALF_OPEN,
-                        Direction::Reply => fins,
-                    };
-                    if flags.fin() {
-                        self.finish(state, fins, direction, true);
-                    } else if fins != state_flags & !STATE {
-                        self.set_state(state, fins);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    // A SYN of the upstream that acknowledges something.
-    fn answer(
-        &self,
-        segment: &Segment,
-        options: &[u8],
-        reopenings: &Reopenings,
-        hash: u32,
-    ) -> Option<Outcome> {
-        let [client, server] = &self.dirs;
-        let (client_seq, server_seq) = (&client.seq, &server.seq);
-        let state_flags = server.state_flags.load(Relaxed);
-        let (state, mut fins) = (
-            FlowState::from_number(state_flags & STATE),
-            state_flags & !STATE,
-        );
-        let opening = state == FlowState::Opening || self.is_one_way();
-        let syn = client_seq.syn().filter(|_| opening);
-        if !syn.is_some_and(|syn| syn.is_acked_by(segment)) {
-            let anew = reopenings.take(hash, segment)?;
-            match syn {
-                // It may be answered yet.
-                Some(syn) => reopenings.keep(hash, &syn),
-                // Who has got no answer yet may get another one, of a server that has crashed since.
-                None if client_seq.has_begun_with(segment)
-                    && (fins & HALF_OPEN == 0 || client_seq.acks_end_of(segment)) =>
-                {
-                    return None;
-                }
-                None => {}
-            }
-            client_seq.begin_anew(&anew.up_to(segment));
-            fins &= DIRECT;
-        }
-        server_seq.answer(client_seq, segment, options);
-        self.finish(
-            FlowState::Established,
-            fins | HALF_OPEN,
-            Direction::Reply,
-            false,
-        );
-        Some(Outcome::Answered)
-    }
-
-    // A RST, which may be forged.
-    fn reset(
-        &self,
-        direction: Direction,
-        segment: &Segment,
-        reopenings: &Reopenings,
-        hash: u32,
-    ) -> Option<Outcome> {
-        let mine = &self.dir(direction).seq;
-        let other = &self.dir(direction.other()).seq;
-        let state_flags = self.dir(direction).state_flags.load(Relaxed);
-        let (state, fins) = (
-            FlowState::from_number(state_flags & STATE),
-            state_flags & !STATE,
-        );
-        let mut refuses = (state, direction) == (FlowState::Opening, Direction::Reply);
-        let mut real = match (state, direction) {
-            (FlowState::Opening, Direction::Original) => mine.takes_back(segment),
-            (FlowState::Opening, Direction::Reply) => mine.refuses(other, segment),
-            (FlowState::Closed, _) => false,
-            // It may be forged: if the client lives, its next segment says so.
-            _ if fins & DIRECT != 0 => {
-                if !self.is_half_open() {
-                    self.dir(Direction::Original).seq.forget();
-                    self.set_state(state, fins | HALF_OPEN);
-                }
-                return None;
-            }
-            _ => mine.resets(other, segment),
-        };
-        // Or what is refused is another SYN than that of which the flow knows.
-        if !real && direction == Direction::Reply && reopenings.take(hash, segment).is_some() {
-            match state {
-                FlowState::Opening => {
-                    if let Some(syn) = other.syn() {
-                        reopenings.keep(hash, &syn);
-                    }
-                    (refuses, real) = (true, true);
-                }
-                // Both may be forged by somebody who knows nothing of the connection: if its client lives, its
-                // next segment says so.
-                FlowState::Established | FlowState::Closing => {
-                    self.set_state(state, fins | HALF_OPEN);
-                }
-                FlowState::Closed => {}
-            }
-        }
-        if real {
-            self.set_state(FlowState::Closed, fins);
-        }
-        (real && refuses).then_some(Outcome::Refused)
-    }
-
-    // In `state`, or after it: with `fins`, and one of `direction` if it `closes`.
-    fn finish(&self, state: FlowState, fins: u8, direction: Direction, closes: bool) {
-        let fins = fins
-            | if closes {
-                FIN_OF[direction as usize]
-            } else {
-                0
-            };
-        let state = match fins & FINS {
-            _ if state == FlowState::Closed => FlowState::Closed,
-            0 => state,
-            FINS => FlowState::Closed,
-            _ => FlowState::Closing,
-        };
-        self.set_state(state, fins);
-    }
-
     // Two CPUs that move a flow on at once may lose one step; a retransmission or the time-out
     // makes up for it.
     fn set_state(&self, state: FlowState, fins: u8) {
@@ -605,132 +393,14 @@ impl<R> Flow<R> {
         FlowState::from_number(self.dir(Direction::Original).state_flags.load(Relaxed) & STATE)
     }
 
-    // Whether the client has not said that it knows of its connection of TCP: maybe it does not exist.
-    fn is_half_open(&self) -> bool {
-        let state_flags = self.dir(Direction::Original).state_flags.load(Relaxed);
-        state_flags & HALF_OPEN != 0 || self.is_one_way()
-    }
-
-    // Whether it is a direct connection of TCP of which no answer has passed.
-    fn is_one_way(&self) -> bool {
-        self.is_direct() && !self.dir(Direction::Reply).seq.is_known()
-    }
-
     /// Whether its upstream has sent nothing at all.
     pub fn is_unanswered(&self) -> bool {
         self.state() == FlowState::Opening && self.counted(Direction::Reply).0 == 0
     }
 
-    /// Whether a segment of `direction` begins another connection of the same ports than one that is over. If that
-    /// was closed by both ends, only a SYN with a number after the client's last does (RFC 9293, section 3.10.7.4, TIME-WAIT):
-    /// any other is late or forged, or its answer will tell.
-    pub fn is_replaced_by(&self, direction: Direction, segment: &Segment) -> bool {
-        if !segment.flags.opens() || direction != Direction::Original {
-            return false;
-        }
-        let dir = self.dir(Direction::Original);
-        let state_flags = dir.state_flags.load(Relaxed);
-        if FlowState::from_number(state_flags & STATE) != FlowState::Closed {
-            return false;
-        }
-        // Of a direct one the numbers are not followed.
-        state_flags & (FINS | DIRECT) != FINS || dir.seq.is_before(segment)
-    }
-
     /// Whether nobody has answered, and no packet but one has passed: what connection tracking has not confirmed.
     pub fn is_unconfirmed(&self) -> bool {
         self.state() == FlowState::Opening && self.counted(Direction::Original).0 <= 1
-    }
-
-    // Whether a datagram flow is more than a question and an answer. Said once, it stays so. For who may
-    // change the table, of a flow that is in it.
-    fn is_assured(&self, hz: u32) -> bool {
-        let dir = self.dir(Direction::Original);
-        let born = dir.high.load(Relaxed);
-        if born == ASSURED {
-            return true;
-        }
-        // For how long nobody answered says nothing.
-        if self.state() != FlowState::Established {
-            dir.high.store(birth(dir.last_seen.load(Relaxed)), Relaxed);
-            return false;
-        }
-        // Of whole units; a last packet before the first is one of another CPU, whose clock is late.
-        let age =
-            |dir: &PerDirection<R>| match birth(dir.last_seen.load(Relaxed)).wrapping_sub(born) {
-                0 | 0x8000.. => 0,
-                units => u32::from(units - 1) << BIRTH_UNIT,
-            };
-        let [original, reply] = &self.dirs;
-        let assured = age(original).max(age(reply)) >= ASSURED_AFTER.wrapping_mul(hz);
-        if assured {
-            dir.high.store(ASSURED, Relaxed);
-        }
-        assured
-    }
-
-    /// How long it may be idle now; `original` is the key of its original direction. To be asked now and
-    /// then, at least once in 2^22 units of the clock, by who may change the table that the flow is in: it
-    /// takes note of what has lasted.
-    pub fn timeout<A: Address>(&self, original: &Tuple<A>, timeouts: &Timeouts) -> u32 {
-        let [short, transient, lasting] = timeouts.udp;
-        let [opening, established, closing, closed] = timeouts.tcp;
-        match (original.protocol, self.state()) {
-            (Protocol::Udp, _) if self.is_assured(timeouts.hz) => lasting,
-            (Protocol::Udp, _) if original.goes_to_well_known_port() => short,
-            (Protocol::Udp, _) => transient,
-            (Protocol::Tcp, FlowState::Opening) => opening,
-            (Protocol::Tcp, FlowState::Established) if self.is_half_open() => opening,
-            (Protocol::Tcp, FlowState::Established) => established,
-            (Protocol::Tcp, FlowState::Closing) => closing,
-            (Protocol::Tcp, FlowState::Closed) => closed,
-        }
-    }
-
-    /// How much better it is to evict this flow than others when the table is full, for one that is to be `direct` or not:
-    /// most of all what is closed, then what was never answered or is half open, what closes and is idle, a
-    /// single exchange of datagrams, and any other direct flow, without which nothing goes elsewhere; of these what has been
-    /// idle longest. `None`: it must stay, as a redirected one for a direct one. As for `timeout`.
-    pub fn early_drop_rank(
-        &self,
-        protocol: Protocol,
-        direct: bool,
-        now: u32,
-        hz: u32,
-    ) -> Option<u32> {
-        /// So long a connection that one end has closed is idle before it is taken for dead, in seconds.
-        const HALF_CLOSED: u32 = 10;
-        const CLASS: u32 = 1 << 29;
-        if direct && !self.is_direct() {
-            return None;
-        }
-        let idle = self.idle(now);
-        let class = match (protocol, self.state()) {
-            (_, FlowState::Closed) => 4,
-            // Whoever floods the table must not push out who has only closed one direction.
-            (_, FlowState::Opening) => 3,
-            (Protocol::Tcp, _) if self.is_half_open() => 3,
-            (_, FlowState::Closing) if idle > HALF_CLOSED.wrapping_mul(hz) => 2,
-            (Protocol::Udp, _) if !self.is_assured(hz) => 1,
-            _ if self.is_direct() => 0,
-            _ => return None,
-        };
-        Some(CLASS.wrapping_mul(class) | idle.min(CLASS - 1))
-    }
-
-    /// How long ago the last packet came, in the unit of `now`.
-    pub fn idle(&self, now: u32) -> u32 {
-        let idle = |dir: &PerDirection<R>| {
-            // A packet may come between reading the clock and this: that is no idle time.
-            let idle = now.wrapping_sub(dir.last_seen.load(Relaxed));
-            if idle > u32::MAX / 2 {
-                0
-            } else {
-                idle
-            }
-        };
-        let [original, reply] = &self.dirs;
-        idle(original).min(idle(reply))
     }
 }
 
