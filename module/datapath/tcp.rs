@@ -2,8 +2,8 @@
 
 //! What a TCP segment says, and how far its connection has come.
 
-mod segment;
+pub mod segment;
 mod sequence;
 
-pub use segment::{options, window_shift, Flags, Segment, Syn};
+pub use segment::{Flags, Segment, Syn};
 pub use sequence::{Opening, SeqState};

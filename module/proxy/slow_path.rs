@@ -9,7 +9,7 @@ use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
 use crate::datapath::rules::Decision;
-use crate::datapath::tcp::{self, Opening, Segment};
+use crate::datapath::tcp::{segment, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
 use crate::datapath::upstream::{Moment, Outcome};
@@ -200,7 +200,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
     // Those of TCP.
     fn options<'b>(&self, packet: &'b Packet<'_>) -> &'b [u8] {
         let transport = packet.skb.linear().get(self.headers.transport..);
-        tcp::options(transport.unwrap_or_default())
+        segment::options(transport.unwrap_or_default())
     }
 
     // A packet of no flow.

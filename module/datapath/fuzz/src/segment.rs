@@ -5,7 +5,8 @@
 use etherparse::{TcpHeaderSlice, TcpOptionElement};
 use mutex_datapath::packet::TCP_HEADER;
 use mutex_datapath::reopenings::Reopenings;
-use mutex_datapath::tcp::{options, window_shift, Segment, SeqState, Syn};
+use mutex_datapath::tcp::segment::{options, window_shift};
+use mutex_datapath::tcp::{Segment, SeqState, Syn};
 
 pub fn run(data: &[u8]) {
     let found = options(data);
