@@ -11,6 +11,7 @@ use jsonschema::Validator;
 use mutexlab::commands::schema::SchemaOf;
 use mutexlab_model::complaint::Complaint;
 use mutexlab_model::complaint::Kind;
+use mutexlab_model::facts::Facts;
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{Delivery, FirstPacket, HookCost, PathCost};
 use mutexlab_model::mode::Mode;
@@ -113,7 +114,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         warm_up: 1,
     };
     CellRecord {
-        id: format!("7.3/1cpu/{subject:?}/forward-v4-udp-64"),
+        id: format!("7.3/1cpu/{subject}/forward-v4-udp-64"),
         boot: "7.3/1cpu/boot1".into(),
         kernel: "7.3".into(),
         cpus: 1,
@@ -125,7 +126,7 @@ fn cell(subject: Subject, verdict: Verdict, path_ticks: u64) -> CellRecord {
         reason: (!ok).then(|| "because".to_owned()),
         delivery: ok.then_some(measurement.delivery),
         metrics: if ok {
-            metrics::of(&measurement, subject, &traffic, VIRTUAL)
+            metrics::of(&measurement, &Facts::default(), &traffic, VIRTUAL)
         } else {
             Vec::new()
         },
@@ -191,7 +192,7 @@ fn every_state_of_a_file_is_as_the_schema_says() {
     let mut file = create(directory.path());
     check(&file);
     for verdict in VERDICTS {
-        file.put_cell(cell(Subject::Module, verdict, 60)).unwrap();
+        file.put_cell(cell(Subject::MODULE, verdict, 60)).unwrap();
         check(&file);
         file.put_boot(boot(verdict)).unwrap();
         check(&file);
@@ -202,7 +203,7 @@ fn every_state_of_a_file_is_as_the_schema_says() {
 fn the_schema_refuses_what_is_not_so() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+    file.put_cell(cell(Subject::MODULE, Verdict::Ok, 60))
         .unwrap();
     let (schema, good) = (schema(), on_disk(&file));
     assert!(schema.is_valid(&good));
@@ -254,7 +255,7 @@ fn the_name_tells_time_commit_and_scenario() {
 fn a_file_is_read_back_as_it_was_written() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
+    file.put_cell(cell(Subject::NONE, Verdict::Ok, 60)).unwrap();
     file.put_boot(boot(Verdict::Ok)).unwrap();
     let read = ResultsFile::open(file.path()).unwrap();
     assert_eq!(read.results(), file.results());
@@ -306,10 +307,10 @@ fn a_file_of_another_schema_is_refused() {
 fn the_path_over_none_is_known_as_soon_as_none_is() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::NftDnat, Verdict::Ok, 600))
+    file.put_cell(cell(Subject::NFT_DNAT, Verdict::Ok, 600))
         .unwrap();
-    file.put_cell(cell(Subject::None, Verdict::Ok, 60)).unwrap();
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 90))
+    file.put_cell(cell(Subject::NONE, Verdict::Ok, 60)).unwrap();
+    file.put_cell(cell(Subject::MODULE, Verdict::Ok, 90))
         .unwrap();
     let over = |index: usize| file.results().cells[index].metric(metric::PATH_OVER_NONE);
     assert_eq!([over(0), over(1), over(2)], [Some(90.0), None, Some(5.0)]);
@@ -319,9 +320,9 @@ fn the_path_over_none_is_known_as_soon_as_none_is() {
 fn a_cell_that_is_measured_again_takes_the_old_one_s_place() {
     let directory = tempfile::tempdir().unwrap();
     let mut file = create(directory.path());
-    file.put_cell(cell(Subject::Module, Verdict::Infra, 60))
+    file.put_cell(cell(Subject::MODULE, Verdict::Infra, 60))
         .unwrap();
-    file.put_cell(cell(Subject::Module, Verdict::Ok, 60))
+    file.put_cell(cell(Subject::MODULE, Verdict::Ok, 60))
         .unwrap();
     assert_eq!(file.results().cells.len(), 1);
     assert_eq!(file.results().cells[0].verdict, Verdict::Ok);

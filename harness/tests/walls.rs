@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of this repository that it may use, the lowest first.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("host", &[]),
     ("draw", &[]),
     ("model", &["mutex-abi"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("lens-recording", &[]),
     ("lens-plugin", &["lens-recording", "mutex-abi"]),
     ("scenario", &["model", "protocol", "lens-recording"]),
+    ("subjects", &["scenario", "protocol", "model", "host"]),
     ("results", &["model", "protocol", "scenario"]),
     ("guest", &["model", "protocol", "wire", "mutex-abi"]),
     (
@@ -41,6 +42,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "machine",
             "images",
             "lens-analysis",
+            "subjects",
             "scenario",
             "results",
             "protocol",
@@ -80,6 +82,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "images",
             "lens-analysis",
             "lens-recording",
+            "subjects",
             "scenario",
             "results",
             "protocol",
@@ -95,6 +98,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "draw",
             "model",
             "protocol",
+            "subjects",
             "scenario",
             "results",
             "images",

@@ -23,7 +23,7 @@ use mutexlab_guest::traffic::placement;
 use mutexlab_guest::{fault, measure, patterns};
 
 use mutexlab_protocol::{
-    Event, GuestCell, Order, Outcome, Work, AGENT_GAVE_UP, PROBE_MODULE_PATH, VERSION,
+    Event, Order, Outcome, Task, Work, AGENT_GAVE_UP, PROBE_MODULE_PATH, VERSION,
 };
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
@@ -100,7 +100,7 @@ fn carry_out(path: &Path, log: &mut KernelLog) -> Result<()> {
     ensure_no_complaint(log)?;
     match order.work {
         Work::Boot => {}
-        Work::Measure { mode, cells } => measure_all(Pace::of(mode), &cells, log)?,
+        Work::Measure { mode, tasks } => measure_all(Pace::of(mode), &tasks, log)?,
         Work::Micro => measure_steps()?,
         Work::Patterns(patterns) => {
             for pattern in patterns {
@@ -108,7 +108,7 @@ fn carry_out(path: &Path, log: &mut KernelLog) -> Result<()> {
                 tell(&Event::Pattern { pattern, ticks })?;
             }
         }
-        Work::Test { names, .. } => test_all(&names, log)?,
+        Work::Test { names } => test_all(&names, log)?,
         Work::Fault(fault) => fault::commit(fault)?,
         // Whoever looks around may do what they like.
         Work::Shell(visit) => {
@@ -132,26 +132,26 @@ fn ensure_no_complaint(log: &mut KernelLog) -> Result<()> {
     bail!("the log has {count} complaints")
 }
 
-fn measure_all(pace: Pace, cells: &[GuestCell], log: &mut KernelLog) -> Result<()> {
+fn measure_all(pace: Pace, tasks: &[Task], log: &mut KernelLog) -> Result<()> {
     // Client, responder and subject on one CPU: only so is each packet's way one piece. Flows that are
     // spread over CPUs take all three along.
     placement::stay_on(0)?;
     entropy::provide()?;
     // Loaded before anything that it measures, and kept, so that its hooks are outermost.
     let probe = LoadedModule::load(PROBE_MODULE_PATH, &Parameters::new());
-    for cell in cells {
+    for task in tasks {
         tell(&Event::CellStarted {
-            id: cell.id.clone(),
+            id: task.cell.id.clone(),
         })?;
         let outcome = match &probe {
-            Ok(_) => measure::run(cell, pace),
+            Ok(_) => measure::run(task, pace),
             Err(error) => Outcome::Infra {
                 reason: format!("{error:#}"),
             },
         };
         ensure_no_complaint(log)?;
         tell(&Event::CellEnded {
-            id: cell.id.clone(),
+            id: task.cell.id.clone(),
             outcome,
         })?;
     }

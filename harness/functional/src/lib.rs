@@ -6,9 +6,9 @@
 //! Must not know: the host, and which kernel it is that it runs on.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
+mod astray;
 mod back_to_back;
 mod bad_clients;
-mod baselines;
 mod batch;
 mod bulk;
 mod conntrack;
@@ -66,7 +66,6 @@ mod wide_rules;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mutexlab_model::subject::Subject;
 use mutexlab_protocol::test_info::TestInfo;
 
 /// One functional test.
@@ -111,16 +110,6 @@ impl GuestTest {
     /// The same, for every night.
     fn nightly(self) -> Self {
         self.with(|info| info.is_nightly = true)
-    }
-
-    /// The same, which uses the programs of `subject`.
-    fn needing(self, subject: Subject) -> Self {
-        self.with(|info| info.needs.push(subject))
-    }
-
-    /// The same, left to the night where the kernel checks itself, and on 6.12: it tells of others.
-    fn of_others(self) -> Self {
-        self.with(|info| info.wants_usual_kernel = true)
     }
 
     // What goes beside nft packet by packet: by the dozen, and ten times slower where the kernel checks
@@ -241,7 +230,11 @@ pub fn all() -> Vec<GuestTest> {
         )
         .long(),
     ]);
-    tests.extend(baselines::tests());
+    tests.push(GuestTest::single(
+        "sockets-notice-what-nobody-redirects",
+        "a server of sockets notices what comes to it, and should have been redirected",
+        astray::unredirected,
+    ));
     tests.extend(latency::tests());
     tests.extend(micro::tests());
     tests.extend(conntrack::tests());

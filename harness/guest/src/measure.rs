@@ -12,7 +12,7 @@ pub mod sabotage;
 mod search;
 pub mod sockets;
 mod trial;
-mod verify;
+pub mod verify;
 
 use std::thread;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::net::conntrack;
 use crate::net::layout::Layout;
 use crate::proxy::context;
 use crate::subjects::installed;
-use crate::subjects::installed::Installed;
+use crate::subjects::installed::blame;
 use crate::traffic::flows::Flows;
 use crate::traffic::open_loop;
 use crate::traffic::pace::Pace;
@@ -38,11 +38,11 @@ use mutexlab_model::measured::{Delivery, OpenLoop};
 use mutexlab_model::traffic::Usual as _;
 use mutexlab_model::traffic::{Ends, Load, Steering, Traffic};
 use mutexlab_protocol::measurement::Measurement;
-use mutexlab_protocol::{GuestCell, Outcome, Sabotage};
-use rig::{blame, rehearse, since, Rig, QUIET};
+use mutexlab_protocol::{Outcome, Sabotage, Task};
+use rig::{rehearse, since, Rig, QUIET};
 use router::{router, waits};
 use trial::Treatment;
-pub use verify::verify;
+use verify::verify;
 
 /// Round trips from which the cost of the probe itself is taken.
 const CALIBRATION: u32 = 64;
@@ -55,11 +55,11 @@ const MANY: u32 = 1_000;
 
 /// Measures a cell, in namespaces of its own, so that it does not matter which cells were before
 /// it. The probe's module must be loaded.
-pub fn run(cell: &GuestCell, pace: Pace) -> Outcome {
+pub fn run(task: &Task, pace: Pace) -> Outcome {
     let mut delivery = Delivery::default();
-    match measure(cell, pace, &mut delivery) {
+    match measure(task, pace, &mut delivery) {
         Ok(mut measurement) => {
-            if let Some(sabotage) = cell.sabotage {
+            if let Some(sabotage) = task.cell.sabotage {
                 spoil(sabotage, &mut measurement);
             }
             Outcome::Ok(Box::new(measurement))
@@ -71,11 +71,13 @@ pub fn run(cell: &GuestCell, pace: Pace) -> Outcome {
     }
 }
 
-fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+    let Task { cell, datapath } = task;
+    let facts = datapath.facts;
     let traffic = &cell.traffic;
     traffic.check()?;
     if traffic.ends == Ends::Stack {
-        return sockets::measure(cell, pace, delivery);
+        return sockets::measure(task, pace, delivery);
     }
     if matches!(traffic.load, Load::Bulk { .. }) {
         return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
@@ -93,7 +95,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     if crowd {
         layout.route_crowd(traffic.family)?;
     }
-    let _room = (crowd && cell.subject.tracks_connections())
+    let _room = (crowd && facts.counts.conntrack)
         .then(|| conntrack::Room::make(&layout.router, traffic.flows_in_all()))
         .transpose()?;
     thread::sleep(QUIET);
@@ -109,15 +111,15 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let empty = calibrate(&rig, traffic)?;
     rig.probe.set_ballast(cell.ballast);
 
-    let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
-        .map_err(|error| blame(cell.subject, error))?;
+    let installed = installed::up(datapath, &cell.parameters, traffic, &layout)
+        .map_err(|error| blame(datapath, error))?;
     let _held = (cell.sabotage == Some(Sabotage::HoldModule))
         .then(|| context::Context::open(&layout.client))
         .transpose()?;
     if cell.sabotage == Some(Sabotage::LogWarning) {
         fault::log_warning()?;
     }
-    let target = installed::target(cell.subject);
+    let target = Target::from(facts.arrives.at);
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
@@ -128,15 +130,15 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         is_watched: true,
     };
     let measured = exchange(&rig, traffic, target, treatment, delivery, &mut || {
-        if cell.subject.redirects() && crowd {
+        if facts.redirects() && crowd {
             installed
                 .settle(traffic, &layout.router)
-                .map_err(|error| blame(cell.subject, error))?;
+                .map_err(|error| blame(datapath, error))?;
         }
         installed
             .rest(&layout.router)
-            .map_err(|error| blame(cell.subject, error))?;
-        if cell.subject.redirects() && traffic.flows >= MANY {
+            .map_err(|error| blame(datapath, error))?;
+        if facts.redirects() && traffic.flows >= MANY {
             flow_memory = installed.flow_memory(traffic, &layout.router)?;
         }
         Ok(())
@@ -145,7 +147,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
-        .map_err(|error| blame(cell.subject, error))?;
+        .map_err(|error| blame(datapath, error))?;
     let first = first_packet(&rig, traffic, target, delivery)?;
     let router = if traffic.load.burst() > 1 && !waits(cell) {
         let gap = measured.snapshot.original.report.least_gap;
@@ -153,14 +155,14 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
     } else {
         None
     };
-    if !cell.subject.tracks_connections() {
+    if !facts.counts.conntrack {
         conntrack::ensure_none(&layout.router)?;
     }
     // Last of all, while what was measured is still there.
     let memory_map = memory_map::of(cell)?;
     installed
-        .down(&layout.router)
-        .map_err(|error| blame(cell.subject, error))?;
+        .down(&layout)
+        .map_err(|error| blame(datapath, error))?;
     drop(rig);
     layout.tear_down()?;
     if crowd {
@@ -168,7 +170,7 @@ fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Meas
         thread::sleep(QUIET + QUIET_EACH * traffic.flows_in_all());
     }
 
-    verify(cell.subject, traffic, delivery)?;
+    verify(target, traffic, delivery)?;
     measured.ensure_seen(traffic)?;
     let original = measured.snapshot.original.net_of(&empty.original)?;
     Ok(Measurement {

@@ -2,7 +2,8 @@
 
 //! What is measured: how each subject is put up, asked and taken down.
 
-pub mod daemon;
+mod daemon;
+mod declared;
 pub mod direct;
 pub mod installed;
-pub mod ruleset;
+mod module;

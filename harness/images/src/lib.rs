@@ -33,6 +33,7 @@ pub mod metadata;
 mod mirror;
 pub mod modules;
 mod newest;
+pub mod own;
 pub mod pack;
 mod place;
 pub mod prepared;

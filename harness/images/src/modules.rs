@@ -134,7 +134,7 @@ pub fn lock_path(cache: &Cache, directory: &Path) -> PathBuf {
         .join(format!("modules-{key}"))
 }
 
-fn mark_used(directory: &Path) {
+pub(crate) fn mark_used(directory: &Path) {
     // Without it they merely seem older.
     if let Ok(file) = fs::File::options()
         .write(true)
@@ -159,7 +159,12 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
     same.then_some(modules)
 }
 
-fn make(tree: &Path, directory: &Path, path: &OsStr, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn make(
+    tree: &Path,
+    directory: &Path,
+    path: &OsStr,
+    interrupt: &Interrupt,
+) -> Result<()> {
     log::info!("building the modules against {}", tree.display());
     let log = directory.join(LOG);
     let output =
@@ -198,7 +203,7 @@ fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
 }
 
 // The first errors of a build's log with the lines around them, or its end if none is found.
-fn errors(log: &str) -> String {
+pub(crate) fn errors(log: &str) -> String {
     const LINES: usize = 20;
     let lines: Vec<&str> = log.lines().collect();
     let start = lines

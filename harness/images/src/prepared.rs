@@ -14,6 +14,7 @@ use crate::lock::Lock;
 use crate::metadata::Image;
 use crate::modules;
 use crate::modules::{ModuleFiles, Modules};
+use crate::own;
 use crate::store::Cache;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
@@ -115,13 +116,42 @@ impl Kernel {
         Ok(())
     }
 
+    /// A module of others', of the Kbuild directory `sources`, whose build gives `file`.
+    ///
+    /// # Errors
+    /// If it does not build, or the user interrupts.
+    pub fn build_own(
+        &self,
+        sources: &Path,
+        file: &str,
+        cache: &Cache,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf> {
+        let key = self.key()?;
+        own::module(sources, file, cache, (&self.directory, &key), interrupt)
+    }
+
+    /// Whether it has the option, without `CONFIG_`, built in.
+    ///
+    /// # Errors
+    /// If its configuration cannot be read.
+    pub fn has_option(&self, option: &str) -> Result<bool> {
+        let line = format!("CONFIG_{option}=y");
+        Ok(read(&self.config())?.lines().any(|there| there == line))
+    }
+
+    /// What names the content of its tree.
+    fn key(&self) -> Result<String> {
+        Ok(String::from(Sha256::of_file(&self.config())?) + &self.release)
+    }
+
     fn build_modules(
         &self,
         cache: &Cache,
         repository: &Path,
         interrupt: &Interrupt,
     ) -> Result<Modules> {
-        let key = String::from(Sha256::of_file(&self.config())?) + &self.release;
+        let key = self.key()?;
         modules::build(repository, cache, &self.directory, &key, interrupt)
     }
 

@@ -13,9 +13,9 @@ use anyhow::{bail, Context, Result};
 use duct::cmd;
 
 use crate::agent::Agent;
-use crate::program::{self, Program};
+use crate::baggage::Baggage;
+use crate::program;
 pub use mutexlab_images::modules::ModuleFiles;
-use mutexlab_model::subject::Subject;
 use mutexlab_protocol::shell_files;
 use mutexlab_protocol::{Order, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
 
@@ -45,6 +45,13 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ip", "mkdir", "mount", "reboot", "sed", "umount",
 ];
 
+/// More of them, for the scripts of subjects.
+const MORE_APPLETS: &[&str] = &[
+    "awk", "cp", "cut", "date", "env", "expr", "false", "find", "grep", "head", "kill", "ln", "ls",
+    "mv", "nc", "od", "pidof", "ping", "printf", "ps", "rm", "rmdir", "seq", "sleep", "sort",
+    "stat", "sysctl", "tail", "tee", "test", "touch", "tr", "true", "uname", "uniq", "wc", "xargs",
+];
+
 /// Runs the agent with its standard output on the virtio port that is virtme-ng's standard output,
 /// apart from the console, on which the kernel writes in the middle of others' lines. virtme-ng
 /// leaves finding the port to udev, of which there is none here. A reboot ends QEMU
@@ -72,6 +79,7 @@ pub fn build(
     order: &Order,
     modules: Option<&ModuleFiles>,
     agent: &Agent,
+    baggage: &Baggage,
 ) -> Result<()> {
     for directory in DIRECTORIES {
         create_directory(&root.join(directory))?;
@@ -89,13 +97,12 @@ pub fn build(
         let ip = program::find("ip", "iproute2")?;
         install_program(root, &ip, IPROUTE2, None)?;
     }
-    for subject in Subject::ALL {
-        if order.needs(subject) {
-            for needed in Program::of(subject)? {
-                let beside = needed.libraries_beside();
-                install_program(root, &needed.file, needed.path, beside.as_deref())?;
-            }
-        }
+    for program in &baggage.programs {
+        let beside = program.libraries_beside();
+        install_program(root, &program.file, &program.path, beside.as_deref())?;
+    }
+    for packed in &baggage.files {
+        install_program(root, &packed.file, &packed.path, None)?;
     }
     if let Some(modules) = modules {
         copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
@@ -133,7 +140,7 @@ fn install_busybox(root: &Path) -> Result<()> {
         );
     }
     copy(&busybox, &root.join("bin/busybox"))?;
-    for applet in APPLETS {
+    for applet in APPLETS.iter().chain(MORE_APPLETS) {
         let link = root.join("bin").join(applet);
         symlink("busybox", &link).with_context(|| format!("cannot create {}", link.display()))?;
     }
@@ -143,7 +150,11 @@ fn install_busybox(root: &Path) -> Result<()> {
 /// Copies a program to `path` in the guest and its shared libraries to where they are here; those
 /// in the directory `beside`, to where the dynamic linker looks.
 fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path>) -> Result<()> {
-    copy(program, &inside(root, path))?;
+    let target = inside(root, path);
+    if let Some(directory) = target.parent() {
+        create_directory(directory)?;
+    }
+    copy(program, &target)?;
     install_libraries(root, program, beside)
 }
 
@@ -206,7 +217,7 @@ mod tests {
         let root = directory.path();
         let program = paths::this_program();
         let agent = Agent::copy_of(&program).unwrap();
-        build(root, &order, None, &agent).unwrap();
+        build(root, &order, None, &agent, &Baggage::default()).unwrap();
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
         for library in program::shared_libraries(&program, None).unwrap() {

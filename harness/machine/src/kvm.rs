@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
 
+use crate::baggage::Baggage;
 use crate::boot::{Boot, Deadlines};
 use crate::qemu;
 use crate::tools::Tools;
@@ -78,6 +79,7 @@ pub fn probe(kernel: &Kernel, tools: &Tools, cache: &Path, interrupt: &Interrupt
         accelerator: Accelerator::Kvm,
         order: &order,
         modules: None,
+        baggage: &Baggage::default(),
         deadlines: Deadlines {
             up: DEADLINE,
             silence: DEADLINE,

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod attended;
+pub mod baggage;
 pub mod boot;
 pub mod console;
 pub mod decode;

@@ -10,19 +10,21 @@ use anyhow::{bail, Context, Result};
 use duct::cmd;
 
 use mutexlab_images::Cache;
-use mutexlab_model::subject::Subject;
-use mutexlab_protocol::{MICROSOCKS, REDSOCKS};
+use mutexlab_protocol::datapath::program_path;
 
 /// Where Debian keeps libraries.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// Where programs lie below the place where packages are unpacked.
+const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 
 /// A program that the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// Its name, which is that of its Debian package, too.
-    pub name: &'static str,
+    pub name: String,
     /// Where it lies in the guest.
-    pub path: &'static str,
+    pub path: String,
     /// Where it lies here.
     pub file: PathBuf,
     // Below what it was unpacked; None if it is installed.
@@ -30,59 +32,27 @@ pub struct Program {
 }
 
 impl Program {
-    /// The programs that `subject` needs: what `./just` has unpacked, or, where it does not do so, what
+    /// The program called `name` for a subject: what `./just` has unpacked, or, where it does not do so, what
     /// this machine has.
     ///
     /// # Errors
-    /// If one is not there.
-    pub fn of(subject: Subject) -> Result<Vec<Self>> {
-        let needed: &[(&str, &str)] = match subject {
-            Subject::Redsocks => &[("redsocks", REDSOCKS), ("microsocks", MICROSOCKS)],
-            // Our own program is its proxy.
-            Subject::Tproxy => &[],
-            Subject::None
-            | Subject::NftDnat
-            | Subject::NftFlowtable
-            | Subject::Module
-            | Subject::ModuleUnmatched
-            | Subject::NftDnatDirect
-            | Subject::ModuleDirect => &[],
-        };
-        if needed.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// If it is not there.
+    pub fn of_subject(name: &str) -> Result<Self> {
         let place = Cache::new()?.directory().join("tools/debian");
-        needed
+        let mut unpacked = DIRECTORIES
             .iter()
-            .map(|&(name, path)| {
-                let ours = place.join(path.trim_start_matches('/'));
-                let unpacked = ours.is_file();
-                let file = if unpacked {
-                    ours
-                } else {
-                    find(name, name)
-                        .with_context(|| format!("./just unpacks {name}, but has not yet"))?
-                };
-                Ok(Self {
-                    name,
-                    path,
-                    file,
-                    unpacked: unpacked.then(|| place.clone()),
-                })
-            })
-            .collect()
-    }
-
-    /// One that is installed, called `name`, of a Debian package of that name.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub fn installed(name: &'static str, path: &'static str) -> Result<Self> {
+            .map(|directory| place.join(directory).join(name));
+        let unpacked = unpacked.find(|file| file.is_file());
+        let of_place = unpacked.is_some();
+        let file = match unpacked {
+            Some(file) => file,
+            None => find(name, name).with_context(|| format!("{name} is what a subject runs"))?,
+        };
         Ok(Self {
-            name,
-            path,
-            file: find(name, name)?,
-            unpacked: None,
+            name: name.to_owned(),
+            path: program_path(name),
+            file,
+            unpacked: of_place.then_some(place),
         })
     }
 
@@ -99,7 +69,7 @@ impl Program {
             Some(place) => {
                 let log = place
                     .join("usr/share/doc")
-                    .join(self.name)
+                    .join(&self.name)
                     .join("changelog.Debian.gz");
                 newest(&cmd!("gzip", "-dc", log).stderr_null().read().ok()?)
             }
@@ -186,14 +156,5 @@ mod tests {
         assert_eq!(newest(log).as_deref(), Some("0.5-2+b1"));
         assert_eq!(newest("no version\n"), None);
         assert_eq!(newest(""), None);
-    }
-
-    #[test]
-    fn only_subjects_in_user_space_need_programs() {
-        for subject in Subject::ALL {
-            if !subject.is_in_user_space() {
-                assert_eq!(Program::of(subject).unwrap(), []);
-            }
-        }
     }
 }

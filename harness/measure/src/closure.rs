@@ -18,10 +18,10 @@ use mutexlab_machine::taken::Taken;
 use mutexlab_machine::tools::Tools;
 use mutexlab_machine::{guest_root, qemu};
 use mutexlab_model::accelerator::Accelerator;
-use mutexlab_model::subject::Subject;
 use mutexlab_results::closure::{
     Closure, Host, KernelClosure, ProgramClosure, QemuClosure, Tree, DERIVATION,
 };
+use mutexlab_subjects::Subjects;
 
 /// What a run is of.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,9 @@ pub struct Measured<'a> {
     /// The repository that the proxy is of, if that is another one.
     pub module_source: Option<&'a Path>,
     /// What is measured.
-    pub subjects: &'a [Subject],
+    pub subjects: &'a Subjects,
+    /// The programs that guests get for it.
+    pub programs: &'a [Program],
     /// How guests execute instructions.
     pub accelerator: Accelerator,
     /// What looks on, if something does.
@@ -53,6 +55,7 @@ pub fn collect<'a>(
         repository,
         module_source,
         subjects,
+        programs,
         accelerator,
         plugin,
         scenario_text,
@@ -74,7 +77,11 @@ pub fn collect<'a>(
             .collect::<Result<_>>()?,
         virtme_ng: tools.virtme.version()?,
         nft: guest_root::nft_version()?,
-        programs: programs(subjects)?,
+        programs: programs
+            .iter()
+            .map(|program| Ok((program.name.clone(), of_program(program)?)))
+            .collect::<Result<_>>()?,
+        subjects: subjects.hashes(),
         qemu: QemuClosure {
             version: qemu::version()?,
             accelerator,
@@ -109,17 +116,6 @@ pub fn tree(directory: &Path) -> Result<Tree> {
         commit: git(&["rev-parse", "HEAD"])?,
         dirty: !git(&["status", "--porcelain"])?.is_empty(),
     })
-}
-
-/// The programs of others that these need.
-fn programs(subjects: &[Subject]) -> Result<BTreeMap<String, ProgramClosure>> {
-    let mut programs = BTreeMap::new();
-    for &subject in subjects {
-        for program in Program::of(subject)? {
-            programs.insert(program.name.to_owned(), of_program(&program)?);
-        }
-    }
-    Ok(programs)
 }
 
 fn of_program(program: &Program) -> Result<ProgramClosure> {
@@ -215,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_program_is_told_of_with_its_libraries() {
-        let program = Program::installed("cat", "/lab/cat").unwrap();
+        let program = Program::of_subject("cat").unwrap();
         let closure = of_program(&program).unwrap();
         assert_eq!(
             closure.sha256,

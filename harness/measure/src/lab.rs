@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::closure::{self, Measured};
+use super::pack::pack;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Flavour};
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::kvm;
 use mutexlab_machine::qemu::Lens;
 use mutexlab_machine::taken::Taken;
@@ -22,6 +24,7 @@ use mutexlab_results::closure::Closure;
 use mutexlab_scenario::caches::Machine;
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 
 /// Everything that measuring needs beside a plan.
 pub struct Lab<'a> {
@@ -38,6 +41,10 @@ pub struct Lab<'a> {
     pub(super) machine: Option<Machine>,
     /// The plugin that looks on then.
     pub(super) plugin: Option<Taken>,
+    /// What is measured.
+    pub(super) subjects: Subjects,
+    /// What guests get for it, by the kernel's name.
+    baggage: BTreeMap<String, Baggage>,
     /// The plan's kernels, by name.
     pub(super) kernels: BTreeMap<String, Kernel>,
     /// What the numbers will depend on.
@@ -59,6 +66,8 @@ impl<'a> Lab<'a> {
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let tools = Tools::find()?;
+        let subjects = Subjects::of(scenario, repository)?;
+        subjects.check(plan, scenario)?;
         let mut kernels = BTreeMap::new();
         for name in plan.kernels() {
             let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
@@ -78,6 +87,7 @@ impl<'a> Lab<'a> {
                 .check_parameters(&there)
                 .map_err(|fault| scenario.explain(&fault))?;
         }
+        let baggage = pack(&subjects, &kernels, interrupt)?;
         let mode = scenario.scenario.mode;
         let accelerator = match mode {
             Mode::Virtual => Accelerator::TcgIcount,
@@ -88,7 +98,11 @@ impl<'a> Lab<'a> {
         let measured = Measured {
             repository,
             module_source,
-            subjects: &scenario.scenario.subjects,
+            subjects: &subjects,
+            programs: baggage
+                .values()
+                .next()
+                .map_or(&[], |baggage| baggage.programs.as_slice()),
             accelerator,
             plugin: plugin.as_ref(),
             scenario_text: &scenario.text,
@@ -102,9 +116,17 @@ impl<'a> Lab<'a> {
             mode,
             machine,
             plugin,
+            subjects,
+            baggage,
             kernels,
             closure,
         })
+    }
+
+    /// What guests of the kernel called `name` get.
+    pub(super) fn baggage(&self, name: &str) -> Result<&Baggage> {
+        let baggage = self.baggage.get(name);
+        baggage.with_context(|| format!("nothing was packed for the kernel {name}"))
     }
 
     /// As it is told: from the repository on, if it lies there.

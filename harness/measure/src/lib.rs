@@ -9,6 +9,7 @@ pub mod closure;
 pub mod commit;
 mod lab;
 pub mod look;
+pub mod pack;
 mod progress;
 mod run;
 pub mod steps;

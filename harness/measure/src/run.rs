@@ -16,7 +16,6 @@ use mutexlab_lens_analysis::analysis::Origin;
 use mutexlab_lens_analysis::looker::Looker;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::console;
-use mutexlab_model::mode::Mode;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
 use mutexlab_results::file::ResultsFile;
@@ -24,6 +23,7 @@ use mutexlab_results::metric::{Clock, Kind, HOOK_MEAN};
 use mutexlab_results::metrics;
 use mutexlab_results::record::{BootRecord, CellRecord, Directions};
 use mutexlab_scenario::plan::{Plan, PlannedBoot};
+use mutexlab_subjects::Subjects;
 
 /// How long a boot may take. The lens makes it slower; at most four times, it is meant to.
 fn deadlines(debug: bool, order: &Order, cpus: u32, lens: bool) -> Deadlines {
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             version: VERSION,
             work: Work::Measure {
                 mode: lab.mode,
-                cells: planned.cells.clone(),
+                tasks: lab.subjects.tasks(planned)?,
             },
         };
         let machine = lab.machine.as_ref();
@@ -212,13 +212,14 @@ impl<'a> Run<'a> {
             accelerator: lab.accelerator,
             order: &order,
             modules: kernel.modules.as_ref(),
+            baggage: lab.baggage(&planned.kernel)?,
             deadlines: deadlines(kernel.debug, &order, planned.cpus, lens.is_some()),
             lens: lens.as_ref(),
             attended: None,
             console_log: &console_log,
         };
         self.progress.announce(&format!("booting {}", record.id));
-        let mut cells = BootProgress::new(planned, record.id.clone(), lab.mode, looker);
+        let mut cells = BootProgress::new(lab, planned, record.id.clone(), looker);
         let booted = boot.run(&lab.tools, lab.interrupt, &mut |event| {
             self.take(&mut cells, event)
         })?;
@@ -282,7 +283,7 @@ impl<'a> Run<'a> {
                 let Some(cell) = cells.end(id) else {
                     bail!("the agent measured {id:?}, which it was not asked for");
                 };
-                let mut record = cells.record(cell, outcome);
+                let mut record = cells.record(cell, outcome)?;
                 self.look(cells, outcome, &mut record)?;
                 self.put(record, Some(cells.started.elapsed()))?;
             }
@@ -370,6 +371,7 @@ impl<'a> Run<'a> {
 
 /// How far a boot has come with its cells.
 struct BootProgress<'a> {
+    subjects: &'a Subjects,
     planned: &'a PlannedBoot,
     boot_id: String,
     clock: Clock,
@@ -380,11 +382,20 @@ struct BootProgress<'a> {
 }
 
 impl<'a> BootProgress<'a> {
-    fn new(planned: &'a PlannedBoot, boot_id: String, mode: Mode, looker: Option<Looker>) -> Self {
+    fn new(
+        lab: &'a Lab<'_>,
+        planned: &'a PlannedBoot,
+        boot_id: String,
+        looker: Option<Looker>,
+    ) -> Self {
         Self {
+            subjects: &lab.subjects,
             planned,
             boot_id,
-            clock: Clock { mode, khz: 0 },
+            clock: Clock {
+                mode: lab.mode,
+                khz: 0,
+            },
             left: planned.cells.iter().collect(),
             last: None,
             started: Instant::now(),
@@ -400,11 +411,16 @@ impl<'a> BootProgress<'a> {
     }
 
     /// The record of a cell that the agent ended.
-    fn record(&self, cell: &GuestCell, outcome: &Outcome) -> CellRecord {
-        match outcome {
+    fn record(&self, cell: &GuestCell, outcome: &Outcome) -> Result<CellRecord> {
+        Ok(match outcome {
             Outcome::Ok(measurement) => CellRecord {
                 delivery: Some(measurement.delivery),
-                metrics: metrics::of(measurement, cell.subject, &cell.traffic, self.clock),
+                metrics: metrics::of(
+                    measurement,
+                    &self.subjects.facts(&cell.subject)?,
+                    &cell.traffic,
+                    self.clock,
+                ),
                 hook_cost: Some(Directions {
                     original: measurement.original.clone(),
                     reply: measurement.reply.clone(),
@@ -418,7 +434,7 @@ impl<'a> BootProgress<'a> {
                 ..self.empty(cell, &Ending::bad(Verdict::Failed, reason))
             },
             Outcome::Infra { reason } => self.empty(cell, &Ending::bad(Verdict::Infra, reason)),
-        }
+        })
     }
 
     /// The record of a cell without numbers.
@@ -430,7 +446,7 @@ impl<'a> BootProgress<'a> {
             kernel: planned.kernel.clone(),
             cpus: planned.cpus,
             repetition: planned.repetition,
-            subject: cell.subject,
+            subject: cell.subject.clone(),
             parameters: cell.parameters.clone(),
             traffic: cell.traffic,
             verdict: ending.verdict,

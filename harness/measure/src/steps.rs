@@ -8,6 +8,7 @@ use anyhow::{bail, Context, Result};
 
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::tools::Tools;
 use mutexlab_model::accelerator::Accelerator;
@@ -34,6 +35,7 @@ pub fn steps(
         accelerator: Accelerator::TcgIcount,
         order: &order,
         modules: kernel.modules.as_ref(),
+        baggage: &Baggage::default(),
         deadlines: Deadlines::PLAIN,
         lens: None,
         attended: None,

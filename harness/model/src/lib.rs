@@ -8,6 +8,7 @@
 pub mod accelerator;
 pub mod back_to_back;
 pub mod complaint;
+pub mod facts;
 pub mod histogram;
 pub mod limits;
 pub mod measured;

@@ -1,185 +1,144 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is measured: the data that scenario, plan, agent and results share.
+//! What is measured, by its name: a directory of scenarios/subjects or of the user's own, or the module.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
 
-use crate::traffic::{Ends, Family, Protocol, Traffic, Way};
+use schemars::{json_schema, JsonSchema, Schema, SchemaGenerator};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// The thing that is measured.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+/// More letters are no name.
+const MAX_LENGTH: usize = 40;
+/// What a name looks like.
+const PATTERN: &str = "^[a-z0-9][a-z0-9-]{0,39}$";
+
+/// The name of a thing that is measured: of small letters, digits and hyphens, as it is a part of a cell's id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Subject(Cow<'static, str>);
+
+/// The rules that mutex_proxy.ko gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Subject {
-    /// Bare forwarding.
-    None,
-    /// The kernel's own destination NAT: conntrack and an nftables `dnat` rule.
-    NftDnat,
-    /// The same with a flow table in software, over which packets of established flows take a
-    /// short cut past all hooks.
-    NftFlowtable,
-    /// A TPROXY rule of nftables and a proxy in user space that splices streams of TCP.
-    Tproxy,
-    /// A redirect rule of nftables, redsocks, and a SOCKS server.
-    Redsocks,
-    /// mutex_proxy.ko.
-    Module,
-    /// mutex_proxy.ko with rules that match none of the packets: what it costs others.
-    ModuleUnmatched,
-    /// Connection tracking and NAT that redirect everything but what goes to the LAN, where the packets go, behind
-    /// many rules for others.
-    NftDnatDirect,
-    /// mutex_proxy.ko with such rules.
-    ModuleDirect,
+pub enum ModuleRules {
+    /// One, which redirects the packets.
+    Redirect,
+    /// One that matches none of the packets: what the module costs others.
+    Unmatched,
+    /// Many for others, and one that lets the packets by, in front of one that redirects everything.
+    Direct,
 }
 
 impl Subject {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::None,
-        Self::NftDnat,
-        Self::NftFlowtable,
-        Self::Tproxy,
-        Self::Redsocks,
-        Self::Module,
-        Self::ModuleUnmatched,
-        Self::NftDnatDirect,
-        Self::ModuleDirect,
-    ];
+    /// Bare forwarding.
+    pub const NONE: Self = Self::known("none");
+    /// The kernel's own destination NAT: conntrack and an nftables `dnat` rule.
+    pub const NFT_DNAT: Self = Self::known("nft-dnat");
+    /// Connection tracking and NAT that redirect everything but what goes to the LAN, where the packets go, behind
+    /// many rules for others.
+    pub const NFT_DNAT_DIRECT: Self = Self::known("nft-dnat-direct");
+    /// A redirect rule of nftables, redsocks, and a SOCKS server.
+    pub const REDSOCKS: Self = Self::known("redsocks");
+    /// mutex_proxy.ko.
+    pub const MODULE: Self = Self::known("module");
+    /// mutex_proxy.ko with rules that match none of the packets.
+    pub const MODULE_UNMATCHED: Self = Self::known("module-unmatched");
+    /// mutex_proxy.ko with rules such as those of [`Self::NFT_DNAT_DIRECT`].
+    pub const MODULE_DIRECT: Self = Self::known("module-direct");
+
+    /// Those that no directory tells of, since they are code.
+    pub const OF_MODULE: [Self; 3] = [Self::MODULE, Self::MODULE_UNMATCHED, Self::MODULE_DIRECT];
+
+    const fn known(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// The subject of this name; `None` if it is no name.
+    pub fn named(name: &str) -> Option<Self> {
+        let letters = name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let fits = !name.is_empty() && !name.starts_with('-') && name.len() <= MAX_LENGTH;
+        (letters && fits).then(|| Self(Cow::Owned(name.to_owned())))
+    }
 
     /// The name in ids and tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::NftDnat => "nft-dnat",
-            Self::NftFlowtable => "nft-flowtable",
-            Self::Tproxy => "tproxy",
-            Self::Redsocks => "redsocks",
-            Self::Module => "module",
-            Self::ModuleUnmatched => "module-unmatched",
-            Self::NftDnatDirect => "nft-dnat-direct",
-            Self::ModuleDirect => "module-direct",
-        }
+    pub fn name(&self) -> &str {
+        &self.0
     }
 
-    /// Whether the module is loaded.
-    pub const fn is_module(self) -> bool {
-        matches!(
-            self,
-            Self::Module | Self::ModuleUnmatched | Self::ModuleDirect
-        )
+    /// The module's rules; `None` of what is not the module.
+    pub fn module_rules(&self) -> Option<ModuleRules> {
+        [
+            (Self::MODULE, ModuleRules::Redirect),
+            (Self::MODULE_UNMATCHED, ModuleRules::Unmatched),
+            (Self::MODULE_DIRECT, ModuleRules::Direct),
+        ]
+        .into_iter()
+        .find_map(|(subject, rules)| (subject == *self).then_some(rules))
     }
 
-    /// Whether the kernel's connection tracking is at work, which picks numbers at random in every
-    /// boot: the key of its hash, and each connection's own.
-    pub const fn tracks_connections(self) -> bool {
-        matches!(
-            self,
-            Self::NftDnat | Self::NftDnatDirect | Self::NftFlowtable | Self::Redsocks
-        )
+    /// Whether it is mutex_proxy.ko.
+    pub fn is_module(&self) -> bool {
+        self.module_rules().is_some()
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        Self::named(&name).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{name:?} is no name of a subject: at most {MAX_LENGTH} small letters, digits and hyphens"
+            ))
+        })
+    }
+}
+
+impl JsonSchema for Subject {
+    fn schema_name() -> Cow<'static, str> {
+        "Subject".into()
     }
 
-    /// Whether a program ends the client's connections and makes others.
-    pub const fn is_in_user_space(self) -> bool {
-        matches!(self, Self::Tproxy | Self::Redsocks)
-    }
-
-    /// Whether packets reach another server than they were sent to. Those of redsocks pass another
-    /// one, which hands them on to where they were sent.
-    pub const fn redirects(self) -> bool {
-        matches!(
-            self,
-            Self::NftDnat | Self::NftFlowtable | Self::Tproxy | Self::Module
-        )
-    }
-
-    /// Why this subject cannot have such traffic; `None` if it can.
-    pub fn refusal(self, traffic: &Traffic) -> Option<&'static str> {
-        match self {
-            Self::NftFlowtable if traffic.way == Way::Local => {
-                Some("a flow table takes none but forwarded packets")
-            }
-            Self::NftFlowtable if traffic.ends == Ends::Wire => {
-                Some("the short cut passes none of the hooks that are measured on the wire")
-            }
-            Self::Tproxy | Self::Redsocks if traffic.ends == Ends::Wire => {
-                Some("a proxy in user space understands no packets that are made on the wire")
-            }
-            Self::Tproxy | Self::Redsocks if traffic.protocol == Protocol::Udp => {
-                Some("the proxy in user space is one for TCP")
-            }
-            Self::Redsocks if traffic.family == Family::V6 => Some("redsocks is for IPv4 only"),
-            _ => None,
-        }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The name of a thing that is measured.",
+            "type": "string",
+            "pattern": PATTERN
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{Checksum, Cloned, Load, Payload, Popularity, Steering};
-
-    const TRAFFIC: Traffic = Traffic {
-        ends: Ends::Stack,
-        way: Way::Forward,
-        family: Family::V4,
-        protocol: Protocol::Tcp,
-        payload: Payload::Bytes(64),
-        flows: 1,
-        spread: None,
-        steering: Steering::Symmetric,
-        popularity: Popularity::Uniform,
-        load: Load::Bulk { bytes: 1 },
-        checksum: Checksum::None,
-        cloned: Cloned::No,
-        warm_up: 0,
-    };
 
     #[test]
-    fn everybody_can_have_forwarded_streams_between_sockets() {
-        for subject in Subject::ALL {
-            assert_eq!(subject.refusal(&TRAFFIC), None, "{}", subject.name());
+    fn names_are_parts_of_ids() {
+        for name in ["none", "nft-dnat", "my-nat-2", "7"] {
+            let subject: Subject = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+            assert_eq!(subject.name(), name);
+        }
+        for bad in ["", "-x", "a/b", "A", "a,b=1", "ä", &"x".repeat(41)] {
+            assert_eq!(Subject::named(bad), None, "{bad}");
+            assert!(serde_json::from_value::<Subject>(bad.into()).is_err());
         }
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_a_reason() {
-        let wire = Traffic {
-            ends: Ends::Wire,
-            ..TRAFFIC
-        };
-        let udp = Traffic {
-            protocol: Protocol::Udp,
-            ..TRAFFIC
-        };
-        let local = Traffic {
-            way: Way::Local,
-            ..TRAFFIC
-        };
-        let v6 = Traffic {
-            family: Family::V6,
-            ..TRAFFIC
-        };
-        for (subject, traffic, reason) in [
-            (
-                Subject::Tproxy,
-                wire,
-                "no packets that are made on the wire",
-            ),
-            (Subject::Redsocks, udp, "for TCP"),
-            (Subject::Redsocks, v6, "IPv4"),
-            (Subject::NftFlowtable, wire, "none of the hooks"),
-            (Subject::NftFlowtable, local, "forwarded"),
-        ] {
-            let refusal = subject.refusal(&traffic);
-            assert!(refusal.is_some_and(|refusal| refusal.contains(reason)));
+    fn the_module_is_known_by_its_names() {
+        for subject in Subject::OF_MODULE {
+            assert!(subject.is_module());
         }
-        for subject in [Subject::None, Subject::NftDnat, Subject::Module] {
-            for traffic in [wire, udp, local, v6] {
-                assert_eq!(subject.refusal(&traffic), None);
-            }
-        }
+        assert!(!Subject::NONE.is_module());
+        assert_eq!(Subject::named("none"), Some(Subject::NONE));
     }
 }

@@ -19,7 +19,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use mutexlab_model::traffic::Family;
+use mutexlab_model::facts::Place;
+use mutexlab_model::traffic::{Ends, Family, Traffic};
 
 /// Port that the client uses; no subject changes it, so the probe knows its packets by it.
 pub const CLIENT_PORT: u16 = 40_000;
@@ -123,3 +124,19 @@ pub const WIRE_CLIENT: Host = Host::new(Net::Client, 100, 100);
 pub const WIRE_UPSTREAM: Host = Host::new(Net::Server, 100, 100);
 /// The generator on the server's net where packets were meant to go.
 pub const WIRE_ORIGINAL: Host = Host::new(Net::Server, 200, 200);
+
+/// The router's link to the client.
+pub const CLIENTS_LINK: &str = "clients";
+/// The router's link to the servers.
+pub const SERVERS_LINK: &str = "servers";
+
+/// Where a server listens for `traffic`.
+pub fn place(place: Place, traffic: &Traffic) -> SocketAddr {
+    let (host, port) = match (traffic.ends, place) {
+        (Ends::Wire, Place::Original) => (WIRE_ORIGINAL, ORIGINAL_PORT),
+        (Ends::Wire, Place::Upstream) => (WIRE_UPSTREAM, UPSTREAM_PORT),
+        (Ends::Stack, Place::Original) => (ORIGINAL, ORIGINAL_PORT),
+        (Ends::Stack, Place::Upstream) => (UPSTREAM, UPSTREAM_PORT),
+    };
+    host.socket(traffic.family, port)
+}

@@ -58,6 +58,10 @@ pub const ALL: &[KnownLine] = &[
         "the same: a busy host keeps the guest from reading two clocks at once, and it says so or takes the other",
     ),
     known(
+        "TSC found unstable after boot, most likely due to broken BIOS",
+        "the same, of the clock that it read by",
+    ),
+    known(
         "hrtimer: interrupt took",
         "the same: the host had other things to do meanwhile",
     ),
@@ -107,6 +111,16 @@ pub const ALL: &[KnownLine] = &[
         "pci_bus 0000:00: Unknown NUMA node; performance will be reduced",
         "the nodes are made up (numa=fake), and no device is of one",
     ),
+    known(
+        "Lock dependency validator: ",
+        "the checker tells that it is there and how large it is, in 6.12 at no level of its own",
+    ),
+    known("... MAX_LOCK", "the same"),
+    known("... CLASSHASH_SIZE:", "the same"),
+    known("... CHAINHASH_SIZE:", "the same"),
+    known(" memory used by lock dependency info:", "the same"),
+    known(" memory used for stack traces:", "the same"),
+    known(" per task-struct memory footprint:", "the same"),
     known(
         "kmemleak: Kernel memory leak detector initialized",
         "the checker tells that it is there",

@@ -10,6 +10,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod addresses;
+pub mod datapath;
 pub mod frame;
 pub mod known_lines;
 pub mod log_line;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::datapath::Datapath;
 use crate::log_line::LogLine;
 use crate::measurement::Measurement;
 use crate::pattern::Pattern;
@@ -36,7 +38,7 @@ use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Load, Traffic};
 
 /// Raised when an old agent could not understand a new host or the reverse.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
@@ -44,10 +46,6 @@ pub const ORDER_PATH: &str = "/lab/order.json";
 pub const PROXY_MODULE_PATH: &str = "/lab/mutex_proxy.ko";
 /// See [`PROXY_MODULE_PATH`].
 pub const PROBE_MODULE_PATH: &str = "/lab/mutex_probe.ko";
-/// Where redsocks lies in the guest, if the order needs it.
-pub const REDSOCKS: &str = "/usr/sbin/redsocks";
-/// Where its SOCKS server lies.
-pub const MICROSOCKS: &str = "/usr/bin/microsocks";
 /// Where `ip` of iproute2 lies, if the order is to test.
 pub const IPROUTE2: &str = "/usr/sbin/ip";
 /// Every line of the agent's that is an event starts with this, since a guest's init and its
@@ -78,22 +76,18 @@ pub struct FlowCount {
 }
 
 impl Order {
-    /// Whether it measures or tests `subject`.
-    pub fn needs(&self, subject: Subject) -> bool {
-        match &self.work {
-            Work::Boot | Work::Micro | Work::Patterns(_) | Work::Fault(_) | Work::Shell(_) => false,
-            Work::Measure { cells, .. } => cells.iter().any(|cell| cell.subject == subject),
-            Work::Test { needs, .. } => needs.contains(&subject),
-        }
+    /// The cells that it measures.
+    pub fn cells(&self) -> impl Iterator<Item = &GuestCell> {
+        let tasks = match &self.work {
+            Work::Measure { tasks, .. } => tasks.as_slice(),
+            _ => &[],
+        };
+        tasks.iter().map(|task| &task.cell)
     }
 
     /// The bursts that its cells search.
     pub fn bursts(&self) -> impl Iterator<Item = BackToBack> + '_ {
-        let cells = match &self.work {
-            Work::Measure { cells, .. } => cells.as_slice(),
-            _ => &[],
-        };
-        cells.iter().filter_map(|cell| match cell.traffic.load {
+        self.cells().filter_map(|cell| match cell.traffic.load {
             Load::BackToBack(goal) => Some(goal),
             _ => None,
         })
@@ -101,10 +95,7 @@ impl Order {
 
     /// How many flows its cells have.
     pub fn flows(&self) -> FlowCount {
-        let Work::Measure { cells, .. } = &self.work else {
-            return FlowCount::default();
-        };
-        cells.iter().fold(FlowCount::default(), |count, cell| {
+        self.cells().fold(FlowCount::default(), |count, cell| {
             let flows = cell.traffic.flows_in_all();
             FlowCount {
                 max: count.max.max(flows),
@@ -124,8 +115,8 @@ pub enum Work {
     Measure {
         /// What time is counted in, which says whether waiting costs any.
         mode: Mode,
-        /// The cells.
-        cells: Vec<GuestCell>,
+        /// The cells, each with what is measured there.
+        tasks: Vec<Task>,
     },
     /// Measure single steps of the datapath, beside what the kernel offers for the same.
     Micro,
@@ -135,8 +126,6 @@ pub enum Work {
     Test {
         /// Their names, in order.
         names: Vec<String>,
-        /// Subjects whose programs they use.
-        needs: Vec<Subject>,
     },
     /// Misbehave, to show that the host notices.
     Fault(Fault),
@@ -170,7 +159,16 @@ pub enum Fault {
     UseAfterFree,
 }
 
-/// One cell as the guest sees it.
+/// A cell, and how its subject is put up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The cell.
+    pub cell: GuestCell,
+    /// What is between client and servers.
+    pub datapath: Datapath,
+}
+
+/// One cell as it is planned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuestCell {
     /// Stable name of the cell, unique in the order.

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use mutexlab_model::subject::Subject;
 use serde::{Deserialize, Serialize};
 
 /// A functional test.
@@ -26,6 +25,4 @@ pub struct TestInfo {
     pub wants_usual_kernel: bool,
     /// How much longer it may take than what the others are given.
     pub lasts: Duration,
-    /// The subjects whose programs it uses.
-    pub needs: Vec<Subject>,
 }

@@ -52,6 +52,10 @@ pub struct Closure {
     /// and from results of before they were told of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, ProgramClosure>,
+    /// Hashes of the directories that tell of the scenario's subjects, by name; absent if all are the module, and
+    /// from results of before subjects were directories.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subjects: BTreeMap<String, String>,
     /// The virtual machine.
     pub qemu: QemuClosure,
     /// The machine underneath.

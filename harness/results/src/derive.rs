@@ -25,11 +25,11 @@ pub fn path_over_none(cells: &mut [CellRecord], mode: Mode) {
     };
     let paths: HashMap<Key, f64> = cells
         .iter()
-        .filter(|cell| cell.subject == Subject::None)
+        .filter(|cell| cell.subject == Subject::NONE)
         .filter_map(|cell| Some((key(cell), cell.metric(PATH_MEAN)?)))
         .collect();
     for cell in cells {
-        if cell.subject == Subject::None || cell.metric(PATH_OVER_NONE).is_some() {
+        if cell.subject == Subject::NONE || cell.metric(PATH_OVER_NONE).is_some() {
             continue;
         }
         if let (Some(path), Some(none)) = (cell.metric(PATH_MEAN), paths.get(&key(cell))) {

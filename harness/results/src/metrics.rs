@@ -7,16 +7,16 @@ use super::metric::{
     FIRST_PACKET_P10, HOOK_MEAN, MEMORY_PER_FLOW, PATH_MEAN, PATH_OVER_NONE, PERCENTILES, ROUTER,
 };
 use super::{counters, cpu, travel};
+use mutexlab_model::facts::{Counts, Facts};
 use mutexlab_model::measured::{BulkCost, HookCost};
 use mutexlab_model::mode::Mode;
-use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Load, Traffic};
 use mutexlab_protocol::measurement::Measurement;
 
-/// All metrics of a measurement of `traffic` but [`PATH_OVER_NONE`], which needs another cell.
+/// All metrics of a measurement of `traffic`, with a subject of which this is known, but [`PATH_OVER_NONE`], which needs another cell.
 pub fn of(
     measurement: &Measurement,
-    subject: Subject,
+    facts: &Facts,
     traffic: &Traffic,
     clock: Clock,
 ) -> Vec<Metric> {
@@ -32,8 +32,13 @@ pub fn of(
     // through the rest of the router, which differs by some instructions from boot to boot. Only
     // where they do not is there such a number of the router.
     let apart = traffic.load.burst() == 1 || measurement.router.is_some();
-    let steady = traffic.flows == 1 && closed || !subject.tracks_connections();
-    let exact = exact_if(apart && steady);
+    let Counts {
+        conntrack: tracked,
+        exact: promised,
+        ..
+    } = facts.counts;
+    let steady = traffic.flows == 1 && closed || !tracked;
+    let exact = exact_if(promised && apart && steady);
     let mut metrics = Vec::new();
     let mut add = |name: String, kind: Kind, value: Option<f64>| {
         metrics.extend(value.map(|ticks| Metric {
@@ -71,11 +76,14 @@ pub fn of(
     // take the cheaper order, so that the median is now of these and now of those; of a single
     // measured flow's 31, more than three do in all but one of some ten thousand boots, and one in a
     // thousand has a single lock.
-    let tracked = subject.tracks_connections();
     let median = measurement.first_packet.map(|first| to_float(first.median));
-    add(FIRST_PACKET.to_owned(), exact_if(!tracked), median);
+    add(
+        FIRST_PACKET.to_owned(),
+        exact_if(promised && !tracked),
+        median,
+    );
     let p10 = measurement.first_packet.map(|first| to_float(first.p10));
-    let kind = exact_if(!tracked || traffic.flows == 1);
+    let kind = exact_if(promised && (!tracked || traffic.flows == 1));
     add(FIRST_PACKET_P10.to_owned(), kind, p10);
     for (direction, cost) in [
         ("original", &measurement.original),
@@ -137,6 +145,7 @@ mod tests {
     use super::*;
     use mutexlab_model::histogram::Histogram;
     use mutexlab_model::measured::{Delivery, FirstPacket, PathCost};
+    use mutexlab_model::subject::ModuleRules;
     use mutexlab_model::traffic::{
         Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
     };
@@ -163,6 +172,10 @@ mod tests {
         cloned: Cloned::No,
         warm_up: 0,
     };
+
+    fn module() -> Facts {
+        Facts::of_module(ModuleRules::Redirect)
+    }
 
     fn cost(histogram: &[(u64, u64)]) -> HookCost {
         HookCost {
@@ -223,7 +236,7 @@ mod tests {
 
     #[test]
     fn percentiles_and_means_are_those_of_the_histograms() {
-        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
+        let metrics = of(&measurement(), &module(), &TRAFFIC, VIRTUAL);
         for (name, expected) in [
             ("hook.original.p50", 100.0),
             ("hook.original.p99.9", 100.0),
@@ -252,7 +265,7 @@ mod tests {
             mode: Mode::Wall,
             khz: 2_000_000,
         };
-        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, clock);
+        let metrics = of(&measurement(), &module(), &TRAFFIC, clock);
         let metric = metrics
             .iter()
             .find(|metric| metric.name == "hook.original.p50");
@@ -279,7 +292,7 @@ mod tests {
                 router,
                 ..measurement()
             };
-            let metrics = of(&measurement, Subject::Module, &traffic, VIRTUAL);
+            let metrics = of(&measurement, &module(), &traffic, VIRTUAL);
             let mean = metrics.iter().find(|metric| metric.name == HOOK_MEAN);
             assert_eq!(mean.unwrap().kind, kind);
         }
@@ -287,31 +300,38 @@ mod tests {
 
     #[test]
     fn what_a_boot_s_key_decides_is_sampled() {
-        let kind = |subject, flows, name: &str| {
+        let kind = |facts: Facts, flows, name: &str| {
             let traffic = Traffic { flows, ..TRAFFIC };
-            let metrics = of(&measurement(), subject, &traffic, VIRTUAL);
+            let metrics = of(&measurement(), &facts, &traffic, VIRTUAL);
             let metric = metrics.into_iter().find(|metric| metric.name == name);
             metric.unwrap().kind
         };
-        for (subject, flows, [mean, median, p10]) in [
-            (Subject::Module, 1, [Kind::Exact; 3]),
-            (Subject::Module, 1_000, [Kind::Exact; 3]),
-            (
-                Subject::NftDnat,
-                1,
-                [Kind::Exact, Kind::Sampled, Kind::Exact],
-            ),
-            (Subject::NftDnat, 1_000, [Kind::Sampled; 3]),
+        let conntrack = Facts {
+            counts: Counts {
+                conntrack: true,
+                exact: true,
+                ..Counts::default()
+            },
+            ..Facts::default()
+        };
+        // What promises nothing has nothing exact.
+        let unknown = Facts::default();
+        for (facts, flows, [mean, median, p10]) in [
+            (module(), 1, [Kind::Exact; 3]),
+            (module(), 1_000, [Kind::Exact; 3]),
+            (conntrack, 1, [Kind::Exact, Kind::Sampled, Kind::Exact]),
+            (conntrack, 1_000, [Kind::Sampled; 3]),
+            (unknown, 1, [Kind::Sampled; 3]),
         ] {
-            assert_eq!(kind(subject, flows, HOOK_MEAN), mean);
-            assert_eq!(kind(subject, flows, FIRST_PACKET), median);
-            assert_eq!(kind(subject, flows, FIRST_PACKET_P10), p10);
+            assert_eq!(kind(facts, flows, HOOK_MEAN), mean);
+            assert_eq!(kind(facts, flows, FIRST_PACKET), median);
+            assert_eq!(kind(facts, flows, FIRST_PACKET_P10), p10);
         }
     }
 
     #[test]
     fn names_are_unique() {
-        let metrics = of(&measurement(), Subject::Module, &TRAFFIC, VIRTUAL);
+        let metrics = of(&measurement(), &module(), &TRAFFIC, VIRTUAL);
         for (index, metric) in metrics.iter().enumerate() {
             assert!(!metrics[..index]
                 .iter()
@@ -333,6 +353,6 @@ mod tests {
             buckets: None,
             ..measurement()
         };
-        assert_eq!(of(&nothing, Subject::Module, &TRAFFIC, VIRTUAL), []);
+        assert_eq!(of(&nothing, &module(), &TRAFFIC, VIRTUAL), []);
     }
 }

@@ -72,10 +72,11 @@ fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The time that a cell is about.
-pub const fn headline(subject: Subject) -> &'static str {
-    match subject {
-        Subject::None => PATH_MEAN,
-        _ => HOOK_MEAN,
+pub fn headline(subject: &Subject) -> &'static str {
+    if *subject == Subject::NONE {
+        PATH_MEAN
+    } else {
+        HOOK_MEAN
     }
 }
 
@@ -84,7 +85,7 @@ fn by_cell(cells: &[CellRecord]) -> BTreeMap<&str, Vec<(u32, f64)>> {
     let mut values: BTreeMap<&str, Vec<(u32, f64)>> = BTreeMap::new();
     for cell in cells {
         let usable = matches!(cell.verdict, Verdict::Ok | Verdict::Noisy);
-        if let (true, Some(value)) = (usable, cell.metric(headline(cell.subject))) {
+        if let (true, Some(value)) = (usable, cell.metric(headline(&cell.subject))) {
             values
                 .entry(&cell.id)
                 .or_default()

@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 
 use super::explain::{nearest, Fault, Step};
+use crate::named::Named;
 use crate::question::Scenario;
 use crate::traffic::TrafficMatrix;
 use mutexlab_model::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
@@ -20,6 +21,7 @@ impl Scenario {
         check_list("kernels", &self.kernels)?;
         check_list("cpus", &self.cpus)?;
         check_list("subjects", &self.subjects)?;
+        self.check_subjects()?;
         for (name, values) in &self.parameters {
             check_list(&format!("parameters.{name}"), values)?;
         }
@@ -29,13 +31,32 @@ impl Scenario {
         if self.boots == 0 {
             return Err(Fault::at("boots", "boots must be at least 1"));
         }
-        if !self.parameters.is_empty() && !self.subjects.iter().any(|subject| subject.is_module()) {
+        if !self.parameters.is_empty()
+            && !self.subjects.iter().any(|named| named.subject.is_module())
+        {
             let message = "parameters are the module's, but subjects does not list \"module\"";
             return Err(Fault::at("parameters", message));
         }
         self.check_lens()?;
         self.traffic.check()?;
         self.traffic.check_spread(&self.cpus)
+    }
+
+    /// Two directories may have one name, which would be that of both in results.
+    fn check_subjects(&self) -> Result<(), Fault> {
+        for (index, Named { subject, directory }) in self.subjects.iter().enumerate() {
+            let at = |message| Err(Fault::at("subjects", message).element(index));
+            let mut earlier = self.subjects.iter().take(index);
+            if earlier.any(|earlier| earlier.subject == *subject) {
+                return at(format!("there is another subject called {subject}"));
+            }
+            if directory.is_some() && (subject.is_module() || *subject == Subject::NONE) {
+                return at(format!(
+                    "{subject} is known already: call the directory otherwise"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the lens can look on as it is asked to.
@@ -264,7 +285,7 @@ impl TrafficMatrix {
 
 impl Scenario {
     /// What there can be no cell of, where the scenario asks for it.
-    pub fn check_cell(&self, subject: Subject, traffic: &Traffic) -> Result<(), Fault> {
+    pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Fault> {
         let at = |message: &str| {
             let mut flows = self.traffic.flows.iter().flatten();
             let index = flows.position(|&flows| flows == traffic.flows);
@@ -299,15 +320,6 @@ impl Scenario {
                 traffic.name()
             );
             return Err(Fault::at("lens", message));
-        }
-        if let Some(reason) = subject.refusal(traffic) {
-            let message = format!(
-                "{} cannot have the traffic {}: {reason} (or [[exclude]] it)",
-                subject.name(),
-                traffic.name()
-            );
-            let index = self.subjects.iter().position(|&other| other == subject);
-            return Err(Fault::at("subjects", message).element(index.unwrap_or(0)));
         }
         Ok(())
     }

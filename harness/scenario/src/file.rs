@@ -3,7 +3,7 @@
 //! A scenario's file.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -19,6 +19,8 @@ pub struct ScenarioFile {
     pub file: String,
     /// The whole text.
     pub text: String,
+    /// Where directories that it names are looked for: where it lies itself.
+    pub directory: PathBuf,
     /// What it says.
     pub scenario: Scenario,
 }
@@ -35,15 +37,19 @@ impl ScenarioFile {
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned())
             .with_context(|| format!("{} is no file name", path.display()))?;
-        Self::parse(name, path.display().to_string(), text)
+        let mut file = Self::parse(name, path.display().to_string(), text)?;
+        file.directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(file)
     }
 
-    /// A scenario called `name` from its text; `file` names it in errors.
+    /// A scenario called `name` from its text; `file` names it in errors. Directories that it names are looked
+    /// for in the current one.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(name: String, file: String, text: String) -> Result<Self> {
         Ok(Self {
+            directory: PathBuf::new(),
             scenario: parse(&text, &file)?,
             name,
             file,

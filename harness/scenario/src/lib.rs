@@ -9,6 +9,7 @@ pub mod caches;
 mod check;
 mod explain;
 mod file;
+mod named;
 mod parameter;
 pub mod plan;
 mod question;
@@ -18,8 +19,9 @@ mod tests;
 mod traffic;
 mod values;
 
-pub use explain::{nearest, Fault, Step};
+pub use explain::{nearest, syntax, Fault, Step};
 pub use file::ScenarioFile;
+pub use named::Named;
 pub use parameter::ParameterValue;
 pub use question::{Combine, Exclusion, Scenario};
 pub use search::SearchMatrix;

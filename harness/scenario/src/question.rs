@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::caches::Machine;
+use crate::named::Named;
 use crate::parameter::ParameterValue;
 use crate::traffic::TrafficMatrix;
 use crate::values::{once, Values};
@@ -33,7 +34,7 @@ pub struct Scenario {
     #[schemars(range(min = 1))]
     pub boots: u32,
     /// What is measured.
-    pub subjects: Values<Subject>,
+    pub subjects: Values<Named>,
     /// Which combinations of the parameters' values are measured.
     #[serde(default)]
     pub combine: Combine,
@@ -73,7 +74,7 @@ pub struct Exclusion {
     pub kernel: Option<String>,
     /// The number of CPUs.
     pub cpus: Option<u32>,
-    /// What is measured.
+    /// What is measured, by its name.
     pub subject: Option<Subject>,
     /// Values of parameters.
     pub parameters: BTreeMap<String, ParameterValue>,

@@ -40,7 +40,10 @@ fn error(from: &str, to: &str) -> String {
 fn a_good_scenario_is_understood() {
     let scenario = parse(GOOD, "a.toml").unwrap();
     assert_eq!(scenario.boots, 1);
-    assert_eq!(*scenario.subjects, [Subject::None, Subject::Module]);
+    assert_eq!(
+        *scenario.subjects,
+        [Subject::NONE, Subject::MODULE].map(Named::from)
+    );
     assert_eq!(scenario.parameters["cache"][1].to_string(), "N");
 }
 

@@ -125,7 +125,7 @@ without_numbers!(
     mutexlab_model::traffic::Steering,
     mutexlab_model::traffic::Checksum,
     mutexlab_model::traffic::Cloned,
-    mutexlab_model::subject::Subject
+    crate::named::Named
 );
 
 impl<'de, T: Deserialize<'de> + FromNumber> Deserialize<'de> for Values<T> {

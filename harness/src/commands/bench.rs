@@ -18,6 +18,7 @@ use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::Selection;
 use mutexlab_scenario::plan::{Filter, Plan, Shard};
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +89,8 @@ impl BenchCommand {
             scenario.look()?;
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
+        let subjects = Subjects::of(&scenario, &repository)?;
+        subjects.check(&plan, &scenario)?;
         let resumed = self.resumed(&directory, &scenario)?;
         let selection = match &resumed {
             Some(results) => results.results().selection(),
@@ -99,7 +102,7 @@ impl BenchCommand {
         // Once: a part of a part would be less than was asked for.
         select(&mut plan, &scenario.name, &selection)?;
         if self.plan {
-            return self.print_plan(&plan);
+            return self.print_plan(&plan, &subjects);
         }
         file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
@@ -142,7 +145,14 @@ impl BenchCommand {
         Ok(i32::from(!well))
     }
 
-    fn print_plan(&self, plan: &Plan) -> Result<i32> {
+    fn print_plan(&self, plan: &Plan, subjects: &Subjects) -> Result<i32> {
+        for module in subjects.modules() {
+            eprintln!(
+                "{}: `make` runs on this machine in a copy of {}",
+                module.subject,
+                module.sources.display()
+            );
+        }
         if self.json {
             json::print(plan)?;
             return Ok(0);

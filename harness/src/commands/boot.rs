@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::json;
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::qemu::Lens;
 use mutexlab_machine::tools::Tools;
@@ -92,6 +93,7 @@ impl BootCommand {
             },
             order: &order,
             modules: None,
+            baggage: &Baggage::default(),
             deadlines: Deadlines::PLAIN,
             lens: lens.as_ref(),
             attended: None,

@@ -80,7 +80,7 @@ impl TestCommand {
         };
         if self.list {
             wanted.reports.check()?;
-            let listed = wanted.list()?;
+            let listed = wanted.list(&paths::repository()?)?;
             if self.json {
                 json::print(&listed)?;
             } else {

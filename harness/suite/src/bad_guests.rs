@@ -14,13 +14,15 @@ use nix::unistd::Pid;
 use super::bench::Bench;
 use mutexlab_host::guard;
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::guest_root::ModuleFiles;
 use mutexlab_machine::qemu;
 use mutexlab_model::accelerator::Accelerator;
-use mutexlab_model::subject::Subject;
+use mutexlab_model::subject::{ModuleRules, Subject};
 use mutexlab_model::verdict::{Ending, Verdict};
-use mutexlab_protocol::{Event, Fault, GuestCell, Order, Outcome, Sabotage, Work, VERSION};
+use mutexlab_protocol::datapath::Datapath;
+use mutexlab_protocol::{Event, Fault, GuestCell, Order, Outcome, Sabotage, Task, Work, VERSION};
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
 
@@ -255,6 +257,7 @@ impl BadGuest {
             accelerator: Accelerator::TcgIcount,
             order: &order,
             modules: modules.as_ref(),
+            baggage: &Baggage::default(),
             deadlines,
             lens: None,
             attended: None,
@@ -323,7 +326,10 @@ impl BadGuest {
                 }
                 Work::Measure {
                     mode: scenario.scenario.mode,
-                    cells: vec![cell],
+                    tasks: vec![Task {
+                        cell,
+                        datapath: Datapath::module(ModuleRules::Redirect),
+                    }],
                 }
             }
         })
@@ -389,7 +395,7 @@ fn altered(
 fn a_cell_of_the_module(scenario: &ScenarioFile) -> Option<GuestCell> {
     let plan = Plan::new(&scenario.scenario).ok()?;
     let mut cells = plan.boots.into_iter().flat_map(|boot| boot.cells);
-    cells.find(|cell| cell.subject == Subject::Module)
+    cells.find(|cell| cell.subject == Subject::MODULE)
 }
 
 /// A parameter of the module's that is a number.

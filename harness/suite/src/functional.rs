@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::bench::Bench;
 use super::outcome::{label, Ended, Outcomes, Shared};
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::console;
 use mutexlab_model::accelerator::Accelerator;
@@ -93,7 +94,6 @@ fn attempt(
         version: VERSION,
         work: Work::Test {
             names: left.iter().map(|test| test.name.clone()).collect(),
-            needs: left.iter().flat_map(|test| test.needs.clone()).collect(),
         },
     };
     let suite = label(kernel);
@@ -111,6 +111,7 @@ fn attempt(
         accelerator,
         order: &order,
         modules: kernel.modules.as_ref(),
+        baggage: &Baggage::default(),
         deadlines: deadlines(kernel, &left),
         lens: None,
         attended: None,

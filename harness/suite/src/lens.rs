@@ -13,6 +13,7 @@ use mutexlab_lens_recording::settings::{Cache, Caches, Settings};
 use super::bench::Bench;
 use super::outcome::{label, Ended, Shared};
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::qemu::Lens;
 use mutexlab_model::accelerator::Accelerator;
@@ -102,6 +103,7 @@ fn boot(bench: &Bench<'_>, kernel: &Kernel, lens: Option<&Lens>) -> Result<Resul
         accelerator: Accelerator::TcgIcount,
         order: &order,
         modules: None,
+        baggage: &Baggage::default(),
         deadlines: Deadlines::of(kernel.debug),
         lens,
         attended: None,

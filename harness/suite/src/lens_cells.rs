@@ -14,14 +14,17 @@ use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::qemu::Lens;
 use mutexlab_measure::look::look;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::mode::Mode;
+use mutexlab_model::subject::ModuleRules;
 use mutexlab_model::verdict::{Ending, Verdict};
+use mutexlab_protocol::datapath::Datapath;
 use mutexlab_protocol::measurement::Measurement;
-use mutexlab_protocol::{Event, GuestCell, Order, Outcome, Work, VERSION};
+use mutexlab_protocol::{Event, GuestCell, Order, Outcome, Task, Work, VERSION};
 use mutexlab_results::metric::Kind;
 use mutexlab_results::metric::{MIN_EFFECT, MIN_MODELLED};
 use mutexlab_scenario::caches::Machine;
@@ -151,7 +154,10 @@ impl Guests<'_> {
             version: VERSION,
             work: Work::Measure {
                 mode: Mode::Virtual,
-                cells: vec![cell.clone()],
+                tasks: vec![Task {
+                    cell: cell.clone(),
+                    datapath: Datapath::module(ModuleRules::Redirect),
+                }],
             },
         };
         let looks = lens
@@ -166,6 +172,7 @@ impl Guests<'_> {
             accelerator: Accelerator::TcgIcount,
             order: &order,
             modules: kernel.modules.as_ref(),
+            baggage: &Baggage::default(),
             deadlines: Deadlines::of(kernel.debug),
             lens: lens.as_ref(),
             attended: None,

@@ -2,10 +2,11 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Five kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! Six kinds of checks: the agent's functional tests of the module, where any splat fails them;
 //! bad ends on purpose, where anything but the right verdict fails them; the self check, which
 //! must hold, and must not when the agent measures wrong; the lens, which must see what arithmetic
-//! says; and `mutexlab shell`, before which somebody is made to sit.
+//! says; subjects, each of which must lead packets as its directory says; and `mutexlab shell`, before which
+//! somebody is made to sit.
 //!
 //! Must not know: what a functional test does; the agent tells which there are, and runs them.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
@@ -27,6 +28,7 @@ mod record;
 mod reports;
 mod shell;
 mod side_by_side;
+mod subject_cells;
 mod text;
 mod typist;
 
@@ -58,6 +60,7 @@ use bench::{Bench, INSTRUMENT};
 use instrument::Trial;
 use outcome::{Ended, Outcomes, Shared};
 use shell::ShellTest;
+use subject_cells::SubjectTest;
 use text::Text;
 
 /// What is wanted of a run of tests.
@@ -97,6 +100,7 @@ struct Selected {
     lens: bool,
     shell: Vec<ShellTest>,
     lens_trials: Vec<lens_cells::Trial>,
+    subjects: Vec<SubjectTest>,
     trials: Vec<Trial>,
 }
 
@@ -120,8 +124,8 @@ impl Wanted {
     ///
     /// # Errors
     /// If the agent is missing, or no test is wanted.
-    pub fn list(&self) -> Result<Vec<Listed>> {
-        Ok(self.select(&Agent::find()?)?.listed())
+    pub fn list(&self, repository: &Path) -> Result<Vec<Listed>> {
+        Ok(self.select(&Agent::find()?, repository)?.listed())
     }
 
     /// Runs the tests.
@@ -132,7 +136,7 @@ impl Wanted {
     pub fn run(&self, repository: &Path, interrupt: &Interrupt) -> Result<Ran> {
         self.reports.check()?;
         let tools = Tools::find()?;
-        let selected = self.select(&tools.agent)?;
+        let selected = self.select(&tools.agent, repository)?;
         let started = Timestamp::now();
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
         let catalog = Catalog::load(repository)?;
@@ -173,7 +177,7 @@ impl Wanted {
         })
     }
 
-    fn select(&self, agent: &Agent) -> Result<Selected> {
+    fn select(&self, agent: &Agent, repository: &Path) -> Result<Selected> {
         let mut functional = agent.tests()?;
         functional.retain(|test| self.wants(&test.name));
         // Who names a test wants it.
@@ -202,7 +206,16 @@ impl Wanted {
         let lens = self.wants(lens::NAME);
         let mut lens_trials = lens_cells::Trial::ALL.to_vec();
         lens_trials.retain(|trial| self.wants(trial.name()));
-        let instrument = lens || !lens_trials.is_empty() || !trials.is_empty() || !shell.is_empty();
+        let mut subjects = subject_cells::all(repository)?;
+        subjects.retain(|test| self.wants(&test.name));
+        if !(self.all || self.nightly) && self.filters.is_empty() {
+            subjects.clear();
+        }
+        let instrument = lens
+            || !lens_trials.is_empty()
+            || !subjects.is_empty()
+            || !trials.is_empty()
+            || !shell.is_empty();
         if functional.is_empty() && bad_ends.is_empty() && !instrument {
             bail!(
                 "no test has any of {:?} in its name: see --list",
@@ -215,6 +228,7 @@ impl Wanted {
             lens,
             shell,
             lens_trials,
+            subjects,
             trials,
         })
     }
@@ -266,9 +280,14 @@ impl Selected {
         let lens_trials = lens_trials.map(|trial| by_name(trial.name(), INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
         let shell = (self.shell.iter()).map(|test| by_name(test.name(), INSTRUMENT, false));
+        let subjects = self.subjects.iter().map(|test| Listed {
+            long: true,
+            ..by_name(&test.name, INSTRUMENT, false)
+        });
         (functional.chain(bad_ends).chain(lens))
             .chain(shell)
             .chain(lens_trials)
+            .chain(subjects)
             .chain(trials)
             .collect()
     }
@@ -296,6 +315,9 @@ impl Selected {
         }
         for trial in &self.lens_trials {
             outcomes.plan(INSTRUMENT, trial.name());
+        }
+        for test in &self.subjects {
+            outcomes.plan(INSTRUMENT, &test.name);
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -331,7 +353,8 @@ impl Selected {
             None => (available_parallelism()?.get() / cores_a_guest).max(1),
         };
         // Cells are measured on a kernel as it is meant to run.
-        let plain = match first.debug && !self.lens_trials.is_empty() {
+        let plain = match first.debug && !(self.lens_trials.is_empty() && self.subjects.is_empty())
+        {
             true => {
                 let (repository, interrupt) = (&bench.repository, bench.interrupt);
                 let flavour = Flavour::Plain;
@@ -350,6 +373,7 @@ impl Selected {
         let mut beside = functional;
         beside.extend(self.lens_trials.iter().map(Task::LensTrial));
         beside.extend(self.lens.then_some(Task::Lens));
+        beside.extend(self.subjects.iter().map(Task::Subject));
         beside.extend(self.trials.iter().map(Task::Trial));
         let ends = |alone: bool| {
             let of_kind = move |end: &&BadEnd| end.runs_alone() == alone;
@@ -383,6 +407,7 @@ enum Task<'a> {
     Lens,
     LensTrial(&'a lens_cells::Trial),
     Shell(&'a ShellTest),
+    Subject(&'a SubjectTest),
     Trial(&'a Trial),
 }
 
@@ -399,6 +424,7 @@ impl Task<'_> {
             Self::Lens => lens::run(bench, under.first, outcomes),
             Self::LensTrial(trial) => trial.run(bench, under.plain, outcomes),
             Self::Shell(test) => test.run(outcomes),
+            Self::Subject(test) => test.run(bench, under.plain, outcomes),
             Self::Trial(trial) => {
                 let started = Instant::now();
                 let ending = trial.run()?;

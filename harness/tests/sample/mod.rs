@@ -2,7 +2,12 @@
 
 //! Results that nobody measured, of any plan.
 
+use std::path::Path;
+use std::sync::LazyLock;
+
+use mutexlab_host::paths::repository_above;
 use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::facts::Facts;
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{Delivery, FirstPacket, HookCost, PathCost};
 use mutexlab_model::mode::Mode;
@@ -16,6 +21,7 @@ use mutexlab_results::metrics;
 use mutexlab_results::record::{BootRecord, CellRecord, Directions, Results, SCHEMA};
 use mutexlab_scenario::plan::{Plan, PlannedBoot};
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 
 /// What measuring `plan` might have given.
 pub fn results(scenario: &ScenarioFile, plan: &Plan) -> Results {
@@ -116,13 +122,13 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         kernel: boot.kernel.clone(),
         cpus: boot.cpus,
         repetition: boot.repetition,
-        subject: cell.subject,
+        subject: cell.subject.clone(),
         parameters: cell.parameters.clone(),
         traffic: cell.traffic,
         verdict: Verdict::Ok,
         reason: None,
         delivery: Some(measurement.delivery),
-        metrics: metrics::of(&measurement, cell.subject, &cell.traffic, clock),
+        metrics: metrics::of(&measurement, &facts(cell), &cell.traffic, clock),
         hook_cost: Some(Directions {
             original: measurement.original.clone(),
             reply: measurement.reply.clone(),
@@ -130,6 +136,15 @@ fn record(mode: Mode, boot: &PlannedBoot, cell: &GuestCell) -> CellRecord {
         latency: measurement.latency().cloned(),
         counters: measurement.counters,
     }
+}
+
+/// What the repository knows of a cell's subject.
+fn facts(cell: &GuestCell) -> Facts {
+    static SHIPPED: LazyLock<Subjects> = LazyLock::new(|| {
+        let repository = repository_above(Path::new(env!("CARGO_MANIFEST_DIR")));
+        Subjects::shipped(&repository.expect("this is in it")).expect("they are well")
+    });
+    SHIPPED.facts(&cell.subject).expect("it is one of these")
 }
 
 fn closure(scenario: &ScenarioFile) -> Closure {

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mutexlab_model::measured::Delivery;
-use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
-use nix::errno::Errno;
 
 use crate::net::layout::Layout;
 use crate::probe::Probe;
@@ -62,15 +60,4 @@ pub fn since(
         *count = count.saturating_sub(before.get(name).copied().unwrap_or_default());
     }
     counters
-}
-
-/// A module that cannot be put up or taken down is wrong itself; any other subject is the
-/// kernel's. A file that the kernel takes for no module of its own (ENOEXEC, as with another kernel's
-/// version magic) is the fault of whoever built it.
-pub fn blame(subject: Subject, error: anyhow::Error) -> Stop {
-    if subject.is_module() && error.downcast_ref() != Some(&Errno::ENOEXEC) {
-        Stop::Subject(format!("{error:#}"))
-    } else {
-        Stop::Infra(error)
-    }
 }

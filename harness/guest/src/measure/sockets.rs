@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, Result};
 
-use super::rig::{blame, rehearse, since, QUIET, REHEARSAL, SETTLED};
+use super::rig::{rehearse, since, QUIET, REHEARSAL, SETTLED};
 use super::verify::verify;
 use crate::kernel::cpu;
 use crate::kernel::marks;
@@ -23,7 +23,7 @@ use crate::net::layout::{
 use crate::net::offload;
 use crate::net::offload::Offload;
 use crate::subjects::installed;
-use crate::subjects::installed::Installed;
+use crate::subjects::installed::{blame, Installed};
 use crate::traffic::bulk::{BulkStream, Received};
 use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
@@ -33,10 +33,11 @@ use mutexlab_model::histogram::{Histogram, Recorder};
 use mutexlab_model::measured::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
 use mutexlab_model::traffic::Load;
 use mutexlab_protocol::measurement::Measurement;
-use mutexlab_protocol::GuestCell;
+use mutexlab_protocol::{GuestCell, Task};
 
 /// Measures a cell, in namespaces of its own.
-pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
+    let Task { cell, datapath } = task;
     let traffic = &cell.traffic;
     if cell.ballast.is_some() || cell.mischief.is_some() || cell.lens {
         return Err(anyhow!("ballast, mischief and the lens are for traffic on the wire").into());
@@ -45,28 +46,28 @@ pub fn measure(cell: &GuestCell, pace: Pace, delivery: &mut Delivery) -> Result<
     cut_segments(&layout)?;
     thread::sleep(QUIET);
 
-    let installed = Installed::up(cell.subject, &cell.parameters, traffic, &layout)
-        .map_err(|error| blame(cell.subject, error))?;
-    let arrival = installed::arrival(cell.subject);
+    let installed = installed::up(datapath, &cell.parameters, traffic, &layout)
+        .map_err(|error| blame(datapath, error))?;
+    let arrival = Arrival::from(datapath.facts.arrives);
     rehearse(&layout, traffic, arrival, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
     let before = installed.counters(&layout.router)?;
-    let spent = exchange(&layout, cell, pace, arrival, delivery, &installed)?;
+    let spent = exchange(&layout, cell, pace, arrival, delivery, installed.as_ref())?;
     let counters = since(&before, installed.counters(&layout.router)?);
     let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
-        .map_err(|error| blame(cell.subject, error))?;
-    if !cell.subject.tracks_connections() {
+        .map_err(|error| blame(datapath, error))?;
+    if !datapath.facts.counts.conntrack {
         conntrack::ensure_none(&layout.router)?;
     }
     installed
-        .down(&layout.router)
-        .map_err(|error| blame(cell.subject, error))?;
+        .down(&layout)
+        .map_err(|error| blame(datapath, error))?;
     layout.tear_down()?;
 
-    verify(cell.subject, traffic, delivery)?;
+    verify(arrival.target, traffic, delivery)?;
     Ok(Measurement {
         delivery: *delivery,
         original: HookCost::default(),
@@ -105,7 +106,7 @@ fn exchange(
     pace: Pace,
     arrival: Arrival,
     delivery: &mut Delivery,
-    installed: &Installed,
+    installed: &dyn Installed,
 ) -> Result<Spent, Stop> {
     let traffic = &cell.traffic;
     let flows = Flows::measured(traffic);
@@ -175,7 +176,7 @@ fn rise(before: Option<Duration>, after: Option<Duration>) -> Option<u64> {
 
 /// Has segments leave each machine as they are on a wire. Their checksums stay with the devices, as
 /// network cards compute them.
-pub fn cut_segments(layout: &Layout) -> Result<()> {
+fn cut_segments(layout: &Layout) -> Result<()> {
     for (namespace, link) in [
         (&layout.client, &CLIENT_LINK),
         (&layout.router, &ROUTER_CLIENT_LINK),

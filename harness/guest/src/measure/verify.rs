@@ -2,17 +2,15 @@
 
 //! Whether packets arrived where they should.
 
-use crate::subjects::installed;
 use crate::traffic::target::{Stop, Target};
 use mutexlab_model::measured::Delivery;
-use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::Traffic;
 
-/// Fails unless every packet arrived where it should and every answer came back from where the
+/// Fails unless every packet arrived at `target` and every answer came back from where the
 /// client had sent to. In an open loop packets may be lost or come twice, which is counted: it asks
 /// for more, perhaps, than can be done.
-pub fn verify(subject: Subject, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
-    let (there, elsewhere) = match installed::target(subject) {
+pub fn verify(target: Target, traffic: &Traffic, delivery: &Delivery) -> Result<(), Stop> {
+    let (there, elsewhere) = match target {
         Target::Original => (delivery.at_original, delivery.at_upstream),
         Target::Upstream => (delivery.at_upstream, delivery.at_original),
     };
@@ -69,7 +67,7 @@ mod tests {
             },
             ..CLOSED
         };
-        let verify = |delivery: &Delivery| verify(Subject::Module, &open, delivery);
+        let verify = |delivery: &Delivery| verify(Target::Upstream, &open, delivery);
         assert!(verify(&Delivery { sent: 4, ..GOOD }).is_ok());
         for bad in [
             Delivery {
@@ -91,10 +89,10 @@ mod tests {
 
     #[test]
     fn only_complete_delivery_passes() {
-        let verify = |subject, delivery: &Delivery| verify(subject, &CLOSED, delivery);
-        assert!(verify(Subject::Module, &GOOD).is_ok());
-        assert!(verify(Subject::NftDnat, &GOOD).is_ok());
-        assert!(verify(Subject::None, &GOOD).is_err());
+        let verify = |target, delivery: &Delivery| verify(target, &CLOSED, delivery);
+        assert!(verify(Target::Upstream, &GOOD).is_ok());
+        assert!(verify(Target::Upstream, &GOOD).is_ok());
+        assert!(verify(Target::Original, &GOOD).is_err());
         for bad in [
             Delivery { sent: 4, ..GOOD },
             Delivery {
@@ -119,7 +117,7 @@ mod tests {
                 ..GOOD
             },
         ] {
-            assert!(verify(Subject::Module, &bad).is_err(), "{bad:?}");
+            assert!(verify(Target::Upstream, &bad).is_err(), "{bad:?}");
         }
     }
 }

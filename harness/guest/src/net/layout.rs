@@ -9,8 +9,9 @@ use super::namespace::Namespace;
 use super::netlink::{RouteSocket, VethEnd, LOOPBACK};
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{
-    Host, CLIENT, CROWD_V4, CROWD_V4_PREFIX, CROWD_V6, CROWD_V6_PREFIX, ORIGINAL,
-    ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL, WIRE_UPSTREAM,
+    Host, CLIENT, CLIENTS_LINK, CROWD_V4, CROWD_V4_PREFIX, CROWD_V6, CROWD_V6_PREFIX, ORIGINAL,
+    ROUTER_CLIENT_SIDE, ROUTER_SERVER_SIDE, SERVERS_LINK, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL,
+    WIRE_UPSTREAM,
 };
 
 /// A machine's Ethernet address.
@@ -27,13 +28,13 @@ pub const CLIENT_LINK: VethEnd = VethEnd {
 };
 /// The router's interface to the client.
 pub const ROUTER_CLIENT_LINK: VethEnd = VethEnd {
-    name: "clients",
+    name: CLIENTS_LINK,
     index: 2,
     mac: mac_of(ROUTER_CLIENT_SIDE),
 };
 /// The router's interface to the server.
 pub const ROUTER_SERVER_LINK: VethEnd = VethEnd {
-    name: "servers",
+    name: SERVERS_LINK,
     index: 3,
     mac: mac_of(ROUTER_SERVER_SIDE),
 };

@@ -20,7 +20,6 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -28,7 +27,6 @@ use netlink_sys::{Socket, SocketAddr};
 use pnet::util::MacAddr;
 
 use super::namespace::Namespace;
-use mutexlab_model::traffic::Family;
 
 /// Index of the loopback interface in every namespace.
 pub const LOOPBACK: u32 = 1;
@@ -181,31 +179,6 @@ impl RouteSocket {
         let destination = RouteAttribute::Destination(route_address(net));
         self.add_gateway(family(net), prefix, vec![destination], gateway)
             .with_context(|| format!("cannot route {net}/{prefix} by {gateway}"))
-    }
-
-    /// Delivers packets with `mark` here, wherever they are sent: by a rule that leads to `table`,
-    /// and a route there that takes every address for one of this machine.
-    pub fn deliver_marked(&mut self, family: Family, mark: u32, table: u8) -> Result<()> {
-        let address_family = match family {
-            Family::V4 => AddressFamily::Inet,
-            Family::V6 => AddressFamily::Inet6,
-        };
-        let mut rule = RuleMessage::default();
-        rule.header.family = address_family;
-        rule.header.table = table;
-        rule.header.action = RuleAction::ToTable;
-        rule.attributes = vec![RuleAttribute::FwMark(mark)];
-        self.create(RouteNetlinkMessage::NewRule(rule))
-            .with_context(|| format!("cannot route packets with mark {mark} by table {table}"))?;
-        let mut route = RouteMessage::default();
-        route.header.address_family = address_family;
-        route.header.table = table;
-        route.header.protocol = RouteProtocol::Static;
-        route.header.scope = RouteScope::Host;
-        route.header.kind = RouteType::Local;
-        route.attributes = vec![RouteAttribute::Oif(LOOPBACK)];
-        self.create(RouteNetlinkMessage::NewRoute(route))
-            .with_context(|| format!("cannot route every address here in table {table}"))
     }
 
     fn add_gateway(

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Proxies in user space, each with what leads packets to it.
+//! Programs of a subject's that stay, such as a proxy in user space.
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,121 +13,35 @@ use anyhow::{ensure, Context as _, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::ruleset;
 use crate::kernel::resident::Resident;
-use crate::net::layout::Layout;
 use crate::net::namespace::Namespace;
-use crate::net::netlink::RouteSocket;
-use crate::net::nft;
-use crate::traffic::target::Target;
-use mutexlab_model::traffic::{Family, Traffic};
-use mutexlab_protocol::addresses::UPSTREAM;
-use mutexlab_protocol::{MICROSOCKS, REDSOCKS};
+use mutexlab_model::traffic::Family;
+use mutexlab_protocol::datapath::Daemon;
 
-/// Where the agent lies.
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// Where the proxy on the router listens.
-const PROXY_PORT: u16 = 3129;
-/// Where the SOCKS server listens: RFC 1928.
-const SOCKS_PORT: u16 = 1080;
-
-/// The mark of packets that go to a socket here, wherever they are sent.
-pub const MARK: u32 = 1;
-/// The table by which they are routed.
-const TABLE: u8 = 100;
-
-/// How long a proxy may take until it listens.
+/// How long a program may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A process that ends when this is dropped.
-struct Process {
+pub struct Process {
     child: Child,
     // Kept, so that it need not wait for the host.
     files: Vec<Resident>,
 }
 
-/// A proxy that is up.
-pub struct UserProxy {
-    family: Family,
-    processes: Vec<Process>,
-}
-
-impl UserProxy {
-    /// Our own splicing proxy, and a TPROXY rule.
-    pub fn splicing(traffic: &Traffic, layout: &Layout) -> Result<Self> {
-        let router = &layout.router;
-        let listen = SocketAddr::new(anywhere(traffic.family), PROXY_PORT);
-        let [original, upstream] =
-            [Target::Original, Target::Upstream].map(|target| target.address(traffic));
-        let mut command = Command::new(THIS_PROGRAM);
-        command.args(["splice-proxy", "--listen"]);
-        command.arg(listen.to_string());
-        command.args(["--rule", &format!("{original}={upstream}")]);
-        let process = Process::start(command, "", router, traffic.family, PROXY_PORT)?;
-        RouteSocket::open(router)?.deliver_marked(traffic.family, MARK, TABLE)?;
-        nft::load(router, &ruleset::tproxy(traffic, PROXY_PORT, MARK))?;
-        Ok(Self {
-            family: traffic.family,
-            processes: vec![process],
-        })
-    }
-
-    /// Debian's redsocks with a redirect rule, and a SOCKS server on the upstream's machine.
-    pub fn redsocks(traffic: &Traffic, layout: &Layout) -> Result<Self> {
-        for program in [REDSOCKS, MICROSOCKS] {
-            ensure!(
-                Path::new(program).exists(),
-                "there is no {program} in the guest's root"
-            );
-        }
-        let socks = UPSTREAM.address(traffic.family).to_string();
-        let mut server = Command::new(MICROSOCKS);
-        // Its connections come from its own address, so that a server can tell.
-        server.args(["-i", &socks, "-p", &SOCKS_PORT.to_string(), "-b", &socks]);
-        let server = Process::start(server, "", &layout.server, traffic.family, SOCKS_PORT)?
-            .kept_in_memory()?;
-        let config = format!(
-            "base {{ log_debug = off; log_info = off; daemon = off; redirector = iptables; }}\n\
-             redsocks {{ local_ip = {}; local_port = {PROXY_PORT};\n\
-             \x20 ip = {socks}; port = {SOCKS_PORT}; type = socks5; }}\n",
-            anywhere(traffic.family)
-        );
-        let mut proxy = Command::new(REDSOCKS);
-        proxy.args(["-c", "/proc/self/fd/0"]);
-        let proxy = Process::start(proxy, &config, &layout.router, traffic.family, PROXY_PORT)?
-            .kept_in_memory()?;
-        nft::load(&layout.router, &ruleset::redirect(traffic, PROXY_PORT))?;
-        Ok(Self {
-            family: traffic.family,
-            processes: vec![proxy, server],
-        })
-    }
-
-    /// The time that its processes have spent, in and for them: without interrupts that came while
-    /// nothing ran, but with the softirqs that they ran.
-    pub fn cpu_time(&self) -> Result<Duration> {
-        self.processes.iter().map(Process::cpu_time).sum()
-    }
-
-    /// Takes it down.
-    pub fn down(self, router: &Namespace) -> Result<()> {
-        nft::load(router, &ruleset::removal(self.family))
-    }
-}
-
 impl Process {
-    /// Starts a program in `namespace` with `input` to read, and waits until it listens at `port`.
-    fn start(
-        mut command: Command,
-        input: &str,
-        namespace: &Namespace,
-        family: Family,
-        port: u16,
-    ) -> Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::piped()).stdout(Stdio::null());
+    /// Starts `daemon` in `namespace`, and waits until it listens.
+    pub fn start(daemon: &Daemon, namespace: &Namespace, family: Family) -> Result<Self> {
+        let name = &daemon.program;
+        ensure!(
+            Path::new(name).exists(),
+            "there is no {name} in the guest's root"
+        );
+        let mut command = Command::new(name);
+        command
+            .args(&daemon.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         // The child is made by this thread, and so is in its namespace.
         let child = namespace.run(|| {
             command
@@ -142,16 +55,28 @@ impl Process {
         if let Some(mut stdin) = process.child.stdin.take() {
             // Closed afterwards: that is the input's end.
             stdin
-                .write_all(input.as_bytes())
+                .write_all(daemon.input.as_bytes())
                 .with_context(|| format!("{name} does not read"))?;
         }
+        if let Some(port) = daemon.listens {
+            process.wait_until_it_listens(name, namespace, family, port)?;
+        }
+        if daemon.resident {
+            process.files = Resident::of_process(process.child.id())?;
+        }
+        Ok(process)
+    }
+
+    fn wait_until_it_listens(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        family: Family,
+        port: u16,
+    ) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !listens(namespace, family, port)? {
-            if let Some(status) = process
-                .child
-                .try_wait()
-                .context("cannot ask for a process")?
-            {
+            if let Some(status) = self.child.try_wait().context("cannot ask for a process")? {
                 anyhow::bail!("{name} ended before it listened: {status}");
             }
             ensure!(
@@ -160,16 +85,12 @@ impl Process {
             );
             thread::sleep(POLL);
         }
-        Ok(process)
+        Ok(())
     }
 
-    /// The same with its files in memory; our own program sees to that itself.
-    fn kept_in_memory(mut self) -> Result<Self> {
-        self.files = Resident::of_process(self.child.id())?;
-        Ok(self)
-    }
-
-    fn cpu_time(&self) -> Result<Duration> {
+    /// The time that it has spent, in and for it: without interrupts that came while nothing ran, but with the
+    /// softirqs that it ran.
+    pub fn cpu_time(&self) -> Result<Duration> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         let clock = clock_getcpuclockid(pid).context("a process has no clock")?;
         Ok(clock_gettime(clock)
@@ -183,13 +104,6 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-const fn anywhere(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }
 

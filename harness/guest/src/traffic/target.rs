@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use mutexlab_model::facts::{self, Origin, Place};
 use mutexlab_model::measured::Delivery;
-use mutexlab_model::traffic::{Ends, Family, Traffic};
+use mutexlab_model::traffic::{Family, Traffic};
 use mutexlab_protocol::addresses::{
-    Host, ORIGINAL, ORIGINAL_PORT, UPSTREAM, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
+    self, Host, ORIGINAL_PORT, UPSTREAM_PORT, WIRE_ORIGINAL, WIRE_UPSTREAM,
 };
 
 /// How long an answer may take until it is given up for lost. The longest round trip in a slow
@@ -43,12 +44,7 @@ impl Target {
 
     /// Its address and port for `traffic`.
     pub fn address(self, traffic: &Traffic) -> SocketAddr {
-        let host = match (traffic.ends, self) {
-            (Ends::Wire, _) => self.host(),
-            (Ends::Stack, Self::Original) => ORIGINAL,
-            (Ends::Stack, Self::Upstream) => UPSTREAM,
-        };
-        host.socket(traffic.family, self.port())
+        addresses::place(self.into(), traffic)
     }
 
     const fn port(self) -> u16 {
@@ -75,6 +71,24 @@ impl Target {
     }
 }
 
+impl From<Place> for Target {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Original => Self::Original,
+            Place::Upstream => Self::Upstream,
+        }
+    }
+}
+
+impl From<Target> for Place {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Original => Self::Original,
+            Target::Upstream => Self::Upstream,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -82,17 +96,6 @@ impl fmt::Display for Target {
             Self::Upstream => "upstream",
         })
     }
-}
-
-/// Whom a server's stack sees as the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The client itself.
-    Client,
-    /// The router, with any port: a proxy there has made the connection.
-    Router,
-    /// The upstream, with any port: a server there has made it.
-    Upstream,
 }
 
 /// Where flows arrive, and from whom.
@@ -109,6 +112,15 @@ impl From<Target> for Arrival {
         Self {
             target,
             from: Origin::Client,
+        }
+    }
+}
+
+impl From<facts::Arrival> for Arrival {
+    fn from(arrival: facts::Arrival) -> Self {
+        Self {
+            target: arrival.at.into(),
+            from: arrival.from,
         }
     }
 }

@@ -23,7 +23,7 @@ impl<'a> Cells<'a> {
 
     /// The module's cells with the scenario's first values of all parameters.
     pub fn defaults(self) -> impl Iterator<Item = &'a CellRecord> {
-        let is_module = |cell: &&CellRecord| cell.subject == Subject::Module;
+        let is_module = |cell: &&CellRecord| cell.subject == Subject::MODULE;
         let first = self.0.iter().find(is_module);
         self.0.iter().filter(is_module).filter(move |cell| {
             first.is_some_and(|first| {
@@ -63,11 +63,11 @@ impl<'a> Cells<'a> {
     ///
     /// # Errors
     /// If there is none.
-    pub fn of_subject(self, default: &CellRecord, subject: Subject) -> Result<&'a CellRecord> {
+    pub fn of_subject(self, default: &CellRecord, subject: &Subject) -> Result<&'a CellRecord> {
         self.0
             .iter()
             .find(|cell| {
-                cell.subject == subject
+                cell.subject == *subject
                     && cell.cpus == default.cpus
                     && cell.traffic == default.traffic
             })
@@ -86,7 +86,7 @@ impl<'a> Cells<'a> {
     /// If there is none.
     pub fn empty(self, cpus: u32) -> Result<&'a CellRecord> {
         let mut cells = self.0.iter();
-        let cell = cells.find(|cell| cell.subject == Subject::None && cell.cpus == cpus);
+        let cell = cells.find(|cell| cell.subject == Subject::NONE && cell.cpus == cpus);
         cell.with_context(|| format!("nothing was measured without a subject on {cpus} CPUs"))
     }
 
@@ -117,7 +117,7 @@ impl<'a> Cells<'a> {
     ///
     /// # Errors
     /// If a cell or its metric is missing.
-    pub fn compare_subject(self, metric: &str, subject: Subject) -> Result<Evidence> {
+    pub fn compare_subject(self, metric: &str, subject: &Subject) -> Result<Evidence> {
         let pairs = self
             .defaults()
             .map(|default| {
@@ -178,7 +178,7 @@ pub(crate) mod tests {
             kernel: "7.3".to_owned(),
             cpus: 1,
             repetition: 1,
-            subject: Subject::Module,
+            subject: Subject::MODULE,
             parameters: parameters.iter().map(text).collect(),
             traffic: Traffic {
                 way: Way::Forward,

@@ -23,7 +23,7 @@ pub fn judge(cells: Cells<'_>) -> Result<Judged> {
     let rcu = cells.compare(HOOK_MEAN, ("RCU off", &OFF[..1]), on)?;
     let copy = cells.compare(HOOK_MEAN, ("zero copy off", &OFF[1..]), on)?;
     let tail = cells.compare("hook.original.p99", off, on)?;
-    let kernel = cells.compare_subject(HOOK_MEAN, Subject::NftDnat)?;
+    let kernel = cells.compare_subject(HOOK_MEAN, &Subject::NFT_DNAT)?;
     let path = cells.compare(PATH_MEAN, off, on)?;
     let why = why([&decisive, &rcu, &copy, &tail, &path]);
     // What is left out by the optimizations are an atomic instruction, and reading and writing the

@@ -30,7 +30,7 @@ pub fn judge(cells: Cells<'_>) -> Result<Judged> {
     for &cell in &all {
         // Not every traffic has those.
         sharing.extend(cells.like(cell, SHARING));
-        of_kernel.extend(cells.of_subject(cell, Subject::NftDnat));
+        of_kernel.extend(cells.of_subject(cell, &Subject::NFT_DNAT));
     }
     let found = Found {
         cycles: growth(cells, &all, "module", CYCLES)?,
@@ -276,11 +276,11 @@ mod tests {
                 (cycles, moved)
             };
             all.extend([
-                one(Subject::Module, cpus, &[ON, RCU], cycles, moved),
-                one(Subject::Module, cpus, &[OFF, RCU], 800.0, 1.0),
-                one(Subject::Module, cpus, &[ON, NO_RCU], 900.0, 2.0),
-                one(Subject::NftDnat, cpus, &[], 3_000.0, 3.0),
-                one(Subject::None, cpus, &[], 200.0, 0.0),
+                one(Subject::MODULE, cpus, &[ON, RCU], cycles, moved),
+                one(Subject::MODULE, cpus, &[OFF, RCU], 800.0, 1.0),
+                one(Subject::MODULE, cpus, &[ON, NO_RCU], 900.0, 2.0),
+                one(Subject::NFT_DNAT, cpus, &[], 3_000.0, 3.0),
+                one(Subject::NONE, cpus, &[], 200.0, 0.0),
             ]);
         }
         judge(Cells::new(&all)).unwrap()
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_missed() {
-        let module = |cpus| one(Subject::Module, cpus, &[ON, RCU], 500.0, 0.0);
+        let module = |cpus| one(Subject::MODULE, cpus, &[ON, RCU], 500.0, 0.0);
         let cells = [module(1), module(16)];
         assert!(judge(Cells::new(&cells)).is_err());
     }

@@ -40,7 +40,7 @@ pub fn add(plan: &mut Plan) {
         let bases: Vec<GuestCell> = boot
             .cells
             .iter()
-            .filter(|cell| matches!(cell.subject, Subject::None | Subject::Module))
+            .filter(|cell| [Subject::NONE, Subject::MODULE].contains(&cell.subject))
             .cloned()
             .collect();
         for base in bases {
@@ -54,7 +54,7 @@ pub fn add(plan: &mut Plan) {
     if let Some(boot) = plan.boots.get_mut(1) {
         let base = boot.cells.iter().find(|cell| {
             let traffic = &cell.traffic;
-            cell.subject == Subject::Module
+            cell.subject == Subject::MODULE
                 && (traffic.way, traffic.protocol) == (Way::Forward, Protocol::Udp)
         });
         if let Some(base) = base.cloned() {

@@ -167,7 +167,7 @@ fn repeatable(results: &Results, finding: &mut Finding) {
 fn exact(results: &Results, finding: &mut Finding) {
     let bases = results.cells.iter().filter(|cell| {
         cell.repetition == 1
-            && matches!(cell.subject, Subject::None | Subject::Module)
+            && [Subject::NONE, Subject::MODULE].contains(&cell.subject)
             && !cell.id.contains('+')
     });
     for base in good(bases, finding) {

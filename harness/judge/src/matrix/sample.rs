@@ -26,7 +26,7 @@ pub fn cells(kernel: &str, paths: [f64; 3], hooks: [f64; 3]) -> Vec<CellRecord> 
         kind: Kind::Exact,
         value,
     };
-    [Subject::None, Subject::NftDnat, Subject::Module]
+    [Subject::NONE, Subject::NFT_DNAT, Subject::MODULE]
         .into_iter()
         .zip(paths.into_iter().zip(hooks))
         .map(|(subject, (path, hook))| CellRecord {

@@ -60,7 +60,7 @@ impl Cost {
                 .find(|cell| cell.subject == subject && cell.verdict == Verdict::Ok)?;
             Some((cell.metric(PATH_MEAN)?, cell.metric(HOOK_MEAN)?))
         };
-        let (none, _) = metrics(Subject::None)?;
+        let (none, _) = metrics(Subject::NONE)?;
         let part = |subject| {
             let (path, hooks) = metrics(subject)?;
             Some(Part {
@@ -70,8 +70,8 @@ impl Cost {
         };
         Some(Cost {
             none,
-            nft_dnat: part(Subject::NftDnat)?,
-            module: part(Subject::Module)?,
+            nft_dnat: part(Subject::NFT_DNAT)?,
+            module: part(Subject::MODULE)?,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::deadlines::Deadlines;
 use crate::attended::Attended;
+use crate::baggage::Baggage;
 use crate::qemu::Lens;
 use mutexlab_images::modules::ModuleFiles;
 use mutexlab_model::accelerator::Accelerator;
@@ -29,6 +30,8 @@ pub struct Boot<'a> {
     pub order: &'a Order,
     /// Modules that the order needs.
     pub modules: Option<&'a ModuleFiles>,
+    /// What else it needs.
+    pub baggage: &'a Baggage,
     /// When to give up.
     pub deadlines: Deadlines,
     /// The plugin that watches its instructions, if one does.

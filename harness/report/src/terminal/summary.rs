@@ -172,53 +172,74 @@ fn traffic_fields(traffic: &Traffic) -> [Field; 2] {
     [traffic.way.name().into(), text.into()]
 }
 
-/// Our subjects side by side; the module with its first parameters, which are all unless the
-/// scenario varies them.
+/// Subjects side by side; the module with its first parameters, which are all unless the
+/// scenario varies them. After what this project compares come the user's own.
 fn costs(group: &Group<'_>) -> Table {
     let many = group
         .iter()
         .any(|cell| cell.traffic.flows != 1 && cell.traffic.spread.is_none());
+    let is_there = |subject: &Subject| group.iter().any(|cell| cell.subject == *subject);
     let first_of = |subjects: &[Subject]| {
-        let there = |subject: &Subject| group.iter().any(|cell| cell.subject == *subject);
-        subjects.iter().copied().find(there).unwrap_or(subjects[0])
+        let mut there = subjects.iter().filter(|subject| is_there(subject));
+        there.next().unwrap_or(&subjects[0]).clone()
     };
-    let their_subject = first_of(&[Subject::NftDnat, Subject::NftDnatDirect]);
-    let our_subject = first_of(&[
-        Subject::Module,
-        Subject::ModuleDirect,
-        Subject::ModuleUnmatched,
-    ]);
-    let both = format!("{} / {}", our_subject.name(), their_subject.name());
-    let mut head = vec![
-        ("way", Align::Left),
-        ("traffic", Align::Left),
-        ("none", Align::Right),
-        (their_subject.name(), Align::Right),
-        (our_subject.name(), Align::Right),
-        (both.as_str(), Align::Right),
+    let theirs_are = [Subject::NFT_DNAT, Subject::NFT_DNAT_DIRECT];
+    let ours_are = [
+        Subject::MODULE,
+        Subject::MODULE_DIRECT,
+        Subject::MODULE_UNMATCHED,
     ];
+    let (their_subject, our_subject) = (first_of(&theirs_are), first_of(&ours_are));
+    let mut own: Vec<Subject> = Vec::new();
+    for cell in group.iter() {
+        let known = cell.subject == Subject::NONE
+            || theirs_are.contains(&cell.subject)
+            || ours_are.contains(&cell.subject);
+        if !known && !own.contains(&cell.subject) {
+            own.push(cell.subject.clone());
+        }
+    }
+    // Whoever measures something of their own need not look at columns of nothing.
+    let compared = own.is_empty() || is_there(&their_subject) || is_there(&our_subject);
+    let mut columns = vec![Subject::NONE];
+    if compared {
+        columns.extend([their_subject.clone(), our_subject.clone()]);
+    }
+    columns.extend(own);
+    let both = format!("{our_subject} / {their_subject}");
+    let mut head = vec![("way", Align::Left), ("traffic", Align::Left)];
+    head.extend(columns.iter().map(|subject| (subject.name(), Align::Right)));
+    if compared {
+        head.push((both.as_str(), Align::Right));
+    }
     if many {
         head.push(("module / its 1 flow", Align::Right));
     }
     let mut table = Table::new(&head);
-    let find = |subject, traffic: Traffic| {
+    let find = |subject: &Subject, traffic: Traffic| {
         group
             .iter()
-            .find(|cell| cell.subject == subject && cell.traffic == traffic)
+            .find(|cell| cell.subject == *subject && cell.traffic == traffic)
             .copied()
     };
     for traffic in traffics(group) {
         let find_here = |subject| find(subject, traffic);
-        let (ours, theirs) = (find_here(our_subject), find_here(their_subject));
+        let (ours, theirs) = (find_here(&our_subject), find_here(&their_subject));
         let mut fields = traffic_fields(&traffic).to_vec();
-        fields.extend([find_here(Subject::None), theirs, ours].map(|cell| value(cell, HOOK_MEAN)));
-        fields.push(ratio(ours, theirs).map_or_else(missing, |ratio| {
-            let style = if ratio < 1.0 { Style::Good } else { Style::Bad };
-            Field::styled(format!("{ratio:.2}"), style)
-        }));
+        fields.extend(
+            columns
+                .iter()
+                .map(|subject| value(find_here(subject), HOOK_MEAN)),
+        );
+        if compared {
+            fields.push(ratio(ours, theirs).map_or_else(missing, |ratio| {
+                let style = if ratio < 1.0 { Style::Good } else { Style::Bad };
+                Field::styled(format!("{ratio:.2}"), style)
+            }));
+        }
         if many {
             let single = find(
-                our_subject,
+                &our_subject,
                 Traffic {
                     flows: 1,
                     ..traffic
@@ -244,7 +265,8 @@ fn first_packets(group: &Group<'_>) -> Table {
     for traffic in traffics(group) {
         let mut name = traffic_fields(&traffic);
         let cells = group.iter().filter(|cell| cell.traffic == traffic);
-        for cell in cells.filter(|cell| cell.subject.redirects()) {
+        let redirected = |cell: &CellRecord| cell.delivery.is_some_and(|sum| sum.at_upstream > 0);
+        for cell in cells.filter(|cell| redirected(cell)) {
             let mut fields = name.to_vec();
             // Once for all subjects.
             name = ["".into(), "".into()];

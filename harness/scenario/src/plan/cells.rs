@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::combine::{self, Combination};
+use crate::named::Named;
 use crate::question::{Exclusion, Scenario};
 use mutexlab_model::limits::MAX_OTHER_FLOWS;
 use mutexlab_model::subject::Subject;
@@ -17,7 +18,7 @@ pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCe
     let nothing = [Combination::new()];
     let mut cells = Vec::new();
     for traffic in traffic(scenario, cpus) {
-        for &subject in &scenario.subjects {
+        for Named { subject, .. } in &scenario.subjects {
             let combinations = if subject.is_module() {
                 combinations.as_slice()
             } else {
@@ -25,7 +26,7 @@ pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCe
             };
             cells.extend(combinations.iter().map(|chosen| GuestCell {
                 id: format!("{prefix}/{}/{}", variant(subject, chosen), traffic.name()),
-                subject,
+                subject: subject.clone(),
                 parameters: if subject.is_module() {
                     with_implied(chosen.clone(), &traffic)
                 } else {
@@ -171,7 +172,7 @@ fn product<'a, A, B>(all: &'a [A], others: &'a [B]) -> impl Iterator<Item = (&'a
 }
 
 /// A subject with its parameters, such as `module,cache=N`.
-pub fn variant(subject: Subject, parameters: &Combination) -> String {
+pub fn variant(subject: &Subject, parameters: &Combination) -> String {
     let mut name = subject.name().to_owned();
     for (parameter, value) in parameters {
         name.push_str(&format!(",{parameter}={value}"));

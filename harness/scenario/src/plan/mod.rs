@@ -68,7 +68,7 @@ impl Plan {
                     !excluded
                 });
                 for cell in &cells {
-                    scenario.check_cell(cell.subject, &cell.traffic)?;
+                    scenario.check_cell(&cell.traffic)?;
                 }
                 machines.push((kernel, cpus, cells));
             }

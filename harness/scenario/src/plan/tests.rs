@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Combine, Exclusion, ParameterValue, Step, TrafficMatrix, Values};
+use crate::{Combine, Exclusion, Named, ParameterValue, TrafficMatrix, Values};
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Checksum, Cloned, Ends, Payload, Popularity, Steering};
 use mutexlab_model::traffic::{Family, Protocol, Way};
@@ -19,7 +19,11 @@ fn scenario() -> Scenario {
         kernels: Values(vec!["7.3".into(), "6.12".into()]),
         cpus: Values(vec![1, 2]),
         boots: 3,
-        subjects: Values(vec![Subject::None, Subject::NftDnat, Subject::Module]),
+        subjects: Values(
+            [Subject::NONE, Subject::NFT_DNAT, Subject::MODULE]
+                .map(Named::from)
+                .into(),
+        ),
         parameters: [
             ("a".into(), values(&[0, 1])),
             ("b".into(), values(&[0, 1, 2])),
@@ -217,21 +221,6 @@ proptest! {
         let ids: BTreeSet<&str> = spread.boots.iter().map(|boot| boot.id.as_str()).collect();
         prop_assert_eq!(ids.len(), spread.boots.len());
     }
-}
-
-#[test]
-fn what_cannot_be_measured_is_refused_unless_it_is_left_out() {
-    let mut scenario = scenario();
-    scenario.subjects = Values(vec![Subject::None, Subject::Tproxy, Subject::Module]);
-    let fault = Plan::new(&scenario).unwrap_err();
-    assert_eq!(fault.at, ["subjects".into(), Step::Element(1)]);
-    let expected = "tproxy cannot have the traffic forward-v4-udp-64: a proxy in user space";
-    assert!(fault.message.starts_with(expected), "{}", fault.message);
-    scenario.exclude = vec![Exclusion {
-        subject: Some(Subject::Tproxy),
-        ..Exclusion::default()
-    }];
-    assert!(Plan::new(&scenario).is_ok());
 }
 
 #[test]

@@ -22,6 +22,7 @@ use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::attended::Attended;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Booted, Deadlines};
 use mutexlab_machine::kvm;
 use mutexlab_machine::tools::Tools;
@@ -180,6 +181,7 @@ impl ShellCommand {
             accelerator: guest.accelerator,
             order: &order,
             modules: guest.kernel.modules.as_ref(),
+            baggage: &Baggage::default(),
             deadlines,
             lens: None,
             attended: Some(&attended),

@@ -18,7 +18,7 @@ const FEW: usize = 8;
 /// The variants of a group's module, in the order of the plan; the first is the default.
 pub fn variants<'a>(group: &Group<'a>) -> Vec<&'a str> {
     let mut variants: Vec<&str> = Vec::new();
-    for cell in group.iter().filter(|cell| cell.subject == Subject::Module) {
+    for cell in group.iter().filter(|cell| cell.subject == Subject::MODULE) {
         if !variants.contains(&cell.variant()) {
             variants.push(cell.variant());
         }
@@ -28,7 +28,7 @@ pub fn variants<'a>(group: &Group<'a>) -> Vec<&'a str> {
 
 /// Whether a variant is one of few, or the first of many.
 pub fn is_shown(variants: &[&str], cell: &CellRecord) -> bool {
-    cell.subject != Subject::Module
+    cell.subject != Subject::MODULE
         || variants.len() <= FEW
         || variants.first() == Some(&cell.variant())
 }

@@ -18,10 +18,12 @@ pub const TITLE: &str =
 
 /// The table of `cells`, which are all between sockets.
 pub fn table(cells: &[&CellRecord]) -> Table {
-    let subjects: Vec<Subject> = Subject::ALL
-        .into_iter()
-        .filter(|&subject| cells.iter().any(|cell| cell.subject == subject))
-        .collect();
+    let mut subjects: Vec<&Subject> = Vec::new();
+    for cell in cells {
+        if !subjects.contains(&&cell.subject) {
+            subjects.push(&cell.subject);
+        }
+    }
     let mut head = vec![
         ("way", Align::Left),
         ("traffic", Align::Left),
@@ -39,7 +41,7 @@ pub fn table(cells: &[&CellRecord]) -> Table {
             let row = Row::of(cells, traffic);
             let fields: Vec<Option<Field>> = subjects
                 .iter()
-                .map(|&subject| line.field(&row, subject))
+                .map(|subject| line.field(&row, subject))
                 .collect();
             if fields.iter().all(Option::is_none) {
                 continue;
@@ -89,7 +91,7 @@ impl Line {
     }
 
     /// What it says of a subject; `None` if that is nothing.
-    fn field(self, row: &Row<'_>, subject: Subject) -> Option<Field> {
+    fn field(self, row: &Row<'_>, subject: &Subject) -> Option<Field> {
         let cell = row.cell(subject)?;
         if cell.verdict != Verdict::Ok {
             // Once is enough.
@@ -98,10 +100,10 @@ impl Line {
         let number = |value: f64| Field::from(number(value));
         match self {
             Self::Whole => whole(cell).map(number),
-            Self::OverNone if subject == Subject::None => None,
-            Self::OverNone => Some(number(whole(cell)? - row.whole(Subject::None)?)),
+            Self::OverNone if *subject == Subject::NONE => None,
+            Self::OverNone => Some(number(whole(cell)? - row.whole(&Subject::NONE)?)),
             Self::OfModule => {
-                let ratio = whole(cell)? / row.whole(Subject::Module)?;
+                let ratio = whole(cell)? / row.whole(&Subject::MODULE)?;
                 Some(format!("{ratio:.2}").into())
             }
             // Messages wait for each other: theirs says nothing new.
@@ -123,11 +125,11 @@ impl<'a> Row<'a> {
     }
 
     /// The subject's cell; the module's with its first parameters.
-    fn cell(&self, subject: Subject) -> Option<&'a CellRecord> {
-        self.0.iter().copied().find(|cell| cell.subject == subject)
+    fn cell(&self, subject: &Subject) -> Option<&'a CellRecord> {
+        self.0.iter().copied().find(|cell| cell.subject == *subject)
     }
 
-    fn whole(&self, subject: Subject) -> Option<f64> {
+    fn whole(&self, subject: &Subject) -> Option<f64> {
         self.cell(subject).and_then(whole)
     }
 }

@@ -21,14 +21,16 @@ pub fn text(results: &Results) -> String {
         ("damaged", Align::Right),
     ]);
     let (mut redirected, mut astray) = (Vec::new(), Vec::new());
-    for subject in Subject::ALL {
+    for subject in subjects(results) {
         let sum = delivered(results, subject);
         if sum.sent == 0 {
             continue;
         }
         let name = subject.name();
         let damaged = sum.bad_payload + sum.bad_checksum;
-        let (there, elsewhere) = if subject.redirects() {
+        // Which of the two servers packets should come to, cells know that passed.
+        let redirects = sum.at_upstream > sum.at_original;
+        let (there, elsewhere) = if redirects {
             (sum.at_upstream, sum.at_original)
         } else {
             (sum.at_original, sum.at_upstream)
@@ -38,11 +40,16 @@ pub fn text(results: &Results) -> String {
         let complete = [there, sum.replies, sum.replies_from_original] == [sum.sent; 3];
         let mut cells = results.cells.iter();
         let told = cells.any(|cell| {
-            cell.subject == subject && cell.verdict == Verdict::Ok && cell.traffic.load.is_open()
+            cell.subject == *subject && cell.verdict == Verdict::Ok && cell.traffic.load.is_open()
         });
-        if !(complete || told) || elsewhere + damaged != 0 {
+        let failed = results.cells.iter().any(|cell| {
+            cell.subject == *subject
+                && cell.verdict == Verdict::Failed
+                && cell.delivery.is_some_and(|delivery| delivery.sent > 0)
+        });
+        if !(complete || told) || elsewhere + damaged != 0 || failed {
             astray.push(name);
-        } else if complete && subject.redirects() {
+        } else if complete && redirects {
             redirected.push(name);
         }
         let counts = [
@@ -63,8 +70,9 @@ pub fn text(results: &Results) -> String {
             redirected.join(" and ")
         ));
     }
-    let by_socks = Subject::Redsocks.name();
-    if delivered(results, Subject::Redsocks).sent != 0 && !astray.contains(&by_socks) {
+    let redsocks = Subject::REDSOCKS;
+    let by_socks = redsocks.name();
+    if delivered(results, &redsocks).sent != 0 && !astray.contains(&by_socks) {
         text.push_str(&format!(
             "\n  With {by_socks}, every message arrived at the original address, from the SOCKS \
              server beside it.\n"
@@ -77,9 +85,20 @@ pub fn text(results: &Results) -> String {
     text
 }
 
+/// The subjects in the order in which they were first measured.
+fn subjects(results: &Results) -> Vec<&Subject> {
+    let mut subjects = Vec::new();
+    for cell in &results.cells {
+        if !subjects.contains(&&cell.subject) {
+            subjects.push(&cell.subject);
+        }
+    }
+    subjects
+}
+
 /// The packets of all cells of a subject.
-fn delivered(results: &Results, subject: Subject) -> Delivery {
-    let cells = results.cells.iter().filter(|cell| cell.subject == subject);
+fn delivered(results: &Results, subject: &Subject) -> Delivery {
+    let cells = results.cells.iter().filter(|cell| cell.subject == *subject);
     let mut sum = Delivery::default();
     for delivery in cells.filter_map(|cell| cell.delivery) {
         sum.sent += delivery.sent;

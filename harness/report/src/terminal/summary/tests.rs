@@ -76,6 +76,7 @@ fn results(cells: Vec<CellRecord>) -> Results {
             virtme_ng: String::new(),
             nft: String::new(),
             programs: [].into(),
+            subjects: [].into(),
             qemu: QemuClosure {
                 version: String::new(),
                 accelerator: Accelerator::TcgIcount,
@@ -109,9 +110,9 @@ fn subjects_stand_side_by_side_with_their_ratio() {
         ..redirected()
     };
     let text = text(&results(vec![
-        cell(Subject::None, 0.0, straight),
-        cell(Subject::NftDnat, 1500.0, redirected()),
-        cell(Subject::Module, 300.0, redirected()),
+        cell(Subject::NONE, 0.0, straight),
+        cell(Subject::NFT_DNAT, 1500.0, redirected()),
+        cell(Subject::MODULE, 300.0, redirected()),
     ]));
     let expected = ["forward", "v4", "udp", "64", "0", "1,500", "300", "0.20"];
     assert_eq!(line(&text, "forward"), expected);
@@ -120,9 +121,34 @@ fn subjects_stand_side_by_side_with_their_ratio() {
 }
 
 #[test]
+fn a_subject_of_one_s_own_has_a_column() {
+    let own = Subject::named("my-nat").unwrap();
+    let none = || cell(Subject::NONE, 0.0, redirected());
+    let alone = text(&results(vec![
+        none(),
+        cell(own.clone(), 700.0, redirected()),
+    ]));
+    assert_eq!(
+        line(&alone, "forward"),
+        ["forward", "v4", "udp", "64", "0", "700"]
+    );
+    assert!(
+        line(&alone, "way").ends_with(&["none", "my-nat"]),
+        "{alone}"
+    );
+    let compared = text(&results(vec![
+        none(),
+        cell(own, 700.0, redirected()),
+        cell(Subject::MODULE, 300.0, redirected()),
+    ]));
+    let expected = ["forward", "v4", "udp", "64", "0", "–", "300", "700", "–"];
+    assert_eq!(line(&compared, "forward"), expected);
+}
+
+#[test]
 fn many_flows_stand_beside_one() {
-    let module = cell(Subject::Module, 200.0, redirected());
-    let mut many = cell(Subject::Module, 230.0, redirected());
+    let module = cell(Subject::MODULE, 200.0, redirected());
+    let mut many = cell(Subject::MODULE, 230.0, redirected());
     many.traffic.flows = 1_000;
     many.metrics.push(Metric {
         name: MEMORY_PER_FLOW.to_owned(),
@@ -151,7 +177,7 @@ fn whatever_is_between_sockets_stands_side_by_side() {
         }];
         cell
     };
-    let mut tproxy = between(Subject::Tproxy, 50_000.0);
+    let mut tproxy = between(Subject::named("tproxy").unwrap(), 50_000.0);
     tproxy.metrics.push(Metric {
         name: cpu::PROXY.to_owned(),
         unit: Unit::Percent,
@@ -159,9 +185,9 @@ fn whatever_is_between_sockets_stands_side_by_side() {
         ..tproxy.metrics[0].clone()
     });
     let text = text(&results(vec![
-        between(Subject::None, 10_000.0),
+        between(Subject::NONE, 10_000.0),
         tproxy,
-        between(Subject::Module, 10_500.0),
+        between(Subject::MODULE, 10_500.0),
     ]));
     let all = line(&text, "forward");
     assert_eq!(all[5..], ["all", "10,000", "50,000", "10,500"]);
@@ -175,7 +201,7 @@ fn whatever_is_between_sockets_stands_side_by_side() {
 fn parameters_stand_against_their_defaults() {
     let variant = |parameters: &str, mean| CellRecord {
         id: format!("7.3/1cpu/module{parameters}/forward-v4-udp-64"),
-        ..cell(Subject::Module, mean, redirected())
+        ..cell(Subject::MODULE, mean, redirected())
     };
     let text = text(&results(vec![
         variant(",a=1,b=0", 179.0),
@@ -196,7 +222,7 @@ fn what_went_wrong_takes_the_number_s_place_and_is_told_once() {
         reason: Some("warning: at a.c:1".into()),
         ..cell(subject, 1.0, Delivery::default())
     };
-    let cells = vec![bad(Subject::Module), bad(Subject::NftDnat)];
+    let cells = vec![bad(Subject::MODULE), bad(Subject::NFT_DNAT)];
     let text = text(&results(cells));
     let expected = ["forward", "v4", "udp", "64", "–", "splat", "splat", "–"];
     assert_eq!(line(&text, "forward"), expected);
@@ -210,7 +236,7 @@ fn a_packet_that_went_astray_is_not_passed_over() {
         at_original: 1,
         ..redirected()
     };
-    let text = text(&results(vec![cell(Subject::Module, 1.0, delivery)]));
+    let text = text(&results(vec![cell(Subject::MODULE, 1.0, delivery)]));
     assert!(text.contains("With module, packets went astray."));
     assert!(!text.contains("every packet arrived"));
 }

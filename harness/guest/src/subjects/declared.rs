@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A subject that a directory has declared: its steps, carried out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use super::daemon::Process;
+use super::installed;
+use crate::kernel::memory::Slabs;
+use crate::kernel::module::LoadedModule;
+use crate::net::conntrack;
+use crate::net::layout::Layout;
+use crate::net::namespace::Namespace;
+use crate::net::nft;
+use mutexlab_model::facts::Counts;
+use mutexlab_model::traffic::Traffic;
+use mutexlab_protocol::datapath::{
+    Attach, Declared, Deed, FlowMemory, Machine, Readings, Script, Step, PROGRAMS,
+};
+
+/// Where scripts find programs: those of the subject first.
+const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where scripts lie while they run: in memory, since the guest's root cannot be written to.
+const SCRIPTS: &str = "/run";
+/// The section of a BPF object whose program is attached, by where that is.
+const fn section(attach: Attach) -> &'static str {
+    match attach {
+        Attach::Xdp => "xdp",
+        Attach::TcIngress => "tc",
+    }
+}
+
+/// The error of a step: the subject's fault.
+#[derive(Debug)]
+pub struct StepFailed {
+    /// Where the subject has the step.
+    place: String,
+}
+
+impl fmt::Display for StepFailed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.place)
+    }
+}
+
+/// A subject that is up.
+pub struct Installed {
+    /// In the order in which they were taken.
+    taken: Vec<Taken>,
+    counts: Counts,
+    read: Readings,
+}
+
+/// A step that was taken, and what it takes to take it back.
+struct Taken {
+    place: String,
+    deed: Done,
+}
+
+enum Done {
+    Module(LoadedModule),
+    Nft(Machine),
+    Process(Process),
+    Run {
+        machine: Machine,
+        down: Option<Script>,
+    },
+    Bpf {
+        attach: Attach,
+        link: String,
+    },
+}
+
+impl Installed {
+    /// Takes the steps that are declared, in their order.
+    pub fn up(
+        declared: &Declared,
+        counts: Counts,
+        traffic: &Traffic,
+        layout: &Layout,
+    ) -> Result<Self> {
+        let mut installed = Self {
+            taken: Vec::new(),
+            counts,
+            read: declared.read.clone(),
+        };
+        for Step { place, deed } in &declared.steps {
+            let done = take(deed, traffic, layout).context(failed(place))?;
+            installed.taken.push(Taken {
+                place: place.clone(),
+                deed: done,
+            });
+        }
+        Ok(installed)
+    }
+}
+
+fn failed(place: &str) -> StepFailed {
+    StepFailed {
+        place: place.to_owned(),
+    }
+}
+
+fn namespace(machine: Machine, layout: &Layout) -> &Namespace {
+    match machine {
+        Machine::Client => &layout.client,
+        Machine::Router => &layout.router,
+        Machine::Upstream => &layout.server,
+    }
+}
+
+fn take(deed: &Deed, traffic: &Traffic, layout: &Layout) -> Result<Done> {
+    Ok(match deed {
+        Deed::Module { path, parameters } => Done::Module(LoadedModule::load(path, parameters)?),
+        Deed::Nft { machine, rules } => {
+            nft::load(namespace(*machine, layout), rules)?;
+            Done::Nft(*machine)
+        }
+        Deed::Daemon(daemon) => {
+            let there = namespace(daemon.machine, layout);
+            Done::Process(Process::start(daemon, there, traffic.family)?)
+        }
+        Deed::Run { machine, up, down } => {
+            run(up, namespace(*machine, layout))?;
+            Done::Run {
+                machine: *machine,
+                down: down.clone(),
+            }
+        }
+        Deed::Bpf { path, attach, link } => {
+            let section = section(*attach);
+            let text = match attach {
+                Attach::Xdp => format!("ip link set dev {link} xdp obj {path} sec {section}"),
+                Attach::TcIngress => format!(
+                    "tc qdisc add dev {link} clsact\n\
+                     tc filter add dev {link} ingress bpf direct-action obj {path} sec {section}"
+                ),
+            };
+            run(&script("attach", text), &layout.router)?;
+            Done::Bpf {
+                attach: *attach,
+                link: link.clone(),
+            }
+        }
+    })
+}
+
+fn script(name: &str, text: String) -> Script {
+    Script {
+        name: name.to_owned(),
+        text,
+    }
+}
+
+/// Runs a script, which ends with the first command that fails.
+fn run(script: &Script, namespace: &Namespace) -> Result<()> {
+    let name = Path::new(&script.name).file_name().unwrap_or_default();
+    let path = Path::new(SCRIPTS).join(name);
+    fs::write(&path, &script.text).with_context(|| format!("cannot write {}", path.display()))?;
+    // The child is made by this thread, and so is in its namespace.
+    let output = namespace.run(|| {
+        duct::cmd!("sh", "-e", &path)
+            .env("PATH", format!("{PROGRAMS}:{SEARCH_PATH}"))
+            .stdin_null()
+            .stderr_to_stdout()
+            .stdout_capture()
+            .unchecked()
+            .run()
+            .context("cannot run sh")
+    })?;
+    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    if !output.status.success() {
+        bail!(
+            "the script fails ({}, on the machine {}):\n{}",
+            output.status,
+            namespace.name(),
+            String::from_utf8_lossy(&output.stdout).trim_end()
+        );
+    }
+    Ok(())
+}
+
+impl installed::Installed for Installed {
+    fn counters(&self, router: &Namespace) -> Result<BTreeMap<String, u64>> {
+        let Some(path) = &self.read.counters else {
+            return Ok(BTreeMap::new());
+        };
+        let text = read(path, router).context(failed("[read] counters"))?;
+        counters_in(&text)
+            .with_context(|| format!("{path} is not of lines that are a name and a number"))
+            .context(failed("[read] counters"))
+    }
+
+    fn proxy_time(&self) -> Result<Option<Duration>> {
+        let times = self.taken.iter().filter_map(|taken| match &taken.deed {
+            Done::Process(process) => Some(process.cpu_time()),
+            _ => None,
+        });
+        let times = times.collect::<Result<Vec<_>>>()?;
+        Ok((!times.is_empty()).then(|| times.iter().sum()))
+    }
+
+    fn flow_memory(&self, _traffic: &Traffic, router: &Namespace) -> Result<Option<u64>> {
+        if let Some(FlowMemory { slab, flows }) = &self.read.memory {
+            let text = read(flows, router).context(failed("[read] memory"))?;
+            let flows = text
+                .trim()
+                .parse()
+                .with_context(|| format!("{flows} is {text:?} and no number"))
+                .context(failed("[read] memory"))?;
+            return Ok(Some(Slabs::of(slab)?.hold(flows)));
+        }
+        if !self.counts.conntrack {
+            return Ok(None);
+        }
+        let flows = conntrack::count(router)?.unwrap_or(0);
+        let table = conntrack::buckets()? * size_of::<u64>() as u64;
+        Ok(Some(Slabs::of("nf_conntrack")?.hold(flows) + table))
+    }
+
+    fn ensure_kept(
+        &self,
+        traffic: &Traffic,
+        router: &Namespace,
+        _counters: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        if !self.counts.conntrack {
+            return Ok(());
+        }
+        // Of those that others took the place of it may have forgotten some, and others may
+        // have come and gone without a packet.
+        let flows = u64::from(traffic.flows);
+        let count = conntrack::count(router)?;
+        ensure!(
+            count.is_some_and(|count| count >= flows),
+            "connection tracking knows {count:?} connections of {flows}"
+        );
+        Ok(())
+    }
+
+    fn ensure_at_work(&self, router: &Namespace) -> Result<()> {
+        match self.counts.offloaded {
+            true => conntrack::ensure_offloaded(router),
+            false => Ok(()),
+        }
+    }
+
+    fn down(mut self: Box<Self>, layout: &Layout) -> Result<()> {
+        while let Some(Taken { place, deed }) = self.taken.pop() {
+            take_back(deed, layout).context(failed(&place))?;
+        }
+        Ok(())
+    }
+}
+
+fn take_back(deed: Done, layout: &Layout) -> Result<()> {
+    match deed {
+        Done::Module(module) => module.unload(),
+        // All that is there is of the subject: the namespace was made for the cell.
+        Done::Nft(machine) => nft::load(namespace(machine, layout), "flush ruleset\n"),
+        Done::Process(process) => {
+            drop(process);
+            Ok(())
+        }
+        Done::Run {
+            machine,
+            down: Some(down),
+        } => run(&down, namespace(machine, layout)),
+        Done::Run { down: None, .. } => Ok(()),
+        Done::Bpf { attach, link } => {
+            let text = match attach {
+                Attach::Xdp => format!("ip link set dev {link} xdp off"),
+                Attach::TcIngress => format!("tc qdisc del dev {link} clsact"),
+            };
+            run(&script("detach", text), &layout.router)
+        }
+    }
+}
+
+/// A file as the router sees it.
+fn read(path: &str, router: &Namespace) -> Result<String> {
+    // Not /proc/net: that is the main thread's.
+    let own = match path.strip_prefix("/proc/net/") {
+        Some(below) => format!("/proc/thread-self/net/{below}"),
+        None => path.to_owned(),
+    };
+    router.run(|| fs::read_to_string(own).with_context(|| format!("cannot read {path}")))
+}
+
+/// Lines of a name and a number.
+fn counters_in(text: &str) -> Option<BTreeMap<String, u64>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let (name, number) = (words.next()?, words.next()?);
+            let number = number.parse().ok()?;
+            words.next().is_none().then(|| (name.to_owned(), number))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_lines_of_a_name_and_a_number() {
+        let counters = counters_in("packets 7\n\nbytes\t1500\n").unwrap();
+        assert_eq!(counters["packets"], 7);
+        assert_eq!(counters["bytes"], 1500);
+        for bad in ["packets", "packets x", "packets 1 2", "7 packets -1"] {
+            assert_eq!(counters_in(bad), None, "{bad}");
+        }
+    }
+}
