@@ -2,10 +2,10 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 //!
-//! Six kinds of checks: the agent's functional tests of the module, where any splat fails them;
+//! Seven kinds of checks: the agent's functional tests of the module, where any splat fails them;
 //! bad ends on purpose, where anything but the right verdict fails them; the self check, which
 //! must hold, and must not when the agent measures wrong; the lens, which must see what arithmetic
-//! says; subjects, each of which must lead packets as its directory says; and `mutexlab shell`, before which
+//! says; subjects, each of which must lead packets as its directory says; pages of docs/, which are followed word by word; and `mutexlab shell`, before which
 //! somebody is made to sit.
 //!
 //! Must not know: what a functional test does; the agent tells which there are, and runs them.
@@ -24,6 +24,7 @@ mod lanes;
 mod lens;
 mod lens_cells;
 mod outcome;
+mod pages;
 mod record;
 mod reports;
 mod shell;
@@ -59,6 +60,7 @@ use bad_ends::BadEnd;
 use bench::{Bench, INSTRUMENT};
 use instrument::Trial;
 use outcome::{Ended, Outcomes, Shared};
+use pages::Page;
 use shell::ShellTest;
 use subject_cells::SubjectTest;
 use text::Text;
@@ -101,6 +103,7 @@ struct Selected {
     shell: Vec<ShellTest>,
     lens_trials: Vec<lens_cells::Trial>,
     subjects: Vec<SubjectTest>,
+    pages: Vec<Page>,
     trials: Vec<Trial>,
 }
 
@@ -152,7 +155,8 @@ impl Wanted {
             interrupt.check()?;
         }
         // These run this program, which would build it in the middle of a test, and in silence.
-        let needs_plain = !selected.shell.is_empty() || !selected.trials.is_empty();
+        let needs_plain =
+            !(selected.shell.is_empty() && selected.trials.is_empty() && selected.pages.is_empty());
         let _plain = needs_plain
             .then(|| {
                 let default = catalog.default_kernel();
@@ -211,8 +215,11 @@ impl Wanted {
         if !(self.all || self.nightly) && self.filters.is_empty() {
             subjects.clear();
         }
+        let mut pages = pages::ALL.to_vec();
+        pages.retain(|page| self.wants(page.name));
         let instrument = lens
             || !lens_trials.is_empty()
+            || !pages.is_empty()
             || !subjects.is_empty()
             || !trials.is_empty()
             || !shell.is_empty();
@@ -229,6 +236,7 @@ impl Wanted {
             shell,
             lens_trials,
             subjects,
+            pages,
             trials,
         })
     }
@@ -280,6 +288,7 @@ impl Selected {
         let lens_trials = lens_trials.map(|trial| by_name(trial.name(), INSTRUMENT, false));
         let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
         let shell = (self.shell.iter()).map(|test| by_name(test.name(), INSTRUMENT, false));
+        let pages = (self.pages.iter()).map(|page| by_name(page.name, INSTRUMENT, false));
         let subjects = self.subjects.iter().map(|test| Listed {
             long: true,
             ..by_name(&test.name, INSTRUMENT, false)
@@ -288,6 +297,7 @@ impl Selected {
             .chain(shell)
             .chain(lens_trials)
             .chain(subjects)
+            .chain(pages)
             .chain(trials)
             .collect()
     }
@@ -318,6 +328,9 @@ impl Selected {
         }
         for test in &self.subjects {
             outcomes.plan(INSTRUMENT, &test.name);
+        }
+        for page in &self.pages {
+            outcomes.plan(INSTRUMENT, page.name);
         }
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
@@ -375,6 +388,7 @@ impl Selected {
         beside.extend(self.lens.then_some(Task::Lens));
         beside.extend(self.subjects.iter().map(Task::Subject));
         beside.extend(self.trials.iter().map(Task::Trial));
+        beside.extend(self.pages.iter().map(Task::Page));
         let ends = |alone: bool| {
             let of_kind = move |end: &&BadEnd| end.runs_alone() == alone;
             self.bad_ends.iter().filter(of_kind).map(Task::BadEnd)
@@ -408,6 +422,7 @@ enum Task<'a> {
     LensTrial(&'a lens_cells::Trial),
     Shell(&'a ShellTest),
     Subject(&'a SubjectTest),
+    Page(&'a Page),
     Trial(&'a Trial),
 }
 
@@ -425,6 +440,7 @@ impl Task<'_> {
             Self::LensTrial(trial) => trial.run(bench, under.plain, outcomes),
             Self::Shell(test) => test.run(outcomes),
             Self::Subject(test) => test.run(bench, under.plain, outcomes),
+            Self::Page(page) => page.run(bench, outcomes),
             Self::Trial(trial) => {
                 let started = Instant::now();
                 let ending = trial.run()?;

@@ -204,6 +204,15 @@ impl Comparable {
                 self.note(format!("{name}: A {ours}, B {theirs}{other}"));
             }
         }
+        let names: BTreeSet<_> = a.subjects.keys().chain(b.subjects.keys()).collect();
+        for name in names {
+            // Results of before subjects were directories do not say.
+            if let (Some(ours), Some(theirs)) = (a.subjects.get(name), b.subjects.get(name))
+                && ours != theirs
+            {
+                self.note(format!("the directory of the subject {name} differs"));
+            }
+        }
         if a.scenario_text != b.scenario_text {
             self.note("the scenario's text differs".to_owned());
         }
@@ -352,6 +361,22 @@ mod tests {
         assert!(found.refusals.is_empty());
         assert_eq!(found.notes.len(), 4, "{found:?}");
     }
+
+    #[test]
+    fn another_directory_of_a_subject_is_noted() {
+        let (mut a, mut b) = (base(), base());
+        let put = |run: &mut Run, hash: &str| {
+            let subjects = &mut run.closure.subjects;
+            subjects.insert("mine".into(), hash.repeat(64));
+        };
+        let notes = |a: &Run, b: &Run| Comparable::check(a, b, false).notes;
+        put(&mut a, "a");
+        assert!(notes(&a, &b).is_empty(), "the other one does not say");
+        put(&mut b, "b");
+        let expected = "the directory of the subject mine differs";
+        assert_eq!(notes(&a, &b), [expected]);
+    }
+
     #[test]
     fn another_program_of_a_subject_is_noted_with_the_files_that_differ() {
         let program = |version: &str, libc: &str| ProgramClosure {

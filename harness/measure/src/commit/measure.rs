@@ -25,6 +25,7 @@ use mutexlab_results::closure::{Closure, DERIVATION};
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 
 /// Measures commits of one repository with one scenario.
 #[derive(Debug)]
@@ -65,8 +66,10 @@ impl Measurer<'_> {
             Some(_) => Some(Lens::plugin()?.sha256().as_str().to_owned()),
             None => None,
         };
+        let subjects = Subjects::of(self.scenario, self.repository.directory())?.hashes();
         let by_present = |run: &Run| {
             let Closure {
+                subjects: measured,
                 agent_sha256,
                 plugin_sha256,
                 derivation,
@@ -75,6 +78,7 @@ impl Measurer<'_> {
             agent_sha256.as_deref() == Some(agent.sha256().as_str())
                 && *plugin_sha256 == plugin
                 && *derivation == Some(DERIVATION)
+                && *measured == subjects
         };
         if !self.own_harness
             && let Some(run) = self.known(commit, by_present)?
