@@ -171,7 +171,8 @@ pub enum Fault {
 }
 
 /// One cell as the guest sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct GuestCell {
     /// Stable name of the cell, unique in the order.
     pub id: String,
@@ -198,7 +199,7 @@ pub struct GuestCell {
 }
 
 /// A way to measure wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
     /// Every packet takes so many ticks more than it does.
@@ -214,7 +215,8 @@ pub enum Sabotage {
 }
 
 /// What a server does wrong on purpose, with each `every`-th of its answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Mischief {
     /// What is done.
     pub deed: Deed,
@@ -224,7 +226,7 @@ pub struct Mischief {
 }
 
 /// What can be done to an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deed {
     /// It is not sent.
@@ -240,8 +242,9 @@ pub enum Deed {
 }
 
 /// A line from the agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "event")]
+#[schemars(deny_unknown_fields)]
 pub enum Event {
     /// The agent is up.
     Up {
@@ -326,8 +329,9 @@ pub struct StepTimes {
 }
 
 /// How a cell ended in the guest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub enum Outcome {
     /// Everything arrived as it should.
     Ok(Box<Measurement>),
