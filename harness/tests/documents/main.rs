@@ -1,16 +1,106 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The schemas of what commands print.
+//! What commands print with `--json` is what the schemas in the repository say: the program itself prints each
+//! document here, if it needs guests with those that are scripts, as which it takes no time.
+
+mod guests;
+mod images;
+#[path = "../faults/lab.rs"]
+#[expect(dead_code, reason = "nothing goes wrong here")]
+mod lab;
+#[path = "../sample/mod.rs"]
+mod sample;
+mod seen;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use clap::ValueEnum;
+use clap::{CommandFactory, ValueEnum};
+use mutexlab::cli::Cli;
 use mutexlab::commands::document::Document;
+
+use crate::seen::Seen;
+
+/// Has commands print, and validates.
+type Case = fn(&mut Seen);
+
+/// Each command that prints JSON, as [`Document::printed_by`] has it, and where what it prints is validated.
+const VALIDATED: [(&str, Case); 26] = [
+    ("bench", guests::bench),
+    ("bench --plan", guests::plan),
+    ("compare", stored::compare),
+    ("bisect", stored::bisect),
+    ("golden", stored::golden),
+    ("matrix", guests::matrix),
+    ("merge", stored::merge),
+    ("report", stored::report),
+    ("claims", guests::claims),
+    ("lens", guests::lens),
+    ("lens --diff", stored::lens_diff),
+    ("test", guests::test),
+    ("test --list", guests::test_list),
+    ("reproduce", guests::reproduce),
+    ("selfcheck", guests::selfcheck),
+    ("boot", guests::boot),
+    ("image build", images::build),
+    ("image path", images::path),
+    ("image list", images::list),
+    ("image key", images::key),
+    ("image verify", images::verify),
+    ("image pack", images::pack),
+    ("image unpack", images::unpack),
+    ("image prune", images::prune),
+    ("doctor", stored::doctor),
+    ("schema", stored::schema),
+];
 
 fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+#[test]
+fn what_commands_print_is_as_the_schemas_say() {
+    for (command, case) in VALIDATED {
+        let mut seen = Seen::default();
+        case(&mut seen);
+        assert!(seen.has(command), "nothing is validated of {command}");
+    }
+}
+
+#[test]
+fn every_document_is_validated_and_there_is_no_other() {
+    let validated = VALIDATED.map(|(command, _)| command);
+    let printed = Document::value_variants().iter();
+    let printed = printed.flat_map(|document| document.printed_by().iter().copied());
+    assert_eq!(BTreeSet::from(validated), printed.collect());
+}
+
+/// The commands below `command` that have `--json`.
+fn with_json(command: &clap::Command, path: &str, found: &mut BTreeSet<String>) {
+    if command.get_arguments().any(|arg| arg.get_id() == "json") {
+        found.insert(path.to_owned());
+    }
+    for below in command.get_subcommands() {
+        let name = below.get_name();
+        let path = match path {
+            "" => name.to_owned(),
+            path => format!("{path} {name}"),
+        };
+        with_json(below, &path, found);
+    }
+}
+
+#[test]
+fn every_command_with_json_has_a_schema() {
+    let mut commands = BTreeSet::new();
+    with_json(&Cli::command(), "", &mut commands);
+    let printed = Document::value_variants().iter();
+    let printed = printed.flat_map(|document| document.printed_by());
+    // An option makes another document of the same command.
+    let words = printed.map(|command| command.split(" --").next().unwrap_or_default().to_owned());
+    assert_eq!(commands, words.collect());
 }
 
 #[test]
