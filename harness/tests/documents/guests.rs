@@ -30,18 +30,26 @@ const PARAMETERS: [&str; 8] = [
     "perf_enable_zero_copy",
 ];
 
-/// Adds a scenario of the repository's, on the laboratory's only kernel.
+/// How scenarios here ask less than those of the repository: of the laboratory's only kernel, and no more than a
+/// document needs.
+const LESS: [(&str, &str); 4] = [
+    ("kernels = ", "[\"k\"]"),
+    ("cpus = [1, ", "2]"),
+    ("ways = ", "[\"forward\"]"),
+    ("payloads = ", "[64]"),
+];
+
+/// Adds a scenario of the repository's, which asks less.
 fn put_scenario(lab: &Lab, name: &str) {
     let file = repository().join("scenarios").join(name);
     let text = fs::read_to_string(file).unwrap();
-    let lines = text
-        .lines()
-        .map(|line| match line.starts_with("kernels = ") {
-            true => "kernels = [\"k\"]\n".to_owned(),
-            false => format!("{line}\n"),
-        });
-    let text: String = lines.collect();
-    lab.write(&format!("repository/scenarios/{name}"), &text);
+    let mut less = String::new();
+    for line in text.lines() {
+        let found = LESS.iter().find(|(begin, _)| line.starts_with(begin));
+        less += &found.map_or_else(|| line.to_owned(), |(begin, end)| format!("{begin}{end}"));
+        less.push('\n');
+    }
+    lab.write(&format!("repository/scenarios/{name}"), &less);
     let parameters = PARAMETERS.map(|name| format!("\0parm={name}:A parameter\0"));
     lab.write("proxy", &parameters.concat());
 }
@@ -155,7 +163,8 @@ pub fn reproduce(seen: &mut Seen) {
 pub fn selfcheck(seen: &mut Seen) {
     let lab = Lab::new(&[]);
     put_scenario(&lab, "selfcheck.toml");
-    let document = seen.document(&mut lab.command(&["selfcheck", "--json"]));
+    let selfcheck = ["selfcheck", "--json", "--filter", "forward-v4-udp"];
+    let document = seen.document(&mut lab.command(&selfcheck));
     assert_eq!(document["checks"].as_array().unwrap().len(), 4);
 }
 

@@ -20,6 +20,7 @@ use std::path::Path;
 use clap::{CommandFactory, ValueEnum};
 use mutexlab::cli::Cli;
 use mutexlab::commands::document::Document;
+use serde_json::Value;
 
 use crate::seen::Seen;
 
@@ -101,6 +102,33 @@ fn every_command_with_json_has_a_schema() {
     // An option makes another document of the same command.
     let words = printed.map(|command| command.split(" --").next().unwrap_or_default().to_owned());
     assert_eq!(commands, words.collect());
+}
+
+/// Where a schema allows properties that it does not name.
+fn open(schema: &Value, path: &str, found: &mut Vec<String>) {
+    let has = |key: &str| schema.get(key).is_some();
+    if has("properties") && !has("additionalProperties") && !has("unevaluatedProperties") {
+        found.push(path.to_owned());
+    }
+    // What is flattened into an object is closed with it.
+    let closed = has("unevaluatedProperties");
+    let below: Box<dyn Iterator<Item = (String, &Value)>> = match schema {
+        Value::Object(object) => Box::new(object.iter().map(|(key, value)| (key.clone(), value))),
+        Value::Array(list) => Box::new((0..).map(|at: u32| at.to_string()).zip(list)),
+        _ => return,
+    };
+    for (key, value) in below.filter(|(key, _)| !(closed && key == "oneOf")) {
+        open(value, &format!("{path}/{key}"), found);
+    }
+}
+
+#[test]
+fn what_a_schema_does_not_name_is_in_no_document() {
+    for document in Document::value_variants() {
+        let mut found = Vec::new();
+        open(&document.schema().to_value(), "", &mut found);
+        assert!(found.is_empty(), "{document:?} is open at {found:?}");
+    }
 }
 
 #[test]

@@ -84,8 +84,9 @@ pub fn compare(seen: &mut Seen) {
     put(&lab, "timed.json", varies.clone());
     add(&mut varies, "path.mean", 5_000.0);
     put(&lab, "slower.json", varies);
-    let all = ["compare", "timed.json", "slower.json", "--all", "--json"];
-    let found = seen.document(&mut lab.command(&all));
+    let compare = ["compare", "timed.json", "slower.json"];
+    let all = ["--metric", "path.mean", "--all", "--json"];
+    let found = seen.document(&mut lab.command(&[&compare[..], &all].concat()));
     assert_eq!(kinds(&found), ["sampled"]);
     let refused = seen.document(&mut lab.command(&["compare", "a.json", "timed.json", "--json"]));
     assert!(refused["difference"].is_null(), "{refused}");
