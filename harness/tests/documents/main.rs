@@ -24,58 +24,62 @@ use serde_json::Value;
 
 use crate::seen::Seen;
 
-/// Has commands print, and validates.
-type Case = fn(&mut Seen);
+/// Says where what a command prints is validated: by a function, which a test of its name calls.
+macro_rules! validated {
+    ($($command:literal: $module:ident::$name:ident,)*) => {
+        /// The commands that print JSON, as [`Document::printed_by`] has them.
+        const VALIDATED: &[&str] = &[$($command),*];
 
-/// Each command that prints JSON, as [`Document::printed_by`] has it, and where what it prints is validated.
-const VALIDATED: [(&str, Case); 26] = [
-    ("bench", guests::bench),
-    ("bench --plan", guests::plan),
-    ("compare", stored::compare),
-    ("bisect", stored::bisect),
-    ("golden", stored::golden),
-    ("matrix", guests::matrix),
-    ("merge", stored::merge),
-    ("report", stored::report),
-    ("claims", guests::claims),
-    ("lens", guests::lens),
-    ("lens --diff", stored::lens_diff),
-    ("test", guests::test),
-    ("test --list", guests::test_list),
-    ("reproduce", guests::reproduce),
-    ("selfcheck", guests::selfcheck),
-    ("boot", guests::boot),
-    ("image build", images::build),
-    ("image path", images::path),
-    ("image list", images::list),
-    ("image key", images::key),
-    ("image verify", images::verify),
-    ("image pack", images::pack),
-    ("image unpack", images::unpack),
-    ("image prune", images::prune),
-    ("doctor", stored::doctor),
-    ("schema", stored::schema),
-];
+        $(#[test]
+        fn $name() {
+            let mut seen = Seen::default();
+            $module::$name(&mut seen);
+            assert!(seen.has($command), "nothing of {:?} is validated", $command);
+        })*
+    };
+}
+
+validated! {
+    "bench": guests::bench,
+    "bench --plan": guests::plan,
+    "compare": stored::compare,
+    "bisect": stored::bisect,
+    "golden": stored::golden,
+    "matrix": guests::matrix,
+    "merge": stored::merge,
+    "report": stored::report,
+    "claims": guests::claims,
+    "lens": guests::lens,
+    "lens --diff": stored::lens_diff,
+    "test": guests::test,
+    "test --list": guests::test_list,
+    "reproduce": guests::reproduce,
+    "selfcheck": guests::selfcheck,
+    "boot": guests::boot,
+    "image build": images::build,
+    "image path": images::path,
+    "image list": images::list,
+    "image key": images::key,
+    "image verify": images::verify,
+    "image pack": images::pack,
+    "image unpack": images::unpack,
+    "image prune": images::prune,
+    "doctor": stored::doctor,
+    "schema": stored::schema,
+}
 
 fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
 #[test]
-fn what_commands_print_is_as_the_schemas_say() {
-    for (command, case) in VALIDATED {
-        let mut seen = Seen::default();
-        case(&mut seen);
-        assert!(seen.has(command), "nothing is validated of {command}");
-    }
-}
-
-#[test]
 fn every_document_is_validated_and_there_is_no_other() {
-    let validated = VALIDATED.map(|(command, _)| command);
     let printed = Document::value_variants().iter();
     let printed = printed.flat_map(|document| document.printed_by().iter().copied());
-    assert_eq!(BTreeSet::from(validated), printed.collect());
+    assert_eq!(
+        VALIDATED.iter().copied().collect::<BTreeSet<_>>(),
+        printed.collect()
+    );
 }
 
 /// The commands below `command` that have `--json`.
