@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What commands print with `--json` is what the schemas in the repository say: the program itself prints each
-//! document here, if it needs guests with those that are scripts, as which it takes no time.
+//! What commands print with `--json` is what the schemas in the repository say. The program itself prints each
+//! document here; where it needs guests, they are scripts that say what an agent would.
 
 mod guests;
 mod images;
