@@ -113,11 +113,9 @@ selfcheck *args: build
 reproduce *args: build
     {{mutexlab}} reproduce "$@"
 
-# Write the JSON Schemas of scenarios, results and claims
+# Write the JSON Schemas of scenarios, of results and of all that commands print
 schema: build
-    {{mutexlab}} schema results > results/schema.json
-    {{mutexlab}} schema claims > results/claims/schema.json
-    {{mutexlab}} schema scenario > scenarios/schema.json
+    {{mutexlab}} schema --write
 
 # Show each prerequisite, whether it is there, and what to do if it is not
 doctor *args: build

@@ -7,7 +7,7 @@ mod sample;
 use std::fs;
 use std::path::Path;
 
-use mutexlab::commands::schema::SchemaOf;
+use mutexlab::commands::document::Document;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::merge::merge;
@@ -87,7 +87,7 @@ fn a_merged_file_is_as_the_schema_says() {
     let path = directory.path().join("merged.json");
     ResultsFile::write(&path, merge(shards(3)).unwrap()).unwrap();
     let value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let schema = serde_json::to_value(SchemaOf::Results.schema()).unwrap();
+    let schema = serde_json::to_value(Document::Results.schema()).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let errors: Vec<_> = schema.iter_errors(&value).map(|e| e.to_string()).collect();
     assert!(errors.is_empty(), "{errors:#?}");

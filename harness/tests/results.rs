@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jsonschema::Validator;
-use mutexlab::commands::schema::SchemaOf;
+use mutexlab::commands::document::Document;
 use mutexlab_model::complaint::Complaint;
 use mutexlab_model::complaint::Kind;
 use mutexlab_model::facts::Facts;
@@ -261,22 +261,10 @@ fn a_file_is_read_back_as_it_was_written() {
     assert_eq!(read.results(), file.results());
 }
 
-#[test]
-fn the_schemas_in_the_repository_are_current() {
-    for (of, path) in [
-        (SchemaOf::Results, "results/schema.json"),
-        (SchemaOf::Claims, "results/claims/schema.json"),
-        (SchemaOf::Scenario, "scenarios/schema.json"),
-    ] {
-        let there = fs::read_to_string(repository().join(path)).unwrap();
-        assert_eq!(there, of.text().unwrap(), "{path}: run `just schema`");
-    }
-}
-
 /// Editors check scenarios by it, so it must accept what the parser does.
 #[test]
 fn scenarios_are_as_their_schema_says() {
-    let schema = serde_json::to_value(SchemaOf::Scenario.schema()).unwrap();
+    let schema = serde_json::to_value(Document::Scenario.schema()).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     for entry in fs::read_dir(repository().join("scenarios")).unwrap() {
         let path = entry.unwrap().path();

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, fmt, fs, path::Path, str::FromStr};
 
 use anyhow::{bail, ensure, Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,7 +17,9 @@ use super::{
 pub const CATALOG_PATH: &str = "images/kernels.toml";
 
 /// What a kernel is configured for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavour {
     /// As a server would run it: what is measured with.

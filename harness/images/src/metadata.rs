@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{ensure, Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::KernelName;
@@ -22,7 +23,7 @@ use mutexlab_model::stand_in::StandIn;
 pub const METADATA_FILE: &str = "image.json";
 
 /// What an image was built from, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// Name of the kernel and its flavour, as `7.3:plain`.
     pub name: String,

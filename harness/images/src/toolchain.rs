@@ -5,6 +5,7 @@
 use std::{env, ffi::OsString, io::PipeWriter, path::Path};
 
 use anyhow::{ensure, Context, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::store::Cache;
@@ -14,7 +15,8 @@ use mutexlab_host::leash;
 const LLVM_DIRECTORY: &str = "/usr/lib/llvm-22/bin";
 
 /// What each compiler says that it is. Another toolchain makes another image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Toolchain {
     /// First line of `rustc --version`.
     pub rustc: String,

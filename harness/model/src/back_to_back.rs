@@ -124,7 +124,7 @@ pub enum Burst {
 }
 
 /// Why a longer burst than the result is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
     /// Frames of it were lost.
@@ -136,7 +136,8 @@ pub enum Bound {
 }
 
 /// How one search ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Test {
     /// Frames of the longest burst without a loss; 0 if even one frame alone was lost.
     pub longest: u32,
@@ -145,7 +146,8 @@ pub struct Test {
 }
 
 /// All searches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Found {
     /// What was looked for.
     pub goal: BackToBack,

@@ -58,7 +58,8 @@ pub struct HookCost {
 }
 
 /// The first packet of a flow, which makes it: ticks over its hooks, the empty pairs taken off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct FirstPacket {
     /// The median over several flows.
     pub median: u64,
@@ -78,7 +79,8 @@ impl FirstPacket {
 }
 
 /// Time of the whole loop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PathCost {
     /// Ticks from before the first packet to after the last answer.
     pub ticks: u64,
@@ -92,7 +94,8 @@ pub struct PathCost {
 
 /// An open loop: packets sent at times that were fixed before. Times are in nanoseconds of the
 /// guest's clock.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct OpenLoop {
     /// Packets a second that were to be sent.
     pub rate: u32,
@@ -119,7 +122,8 @@ pub struct OpenLoop {
 }
 
 /// How packets of an open loop got to one place.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Transit {
     /// Packets that came, further copies not counted.
     pub arrived: u64,
@@ -134,7 +138,8 @@ pub struct Transit {
 }
 
 /// What one stream took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct BulkCost {
     /// Bytes of payload.
     pub bytes: u64,
@@ -151,7 +156,8 @@ pub struct BulkCost {
 }
 
 /// The buckets of the module's flow table, of the IP version of the traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Buckets {
     /// How many there are.
     pub buckets: u64,
@@ -164,7 +170,8 @@ pub struct Buckets {
 }
 
 /// The time of one CPU, in hundredths of a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct CoreTime {
     /// Its number.
     pub cpu: u32,

@@ -45,7 +45,8 @@ impl Goal {
 }
 
 /// How a search ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Searched {
     /// What was looked for.
     pub goal: Goal,
@@ -56,7 +57,8 @@ pub struct Searched {
 }
 
 /// What came of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Trial {
     /// The rate that was tried, in packets a second.
     pub rate: u32,

@@ -169,7 +169,8 @@ pub struct Task {
 }
 
 /// One cell as it is planned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct GuestCell {
     /// Stable name of the cell, unique in the order.
     pub id: String,
@@ -196,7 +197,7 @@ pub struct GuestCell {
 }
 
 /// A way to measure wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
     /// Every packet takes so many ticks more than it does.
@@ -212,7 +213,8 @@ pub enum Sabotage {
 }
 
 /// What a server does wrong on purpose, with each `every`-th of its answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Mischief {
     /// What is done.
     pub deed: Deed,
@@ -222,7 +224,7 @@ pub struct Mischief {
 }
 
 /// What can be done to an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deed {
     /// It is not sent.
@@ -238,8 +240,9 @@ pub enum Deed {
 }
 
 /// A line from the agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "event")]
+#[schemars(deny_unknown_fields)]
 pub enum Event {
     /// The agent is up.
     Up {
@@ -324,8 +327,9 @@ pub struct StepTimes {
 }
 
 /// How a cell ended in the guest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub enum Outcome {
     /// Everything arrived as it should.
     Ok(Box<Measurement>),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::memory_map::MemoryMap;
@@ -14,7 +15,8 @@ use mutexlab_model::measured::{
 };
 
 /// Numbers of one cell.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Measurement {
     /// Where the packets went.
     pub delivery: Delivery,

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// All that the guest's kernel tells of its memory. Addresses are virtual.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct MemoryMap {
     /// The loaded modules: the addresses of the sections of each, by their names.
     pub modules: BTreeMap<String, BTreeMap<String, u64>>,
@@ -24,7 +26,8 @@ pub struct MemoryMap {
 }
 
 /// An area of vmalloc()'s.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Mapped {
     /// Its first byte.
     pub start: u64,
@@ -35,7 +38,8 @@ pub struct Mapped {
 }
 
 /// A slab cache.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Cache {
     /// Its name.
     pub name: String,
@@ -44,7 +48,8 @@ pub struct Cache {
 }
 
 /// A slab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Slab {
     /// Its first byte.
     pub start: u64,
@@ -55,7 +60,8 @@ pub struct Slab {
 }
 
 /// A kernel stack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Stack {
     /// Its first byte, which is used last.
     pub start: u64,

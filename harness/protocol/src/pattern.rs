@@ -2,6 +2,7 @@
 
 //! Patterns of access whose costs arithmetic tells, for the lens to look at.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where the lines lie that are accessed: a place that programs do not use.
@@ -14,8 +15,9 @@ pub const LINES: u64 = 4096;
 pub const TURNS: u64 = 50;
 
 /// What is done while the lens looks on, on CPU 0 and perhaps CPU 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(deny_unknown_fields)]
 pub enum Pattern {
     /// So many instructions and a constant.
     Instructions(u64),
@@ -33,7 +35,7 @@ pub enum Pattern {
 }
 
 /// What two CPUs do in turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Turn {
     /// Add to the same word, atomically.

@@ -42,7 +42,7 @@ pub struct BenchCommand {
     /// Print the boots and their cells, and measure nothing
     #[arg(long)]
     plan: bool,
-    /// Print JSON instead of tables
+    /// Print JSON instead of tables: what the results file has, or the plan
     #[arg(long)]
     json: bool,
     /// Only cells with this in their names, or with '!' before it those without; of several words, all count

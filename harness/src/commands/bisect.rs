@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -56,26 +57,37 @@ pub struct BisectCommand {
     json: bool,
 }
 
-/// What was found.
-#[derive(Debug, PartialEq, Serialize)]
-struct Report {
+/// The commit that changed a metric.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Report {
+    /// The metric that was followed.
     metric: String,
+    /// In which cell.
     cell: String,
+    /// The unit of all numbers here.
     unit: String,
+    /// What it was in GOOD.
     good: f64,
+    /// What it is in BAD.
     bad: f64,
     /// The first commit that is bad.
     first_bad: CommitReport,
     /// Commits before it that could not be measured, any of which may have done it.
     suspects: Vec<CommitReport>,
-    /// Before it, and with it.
+    /// What it was before that commit.
     before: f64,
+    /// What it is with it.
     after: f64,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+/// A commit.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct CommitReport {
+    /// Its hash, in full.
     commit: String,
+    /// The first line of its message.
     subject: String,
 }
 

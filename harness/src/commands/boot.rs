@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -50,18 +51,23 @@ pub struct BootCommand {
     json: bool,
 }
 
-/// A boot, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// A boot, and what the agent told in it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// How the guest ended.
     verdict: Verdict,
     /// Why, unless it ended well.
     reason: &'a str,
     /// How long it took, in time of the host.
     seconds: f64,
+    /// What its console printed.
     console_log: &'a Path,
+    /// QEMU's command line; empty if it was not started.
     qemu: &'a [String],
     /// What the kernel complained of.
     reports: &'a [Complaint],
+    /// What the agent told, in order.
     events: &'a [Event],
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -70,22 +71,31 @@ pub struct CompareCommand {
     own_harness: bool,
 }
 
-/// One of the two, as JSON.
-#[derive(Serialize)]
+/// One of the two.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct Side<'a> {
+    /// Its results file.
     file: &'a Path,
+    /// When it began, RFC 3339, UTC.
     started: &'a str,
+    /// The commit of its proxy, in full.
     commit: &'a str,
+    /// Whether files differed from it.
     dirty: bool,
 }
 
-/// All of a comparison, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// What differs between two runs.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// What is compared with.
     a: Side<'a>,
+    /// What is compared.
     b: Side<'a>,
     /// Why the two cannot be compared; empty if they can.
     refusals: &'a [String],
+    /// What a reader should know of the two.
     notes: &'a [String],
     /// Null if they cannot be compared.
     difference: Option<&'a Difference<'a>>,

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -65,24 +66,38 @@ impl DoctorCommand {
     }
 }
 
-/// A prerequisite and what was found.
-#[derive(Debug, Serialize)]
-struct Finding {
+/// A prerequisite, and what was found of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Finding {
+    /// Its name: a package, a component, a resource.
     name: String,
+    /// What it is for.
     purpose: String,
+    /// Whether it is there.
     #[serde(flatten)]
     state: State,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+/// Whether something is there.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 enum State {
-    /// It is there; a version or a place, where that says anything.
-    Found { detail: String },
-    /// It is not there; what would help, as a command where one does.
-    Missing { mend: String },
+    /// It is there.
+    Found {
+        /// A version or a place, where that says anything.
+        detail: String,
+    },
+    /// It is not there.
+    Missing {
+        /// What would help, as a command where one does.
+        mend: String,
+    },
     /// Everything works without it, worse.
-    Optional { detail: String },
+    Optional {
+        /// What is not as it should be.
+        detail: String,
+    },
 }
 
 /// Where a tool comes from.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -53,7 +54,7 @@ pub struct GoldenCommand {
 }
 
 /// How the check of a file ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
     /// Nothing moved.
@@ -66,15 +67,19 @@ enum Outcome {
     Unchecked,
 }
 
-/// The check of a file, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// The check of a file.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// The file with the golden counts.
     file: &'a Path,
+    /// How its check ended.
     outcome: Outcome,
-    /// Why it could not be checked.
+    /// Why it could not be checked; empty if it was.
     other_conditions: &'a [String],
     /// Cells that ended badly, and why.
     bad_cells: &'a [String],
+    /// What moved: A is golden, B was measured; null if it could not be checked, or was written anew.
     difference: Option<&'a Difference<'a>>,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -250,23 +251,33 @@ impl ImageCommand {
     }
 }
 
-/// What an image depends on.
-#[derive(Serialize)]
-struct Keyed {
+/// What a kernel's image depends on, as one hash.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Keyed {
+    /// The kernel and its flavour, as `7.3:plain`.
     name: String,
+    /// The hash: another one whenever the image would be another.
     key: Sha256,
 }
 
-#[derive(Serialize)]
-struct Unpacked {
+/// An image that was unpacked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Unpacked {
+    /// Where the image is now.
     directory: PathBuf,
     /// Whether a kernel of the catalogue is this image.
     current: bool,
 }
 
-#[derive(Serialize)]
-struct Verified {
+/// An image whose files were compared with their hashes.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Verified {
+    /// Where it is.
     directory: PathBuf,
+    /// What is wrong with it, a line each; empty if it is whole.
     damages: Vec<String>,
 }
 
@@ -322,8 +333,11 @@ fn verify(cache: &Cache, name: Option<&KernelName>, json: bool) -> Result<i32> {
     Ok(i32::from(bad))
 }
 
-#[derive(Serialize)]
-struct Pruned {
+/// Something of the cache that can go.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Pruned {
+    /// What it is.
     #[serde(flatten)]
     item: Item,
     /// Whether it is gone now.

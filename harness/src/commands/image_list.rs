@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_draw::table::{Align, Field, Style, Table};
@@ -16,34 +17,46 @@ use mutexlab_images::toolchain::Toolchain;
 use mutexlab_images::Cache;
 
 /// A kernel in one flavour.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Listed<'a> {
+    /// Its name in the catalogue.
     kernel: &'a str,
+    /// What it is configured for.
     flavour: Flavour,
+    /// Its version.
     version: String,
+    /// Whether it is what is measured with if nothing else is said.
     default: bool,
     /// Whether it is built.
     state: ListedState,
-    /// None until it is built.
+    /// Its image; null until it is built.
     image: Option<ListedImage>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+/// Whether a kernel is built.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum ListedState {
+    /// It is.
     Built,
+    /// It is, and must not be used.
     Damaged,
+    /// It is not.
     NotBuilt,
 }
 
 /// An image that is there.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct ListedImage {
+    /// Where it is: the output directory of its build.
     directory: PathBuf,
     /// What it takes of the disk.
     bytes: u64,
     /// Since it was last used, in seconds.
     unused_seconds: u64,
+    /// What it was built from.
     #[serde(flatten)]
     metadata: Metadata,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -34,9 +35,10 @@ pub struct MergeCommand {
     json: bool,
 }
 
-/// What came out, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// What came of joining results files.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
     /// The joined file.
     file: &'a Path,
     /// How many files were joined.

@@ -8,6 +8,7 @@ pub mod boot;
 pub mod claims;
 pub mod compare;
 pub mod doctor;
+pub mod document;
 pub mod golden;
 pub mod guard;
 pub mod image;

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::json;
 use crate::commands::report_measure;
 use crate::commands::report_measure::MEASURED;
 use mutexlab_host::git::Repository;
@@ -41,6 +43,54 @@ pub struct ReportCommand {
     /// Measure the scenarios of the report first, as far as results/ has none of this commit
     #[arg(long, conflicts_with = "files")]
     measure: bool,
+}
+
+/// What the page shows, and what it could not read.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// Where the page is.
+    page: &'a Path,
+    /// How many files were understood.
+    files: usize,
+    /// What is shown: the newest results of each scenario on each kernel.
+    scenarios: Vec<Shown<'a>>,
+    /// What could not be read.
+    warnings: Vec<Told<'a>>,
+}
+
+/// The results of one scenario on one kernel.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Shown<'a> {
+    /// The scenario's name.
+    scenario: &'a str,
+    /// The kernel's name.
+    kernel: &'a str,
+    /// What time was counted in: `virtual` or `wall`.
+    mode: &'a str,
+    /// The commit, in full.
+    commit: &'a str,
+    /// Whether files differed from it.
+    dirty: bool,
+    /// When it began, RFC 3339, UTC.
+    started: &'a str,
+    /// The file that tells of it.
+    file: &'a str,
+    /// How many cells there are.
+    cells: usize,
+    /// How many of them ended well.
+    cells_ok: usize,
+}
+
+/// Something that could not be read.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Told<'a> {
+    /// What it is about, such as a file.
+    about: &'a str,
+    /// What is wrong.
+    message: &'a str,
 }
 
 impl ReportCommand {
@@ -86,33 +136,27 @@ impl ReportCommand {
     fn tell(&self, page: &Page<'_>, warnings: &[Warning]) -> Result<()> {
         let warnings = || page.archive.warnings.iter().chain(warnings);
         if self.json {
-            let runs = page.runs();
-            let runs: Vec<_> = runs
-                .iter()
-                .map(|run| {
-                    json!({
-                        "scenario": run.scenario,
-                        "kernel": run.kernel,
-                        "mode": run.mode,
-                        "commit": run.commit,
-                        "dirty": run.dirty,
-                        "started": run.started,
-                        "file": run.file,
-                        "cells": run.cells.len(),
-                        "cells_ok": run.cells_ok(),
-                    })
-                })
-                .collect();
-            let warnings: Vec<_> = warnings()
-                .map(|warning| json!({"about": warning.about, "message": warning.message}))
-                .collect();
-            let told = json!({
-                "page": self.output,
-                "files": page.archive.files,
-                "scenarios": runs,
-                "warnings": warnings,
+            let shown = page.runs().into_iter().map(|run| Shown {
+                scenario: &run.scenario,
+                kernel: &run.kernel,
+                mode: &run.mode,
+                commit: &run.commit,
+                dirty: run.dirty,
+                started: &run.started,
+                file: &run.file,
+                cells: run.cells.len(),
+                cells_ok: run.cells_ok(),
             });
-            return super::json::print(&told);
+            let told = warnings().map(|warning| Told {
+                about: &warning.about,
+                message: &warning.message,
+            });
+            return json::print(&Document {
+                page: &self.output,
+                files: page.archive.files,
+                scenarios: shown.collect(),
+                warnings: told.collect(),
+            });
         }
         for warning in warnings() {
             eprintln!("warning: {}: {}", warning.about, warning.message);

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -60,12 +61,15 @@ pub struct ReproduceCommand {
     json: bool,
 }
 
-/// What came out.
-#[derive(Serialize)]
-struct Outcome<'a> {
+/// Whether a results file's numbers could be made again.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Outcome<'a> {
+    /// Whether all exact numbers are as they were, and no cell is missing.
     equal: bool,
     /// Exact numbers that are in both.
     exact_numbers: usize,
+    /// Cells that are in both.
     cells: usize,
     /// By what it was measured again, and whether that is what it was measured by then.
     made: Vec<String>,
@@ -75,6 +79,7 @@ struct Outcome<'a> {
     irrelevant: &'a [String],
     /// Cells that were not measured again.
     missing: &'a [&'a str],
+    /// What is other than it was: `from` is then, `to` is now.
     differences: Vec<&'a Finding<'a>>,
 }
 

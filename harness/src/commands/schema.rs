@@ -1,66 +1,89 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `mutexlab schema`: JSON Schemas of the files that people and programs read and write.
+//! `mutexlab schema`: JSON Schemas of the files that people and programs read and write, and of what commands print.
+
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use schemars::{schema_for, Schema};
 
-use mutexlab_judge::claims::report::Report;
-use mutexlab_results::record::Results;
-use mutexlab_scenario::Scenario;
+use super::document::{Document, Listed};
+use super::json;
+use mutexlab_draw::table::{Align, Table};
+use mutexlab_host::paths;
 
-/// Print the JSON Schema of scenarios, of results or of claims
+/// Print the JSON Schema of a file or of what a command prints, or list them
 ///
-/// Editors complete scenarios with it: `just schema` keeps scenarios/schema.json, results/schema.json
-/// and results/claims/schema.json as they are here.
+/// There is one for scenarios, which editors complete by it, and one for each document that a command prints
+/// with `--json`. `just schema` keeps the files as they are here.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
-    mutexlab schema scenario\n  \
-    mutexlab schema results > results/schema.json")]
+    mutexlab schema               What there is, and in which file\n  \
+    mutexlab schema compare       Of what `mutexlab compare --json` prints\n  \
+    mutexlab schema --write       All of them into their files: `just schema`")]
 pub struct SchemaCommand {
     /// Of what
-    of: SchemaOf,
-}
-
-/// What there is a schema of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum SchemaOf {
-    /// The files in scenarios/
-    Scenario,
-    /// The files in results/
-    Results,
-    /// The files in results/claims/, which `mutexlab claims --json` prints
-    Claims,
-}
-
-impl SchemaOf {
-    /// The schema, draft 2020-12.
-    pub fn schema(self) -> Schema {
-        match self {
-            Self::Scenario => schema_for!(Scenario),
-            Self::Results => schema_for!(Results),
-            Self::Claims => schema_for!(Report<'_>),
-        }
-    }
-
-    /// The schema as a file's text.
-    ///
-    /// # Errors
-    /// If it cannot be written as JSON.
-    pub fn text(self) -> Result<String> {
-        let text = serde_json::to_string_pretty(&self.schema()).context("cannot write JSON")?;
-        Ok(text + "\n")
-    }
+    #[arg(value_name = "NAME", conflicts_with_all = ["json", "write"])]
+    of: Option<Document>,
+    /// Print the list as JSON
+    #[arg(long, conflicts_with = "write")]
+    json: bool,
+    /// Write all of them into their files in the repository
+    #[arg(long)]
+    write: bool,
 }
 
 impl SchemaCommand {
     /// Runs the command.
     ///
     /// # Errors
-    /// If the schema cannot be written as JSON.
+    /// If schemas or their list cannot be written.
     pub fn run(&self) -> Result<()> {
-        print!("{}", self.of.text()?);
+        if let Some(document) = self.of {
+            print!("{}", document.schema_text()?);
+            return Ok(());
+        }
+        if self.write {
+            return write(&paths::repository()?);
+        }
+        let documents = Document::value_variants().iter();
+        let listed: Vec<Listed> = documents.map(|document| document.listed()).collect();
+        if self.json {
+            return json::print(&listed);
+        }
+        print!("{}", table(&listed));
         Ok(())
     }
+}
+
+fn table(listed: &[Listed]) -> Table {
+    let mut table = Table::new(&[
+        ("schema", Align::Left),
+        ("file", Align::Left),
+        ("printed by", Align::Left),
+    ]);
+    for one in listed {
+        let printed_by: Vec<String> = (one.printed_by.iter())
+            .map(|command| format!("mutexlab {command} --json"))
+            .collect();
+        table.row([
+            one.name.as_str().into(),
+            one.file.display().to_string().as_str().into(),
+            printed_by.join(", ").as_str().into(),
+        ]);
+    }
+    table
+}
+
+fn write(repository: &Path) -> Result<()> {
+    for document in Document::value_variants() {
+        let (file, text) = (document.schema_file(), document.schema_text()?);
+        let path = repository.join(&file);
+        fs::create_dir_all(path.parent().unwrap_or(&path))
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", file.display());
+    }
+    Ok(())
 }

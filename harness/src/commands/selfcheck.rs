@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json;
@@ -79,10 +80,13 @@ impl Saboteur {
     }
 }
 
-/// What came out.
-#[derive(Serialize)]
-struct Report<'a> {
+/// Whether the instrument can be trusted.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Report<'a> {
+    /// Whether all checks hold.
     trusted: bool,
+    /// The checks.
     checks: &'a [Finding],
 }
 

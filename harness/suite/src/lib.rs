@@ -40,6 +40,7 @@ use std::time::Instant;
 
 use anyhow::{bail, Result};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_host::interrupt::Interrupt;
@@ -53,7 +54,7 @@ use mutexlab_protocol::test_info::TestInfo;
 
 use mutexlab_results::outcome::Tally;
 pub use outcome::label;
-pub use reports::{Place, Reports};
+pub use reports::{Document, Place, Reports};
 pub use side_by_side::{side_by_side, SideBySide};
 
 use bad_ends::BadEnd;
@@ -108,7 +109,8 @@ struct Selected {
 }
 
 /// A test in the list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Listed {
     /// Its name.
     pub test: String,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{bail, Context, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::record::Record;
@@ -113,29 +114,44 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// All of a run, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// How the tests of a run ended.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// Version of this form.
+    #[schemars(extend("const" = SCHEMA))]
     schema: u32,
+    /// When the run began, RFC 3339, UTC.
     started: String,
     /// Whether the run came to its end.
     complete: bool,
+    /// Tests that passed.
     passed: usize,
+    /// Those that ran and did not pass.
     failed: usize,
+    /// Those that cannot run on their kernel.
     skipped: usize,
+    /// Those that should have run.
     not_run: usize,
+    /// All of them, in the order of the plan.
     tests: Vec<Test<'a>>,
 }
 
-#[derive(Serialize)]
-struct Test<'a> {
+/// How a test ended.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Test<'a> {
+    /// What it ran on, such as `7.3:debug`, or what it is a test of.
     suite: &'a str,
+    /// Its name.
     test: &'a str,
     /// A verdict, `skip`, or `not run`.
     outcome: &'a str,
     /// Why, unless it passed.
     reason: Option<&'a str>,
+    /// How long it took; null if it did not run, or that is not known.
     seconds: Option<f64>,
+    /// What its guest printed, if it had one of which that was kept.
     console_log: Option<&'a Path>,
     /// How a first guest ended, if this is of a second one.
     first_try: Option<&'a str>,

@@ -75,22 +75,24 @@ allnoconfig:
 bzImage:
 	@mkdir -p "$(O)/arch/x86/boot" "$(O)/include/config"
 	@printf '%514sHdrS' '' >"$(O)/arch/x86/boot/bzImage"
-	@echo symbols >"$(O)/vmlinux"
+	@cp "$(LAB)/vmlinux" "$(O)/vmlinux"
 	@echo "include $(CURDIR)/Makefile" >"$(O)/Makefile"
 	@echo 7.3.9-fake >"$(O)/include/config/kernel.release"
 modules:
 	@if [ -n "$(M)" ] && [ -e "$(LAB)/slow" ]; then sleep $$(cat "$(LAB)/slow"); fi
-	@if [ -n "$(M)" ]; then echo proxy >"$(M)/mutex_proxy.ko"; echo probe >"$(M)/mutex_probe.ko"; fi
+	@if [ -n "$(M)" ]; then cp "$(LAB)/proxy" "$(M)/mutex_proxy.ko"; echo probe >"$(M)/mutex_probe.ko"; fi
 "#;
 
 /// The N-th guest that has cells or tests behaves as line N of `$LAB/course` says; `$LAB/guests` has a line
-/// for each, and `$LAB/tally` one for each cell or test that was done.
+/// for each, and `$LAB/tally` one for each cell or test that was done. Where the lens looks on, it has seen
+/// `$LAB/recording.json` of each cell, or without a subject `nothing.json`; single steps take what `$LAB/steps.json` says.
 const VNG: &str = r#"#!/bin/sh
 [ "$1" != --version ] || { echo 'virtme-ng of a test'; exit; }
 while [ $# -gt 0 ]; do
     case $1 in
         --root) order=$2/lab/order.json ;;
         --cpus) cpus=$2 ;;
+        *,settings=*) lens=${1##*,settings=} && lens=$(dirname "${lens%% *}") ;;
     esac
     shift
 done
@@ -102,6 +104,12 @@ case $(cat "$order") in
     *'"measure"'*)
         kind=cell key=id
         names=$(sed 's/"id":"/\n/g' "$order" | sed '1d;s/".*//')
+        ;;
+    *'"micro"'*)
+        up fake
+        say '{"event":"steps","steps":'$(cat "$LAB/steps.json")'}'
+        say '{"event":"done"}'
+        exit
         ;;
     *'"test"'*)
         kind=test key=name
@@ -119,10 +127,20 @@ case $course in
     other-kernel) up other && sleep 1000 ;;
     *) up fake ;;
 esac
+window=0
 for name in $names; do
     say "{\"event\":\"$kind-started\",\"$key\":\"$name\"}"
     echo "$name" >>"$LAB/tally"
     [ "$course" != spoils ] || { rm -r "$LAB/repository/results" && : >"$LAB/repository/results"; }
+    if [ -n "$lens" ]; then
+        # Who looks at a window removes it.
+        while [ -e "$lens/$((window - 1)).json" ]; do sleep 0.01; done
+        case $name in
+            */none/*) cp "$LAB/nothing.json" "$lens/$window.json" ;;
+            *) cp "$LAB/recording.json" "$lens/$window.json" ;;
+        esac
+        window=$((window + 1))
+    fi
     case $kind-$course in
         cell-wrong) end='"outcome":'$(cat "$LAB/failed.json") ;;
         cell-cannot) end='"outcome":{"infra":{"reason":"out of the test"}}' ;;
@@ -194,6 +212,8 @@ impl Lab {
         lab.write("repository/module/Kbuild", "");
         lab.write("repository/scenarios/trial.toml", SCENARIO);
         lab.write("repository/.gitignore", "/results\n");
+        lab.write("vmlinux", "symbols\n");
+        lab.write("proxy", "proxy\n");
         lab.write("tree/Makefile", MAKEFILE);
         lab.write("tree/scripts/min-tool-version.sh", "echo 0.1.0\n");
         for (tool, says) in [
@@ -219,15 +239,25 @@ impl Lab {
         lab.write("failed.json", &serde_json::to_string(&failed).unwrap());
         let courses: Vec<_> = courses.iter().map(|course| course.word()).collect();
         lab.write("course", &(courses.join("\n") + "\n"));
-        let status = Command::new("sh")
-            .args([
-                "-ec",
-                "git init -q; git add .; git -c user.name=a -c user.email=a@example.invalid commit -qm a",
-            ])
-            .current_dir(lab.path("repository"))
-            .status();
-        assert!(status.unwrap().success());
+        lab.git(&["init", "-q"]);
+        lab.commit();
         lab
+    }
+
+    /// Makes a commit of the repository as it is, and gives its hash.
+    pub fn commit(&self) -> String {
+        self.git(&["add", "."]);
+        let [name, email] = ["user.name=a", "user.email=a@example.invalid"];
+        self.git(&["-c", name, "-c", email, "commit", "-qm", "a"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        let output = git.args(arguments).current_dir(self.path("repository"));
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     pub fn path(&self, path: &str) -> PathBuf {

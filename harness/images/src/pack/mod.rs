@@ -14,4 +14,4 @@ mod tests;
 mod write;
 
 pub use read::unpack;
-pub use write::pack;
+pub use write::{pack, Packed};

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{bail, ensure, Context, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::contents::{Contents, CONTENTS, FORMAT, SOURCE};
@@ -25,7 +26,8 @@ use mutexlab_host::parent;
 const LEVEL: &str = "-12";
 
 /// What came of packing.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Packed {
     /// The archive.
     pub file: PathBuf,

@@ -116,6 +116,7 @@ impl fmt::Display for Verdict {
 /// What time would show that instructions do not: misses of caches, and CPUs that wait for each
 /// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Unseen {
     /// It could make the gain so much larger that a claim that seems wrong is true.
     pub could_help: bool,
@@ -167,6 +168,7 @@ impl fmt::Display for Unit {
 
 /// The same work done in two ways.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Pair {
     /// Where: a place, a size, a cell.
     pub at: String,
@@ -178,6 +180,7 @@ pub struct Pair {
 
 /// Two variants, compared in one place or in several.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Evidence {
     /// What was counted.
     pub metric: String,
@@ -217,6 +220,7 @@ impl Evidence {
 
 /// A claim that was judged.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Judged {
     /// Which.
     pub claim: Claim,

@@ -16,6 +16,7 @@ pub const SCHEMA: u32 = 1;
 
 /// All that `mutexlab claims` found out.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 #[schemars(title = "mutexlab claims")]
 pub struct Report<'a> {
     /// [`SCHEMA`].

@@ -8,6 +8,7 @@
 //! the Bootstrap", The American Statistician 69:4, 2015, section 3.2). It makes no assumption about
 //! how boots are spread, but it cannot make up for too few of them.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_model::random::Random;
@@ -21,7 +22,8 @@ const RESAMPLES: usize = 2_000;
 const OUTSIDE: usize = 10;
 
 /// An interval of differences.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Interval {
     /// Its lower end.
     pub low: f64,

@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::finding::{Change, Finding, Judgement};
@@ -24,7 +25,8 @@ pub struct Selection<'a> {
 }
 
 /// What differs between two runs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Difference<'a> {
     /// Cells that are in both.
     pub cells: usize,

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bootstrap::{self, Interval};
@@ -12,7 +13,8 @@ use mutexlab_model::verdict::Verdict;
 use mutexlab_results::metric::{Better, Kind, Unit, MIN_EFFECT, MIN_MODELLED};
 
 /// One thing about one cell.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Finding<'a> {
     /// The cell's id.
     pub cell: &'a str,
@@ -24,7 +26,7 @@ pub struct Finding<'a> {
 }
 
 /// Whether it is for the better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Judgement {
     /// It is worse.
@@ -40,7 +42,7 @@ pub enum Judgement {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Change<'a> {
     /// The cell ended otherwise.
@@ -57,6 +59,8 @@ pub enum Change<'a> {
     Varies {
         /// Its name.
         metric: &'a str,
+        /// Its unit.
+        unit: Unit,
         /// Boot by boot, in A.
         from: Vec<f64>,
         /// In B.
@@ -214,6 +218,7 @@ impl<'a> Finding<'a> {
                     judgement: Judgement::Changed,
                     change: Change::Varies {
                         metric,
+                        unit: b.unit,
                         from: from.to_vec(),
                         to: to.to_vec(),
                     },

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::cells::{ballast_suffix, BALLASTS, DEEDS, DELAY, EVERY, PACKETS};
@@ -22,7 +23,7 @@ use mutexlab_results::slim::Run;
 use mutexlab_results::travel::{DUPLICATES, LOSS, REORDERED};
 
 /// A property of the instrument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// Boots of the same agree in every exact metric.
@@ -36,7 +37,8 @@ pub enum Check {
 }
 
 /// What a check found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Finding {
     /// What was checked.
     pub check: Check,

@@ -9,13 +9,15 @@ pub mod split;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use row::Row;
 use split::Split;
 
 /// All that comes of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Matrix<'a> {
     /// The kernel that the others are compared with.
     pub reference: &'a str,
@@ -30,7 +32,8 @@ pub struct Matrix<'a> {
 }
 
 /// How long what took, in seconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Seconds {
     /// Getting kernels and modules ready.
     pub prepare: f64,

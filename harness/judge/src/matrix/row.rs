@@ -2,6 +2,7 @@
 
 //! A kernel's row: how its tests and its cells ended.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_model::stand_in::StandIn;
@@ -10,7 +11,8 @@ use mutexlab_results::outcome::{Outcome, Tally};
 use mutexlab_results::record::Results;
 
 /// All that is said of one kernel.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Row {
     /// The kernel.
     pub kernel: String,

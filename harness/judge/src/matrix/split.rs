@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_model::subject::Subject;
@@ -17,7 +18,8 @@ use mutexlab_results::metric::{HOOK_MEAN, PATH_MEAN};
 use mutexlab_results::record::CellRecord;
 
 /// What a subject adds to a packet's path, in instructions (mode `wall`: nanoseconds).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Part {
     /// Between the first and the last of netfilter's hooks: the subject's own work, that of the
     /// kernel's functions which it calls, and the calls of hooks.
@@ -27,7 +29,8 @@ pub struct Part {
 }
 
 /// What a packet of some traffic costs on a kernel, in instructions (mode `wall`: nanoseconds).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Cost {
     /// The whole path with no subject: generator, links, routing, empty hooks, receiver.
     pub none: f64,
@@ -90,7 +93,8 @@ impl Cost {
 }
 
 /// One traffic on one kernel, beside the same on the kernel of reference.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Split {
     /// The traffic's name, as cells have it.
     pub traffic: String,

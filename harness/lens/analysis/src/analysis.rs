@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{bail, ensure, Context, Result};
 use mutexlab_lens_recording::recording::{Costs, Entry, Recording};
 use mutexlab_lens_recording::settings::Caches;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{Identity, Objects};
@@ -19,7 +20,7 @@ use super::symbols::{Found, Owner, Symbols};
 pub const VERSION: u32 = 1;
 
 /// What the packets of one cell cost, and where.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Analysis {
     /// [`VERSION`].
@@ -45,7 +46,9 @@ pub struct Analysis {
 }
 
 /// A function.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Function {
     /// Its name, or in brackets what is known of code without a name.
@@ -55,7 +58,7 @@ pub struct Function {
 }
 
 /// A function as it was reached along one path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Frame {
     /// Its caller's index in [`Analysis::frames`]; the root is its own.
@@ -73,7 +76,9 @@ pub struct Frame {
 }
 
 /// How a function was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reached {
     /// It is the root.
@@ -94,7 +99,7 @@ pub enum Reached {
 }
 
 /// Lines of one object, or of all objects of one kind that are used alike.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Object {
     /// What it is.

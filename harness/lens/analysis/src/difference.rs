@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use anyhow::{ensure, Result};
 use mutexlab_lens_recording::recording::Costs;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::analysis::{Analysis, Function};
@@ -17,7 +18,8 @@ use mutexlab_draw::table::{decimals, Align, Table};
 use mutexlab_results::metric::{MIN_EFFECT, MIN_MODELLED};
 
 /// A number for each packet, on both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Pair {
     /// In A.
     pub a: f64,
@@ -39,7 +41,8 @@ impl Pair {
 }
 
 /// One thing that has changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Change {
     /// The function or object.
     pub name: String,
@@ -64,7 +67,8 @@ const INSTRUCTIONS: &str = "instructions";
 const LINES: &str = "lines used";
 
 /// All that differs within the spans of packets.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Difference {
     /// The cell, as B calls it.
     pub cell: String,

@@ -111,7 +111,7 @@ pub(crate) fn line(
 
 /// Ten packets: net_rx calls nf_hook_slow, that the proxy's run, which jumps to find; a timer
 /// interrupts.
-pub(crate) fn recording() -> Recording {
+pub fn recording() -> Recording {
     Recording {
         version: mutexlab_lens_recording::recording::VERSION,
         caches: Caches::default(),

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// All of it.
@@ -20,7 +21,7 @@ pub struct Settings {
 /// The caches of the modelled machine: L1I, L1D and L2 are each CPU's own, the last level is shared. All
 /// are physically indexed, replace the least recently used line, and allocate on writes. CPUs keep
 /// their caches coherent by invalidation (MESI).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Caches {
     /// First level, instructions.
@@ -39,7 +40,7 @@ impl Caches {
 }
 
 /// Size and shape of one cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// Bytes.

@@ -11,6 +11,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use cells::variant;
@@ -25,14 +26,16 @@ use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::GuestCell;
 
 /// Everything that is to be done, in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Plan {
     /// The boots, none of them empty.
     pub boots: Vec<PlannedBoot>,
 }
 
 /// Cells that share a kernel and a number of CPUs are measured in one boot.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PlannedBoot {
     /// Stable name, such as `7.3/1cpu/boot1`.
     pub id: String,

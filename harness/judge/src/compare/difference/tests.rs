@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use mutexlab_results::lens_metrics::LAST_MISSES;
-use mutexlab_results::metric::{Better, Kind};
+use mutexlab_results::metric::{Better, Kind, Unit};
 use mutexlab_results::sample::{exact, run, sampled, MetricOfTest};
 
 fn of<'a>(a: &'a Run, b: &'a Run) -> Difference<'a> {
@@ -106,6 +106,7 @@ fn an_exact_metric_that_varies_is_told() {
     let found = of(&a, &b);
     let varies = Change::Varies {
         metric: "m",
+        unit: Unit::InstructionsPerPacket,
         from: vec![7.0, 7.0],
         to: vec![7.0, 8.0],
     };
