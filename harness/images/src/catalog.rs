@@ -26,17 +26,20 @@ pub enum Flavour {
     Plain,
     /// With the kernel's own checkers, KASAN and lockdep among them: what is tested with.
     Debug,
+    /// As plain, with what only others' datapaths need: BPF, IPVS, SYNPROXY.
+    Wide,
 }
 
 impl Flavour {
     /// All of them.
-    pub const ALL: [Flavour; 2] = [Flavour::Plain, Flavour::Debug];
+    pub const ALL: [Flavour; 3] = [Flavour::Plain, Flavour::Debug, Flavour::Wide];
 
     /// Its name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Plain => "plain",
             Flavour::Debug => "debug",
+            Flavour::Wide => "wide",
         }
     }
 }
@@ -56,6 +59,16 @@ pub struct KernelName {
     pub flavour: Flavour,
 }
 
+impl KernelName {
+    /// As it is meant to run.
+    pub fn plain(kernel: &str) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            flavour: Flavour::Plain,
+        }
+    }
+}
+
 impl FromStr for KernelName {
     type Err = anyhow::Error;
 
@@ -67,7 +80,9 @@ impl FromStr for KernelName {
                 *Flavour::ALL
                     .iter()
                     .find(|f| f.name() == flavour)
-                    .with_context(|| format!("flavour '{flavour}' is none of plain, debug"))?,
+                    .with_context(|| {
+                        format!("flavour '{flavour}' is none of plain, debug, wide")
+                    })?,
             ),
         };
         ensure!(

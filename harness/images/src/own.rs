@@ -17,8 +17,17 @@ use mutexlab_host::interrupt::Interrupt;
 
 /// Endings of what a build leaves, which is no source.
 const BUILT: [&str; 7] = ["o", "ko", "a", "mod", "cmd", "symvers", "order"];
-/// Arguments for a compiler of BPF: types for CO-RE, and the helpers' declarations of this machine.
-const BPF_ARGUMENTS: [&str; 6] = ["-target", "bpf", "-O2", "-g", "-Wall", "-c"];
+/// Arguments for a compiler of BPF, with types for the verifier's messages.
+const BPF_ARGUMENTS: [&str; 7] = [
+    "-target",
+    "bpf",
+    "-O2",
+    "-g",
+    "-Wall",
+    // Where Debian keeps what is of one architecture: <asm/types.h>.
+    "-I/usr/include/x86_64-linux-gnu",
+    "-c",
+];
 
 /// What was built, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,20 +89,20 @@ pub fn build(
         write(&root.join("etc").join(name), text.as_bytes(), 0o644)?;
     }
     install_busybox(root)?;
-    install_program(root, &agent.file(), AGENT_PATH, None)?;
+    install_program(root, &agent.file(), AGENT_PATH, &[])?;
     let nft = program::find("nft", "nftables")?;
-    install_program(root, &nft, "/usr/sbin/nft", None)?;
+    install_program(root, &nft, "/usr/sbin/nft", &[])?;
     if matches!(order.work, Work::Test { .. }) {
         // Policy rules and devices of all sorts, of which busybox's knows a few.
         let ip = program::find("ip", "iproute2")?;
-        install_program(root, &ip, IPROUTE2, None)?;
+        install_program(root, &ip, IPROUTE2, &[])?;
     }
     for program in &baggage.programs {
         let beside = program.libraries_beside();
-        install_program(root, &program.file, &program.path, beside.as_deref())?;
+        install_program(root, &program.file, &program.path, &beside)?;
     }
     for packed in &baggage.files {
-        install_program(root, &packed.file, &packed.path, None)?;
+        install_program(root, &packed.file, &packed.path, &[])?;
     }
     if let Some(modules) = modules {
         copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
@@ -133,7 +133,7 @@ pub fn nft_version() -> Result<String> {
 
 fn install_busybox(root: &Path) -> Result<()> {
     let busybox = program::find("busybox", "busybox-static")?;
-    if !program::shared_libraries(&busybox, None)?.is_empty() {
+    if !program::shared_libraries(&busybox, &[])?.is_empty() {
         bail!(
             "{} is not static: install busybox-static, on Debian with `apt-get install busybox-static`",
             busybox.display()
@@ -148,8 +148,8 @@ fn install_busybox(root: &Path) -> Result<()> {
 }
 
 /// Copies a program to `path` in the guest and its shared libraries to where they are here; those
-/// in the directory `beside`, to where the dynamic linker looks.
-fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path>) -> Result<()> {
+/// in the directories `beside`, to where the dynamic linker looks.
+fn install_program(root: &Path, program: &Path, path: &str, beside: &[PathBuf]) -> Result<()> {
     let target = inside(root, path);
     if let Some(directory) = target.parent() {
         create_directory(directory)?;
@@ -158,9 +158,12 @@ fn install_program(root: &Path, program: &Path, path: &str, beside: Option<&Path
     install_libraries(root, program, beside)
 }
 
-fn install_libraries(root: &Path, program: &Path, beside: Option<&Path>) -> Result<()> {
+fn install_libraries(root: &Path, program: &Path, beside: &[PathBuf]) -> Result<()> {
     for library in program::shared_libraries(program, beside)? {
-        let name = beside.and_then(|directory| library.strip_prefix(directory).ok());
+        let mut names = beside
+            .iter()
+            .filter_map(|directory| library.strip_prefix(directory).ok());
+        let name = names.next();
         let target = match name {
             Some(name) => root.join("usr/lib/x86_64-linux-gnu").join(name),
             None => inside(root, &library.to_string_lossy()),
@@ -220,7 +223,7 @@ mod tests {
         build(root, &order, None, &agent, &Baggage::default()).unwrap();
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
-        for library in program::shared_libraries(&program, None).unwrap() {
+        for library in program::shared_libraries(&program, &[]).unwrap() {
             assert!(inside(root, &library.to_string_lossy()).is_file());
         }
         let mode = fs::metadata(root.join("lab/start"))

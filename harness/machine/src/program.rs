@@ -12,8 +12,8 @@ use duct::cmd;
 use mutexlab_images::Cache;
 use mutexlab_protocol::datapath::program_path;
 
-/// Where Debian keeps libraries.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// Where Debian keeps libraries: since all are below /usr, and before.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
 /// Where programs lie below the place where packages are unpacked.
 const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
@@ -56,9 +56,12 @@ impl Program {
         })
     }
 
-    /// The directory with libraries that came with it, if it was unpacked.
-    pub fn libraries_beside(&self) -> Option<PathBuf> {
-        Some(self.unpacked.as_ref()?.join(LIBRARIES))
+    /// The directories with libraries that came with it; none if it was not unpacked.
+    pub fn libraries_beside(&self) -> Vec<PathBuf> {
+        let places = self.unpacked.iter();
+        places
+            .flat_map(|place| LIBRARIES.map(|directory| place.join(directory)))
+            .collect()
     }
 
     /// The version of its Debian package; `None` if it is of none.
@@ -110,19 +113,19 @@ pub fn find(name: &str, package: &str) -> Result<PathBuf> {
         })
 }
 
-/// What the dynamic linker would load for `program`, if it looked into the directory `beside`, too;
+/// What the dynamic linker would load for `program`, if it looked into the directories `beside`, too;
 /// nothing if it is static.
 ///
 /// # Errors
 /// If ldd cannot be run, or a library is missing.
-pub fn shared_libraries(program: &Path, beside: Option<&Path>) -> Result<BTreeSet<PathBuf>> {
+pub fn shared_libraries(program: &Path, beside: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     // ldd fails for static programs and says so on either stream.
     let output = cmd!("ldd", program)
         .stdout_capture()
         .stderr_capture()
         .unchecked()
         .env("LC_ALL", "C")
-        .env("LD_LIBRARY_PATH", beside.unwrap_or(Path::new("")))
+        .env("LD_LIBRARY_PATH", std::env::join_paths(beside)?)
         .run()
         .context("cannot run ldd, which is part of glibc")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -143,7 +146,7 @@ mod tests {
 
     #[test]
     fn libraries_of_a_dynamic_program_are_found() {
-        let libraries = shared_libraries(&paths::this_program(), None).unwrap();
+        let libraries = shared_libraries(&paths::this_program(), &[]).unwrap();
         assert!(libraries
             .iter()
             .any(|library| library.to_string_lossy().contains("libc.so")));

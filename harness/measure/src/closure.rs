@@ -120,8 +120,7 @@ pub fn tree(directory: &Path) -> Result<Tree> {
 
 fn of_program(program: &Program) -> Result<ProgramClosure> {
     let mut libraries = BTreeMap::new();
-    for library in program::shared_libraries(&program.file, program.libraries_beside().as_deref())?
-    {
+    for library in program::shared_libraries(&program.file, &program.libraries_beside())? {
         let name = library.file_name().unwrap_or_default();
         libraries.insert(
             name.to_string_lossy().into_owned(),

@@ -12,7 +12,7 @@ use super::pack::pack;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
-use mutexlab_images::{Cache, Flavour};
+use mutexlab_images::{Cache, KernelName};
 use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::kvm;
 use mutexlab_machine::qemu::Lens;
@@ -70,7 +70,18 @@ impl<'a> Lab<'a> {
         subjects.check(plan, scenario)?;
         let mut kernels = BTreeMap::new();
         for name in plan.kernels() {
-            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
+            // As scenarios have it: a name, which may have a flavour; the user's trees have names of their own.
+            let is_own = trees.iter().any(|tree| tree.name == name);
+            let named = match is_own {
+                true => KernelName::plain(name),
+                false => name.parse()?,
+            };
+            let KernelName {
+                kernel: of,
+                flavour,
+            } = named;
+            let mut kernel = Kernel::prepare(&of, flavour, trees, repository, interrupt)?;
+            name.clone_into(&mut kernel.name);
             if let Some(directory) = module_source {
                 kernel.take_proxy_of(directory, interrupt)?;
             }

@@ -147,6 +147,8 @@ pub struct Script {
 pub enum Attach {
     /// To the driver, or in front of the stack where that cannot (XDP).
     Xdp,
+    /// In front of the stack, whatever the driver can.
+    XdpGeneric,
     /// To incoming packets of the traffic control (clsact, direct action).
     TcIngress,
 }

@@ -12,7 +12,7 @@ use mutexlab_host::hash::Sha256;
 use mutexlab_model::facts::Facts;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Ends, Traffic};
-use mutexlab_protocol::datapath::{Datapath, Declared, How, Step as TakenStep};
+use mutexlab_protocol::datapath::{Attach, Datapath, Declared, How, Step as TakenStep};
 use mutexlab_scenario::{syntax, Fault, Step as Place};
 
 use crate::file::SubjectFile;
@@ -133,10 +133,10 @@ impl Directory {
 }
 
 /// The program of iproute2 that attaches a BPF program there.
-const fn loader(attach: mutexlab_protocol::datapath::Attach) -> &'static str {
+const fn loader(attach: Attach) -> &'static str {
     match attach {
-        mutexlab_protocol::datapath::Attach::Xdp => "ip",
-        mutexlab_protocol::datapath::Attach::TcIngress => "tc",
+        Attach::Xdp | Attach::XdpGeneric => "ip",
+        Attach::TcIngress => "tc",
     }
 }
 

@@ -63,7 +63,7 @@ use instrument::Trial;
 use outcome::{Ended, Outcomes, Shared};
 use pages::Page;
 use shell::ShellTest;
-use subject_cells::SubjectTest;
+use subject_cells::{SubjectTest, WideKernel};
 use text::Text;
 
 /// What is wanted of a run of tests.
@@ -381,6 +381,10 @@ impl Selected {
             plainest: &plainest,
             first,
             plain,
+            wide: match wanted.nightly || !wanted.filters.is_empty() {
+                true => WideKernel::Built,
+                false => WideKernel::LeftOut,
+            },
             accelerator: probe.accelerator(),
         };
         // Those that take longest come first. What goes wrong in a guest on purpose looks at all processes
@@ -411,6 +415,8 @@ struct Under<'a> {
     first: &'a Kernel,
     /// What cells are measured on.
     plain: &'a Kernel,
+    /// What becomes of subjects that this lacks something for.
+    wide: WideKernel,
     /// Of the functional tests' guests.
     accelerator: Accelerator,
 }
@@ -441,7 +447,7 @@ impl Task<'_> {
             Self::Lens => lens::run(bench, under.first, outcomes),
             Self::LensTrial(trial) => trial.run(bench, under.plain, outcomes),
             Self::Shell(test) => test.run(outcomes),
-            Self::Subject(test) => test.run(bench, under.plain, outcomes),
+            Self::Subject(test) => test.run(bench, under.plain, under.wide, outcomes),
             Self::Page(page) => page.run(bench, outcomes),
             Self::Trial(trial) => {
                 let started = Instant::now();

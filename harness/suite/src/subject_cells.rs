@@ -12,6 +12,7 @@ use anyhow::{ensure, Result};
 use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
+use mutexlab_images::Flavour;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_measure::pack::pack;
 use mutexlab_model::accelerator::Accelerator;
@@ -93,6 +94,15 @@ pub fn all(repository: &Path) -> Result<Vec<SubjectTest>> {
     Ok(all)
 }
 
+/// What becomes of subjects that need more of a kernel than those have that are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WideKernel {
+    /// They are left out.
+    LeftOut,
+    /// Another kernel is built for them.
+    Built,
+}
+
 /// How cells ended, by their ids.
 type Outcomes = BTreeMap<String, Outcome>;
 
@@ -101,8 +111,31 @@ impl SubjectTest {
     ///
     /// # Errors
     /// If a guest cannot be started, or the user interrupts.
-    pub fn run(&self, bench: &Bench<'_>, kernel: &Kernel, outcomes: &Shared) -> Result<()> {
+    pub fn run(
+        &self,
+        bench: &Bench<'_>,
+        kernel: &Kernel,
+        wide: WideKernel,
+        outcomes: &Shared,
+    ) -> Result<()> {
         let started = Instant::now();
+        let wider;
+        let kernel = match (self.lacking(bench, kernel)?, wide) {
+            (None, _) => kernel,
+            (Some(option), WideKernel::LeftOut) => {
+                let why = format!(
+                    "needs CONFIG_{option}, which {}:wide has: --nightly",
+                    kernel.name
+                );
+                outcomes.lock().skip(INSTRUMENT, &self.name, &why);
+                return Ok(());
+            }
+            (Some(_), WideKernel::Built) => {
+                let (repository, interrupt) = (&bench.repository, bench.interrupt);
+                wider = Kernel::prepare(&kernel.name, Flavour::Wide, &[], repository, interrupt)?;
+                &wider
+            }
+        };
         let ending = match (self.boot(bench, kernel), &self.wanted) {
             (Err(error), Wanted::DoesNotBuild(parts)) => {
                 bench.interrupt.check()?;
@@ -166,6 +199,17 @@ impl SubjectTest {
             return Ok(Err(booted.ending));
         }
         Ok(Ok(ended))
+    }
+
+    /// An option that the subject needs and `kernel` does not have.
+    fn lacking(&self, bench: &Bench<'_>, kernel: &Kernel) -> Result<Option<String>> {
+        let (_, subjects) = self.plan(bench, kernel)?;
+        for (_, option) in subjects.kernel_options() {
+            if !kernel.has_option(option)? {
+                return Ok(Some(option.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// The boots of all that the subject can have.

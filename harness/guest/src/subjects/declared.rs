@@ -31,7 +31,7 @@ const SCRIPTS: &str = "/run";
 /// The section of a BPF object whose program is attached, by where that is.
 const fn section(attach: Attach) -> &'static str {
     match attach {
-        Attach::Xdp => "xdp",
+        Attach::Xdp | Attach::XdpGeneric => "xdp",
         Attach::TcIngress => "tc",
     }
 }
@@ -137,6 +137,9 @@ fn take(deed: &Deed, traffic: &Traffic, layout: &Layout) -> Result<Done> {
             let section = section(*attach);
             let text = match attach {
                 Attach::Xdp => format!("ip link set dev {link} xdp obj {path} sec {section}"),
+                Attach::XdpGeneric => {
+                    format!("ip link set dev {link} xdpgeneric obj {path} sec {section}")
+                }
                 Attach::TcIngress => format!(
                     "tc qdisc add dev {link} clsact\n\
                      tc filter add dev {link} ingress bpf direct-action obj {path} sec {section}"
@@ -276,6 +279,7 @@ fn take_back(deed: Done, layout: &Layout) -> Result<()> {
         Done::Bpf { attach, link } => {
             let text = match attach {
                 Attach::Xdp => format!("ip link set dev {link} xdp off"),
+                Attach::XdpGeneric => format!("ip link set dev {link} xdpgeneric off"),
                 Attach::TcIngress => format!("tc qdisc del dev {link} clsact"),
             };
             run(&script("detach", text), &layout.router)

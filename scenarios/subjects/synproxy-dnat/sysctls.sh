@@ -1,0 +1,1 @@
+echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose
