@@ -110,7 +110,7 @@ impl SubjectTest {
     /// Boots what it takes.
     ///
     /// # Errors
-    /// If a guest cannot be started, or the user interrupts.
+    /// If a kernel that it needs does not build, or the user interrupts.
     pub fn run(
         &self,
         bench: &Bench<'_>,
@@ -136,12 +136,12 @@ impl SubjectTest {
                 &wider
             }
         };
-        let ending = match (self.boot(bench, kernel), &self.wanted) {
-            (Err(error), Wanted::DoesNotBuild(parts)) => {
-                bench.interrupt.check()?;
-                told(&format!("{error:#}"), parts)
-            }
-            (Err(error), _) => return Err(error),
+        let booted = self.boot(bench, kernel);
+        bench.interrupt.check()?;
+        let ending = match (booted, &self.wanted) {
+            (Err(error), Wanted::DoesNotBuild(parts)) => told(&format!("{error:#}"), parts),
+            // Such as a program that is not there: others are tested all the same.
+            (Err(error), _) => Ending::bad(Verdict::Infra, format!("{error:#}")),
             (Ok(Err(ending)), _) => ending,
             (Ok(Ok(ended)), wanted) => judge(&ended, wanted),
         };
