@@ -83,6 +83,10 @@ pub const ALL: &[KnownLine] = &[
         "SLUB: Unable to allocate memory on CPU",
         "allocations are made to fail, those of the network stack as well",
     ),
+    known(
+        "slab_out_of_memory: ",
+        "counts such messages that were left out",
+    ),
     known("  cache: ", "goes with the line before: which objects"),
     known("  node ", "the same: of which node"),
     known(
