@@ -166,9 +166,13 @@ fn run(script: &Script, namespace: &Namespace) -> Result<()> {
     let name = Path::new(&script.name).file_name().unwrap_or_default();
     let path = Path::new(SCRIPTS).join(name);
     fs::write(&path, &script.text).with_context(|| format!("cannot write {}", path.display()))?;
+    let functions = Path::new(SCRIPTS).join("functions");
+    fs::write(&functions, before_applets()?)
+        .with_context(|| format!("cannot write {}", functions.display()))?;
+    let text = format!(". {}; . {}", functions.display(), path.display());
     // The child is made by this thread, and so is in its namespace.
     let output = namespace.run(|| {
-        duct::cmd!("sh", "-e", &path)
+        duct::cmd!("sh", "-ec", &text)
             .env("PATH", format!("{PROGRAMS}:{SEARCH_PATH}"))
             .stdin_null()
             .stderr_to_stdout()
@@ -187,6 +191,30 @@ fn run(script: &Script, namespace: &Namespace) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Shell functions for the subject's programs: busybox's shell prefers its own applets to programs of the same name,
+/// wherever those are found.
+fn before_applets() -> Result<String> {
+    let entries = match fs::read_dir(PROGRAMS) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {PROGRAMS}")),
+    };
+    let mut functions = String::new();
+    for entry in entries {
+        let name = entry
+            .with_context(|| format!("cannot list {PROGRAMS}"))?
+            .file_name();
+        let name = name.to_string_lossy();
+        if name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
+            functions.push_str(&format!("{name}() {{ {PROGRAMS}/{name} \"$@\"; }}\n"));
+        }
+    }
+    Ok(functions)
 }
 
 impl installed::Installed for Installed {
