@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 
 /// A git repository with a work tree.
 #[derive(Clone, Debug)]
@@ -17,6 +17,15 @@ pub struct Repository {
 pub struct Commit {
     /// Its whole hash.
     pub hash: String,
+}
+
+/// Commits one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The one before them.
+    pub base: Commit,
+    /// Those behind it, the oldest first; not empty.
+    pub commits: Vec<Commit>,
 }
 
 impl Commit {
@@ -51,6 +60,36 @@ impl Repository {
                 format!("{name:?} is neither a file nor a commit: give a results file, a commit, or A..B")
             })?;
         Ok(Commit { hash })
+    }
+
+    /// The commits of a range as git writes it, `A..B`, along first parents; `HEAD` where a name is left out.
+    ///
+    /// # Errors
+    /// If it is written otherwise, one of the two is no commit here, or there is none between them.
+    pub fn range(&self, text: &str) -> Result<Range> {
+        let Some((from, to)) = text.split_once("..") else {
+            bail!("{text:?} is no range of commits: write it as git does, such as HEAD~3..HEAD");
+        };
+        if to.starts_with('.') {
+            bail!("{text:?}: three dots mean the commit where branches part; give `git merge-base`'s answer, and two dots");
+        }
+        let find = |name: &str| {
+            let name = if name.is_empty() { "HEAD" } else { name };
+            self.commit(name).map_err(|_| {
+                let directory = self.directory.display();
+                anyhow!("{name:?} of {text:?} is no commit of {directory}: `git -C {directory} log` shows which there are")
+            })
+        };
+        let (base, last) = (find(from)?, find(to)?);
+        let commits = self.between(&base, &last, ".")?;
+        if commits.is_empty() {
+            bail!(
+                "{text:?}: there is no commit behind {} up to {}",
+                base.short(),
+                last.short()
+            );
+        }
+        Ok(Range { base, commits })
     }
 
     /// The first line of a commit's message.
@@ -133,6 +172,25 @@ mod tests {
         let error = between(3, 1).unwrap_err().to_string();
         assert!(error.contains("does not come before"), "{error}");
         assert_eq!(repository.subject(&commits[3]).unwrap(), "State 3");
+    }
+
+    #[test]
+    fn a_range_has_its_base_and_is_written_as_git_does() {
+        let (_directory, repository, commits) = with_history(&["a", "b", "c"]);
+        let range = repository.range("HEAD~2..HEAD").unwrap();
+        assert_eq!(range.base, commits[0]);
+        assert_eq!(range.commits, commits[1..]);
+        assert_eq!(repository.range("HEAD~1..").unwrap().commits, commits[2..]);
+        for (text, part) in [
+            ("HEAD", "is no range of commits"),
+            ("HEAD~1...HEAD", "three dots"),
+            ("v9..HEAD", "\"v9\" of \"v9..HEAD\" is no commit of /"),
+            ("HEAD..HEAD~1", "does not come before"),
+            ("HEAD..HEAD", "there is no commit behind"),
+        ] {
+            let error = repository.range(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::metadata::Image;
 use crate::modules;
 use crate::modules::{ModuleFiles, Modules};
 use crate::store::Cache;
+use crate::tree::{self, Revision};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::stand_in::StandIn;
@@ -57,8 +58,10 @@ pub struct Kernel {
     pub release: String,
     /// The tree that it was built in.
     pub directory: PathBuf,
-    /// Hash of its source archive, if it is one of the catalog's.
+    /// Hash of its source, unless somebody else has built it.
     pub source_sha256: Option<String>,
+    /// The commit that its source is of, if git knows it.
+    pub revision: Option<Revision>,
     /// What stood in for the pinned source, if that was gone.
     pub stand_in: Option<StandIn>,
     /// Whether it has sanitizers and validators.
@@ -92,13 +95,37 @@ impl Kernel {
                 &cache.ensure(catalog.find(name, flavour)?, interrupt)?,
             )
         };
-        let modules = kernel.build_modules(&cache, repository, interrupt)?;
-        kernel.modules = Some(ModuleFiles {
+        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
+        Ok(kernel)
+    }
+
+    /// The kernel of the source in `directory`, called `label` and configured as the catalog's `like`, built if
+    /// it was not.
+    ///
+    /// # Errors
+    /// If it is no kernel's source, it does not build, or the user interrupts.
+    pub fn of_tree(
+        label: &str,
+        like: &str,
+        directory: &Path,
+        repository: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let cache = Cache::new()?;
+        let recipe = tree::kernel(&Catalog::load(repository)?, label, like, directory)?;
+        let revision = Revision::of(directory);
+        let mut kernel = Self::of_image(label, &cache.ensure(&recipe, interrupt)?);
+        kernel.revision = revision;
+        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
+        Ok(kernel)
+    }
+
+    pub(super) fn add_modules(&mut self, modules: Modules) {
+        self.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,
-            release: kernel.release.clone(),
+            release: self.release.clone(),
         });
-        Ok(kernel)
     }
 
     /// Has the proxy be that of another tree, `repository`. The probe, which is a part of what
@@ -121,16 +148,31 @@ impl Kernel {
         repository: &Path,
         interrupt: &Interrupt,
     ) -> Result<Modules> {
-        let key = String::from(Sha256::of_file(&self.config())?) + &self.release;
-        modules::build(repository, cache, &self.directory, &key, interrupt)
+        modules::build(
+            repository,
+            cache,
+            &self.directory,
+            &self.modules_key()?,
+            interrupt,
+        )
     }
 
-    fn of_image(name: &str, image: &Image) -> Self {
+    /// Names what modules depend on of the kernel: the same configuration and release may be of other headers.
+    pub(super) fn modules_key(&self) -> Result<String> {
+        let source = match &self.source_sha256 {
+            Some(sha256) => sha256.clone(),
+            None => Sha256::of_file(&self.bzimage())?.into(),
+        };
+        Ok(String::from(Sha256::of_file(&self.config())?) + &self.release + &source)
+    }
+
+    pub(super) fn of_image(name: &str, image: &Image) -> Self {
         Self {
             name: name.to_owned(),
             release: image.metadata.release.clone(),
             directory: image.directory.clone(),
             source_sha256: Some(image.metadata.source_sha256.as_str().to_owned()),
+            revision: None,
             stand_in: image.metadata.stand_in.clone(),
             debug: image.name.flavour == Flavour::Debug,
             modules: None,
@@ -153,6 +195,7 @@ impl Kernel {
             debug: false,
             directory,
             source_sha256: None,
+            revision: None,
             stand_in: None,
             modules: None,
             _in_use: None,

@@ -58,14 +58,32 @@ impl<'a> Lab<'a> {
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
+        // What is missing is told before anything is built.
+        Tools::find()?;
+        let prepare =
+            |name: &&str| Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt);
+        let kernels = plan.kernels().iter().map(prepare).collect::<Result<_>>()?;
+        Self::with(repository, scenario, kernels, module_source, interrupt)
+    }
+
+    /// As [`Self::open`], with kernels that are there.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with(
+        repository: &Path,
+        scenario: &ScenarioFile,
+        prepared: Vec<Kernel>,
+        module_source: Option<&Path>,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
         let tools = Tools::find()?;
         let mut kernels = BTreeMap::new();
-        for name in plan.kernels() {
-            let mut kernel = Kernel::prepare(name, Flavour::Plain, trees, repository, interrupt)?;
+        for mut kernel in prepared {
             if let Some(directory) = module_source {
                 kernel.take_proxy_of(directory, interrupt)?;
             }
-            kernels.insert(name.to_owned(), kernel);
+            kernels.insert(kernel.name.clone(), kernel);
         }
         interrupt.check()?;
         for files in kernels

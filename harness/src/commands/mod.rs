@@ -3,11 +3,13 @@
 //! The commands of `mutexlab`: what each is told, what it asks the crates below, and what it prints.
 
 pub mod bench;
+mod bench_trees;
 pub mod bisect;
 pub mod boot;
 pub mod claims;
 pub mod compare;
 pub mod doctor;
+mod functions;
 pub mod golden;
 pub mod guard;
 pub mod image;
@@ -21,5 +23,6 @@ pub mod report_measure;
 pub mod reproduce;
 pub mod schema;
 pub mod selfcheck;
+pub mod series;
 pub mod shell;
 pub mod test;
