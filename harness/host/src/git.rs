@@ -131,13 +131,52 @@ impl Repository {
             .collect())
     }
 
+    /// The files as they are, those that git ignores left out, as a commit that no branch has: `HEAD`'s if nothing differs
+    /// from it. Neither files nor index are touched; another index is made in the directory `scratch`.
+    ///
+    /// # Errors
+    /// If git cannot read them.
+    pub fn snapshot(&self, scratch: &Path) -> Result<Commit> {
+        let head = self.commit("HEAD")?;
+        let index = scratch.join("index");
+        let ours = self.git(&["rev-parse", "--path-format=absolute", "--git-path", "index"])?;
+        // It knows the files' times, so that only those that differ are read.
+        std::fs::copy(&ours, &index).with_context(|| format!("cannot copy {ours}"))?;
+        // The same files are the same commit.
+        let environment = [
+            ("GIT_INDEX_FILE", index.to_string_lossy().into_owned()),
+            ("GIT_AUTHOR_NAME", "mutexlab".to_owned()),
+            ("GIT_AUTHOR_EMAIL", "mutexlab".to_owned()),
+            ("GIT_AUTHOR_DATE", "@0 +0000".to_owned()),
+            ("GIT_COMMITTER_NAME", "mutexlab".to_owned()),
+            ("GIT_COMMITTER_EMAIL", "mutexlab".to_owned()),
+            ("GIT_COMMITTER_DATE", "@0 +0000".to_owned()),
+        ];
+        self.with(&["add", "--all"], &environment)?;
+        let tree = self.with(&["write-tree"], &environment)?;
+        if tree == self.git(&["rev-parse", "HEAD^{tree}"])? {
+            return Ok(head);
+        }
+        let message = "The files as they were when mutexlab built them";
+        let commit = ["commit-tree", &tree, "-p", &head.hash, "-m", message];
+        let hash = self.with(&commit, &environment)?;
+        Ok(Commit { hash })
+    }
+
     /// What git prints for these arguments.
     ///
     /// # Errors
     /// If it fails.
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
-        let output = duct::cmd("git", arguments)
-            .dir(&self.directory)
+        self.with(arguments, &[])
+    }
+
+    fn with(&self, arguments: &[&str], environment: &[(&str, String)]) -> Result<String> {
+        let mut command = duct::cmd("git", arguments).dir(&self.directory);
+        for (name, value) in environment {
+            command = command.env(name, value);
+        }
+        let output = command
             .stdout_capture()
             .stderr_capture()
             .unchecked()
@@ -191,6 +230,25 @@ mod tests {
             let error = repository.range(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn files_that_are_not_committed_are_a_commit_of_their_own() {
+        let (directory, repository, commits) = with_history(&["a", "b"]);
+        let scratch = tempfile::tempdir().unwrap();
+        let snapshot = || repository.snapshot(scratch.path()).unwrap();
+        assert_eq!(snapshot(), commits[1]);
+        std::fs::write(directory.path().join("module/a"), "c").unwrap();
+        std::fs::write(directory.path().join("new"), "d").unwrap();
+        let status = repository.git(&["status", "--porcelain"]).unwrap();
+        let files = snapshot();
+        assert_eq!(snapshot(), files);
+        for (name, text) in [("module/a", "c"), ("new", "d"), ("other", "1")] {
+            let shown = repository.git(&["show", &format!("{}:{name}", files.hash)]);
+            assert_eq!(shown.unwrap(), text);
+        }
+        assert_eq!(repository.commit("HEAD").unwrap(), commits[1]);
+        assert_eq!(repository.git(&["status", "--porcelain"]).unwrap(), status);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod debian_version;
 mod disk;
 mod download;
 mod key;
+pub mod labelled;
 pub mod lock;
 pub mod manifest;
 pub mod metadata;

@@ -15,7 +15,7 @@ use crate::metadata::Image;
 use crate::modules;
 use crate::modules::{ModuleFiles, Modules};
 use crate::store::Cache;
-use crate::tree::{self, Revision};
+use crate::tree::Revision;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::stand_in::StandIn;
@@ -99,27 +99,6 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// The kernel of the source in `directory`, called `label` and configured as the catalog's `like`, built if
-    /// it was not.
-    ///
-    /// # Errors
-    /// If it is no kernel's source, it does not build, or the user interrupts.
-    pub fn of_tree(
-        label: &str,
-        like: &str,
-        directory: &Path,
-        repository: &Path,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
-        let cache = Cache::new()?;
-        let recipe = tree::kernel(&Catalog::load(repository)?, label, like, directory)?;
-        let revision = Revision::of(directory);
-        let mut kernel = Self::of_image(label, &cache.ensure(&recipe, interrupt)?);
-        kernel.revision = revision;
-        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
-        Ok(kernel)
-    }
-
     pub(super) fn add_modules(&mut self, modules: Modules) {
         self.modules = Some(ModuleFiles {
             proxy: modules.proxy,
@@ -142,7 +121,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn build_modules(
+    pub(super) fn build_modules(
         &self,
         cache: &Cache,
         repository: &Path,

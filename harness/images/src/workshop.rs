@@ -97,6 +97,14 @@ impl<'a> Workshop<'a> {
     /// [`build::DoesNotBuild`] if the kernel, or [`modules::DoNotBuild`] if the modules against it do not build; if
     /// something is missing on this machine; or if the user interrupts.
     pub fn kernel(&self, commit: &Commit) -> Result<Kernel> {
+        self.labelled(commit.short(), commit)
+    }
+
+    /// As [`Self::kernel`], called `label`.
+    ///
+    /// # Errors
+    /// As [`Self::kernel`].
+    pub fn labelled(&self, label: &str, commit: &Commit) -> Result<Kernel> {
         let makefile = self
             .repository
             .git(&["show", &format!("{}:Makefile", commit.hash)])
@@ -108,8 +116,7 @@ impl<'a> Workshop<'a> {
                 self.repository.directory().display()
             )
         })?;
-        let label = commit.short();
-        let recipe = tree::named(&self.catalog, label, self.like, version, &self.tree())?;
+        let recipe = tree::named(&self.catalog, label, self.like, version, &self.source())?;
         let identity = identity(self.repository, commit)?;
         let key = key(&recipe, &identity, &self.toolchain)?;
         let directory = self.cache.image_directory(&recipe, &key);
@@ -146,7 +153,7 @@ impl<'a> Workshop<'a> {
     ) -> Result<()> {
         let started = Instant::now();
         self.check_out(commit)?;
-        requirements::check(recipe, &self.tree(), &self.toolchain)?;
+        requirements::check(recipe, &self.source(), &self.toolchain)?;
         let objects = self.objects();
         let at_work = self.directory.join(AT_WORK);
         if at_work.exists() {
@@ -165,7 +172,7 @@ impl<'a> Workshop<'a> {
         } else {
             all
         };
-        let (tree, cache) = (self.tree(), &self.cache);
+        let (tree, cache) = (self.source(), &self.cache);
         let built = build::build(cache, recipe, &tree, &objects, &log, steps, self.interrupt);
         // make removes what it could not finish, unless it is killed.
         self.interrupt.check()?;
@@ -191,7 +198,7 @@ impl<'a> Workshop<'a> {
             release: built.release,
             source_sha256: identity.clone(),
             stand_in: None,
-            source: self.tree(),
+            source: self.source(),
             config_sha256: Sha256::of(&built.config),
             toolchain: self.toolchain.clone(),
             build_seconds: started.elapsed().as_secs_f64(),
@@ -212,7 +219,7 @@ impl<'a> Workshop<'a> {
     ) -> Result<Option<Kernel>> {
         let image = self.cache.take(recipe, directory, self.interrupt)?;
         Ok(image.map(|image| {
-            let mut kernel = Kernel::of_image(commit.short(), &image);
+            let mut kernel = Kernel::of_image(&recipe.name.kernel, &image);
             kernel.revision = Some(Revision {
                 commit: commit.clone(),
                 dirty: false,
@@ -223,7 +230,7 @@ impl<'a> Workshop<'a> {
 
     /// Has the work tree be as `commit` is, and the files that are so already as they are.
     fn check_out(&self, commit: &Commit) -> Result<()> {
-        let tree = self.tree();
+        let tree = self.source();
         let cannot = || {
             let (commit, tree) = (commit.short(), tree.display());
             format!("cannot check {commit} out into {tree}")
@@ -274,7 +281,8 @@ impl<'a> Workshop<'a> {
         git(&ours, &["clean", "-ffdxq"]).map(drop)
     }
 
-    fn tree(&self) -> PathBuf {
+    /// Where sources are built from.
+    pub fn source(&self) -> PathBuf {
         self.directory.join("tree")
     }
 
@@ -384,7 +392,7 @@ mod tests {
             directory: root.path().join("cache/workshops/a"),
             interrupt: &interrupt,
         };
-        let tree = workshop.tree();
+        let tree = workshop.source();
         let read = |name: &str| fs::read_to_string(tree.join(name)).unwrap();
         workshop.check_out(&commits[0]).unwrap();
         let first = modified(&tree.join("module/a"));

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::compare::difference::{Difference, Selection};
 use crate::compare::finding::{Change, Finding};
+use mutexlab_results::metric::HOOK_MEAN;
 use mutexlab_results::slim::{Cell, Run};
 
 /// The cells of one kernel of a run, named without it: as such they can be compared with another's.
@@ -69,7 +70,7 @@ impl<'a> Beside<'a> {
             all: true,
         };
         let first = sides.first();
-        let mut rows: BTreeMap<(&str, usize), Row<'a>> = BTreeMap::new();
+        let mut rows: BTreeMap<(&str, u8, usize), Row<'a>> = BTreeMap::new();
         let others = sides.len().saturating_sub(1);
         for (index, side) in sides.iter().skip(1).enumerate() {
             let Some(first) = first else { break };
@@ -81,13 +82,17 @@ impl<'a> Beside<'a> {
                         .position(|name| name == metric)
                         .unwrap_or(usize::MAX - 1)
                 });
+                // A verdict comes first, then what is asked for most.
+                let rank = metric.map_or(0, |metric| 1 + u8::from(metric != HOOK_MEAN));
                 // The name is the run's, and so outlives the finding.
                 let metric = first.definitions.get(place.wrapping_sub(1));
-                let row = rows.entry((finding.cell, place)).or_insert_with(|| Row {
-                    cell: finding.cell,
-                    metric: metric.map(|definition| definition.name.as_str()),
-                    found: vec![None; others],
-                });
+                let row = rows
+                    .entry((finding.cell, rank, place))
+                    .or_insert_with(|| Row {
+                        cell: finding.cell,
+                        metric: metric.map(|definition| definition.name.as_str()),
+                        found: vec![None; others],
+                    });
                 if let Some(found) = row.found.get_mut(index) {
                     *found = Some(finding);
                 }

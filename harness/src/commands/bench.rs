@@ -3,6 +3,7 @@
 //! `mutexlab bench`: measures what a scenario asks for.
 
 use super::bench_trees::Trees;
+use super::functions;
 use super::json;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -91,8 +92,10 @@ impl BenchCommand {
             None => repository.join("results"),
         };
         let mut scenario = ScenarioFile::load(&self.scenario)?;
-        if self.lens {
-            scenario.look()?;
+        match (self.lens, self.tree.is_empty()) {
+            (true, true) => scenario.look()?,
+            (true, false) => functions::look(&mut scenario)?,
+            (false, _) => {}
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         let resumed = self.resumed(&directory, &scenario)?;

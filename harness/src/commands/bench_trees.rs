@@ -12,7 +12,7 @@ use super::json;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::manifest::BOOTED;
 use mutexlab_images::prepared::{Kernel, NamedTree};
-use mutexlab_images::{tree, Catalog};
+use mutexlab_images::{labelled, tree, Catalog};
 use mutexlab_judge::trees::{side, Beside};
 use mutexlab_report::terminal::{moved, trees};
 use mutexlab_results::file::ResultsFile;
@@ -119,13 +119,8 @@ impl<'a> Trees<'a> {
     /// If one does not build, or the user interrupts.
     pub fn build(&self, repository: &Path, interrupt: &Interrupt) -> Result<Vec<Kernel>> {
         let build = |tree: &NamedTree| {
-            Kernel::of_tree(
-                &tree.name,
-                &self.like,
-                &tree.directory,
-                repository,
-                interrupt,
-            )
+            let NamedTree { name, directory } = tree;
+            labelled::kernel(name, &self.like, directory, repository, interrupt)
         };
         self.trees.iter().map(build).collect()
     }
@@ -149,6 +144,13 @@ impl<'a> Trees<'a> {
         }
         println!("\n{}\n", file.results().question);
         print!("{}", trees::text(&beside, all));
+        for other in labels
+            .iter()
+            .skip(1)
+            .filter(|other| boots_the_same(&run, labels[0], other))
+        {
+            println!("{other} boots what {} does, to the last bit.", labels[0]);
+        }
         for OfTree { tree, cells } in &functions {
             for OfCell { cell, functions } in cells {
                 println!("\n{cell}\n");
@@ -184,6 +186,15 @@ impl<'a> Trees<'a> {
         });
         found.collect()
     }
+}
+
+/// Whether two kernels of a run had the same image and modules.
+fn boots_the_same(run: &Run, one: &str, other: &str) -> bool {
+    let of = |name: &str| {
+        let kernel = run.closure.kernels.get(name)?;
+        Some((&kernel.image_sha256, &kernel.modules))
+    };
+    of(one) == of(other)
 }
 
 /// Fails if a tree that is to be booted in a kernel's place was not built, perhaps since that was not meant.

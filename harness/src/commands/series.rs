@@ -188,7 +188,7 @@ impl SeriesCommand {
     ) -> Result<Vec<Vec<OfCell>>> {
         let mut seen = vec![Vec::new(); steps.len()];
         let mut scenario = asker.scenario.clone();
-        if let Err(error) = scenario.look() {
+        if let Err(error) = functions::look(&mut scenario) {
             eprintln!("functions are not told: {error:#}");
             return Ok(seen);
         }
@@ -314,7 +314,7 @@ fn measure(
         let end = match workshop.kernel(commit) {
             Ok(kernel) => End::Run(Box::new(ask(asker, &kernel)?)),
             Err(error) => {
-                let end = does_not_build(&error).ok_or(error)?;
+                let end = does_not_build(&error, &workshop.source()).ok_or(error)?;
                 eprintln!("it does not build, and the series goes on");
                 end
             }
@@ -345,9 +345,11 @@ fn kernel_in<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// The verdict, if an error is one on the commit.
-fn does_not_build(error: &anyhow::Error) -> Option<End> {
+fn does_not_build(error: &anyhow::Error, source: &Path) -> Option<End> {
+    let source = format!("{}/", source.display());
     let end = |why: &str, log: &Path| End::DoesNotBuild {
-        why: why.trim().to_owned(),
+        // Files are told as from the source on.
+        why: why.trim().replace(&source, ""),
         log: log.to_owned(),
     };
     if let Some(DoesNotBuild { errors, log, .. }) = error.downcast_ref() {

@@ -5,7 +5,7 @@
 //! Outside is all else that the kernel did in the window: the way of packets through it, beside which nothing of
 //! account runs there. User space, which is no part of the kernel, is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{ensure, Result};
 use serde::Serialize;
@@ -32,43 +32,44 @@ impl Moved {
     }
 }
 
-/// The functions of which `b` has more or fewer instructions than `a`, the greatest change first.
+/// The functions of which `b` has more or fewer instructions than `a`, the greatest change first. Both are of one cell,
+/// an analysis for each boot: what boots of one side do not count alike has not moved but varies, and is left out.
 ///
 /// # Errors
-/// If one of the two has seen no packet.
-pub fn moved(a: &Analysis, b: &Analysis) -> Result<Vec<Moved>> {
-    ensure!(
-        a.packets > 0 && b.packets > 0,
-        "the lens has seen no packet of {} on one side",
-        b.cell
-    );
-    let mut counts: BTreeMap<&Function, [[u64; 2]; 2]> = BTreeMap::new();
-    for (side, analysis) in [a, b].into_iter().enumerate() {
-        for frame in &analysis.frames {
-            let function = frame
-                .function
-                .and_then(|index| analysis.functions.get(index as usize));
-            let Some(function) = function.filter(|_| frame.entry != Reached::User) else {
-                continue;
-            };
-            let [hooks, outside] = counts.entry(function).or_default();
-            hooks[side] += frame.span.instructions;
-            outside[side] += frame.outside.instructions;
+/// If a boot has seen no packet, or a side none.
+pub fn moved(a: &[Analysis], b: &[Analysis]) -> Result<Vec<Moved>> {
+    let (counts_a, counts_b) = (counts(a)?, counts(b)?);
+    let functions: BTreeSet<&Function> = counts_a
+        .iter()
+        .chain(&counts_b)
+        .flat_map(BTreeMap::keys)
+        .copied()
+        .collect();
+    let of = |boots: &[Counts<'_>], function: &Function, place: usize| {
+        let counts = boots
+            .iter()
+            .map(|counts| counts.get(function).copied().unwrap_or_default());
+        steady(counts.map(|counts| counts[place]))
+    };
+    let mut found = Vec::new();
+    for function in functions {
+        let pair = |place| {
+            let (a, b) = (
+                of(&counts_a, function, place),
+                of(&counts_b, function, place),
+            );
+            let (a, b) = a.zip(b).unwrap_or_default();
+            Pair { a, b }
+        };
+        let one = Moved {
+            function: function_name(function),
+            hooks: pair(0),
+            outside: pair(1),
+        };
+        if one.hooks.change() != 0.0 || one.outside.change() != 0.0 {
+            found.push(one);
         }
     }
-    let pair = |[before, with_it]: [u64; 2]| Pair {
-        a: a.per_packet(before),
-        b: b.per_packet(with_it),
-    };
-    let mut found: Vec<Moved> = counts
-        .into_iter()
-        .map(|(function, [hooks, outside])| Moved {
-            function: function_name(function),
-            hooks: pair(hooks),
-            outside: pair(outside),
-        })
-        .filter(|moved| moved.hooks.change() != 0.0 || moved.outside.change() != 0.0)
-        .collect();
     let size = |moved: &Moved| moved.hooks.change().abs() + moved.outside.change().abs();
     found.sort_by(|a, b| {
         let by_size = size(b).total_cmp(&size(a));
@@ -77,33 +78,83 @@ pub fn moved(a: &Analysis, b: &Analysis) -> Result<Vec<Moved>> {
     Ok(found)
 }
 
+/// Instructions for each packet by function, in the hooks and outside.
+type Counts<'a> = BTreeMap<&'a Function, [f64; 2]>;
+
+fn counts(boots: &[Analysis]) -> Result<Vec<Counts<'_>>> {
+    ensure!(!boots.is_empty(), "the lens has seen no boot on one side");
+    boots.iter().map(of_boot).collect()
+}
+
+fn of_boot(analysis: &Analysis) -> Result<Counts<'_>> {
+    ensure!(
+        analysis.packets > 0,
+        "the lens has seen no packet of {}",
+        analysis.cell
+    );
+    let mut sums: BTreeMap<&Function, [u64; 2]> = BTreeMap::new();
+    for frame in &analysis.frames {
+        let function = frame
+            .function
+            .and_then(|index| analysis.functions.get(index as usize));
+        if let Some(function) = function.filter(|_| frame.entry != Reached::User) {
+            let [hooks, outside] = sums.entry(function).or_default();
+            *hooks += frame.span.instructions;
+            *outside += frame.outside.instructions;
+        }
+    }
+    let each = |sums: [u64; 2]| sums.map(|sum| analysis.per_packet(sum));
+    Ok(sums
+        .into_iter()
+        .map(|(function, sums)| (function, each(sums)))
+        .collect())
+}
+
+/// The one number that all are.
+fn steady(mut values: impl Iterator<Item = f64>) -> Option<f64> {
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sample::example;
+    use mutexlab_lens_recording::recording::Recording;
+
+    /// Has `find` take so many more instructions for each of ten packets.
+    fn add(recording: &mut Recording, more: u64) {
+        recording.code[4].costs.instructions += 10 * more;
+        recording.instructions[0] += 10 * more;
+    }
 
     #[test]
     fn the_same_has_not_moved() {
-        let analysis = example(|_| ());
+        let analysis = [example(|_| ())];
         assert_eq!(moved(&analysis, &analysis).unwrap(), []);
+        assert!(moved(&analysis, &[]).is_err());
     }
 
     #[test]
     fn what_moved_is_named_with_its_place() {
-        let before = example(|_| ());
-        let after = example(|recording| {
-            // Three more for each of ten packets.
-            recording.code[4].costs.instructions += 30;
-            recording.instructions[0] += 30;
-        });
-        let found = moved(&before, &after).unwrap();
+        let before = [example(|_| ()), example(|_| ())];
+        let found = moved(&before, &[example(|recording| add(recording, 3))]).unwrap();
         let [find] = &found[..] else {
             panic!("{found:?}")
         };
         assert_eq!(find.function, "proxy::find [mutex_proxy]");
-        assert_eq!(
-            (find.hooks.change(), find.outside.change(), find.change()),
-            (3.0, 0.0, 3.0)
-        );
+        let changes = (find.hooks.change(), find.outside.change(), find.change());
+        assert_eq!(changes, (3.0, 0.0, 3.0));
+    }
+
+    #[test]
+    fn what_varies_has_not_moved() {
+        let steady = [example(|_| ()), example(|_| ())];
+        let varies = [
+            example(|recording| add(recording, 1)),
+            example(|recording| add(recording, 2)),
+        ];
+        assert_eq!(moved(&steady, &varies).unwrap(), []);
+        assert_eq!(moved(&varies, &steady).unwrap(), []);
     }
 }

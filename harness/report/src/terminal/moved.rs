@@ -10,15 +10,16 @@ use mutexlab_lens_analysis::moved::Moved;
 const SHOWN: usize = 12;
 
 /// What is to be known of it.
-pub const REMARK: &str = "Instructions of a function by itself, for each packet, counted by the lens (docs/lens.md). \
-                          Outside the hooks a repetition may give a few others, of what walks a hash's chain.";
+pub const REMARK: &str =
+    "Instructions of a function by itself, for each packet, counted by the lens (docs/lens.md). \
+                          What two boots of one kernel do not count alike is left out.";
 
 /// The table, with the greatest change first; `names` are those of the two sides.
 pub fn table(moved: &[Moved], names: [&str; 2]) -> String {
     let [before, with_it] = names;
     let mut table = Table::new(&[
         ("function", Align::Left),
-        ("", Align::Left),
+        ("where", Align::Left),
         (before, Align::Right),
         (with_it, Align::Right),
         ("difference", Align::Right),
@@ -86,7 +87,10 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
-        assert_eq!(lines[0], ["function", "before", "after", "difference"]);
+        assert_eq!(
+            lines[0],
+            ["function", "where", "before", "after", "difference"]
+        );
         assert_eq!(
             lines[1],
             ["nf_nat_inet_fn", "in", "hooks", "124.00", "127.00", "+3.00"]

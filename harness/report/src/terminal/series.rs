@@ -24,19 +24,32 @@ pub struct Told<'a> {
     pub functions: &'a [(String, Vec<Moved>)],
 }
 
-/// The table of the commits, and behind it the functions of those that moved something.
+/// The table of the commits, and behind it what does not fit into it: why some do not build, and the functions of
+/// those that moved something.
 pub fn text(told: &[Told<'_>]) -> String {
     let mut text = table(told).to_string();
+    // Writing to a string cannot fail.
+    for one in told {
+        if let Step::DoesNotBuild { why, log } = one.step {
+            let (commit, log) = (one.commit, log.display());
+            let _ = write!(text, "\n{commit} does not build: {why}\n  {log}\n");
+        }
+    }
     let mut remark = false;
     for one in told {
-        for (cell, functions) in one.functions {
-            if functions.is_empty() {
-                continue;
-            }
-            remark = true;
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\n{} {}\n  {cell}\n\n", one.commit, one.subject);
-            text += &moved::table(functions, ["before", "with it"]);
+        let others: Vec<_> = one
+            .functions
+            .iter()
+            .filter(|(_, functions)| !functions.is_empty())
+            .collect();
+        if others.is_empty() {
+            continue;
+        }
+        remark = true;
+        let _ = write!(text, "\n{} {}\n", one.commit, one.subject);
+        for (cell, functions) in others {
+            let table = moved::table(functions, ["before", "with it"]);
+            let _ = write!(text, "\n  {cell}\n{table}");
         }
     }
     if remark {
@@ -77,33 +90,104 @@ fn table(told: &[Told<'_>]) -> Table {
             Step::Measured { moved, .. } => (Field::from(""), moved.as_slice()),
         };
         let lines = lines(moved, false);
-        let Some((first, rest)) = lines.split_first() else {
+        if lines.is_empty() {
             table.row([one.commit.into(), subject, note]);
-            if let Step::DoesNotBuild { why, log } = one.step {
-                table.row(["".into(), Field::from(*why)]);
-                table.row(["".into(), Field::from(log.display().to_string())]);
-            }
             continue;
-        };
-        table.row(
-            [Field::from(one.commit), subject]
-                .into_iter()
-                .chain(fields(first)),
-        );
-        for line in rest {
-            table.row([Field::from(""), "".into()].into_iter().chain(fields(line)));
+        }
+        let mut head = [Field::from(one.commit), subject];
+        let mut last = "";
+        for line in &lines {
+            // A cell's name stands once.
+            let cell = if line.cell == last { "" } else { &line.cell };
+            last = &line.cell;
+            table.row(head.into_iter().chain(fields(cell, line)));
+            head = ["".into(), "".into()];
         }
     }
     table
 }
 
-fn fields(line: &Line) -> [Field; 5] {
+fn fields(cell: &str, line: &Line) -> [Field; 5] {
     let look = super::compare::style(line.judgement);
     [
-        line.cell.as_str().into(),
+        cell.into(),
         line.what.as_str().into(),
         line.from.as_str().into(),
         line.to.as_str().into(),
         Field::styled(line.change.as_str(), look),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use mutexlab_judge::series::{steps, Outcome};
+    use mutexlab_lens_analysis::difference::Pair;
+    use mutexlab_results::sample::{exact, run};
+    use mutexlab_results::slim::Run;
+
+    fn of(image: &str, hook: f64) -> Run {
+        let mut run = run(&[(
+            "c",
+            &[&[exact("hook.mean", hook), exact("hook.max", 2.0 * hook)]],
+        )]);
+        for kernel in run.closure.kernels.values_mut() {
+            kernel.image_sha256 = image.repeat(64);
+        }
+        run
+    }
+
+    #[test]
+    fn each_commit_has_a_line_and_what_moved_its_functions() {
+        let runs = [of("a", 7.0), of("b", 7.0), of("b", 7.0), of("c", 9.0)];
+        let [base, other, same, moving] = runs.each_ref().map(Outcome::Measured);
+        let broken = Outcome::DoesNotBuild {
+            why: "net/a.c:1:2: error: nonsense",
+            log: Path::new("/a.log"),
+        };
+        let steps = steps(&[base, other, same, broken, moving]);
+        let moved = Moved {
+            function: "ip_forward".to_owned(),
+            hooks: Pair { a: 0.0, b: 0.0 },
+            outside: Pair { a: 1.0, b: 3.0 },
+        };
+        let functions = [("c".to_owned(), vec![moved])];
+        let told: Vec<Told<'_>> = ["1", "2", "3", "4", "5"]
+            .iter()
+            .zip(&steps)
+            .map(|(commit, step)| Told {
+                commit,
+                subject: "Subject",
+                step,
+                functions: if *commit == "5" { &functions } else { &[] },
+            })
+            .collect();
+        let text = text(&told);
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines[1..7],
+            [
+                "1 Subject what the first is compared with",
+                "2 Subject no count moved",
+                "3 Subject boots the same image",
+                "4 Subject DOES NOT BUILD",
+                "5 Subject c hook.mean 7 9 +2",
+                "hook.max 14 18 +4",
+            ]
+        );
+        assert!(text.contains("4 does not build: net/a.c:1:2: error: nonsense\n  /a.log"));
+        assert_eq!(
+            lines
+                .iter()
+                .filter(|line| *line == "ip_forward outside 1.00 3.00 +2.00")
+                .count(),
+            1
+        );
+        assert!(text.ends_with(&format!("{}\n", moved::REMARK)));
+    }
 }
