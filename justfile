@@ -26,6 +26,10 @@ compare *args: build
 bisect *args: build
     {{mutexlab}} bisect "$@"
 
+# Tell which commits of a kernel move a count, and where: `just series v1..v2 --linux ../linux`
+series *args: build
+    {{mutexlab}} series "$@"
+
 # Check what packets cost against results/golden/; `--update` accepts what moved
 golden *args: build
     {{mutexlab}} golden "$@"

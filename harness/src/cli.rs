@@ -21,6 +21,7 @@ use crate::commands::report::ReportCommand;
 use crate::commands::reproduce::ReproduceCommand;
 use crate::commands::schema::SchemaCommand;
 use crate::commands::selfcheck::SelfcheckCommand;
+use crate::commands::series::SeriesCommand;
 use crate::commands::shell::ShellCommand;
 use crate::commands::test::TestCommand;
 use mutexlab_host::paths;
@@ -37,6 +38,8 @@ use mutexlab_host::paths;
         mutexlab bench              Answer the question of scenarios/quick.toml\n  \
         mutexlab bench --plan       Only say what would be measured\n  \
         mutexlab compare HEAD       What your changes cost\n  \
+        mutexlab series v1..v2 --linux ../linux\n                              \
+                                    Which commits of a kernel move a count, and where\n  \
         mutexlab report             Write what was measured as a page with plots\n  \
         mutexlab lens               Where the instructions and cache lines of a packet go\n  \
         mutexlab matrix             Every kernel: is it right there, and what does it cost?\n  \
@@ -55,6 +58,7 @@ enum Command {
     Bench(BenchCommand),
     Compare(CompareCommand),
     Bisect(BisectCommand),
+    Series(SeriesCommand),
     Golden(GoldenCommand),
     Matrix(MatrixCommand),
     Merge(MergeCommand),
@@ -83,6 +87,7 @@ impl Cli {
             Command::Bench(command) => command.run(),
             Command::Compare(command) => command.run(),
             Command::Bisect(command) => command.run(),
+            Command::Series(command) => command.run(),
             Command::Golden(command) => command.run(),
             Command::Matrix(command) => command.run(),
             Command::Merge(command) => command.run(),

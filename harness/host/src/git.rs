@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 
 /// A git repository with a work tree.
 #[derive(Clone, Debug)]
@@ -17,6 +17,15 @@ pub struct Repository {
 pub struct Commit {
     /// Its whole hash.
     pub hash: String,
+}
+
+/// Commits one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The one before them.
+    pub base: Commit,
+    /// Those behind it, the oldest first; not empty.
+    pub commits: Vec<Commit>,
 }
 
 impl Commit {
@@ -51,6 +60,36 @@ impl Repository {
                 format!("{name:?} is neither a file nor a commit: give a results file, a commit, or A..B")
             })?;
         Ok(Commit { hash })
+    }
+
+    /// The commits of a range as git writes it, `A..B`, along first parents; `HEAD` where a name is left out.
+    ///
+    /// # Errors
+    /// If it is written otherwise, one of the two is no commit here, or there is none between them.
+    pub fn range(&self, text: &str) -> Result<Range> {
+        let Some((from, to)) = text.split_once("..") else {
+            bail!("{text:?} is no range of commits: write it as git does, such as HEAD~3..HEAD");
+        };
+        if to.starts_with('.') {
+            bail!("{text:?}: three dots mean the commit where branches part; give `git merge-base`'s answer, and two dots");
+        }
+        let find = |name: &str| {
+            let name = if name.is_empty() { "HEAD" } else { name };
+            self.commit(name).map_err(|_| {
+                let directory = self.directory.display();
+                anyhow!("{name:?} of {text:?} is no commit of {directory}: `git -C {directory} log` shows which there are")
+            })
+        };
+        let (base, last) = (find(from)?, find(to)?);
+        let commits = self.between(&base, &last, ".")?;
+        if commits.is_empty() {
+            bail!(
+                "{text:?}: there is no commit behind {} up to {}",
+                base.short(),
+                last.short()
+            );
+        }
+        Ok(Range { base, commits })
     }
 
     /// The first line of a commit's message.
@@ -92,13 +131,52 @@ impl Repository {
             .collect())
     }
 
+    /// The files as they are, those that git ignores left out, as a commit that no branch has: `HEAD`'s if nothing differs
+    /// from it. Neither files nor index are touched; another index is made in the directory `scratch`.
+    ///
+    /// # Errors
+    /// If git cannot read them.
+    pub fn snapshot(&self, scratch: &Path) -> Result<Commit> {
+        let head = self.commit("HEAD")?;
+        let index = scratch.join("index");
+        let ours = self.git(&["rev-parse", "--path-format=absolute", "--git-path", "index"])?;
+        // It knows the files' times, so that only those that differ are read.
+        std::fs::copy(&ours, &index).with_context(|| format!("cannot copy {ours}"))?;
+        // The same files are the same commit.
+        let environment = [
+            ("GIT_INDEX_FILE", index.to_string_lossy().into_owned()),
+            ("GIT_AUTHOR_NAME", "mutexlab".to_owned()),
+            ("GIT_AUTHOR_EMAIL", "mutexlab".to_owned()),
+            ("GIT_AUTHOR_DATE", "@0 +0000".to_owned()),
+            ("GIT_COMMITTER_NAME", "mutexlab".to_owned()),
+            ("GIT_COMMITTER_EMAIL", "mutexlab".to_owned()),
+            ("GIT_COMMITTER_DATE", "@0 +0000".to_owned()),
+        ];
+        self.with(&["add", "--all"], &environment)?;
+        let tree = self.with(&["write-tree"], &environment)?;
+        if tree == self.git(&["rev-parse", "HEAD^{tree}"])? {
+            return Ok(head);
+        }
+        let message = "The files as they were when mutexlab built them";
+        let commit = ["commit-tree", &tree, "-p", &head.hash, "-m", message];
+        let hash = self.with(&commit, &environment)?;
+        Ok(Commit { hash })
+    }
+
     /// What git prints for these arguments.
     ///
     /// # Errors
     /// If it fails.
     pub fn git(&self, arguments: &[&str]) -> Result<String> {
-        let output = duct::cmd("git", arguments)
-            .dir(&self.directory)
+        self.with(arguments, &[])
+    }
+
+    fn with(&self, arguments: &[&str], environment: &[(&str, String)]) -> Result<String> {
+        let mut command = duct::cmd("git", arguments).dir(&self.directory);
+        for (name, value) in environment {
+            command = command.env(name, value);
+        }
+        let output = command
             .stdout_capture()
             .stderr_capture()
             .unchecked()
@@ -133,6 +211,44 @@ mod tests {
         let error = between(3, 1).unwrap_err().to_string();
         assert!(error.contains("does not come before"), "{error}");
         assert_eq!(repository.subject(&commits[3]).unwrap(), "State 3");
+    }
+
+    #[test]
+    fn a_range_has_its_base_and_is_written_as_git_does() {
+        let (_directory, repository, commits) = with_history(&["a", "b", "c"]);
+        let range = repository.range("HEAD~2..HEAD").unwrap();
+        assert_eq!(range.base, commits[0]);
+        assert_eq!(range.commits, commits[1..]);
+        assert_eq!(repository.range("HEAD~1..").unwrap().commits, commits[2..]);
+        for (text, part) in [
+            ("HEAD", "is no range of commits"),
+            ("HEAD~1...HEAD", "three dots"),
+            ("v9..HEAD", "\"v9\" of \"v9..HEAD\" is no commit of /"),
+            ("HEAD..HEAD~1", "does not come before"),
+            ("HEAD..HEAD", "there is no commit behind"),
+        ] {
+            let error = repository.range(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_committed_are_a_commit_of_their_own() {
+        let (directory, repository, commits) = with_history(&["a", "b"]);
+        let scratch = tempfile::tempdir().unwrap();
+        let snapshot = || repository.snapshot(scratch.path()).unwrap();
+        assert_eq!(snapshot(), commits[1]);
+        std::fs::write(directory.path().join("module/a"), "c").unwrap();
+        std::fs::write(directory.path().join("new"), "d").unwrap();
+        let status = repository.git(&["status", "--porcelain"]).unwrap();
+        let files = snapshot();
+        assert_eq!(snapshot(), files);
+        for (name, text) in [("module/a", "c"), ("new", "d"), ("other", "1")] {
+            let shown = repository.git(&["show", &format!("{}:{name}", files.hash)]);
+            assert_eq!(shown.unwrap(), text);
+        }
+        assert_eq!(repository.commit("HEAD").unwrap(), commits[1]);
+        assert_eq!(repository.git(&["status", "--porcelain"]).unwrap(), status);
     }
 
     #[test]

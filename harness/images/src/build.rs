@@ -3,13 +3,14 @@
 //! Building a kernel.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     thread,
 };
 
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{anyhow, Context, Result};
 
 use super::{
     catalog::Kernel,
@@ -26,6 +27,9 @@ const BUILD_BYTES: u64 = 1 << 30;
 
 /// How many lines of errors are worth repeating.
 const ERRORS_SHOWN: usize = 8;
+
+/// What programs say of a full disk: that is not the kernel's fault.
+const FULL_DISK: &str = "No space left on device";
 
 /// What came out of a build.
 pub struct Built {
@@ -83,15 +87,21 @@ fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result
         .run()
         .context("cannot run make")?;
     fs::write(log, &output.stdout).with_context(|| format!("cannot write {}", log.display()))?;
-    ensure!(
-        output.status.success(),
-        failure(&format!("{} cannot be configured", kernel.name), log)
-    );
+    if !output.status.success() {
+        let what = format!("{} cannot be configured", kernel.name);
+        return Err(failure(what, log));
+    }
     let config_path = objects.join(".config");
     let config = fs::read_to_string(&config_path)
         .with_context(|| format!("cannot read {}", config_path.display()))?;
-    config::check(&kernel.fragments, kernel.version, &config)
-        .with_context(|| format!("{}, see {}", kernel.name, config_path.display()))?;
+    if let Err(error) = config::check(&kernel.fragments, kernel.version, &config) {
+        return Err(DoesNotBuild {
+            what: format!("{}, see {}", kernel.name, config_path.display()),
+            log: config_path,
+            errors: error.to_string().lines().map(str::to_owned).collect(),
+        }
+        .into());
+    }
     Ok(config)
 }
 
@@ -143,24 +153,44 @@ fn compile(
         .map(|output| output.status);
     if !status.is_some_and(|status| status.success()) {
         drop(progress);
-        bail!(failure(
-            &format!("{} does not build in {}", kernel.name, objects.display()),
-            log
-        ));
+        let what = format!("{} does not build in {}", kernel.name, objects.display());
+        return Err(failure(what, log));
     }
     progress.done();
     Ok(count)
 }
 
+/// What make could not build, through no fault of this machine's.
+#[derive(Debug)]
+pub struct DoesNotBuild {
+    what: String,
+    /// All that make said.
+    pub log: PathBuf,
+    /// What of it says why, a line each.
+    pub errors: Vec<String>,
+}
+
+impl fmt::Display for DoesNotBuild {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}:\n  {}", self.what, self.errors.join("\n  "))
+    }
+}
+
+impl std::error::Error for DoesNotBuild {}
+
 /// An error with the lines of the log that say why.
-fn failure(what: &str, log: &Path) -> anyhow::Error {
+fn failure(what: String, log: &Path) -> anyhow::Error {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    anyhow!(
-        "{what}; the log is {}:\n  {}",
-        log.display(),
-        error_lines(&text).join("\n  ")
-    )
+    let fault = DoesNotBuild {
+        what: format!("{what}; the log is {}", log.display()),
+        log: log.to_owned(),
+        errors: error_lines(&text).into_iter().map(str::to_owned).collect(),
+    };
+    if text.contains(FULL_DISK) {
+        return anyhow!("{fault}");
+    }
+    fault.into()
 }
 
 /// The first lines that report an error, or else the last lines of all.
@@ -170,7 +200,7 @@ fn error_lines(log: &str) -> Vec<&str> {
             || line.starts_with("error[")
             || line.contains("***")
             || line.contains("undefined symbol")
-            || line.contains("No space left on device")
+            || line.contains(FULL_DISK)
             || line.contains("not found")
     };
     let errors: Vec<&str> = log.lines().filter(is_error).take(ERRORS_SHOWN).collect();

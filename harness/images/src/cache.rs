@@ -164,7 +164,7 @@ impl Cache {
     }
 
     /// The image in `directory`, if it is whole; it stays as long as it is held.
-    fn take(
+    pub(super) fn take(
         &self,
         kernel: &Kernel,
         directory: &Path,
@@ -259,9 +259,17 @@ impl Cache {
 
     /// Where the image of `kernel` with this key is, or would be.
     pub(super) fn image_directory(&self, kernel: &Kernel, key: &Sha256) -> PathBuf {
-        let KernelName { kernel, flavour } = &kernel.name;
+        let KernelName {
+            kernel: name,
+            flavour,
+        } = &kernel.name;
+        // One tree is one image, whatever somebody calls it.
+        let name = match kernel.sources.as_slice() {
+            [Source::Tree { .. }] => "tree",
+            _ => name,
+        };
         self.images()
-            .join(format!("{kernel}-{flavour}-{}", key.short()))
+            .join(format!("{name}-{flavour}-{}", key.short()))
     }
 
     /// Where all images are.
@@ -340,7 +348,7 @@ pub fn lock_path(directory: &Path) -> PathBuf {
     beside(directory, "lock")
 }
 
-fn mark_used(lock: &Path) {
+pub(super) fn mark_used(lock: &Path) {
     // Without it the image merely seems older.
     if let Ok(file) = fs::File::options().write(true).open(lock) {
         file.set_modified(SystemTime::now()).ok();

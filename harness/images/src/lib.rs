@@ -18,7 +18,8 @@
 //! ```
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
-mod build;
+mod amount;
+pub mod build;
 pub mod cache;
 pub mod call_graph;
 pub mod catalog;
@@ -27,6 +28,7 @@ mod debian_version;
 mod disk;
 mod download;
 mod key;
+pub mod labelled;
 pub mod lock;
 pub mod manifest;
 pub mod metadata;
@@ -45,6 +47,8 @@ mod sample;
 mod source;
 mod store;
 pub mod toolchain;
+pub mod tree;
+pub mod workshop;
 
 pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};
 pub use config::Version;

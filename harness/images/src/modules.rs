@@ -4,7 +4,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -79,11 +79,8 @@ pub fn build(
     let module = repository.join("module");
     let sources = sources(&module)?;
     let source_sha256 = digest_of(&module, &sources)?;
-    let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
-    let key = &key[..16];
-    let directory = cache.directory().join("modules").join(key);
-    if let Some(modules) = finished(&directory, &source_sha256) {
-        mark_used(&directory);
+    let directory = directory(cache, tree_key, &source_sha256);
+    if let Some(modules) = used(&directory, &source_sha256) {
         return Ok(modules);
     }
     let lock = lock_path(cache, &directory);
@@ -123,6 +120,28 @@ pub fn build(
         .with_context(|| format!("cannot move {} to its place", partial.display()))?;
     finished(&directory, &source_sha256)
         .with_context(|| format!("{} changed while it was built", directory.display()))
+}
+
+/// The modules of `repository` against the kernel tree with this key, if they were built before.
+///
+/// # Errors
+/// If the sources cannot be read.
+pub fn find(repository: &Path, cache: &Cache, tree_key: &str) -> Result<Option<Modules>> {
+    let module = repository.join("module");
+    let source_sha256 = digest_of(&module, &sources(&module)?)?;
+    let directory = directory(cache, tree_key, &source_sha256);
+    Ok(used(&directory, &source_sha256))
+}
+
+fn directory(cache: &Cache, tree_key: &str, source_sha256: &str) -> PathBuf {
+    let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
+    cache.directory().join("modules").join(&key[..16])
+}
+
+fn used(directory: &Path, source_sha256: &str) -> Option<Modules> {
+    let modules = finished(directory, source_sha256)?;
+    mark_used(directory);
+    Some(modules)
 }
 
 /// The lock of modules in `directory`: whoever builds or removes them has it.
@@ -189,12 +208,46 @@ pub(crate) fn make(
         return Ok(());
     }
     let text = fs::read_to_string(&log).unwrap_or_default();
-    bail!(
-        "the modules do not build ({status}):\n{}\nthe whole log is in {}",
-        errors(&text),
-        log.display()
-    )
+    Err(DoNotBuild {
+        status: status.to_string(),
+        errors: errors(&text),
+        log,
+    }
+    .into())
 }
+
+/// Modules that make could not build against a kernel.
+#[derive(Debug)]
+pub struct DoNotBuild {
+    status: String,
+    errors: String,
+    /// All that make said.
+    pub log: PathBuf,
+}
+
+impl DoNotBuild {
+    /// The first line that says why.
+    pub fn first(&self) -> &str {
+        self.errors.lines().next().unwrap_or_default().trim()
+    }
+}
+
+impl fmt::Display for DoNotBuild {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            status,
+            errors,
+            log,
+        } = self;
+        let log = log.display();
+        write!(
+            f,
+            "the modules do not build ({status}):\n{errors}\nthe whole log is in {log}"
+        )
+    }
+}
+
+impl std::error::Error for DoNotBuild {}
 
 fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
     let mut joined = std::ffi::OsString::from(prefix);

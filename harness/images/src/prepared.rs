@@ -16,6 +16,7 @@ use crate::modules;
 use crate::modules::{ModuleFiles, Modules};
 use crate::own;
 use crate::store::Cache;
+use crate::tree::Revision;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::stand_in::StandIn;
@@ -58,8 +59,10 @@ pub struct Kernel {
     pub release: String,
     /// The tree that it was built in.
     pub directory: PathBuf,
-    /// Hash of its source archive, if it is one of the catalog's.
+    /// Hash of its source, unless somebody else has built it.
     pub source_sha256: Option<String>,
+    /// The commit that its source is of, if git knows it.
+    pub revision: Option<Revision>,
     /// What stood in for the pinned source, if that was gone.
     pub stand_in: Option<StandIn>,
     /// Whether it has sanitizers and validators.
@@ -93,13 +96,16 @@ impl Kernel {
                 &cache.ensure(catalog.find(name, flavour)?, interrupt)?,
             )
         };
-        let modules = kernel.build_modules(&cache, repository, interrupt)?;
-        kernel.modules = Some(ModuleFiles {
+        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
+        Ok(kernel)
+    }
+
+    pub(super) fn add_modules(&mut self, modules: Modules) {
+        self.modules = Some(ModuleFiles {
             proxy: modules.proxy,
             probe: modules.probe,
-            release: kernel.release.clone(),
+            release: self.release.clone(),
         });
-        Ok(kernel)
     }
 
     /// Has the proxy be that of another tree, `repository`. The probe, which is a part of what
@@ -127,7 +133,7 @@ impl Kernel {
         cache: &Cache,
         interrupt: &Interrupt,
     ) -> Result<PathBuf> {
-        let key = self.key()?;
+        let key = self.modules_key()?;
         own::module(sources, file, cache, (&self.directory, &key), interrupt)
     }
 
@@ -140,27 +146,37 @@ impl Kernel {
         Ok(read(&self.config())?.lines().any(|there| there == line))
     }
 
-    /// What names the content of its tree.
-    fn key(&self) -> Result<String> {
-        Ok(String::from(Sha256::of_file(&self.config())?) + &self.release)
-    }
-
-    fn build_modules(
+    pub(super) fn build_modules(
         &self,
         cache: &Cache,
         repository: &Path,
         interrupt: &Interrupt,
     ) -> Result<Modules> {
-        let key = self.key()?;
-        modules::build(repository, cache, &self.directory, &key, interrupt)
+        modules::build(
+            repository,
+            cache,
+            &self.directory,
+            &self.modules_key()?,
+            interrupt,
+        )
     }
 
-    fn of_image(name: &str, image: &Image) -> Self {
+    /// Names what modules depend on of the kernel: the same configuration and release may be of other headers.
+    pub(super) fn modules_key(&self) -> Result<String> {
+        let source = match &self.source_sha256 {
+            Some(sha256) => sha256.clone(),
+            None => Sha256::of_file(&self.bzimage())?.into(),
+        };
+        Ok(String::from(Sha256::of_file(&self.config())?) + &self.release + &source)
+    }
+
+    pub(super) fn of_image(name: &str, image: &Image) -> Self {
         Self {
             name: name.to_owned(),
             release: image.metadata.release.clone(),
             directory: image.directory.clone(),
             source_sha256: Some(image.metadata.source_sha256.as_str().to_owned()),
+            revision: None,
             stand_in: image.metadata.stand_in.clone(),
             debug: image.name.flavour == Flavour::Debug,
             modules: None,
@@ -183,6 +199,7 @@ impl Kernel {
             debug: false,
             directory,
             source_sha256: None,
+            revision: None,
             stand_in: None,
             modules: None,
             _in_use: None,

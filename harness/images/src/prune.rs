@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use super::amount::{age, size};
 use super::{
     catalog::Catalog,
     lock::Lock,
@@ -21,6 +22,7 @@ use super::{
     place::Source,
     source,
     toolchain::Toolchain,
+    workshop,
     {cache, store::Cache},
 };
 
@@ -45,6 +47,8 @@ pub enum Kind {
     Download,
     /// Modules built against an image.
     Modules,
+    /// Where commits of a kernel's repository are built.
+    Workshop,
 }
 
 /// Something that can go.
@@ -134,6 +138,15 @@ pub fn plan(
         };
         items.extend(why.map(|why| item(&directory, Kind::Modules, why)));
     }
+    for directory in cache::directories(&workshop::directory(cache)) {
+        let lock = cache::lock_path(&directory.with_extension(""));
+        let why = if is_partial(&directory) {
+            is_left(&lock)?.then(|| "it was not removed to the end".to_owned())
+        } else {
+            too_old(&lock, rules)
+        };
+        items.extend(why.map(|why| item(&directory, Kind::Workshop, why)));
+    }
     Ok(items)
 }
 
@@ -147,7 +160,7 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     let whole = path.with_extension("");
     let whole = if is_partial(path) { &whole } else { path };
     let lock = match item.kind {
-        Kind::Image | Kind::Source => cache::lock_path(whole),
+        Kind::Image | Kind::Source | Kind::Workshop => cache::lock_path(whole),
         Kind::Modules => crate::modules::lock_path(cache, whole),
         Kind::Download => lock_of_download(cache, path),
     };
@@ -162,6 +175,9 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     if item.kind == Kind::Source && needed_sources(cache, catalog, &BTreeSet::new()).contains(path)
     {
         return Ok(Removal::InUse);
+    }
+    if item.kind == Kind::Workshop {
+        workshop::forget(path);
     }
     // Under another name first: what is removed in part must not be taken for a whole.
     let partial = cache::beside(whole, "partial");
@@ -245,7 +261,7 @@ fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Result<Vec<Item>> {
 
 fn item(path: &Path, kind: Kind, why: impl Into<String>) -> Item {
     let used = match kind {
-        Kind::Image => cache::lock_path(path),
+        Kind::Image | Kind::Workshop => cache::lock_path(path),
         Kind::Modules => path.join(crate::modules::SENTINEL),
         Kind::Source | Kind::Download => path.to_owned(),
     };
@@ -289,29 +305,6 @@ pub fn disk_usage(path: &Path) -> u64 {
     };
     // stat(2) counts in units of 512 bytes whatever the file system does.
     metadata.blocks() * 512 + below
-}
-
-/// A span of time in its largest unit.
-pub fn age(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// A size in its largest unit.
-pub fn size(bytes: u64) -> String {
-    const MIB: u64 = 1 << 20;
-    if bytes >= 1 << 30 {
-        return format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
-    }
-    if bytes >= MIB {
-        return format!("{} MiB", bytes / MIB);
-    }
-    format!("{} KiB", bytes.div_ceil(1024))
 }
 
 #[cfg(test)]

@@ -125,6 +125,8 @@ impl Make {
             .env("KBUILD_BUILD_HOST", "mutexlab")
             .env("KBUILD_BUILD_VERSION", "1")
             .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01T00:00:00Z")
+            // Empty is not unset: of a tree that git knows, the release would tell whether there is a tag.
+            .env("LOCALVERSION", "")
             // Its messages are read by us, too.
             .env("LC_ALL", "C")
             // What a surrounding make or cargo would have the kernel's make do.

@@ -12,3 +12,5 @@ pub mod compare;
 pub mod golden;
 pub mod instrument;
 pub mod matrix;
+pub mod series;
+pub mod trees;

@@ -153,6 +153,10 @@ fn of_kernel(kernel: &Kernel) -> Result<KernelClosure> {
     Ok(KernelClosure {
         release: kernel.release.clone(),
         source_sha256: kernel.source_sha256.clone(),
+        tree: kernel.revision.as_ref().map(|revision| Tree {
+            commit: revision.commit.hash.clone(),
+            dirty: revision.dirty,
+        }),
         stand_in: kernel.stand_in.clone(),
         config_sha256: Sha256::of_file(&path)?.into(),
         image_sha256: Sha256::of_file(&kernel.bzimage())?.into(),

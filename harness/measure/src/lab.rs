@@ -65,27 +65,44 @@ impl<'a> Lab<'a> {
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        let tools = Tools::find()?;
-        let subjects = Subjects::of(scenario, repository)?;
-        subjects.check(plan, scenario)?;
-        let mut kernels = BTreeMap::new();
-        for name in plan.kernels() {
+        // What is missing is told before anything is built.
+        Tools::find()?;
+        Subjects::of(scenario, repository)?.check(plan, scenario)?;
+        let prepare = |name: &&str| -> Result<Kernel> {
             // As scenarios have it: a name, which may have a flavour; the user's trees have names of their own.
-            let is_own = trees.iter().any(|tree| tree.name == name);
+            let is_own = trees.iter().any(|tree| tree.name == **name);
             let named = match is_own {
                 true => KernelName::plain(name),
                 false => name.parse()?,
             };
-            let KernelName {
-                kernel: of,
-                flavour,
-            } = named;
-            let mut kernel = Kernel::prepare(&of, flavour, trees, repository, interrupt)?;
-            name.clone_into(&mut kernel.name);
+            let KernelName { kernel, flavour } = named;
+            let mut kernel = Kernel::prepare(&kernel, flavour, trees, repository, interrupt)?;
+            kernel.name = (*name).to_owned();
+            Ok(kernel)
+        };
+        let kernels = plan.kernels().iter().map(prepare).collect::<Result<_>>()?;
+        Self::with(repository, scenario, kernels, module_source, interrupt)
+    }
+
+    /// As [`Self::open`], with kernels that are there.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn with(
+        repository: &Path,
+        scenario: &ScenarioFile,
+        prepared: Vec<Kernel>,
+        module_source: Option<&Path>,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let tools = Tools::find()?;
+        let subjects = Subjects::of(scenario, repository)?;
+        let mut kernels = BTreeMap::new();
+        for mut kernel in prepared {
             if let Some(directory) = module_source {
                 kernel.take_proxy_of(directory, interrupt)?;
             }
-            kernels.insert(name.to_owned(), kernel);
+            kernels.insert(kernel.name.clone(), kernel);
         }
         interrupt.check()?;
         for files in kernels

@@ -7,6 +7,7 @@
 
 pub mod closure;
 pub mod commit;
+pub mod kernel;
 mod lab;
 pub mod look;
 pub mod pack;

@@ -86,9 +86,13 @@ pub struct Tree {
 pub struct KernelClosure {
     /// What `uname -r` says.
     pub release: String,
-    /// Hash of the source archive; null for a tree of the user's.
+    /// Hash of the source archive; of a source tree of the user's, of its files' names, sizes and times, or of git's
+    /// hash of the commit's files. Null for a kernel that somebody else has built.
     #[schemars(regex(pattern = SHA256))]
     pub source_sha256: Option<String>,
+    /// The commit that the source is of, if it is a tree that git knows; absent from any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Tree>,
     /// What stood in for the pinned source, which was gone; absent if it is the pinned one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stand_in: Option<StandIn>,

@@ -2,6 +2,8 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
+use super::bench_trees::Trees;
+use super::functions;
 use super::json;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -32,6 +34,8 @@ use std::path::{Path, PathBuf};
     mutexlab bench --filter 'udp !local'       All of it at once\n  \
     mutexlab bench --shard 2/5                 The second of five parts; `merge` joins them\n  \
     mutexlab bench --lens                      Count misses and lines of memory, too\n  \
+    mutexlab bench --tree before=../linux-a --tree after=../linux-b\n                                             \
+                                               What a change of the kernel costs: docs/kernel-changes.md\n  \
     mutexlab bench --resume                    Finish the newest run that was cut short\n  \
     mutexlab bench --json | jq '.cells[].id'   The results for a program\n\n\
 Exit codes: 0 if all is well, 1 if a cell ended badly, 2 if the bench could not run, 130 if interrupted.")]
@@ -60,9 +64,13 @@ pub struct BenchCommand {
     /// How many guests run side by side [default: one a core in virtual mode, else 1]
     #[arg(long, short, value_name = "GUESTS")]
     jobs: Option<NonZeroUsize>,
-    /// Boot a kernel tree that you have built instead of the catalog's kernel of that name
+    /// Build this kernel tree, and measure it in the place of the scenario's kernel, beside others that are given so;
+    /// if NAME is that of a kernel of the catalog's, boot it instead of that: it has to be built
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// With trees: every metric on a line of its own, also those that did not move
+    #[arg(long, requires = "tree")]
+    all: bool,
     /// Have the lens look on, also if the scenario does not ask for it: docs/lens.md
     #[arg(long)]
     lens: bool,
@@ -85,8 +93,10 @@ impl BenchCommand {
             None => repository.join("results"),
         };
         let mut scenario = ScenarioFile::load(&self.scenario)?;
-        if self.lens {
-            scenario.look()?;
+        match (self.lens, self.tree.is_empty()) {
+            (true, true) => scenario.look()?,
+            (true, false) => functions::look(&mut scenario)?,
+            (false, _) => {}
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         let subjects = Subjects::of(&scenario, &repository)?;
@@ -101,19 +111,30 @@ impl BenchCommand {
         };
         // Once: a part of a part would be less than was asked for.
         select(&mut plan, &scenario.name, &selection)?;
+        let trees = Trees::of(&self.tree, &repository, &scenario, &plan)?;
+        if let Some(trees) = &trees {
+            plan = trees.plan(&plan);
+        }
         if self.plan {
             return self.print_plan(&plan, &subjects);
         }
         file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
-        let lab = Lab::open(
-            &repository,
-            &scenario,
-            &plan,
-            &self.tree,
-            self.module_source.as_deref(),
-            &interrupt,
-        )?;
+        let module_source = self.module_source.as_deref();
+        let lab = match &trees {
+            Some(trees) => {
+                let kernels = trees.build(&repository, &interrupt)?;
+                Lab::with(&repository, &scenario, kernels, module_source, &interrupt)?
+            }
+            None => Lab::open(
+                &repository,
+                &scenario,
+                &plan,
+                &self.tree,
+                module_source,
+                &interrupt,
+            )?,
+        };
         let mut results = match resumed {
             Some(results) => {
                 check_conditions(&lab, &scenario, &results)?;
@@ -139,7 +160,10 @@ impl BenchCommand {
             );
         }
         let well = measured?;
-        self.report(&results)?;
+        match &trees {
+            Some(trees) => trees.print(&results, self.all, self.json)?,
+            None => self.report(&results)?,
+        }
         let cells = &results.results().cells;
         let well = well && cells.iter().all(|cell| cell.verdict == Verdict::Ok);
         Ok(i32::from(!well))

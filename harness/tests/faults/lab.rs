@@ -66,15 +66,20 @@ impl Course {
     }
 }
 
-/// Modules take `$LAB/slow` seconds to build, if there is such a file.
+/// Modules take `$LAB/slow` seconds to build, if there is such a file. A tree with a file `broken` does not build, and
+/// what is in `picture` is a part of what boots.
 const MAKEFILE: &str = r#"
+VERSION = 7
+PATCHLEVEL = 3
 rustavailable:
 	@true
 allnoconfig:
 	@cp "$(KCONFIG_ALLCONFIG)" "$(O)/.config"
 bzImage:
+	@[ ! -e broken ] || { echo 'net/a.c:1:2: error: nonsense'; false; }
 	@mkdir -p "$(O)/arch/x86/boot" "$(O)/include/config"
 	@printf '%514sHdrS' '' >"$(O)/arch/x86/boot/bzImage"
+	@[ ! -e picture ] || cat picture >>"$(O)/arch/x86/boot/bzImage"
 	@cp "$(LAB)/vmlinux" "$(O)/vmlinux"
 	@echo "include $(CURDIR)/Makefile" >"$(O)/Makefile"
 	@echo 7.3.9-fake >"$(O)/include/config/kernel.release"
@@ -214,8 +219,7 @@ impl Lab {
         lab.write("repository/.gitignore", "/results\n");
         lab.write("vmlinux", "symbols\n");
         lab.write("proxy", "proxy\n");
-        lab.write("tree/Makefile", MAKEFILE);
-        lab.write("tree/scripts/min-tool-version.sh", "echo 0.1.0\n");
+        lab.tree("tree");
         for (tool, says) in [
             (
                 "cache/tools/bin/rustc",
@@ -239,25 +243,17 @@ impl Lab {
         lab.write("failed.json", &serde_json::to_string(&failed).unwrap());
         let courses: Vec<_> = courses.iter().map(|course| course.word()).collect();
         lab.write("course", &(courses.join("\n") + "\n"));
-        lab.git(&["init", "-q"]);
+        lab.git("repository", &["init", "-q"]);
         lab.commit();
         lab
     }
 
     /// Makes a commit of the repository as it is, and gives its hash.
     pub fn commit(&self) -> String {
-        self.git(&["add", "."]);
-        let [name, email] = ["user.name=a", "user.email=a@example.invalid"];
-        self.git(&["-c", name, "-c", email, "commit", "-qm", "a"]);
-        self.git(&["rev-parse", "HEAD"])
-    }
-
-    fn git(&self, arguments: &[&str]) -> String {
-        let mut git = Command::new("git");
-        let output = git.args(arguments).current_dir(self.path("repository"));
-        let output = output.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        self.git("repository", &["add", "."]);
+        self.git("repository", &["commit", "-qm", "a"]);
+        let hash = self.git("repository", &["rev-parse", "HEAD"]);
+        hash.trim().to_owned()
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -268,6 +264,26 @@ impl Lab {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    /// Makes a tree of which a kernel can be built.
+    pub fn tree(&self, path: &str) {
+        self.write(&format!("{path}/Makefile"), MAKEFILE);
+        let script = format!("{path}/scripts/min-tool-version.sh");
+        self.write(&script, "echo 0.1.0\n");
+    }
+
+    /// What git prints for these arguments in a directory here; it has to be well.
+    pub fn git(&self, path: &str, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=a", "-c", "user.email=a@example.invalid"])
+            .args(arguments)
+            .current_dir(self.path(path))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
     }
 
     fn program(&self, path: &str, content: &str) {
@@ -357,7 +373,7 @@ impl Lab {
     /// All files in the cache that are for locking.
     fn locks(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        for directory in ["images", "sources", "locks"] {
+        for directory in ["images", "sources", "locks", "workshops"] {
             let entries = fs::read_dir(self.path("cache").join(directory));
             for entry in entries.into_iter().flatten() {
                 let path = entry.unwrap().path();

@@ -8,6 +8,8 @@ mod cut_short;
 mod lab;
 #[path = "../sample/mod.rs"]
 mod sample;
+mod series;
+mod trees;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -16,6 +16,7 @@ pub mod flame;
 pub mod functions;
 pub mod looker;
 pub mod metrics;
+pub mod moved;
 pub mod names;
 pub mod objects;
 pub mod page;

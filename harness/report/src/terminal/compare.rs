@@ -113,7 +113,7 @@ fn numbers(change: &Change<'_>) -> Option<(f64, f64, Unit)> {
 /// else those of a cell that changed by the same number share one.
 pub fn details(found: &Difference<'_>, each: bool, format: Format) -> String {
     let mut text = String::new();
-    let rows = rows(found, each);
+    let rows = lines(&found.findings, each);
     if !rows.is_empty() {
         text.push_str(&table(&rows, format));
         text.push('\n');
@@ -164,22 +164,23 @@ fn remarks(found: &Difference<'_>) -> Vec<String> {
 }
 
 /// A line of the table.
-struct Row {
-    cell: String,
-    what: String,
-    from: String,
-    to: String,
-    change: String,
+pub(super) struct Line {
+    pub(super) cell: String,
+    pub(super) what: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) change: String,
     percent: String,
-    judgement: Judgement,
+    pub(super) judgement: Judgement,
 }
 
-fn rows(found: &Difference<'_>, each: bool) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+/// The lines of the table, with `each` one for every finding.
+pub(super) fn lines(findings: &[Finding<'_>], each: bool) -> Vec<Line> {
+    let mut rows: Vec<Line> = Vec::new();
     let mut names: Vec<Vec<&str>> = Vec::new();
     // Where the rows of the present cell begin, among which equal changes are looked for.
     let mut begin = 0;
-    for finding in &found.findings {
+    for finding in findings {
         if rows.get(begin).is_some_and(|row| row.cell != finding.cell) {
             begin = rows.len();
         }
@@ -208,7 +209,7 @@ fn rows(found: &Difference<'_>, each: bool) -> Vec<Row> {
     rows
 }
 
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     if names.len() <= NAMED {
         return names.join(", ");
     }
@@ -216,8 +217,8 @@ fn listed(names: &[&str]) -> String {
     format!("{first} and {} more", names.len() - 1)
 }
 
-fn row(finding: &Finding<'_>) -> Row {
-    let empty = Row {
+fn row(finding: &Finding<'_>) -> Line {
+    let empty = Line {
         cell: finding.cell.to_owned(),
         what: String::new(),
         from: String::new(),
@@ -231,20 +232,20 @@ fn row(finding: &Finding<'_>) -> Row {
         texts.join(" ")
     };
     match &finding.change {
-        Change::Verdict { from, to, reason } => Row {
+        Change::Verdict { from, to, reason } => Line {
             what: "verdict".to_owned(),
             from: from.to_string(),
             to: to.to_string(),
             change: reason.unwrap_or_default().to_owned(),
             ..empty
         },
-        Change::Varies { from, to, .. } => Row {
+        Change::Varies { from, to, .. } => Line {
             from: list(from),
             to: list(to),
             change: "not exact".to_owned(),
             ..empty
         },
-        &(Change::Exact { from, to, .. } | Change::Modelled { from, to, .. }) => Row {
+        &(Change::Exact { from, to, .. } | Change::Modelled { from, to, .. }) => Line {
             from: plain(from, to - from),
             to: plain(to, to - from),
             change: signed(to - from, to - from),
@@ -265,7 +266,7 @@ fn row(finding: &Finding<'_>) -> Row {
                 }
                 None => format!("({ours} and {theirs} boots)"),
             };
-            Row {
+            Line {
                 from: plain(from, by),
                 to: plain(to, by),
                 change: format!("{} {bounds}", signed(by, by)),
@@ -286,7 +287,7 @@ const HEAD: [(&str, Align); 7] = [
     ("", Align::Left),
 ];
 
-fn table(rows: &[Row], format: Format) -> String {
+fn table(rows: &[Line], format: Format) -> String {
     let mut last = "";
     let mut lines = Vec::new();
     for row in rows {
@@ -331,7 +332,7 @@ fn table(rows: &[Row], format: Format) -> String {
     }
 }
 
-const fn style(judgement: Judgement) -> Style {
+pub(super) const fn style(judgement: Judgement) -> Style {
     match judgement {
         Judgement::Regressed => Style::Bad,
         Judgement::Improved => Style::Good,
@@ -373,7 +374,7 @@ pub fn plain(value: f64, by: f64) -> String {
 }
 
 /// The same with its sign.
-fn signed(value: f64, by: f64) -> String {
+pub(super) fn signed(value: f64, by: f64) -> String {
     let text = plain(value, by);
     if value > 0.0 {
         format!("+{text}")
@@ -382,7 +383,7 @@ fn signed(value: f64, by: f64) -> String {
     }
 }
 
-fn percent(from: f64, to: f64) -> String {
+pub(super) fn percent(from: f64, to: f64) -> String {
     if from == 0.0 || from == to {
         return String::new();
     }

@@ -5,4 +5,7 @@
 pub mod claims;
 pub mod compare;
 pub mod matrix;
+pub mod moved;
+pub mod series;
 pub mod summary;
+pub mod trees;

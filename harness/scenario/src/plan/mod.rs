@@ -7,6 +7,7 @@ mod boots;
 mod cells;
 mod combine;
 mod filter;
+mod on;
 mod shard;
 #[cfg(test)]
 mod tests;

@@ -83,6 +83,19 @@ fn names_are_unique_and_readable() {
 }
 
 #[test]
+fn a_kernel_s_place_is_taken_by_others() {
+    let plan = Plan::new(&scenario()).unwrap();
+    let on = plan.on("7.3", &["before", "after"]);
+    assert_eq!(on.cells(), plan.cells());
+    let boots: Vec<_> = on.boots.iter().map(|boot| boot.id.as_str()).collect();
+    assert_eq!(boots[..2], ["before/1cpu/boot1", "after/1cpu/boot1"]);
+    let after = &on.boots[1];
+    assert_eq!(after.kernel, "after");
+    assert_eq!(after.cells[0].id, "after/1cpu/none/forward-v4-udp-64");
+    assert_eq!(plan.on("7.2", &["after"]).boots, []);
+}
+
+#[test]
 fn many_flows_have_names_and_room() {
     let mut scenario = scenario();
     scenario.traffic.ways = Values(vec![Way::Forward]);
