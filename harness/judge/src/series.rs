@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::compare::difference::{Difference, Selection};
@@ -25,8 +26,9 @@ pub enum Outcome<'a> {
 }
 
 /// A commit beside the last one before it that was measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "verdict")]
+#[schemars(deny_unknown_fields)]
 pub enum Step<'a> {
     /// It does not build.
     DoesNotBuild {

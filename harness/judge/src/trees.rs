@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::compare::difference::{Difference, Selection};
@@ -27,7 +28,8 @@ pub fn side(run: &Run, kernel: &str) -> Run {
 }
 
 /// What changed from the first kernel to each of the others.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Beside<'a> {
     /// The kernels' labels; the first is what the others are compared with.
     pub trees: Vec<&'a str>,
@@ -38,7 +40,8 @@ pub struct Beside<'a> {
 }
 
 /// One metric of a cell, or how it ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Row<'a> {
     /// The cell, named without its kernel.
     pub cell: &'a str,

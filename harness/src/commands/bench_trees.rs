@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{bail, ensure, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::functions::{self, OfCell, Side};
@@ -29,19 +30,24 @@ pub struct Trees<'a> {
 }
 
 /// All that comes out, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// The results file.
     results: &'a Path,
-    #[serde(flatten)]
+    /// The trees beside each other.
     beside: &'a Beside<'a>,
     /// What the lens saw; empty if it did not look on.
     functions: &'a [OfTree<'a>],
 }
 
 /// Functions of one tree whose instructions are others than on the first.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct OfTree<'a> {
+    /// The tree's name.
     tree: &'a str,
+    /// Its cells.
     cells: Vec<OfCell>,
 }
 

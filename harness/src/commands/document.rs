@@ -11,7 +11,8 @@ use schemars::{schema_for, JsonSchema, Schema};
 use serde::Serialize;
 
 use super::{
-    bisect, boot, compare, doctor, golden, image, image_list, merge, report, reproduce, selfcheck,
+    bench_trees, bisect, boot, compare, doctor, golden, image, image_list, merge, report,
+    reproduce, selfcheck, series,
 };
 use mutexlab_judge::claims::report::Report;
 use mutexlab_judge::matrix::Matrix;
@@ -51,6 +52,10 @@ pub enum Document {
     Lens,
     /// What differs between two analyses of the lens: a list with one for each cell
     LensDiff,
+    /// Kernel trees beside each other
+    Trees,
+    /// What commits of a kernel did to the counts
+    Series,
     /// How the tests of a run ended
     Test,
     /// The tests that there are: a list
@@ -115,6 +120,8 @@ impl Document {
             Self::Claims => &["claims"],
             Self::Lens => &["lens"],
             Self::LensDiff => &["lens --diff"],
+            Self::Trees => &["bench --tree"],
+            Self::Series => &["series"],
             Self::Test => &["test"],
             Self::TestList => &["test --list"],
             Self::Reproduce => &["reproduce"],
@@ -160,6 +167,8 @@ impl Document {
             Self::Report => self.printed::<report::Document<'_>>(),
             Self::Lens => self.printed::<Vec<Analysis>>(),
             Self::LensDiff => self.printed::<Vec<Difference>>(),
+            Self::Trees => self.printed::<bench_trees::Document<'_>>(),
+            Self::Series => self.printed::<series::Document<'_>>(),
             Self::Test => self.printed::<mutexlab_suite::Document<'_>>(),
             Self::TestList => self.printed::<Vec<mutexlab_suite::Listed>>(),
             Self::Reproduce => self.printed::<reproduce::Outcome<'_>>(),

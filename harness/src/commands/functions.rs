@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use mutexlab_lens_analysis::analysis::Analysis;
@@ -25,7 +26,8 @@ pub struct Side<'a> {
 }
 
 /// The functions of a cell whose instructions moved.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct OfCell {
     /// The cell, named without its kernel.
     pub cell: String,

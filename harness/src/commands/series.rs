@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench_trees::only_kernel;
@@ -91,19 +92,25 @@ enum End {
 }
 
 /// All that comes out, as JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Document<'a> {
+    /// The scenario's file.
     scenario: &'a str,
+    /// The range as it was given.
     range: &'a str,
     /// The one before the range, and those in it.
     commits: Vec<CommitReport<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct CommitReport<'a> {
+    /// Its hash.
     commit: &'a str,
+    /// The first line of its message.
     subject: &'a str,
-    #[serde(flatten)]
+    /// What came of it.
     step: &'a Step<'a>,
     /// Where counts moved; empty if the lens was not asked.
     functions: &'a [OfCell],

@@ -68,6 +68,39 @@ pub fn plan(seen: &mut Seen) {
     assert_eq!(document["boots"][0]["cells"].as_array().unwrap().len(), 4);
 }
 
+pub fn trees(seen: &mut Seen) {
+    let lab = Lab::new(&[Course::Well, Course::Wrong]);
+    lab.tree("a");
+    lab.tree("b");
+    lab.write("b/picture", "of another kernel");
+    let trees = ["--tree", "before=../a", "--tree", "after=../b"];
+    let arguments = [&["bench", TRIAL, "--jobs", "1", "--json"][..], &trees].concat();
+    let document = seen.document(&mut lab.command(&arguments));
+    assert_ne!(document["beside"]["rows"].as_array().unwrap().len(), 0);
+}
+
+pub fn series(seen: &mut Seen) {
+    let lab = Lab::new(&[Course::Well, Course::Wrong]);
+    lab.tree("linux");
+    lab.git("linux", &["init", "--quiet"]);
+    for (file, subject) in [
+        ("README", "First"),
+        ("broken", "Break"),
+        ("picture", "Change"),
+    ] {
+        lab.write(&format!("linux/{file}"), subject);
+        if file == "picture" {
+            fs::remove_file(lab.path("linux/broken")).unwrap();
+        }
+        lab.git("linux", &["add", "--all"]);
+        lab.git("linux", &["commit", "--quiet", "-m", subject]);
+    }
+    let range = ["series", "HEAD~2..HEAD", TRIAL, "--linux", "../linux"];
+    let how = ["--jobs", "1", "--exact-only", "--json"];
+    let document = seen.document(&mut lab.command(&[&range[..], &how].concat()));
+    assert_eq!(document["commits"].as_array().unwrap().len(), 3);
+}
+
 pub fn matrix(seen: &mut Seen) {
     let lab = Lab::new(&[]);
     put_scenario(&lab, "matrix.toml");

@@ -42,6 +42,8 @@ macro_rules! validated {
 validated! {
     "bench": guests::bench,
     "bench --plan": guests::plan,
+    "bench --tree": guests::trees,
+    "series": guests::series,
     "compare": stored::compare,
     "bisect": stored::bisect,
     "golden": stored::golden,

@@ -84,13 +84,13 @@ fn a_cell_that_ends_otherwise_is_told_with_its_reason() {
     let commits = told["commits"].as_array().unwrap();
     let verdicts: Vec<_> = commits
         .iter()
-        .map(|one| one["verdict"].as_str().unwrap())
+        .map(|one| one["step"]["verdict"].as_str().unwrap())
         .collect();
     assert_eq!(
         verdicts,
         ["first", "same-image", "does-not-build", "measured"]
     );
-    let moved = &commits[3]["moved"][0];
+    let moved = &commits[3]["step"]["moved"][0];
     assert_eq!(
         (&moved["from"], &moved["to"]),
         (&"ok".into(), &"failed".into())

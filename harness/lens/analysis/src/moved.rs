@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{ensure, Result};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::analysis::{Analysis, Function, Reached};
@@ -15,7 +16,8 @@ use super::difference::Pair;
 use super::text::function_name;
 
 /// A function's own instructions, for each packet.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Moved {
     /// The function.
     pub function: String,
