@@ -56,9 +56,13 @@ pub enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Whether a count moved, or a cell ended otherwise.
-    pub fn is_move(&self) -> bool {
-        matches!(self, Self::Measured { moved, .. } if !moved.is_empty())
+    /// Whether a count moved; that a cell ended otherwise is none.
+    pub fn moves_a_count(&self) -> bool {
+        let Self::Measured { moved, .. } = self else {
+            return false;
+        };
+        let mut changes = moved.iter().map(|finding| &finding.change);
+        changes.any(|change| !matches!(change, Change::Verdict { .. }))
     }
 }
 
@@ -155,6 +159,6 @@ mod tests {
             panic!("{:?}", steps[4])
         };
         assert_eq!(moved[0].change.metric(), Some("hook.mean"));
-        assert!(steps[4].is_move() && !steps[2].is_move());
+        assert!(steps[4].moves_a_count() && !steps[2].moves_a_count());
     }
 }

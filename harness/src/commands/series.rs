@@ -211,7 +211,7 @@ impl SeriesCommand {
             if matches!(step, Step::DoesNotBuild { .. }) {
                 continue;
             }
-            let is_asked = step.is_move() || !self.exact_only;
+            let is_asked = step.moves_a_count() || !self.exact_only;
             if let (Step::Measured { .. }, Some(before), true) = (step, before, is_asked) {
                 eprintln!("{}: the lens looks where counts moved", one.commit.short());
                 let look = |commit: &Commit| -> Result<(ResultsFile, String)> {
