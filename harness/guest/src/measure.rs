@@ -26,8 +26,8 @@ use crate::measure::sabotage::spoil;
 use crate::net::conntrack;
 use crate::net::layout::Layout;
 use crate::proxy::context;
-use crate::subjects::installed;
-use crate::subjects::installed::blame;
+use crate::subjects::installation;
+use crate::subjects::installation::blame;
 use crate::traffic::flows::Flows;
 use crate::traffic::open_loop;
 use crate::traffic::pace::Pace;
@@ -111,7 +111,7 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     let empty = calibrate(&rig, traffic)?;
     rig.probe.set_ballast(cell.ballast);
 
-    let installed = installed::up(datapath, &cell.parameters, traffic, &layout)
+    let installed = installation::up(datapath, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(datapath, error))?;
     let _held = (cell.sabotage == Some(Sabotage::HoldModule))
         .then(|| context::Context::open(&layout.client))

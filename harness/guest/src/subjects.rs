@@ -5,5 +5,6 @@
 mod daemon;
 mod declared;
 pub mod direct;
+pub mod installation;
 pub mod installed;
 mod module;

@@ -25,6 +25,8 @@ use mutexlab_model::stand_in::StandIn;
 
 /// Lines that make prints for a kernel, until one has been built.
 const STEPS_ESTIMATE: u64 = 1650;
+/// What stands for the kernel's name in images of a tree: it is one image, whatever somebody calls it.
+pub(super) const TREE: &str = "tree";
 
 /// The source that an image is built from.
 struct Chosen<'a> {
@@ -263,9 +265,8 @@ impl Cache {
             kernel: name,
             flavour,
         } = &kernel.name;
-        // One tree is one image, whatever somebody calls it.
         let name = match kernel.sources.as_slice() {
-            [Source::Tree { .. }] => "tree",
+            [Source::Tree { .. }] => TREE,
             _ => name,
         };
         self.images()

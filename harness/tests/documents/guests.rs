@@ -209,9 +209,15 @@ pub fn boot(seen: &mut Seen) {
         "{}/arch/x86/boot/bzImage",
         image["directory"].as_str().unwrap()
     );
-    let cells = &plan["boots"][0]["cells"];
-    let measure = json!({"measure": {"mode": "virtual", "cells": cells}});
-    let test = json!({"test": {"names": ["rule-bypass"], "needs": []}});
+    let cells = plan["boots"][0]["cells"].as_array().unwrap();
+    let facts = json!({"arrives": {"at": "upstream"}, "counts": {"exact": true}});
+    let datapath = json!({"facts": facts, "how": {"module": "redirect"}});
+    let tasks = cells
+        .iter()
+        .map(|cell| json!({"cell": cell, "datapath": datapath}));
+    let tasks: Vec<Value> = tasks.collect();
+    let measure = json!({"measure": {"mode": "virtual", "tasks": tasks}});
+    let test = json!({"test": {"names": ["rule-bypass"]}});
     for (work, verdict, events) in [
         (json!("boot"), "ok", 2),
         (measure.clone(), "ok", 10),

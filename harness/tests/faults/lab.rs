@@ -216,6 +216,13 @@ impl Lab {
         );
         lab.write("repository/module/Kbuild", "");
         lab.write("repository/scenarios/trial.toml", SCENARIO);
+        for name in ["none", "nft-dnat"] {
+            let path = format!("repository/scenarios/subjects/{name}/subject.toml");
+            lab.write(
+                &path,
+                "about = \"as it is in the repository\"\n[counts]\nexact = true\n",
+            );
+        }
         lab.write("repository/.gitignore", "/results\n");
         lab.write("vmlinux", "symbols\n");
         lab.write("proxy", "proxy\n");

@@ -22,8 +22,9 @@ use crate::net::layout::{
 };
 use crate::net::offload;
 use crate::net::offload::Offload;
-use crate::subjects::installed;
-use crate::subjects::installed::{blame, Installed};
+use crate::subjects::installation;
+use crate::subjects::installation::blame;
+use crate::subjects::installed::Installed;
 use crate::traffic::bulk::{BulkStream, Received};
 use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
@@ -46,7 +47,7 @@ pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measu
     cut_segments(&layout)?;
     thread::sleep(QUIET);
 
-    let installed = installed::up(datapath, &cell.parameters, traffic, &layout)
+    let installed = installation::up(datapath, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(datapath, error))?;
     let arrival = Arrival::from(datapath.facts.arrives);
     rehearse(&layout, traffic, arrival, delivery)?;

@@ -6,17 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::errno::Errno;
 
-use super::declared::{self, StepFailed};
-use super::module;
-use crate::kernel::module::Parameters;
 use crate::net::layout::Layout;
 use crate::net::namespace::Namespace;
-use crate::traffic::target::Stop;
 use mutexlab_model::measured::Buckets;
 use mutexlab_model::traffic::Traffic;
-use mutexlab_protocol::datapath::{Datapath, How};
 
 /// A subject that is up. Dropping it takes it down without a report; [`Self::down`] does it with
 /// one.
@@ -66,40 +60,4 @@ pub trait Installed {
 
     /// Takes the subject down.
     fn down(self: Box<Self>, layout: &Layout) -> Result<()>;
-}
-
-/// Puts `datapath` up for `traffic`.
-pub fn up(
-    datapath: &Datapath,
-    parameters: &Parameters,
-    traffic: &Traffic,
-    layout: &Layout,
-) -> Result<Box<dyn Installed>> {
-    Ok(match &datapath.how {
-        How::Module(rules) => Box::new(module::MutexProxy::up(
-            *rules,
-            parameters,
-            traffic,
-            &layout.router,
-        )?),
-        How::Declared(declared) => {
-            let counts = datapath.facts.counts;
-            Box::new(declared::Installed::up(declared, counts, traffic, layout)?)
-        }
-    })
-}
-
-/// Whose fault it is that a datapath could not be put up, asked or taken down. Our module is wrong itself then, and so
-/// is what a directory has declared. A file that the kernel takes for no module of its own (ENOEXEC, as with
-/// another kernel's version magic) is the fault of whoever built it: of our module, ours.
-pub fn blame(datapath: &Datapath, error: anyhow::Error) -> Stop {
-    let is_its_own = match &datapath.how {
-        How::Module(_) => error.downcast_ref() != Some(&Errno::ENOEXEC),
-        How::Declared(_) => error.downcast_ref::<StepFailed>().is_some(),
-    };
-    if is_its_own {
-        Stop::Subject(format!("{error:#}"))
-    } else {
-        Stop::Infra(error)
-    }
 }

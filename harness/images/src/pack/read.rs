@@ -110,9 +110,12 @@ fn read_contents(member: tar::Entry<'_, impl Read>) -> Result<Contents> {
         serde_json::from_value(value).context("its list of contents is damaged")?;
     // It becomes the name of a directory.
     let name: KernelName = contents.metadata.name.parse()?;
-    let key = contents
-        .directory
-        .strip_prefix(&format!("{}-{}-", name.kernel, name.flavour));
+    let key = [name.kernel.as_str(), cache::TREE]
+        .into_iter()
+        .find_map(|kernel| {
+            let start = format!("{kernel}-{}-", name.flavour);
+            contents.directory.strip_prefix(&start)
+        });
     ensure!(
         key.is_some_and(|key| key.len() == 12 && key.bytes().all(|b| b.is_ascii_hexdigit())),
         "it has an image called {:?}, which is no name for one of {name}",
