@@ -28,7 +28,7 @@ enum Definition {
     /// It is code.
     Module(ModuleRules),
     /// By a directory.
-    Directory(Directory),
+    Directory(Box<Directory>),
 }
 
 /// Subjects, by name.
@@ -86,7 +86,7 @@ impl Subjects {
                 None if !path.join(FILE).is_file() => {
                     return Err(at(unknown(named, &path, repository)));
                 }
-                None => Definition::Directory(Directory::load(subject, &path)?),
+                None => Definition::Directory(Box::new(Directory::load(subject, &path)?)),
             };
             all.insert(subject.clone(), definition);
         }
@@ -109,7 +109,7 @@ impl Subjects {
             let subject = Subject::named(&name)
                 .with_context(|| format!("{} is called what no subject is", path.display()))?;
             let directory = Directory::load(&subject, &path)?;
-            all.insert(subject, Definition::Directory(directory));
+            all.insert(subject, Definition::Directory(Box::new(directory)));
         }
         Ok(Self(all))
     }
@@ -287,7 +287,7 @@ impl Subjects {
     fn directories(&self) -> impl Iterator<Item = &Directory> {
         self.0.values().filter_map(|definition| match definition {
             Definition::Module(_) => None,
-            Definition::Directory(directory) => Some(directory),
+            Definition::Directory(directory) => Some(directory.as_ref()),
         })
     }
 
