@@ -15,8 +15,8 @@ use mutexlab_guest::traffic::flows::Flows;
 use mutexlab_guest::traffic::open_loop::Generator;
 use mutexlab_guest::traffic::pace::Pace;
 use mutexlab_guest::traffic::target::{Stop, Target};
-use mutexlab_model::back_to_back::{BackToBack, Bound, Found, Test};
 use mutexlab_model::measured::Delivery;
+use mutexlab_model::rfc2544::back_to_back::{BackToBack, Bound, Found, Test};
 use mutexlab_model::traffic::{Load, Traffic};
 
 /// Frames that netem keeps.

@@ -9,8 +9,8 @@ mod first_packet;
 pub mod rig;
 mod router;
 pub mod sabotage;
-mod search;
 pub mod sockets;
+mod throughput;
 mod trial;
 pub mod verify;
 

@@ -6,7 +6,6 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 pub mod accelerator;
-pub mod back_to_back;
 pub mod complaint;
 pub mod facts;
 pub mod histogram;
@@ -14,7 +13,7 @@ pub mod limits;
 pub mod measured;
 pub mod mode;
 pub mod random;
-pub mod search;
+pub mod rfc2544;
 pub mod stand_in;
 pub mod subject;
 pub mod traffic;

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::back_to_back::Found;
 use crate::histogram::Histogram;
-use crate::search::Searched;
+use crate::rfc2544::back_to_back::Found;
+use crate::rfc2544::throughput::Searched;
 
 /// Where the packets of a cell that carry payload went, warm-up included. Of those that carry
 /// none (SYN, ACK, FIN) only such count as came to the wrong place.

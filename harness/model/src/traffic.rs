@@ -139,7 +139,7 @@ impl Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::Goal;
+    use crate::rfc2544::throughput::Goal;
 
     const USUAL: Traffic = Traffic::USUAL;
 

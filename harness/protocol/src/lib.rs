@@ -31,9 +31,9 @@ use crate::log_line::LogLine;
 use crate::measurement::Measurement;
 use crate::pattern::Pattern;
 use crate::visit::Visit;
-use mutexlab_model::back_to_back::BackToBack;
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::mode::Mode;
+use mutexlab_model::rfc2544::back_to_back::BackToBack;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Load, Traffic};
 

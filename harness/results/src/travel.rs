@@ -4,9 +4,9 @@
 //! a second. All count by the guest's clock.
 
 use crate::metric::{ratio, to_float, Better, Kind, Metric, Unit, PERCENTILES};
-use mutexlab_model::back_to_back::{Bound, Found};
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{BulkCost, OpenLoop, PathCost, Transit};
+use mutexlab_model::rfc2544::back_to_back::{Bound, Found};
 use mutexlab_protocol::measurement::Measurement;
 
 /// Time from when a packet should have been sent to its answer; in a closed loop, from when it was.
@@ -196,8 +196,8 @@ fn fates(metrics: &mut Vec<Metric>, direction: &str, transit: &Transit) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutexlab_model::back_to_back::{BackToBack, Test};
-    use mutexlab_model::search::{Goal, Searched};
+    use mutexlab_model::rfc2544::back_to_back::{BackToBack, Test};
+    use mutexlab_model::rfc2544::throughput::{Goal, Searched};
 
     fn value(metrics: &[Metric], name: &str) -> Option<f64> {
         let found = metrics.iter().find(|metric| metric.name == name);

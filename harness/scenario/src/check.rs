@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 
-use super::explain::{nearest, Fault, Step};
+use super::explain::{nearest, Mistake, Place};
 use crate::named::Named;
 use crate::question::Scenario;
 use crate::traffic::TrafficMatrix;
@@ -17,7 +17,7 @@ use mutexlab_model::traffic::{
 
 impl Scenario {
     /// The first thing that cannot be meant.
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    pub(super) fn check(&self) -> Result<(), Mistake> {
         check_list("kernels", &self.kernels)?;
         check_list("cpus", &self.cpus)?;
         check_list("subjects", &self.subjects)?;
@@ -26,16 +26,16 @@ impl Scenario {
             check_list(&format!("parameters.{name}"), values)?;
         }
         if let Some(index) = self.cpus.iter().position(|&cpus| cpus == 0) {
-            return Err(Fault::at("cpus", "a guest needs at least one CPU").element(index));
+            return Err(Mistake::at("cpus", "a guest needs at least one CPU").element(index));
         }
         if self.boots == 0 {
-            return Err(Fault::at("boots", "boots must be at least 1"));
+            return Err(Mistake::at("boots", "boots must be at least 1"));
         }
         if !self.parameters.is_empty()
             && !self.subjects.iter().any(|named| named.subject.is_module())
         {
             let message = "parameters are the module's, but subjects does not list \"module\"";
-            return Err(Fault::at("parameters", message));
+            return Err(Mistake::at("parameters", message));
         }
         self.check_lens()?;
         self.traffic.check()?;
@@ -43,9 +43,9 @@ impl Scenario {
     }
 
     /// Two directories may have one name, which would be that of both in results.
-    fn check_subjects(&self) -> Result<(), Fault> {
+    fn check_subjects(&self) -> Result<(), Mistake> {
         for (index, Named { subject, directory }) in self.subjects.iter().enumerate() {
-            let at = |message| Err(Fault::at("subjects", message).element(index));
+            let at = |message| Err(Mistake::at("subjects", message).element(index));
             let mut earlier = self.subjects.iter().take(index);
             if earlier.any(|earlier| earlier.subject == *subject) {
                 return at(format!("there is another subject called {subject}"));
@@ -60,29 +60,29 @@ impl Scenario {
     }
 
     /// Whether the lens can look on as it is asked to.
-    fn check_lens(&self) -> Result<(), Fault> {
+    fn check_lens(&self) -> Result<(), Mistake> {
         let Some(machine) = &self.lens else {
             return Ok(());
         };
         if self.mode != Mode::Virtual {
             let message = "the lens sees instructions, and no time: it needs mode \"virtual\"";
-            return Err(Fault::at("lens", message));
+            return Err(Mistake::at("lens", message));
         }
         match machine.mistake() {
-            Some((cache, message)) => Err(Fault::at(&format!("lens.{cache}"), message)),
+            Some((cache, message)) => Err(Mistake::at(&format!("lens.{cache}"), message)),
             None => Ok(()),
         }
     }
 
     /// The first parameter that is none of those that the module has.
-    pub fn check_parameters(&self, there: &[String]) -> Result<(), Fault> {
+    pub fn check_parameters(&self, there: &[String]) -> Result<(), Mistake> {
         let excluded = self
             .exclude
             .iter()
             .enumerate()
             .flat_map(|(index, exclusion)| {
                 let names = exclusion.parameters.keys();
-                names.map(move |name| (vec![Step::from("exclude"), Step::from(index)], name))
+                names.map(move |name| (vec![Place::from("exclude"), Place::from(index)], name))
             });
         let matrix = self.parameters.keys().map(|name| (Vec::new(), name));
         for (mut at, name) in matrix.chain(excluded) {
@@ -92,8 +92,8 @@ impl Scenario {
             let hint = nearest(name, there.iter().map(String::as_str))
                 .map(|name| format!("; did you mean `{name}`?"))
                 .unwrap_or_default();
-            at.extend([Step::from("parameters"), Step::from(name.as_str())]);
-            return Err(Fault {
+            at.extend([Place::from("parameters"), Place::from(name.as_str())]);
+            return Err(Mistake {
                 at,
                 message: format!("the module has no parameter `{name}`{hint}"),
             });
@@ -103,7 +103,7 @@ impl Scenario {
 }
 
 impl TrafficMatrix {
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), Mistake> {
         check_list("traffic.ends", &self.ends)?;
         check_list("traffic.ways", &self.ways)?;
         check_list("traffic.families", &self.families)?;
@@ -126,9 +126,9 @@ impl TrafficMatrix {
         self.check_loads()
     }
 
-    fn check_payloads(&self) -> Result<(), Fault> {
+    fn check_payloads(&self) -> Result<(), Mistake> {
         for (index, payload) in self.payloads.iter().enumerate() {
-            let at = |message: String| Fault::at("traffic.payloads", message).element(index);
+            let at = |message: String| Mistake::at("traffic.payloads", message).element(index);
             let Payload::Bytes(payload) = *payload else {
                 if self.burst != 1 {
                     return Err(at(
@@ -151,9 +151,9 @@ impl TrafficMatrix {
         Ok(())
     }
 
-    fn check_flows(&self) -> Result<(), Fault> {
+    fn check_flows(&self) -> Result<(), Mistake> {
         for (index, &flows) in self.flows.iter().flatten().enumerate() {
-            let at = |message: &str| Err(Fault::at("traffic.flows", message).element(index));
+            let at = |message: &str| Err(Mistake::at("traffic.flows", message).element(index));
             let max = MAX_FLOWS;
             if !(1..=max).contains(&flows) {
                 return at(&format!("{flows} flows are not between 1 and {max}"));
@@ -167,11 +167,11 @@ impl TrafficMatrix {
         Ok(())
     }
 
-    fn check_spread(&self, cpus: &[u32]) -> Result<(), Fault> {
+    fn check_spread(&self, cpus: &[u32]) -> Result<(), Mistake> {
         let Some(per_cpu) = &self.flows_per_cpu else {
             return match *self.steering == [Steering::Symmetric] {
                 true => Ok(()),
-                false => Err(Fault::at(
+                false => Err(Mistake::at(
                     "traffic.steering",
                     "steering is of flows that are spread over CPUs: give flows-per-cpu",
                 )),
@@ -184,7 +184,7 @@ impl TrafficMatrix {
                 let message = format!(
                     "{flows} flows for each of {most} CPUs are not between 1 and {max} in all"
                 );
-                return Err(Fault::at("traffic.flows-per-cpu", message).element(index));
+                return Err(Mistake::at("traffic.flows-per-cpu", message).element(index));
             }
         }
         let others = self.rates.is_some() || self.search.is_some() || self.bulk.is_some();
@@ -192,19 +192,19 @@ impl TrafficMatrix {
         if others || !wire || self.burst != 1 {
             let message = "flows are spread over CPUs in closed loops of single packets only \
                            (round-trips), forwarded and on the wire";
-            return Err(Fault::at("traffic.flows-per-cpu", message));
+            return Err(Mistake::at("traffic.flows-per-cpu", message));
         }
         match self.round_trips {
             Some(round_trips) if round_trips < most => {
                 let message = format!("{round_trips} round trips do not reach each of {most} CPUs");
-                Err(Fault::at("traffic.round-trips", message))
+                Err(Mistake::at("traffic.round-trips", message))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_loads(&self) -> Result<(), Fault> {
-        let fault = |key: &str, message: &str| Err(Fault::at(&format!("traffic.{key}"), message));
+    fn check_loads(&self) -> Result<(), Mistake> {
+        let fault = |key: &str, message: &str| Err(Mistake::at(&format!("traffic.{key}"), message));
         if self.round_trips == Some(0) {
             return fault("round-trips", "round-trips must be at least 1");
         }
@@ -220,7 +220,7 @@ impl TrafficMatrix {
             }
         }
         if self.loads().is_empty() {
-            return Err(Fault::at(
+            return Err(Mistake::at(
                 "traffic",
                 "there is no load: give round-trips, rates with packets, search, or bulk",
             ));
@@ -241,7 +241,7 @@ impl TrafficMatrix {
                 check_list("traffic.rates", rates)?;
                 if let Some(index) = rates.iter().position(|&rate| rate == 0) {
                     let message = "a rate of 0 packets a second sends nothing";
-                    return Err(Fault::at("traffic.rates", message).element(index));
+                    return Err(Mistake::at("traffic.rates", message).element(index));
                 }
                 if self.packets.unwrap_or(0) == 0 {
                     return fault("rates", "rates need packets, at least 1");
@@ -285,11 +285,11 @@ impl TrafficMatrix {
 
 impl Scenario {
     /// What there can be no cell of, where the scenario asks for it.
-    pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Fault> {
+    pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Mistake> {
         let at = |message: &str| {
             let mut flows = self.traffic.flows.iter().flatten();
             let index = flows.position(|&flows| flows == traffic.flows);
-            let fault = Fault::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
+            let fault = Mistake::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
             Err(fault.element(index.unwrap_or(0)))
         };
         if traffic.flows != 1 && traffic.way == Way::Local {
@@ -310,7 +310,7 @@ impl Scenario {
                 "there is no traffic {}: {reason} (or [[exclude]] it)",
                 traffic.name()
             );
-            return Err(Fault::at(key, message));
+            return Err(Mistake::at(key, message));
         }
         let is_seen = traffic.ends == Ends::Wire
             && matches!(traffic.load, Load::Closed { .. } | Load::Open { .. });
@@ -319,20 +319,20 @@ impl Scenario {
                 "the lens looks at packets on the wire at a rate or one after another, and not at {} (or [[exclude]] it)",
                 traffic.name()
             );
-            return Err(Fault::at("lens", message));
+            return Err(Mistake::at("lens", message));
         }
         Ok(())
     }
 }
 
-fn check_list<T: PartialEq + Debug>(key: &str, values: &[T]) -> Result<(), Fault> {
+fn check_list<T: PartialEq + Debug>(key: &str, values: &[T]) -> Result<(), Mistake> {
     if values.is_empty() {
         let message = format!("{key} is empty, so there is nothing to measure");
-        return Err(Fault::at(key, message));
+        return Err(Mistake::at(key, message));
     }
     for (index, value) in values.iter().enumerate() {
         if values.iter().take(index).any(|earlier| earlier == value) {
-            return Err(Fault::at(key, format!("{key} lists {value:?} twice")).element(index));
+            return Err(Mistake::at(key, format!("{key} lists {value:?} twice")).element(index));
         }
     }
     Ok(())

@@ -11,20 +11,20 @@ const MAX_TYPOS: usize = 4;
 
 /// A step from a table or a list into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Place {
     /// To the value of a key.
     Key(String),
     /// To an element.
     Element(usize),
 }
 
-impl From<&str> for Step {
+impl From<&str> for Place {
     fn from(key: &str) -> Self {
         Self::Key(key.to_owned())
     }
 }
 
-impl From<usize> for Step {
+impl From<usize> for Place {
     fn from(index: usize) -> Self {
         Self::Element(index)
     }
@@ -32,18 +32,18 @@ impl From<usize> for Step {
 
 /// What a well-formed scenario says and cannot mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct Mistake {
     /// Where it says so, from the outermost table.
-    pub at: Vec<Step>,
+    pub at: Vec<Place>,
     /// What is wrong.
     pub message: String,
 }
 
-impl Fault {
+impl Mistake {
     /// A fault at `key`, in which dots lead into tables.
     pub fn at(key: &str, message: impl Into<String>) -> Self {
         Self {
-            at: key.split('.').map(Step::from).collect(),
+            at: key.split('.').map(Place::from).collect(),
             message: message.into(),
         }
     }
@@ -51,7 +51,7 @@ impl Fault {
     /// The same at an element of the list there.
     #[must_use]
     pub fn element(mut self, index: usize) -> Self {
-        self.at.push(Step::Element(index));
+        self.at.push(Place::Element(index));
         self
     }
 
@@ -66,15 +66,15 @@ impl Fault {
 }
 
 /// Where the text has what `path` leads to, or the last step of it that there is.
-fn offset(text: &str, path: &[Step]) -> Option<usize> {
+fn offset(text: &str, path: &[Place]) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut found = None;
     let mut value: Option<&Spanned<DeValue<'_>>> = None;
     for step in path {
         let next = match (step, value.map(Spanned::get_ref)) {
-            (Step::Key(key), None) => root.get_ref().get(key.as_str()),
-            (Step::Key(key), Some(DeValue::Table(table))) => table.get(key.as_str()),
-            (Step::Element(index), Some(DeValue::Array(array))) => array.get(*index),
+            (Place::Key(key), None) => root.get_ref().get(key.as_str()),
+            (Place::Key(key), Some(DeValue::Table(table))) => table.get(key.as_str()),
+            (Place::Element(index), Some(DeValue::Array(array))) => array.get(*index),
             _ => None,
         };
         let Some(next) = next else { break };

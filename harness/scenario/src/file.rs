@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::explain::{self, Fault};
+use crate::explain::{self, Mistake};
 use crate::question::Scenario;
 
 /// A scenario with the text that it came from, which goes into the results.
@@ -67,7 +67,7 @@ impl ScenarioFile {
     }
 
     /// `fault` with its place in the text.
-    pub fn explain(&self, fault: &Fault) -> anyhow::Error {
+    pub fn explain(&self, fault: &Mistake) -> anyhow::Error {
         fault.explain(&self.text, &self.file)
     }
 }

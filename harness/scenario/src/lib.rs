@@ -13,17 +13,17 @@ mod named;
 mod parameter;
 pub mod plan;
 mod question;
-mod search;
 #[cfg(test)]
 mod tests;
+mod throughput;
 mod traffic;
 mod values;
 
-pub use explain::{nearest, syntax, Fault, Step};
+pub use explain::{nearest, syntax, Mistake, Place};
 pub use file::ScenarioFile;
 pub use named::Named;
 pub use parameter::ParameterValue;
 pub use question::{Combine, Exclusion, Scenario};
-pub use search::SearchMatrix;
+pub use throughput::SearchMatrix;
 pub use traffic::TrafficMatrix;
 pub use values::{FromNumber, Values};

@@ -7,9 +7,9 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::search::SearchMatrix;
+use crate::throughput::SearchMatrix;
 use crate::values::{once, FromNumber, Values};
-use mutexlab_model::back_to_back::BackToBack;
+use mutexlab_model::rfc2544::back_to_back::BackToBack;
 use mutexlab_model::traffic::{
     Checksum, Cloned, Ends, Family, Load, Payload, Popularity, Protocol, Steering, Way,
 };

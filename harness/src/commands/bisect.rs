@@ -13,8 +13,8 @@ use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
 use mutexlab_host::paths;
-use mutexlab_judge::bisect::search;
-use mutexlab_judge::bisect::search::{Found, Judged};
+use mutexlab_judge::bisect::halving;
+use mutexlab_judge::bisect::halving::{Found, Judged};
 use mutexlab_judge::bisect::value;
 use mutexlab_judge::bisect::value::Value;
 use mutexlab_measure::commit::Measurer;
@@ -156,7 +156,7 @@ impl BisectCommand {
             // It has the same module.
             *last = Some(value_of_bad.number);
         }
-        let found = search::first_bad(commits.len(), |index| {
+        let found = halving::first_bad(commits.len(), |index| {
             let commit = &commits[index];
             match measure(commit).and_then(|run| of(&run)) {
                 Ok(value) => {

@@ -13,7 +13,7 @@ use mutexlab_model::facts::Facts;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Ends, Traffic};
 use mutexlab_protocol::datapath::{Attach, Datapath, Declared, How, Step as TakenStep};
-use mutexlab_scenario::{syntax, Fault, Step as Place};
+use mutexlab_scenario::{syntax, Mistake, Place};
 
 use crate::file::SubjectFile;
 use crate::steps::{self, Program, Step};
@@ -141,7 +141,7 @@ const fn loader(attach: Attach) -> &'static str {
 }
 
 /// The first thing that cannot be meant, whatever the steps are.
-fn check(file: &SubjectFile) -> Result<(), Fault> {
+fn check(file: &SubjectFile) -> Result<(), Mistake> {
     let empty = [
         (
             "ends",
@@ -162,24 +162,24 @@ fn check(file: &SubjectFile) -> Result<(), Fault> {
     ];
     if let Some((key, _)) = empty.iter().find(|(_, empty)| *empty) {
         let key = format!("traffic.{key}");
-        return Err(Fault::at(
+        return Err(Mistake::at(
             &key,
             format!("{key} is empty, so there is no traffic that it can have"),
         ));
     }
     if file.counts.offloaded && !file.counts.conntrack {
         let message = "connections that are offloaded are tracked: say `conntrack = true`, too";
-        return Err(Fault::at("counts.offloaded", message));
+        return Err(Mistake::at("counts.offloaded", message));
     }
     for (index, program) in file.programs.iter().enumerate() {
         if program.is_empty() || program.contains('/') {
             let message = format!("{program:?} is no name of a program: it is looked for where programs are installed");
-            return Err(Fault::at("programs", message).element(index));
+            return Err(Mistake::at("programs", message).element(index));
         }
     }
     for (index, option) in file.kernel.options.iter().enumerate() {
         if option.starts_with("CONFIG_") {
-            return Err(Fault {
+            return Err(Mistake {
                 at: vec![
                     Place::from("kernel"),
                     Place::from("options"),

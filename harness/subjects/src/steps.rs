@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use minijinja::Value;
 use mutexlab_protocol::datapath::{file_path, program_path, Attach, Daemon, Deed, Machine, Script};
-use mutexlab_scenario::{Fault, Step as Place};
+use mutexlab_scenario::{Mistake, Place};
 
 use crate::file::Up;
 use crate::template;
@@ -119,8 +119,8 @@ fn keys(up: &Up) -> Vec<&'static str> {
 ///
 /// # Errors
 /// The first thing that cannot be meant.
-pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Fault> {
-    let at = |key: Option<&str>, message: String| Fault {
+pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Mistake> {
+    let at = |key: Option<&str>, message: String| Mistake {
         at: [Place::from("up"), Place::from(index)]
             .into_iter()
             .chain(key.map(Place::from))
@@ -140,7 +140,7 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Fault> {
         let message = format!("`{key}` does not belong to a step that is {kind}");
         return Err(at(Some(key), message));
     }
-    let below = |key: &str, name: &str| -> Result<PathBuf, Fault> {
+    let below = |key: &str, name: &str| -> Result<PathBuf, Mistake> {
         let path = Path::new(name);
         let stays = path
             .components()
@@ -155,7 +155,7 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Fault> {
         }
         Ok(path.to_owned())
     };
-    let text = |key: &str, name: &str| -> Result<Text, Fault> {
+    let text = |key: &str, name: &str| -> Result<Text, Mistake> {
         let path = directory.join(below(key, name)?);
         let text = fs::read_to_string(&path).map_err(|error| {
             at(

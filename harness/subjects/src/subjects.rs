@@ -14,7 +14,7 @@ use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::datapath::{file_path, Datapath};
 use mutexlab_protocol::{GuestCell, Task};
 use mutexlab_scenario::plan::{Plan, PlannedBoot};
-use mutexlab_scenario::{nearest, Fault, Named, ScenarioFile};
+use mutexlab_scenario::{nearest, Mistake, Named, ScenarioFile};
 
 use crate::directory::{Directory, FILE};
 use crate::steps::{object_name, Program, Step};
@@ -74,8 +74,9 @@ impl Subjects {
     pub fn of(scenario: &ScenarioFile, repository: &Path) -> Result<Self> {
         let mut all = BTreeMap::new();
         for (index, named) in scenario.scenario.subjects.iter().enumerate() {
-            let at =
-                |message: String| scenario.explain(&Fault::at("subjects", message).element(index));
+            let at = |message: String| {
+                scenario.explain(&Mistake::at("subjects", message).element(index))
+            };
             let Named { subject, directory } = named;
             let path = match directory {
                 Some(directory) => scenario.directory.join(directory),
@@ -146,7 +147,7 @@ impl Subjects {
                 );
                 let mut subjects = scenario.scenario.subjects.iter();
                 let index = subjects.position(|named| named.subject == cell.subject);
-                let fault = Fault::at("subjects", message).element(index.unwrap_or(0));
+                let fault = Mistake::at("subjects", message).element(index.unwrap_or(0));
                 return Err(scenario.explain(&fault));
             }
             self.datapath(cell)?;

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::probe::Probe;
-use super::search::search;
+use super::throughput::search;
 use super::trial::Exchanged;
 use crate::traffic::open_loop::{Generator, Stream};
 use crate::traffic::target::Stop;
-use mutexlab_model::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};
 use mutexlab_model::measured::Delivery;
+use mutexlab_model::rfc2544::back_to_back::{BackToBack, Burst, Found, LengthSearch, Test};
 use mutexlab_model::traffic::Traffic;
 
 /// Searches the rate without loss, which RFC 9004 wants first (section 5), and the longest burst. Gives

@@ -8,7 +8,7 @@ use anyhow::{anyhow, Result};
 
 use super::back_to_back::back_to_back;
 use super::rig::{Rig, REHEARSAL, SETTLED};
-use super::search::search;
+use super::throughput::search;
 use super::trial::{in_open_loop, Exchanged, Treatment};
 use crate::kernel::memory;
 use crate::kernel::tsc;

@@ -2,5 +2,5 @@
 
 //! `mutexlab bisect`: which commit changed what a packet costs.
 
-pub mod search;
+pub mod halving;
 pub mod value;

@@ -4,7 +4,7 @@
 
 use anyhow::{bail, Context, Result};
 
-use super::search::Judged;
+use super::halving::Judged;
 use crate::compare::bootstrap;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_results::metric::{Kind, Unit};

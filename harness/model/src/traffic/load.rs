@@ -5,8 +5,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::back_to_back::BackToBack;
-use crate::search::Goal;
+use crate::rfc2544::back_to_back::BackToBack;
+use crate::rfc2544::throughput::Goal;
 
 /// When packets are sent.
 #[derive(

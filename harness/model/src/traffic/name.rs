@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::{Cloned, Ends, Load, Popularity, Steering, Traffic, Usual as _};
-use crate::search::Goal;
+use crate::rfc2544::throughput::Goal;
 
 impl Traffic {
     /// The name in ids, such as `forward-v4-udp-64`; what is unlike the usual is added, such as

@@ -20,7 +20,7 @@ pub use combine::Combination;
 pub use filter::Filter;
 pub use shard::Shard;
 
-use crate::explain::Fault;
+use crate::explain::Mistake;
 use crate::question::Scenario;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::traffic::Traffic;
@@ -55,7 +55,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the scenario excludes what it does not ask for, or everything.
-    pub fn new(scenario: &Scenario) -> Result<Self, Fault> {
+    pub fn new(scenario: &Scenario) -> Result<Self, Mistake> {
         let mut used = vec![false; scenario.exclude.len()];
         let mut machines = Vec::new();
         for kernel in &scenario.kernels {
@@ -79,10 +79,10 @@ impl Plan {
         }
         if let Some(index) = used.iter().position(|used| !used) {
             let message = "this excludes nothing: no cell is like it";
-            return Err(Fault::at("exclude", message).element(index));
+            return Err(Mistake::at("exclude", message).element(index));
         }
         if machines.iter().all(|(_, _, cells)| cells.is_empty()) {
-            return Err(Fault::at("exclude", "every cell is excluded"));
+            return Err(Mistake::at("exclude", "every cell is excluded"));
         }
         Ok(Self {
             boots: match scenario.mode {

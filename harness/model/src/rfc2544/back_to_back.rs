@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::search::{Goal, Search, Step, Trial};
+use crate::rfc2544::throughput::{Goal, Search, Step, Trial};
 
 /// How often a burst is sent again that was not sent at its rate, before that counts.
 const LATE_AT_MOST: u32 = 5;

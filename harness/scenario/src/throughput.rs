@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use mutexlab_model::search::Goal;
+use mutexlab_model::rfc2544::throughput::Goal;
 
 /// The greatest rates at which no more packets are lost than may be: one search for each loss.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

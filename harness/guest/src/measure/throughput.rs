@@ -11,7 +11,7 @@ use super::trial::{in_open_loop, Exchanged, Treatment};
 use crate::traffic::open_loop::{Generator, Stream};
 use crate::traffic::target::Stop;
 use mutexlab_model::measured::Delivery;
-use mutexlab_model::search::{Goal, Search, Searched, Step, Trial};
+use mutexlab_model::rfc2544::throughput::{Goal, Search, Searched, Step, Trial};
 use mutexlab_model::traffic::Traffic;
 
 /// Tries rates until the one that `goal` looks for is found, and gives the last good trial at it, or the
