@@ -111,6 +111,7 @@ pub fn matrix(seen: &mut Seen) {
 /// A laboratory whose kernel has symbols, and whose guests tell what the lens wants to know, and more.
 fn with_lens() -> Lab {
     let lab = Lab::new(&[]);
+    lab.with_plugin();
     let mut cc = Command::new("cc");
     cc.args(["-x", "c", "-c", "-", "-o"])
         .arg(lab.path("vmlinux"));
