@@ -298,20 +298,6 @@ impl Lab {
         fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Gives it a mutexlab of its own, with what else is looked for beside it, and a lens's plugin that nobody loads:
-    /// tests are built without one.
-    pub fn with_plugin(&self) {
-        let built = Path::new(env!("CARGO_BIN_EXE_mutexlab"));
-        self.write("ours/libmutex_lens.so", "a plugin");
-        for name in ["mutexlab", "mutexlab-agent"] {
-            let (from, to) = (built.with_file_name(name), self.path("ours").join(name));
-            // In the same file system it need not be copied.
-            if fs::hard_link(&from, &to).is_err() {
-                fs::copy(&from, &to).unwrap();
-            }
-        }
-    }
-
     /// mutexlab, leader of its own process group as it is in a terminal.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let own = self.path("ours/mutexlab");
