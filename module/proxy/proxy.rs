@@ -26,6 +26,7 @@ mod flows;
 mod icmp;
 mod instance;
 mod later_hooks;
+mod memory;
 mod monitor;
 mod redirect;
 mod registry;
