@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The tests that shall run, in the order and on the threads that they need.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use anyhow::{bail, Result};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::bad_ends::BadEnd;
+use super::bench::{Bench, INSTRUMENT};
+use super::instrument::Trial;
+use super::outcome::{label, Ended, Outcomes, Shared};
+use super::pages::Page;
+use super::shell::ShellTest;
+use super::subject_cells::{SubjectTest, WideKernel};
+use super::{functional, lanes, lens, lens_cells};
+use mutexlab_images::prepared::{Kernel, NamedTree};
+use mutexlab_images::{Cache, Flavour};
+use mutexlab_machine::kvm;
+use mutexlab_model::accelerator::Accelerator;
+use mutexlab_protocol::test_info::TestInfo;
+
+/// What shall run.
+pub struct Selected {
+    pub functional: Vec<TestInfo>,
+    pub bad_ends: Vec<BadEnd>,
+    pub lens: bool,
+    pub shell: Vec<ShellTest>,
+    pub lens_trials: Vec<lens_cells::Trial>,
+    pub subjects: Vec<SubjectTest>,
+    pub pages: Vec<Page>,
+    pub trials: Vec<Trial>,
+}
+
+/// How they shall run.
+pub struct How<'a> {
+    /// How many guests run side by side, if that is not left to the number of cores.
+    pub jobs: Option<NonZeroUsize>,
+    /// Kernel trees of the user's.
+    pub trees: &'a [NamedTree],
+    /// What becomes of subjects that need more of a kernel than those have that are measured.
+    pub wide: WideKernel,
+}
+
+/// A test in the list.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Listed {
+    /// Its name.
+    pub test: String,
+    /// What it shows; null if its name says it.
+    pub about: Option<String>,
+    /// What kind of test it is.
+    pub kind: &'static str,
+    /// Whether it runs only if named, or with --all.
+    pub long: bool,
+    /// Whether only a debug kernel can run it.
+    pub needs_debug: bool,
+}
+
+impl Selected {
+    /// The tests that would run.
+    pub fn listed(&self) -> Vec<Listed> {
+        let functional = self.functional.iter().map(|test| Listed {
+            test: test.name.clone(),
+            about: Some(test.about.clone()),
+            kind: "functional",
+            long: test.is_long,
+            needs_debug: test.needs_debug,
+        });
+        let by_name = |test: &str, kind, needs_debug| Listed {
+            test: test.to_owned(),
+            about: None,
+            kind,
+            long: false,
+            needs_debug,
+        };
+        let bad_ends =
+            (self.bad_ends.iter()).map(|end| by_name(end.name(), "bad-end", end.needs_debug()));
+        let lens = self.lens.then(|| by_name(lens::NAME, INSTRUMENT, false));
+        let lens_trials = self.lens_trials.iter();
+        let lens_trials = lens_trials.map(|trial| by_name(trial.name(), INSTRUMENT, false));
+        let trials = (self.trials.iter()).map(|trial| by_name(trial.name, INSTRUMENT, false));
+        let shell = (self.shell.iter()).map(|test| by_name(test.name(), INSTRUMENT, false));
+        let pages = (self.pages.iter()).map(|page| by_name(page.name, INSTRUMENT, false));
+        let subjects = self.subjects.iter().map(|test| Listed {
+            long: true,
+            ..by_name(&test.name, INSTRUMENT, false)
+        });
+        (functional.chain(bad_ends).chain(lens))
+            .chain(shell)
+            .chain(lens_trials)
+            .chain(subjects)
+            .chain(pages)
+            .chain(trials)
+            .collect()
+    }
+
+    /// Says in the outcomes what shall run where, and gives the functional tests as tasks.
+    fn plan<'a>(
+        &self,
+        kernels: &'a [Kernel],
+        plainest: &[&Kernel],
+        outcomes: &mut Outcomes,
+    ) -> Vec<Task<'a>> {
+        let functional = kernels.iter().map(|kernel| {
+            let tests = functional::plan(kernel, &self.functional, outcomes);
+            Task::Functional(kernel, tests)
+        });
+        let functional = functional.collect();
+        for end in &self.bad_ends {
+            end.plan(plainest, outcomes);
+        }
+        if let (true, Some(first)) = (self.lens, plainest.first()) {
+            outcomes.plan(&label(first), lens::NAME);
+        }
+        for test in &self.shell {
+            outcomes.plan(INSTRUMENT, test.name());
+        }
+        for trial in &self.lens_trials {
+            outcomes.plan(INSTRUMENT, trial.name());
+        }
+        for test in &self.subjects {
+            outcomes.plan(INSTRUMENT, &test.name);
+        }
+        for page in &self.pages {
+            outcomes.plan(INSTRUMENT, page.name);
+        }
+        for trial in &self.trials {
+            outcomes.plan(INSTRUMENT, trial.name);
+        }
+        functional
+    }
+
+    /// Runs all of them.
+    pub fn run(
+        &self,
+        bench: &Bench<'_>,
+        kernels: &[Kernel],
+        how: &How<'_>,
+        outcomes: &Shared,
+    ) -> Result<()> {
+        let mut plainest: Vec<&Kernel> = kernels.iter().collect();
+        plainest.sort_by_key(|kernel| kernel.debug);
+        let Some(&first) = plainest.first() else {
+            bail!("no kernel to test with");
+        };
+        let functional = self.plan(kernels, &plainest, &mut outcomes.lock());
+        outcomes.lock().save()?;
+        let directory = Cache::new()?;
+        let probe = kvm::probe(first, bench.tools, directory.directory(), bench.interrupt)?;
+        let (by, cores_a_guest) = if probe.works {
+            ("using KVM", functional::CPUS as usize)
+        } else {
+            ("emulating", 1)
+        };
+        log::info!("{by}: {}", probe.reason);
+        let lanes = match how.jobs {
+            Some(jobs) => jobs.get(),
+            None => (available_parallelism()?.get() / cores_a_guest).max(1),
+        };
+        // Cells are measured on a kernel as it is meant to run.
+        let plain = match first.debug && !(self.lens_trials.is_empty() && self.subjects.is_empty())
+        {
+            true => {
+                let (repository, interrupt) = (&bench.repository, bench.interrupt);
+                let flavour = Flavour::Plain;
+                &Kernel::prepare(&first.name, flavour, how.trees, repository, interrupt)?
+            }
+            false => first,
+        };
+        let under = Under {
+            plainest: &plainest,
+            first,
+            plain,
+            wide: how.wide,
+            accelerator: probe.accelerator(),
+        };
+        // Those that take longest come first. What goes wrong in a guest on purpose looks at all processes
+        // below this one: nothing runs beside it.
+        let mut beside = functional;
+        beside.extend(self.lens_trials.iter().map(Task::LensTrial));
+        beside.extend(self.lens.then_some(Task::Lens));
+        beside.extend(self.subjects.iter().map(Task::Subject));
+        beside.extend(self.trials.iter().map(Task::Trial));
+        beside.extend(self.pages.iter().map(Task::Page));
+        let ends = |alone: bool| {
+            let of_kind = move |end: &&BadEnd| end.runs_alone() == alone;
+            self.bad_ends.iter().filter(of_kind).map(Task::BadEnd)
+        };
+        beside.extend(ends(false));
+        let shell = self.shell.iter().map(Task::Shell);
+        let run = |task: Task<'_>| task.run(bench, &under, outcomes);
+        lanes::run(beside, lanes, bench.interrupt, run)?;
+        lanes::run(ends(true).chain(shell), 1, bench.interrupt, run)
+    }
+}
+
+/// What tests run under.
+struct Under<'a> {
+    /// The kernels, the plainest first.
+    plainest: &'a [&'a Kernel],
+    /// The first of them.
+    first: &'a Kernel,
+    /// What cells are measured on.
+    plain: &'a Kernel,
+    /// What becomes of subjects that this lacks something for.
+    wide: WideKernel,
+    /// Of the functional tests' guests.
+    accelerator: Accelerator,
+}
+
+/// What one thread does at a time.
+enum Task<'a> {
+    /// Functional tests of a kernel, in one guest.
+    Functional(&'a Kernel, Vec<TestInfo>),
+    BadEnd(&'a BadEnd),
+    Lens,
+    LensTrial(&'a lens_cells::Trial),
+    Shell(&'a ShellTest),
+    Subject(&'a SubjectTest),
+    Page(&'a Page),
+    Trial(&'a Trial),
+}
+
+impl Task<'_> {
+    fn run(self, bench: &Bench<'_>, under: &Under<'_>, outcomes: &Shared) -> Result<()> {
+        match self {
+            Self::Functional(kernel, tests) => {
+                functional::run(bench, kernel, under.accelerator, &tests, outcomes)
+            }
+            Self::BadEnd(end) => match end.choose(under.plainest) {
+                Some(kernel) => end.run(bench, kernel, outcomes),
+                None => Ok(()),
+            },
+            Self::Lens => lens::run(bench, under.first, outcomes),
+            Self::LensTrial(trial) => trial.run(bench, under.plain, outcomes),
+            Self::Shell(test) => test.run(outcomes),
+            Self::Subject(test) => test.run(bench, under.plain, under.wide, outcomes),
+            Self::Page(page) => page.run(bench, outcomes),
+            Self::Trial(trial) => {
+                let started = Instant::now();
+                let ending = trial.run()?;
+                outcomes.lock().ended(Ended {
+                    suite: INSTRUMENT,
+                    test: trial.name,
+                    ending,
+                    took: Some(started.elapsed()),
+                    console_log: None,
+                })
+            }
+        }
+    }
+}
