@@ -5,6 +5,7 @@
 //! Must not know: kernels, guests, anything that is measured.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
+pub mod files;
 pub mod git;
 pub mod guard;
 pub mod hash;

@@ -27,6 +27,7 @@ mod config;
 mod debian_version;
 mod disk;
 mod download;
+mod kept;
 mod key;
 pub mod labelled;
 pub mod lock;

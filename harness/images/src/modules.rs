@@ -10,12 +10,13 @@ use std::{
 
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::call_graph::CallGraph;
-use crate::lock::Lock;
+use crate::kept::{self, SENTINEL};
 use crate::store::Cache;
 use crate::toolchain::search_path;
+use mutexlab_host::files;
+use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;
 
@@ -32,8 +33,6 @@ pub struct ModuleFiles {
     pub release: String,
 }
 
-/// Its presence makes modules valid; it was last written to when they were last used.
-pub const SENTINEL: &str = "modules.json";
 const LOG: &str = "build.log";
 
 /// What of `module/` the kernel's build reads.
@@ -56,11 +55,11 @@ pub struct Modules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// SHA-256 over the names and contents of the sources.
-    pub source_sha256: String,
+    pub source_sha256: Sha256,
     /// SHA-256 of `mutex_proxy.ko`.
-    pub proxy_sha256: String,
+    pub proxy_sha256: Sha256,
     /// SHA-256 of `mutex_probe.ko`.
-    pub probe_sha256: String,
+    pub probe_sha256: Sha256,
 }
 
 /// The modules of `repository`, built against the kernel tree `tree` unless they are in `cache`
@@ -78,48 +77,24 @@ pub fn build(
 ) -> Result<Modules> {
     let module = repository.join("module");
     let sources = sources(&module)?;
-    let source_sha256 = digest_of(&module, &sources)?;
+    let source_sha256 = files::digest(&module, &sources)?;
     let directory = directory(cache, tree_key, &source_sha256);
-    if let Some(modules) = used(&directory, &source_sha256) {
-        return Ok(modules);
-    }
-    let lock = lock_path(cache, &directory);
-    let _lock = Lock::acquire(&lock, "building the modules", interrupt)?;
-    if let Some(modules) = finished(&directory, &source_sha256) {
-        return Ok(modules);
-    }
-    let partial = directory.with_extension("partial");
-    for stale in [&partial, &directory] {
-        if stale.exists() {
-            fs::remove_dir_all(stale)
-                .with_context(|| format!("cannot remove {}", stale.display()))?;
+    let whole = |directory: &Path| finished(directory, &source_sha256);
+    let what = "building the modules";
+    kept::ensure(cache, &directory, what, interrupt, whole, |partial| {
+        files::copy(&module, &sources, partial)?;
+        let path = search_path(cache)?;
+        make(tree, partial, &path, interrupt)?;
+        if !asserts(tree) {
+            cannot_panic(partial, &path)?;
         }
-    }
-    for source in &sources {
-        let to = partial.join(source);
-        let parent = to.parent().unwrap_or(&partial);
-        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-        fs::copy(module.join(source), &to)
-            .with_context(|| format!("cannot copy {}", source.display()))?;
-    }
-    let path = search_path(cache)?;
-    make(tree, &partial, &path, interrupt)?;
-    if !asserts(tree) {
-        cannot_panic(&partial, &path)?;
-    }
-    keep_results(&partial)?;
-    let provenance = Provenance {
-        source_sha256: source_sha256.clone(),
-        proxy_sha256: file_digest(&partial.join(PROXY))?,
-        probe_sha256: file_digest(&partial.join(PROBE))?,
-    };
-    let sentinel = partial.join(SENTINEL);
-    fs::write(&sentinel, serde_json::to_vec_pretty(&provenance)?)
-        .with_context(|| format!("cannot write {}", sentinel.display()))?;
-    fs::rename(&partial, &directory)
-        .with_context(|| format!("cannot move {} to its place", partial.display()))?;
-    finished(&directory, &source_sha256)
-        .with_context(|| format!("{} changed while it was built", directory.display()))
+        keep_results(partial)?;
+        Ok(Provenance {
+            source_sha256: source_sha256.clone(),
+            proxy_sha256: Sha256::of_file(&partial.join(PROXY))?,
+            probe_sha256: Sha256::of_file(&partial.join(PROBE))?,
+        })
+    })
 }
 
 /// The modules of `repository` against the kernel tree with this key, if they were built before.
@@ -128,43 +103,19 @@ pub fn build(
 /// If the sources cannot be read.
 pub fn find(repository: &Path, cache: &Cache, tree_key: &str) -> Result<Option<Modules>> {
     let module = repository.join("module");
-    let source_sha256 = digest_of(&module, &sources(&module)?)?;
+    let source_sha256 = files::digest(&module, &sources(&module)?)?;
     let directory = directory(cache, tree_key, &source_sha256);
-    Ok(used(&directory, &source_sha256))
+    Ok(kept::used(&directory, |directory| {
+        finished(directory, &source_sha256)
+    }))
 }
 
-fn directory(cache: &Cache, tree_key: &str, source_sha256: &str) -> PathBuf {
-    let key = hex(&Sha256::digest(format!("{tree_key}\n{source_sha256}")));
-    cache.directory().join("modules").join(&key[..16])
-}
-
-fn used(directory: &Path, source_sha256: &str) -> Option<Modules> {
-    let modules = finished(directory, source_sha256)?;
-    mark_used(directory);
-    Some(modules)
-}
-
-/// The lock of modules in `directory`: whoever builds or removes them has it.
-pub fn lock_path(cache: &Cache, directory: &Path) -> PathBuf {
-    let key = directory.file_name().unwrap_or_default().to_string_lossy();
-    cache
-        .directory()
-        .join("locks")
-        .join(format!("modules-{key}"))
-}
-
-pub(crate) fn mark_used(directory: &Path) {
-    // Without it they merely seem older.
-    if let Ok(file) = fs::File::options()
-        .write(true)
-        .open(directory.join(SENTINEL))
-    {
-        file.set_modified(std::time::SystemTime::now()).ok();
-    }
+fn directory(cache: &Cache, tree_key: &str, source_sha256: &Sha256) -> PathBuf {
+    kept::directory(cache, &format!("{tree_key}\n{source_sha256}"))
 }
 
 // The modules in `directory`, if they were built to the end and are what they were then.
-fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
+fn finished(directory: &Path, source_sha256: &Sha256) -> Option<Modules> {
     let sentinel = fs::read(directory.join(SENTINEL)).ok()?;
     let provenance: Provenance = serde_json::from_slice(&sentinel).ok()?;
     let modules = Modules {
@@ -172,9 +123,9 @@ fn finished(directory: &Path, source_sha256: &str) -> Option<Modules> {
         probe: directory.join(PROBE),
         provenance,
     };
-    let same = modules.provenance.source_sha256 == source_sha256
-        && file_digest(&modules.proxy).ok()? == modules.provenance.proxy_sha256
-        && file_digest(&modules.probe).ok()? == modules.provenance.probe_sha256;
+    let same = modules.provenance.source_sha256 == *source_sha256
+        && Sha256::of_file(&modules.proxy).ok()? == modules.provenance.proxy_sha256
+        && Sha256::of_file(&modules.probe).ok()? == modules.provenance.probe_sha256;
     same.then_some(modules)
 }
 
@@ -337,53 +288,18 @@ fn keep_results(directory: &Path) -> Result<()> {
 
 // The sources below `module`, relative to it, in a fixed order.
 fn sources(module: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut directories = vec![PathBuf::new()];
-    while let Some(directory) = directories.pop() {
-        let path = module.join(&directory);
-        let entries =
-            fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            let relative = directory.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                if !HOST_ONLY.iter().any(|&name| entry.file_name() == name) {
-                    directories.push(relative);
-                }
-            } else if is_source(&relative) {
-                found.push(relative);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
+    files::below(module, |name, metadata| {
+        Ok(match metadata.is_dir() {
+            true => !HOST_ONLY.iter().any(|only| name.ends_with(only)),
+            false => is_source(name),
+        })
+    })
 }
 
 fn is_source(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str);
     path.file_name() == Some(OsStr::new("Kbuild"))
         || extension.is_some_and(|extension| SOURCES.contains(&extension))
-}
-
-fn digest_of(module: &Path, sources: &[PathBuf]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for source in sources {
-        let path = module.join(source);
-        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // Lengths keep a name and the content behind it apart.
-        hash.update(format!("{} {}\n", source.display(), content.len()));
-        hash.update(&content);
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-fn file_digest(path: &Path) -> Result<String> {
-    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hex(&Sha256::digest(content)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The names of a built module's parameters: what its `.modinfo` says of them, as `modinfo` does.
@@ -419,9 +335,9 @@ mod tests {
         directory
     }
 
-    fn digest(files: &[(&str, &str)]) -> String {
+    fn digest(files: &[(&str, &str)]) -> Sha256 {
         let tree = tree(files);
-        digest_of(tree.path(), &sources(tree.path()).unwrap()).unwrap()
+        files::digest(tree.path(), &sources(tree.path()).unwrap()).unwrap()
     }
 
     #[test]
@@ -448,20 +364,20 @@ mod tests {
     #[test]
     fn a_damaged_module_is_built_again() {
         let ko = "module";
-        let sha256 = hex(&Sha256::digest(ko));
+        let (sha256, sources) = (Sha256::of(ko), Sha256::of("s"));
         let provenance = Provenance {
-            source_sha256: "s".into(),
+            source_sha256: sources.clone(),
             proxy_sha256: sha256.clone(),
             probe_sha256: sha256,
         };
         let sentinel = serde_json::to_string(&provenance).unwrap();
         let whole = tree(&[(PROXY, ko), (PROBE, ko), (SENTINEL, &sentinel)]);
-        assert!(finished(whole.path(), "s").is_some());
-        assert!(finished(whole.path(), "other sources").is_none());
+        assert!(finished(whole.path(), &sources).is_some());
+        assert!(finished(whole.path(), &Sha256::of("others")).is_none());
         let damaged = tree(&[(PROXY, "modulf"), (PROBE, ko), (SENTINEL, &sentinel)]);
-        assert!(finished(damaged.path(), "s").is_none());
+        assert!(finished(damaged.path(), &sources).is_none());
         let unfinished = tree(&[(PROXY, ko), (PROBE, ko)]);
-        assert!(finished(unfinished.path(), "s").is_none());
+        assert!(finished(unfinished.path(), &sources).is_none());
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::lock::Lock;
-use crate::modules::{errors, lock_path, make, mark_used, SENTINEL};
+use crate::kept::{self, SENTINEL};
+use crate::modules::{errors, make};
 use crate::store::Cache;
 use crate::toolchain::search_path;
+use mutexlab_host::files;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 
@@ -50,20 +51,10 @@ pub fn module(
     interrupt: &Interrupt,
 ) -> Result<PathBuf> {
     let found = find_sources(sources)?;
-    let mut text = format!("module {file} {tree_key}\n");
-    for name in &found {
-        let hash = Sha256::of_file(&sources.join(name))?;
-        text.push_str(&format!("{} {}\n", name.display(), hash.as_str()));
-    }
-    let build = |partial: &Path| -> Result<()> {
-        for name in &found {
-            let to = partial.join(name);
-            let parent = to.parent().unwrap_or(partial);
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make {}", parent.display()))?;
-            fs::copy(sources.join(name), &to)
-                .with_context(|| format!("cannot copy {}", name.display()))?;
-        }
+    let hash = files::digest(sources, &found)?;
+    let content = format!("module {file} {tree_key}\n{hash}\n");
+    kept(cache, &content, file, interrupt, |partial| {
+        files::copy(sources, &found, partial)?;
         make(tree, partial, &search_path(cache)?, interrupt)
             .with_context(|| format!("the module in {}", sources.display()))?;
         ensure!(
@@ -72,8 +63,7 @@ pub fn module(
             sources.display()
         );
         Ok(())
-    };
-    kept(cache, &text, file, interrupt, build)
+    })
 }
 
 /// The object of the BPF program `source`, in C, compiled unless it was.
@@ -123,72 +113,33 @@ fn kept(
     interrupt: &Interrupt,
     build: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let key = Sha256::of(content);
-    let directory = cache.directory().join("modules").join(&key.as_str()[..16]);
-    let finished = || -> Option<PathBuf> {
+    let whole = |directory: &Path| -> Option<PathBuf> {
         let text = fs::read(directory.join(SENTINEL)).ok()?;
         let provenance: Provenance = serde_json::from_slice(&text).ok()?;
         let built = directory.join(&provenance.file);
-        let whole = Sha256::of_file(&built).ok()? == provenance.sha256;
-        (whole && provenance.file == file).then_some(built)
+        let same = Sha256::of_file(&built).ok()? == provenance.sha256;
+        (same && provenance.file == file).then_some(built)
     };
-    if let Some(built) = finished() {
-        mark_used(&directory);
-        return Ok(built);
-    }
-    let _lock = Lock::acquire(
-        &lock_path(cache, &directory),
-        "building a module",
-        interrupt,
-    )?;
-    if let Some(built) = finished() {
-        return Ok(built);
-    }
-    let partial = directory.with_extension("partial");
-    for stale in [&partial, &directory] {
-        if stale.exists() {
-            fs::remove_dir_all(stale)
-                .with_context(|| format!("cannot remove {}", stale.display()))?;
-        }
-    }
-    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-    build(&partial)?;
-    let provenance = Provenance {
-        file: file.to_owned(),
-        sha256: Sha256::of_file(&partial.join(file))?,
-    };
-    let sentinel = partial.join(SENTINEL);
-    fs::write(&sentinel, serde_json::to_vec_pretty(&provenance)?)
-        .with_context(|| format!("cannot write {}", sentinel.display()))?;
-    fs::rename(&partial, &directory)
-        .with_context(|| format!("cannot move {} to its place", partial.display()))?;
-    finished().with_context(|| format!("{} changed while it was built", directory.display()))
+    let directory = kept::directory(cache, content);
+    let what = "building a module";
+    kept::ensure(cache, &directory, what, interrupt, whole, |partial| {
+        build(partial)?;
+        Ok(Provenance {
+            file: file.to_owned(),
+            sha256: Sha256::of_file(&partial.join(file))?,
+        })
+    })
 }
 
 /// The files below `directory` that are no build's, in the order of names.
 fn find_sources(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut left = vec![PathBuf::new()];
-    while let Some(below) = left.pop() {
-        let path = directory.join(&below);
-        let entries =
-            fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot list {}", path.display()))?;
-            let name = below.join(entry.file_name());
-            let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-            let built = name
-                .extension()
-                .is_some_and(|extension| BUILT.iter().any(|built| extension == *built));
-            if entry.path().is_dir() && !hidden {
-                left.push(name);
-            } else if !(hidden || built) {
-                found.push(name);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
+    files::below(directory, |name, metadata| {
+        let file = name.file_name().unwrap_or_default();
+        let hidden = file.as_encoded_bytes().starts_with(b".");
+        let extension = name.extension().filter(|_| !metadata.is_dir());
+        let built = extension.is_some_and(|end| BUILT.iter().any(|built| end == *built));
+        Ok(!(hidden || built))
+    })
 }
 
 #[cfg(test)]

@@ -128,13 +128,13 @@ pub fn plan(
     items.extend(unneeded_downloads(cache, catalog)?);
     for directory in cache::directories(&cache.directory().join("modules")) {
         let why = if is_partial(&directory) {
-            is_left(&crate::modules::lock_path(
+            is_left(&crate::kept::lock_path(
                 cache,
                 &directory.with_extension(""),
             ))?
             .then(|| "an unfinished build left it".to_owned())
         } else {
-            too_old(&directory.join(crate::modules::SENTINEL), rules)
+            too_old(&directory.join(crate::kept::SENTINEL), rules)
         };
         items.extend(why.map(|why| item(&directory, Kind::Modules, why)));
     }
@@ -161,7 +161,7 @@ pub fn remove(cache: &Cache, catalog: &Catalog, item: &Item) -> Result<Removal> 
     let whole = if is_partial(path) { &whole } else { path };
     let lock = match item.kind {
         Kind::Image | Kind::Source | Kind::Workshop => cache::lock_path(whole),
-        Kind::Modules => crate::modules::lock_path(cache, whole),
+        Kind::Modules => crate::kept::lock_path(cache, whole),
         Kind::Download => lock_of_download(cache, path),
     };
     let Some(_alone) = Lock::try_acquire(&lock)? else {
@@ -262,7 +262,7 @@ fn unneeded_downloads(cache: &Cache, catalog: &Catalog) -> Result<Vec<Item>> {
 fn item(path: &Path, kind: Kind, why: impl Into<String>) -> Item {
     let used = match kind {
         Kind::Image | Kind::Workshop => cache::lock_path(path),
-        Kind::Modules => path.join(crate::modules::SENTINEL),
+        Kind::Modules => path.join(crate::kept::SENTINEL),
         Kind::Source | Kind::Download => path.to_owned(),
     };
     Item {
@@ -464,7 +464,7 @@ mod tests {
         for (whole, lock) in [
             (&image, cache::lock_path(&image)),
             (&source, cache::lock_path(&source)),
-            (&modules, crate::modules::lock_path(&cache, &modules)),
+            (&modules, crate::kept::lock_path(&cache, &modules)),
             (&download, lock_of_download(&cache, &download)),
         ] {
             let name = whole.file_name().unwrap().to_string_lossy();

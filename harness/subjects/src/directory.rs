@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure, Context, Result};
-use sha2::{Digest, Sha256 as Hasher};
+use anyhow::{ensure, Context, Result};
 
+use mutexlab_host::files;
 use mutexlab_host::hash::Sha256;
 use mutexlab_model::facts::Facts;
 use mutexlab_model::subject::Subject;
@@ -24,7 +24,7 @@ pub const FILE: &str = "subject.toml";
 /// More than this is no directory of rules, scripts and sources: somebody's home, perhaps.
 const MAX_BYTES: u64 = 64 << 20;
 /// See [`MAX_BYTES`].
-const MAX_FILES: usize = 10_000;
+const MAX_FILES: u32 = 10_000;
 
 /// A subject's directory.
 #[derive(Clone, Debug)]
@@ -194,44 +194,19 @@ fn check(file: &SubjectFile) -> Result<(), Mistake> {
 
 /// Over the names and contents of all files below `directory`, in the order of names.
 fn digest(directory: &Path) -> Result<Sha256> {
-    let mut files = Vec::new();
-    let mut left = vec![PathBuf::new()];
-    let mut bytes = 0;
-    while let Some(below) = left.pop() {
-        let path = directory.join(&below);
-        let entries =
-            fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))?;
-        for entry in entries {
-            let entry = entry.with_context(|| format!("cannot list {}", path.display()))?;
-            let name = below.join(entry.file_name());
-            let kind = entry
-                .metadata()
-                .with_context(|| format!("cannot look at {}", name.display()))?;
-            if kind.is_dir() {
-                left.push(name);
-            } else {
-                bytes += kind.len();
-                files.push(name);
-            }
-            ensure!(
-                bytes <= MAX_BYTES && files.len() <= MAX_FILES,
-                "{} is too much for a subject: more than {} MiB, or than {MAX_FILES} files",
-                directory.display(),
-                MAX_BYTES >> 20
-            );
+    let (mut files, mut bytes) = (0, 0);
+    let found = files::below(directory, |_, metadata| {
+        if metadata.is_file() {
+            files += 1;
+            bytes += metadata.len();
         }
-    }
-    files.sort();
-    let mut hash = Hasher::new();
-    for name in files {
-        let path = directory.join(&name);
-        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let Some(name) = name.to_str() else {
-            bail!("{} is no name in UTF-8", path.display());
-        };
-        // Lengths keep a name and the content behind it apart.
-        hash.update(format!("{} {name} {}\n", name.len(), content.len()));
-        hash.update(&content);
-    }
-    Ok(Sha256::digest(hash))
+        ensure!(
+            bytes <= MAX_BYTES && files <= MAX_FILES,
+            "{} is too much for a subject: more than {} MiB, or than {MAX_FILES} files",
+            directory.display(),
+            MAX_BYTES >> 20
+        );
+        Ok(true)
+    })?;
+    files::digest(directory, &found)
 }

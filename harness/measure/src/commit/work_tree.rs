@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use mutexlab_host::files;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::Lock;
@@ -93,12 +94,11 @@ impl<'a> WorkTree<'a> {
         let interface = Path::new("module/abi");
         let ours = self.repository.directory().join(interface);
         let theirs = self.directory.join(interface);
-        let mut files = Vec::new();
-        list(&ours, &mut files)?;
-        files.sort();
-        for file in files {
-            let name = file.strip_prefix(&ours).unwrap_or(&file);
-            let other = theirs.join(name);
+        let rust = files::below(&ours, |name, metadata| {
+            Ok(metadata.is_dir() || name.extension().is_some_and(|end| end == "rs"))
+        })?;
+        for name in rust {
+            let (file, other) = (ours.join(&name), theirs.join(&name));
             if NOT_THE_PROXYS.iter().any(|not| name == Path::new(not)) || !other.exists() {
                 continue;
             }
@@ -127,21 +127,6 @@ impl Drop for WorkTree<'_> {
             log::info!("{error:#}");
         }
     }
-}
-
-/// The Rust files below a directory.
-fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries =
-        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            list(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// A file's lines without comments, up to its tests.
