@@ -78,16 +78,7 @@ pub fn copy(from: &Path, files: &[PathBuf], to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, content) in files {
-            let path = directory.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        directory
-    }
+    use crate::sample::tree;
 
     #[test]
     fn files_come_in_order_and_as_far_as_they_are_kept() {

@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Repositories for tests.
+//! Directories and repositories for tests.
 
 use std::fs;
 
 use tempfile::TempDir;
 
 use crate::git::{Commit, Repository};
+
+/// A directory with these files, each a name and a text.
+pub fn tree(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
 
 /// A repository without a commit, that knows who commits.
 pub fn empty() -> (TempDir, Repository) {

@@ -324,16 +324,7 @@ fn parameters_in(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, content) in files {
-            let path = directory.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        directory
-    }
+    use mutexlab_host::sample::tree;
 
     fn digest(files: &[(&str, &str)]) -> Sha256 {
         let tree = tree(files);

@@ -84,7 +84,7 @@ impl Boot<'_> {
             let reason = format!("{} cannot be booted: {error}", self.kernel.display());
             Some(Ending::bad(Verdict::Boot, reason))
         };
-        match qemu::is_kernel(self.kernel) {
+        match qemu::is_kernel(&self.kernel) {
             Ok(true) => None,
             Ok(false) => bad(&"it is no kernel (a bzImage, Documentation/arch/x86/boot.rst)"),
             Err(error) => bad(&error),

@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
 
-use crate::baggage::Baggage;
 use crate::boot::{Boot, Deadlines};
 use crate::qemu;
 use crate::tools::Tools;
@@ -72,22 +71,16 @@ pub fn probe(kernel: &Kernel, tools: &Tools, cache: &Path, interrupt: &Interrupt
         version: VERSION,
         work: Work::Boot,
     };
+    let log = file.with_extension("console.log");
     let boot = Boot {
-        kernel: &kernel.bzimage(),
-        arguments: kernel.arguments(),
-        cpus: 1,
         accelerator: Accelerator::Kvm,
-        order: &order,
         modules: None,
-        baggage: &Baggage::default(),
         deadlines: Deadlines {
             up: DEADLINE,
             silence: DEADLINE,
             total: 2 * DEADLINE,
         },
-        lens: None,
-        attended: None,
-        console_log: &file.with_extension("console.log"),
+        ..Boot::of(kernel, &order, &log)
     };
     let ending = boot.run(tools, interrupt, &mut |_| Ok(()))?.ending;
     let probe = Probe {

@@ -76,7 +76,7 @@ impl Virtme {
         mp_table: Option<&Path>,
     ) -> Result<Vec<OsString>> {
         let Boot {
-            kernel,
+            ref kernel,
             arguments,
             cpus,
             accelerator,
@@ -86,7 +86,7 @@ impl Virtme {
             ..
         } = *boot;
         let lens_files = lens.map(Lens::files);
-        for path in [kernel, root]
+        for path in [kernel.as_path(), root]
             .into_iter()
             .chain(mp_table)
             .chain(lens_files.iter().flatten().map(PathBuf::as_path))

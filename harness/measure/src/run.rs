@@ -206,17 +206,12 @@ impl<'a> Run<'a> {
         };
         let (looker, lens) = looks.unzip();
         let boot = Boot {
-            kernel: &kernel.bzimage(),
-            arguments: kernel.arguments(),
             cpus: planned.cpus,
             accelerator: lab.accelerator,
-            order: &order,
-            modules: kernel.modules.as_ref(),
             baggage: lab.baggage(&planned.kernel)?,
             deadlines: deadlines(kernel.debug, &order, planned.cpus, lens.is_some()),
             lens: lens.as_ref(),
-            attended: None,
-            console_log: &console_log,
+            ..Boot::of(kernel, &order, &console_log)
         };
         self.progress.announce(&format!("booting {}", record.id));
         let mut cells = BootProgress::new(lab, planned, record.id.clone(), looker);

@@ -8,10 +8,8 @@ use anyhow::{bail, Context, Result};
 
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::Kernel;
-use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::tools::Tools;
-use mutexlab_model::accelerator::Accelerator;
 use mutexlab_protocol::{Event, Order, StepTimes, Work, VERSION};
 
 /// Has single steps of the datapath measured in instructions, on one CPU of `kernel`.
@@ -29,17 +27,8 @@ pub fn steps(
         work: Work::Micro,
     };
     let boot = Boot {
-        kernel: &kernel.bzimage(),
-        arguments: kernel.arguments(),
-        cpus: 1,
-        accelerator: Accelerator::TcgIcount,
-        order: &order,
-        modules: kernel.modules.as_ref(),
-        baggage: &Baggage::default(),
         deadlines: Deadlines::PLAIN,
-        lens: None,
-        attended: None,
-        console_log,
+        ..Boot::of(kernel, &order, console_log)
     };
     let mut measured = None;
     let booted = boot.run(tools, interrupt, &mut |event| {

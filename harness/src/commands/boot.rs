@@ -89,7 +89,7 @@ impl BootCommand {
             None => None,
         };
         let boot = Boot {
-            kernel: &kernel,
+            kernel,
             arguments: &[],
             cpus: self.cpus,
             accelerator: if self.icount {

@@ -14,11 +14,9 @@ use nix::unistd::Pid;
 use super::bench::Bench;
 use mutexlab_host::guard;
 use mutexlab_images::prepared::Kernel;
-use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::guest_root::ModuleFiles;
 use mutexlab_machine::qemu;
-use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::subject::{ModuleRules, Subject};
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::datapath::Datapath;
@@ -250,18 +248,13 @@ impl BadGuest {
             },
             ..usual
         };
+        let log = bench.console_log(self.name);
         let boot = Boot {
-            kernel: &bzimage,
+            kernel: bzimage,
             arguments: &arguments,
-            cpus: 1,
-            accelerator: Accelerator::TcgIcount,
-            order: &order,
             modules: modules.as_ref(),
-            baggage: &Baggage::default(),
             deadlines,
-            lens: None,
-            attended: None,
-            console_log: &bench.console_log(self.name),
+            ..Boot::of(kernel, &order, &log)
         };
         let started = Instant::now();
         let last_event = Cell::new(None);

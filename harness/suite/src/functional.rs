@@ -9,7 +9,6 @@ use anyhow::Result;
 use super::bench::Bench;
 use super::outcome::{label, Ended, Outcomes, Shared};
 use mutexlab_images::prepared::Kernel;
-use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Deadlines};
 use mutexlab_machine::console;
 use mutexlab_model::accelerator::Accelerator;
@@ -105,17 +104,10 @@ fn attempt(
     let log = bench.logs.join(log_name);
     let console_log = bench.shown(&log);
     let boot = Boot {
-        kernel: &kernel.bzimage(),
-        arguments: kernel.arguments(),
         cpus: CPUS,
         accelerator,
-        order: &order,
-        modules: kernel.modules.as_ref(),
-        baggage: &Baggage::default(),
         deadlines: deadlines(kernel, &left),
-        lens: None,
-        attended: None,
-        console_log: &log,
+        ..Boot::of(kernel, &order, &log)
     };
     log::info!("booting {suite} with {CPUS} CPUs for {} tests", left.len());
     let mut started = Instant::now();

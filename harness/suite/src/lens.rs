@@ -13,10 +13,8 @@ use mutexlab_lens_recording::settings::{Cache, Caches, Settings};
 use super::bench::Bench;
 use super::outcome::{label, Ended, Shared};
 use mutexlab_images::prepared::Kernel;
-use mutexlab_machine::baggage::Baggage;
-use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::boot::Boot;
 use mutexlab_machine::qemu::Lens;
-use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::pattern::{Pattern, Turn, BUFFER, LINE, LINES, TURNS};
 use mutexlab_protocol::{Event, Order, Work, VERSION};
@@ -96,18 +94,12 @@ fn boot(bench: &Bench<'_>, kernel: &Kernel, lens: Option<&Lens>) -> Result<Resul
         version: VERSION,
         work: Work::Patterns(Pattern::ALL.to_vec()),
     };
+    let log = console_log(bench, lens.is_some());
     let boot = Boot {
-        kernel: &kernel.bzimage(),
-        arguments: kernel.arguments(),
         cpus: 2,
-        accelerator: Accelerator::TcgIcount,
-        order: &order,
         modules: None,
-        baggage: &Baggage::default(),
-        deadlines: Deadlines::of(kernel.debug),
         lens,
-        attended: None,
-        console_log: &console_log(bench, lens.is_some()),
+        ..Boot::of(kernel, &order, &log)
     };
     let mut all = Vec::new();
     let booted = boot.run(bench.tools, bench.interrupt, &mut |event| {

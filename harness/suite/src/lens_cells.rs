@@ -14,11 +14,9 @@ use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
-use mutexlab_machine::baggage::Baggage;
-use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::boot::Boot;
 use mutexlab_machine::qemu::Lens;
 use mutexlab_measure::look::look;
-use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::ModuleRules;
 use mutexlab_model::verdict::{Ending, Verdict};
@@ -165,18 +163,11 @@ impl Guests<'_> {
             .transpose()?;
         let (mut looker, lens) = looks.unzip();
         let mut outcome = None;
+        let log = self.console_log();
         let boot = Boot {
-            kernel: &kernel.bzimage(),
-            arguments: kernel.arguments(),
             cpus,
-            accelerator: Accelerator::TcgIcount,
-            order: &order,
-            modules: kernel.modules.as_ref(),
-            baggage: &Baggage::default(),
-            deadlines: Deadlines::of(kernel.debug),
             lens: lens.as_ref(),
-            attended: None,
-            console_log: &self.console_log(),
+            ..Boot::of(kernel, &order, &log)
         };
         let booted = boot.run(self.bench.tools, self.bench.interrupt, &mut |event| {
             if let Event::CellEnded { outcome: ended, .. } = event {

@@ -13,9 +13,8 @@ use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::Flavour;
-use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::boot::Boot;
 use mutexlab_measure::pack::pack;
-use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::verdict::{Ending, Verdict};
@@ -175,18 +174,10 @@ impl SubjectTest {
                 tasks,
             },
         };
+        let log = bench.console_log(&self.name);
         let boot = Boot {
-            kernel: &kernel.bzimage(),
-            arguments: kernel.arguments(),
-            cpus: 1,
-            accelerator: Accelerator::TcgIcount,
-            order: &order,
-            modules: kernel.modules.as_ref(),
             baggage: &baggage.remove(&kernel.name).unwrap_or_default(),
-            deadlines: Deadlines::of(kernel.debug),
-            lens: None,
-            attended: None,
-            console_log: &bench.console_log(&self.name),
+            ..Boot::of(kernel, &order, &log)
         };
         let mut ended = Outcomes::new();
         let booted = boot.run(bench.tools, bench.interrupt, &mut |event| {

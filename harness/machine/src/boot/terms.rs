@@ -2,7 +2,7 @@
 
 //! What is to be booted, and what comes of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::deadlines::Deadlines;
@@ -10,6 +10,7 @@ use crate::attended::Attended;
 use crate::baggage::Baggage;
 use crate::qemu::Lens;
 use mutexlab_images::modules::ModuleFiles;
+use mutexlab_images::prepared::Kernel;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::complaint::Complaint;
 use mutexlab_model::verdict::Ending;
@@ -19,7 +20,7 @@ use mutexlab_protocol::Order;
 #[derive(Clone, Debug)]
 pub struct Boot<'a> {
     /// The kernel, a bzImage.
-    pub kernel: &'a Path,
+    pub kernel: PathBuf,
     /// What this kernel is told beside what every kernel is.
     pub arguments: &'a [&'a str],
     /// Number of CPUs.
@@ -40,6 +41,31 @@ pub struct Boot<'a> {
     pub attended: Option<&'a Attended>,
     /// Where the console goes.
     pub console_log: &'a Path,
+}
+
+/// What a guest gets that needs nothing more.
+static NO_BAGGAGE: Baggage = Baggage {
+    programs: Vec::new(),
+    files: Vec::new(),
+};
+
+impl<'a> Boot<'a> {
+    /// Of a kernel with its modules: one CPU, on which instructions are counted, and nobody in front of it.
+    pub fn of(kernel: &'a Kernel, order: &'a Order, console_log: &'a Path) -> Self {
+        Self {
+            kernel: kernel.bzimage(),
+            arguments: kernel.arguments(),
+            cpus: 1,
+            accelerator: Accelerator::TcgIcount,
+            order,
+            modules: kernel.modules.as_ref(),
+            baggage: &NO_BAGGAGE,
+            deadlines: Deadlines::of(kernel.debug),
+            lens: None,
+            attended: None,
+            console_log,
+        }
+    }
 }
 
 /// How a boot went.

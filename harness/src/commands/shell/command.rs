@@ -22,7 +22,6 @@ use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::attended::Attended;
-use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::{Boot, Booted, Deadlines};
 use mutexlab_machine::kvm;
 use mutexlab_machine::tools::Tools;
@@ -175,17 +174,11 @@ impl ShellCommand {
             deadlines.up = Deadlines::NEVER;
         }
         let boot = Boot {
-            kernel: &guest.kernel.bzimage(),
-            arguments: guest.kernel.arguments(),
             cpus: self.cpus,
             accelerator: guest.accelerator,
-            order: &order,
-            modules: guest.kernel.modules.as_ref(),
-            baggage: &Baggage::default(),
             deadlines,
-            lens: None,
             attended: Some(&attended),
-            console_log: &guest.console_log,
+            ..Boot::of(&guest.kernel, &order, &guest.console_log)
         };
         if let Some(debugger) = guest.debugger.as_ref().filter(|debugger| debugger.waits) {
             eprintln!("waiting for {}", debugger.command());
