@@ -27,7 +27,7 @@ use crate::net::conntrack;
 use crate::net::layout::Layout;
 use crate::proxy::context;
 use crate::subjects::installation;
-use crate::subjects::installation::blame;
+use crate::subjects::installation::{blame, ensure_untracked};
 use crate::traffic::flows::Flows;
 use crate::traffic::open_loop;
 use crate::traffic::pace::Pace;
@@ -123,7 +123,8 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     rehearse(&layout, traffic, target, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
-    let before = installed.counters(&layout.router)?;
+    let blamed = |error| blame(datapath, error);
+    let before = installed.counters(&layout.router).map_err(blamed)?;
     let mut flow_memory = None;
     let treatment = Treatment {
         mischief: cell.mischief,
@@ -131,19 +132,17 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     };
     let measured = exchange(&rig, traffic, target, treatment, delivery, &mut || {
         if facts.redirects() && crowd {
-            installed
-                .settle(traffic, &layout.router)
-                .map_err(|error| blame(datapath, error))?;
+            installed.settle(traffic, &layout.router).map_err(blamed)?;
         }
-        installed
-            .rest(&layout.router)
-            .map_err(|error| blame(datapath, error))?;
-        if facts.redirects() && traffic.flows >= MANY {
-            flow_memory = installed.flow_memory(traffic, &layout.router)?;
+        installed.rest(&layout.router).map_err(blamed)?;
+        if traffic.flows >= MANY {
+            flow_memory = installed
+                .flow_memory(traffic, &layout.router)
+                .map_err(blamed)?;
         }
         Ok(())
     })?;
-    let counters = since(&before, installed.counters(&layout.router)?);
+    let counters = since(&before, installed.counters(&layout.router).map_err(blamed)?);
     let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
@@ -155,9 +154,7 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     } else {
         None
     };
-    if !facts.counts.conntrack {
-        conntrack::ensure_none(&layout.router)?;
-    }
+    ensure_untracked(datapath, &layout.router)?;
     // Last of all, while what was measured is still there.
     let memory_map = memory_map::of(cell)?;
     installed

@@ -75,9 +75,12 @@ pub fn bpf(source: &Path, cache: &Cache, interrupt: &Interrupt) -> Result<PathBu
     let path = search_path(cache)?;
     let version = duct::cmd!("clang", "--version").env("PATH", &path).read();
     let version = version.context("cannot run clang, which compiles BPF; see './just doctor'")?;
-    let hash = Sha256::of_file(source)?;
+    // What it includes may lie beside it.
+    let directory = source.parent().unwrap_or(source);
+    let hash = files::digest(directory, &find_sources(directory)?)?;
+    let name = source.file_name().unwrap_or_default().display();
     let arguments = BPF_ARGUMENTS.join(" ");
-    let text = format!("bpf {} {arguments} {version}\n", hash.as_str());
+    let text = format!("bpf {name} {hash} {arguments} {version}\n");
     let build = |partial: &Path| -> Result<()> {
         let arguments = BPF_ARGUMENTS.map(Into::into);
         let files = [

@@ -36,14 +36,12 @@ pub fn pack(
         });
     }
     let of_kernel = |kernel: &Kernel| -> Result<Baggage> {
-        for (subject, option) in subjects.kernel_options() {
-            if !kernel.has_option(option)? {
-                bail!(
-                    "the kernel {} cannot have the subject {subject}: CONFIG_{option} is not built in ({})",
-                    kernel.name,
-                    kernel.config().display()
-                );
-            }
+        if let Some((subject, option)) = subjects.lacking(|option| kernel.has_option(option))? {
+            bail!(
+                "the kernel {} cannot have the subject {subject}: CONFIG_{option} is not built in ({})",
+                kernel.name,
+                kernel.config().display()
+            );
         }
         let mut files = files.clone();
         for module in subjects.modules() {

@@ -98,7 +98,7 @@ pub fn syntax(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error 
 }
 
 /// An offset into the text as `file:line:column`.
-fn place(text: &str, offset: usize, file: &str) -> String {
+pub fn place(text: &str, offset: usize, file: &str) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before

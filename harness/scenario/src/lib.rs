@@ -19,7 +19,7 @@ mod throughput;
 mod traffic;
 mod values;
 
-pub use explain::{nearest, syntax, Mistake, Place};
+pub use explain::{nearest, place, syntax, Mistake, Place};
 pub use file::ScenarioFile;
 pub use named::Named;
 pub use parameter::ParameterValue;

@@ -105,7 +105,8 @@ pub struct Up {
     pub input: Option<String>,
     /// The port of TCP at which a daemon listens once it is up.
     pub listens: Option<u16>,
-    /// Whether a daemon's files are kept in the guest's memory, so that none has to be waited for; they are.
+    /// Whether a daemon's files are kept in the guest's memory, so that none has to be waited for; they are if it
+    /// `listens`.
     pub resident: Option<bool>,
     /// A script for taking down what `run` put up, a template.
     pub down: Option<String>,

@@ -13,6 +13,5 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use directory::Directory;
 pub use file::SubjectFile;
 pub use subjects::{InGuest, OwnModule, Source, Subjects};

@@ -192,6 +192,12 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Mistake> {
             own if own.contains('/') => Program::Own(below("daemon", own)?),
             installed => Program::Installed(installed.to_owned()),
         };
+        // Before it listens, its libraries may not be there yet.
+        if up.resident == Some(true) && up.listens.is_none() {
+            let message =
+                "what is kept in memory is looked at once the daemon listens: say `listens`, too";
+            return Err(at(Some("resident"), message.to_owned()));
+        }
         let input = up.input.as_deref().map(|name| text("input", name));
         return Ok(Step::Daemon {
             machine,
@@ -199,7 +205,7 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Mistake> {
             arguments: up.arguments.clone().unwrap_or_default(),
             input: input.transpose()?,
             listens: up.listens,
-            resident: up.resident.unwrap_or(true),
+            resident: up.resident.unwrap_or(up.listens.is_some()),
         });
     }
     if let Some(name) = &up.run {
@@ -349,9 +355,7 @@ impl Step {
     }
 }
 
-/// What a BPF program's object is called.
+/// What a BPF program's object is called: one in C is `name.bpf.c`, as libbpf's are.
 pub fn object_name(source: &Path) -> String {
-    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
-    // One in C is called `name.bpf.c`, as libbpf's are.
-    format!("{}.o", stem.trim_end_matches(".o"))
+    source.with_extension("o").to_string_lossy().into_owned()
 }

@@ -120,14 +120,6 @@ impl Subjects {
         self.0.keys()
     }
 
-    /// A line about a subject that a directory tells of.
-    pub fn about(&self, subject: &Subject) -> Option<&str> {
-        match self.0.get(subject)? {
-            Definition::Module(_) => None,
-            Definition::Directory(directory) => Some(&directory.file.about),
-        }
-    }
-
     /// Fails if a cell of `plan` is one that its subject cannot have, or what its subject is told by
     /// cannot be filled in for it.
     ///
@@ -204,13 +196,19 @@ impl Subjects {
         self.directories().flat_map(Directory::programs).collect()
     }
 
-    /// Options that the kernel must have, each with the subject that says so.
-    pub fn kernel_options(&self) -> Vec<(&Subject, &str)> {
-        let options = self.directories().flat_map(|directory| {
-            let options = directory.file.kernel.options.iter();
-            options.map(move |option| (&directory.subject, option.as_str()))
-        });
-        options.collect()
+    /// The first option that the kernel must have and, as `has` says of it, has not, with the subject that needs it.
+    ///
+    /// # Errors
+    /// If `has` fails.
+    pub fn lacking(&self, has: impl Fn(&str) -> Result<bool>) -> Result<Option<(&Subject, &str)>> {
+        for directory in self.directories() {
+            for option in &directory.file.kernel.options {
+                if !has(option)? {
+                    return Ok(Some((&directory.subject, option)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Files that are installed as they are, or compiled whatever the kernel.
@@ -295,15 +293,6 @@ impl Subjects {
     fn get(&self, subject: &Subject) -> Result<&Definition> {
         let found = self.0.get(subject);
         found.with_context(|| format!("nothing tells of the subject {subject}"))
-    }
-
-    /// Leaves only the subject of this name.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn only(&self, subject: &Subject) -> Result<Self> {
-        let definition = self.get(subject)?.clone();
-        Ok(Self(BTreeMap::from([(subject.clone(), definition)])))
     }
 }
 

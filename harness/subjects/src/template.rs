@@ -11,6 +11,7 @@ use minijinja::{context, Environment, UndefinedBehavior, Value};
 use mutexlab_model::facts::Place;
 use mutexlab_model::traffic::{Family, Protocol, Traffic, Way};
 use mutexlab_protocol::addresses;
+use mutexlab_scenario::place;
 
 /// What templates know of `traffic`, by name.
 pub fn known(traffic: &Traffic) -> Value {
@@ -57,17 +58,7 @@ pub fn render(text: &str, file: &str, known: &Value) -> Result<String> {
 
 fn explain(error: &minijinja::Error, text: &str, file: &str) -> anyhow::Error {
     let place = match (error.range(), error.line()) {
-        (Some(range), _) => {
-            let before = text.get(..range.start).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            let column = before
-                .chars()
-                .rev()
-                .take_while(|&letter| letter != '\n')
-                .count()
-                + 1;
-            format!("{file}:{line}:{column}")
-        }
+        (Some(range), _) => place(text, range.start, file),
         (None, Some(line)) => format!("{file}:{line}"),
         (None, None) => file.to_owned(),
     };

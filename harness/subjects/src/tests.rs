@@ -14,7 +14,8 @@ use mutexlab_protocol::GuestCell;
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
 
-use crate::{Directory, Source, Subjects};
+use crate::directory::Directory;
+use crate::{Source, Subjects};
 
 fn repository() -> PathBuf {
     repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -357,7 +358,10 @@ fn what_guests_get_is_told_by_its_path_there() {
     let shipped = Subjects::shipped(&repository()).unwrap();
     let programs: Vec<&str> = shipped.programs().into_iter().collect();
     assert!(programs.contains(&"redsocks") && programs.contains(&"microsocks"));
-    assert!(shipped.files().iter().all(|file| match &file.source {
-        Source::File(source) | Source::BpfSource(source) => source.is_file(),
-    }));
+    let files = shipped.files();
+    let program = files
+        .iter()
+        .find(|file| file.path == "/lab/subjects/xdp-forward/forward.bpf.o");
+    let source = &program.expect("XDP has its program").source;
+    assert!(matches!(source, Source::BpfSource(source) if source.ends_with("forward.bpf.c")));
 }

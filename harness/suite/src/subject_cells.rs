@@ -44,8 +44,8 @@ pub struct SubjectTest {
 enum Wanted {
     /// All traffic that it can have arrives, between sockets and on the wire.
     Arrives,
-    /// The same, and it counts.
-    Counts(&'static [(&'static str, u64)]),
+    /// The same, and a counter of it is so much, or more, where packets of IPv4 are forwarded.
+    Counts(&'static str, u64),
     /// It is told of as wrong, with one of these in the message.
     Fails(&'static [&'static str]),
     /// It does not come to a guest, with one of these in the message.
@@ -66,13 +66,15 @@ pub fn all(repository: &Path) -> Result<Vec<SubjectTest>> {
     let mut all: Vec<SubjectTest> = arrives.collect();
     // Two directions of what is sent, answered, and rehearsed: a test asks for no less.
     let ours = [
-        (
-            "own-module",
-            Wanted::Counts(&[("packets", 40), ("limit", 0)]),
-        ),
+        // The weight is a parameter.
+        ("own-module", Wanted::Counts("weighed", 7 * 40)),
         (
             "script-fails",
             Wanted::Fails(&["script-fails/up.sh: the script fails"]),
+        ),
+        (
+            "counters-gone",
+            Wanted::Fails(&["cannot read /proc/no-such-counters"]),
         ),
         (
             "rules-refused",
@@ -118,10 +120,11 @@ impl SubjectTest {
         outcomes: &Shared,
     ) -> Result<()> {
         let started = Instant::now();
+        let (boots, subjects) = self.plan(bench, kernel)?;
         let wider;
-        let kernel = match (self.lacking(bench, kernel)?, wide) {
+        let kernel = match (subjects.lacking(|option| kernel.has_option(option))?, wide) {
             (None, _) => kernel,
-            (Some(option), WideKernel::LeftOut) => {
+            (Some((_, option)), WideKernel::LeftOut) => {
                 let why = format!(
                     "needs CONFIG_{option}, which {}:wide has: --nightly",
                     kernel.name
@@ -135,14 +138,17 @@ impl SubjectTest {
                 &wider
             }
         };
-        let booted = self.boot(bench, kernel);
+        let booted = self.boot(bench, kernel, &boots, &subjects);
         bench.interrupt.check()?;
         let ending = match (booted, &self.wanted) {
             (Err(error), Wanted::DoesNotBuild(parts)) => told(&format!("{error:#}"), parts),
             // Such as a program that is not there: others are tested all the same.
             (Err(error), _) => Ending::bad(Verdict::Infra, format!("{error:#}")),
             (Ok(Err(ending)), _) => ending,
-            (Ok(Ok(ended)), wanted) => judge(&ended, wanted),
+            (Ok(Ok(ended)), wanted) => {
+                let cells = boots.iter().map(|boot| boot.cells.len()).sum();
+                judge(&ended, cells, wanted)
+            }
         };
         outcomes.lock().ended(Ended {
             suite: INSTRUMENT,
@@ -154,12 +160,17 @@ impl SubjectTest {
     }
 
     /// Measures all that the subject can have, in one guest.
-    fn boot(&self, bench: &Bench<'_>, kernel: &Kernel) -> Result<Result<Outcomes, Ending>> {
-        let (boots, subjects) = self.plan(bench, kernel)?;
+    fn boot(
+        &self,
+        bench: &Bench<'_>,
+        kernel: &Kernel,
+        boots: &[PlannedBoot],
+        subjects: &Subjects,
+    ) -> Result<Result<Outcomes, Ending>> {
         let kernels = BTreeMap::from([(kernel.name.clone(), kernel.clone())]);
-        let mut baggage = pack(&subjects, &kernels, bench.interrupt)?;
+        let mut baggage = pack(subjects, &kernels, bench.interrupt)?;
         let mut tasks = Vec::new();
-        for boot in &boots {
+        for boot in boots {
             tasks.extend(subjects.tasks(boot)?);
         }
         ensure!(
@@ -192,17 +203,6 @@ impl SubjectTest {
         Ok(Ok(ended))
     }
 
-    /// An option that the subject needs and `kernel` does not have.
-    fn lacking(&self, bench: &Bench<'_>, kernel: &Kernel) -> Result<Option<String>> {
-        let (_, subjects) = self.plan(bench, kernel)?;
-        for (_, option) in subjects.kernel_options() {
-            if !kernel.has_option(option)? {
-                return Ok(Some(option.to_owned()));
-            }
-        }
-        Ok(None)
-    }
-
     /// The boots of all that the subject can have.
     fn plan(&self, bench: &Bench<'_>, kernel: &Kernel) -> Result<(Vec<PlannedBoot>, Subjects)> {
         let mut boots = Vec::new();
@@ -230,28 +230,26 @@ impl SubjectTest {
     }
 }
 
-fn judge(ended: &Outcomes, wanted: &Wanted) -> Ending {
+/// How the test ends whose so many cells ended so.
+fn judge(ended: &Outcomes, cells: usize, wanted: &Wanted) -> Ending {
+    if ended.len() != cells {
+        let reason = format!("of {cells} cells {} have ended", ended.len());
+        return Ending::bad(Verdict::Infra, reason);
+    }
     for (id, outcome) in ended {
         let ending = match (outcome, wanted) {
             (Outcome::Ok(measurement), Wanted::Arrives) => arrived(&measurement.delivery),
-            (Outcome::Ok(measurement), Wanted::Counts(least)) => {
+            (Outcome::Ok(measurement), Wanted::Counts(name, least)) => {
                 let counters = &measurement.counters;
-                let forwarded = id.contains("forward-v4");
-                let mut missed = least.iter().filter(|(name, least)| {
-                    let count = counters.get(*name);
-                    count.is_none_or(|count| forwarded && count < least)
-                });
-                match missed.next() {
-                    None => Ending::ok(),
-                    Some((name, least)) => {
-                        failed(format!("{name} is not {least}, or more: {counters:?}"))
-                    }
+                let least = if id.contains("forward-v4") { *least } else { 0 };
+                match counters.get(*name) {
+                    Some(&count) if count >= least => arrived(&measurement.delivery),
+                    _ => failed(format!("{name} is not {least}, or more: {counters:?}")),
                 }
             }
             (Outcome::Failed { reason, .. }, Wanted::Fails(parts)) => told(reason, parts),
-            (Outcome::Failed { reason, .. } | Outcome::Infra { reason }, _) => {
-                failed(reason.clone())
-            }
+            (Outcome::Failed { reason, .. }, _) => failed(reason.clone()),
+            (Outcome::Infra { reason }, _) => Ending::bad(Verdict::Infra, reason),
             (Outcome::Ok(_), _) => failed("it passed".to_owned()),
         };
         if !ending.is_ok() {
@@ -288,18 +286,32 @@ fn failed(reason: String) -> Ending {
 
 #[cfg(test)]
 mod tests {
-    use mutexlab_host::paths::repository_above;
-
     use super::*;
-    use mutexlab_model::subject::Subject;
 
     #[test]
-    fn each_subject_has_a_test() {
-        let repository = repository_above(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-        let all = all(&repository).unwrap();
-        for subject in [Subject::NONE, Subject::NFT_DNAT, Subject::MODULE_DIRECT] {
-            let named = |test: &&SubjectTest| test.named == subject.name();
-            assert_eq!(all.iter().filter(named).count(), 1, "{subject}");
-        }
+    fn a_test_passes_if_every_cell_ended_as_is_wanted() {
+        let failed = |reason: &str| Outcome::Failed {
+            reason: reason.to_owned(),
+            delivery: Delivery::default(),
+        };
+        let ended = |outcome| Outcomes::from([("a".to_owned(), outcome)]);
+        let wanted = Wanted::Fails(&["up.sh"]);
+        let verdict = |outcome, cells| judge(&ended(outcome), cells, &wanted).verdict;
+        assert_eq!(verdict(failed("up.sh: the script fails"), 1), Verdict::Ok);
+        assert_eq!(
+            verdict(failed("up.sh: the script fails"), 2),
+            Verdict::Infra
+        );
+        assert_eq!(verdict(failed("something else"), 1), Verdict::Failed);
+        let infra = Outcome::Infra {
+            reason: "up.sh".to_owned(),
+        };
+        assert_eq!(verdict(infra, 1), Verdict::Infra);
+        assert_eq!(
+            judge(&Outcomes::new(), 1, &Wanted::Arrives).verdict,
+            Verdict::Infra
+        );
+        let astray = ended(failed("astray"));
+        assert_eq!(judge(&astray, 1, &Wanted::Arrives).verdict, Verdict::Failed);
     }
 }

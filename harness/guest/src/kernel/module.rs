@@ -30,7 +30,8 @@ impl LoadedModule {
             .file_stem()
             .and_then(|stem| stem.to_str())
             .with_context(|| format!("{path} is not named like a module"))?;
-        let name = CString::new(stem)?;
+        // As Kbuild has it.
+        let name = CString::new(stem.replace('-', "_"))?;
         let text: Vec<String> = parameters
             .iter()
             .map(|(name, value)| format!("{name}={value}"))

@@ -16,14 +16,13 @@ use super::verify::verify;
 use crate::kernel::cpu;
 use crate::kernel::marks;
 use crate::kernel::tsc;
-use crate::net::conntrack;
 use crate::net::layout::{
     Layout, CLIENT_LINK, ROUTER_CLIENT_LINK, ROUTER_SERVER_LINK, SERVER_LINK,
 };
 use crate::net::offload;
 use crate::net::offload::Offload;
 use crate::subjects::installation;
-use crate::subjects::installation::blame;
+use crate::subjects::installation::{blame, ensure_untracked};
 use crate::subjects::installed::Installed;
 use crate::traffic::bulk::{BulkStream, Received};
 use crate::traffic::closed_loop::ClosedLoop;
@@ -34,7 +33,7 @@ use mutexlab_model::histogram::{Histogram, Recorder};
 use mutexlab_model::measured::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
 use mutexlab_model::traffic::Load;
 use mutexlab_protocol::measurement::Measurement;
-use mutexlab_protocol::{GuestCell, Task};
+use mutexlab_protocol::Task;
 
 /// Measures a cell, in namespaces of its own.
 pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measurement, Stop> {
@@ -53,16 +52,15 @@ pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measu
     rehearse(&layout, traffic, arrival, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
-    let before = installed.counters(&layout.router)?;
-    let spent = exchange(&layout, cell, pace, arrival, delivery, installed.as_ref())?;
-    let counters = since(&before, installed.counters(&layout.router)?);
+    let blamed = |error| blame(datapath, error);
+    let before = installed.counters(&layout.router).map_err(blamed)?;
+    let spent = exchange(&layout, task, pace, arrival, delivery, installed.as_ref())?;
+    let counters = since(&before, installed.counters(&layout.router).map_err(blamed)?);
     let buckets = installed.buckets(traffic, &layout.router)?;
     installed
         .ensure_kept(traffic, &layout.router, &counters)
         .map_err(|error| blame(datapath, error))?;
-    if !datapath.facts.counts.conntrack {
-        conntrack::ensure_none(&layout.router)?;
-    }
+    ensure_untracked(datapath, &layout.router)?;
     installed
         .down(&layout)
         .map_err(|error| blame(datapath, error))?;
@@ -103,13 +101,14 @@ struct Spent {
 /// `installed` was at work.
 fn exchange(
     layout: &Layout,
-    cell: &GuestCell,
+    Task { cell, datapath }: &Task,
     pace: Pace,
     arrival: Arrival,
     delivery: &mut Delivery,
     installed: &dyn Installed,
 ) -> Result<Spent, Stop> {
     let traffic = &cell.traffic;
+    let blamed = |error| blame(datapath, error);
     let flows = Flows::measured(traffic);
     match traffic.load {
         Load::Closed { round_trips, .. } => {
@@ -139,7 +138,7 @@ fn exchange(
                 packets: closed_loop.packets() - packets,
                 bytes: Received::read(&layout.server)?.bytes - received.bytes,
             };
-            installed.ensure_at_work(&layout.router)?;
+            installed.ensure_at_work(&layout.router).map_err(blamed)?;
             closed_loop.close(0, delivery)?;
             Ok(Spent {
                 path,
@@ -155,7 +154,7 @@ fn exchange(
             let bulk = stream.measure(layout, bytes, delivery)?;
             let proxy_time = rise(before, installed.proxy_time()?);
             let cores = cpu::since(&cores, &cpu::cores()?);
-            installed.ensure_at_work(&layout.router)?;
+            installed.ensure_at_work(&layout.router).map_err(blamed)?;
             Ok(Spent {
                 bulk: Some(bulk),
                 proxy_time,

@@ -61,6 +61,14 @@ impl Process {
         if let Some(port) = daemon.listens {
             process.wait_until_it_listens(name, namespace, family, port)?;
         }
+        // It may have ended, or have left what it does to another process, which nobody would end.
+        if let Some(status) = process
+            .child
+            .try_wait()
+            .context("cannot ask for a process")?
+        {
+            anyhow::bail!("{name} does not stay: {status}; have it run in the foreground");
+        }
         if daemon.resident {
             process.files = Resident::of_process(process.child.id())?;
         }
@@ -109,14 +117,20 @@ impl Drop for Process {
 
 /// Whether something listens at a port of TCP in `namespace`.
 fn listens(namespace: &Namespace, family: Family, port: u16) -> Result<bool> {
-    // Not /proc/net: that is the main thread's.
-    let path = match family {
-        Family::V4 => "/proc/thread-self/net/tcp",
-        Family::V6 => "/proc/thread-self/net/tcp6",
+    // Not /proc/net: that is the main thread's. A socket of IPv6 may be for both.
+    let paths: &[&str] = match family {
+        Family::V4 => &["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"],
+        Family::V6 => &["/proc/thread-self/net/tcp6"],
     };
-    let text = namespace
-        .run(|| fs::read_to_string(path).with_context(|| format!("cannot read {path}")))?;
-    Ok(has_listener(&text, port))
+    namespace.run(|| {
+        for path in paths {
+            let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+            if has_listener(&text, port) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
 }
 
 /// Lines have a number, the local address and port, the remote one, and the state, in hexadecimal

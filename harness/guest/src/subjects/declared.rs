@@ -3,7 +3,6 @@
 //! A subject that a directory has declared: its steps, carried out.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -24,10 +23,12 @@ use mutexlab_protocol::datapath::{
     Attach, Declared, Deed, FlowMemory, Machine, Readings, Script, Step, PROGRAMS,
 };
 
-/// Where scripts find programs: those of the subject first.
+/// Where scripts find programs that are not the subject's.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where scripts lie while they run: in memory, since the guest's root cannot be written to.
-const SCRIPTS: &str = "/run";
+const SCRIPTS: &str = "/run/mutexlab/scripts";
+/// What they begin with.
+const FUNCTIONS: &str = "/run/mutexlab/functions";
 /// The section of a BPF object whose program is attached, by where that is.
 const fn section(attach: Attach) -> &'static str {
     match attach {
@@ -36,20 +37,7 @@ const fn section(attach: Attach) -> &'static str {
     }
 }
 
-/// The error of a step: the subject's fault.
-#[derive(Debug)]
-pub struct StepFailed {
-    /// Where the subject has the step.
-    place: String,
-}
-
-impl fmt::Display for StepFailed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.place)
-    }
-}
-
-/// A subject that is up.
+/// A subject that is up. Dropping it takes modules and programs back in the right order, but runs no script.
 pub struct Installed {
     /// In the order in which they were taken.
     taken: Vec<Taken>,
@@ -91,19 +79,13 @@ impl Installed {
             read: declared.read.clone(),
         };
         for Step { place, deed } in &declared.steps {
-            let done = take(deed, traffic, layout).context(failed(place))?;
+            let done = take(deed, traffic, layout).with_context(|| place.clone())?;
             installed.taken.push(Taken {
                 place: place.clone(),
                 deed: done,
             });
         }
         Ok(installed)
-    }
-}
-
-fn failed(place: &str) -> StepFailed {
-    StepFailed {
-        place: place.to_owned(),
     }
 }
 
@@ -165,14 +147,18 @@ fn script(name: &str, text: String) -> Script {
 fn run(script: &Script, namespace: &Namespace) -> Result<()> {
     let name = Path::new(&script.name).file_name().unwrap_or_default();
     let path = Path::new(SCRIPTS).join(name);
-    fs::write(&path, &script.text).with_context(|| format!("cannot write {}", path.display()))?;
-    let functions = Path::new(SCRIPTS).join("functions");
-    fs::write(&functions, before_applets()?)
-        .with_context(|| format!("cannot write {}", functions.display()))?;
-    let text = format!(". {}; . {}", functions.display(), path.display());
+    let write = |path: &Path, text: &str| {
+        let parent = path.parent().unwrap_or(path);
+        fs::create_dir_all(parent)
+            .and_then(|()| fs::write(path, text))
+            .with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(Path::new(FUNCTIONS), &before_applets()?)?;
+    write(&path, &script.text)?;
+    let text = ". \"$0\"; . \"$1\"";
     // The child is made by this thread, and so is in its namespace.
     let output = namespace.run(|| {
-        duct::cmd!("sh", "-ec", &text)
+        duct::cmd!("sh", "-ec", text, FUNCTIONS, &path)
             .env("PATH", format!("{PROGRAMS}:{SEARCH_PATH}"))
             .stdin_null()
             .stderr_to_stdout()
@@ -181,7 +167,6 @@ fn run(script: &Script, namespace: &Namespace) -> Result<()> {
             .run()
             .context("cannot run sh")
     })?;
-    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if !output.status.success() {
         bail!(
             "the script fails ({}, on the machine {}):\n{}",
@@ -222,10 +207,10 @@ impl installed::Installed for Installed {
         let Some(path) = &self.read.counters else {
             return Ok(BTreeMap::new());
         };
-        let text = read(path, router).context(failed("[read] counters"))?;
+        let text = read(path, router).context("[read] counters")?;
         counters_in(&text)
             .with_context(|| format!("{path} is not of lines that are a name and a number"))
-            .context(failed("[read] counters"))
+            .context("[read] counters")
     }
 
     fn proxy_time(&self) -> Result<Option<Duration>> {
@@ -239,13 +224,14 @@ impl installed::Installed for Installed {
 
     fn flow_memory(&self, _traffic: &Traffic, router: &Namespace) -> Result<Option<u64>> {
         if let Some(FlowMemory { slab, flows }) = &self.read.memory {
-            let text = read(flows, router).context(failed("[read] memory"))?;
+            let text = read(flows, router).context("[read] memory")?;
             let flows = text
                 .trim()
                 .parse()
                 .with_context(|| format!("{flows} is {text:?} and no number"))
-                .context(failed("[read] memory"))?;
-            return Ok(Some(Slabs::of(slab)?.hold(flows)));
+                .context("[read] memory")?;
+            let slabs = Slabs::of(slab).context("[read] memory")?;
+            return Ok(Some(slabs.hold(flows)));
         }
         if !self.counts.conntrack {
             return Ok(None);
@@ -284,9 +270,16 @@ impl installed::Installed for Installed {
 
     fn down(mut self: Box<Self>, layout: &Layout) -> Result<()> {
         while let Some(Taken { place, deed }) = self.taken.pop() {
-            take_back(deed, layout).context(failed(&place))?;
+            take_back(deed, layout).context(place)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // A module may need one that was loaded before it.
+        while self.taken.pop().is_some() {}
     }
 }
 

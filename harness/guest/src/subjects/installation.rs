@@ -5,11 +5,13 @@
 use anyhow::Result;
 use nix::errno::Errno;
 
-use super::declared::{self, StepFailed};
+use super::declared;
 use super::installed::Installed;
 use super::module;
 use crate::kernel::module::Parameters;
+use crate::net::conntrack;
 use crate::net::layout::Layout;
+use crate::net::namespace::Namespace;
 use crate::traffic::target::Stop;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::datapath::{Datapath, How};
@@ -35,17 +37,30 @@ pub fn up(
     })
 }
 
-/// Whose fault it is that a datapath could not be put up, asked or taken down. Our module is wrong itself then, and so
-/// is what a directory has declared. A file that the kernel takes for no module of its own (ENOEXEC, as with
+/// Whose fault it is that a datapath could not be put up, asked or taken down: its own. What a directory has declared is the
+/// subject's, and our module is wrong itself. A file that the kernel takes for no module of its own (ENOEXEC, as with
 /// another kernel's version magic) is the fault of whoever built it: of our module, ours.
 pub fn blame(datapath: &Datapath, error: anyhow::Error) -> Stop {
     let is_its_own = match &datapath.how {
         How::Module(_) => error.downcast_ref() != Some(&Errno::ENOEXEC),
-        How::Declared(_) => error.downcast_ref::<StepFailed>().is_some(),
+        How::Declared(_) => true,
     };
     if is_its_own {
         Stop::Subject(format!("{error:#}"))
     } else {
         Stop::Infra(error)
     }
+}
+
+/// Fails if connections are tracked, though the datapath is none that does: it would be paid for by whatever is measured.
+pub fn ensure_untracked(datapath: &Datapath, router: &Namespace) -> Result<(), Stop> {
+    if datapath.facts.counts.conntrack {
+        return Ok(());
+    }
+    conntrack::ensure_none(router).map_err(|error| match datapath.how {
+        How::Module(_) => Stop::Infra(error),
+        How::Declared(_) => Stop::Subject(format!(
+            "{error:#}: a subject that has connections tracked says so, with `conntrack = true` in [counts]"
+        )),
+    })
 }

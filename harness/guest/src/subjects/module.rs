@@ -39,6 +39,7 @@ pub struct MutexProxy {
     /// The rules' owner.
     context: Context,
     module: LoadedModule,
+    rules: ModuleRules,
 }
 
 impl MutexProxy {
@@ -53,7 +54,7 @@ impl MutexProxy {
         let upstream = Target::Upstream.address(traffic);
         let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
         let context = Context::open(router)?;
-        let rules = match rules {
+        let records = match rules {
             ModuleRules::Direct => direct::rules(traffic, upstream),
             ModuleRules::Unmatched => {
                 let other = SocketAddr::new(original.ip(), UNUSED_PORT);
@@ -62,9 +63,13 @@ impl MutexProxy {
             ModuleRules::Redirect => vec![context::redirect(traffic.protocol, original, upstream)],
         };
         context
-            .configure(&rules)
+            .configure(&records)
             .context("the module refuses the rule")?;
-        Ok(Self { context, module })
+        Ok(Self {
+            context,
+            module,
+            rules,
+        })
     }
 }
 
@@ -111,6 +116,9 @@ impl Installed for MutexProxy {
     }
 
     fn flow_memory(&self, traffic: &Traffic, router: &Namespace) -> Result<Option<u64>> {
+        if self.rules != ModuleRules::Redirect {
+            return Ok(None);
+        }
         let cache = match traffic.family {
             Family::V4 => "mutex_flow_v4",
             Family::V6 => "mutex_flow_v6",
@@ -136,7 +144,9 @@ impl Installed for MutexProxy {
     }
 
     fn down(self: Box<Self>, _layout: &Layout) -> Result<()> {
-        let Self { context, module } = *self;
+        let Self {
+            context, module, ..
+        } = *self;
         drop(context);
         module.unload()
     }

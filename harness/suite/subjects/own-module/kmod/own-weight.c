@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Counts the packets of each namespace's forward hook, and tells of the sum. */
+/* Weighs the packets of each namespace's forward hook, and tells of the sum. */
 
 #include <linux/atomic.h>
 #include <linux/module.h>
@@ -9,15 +9,15 @@
 #include <linux/seq_file.h>
 #include <net/net_namespace.h>
 
-static int limit = 1;
-module_param(limit, int, 0444);
-MODULE_PARM_DESC(limit, "Told as a counter");
+static int weight = 1;
+module_param(weight, int, 0444);
+MODULE_PARM_DESC(weight, "What each packet counts for");
 
 static atomic64_t packets;
 
 static unsigned int count(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	atomic64_inc(&packets);
+	atomic64_add(weight, &packets);
 	return NF_ACCEPT;
 }
 
@@ -45,7 +45,7 @@ static struct pernet_operations operations = {
 
 static int show(struct seq_file *file, void *data)
 {
-	seq_printf(file, "packets %lld\nlimit %d\n", atomic64_read(&packets), limit);
+	seq_printf(file, "weighed %lld\n", atomic64_read(&packets));
 	return 0;
 }
 
@@ -53,18 +53,18 @@ static int __init load(void)
 {
 	int error;
 
-	if (!proc_create_single("counting", 0444, NULL, show))
+	if (!proc_create_single("own-weight", 0444, NULL, show))
 		return -ENOMEM;
 	error = register_pernet_subsys(&operations);
 	if (error)
-		remove_proc_entry("counting", NULL);
+		remove_proc_entry("own-weight", NULL);
 	return error;
 }
 
 static void __exit unload(void)
 {
 	unregister_pernet_subsys(&operations);
-	remove_proc_entry("counting", NULL);
+	remove_proc_entry("own-weight", NULL);
 }
 
 module_init(load);
