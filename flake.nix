@@ -59,6 +59,10 @@
         redsocks = redsocks;
         "libevent-core-2.1-7" = libevent;
         microsocks = microsocks;
+        ipvsadm = ipvsadm;
+        libnl-3-200 = libnl;
+        libnl-genl-3-200 = libnl;
+        libpopt0 = popt;
       };
       packages = builtins.attrValues tools;
       environment = {

@@ -11,7 +11,7 @@ use crate::program::Program;
 pub struct Baggage {
     /// Programs, with the libraries that they load.
     pub programs: Vec<Program>,
-    /// Files, installed so that they can be run, with the libraries of those that are programs.
+    /// Files, which may be run if they may here, with the libraries of those that are programs.
     pub files: Vec<Packed>,
 }
 

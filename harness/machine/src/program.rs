@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Programs of others in user space that are a part of what is measured: which a subject needs, where
-//! they are on this machine, and of which version.
+//! Programs of others in user space that are a part of what is measured: where they are on this machine, and of
+//! which version.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const DIRECTORIES: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 /// A program that the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Its name, which is that of its Debian package, too.
+    /// Its name; of one that was unpacked that of its Debian package, too.
     pub name: String,
     /// Where it lies in the guest.
     pub path: String,
@@ -46,7 +46,9 @@ impl Program {
         let of_place = unpacked.is_some();
         let file = match unpacked {
             Some(file) => file,
-            None => find(name, name).with_context(|| format!("{name} is what a subject runs"))?,
+            None => look_for(name).with_context(|| {
+                format!("cannot find {name}, which a subject runs: install the package that has it")
+            })?,
         };
         Ok(Self {
             name: name.to_owned(),
@@ -103,14 +105,17 @@ fn newest(log: &str) -> Option<String> {
 /// # Errors
 /// If it is in neither; the message names the Debian package `package`.
 pub fn find(name: &str, package: &str) -> Result<PathBuf> {
+    look_for(name).with_context(|| {
+        format!("cannot find {name}: install it, on Debian with `apt-get install {package}`")
+    })
+}
+
+fn look_for(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|file| file.is_file())
-        .with_context(|| {
-            format!("cannot find {name}: install it, on Debian with `apt-get install {package}`")
-        })
 }
 
 /// What the dynamic linker would load for `program`, if it looked into the directories `beside`, too;

@@ -46,6 +46,8 @@ pub enum How {
 pub struct Declared {
     /// Taken up in this order, and down in the reverse one.
     pub steps: Vec<Step>,
+    /// The programs that its scripts find, beside those that are always there.
+    pub programs: Vec<String>,
     /// What can be read of it.
     pub read: Readings,
 }
@@ -159,7 +161,7 @@ pub enum Attach {
 pub struct Readings {
     /// A file whose lines are a name and a number: its counters.
     pub counters: Option<String>,
-    /// What its flows take.
+    /// What its flows take; told of 1,000 and more.
     pub memory: Option<FlowMemory>,
 }
 
@@ -167,7 +169,7 @@ pub struct Readings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlowMemory {
-    /// The slab cache that flows are of: /proc/slabinfo.
+    /// The slab cache that flows are of: below /sys/kernel/slab.
     pub slab: String,
     /// A file with the number of flows.
     pub flows: String,
@@ -183,5 +185,5 @@ pub fn file_path(subject: &str, name: &str) -> String {
     format!("/lab/subjects/{subject}/{name}")
 }
 
-/// Programs of subjects, which scripts find there, too.
-pub const PROGRAMS: &str = "/lab/programs";
+/// Where programs of all subjects lie.
+const PROGRAMS: &str = "/lab/programs";

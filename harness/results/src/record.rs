@@ -134,7 +134,7 @@ pub struct CellRecord {
     /// back. Null if they were not taken.
     #[serde(default)]
     pub latency: Option<Histogram>,
-    /// The module's counters over the cell.
+    /// The subject's counters over the cell.
     pub counters: BTreeMap<String, u64>,
 }
 

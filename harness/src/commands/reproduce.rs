@@ -30,7 +30,7 @@ use mutexlab_report::terminal::compare::Format;
 use mutexlab_results::metric::Kind;
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
-use mutexlab_scenario::ScenarioFile;
+use mutexlab_scenario::{Named, ScenarioFile};
 
 /// Parts of the closure that may differ without a word: exact numbers must not depend on them.
 const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];
@@ -151,6 +151,15 @@ impl ReproduceCommand {
             .with_context(|| format!("cannot write {}", path.display()))?;
         let scenario = ScenarioFile::load(&path)
             .context("the scenario in the results is not understood by this program")?;
+        let own = |named: &&Named| named.directory.is_some();
+        if let Some(named) = scenario.scenario.subjects.iter().find(own) {
+            bail!(
+                "{} is of the subject {}, of whose directory results have the hash and not the place: measure its \
+                 scenario again, and `mutexlab compare` both results",
+                self.file.display(),
+                named.subject
+            );
+        }
         let interrupt = Interrupt::install()?;
         let measurer = Measurer {
             repository: &repository,

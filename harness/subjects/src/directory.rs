@@ -2,6 +2,7 @@
 
 //! A subject's directory, read and checked.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -105,10 +106,12 @@ impl Directory {
                 deed: step.render(self.subject.name(), &place, &known)?,
             })
         });
+        let programs: BTreeSet<&str> = self.programs().collect();
         Ok(Datapath {
             facts: self.facts(),
             how: How::Declared(Declared {
                 steps: steps.collect::<Result<_>>()?,
+                programs: programs.into_iter().map(str::to_owned).collect(),
                 read: self.file.read.clone(),
             }),
         })

@@ -14,6 +14,7 @@ use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
+use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::Boot;
 use mutexlab_machine::qemu::Lens;
 use mutexlab_measure::look::look;
@@ -159,7 +160,14 @@ impl Guests<'_> {
             },
         };
         let looks = lens
-            .then(|| look(&Lens::plugin()?, &Machine::default(), kernel))
+            .then(|| {
+                look(
+                    &Lens::plugin()?,
+                    &Machine::default(),
+                    kernel,
+                    &Baggage::default(),
+                )
+            })
             .transpose()?;
         let (mut looker, lens) = looks.unzip();
         let mut outcome = None;

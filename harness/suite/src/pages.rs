@@ -13,7 +13,8 @@ use anyhow::{ensure, Context, Result};
 
 use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
-use mutexlab_host::paths;
+use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::{leash, paths};
 use mutexlab_model::verdict::{Ending, Verdict};
 
 /// A page that is followed.
@@ -51,7 +52,7 @@ impl Page {
     /// If the user interrupts, or the outcome cannot be told.
     pub fn run(&self, bench: &Bench<'_>, outcomes: &Shared) -> Result<()> {
         let started = Instant::now();
-        let followed = self.follow(&bench.repository);
+        let followed = self.follow(&bench.repository, bench.interrupt);
         bench.interrupt.check()?;
         let ending = match followed {
             Ok(()) => Ending::ok(),
@@ -66,7 +67,7 @@ impl Page {
         })
     }
 
-    fn follow(&self, repository: &Path) -> Result<()> {
+    fn follow(&self, repository: &Path, interrupt: &Interrupt) -> Result<()> {
         let path = repository.join(self.file);
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -86,7 +87,7 @@ impl Page {
                         .and_then(|()| fs::write(&path, text))
                         .with_context(|| format!("cannot write {}", path.display()))?;
                 }
-                Block::Commands { text, fail } => printed = run(&text, fail, &here)?,
+                Block::Commands { text, fail } => printed = run(&text, fail, &here, interrupt)?,
                 Block::Printed(expected) => compare(&expected, &printed)?,
             }
         }
@@ -95,19 +96,21 @@ impl Page {
 }
 
 /// Runs commands; what they printed.
-fn run(commands: &str, fail: bool, here: &Path) -> Result<String> {
+fn run(commands: &str, fail: bool, here: &Path, interrupt: &Interrupt) -> Result<String> {
     let program = format!("{} ", paths::this_program().display());
     let script = PROGRAMS.iter().fold(commands.to_owned(), |text, name| {
         text.replace(name, &program)
     });
-    let output = duct::cmd!("sh", "-ec", script)
+    // What it starts goes with it, whatever ends us.
+    let (shell, leash) = leash::tie(["sh", "-ec", &script])?;
+    let shell = shell
         .dir(here)
         .stderr_to_stdout()
-        .stdin_null()
         .stdout_capture()
-        .unchecked()
-        .run()
-        .context("cannot run sh")?;
+        .unchecked();
+    let ended = leash::hold(leash, interrupt, || shell.run());
+    interrupt.check()?;
+    let output = ended.context("cannot run sh")?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success() != fail,

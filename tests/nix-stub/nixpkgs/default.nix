@@ -13,8 +13,8 @@ let
     builtins.listToAttrs (map (name: { inherit name; value = package name; }) names);
 
   base = named [
-    "bc" "binutils" "bison" "curl" "elfutils" "flex" "gcc" "git" "gnumake" "gnupg" "iproute2" "just" "kmod" "libevent"
-    "lz4" "microsocks" "nftables" "python3" "qemu" "redsocks" "rust-bindgen-unwrapped" "virtme-ng"
+    "bc" "binutils" "bison" "curl" "elfutils" "flex" "gcc" "git" "gnumake" "gnupg" "iproute2" "ipvsadm" "just" "kmod" "libevent"
+    "libnl" "lz4" "microsocks" "nftables" "popt" "python3" "qemu" "redsocks" "rust-bindgen-unwrapped" "virtme-ng"
     "xz" "zstd"
   ] // {
     llvmPackages_22 = named [ "clang-unwrapped" "libclang" "lld" "llvm" ];

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mutexlab_model::facts::Arrival;
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::Traffic;
 
@@ -14,7 +15,7 @@ use crate::probe::Probe;
 use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
 use crate::traffic::pace::Pace;
-use crate::traffic::target::{Arrival, Stop};
+use crate::traffic::target::Stop;
 
 /// Round trips of the flow that goes before those that are measured.
 pub const REHEARSAL: u32 = 8;

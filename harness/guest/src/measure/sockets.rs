@@ -28,7 +28,8 @@ use crate::traffic::bulk::{BulkStream, Received};
 use crate::traffic::closed_loop::ClosedLoop;
 use crate::traffic::flows::Flows;
 use crate::traffic::pace::Pace;
-use crate::traffic::target::{Arrival, Stop};
+use crate::traffic::target::{Stop, Target};
+use mutexlab_model::facts::Arrival;
 use mutexlab_model::histogram::{Histogram, Recorder};
 use mutexlab_model::measured::{BulkCost, CoreTime, Delivery, HookCost, PathCost};
 use mutexlab_model::traffic::Load;
@@ -48,7 +49,7 @@ pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measu
 
     let installed = installation::up(datapath, &cell.parameters, traffic, &layout)
         .map_err(|error| blame(datapath, error))?;
-    let arrival = Arrival::from(datapath.facts.arrives);
+    let arrival = datapath.facts.arrives;
     rehearse(&layout, traffic, arrival, delivery)?;
     *delivery = Delivery::default();
     thread::sleep(QUIET);
@@ -66,7 +67,7 @@ pub fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measu
         .map_err(|error| blame(datapath, error))?;
     layout.tear_down()?;
 
-    verify(arrival.target, traffic, delivery)?;
+    verify(Target::from(arrival.at), traffic, delivery)?;
     Ok(Measurement {
         delivery: *delivery,
         original: HookCost::default(),

@@ -14,16 +14,10 @@ pub fn run(namespace: &Namespace, family: Family, script: &str) -> Result<()> {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
-    // The child is made by this thread, and so is in its namespace.
-    let output = namespace.run(|| {
-        duct::cmd!(IPROUTE2, version, "-batch", "-")
-            .stdin_bytes(script)
-            .stderr_to_stdout()
-            .stdout_capture()
-            .unchecked()
-            .run()
-            .context("cannot run ip; the guest's root must have it and its libraries")
-    })?;
+    let ip = duct::cmd!(IPROUTE2, version, "-batch", "-").stdin_bytes(script);
+    let output = namespace
+        .output(&ip)
+        .context("cannot run ip; the guest's root must have it and its libraries")?;
     if !output.status.success() {
         bail!(
             "ip refuses a command ({}, {}):\n{}{script}",

@@ -47,6 +47,19 @@ impl Namespace {
         })
     }
 
+    /// Runs a program in the namespace to its end, and takes what it says on both streams. That it ends badly is for the
+    /// caller to judge.
+    pub fn output(&self, program: &duct::Expression) -> Result<std::process::Output> {
+        // The child is made by this thread, and so is in its namespace.
+        self.run(|| {
+            Ok(program
+                .stderr_to_stdout()
+                .stdout_capture()
+                .unchecked()
+                .run()?)
+        })
+    }
+
     /// Sets a variable below /proc/sys/net.
     pub fn set_sysctl(&self, variable: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys/net").join(variable);

@@ -11,16 +11,10 @@ const MAX_LINES: usize = 9;
 
 /// Runs `script` in `namespace`.
 pub fn load(namespace: &Namespace, script: &str) -> Result<()> {
-    // The child is made by this thread, and so is in its namespace.
-    let output = namespace.run(|| {
-        duct::cmd!("nft", "-f", "-")
-            .stdin_bytes(script)
-            .stderr_to_stdout()
-            .stdout_capture()
-            .unchecked()
-            .run()
-            .context("cannot run nft; the guest's root must have it and its libraries")
-    })?;
+    let nft = duct::cmd!("nft", "-f", "-").stdin_bytes(script);
+    let output = namespace
+        .output(&nft)
+        .context("cannot run nft; the guest's root must have it and its libraries")?;
     if !output.status.success() {
         bail!(
             "nft refuses the rules ({}):\n{}",

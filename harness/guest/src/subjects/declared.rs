@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::net::nft;
 use mutexlab_model::facts::Counts;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::datapath::{
-    Attach, Declared, Deed, FlowMemory, Machine, Readings, Script, Step, PROGRAMS,
+    program_path, Attach, Declared, Deed, FlowMemory, Machine, Readings, Script, Step,
 };
 
 /// Where scripts find programs that are not the subject's.
@@ -29,6 +30,8 @@ const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const SCRIPTS: &str = "/run/mutexlab/scripts";
 /// What they begin with.
 const FUNCTIONS: &str = "/run/mutexlab/functions";
+/// Where they find the subject's programs.
+const OFFERED: &str = "/run/mutexlab/programs";
 /// The section of a BPF object whose program is attached, by where that is.
 const fn section(attach: Attach) -> &'static str {
     match attach {
@@ -78,6 +81,7 @@ impl Installed {
             counts,
             read: declared.read.clone(),
         };
+        offer(&declared.programs)?;
         for Step { place, deed } in &declared.steps {
             let done = take(deed, traffic, layout).with_context(|| place.clone())?;
             installed.taken.push(Taken {
@@ -147,26 +151,12 @@ fn script(name: &str, text: String) -> Script {
 fn run(script: &Script, namespace: &Namespace) -> Result<()> {
     let name = Path::new(&script.name).file_name().unwrap_or_default();
     let path = Path::new(SCRIPTS).join(name);
-    let write = |path: &Path, text: &str| {
-        let parent = path.parent().unwrap_or(path);
-        fs::create_dir_all(parent)
-            .and_then(|()| fs::write(path, text))
-            .with_context(|| format!("cannot write {}", path.display()))
-    };
-    write(Path::new(FUNCTIONS), &before_applets()?)?;
     write(&path, &script.text)?;
     let text = ". \"$0\"; . \"$1\"";
-    // The child is made by this thread, and so is in its namespace.
-    let output = namespace.run(|| {
-        duct::cmd!("sh", "-ec", text, FUNCTIONS, &path)
-            .env("PATH", format!("{PROGRAMS}:{SEARCH_PATH}"))
-            .stdin_null()
-            .stderr_to_stdout()
-            .stdout_capture()
-            .unchecked()
-            .run()
-            .context("cannot run sh")
-    })?;
+    let shell = duct::cmd!("sh", "-ec", text, FUNCTIONS, &path)
+        .env("PATH", format!("{OFFERED}:{SEARCH_PATH}"))
+        .stdin_null();
+    let output = namespace.output(&shell).context("cannot run sh")?;
     if !output.status.success() {
         bail!(
             "the script fails ({}, on the machine {}):\n{}",
@@ -178,28 +168,32 @@ fn run(script: &Script, namespace: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Shell functions for the subject's programs: busybox's shell prefers its own applets to programs of the same name,
-/// wherever those are found.
-fn before_applets() -> Result<String> {
-    let entries = match fs::read_dir(PROGRAMS) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot list {PROGRAMS}")),
-    };
+/// Has scripts find these programs and no others of subjects'. There is a function for each as well: busybox's
+/// shell prefers its own applets to programs of the same name, wherever those are found.
+fn offer(programs: &[String]) -> Result<()> {
+    let offered = Path::new(OFFERED);
+    if offered.exists() {
+        fs::remove_dir_all(offered).with_context(|| format!("cannot remove {OFFERED}"))?;
+    }
+    fs::create_dir_all(offered).with_context(|| format!("cannot make {OFFERED}"))?;
     let mut functions = String::new();
-    for entry in entries {
-        let name = entry
-            .with_context(|| format!("cannot list {PROGRAMS}"))?
-            .file_name();
-        let name = name.to_string_lossy();
-        if name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        {
-            functions.push_str(&format!("{name}() {{ {PROGRAMS}/{name} \"$@\"; }}\n"));
+    for name in programs {
+        let program = program_path(name);
+        symlink(&program, offered.join(name))
+            .with_context(|| format!("cannot link {program} into {OFFERED}"))?;
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.bytes().all(is_word) {
+            functions.push_str(&format!("{name}() {{ {program} \"$@\"; }}\n"));
         }
     }
-    Ok(functions)
+    write(Path::new(FUNCTIONS), &functions)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent)
+        .and_then(|()| fs::write(path, text))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl installed::Installed for Installed {

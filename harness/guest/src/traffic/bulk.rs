@@ -23,7 +23,8 @@ use crate::kernel::cpu::Workers;
 use crate::kernel::tsc;
 use crate::net::layout::{Layout, SERVER_LINK};
 use crate::net::namespace::Namespace;
-use crate::traffic::target::{Arrival, Stop, Target, PATIENCE};
+use crate::traffic::target::{Stop, Target, PATIENCE};
+use mutexlab_model::facts::Arrival;
 use mutexlab_model::measured::{BulkCost, Delivery};
 use mutexlab_model::traffic::Traffic;
 
@@ -86,7 +87,7 @@ impl BulkStream {
         Ok(Self {
             client,
             server,
-            target: arrival.target,
+            target: Target::from(arrival.at),
             workers: Workers::find()?,
             parts: 0,
             sent: vec![0; PART],

@@ -18,8 +18,9 @@ use super::wire_client::WireClient;
 use crate::kernel::marks;
 use crate::kernel::tsc;
 use crate::net::layout::Layout;
-use crate::traffic::target::{Arrival, Stop};
+use crate::traffic::target::{Stop, Target};
 use crate::traffic::wire_server::Responder;
+use mutexlab_model::facts::Arrival;
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Ends, Protocol, Traffic};
 use mutexlab_protocol::Mischief;
@@ -59,7 +60,12 @@ impl ClosedLoop {
                 Box::new(WireClient::new(layout, traffic, flows)?)
             },
             server: match traffic.ends {
-                Ends::Wire => Box::new(Responder::new(layout, traffic, flows, arrival.target)?),
+                Ends::Wire => Box::new(Responder::new(
+                    layout,
+                    traffic,
+                    flows,
+                    Target::from(arrival.at),
+                )?),
                 Ends::Stack => Box::new(StackServer::new(layout, traffic, flows, arrival)?),
             },
             placement: Placement::new(flows.homes()),

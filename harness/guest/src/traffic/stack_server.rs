@@ -16,8 +16,8 @@ use super::payload::{self, Kind, Label};
 use super::server::{Served, Server};
 use super::sizes::Sizes;
 use crate::net::layout::Layout;
-use crate::traffic::target::{Arrival, Stop, Target, PATIENCE};
-use mutexlab_model::facts::Origin;
+use crate::traffic::target::{Stop, Target, PATIENCE};
+use mutexlab_model::facts::{Arrival, Origin};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Family, Protocol, Traffic};
 use mutexlab_protocol::addresses::{ROUTER_SERVER_SIDE, UPSTREAM};
@@ -65,8 +65,8 @@ impl StackServer {
             family: traffic.family,
             arrival,
             flows,
-            right: open(arrival.target)?,
-            wrong: open(arrival.target.other())?,
+            right: open(Target::from(arrival.at))?,
+            wrong: open(Target::from(arrival.at).other())?,
             ends: (0..flows.count()).map(|_| End::default()).collect(),
             packets: 0,
             bytes: 0,
@@ -138,7 +138,7 @@ impl StackServer {
         let (length, sender) = self.receive(flow, label, expected, delivery)?;
         self.packets += 1;
         self.bytes += length as u64;
-        *self.arrival.target.count(delivery) += 1;
+        *Target::from(self.arrival.at).count(delivery) += 1;
         let message = &mut self.message[..length];
         if length != expected || !payload::is_intact(message, Kind::Request, label) {
             delivery.bad_payload += 1;
@@ -198,11 +198,11 @@ impl StackServer {
         if poll(&mut ready, PollTimeout::ZERO).context("cannot look at a socket")? == 0 {
             return Ok(());
         }
-        let elsewhere = self.arrival.target.other();
+        let elsewhere = Target::from(self.arrival.at).other();
         *elsewhere.count(delivery) += 1;
         Err(Stop::Subject(format!(
             "something came to the {elsewhere} instead of the {}",
-            self.arrival.target
+            Target::from(self.arrival.at)
         )))
     }
 

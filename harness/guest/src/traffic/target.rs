@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use mutexlab_model::facts::{self, Origin, Place};
+use mutexlab_model::facts::{Arrival, Place};
 use mutexlab_model::measured::Delivery;
 use mutexlab_model::traffic::{Family, Traffic};
 use mutexlab_protocol::addresses::{
@@ -98,30 +98,9 @@ impl fmt::Display for Target {
     }
 }
 
-/// Where flows arrive, and from whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Where.
-    pub target: Target,
-    /// From whom.
-    pub from: Origin,
-}
-
 impl From<Target> for Arrival {
     fn from(target: Target) -> Self {
-        Self {
-            target,
-            from: Origin::Client,
-        }
-    }
-}
-
-impl From<facts::Arrival> for Arrival {
-    fn from(arrival: facts::Arrival) -> Self {
-        Self {
-            target: arrival.at.into(),
-            from: arrival.from,
-        }
+        Place::from(target).into()
     }
 }
 

@@ -36,18 +36,24 @@ pub struct Looker {
     /// The kernel's symbols, without those of modules, which are loaded anew for each cell.
     kernel: Symbols,
     /// The files of the modules, by their names.
-    modules: Vec<(&'static str, PathBuf)>,
+    modules: Vec<(String, PathBuf)>,
     /// How many windows have been taken.
     taken: usize,
     directory: TempDir,
 }
 
 impl Looker {
-    /// Gets ready to look at a boot of the kernel whose symbols are in `vmlinux`, with these caches.
+    /// Gets ready to look at a boot of the kernel whose symbols are in `vmlinux`, with these caches; `others` are modules
+    /// that may be loaded beside ours, by their names.
     ///
     /// # Errors
     /// If the kernel's symbols cannot be read, or the settings not written.
-    pub fn new(caches: Caches, vmlinux: &Path, modules: Option<Modules<'_>>) -> Result<Self> {
+    pub fn new(
+        caches: Caches,
+        vmlinux: &Path,
+        modules: Option<Modules<'_>>,
+        others: Vec<(String, PathBuf)>,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("mutexlab-lens-")
             .tempdir()
@@ -69,10 +75,11 @@ impl Looker {
                 (PROBE, modules.probe.to_owned()),
             ]
         });
+        let modules = modules.map(|(name, file)| (name.to_owned(), file));
         Ok(Self {
             settings: file,
             kernel: symbols,
-            modules: modules.collect(),
+            modules: modules.chain(others).collect(),
             taken: 0,
             directory,
         })
@@ -102,7 +109,7 @@ impl Looker {
         self.taken += 1;
         let mut symbols = self.kernel.clone();
         for (name, file) in &self.modules {
-            if let Some(sections) = map.modules.get(*name) {
+            if let Some(sections) = map.modules.get(name) {
                 symbols.add_module(file, name, sections)?;
             }
         }

@@ -212,6 +212,7 @@ fn costs(group: &Group<'_>) -> Table {
     if compared {
         head.push((both.as_str(), Align::Right));
     }
+    let many = many && compared;
     if many {
         head.push(("module / its 1 flow", Align::Right));
     }
