@@ -62,6 +62,14 @@ impl Repository {
         Ok(Commit { hash })
     }
 
+    /// Whether files differ from what is checked out, or are new.
+    ///
+    /// # Errors
+    /// If it is no repository.
+    pub fn is_dirty(&self) -> Result<bool> {
+        Ok(!self.git(&["status", "--porcelain"])?.is_empty())
+    }
+
     /// The commits of a range as git writes it, `A..B`, along first parents; `HEAD` where a name is left out.
     ///
     /// # Errors

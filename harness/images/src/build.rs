@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     thread,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{anyhow, Context, Result};
@@ -15,10 +16,12 @@ use anyhow::{anyhow, Context, Result};
 use super::{
     catalog::Kernel,
     config, disk,
+    metadata::Metadata,
     progress::Progress,
     store::Cache,
-    toolchain::{self, Make},
+    toolchain::{self, Make, Toolchain},
 };
+use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;
 
@@ -28,8 +31,8 @@ const BUILD_BYTES: u64 = 1 << 30;
 /// How many lines of errors are worth repeating.
 const ERRORS_SHOWN: usize = 8;
 
-/// What programs say of a full disk: that is not the kernel's fault.
-const FULL_DISK: &str = "No space left on device";
+/// What programs say of a full disk: that is not the fault of what is built.
+pub(super) const FULL_DISK: &str = "No space left on device";
 
 /// What came out of a build.
 pub struct Built {
@@ -39,6 +42,32 @@ pub struct Built {
     pub config: String,
     /// Lines that make printed: what the next build's progress is measured by.
     pub steps: u64,
+}
+
+impl Built {
+    /// What is kept of it beside the kernel, which was built of pinned sources since `started`.
+    pub(super) fn metadata(
+        self,
+        kernel: &Kernel,
+        source_sha256: &Sha256,
+        source: &Path,
+        toolchain: &Toolchain,
+        started: Instant,
+    ) -> Metadata {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        Metadata {
+            name: kernel.name.to_string(),
+            release: self.release,
+            source_sha256: source_sha256.clone(),
+            stand_in: None,
+            source: source.to_owned(),
+            config_sha256: Sha256::of(&self.config),
+            toolchain: toolchain.clone(),
+            build_seconds: started.elapsed().as_secs_f64(),
+            steps: self.steps,
+            built_at: since_1970.map_or(0, |time| time.as_secs()),
+        }
+    }
 }
 
 /// Builds `kernel` from the tree `source` in the directory `objects`, which it makes.
@@ -95,9 +124,13 @@ fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result
     let config = fs::read_to_string(&config_path)
         .with_context(|| format!("cannot read {}", config_path.display()))?;
     if let Err(error) = config::check(&kernel.fragments, kernel.version, &config) {
+        // The configuration is there until the next one, which may be another commit's.
+        let said = String::from_utf8_lossy(&output.stdout);
+        let text = format!("{said}{error}\n\nThe configuration:\n{config}");
+        fs::write(log, text).with_context(|| format!("cannot write {}", log.display()))?;
         return Err(DoesNotBuild {
-            what: format!("{}, see {}", kernel.name, config_path.display()),
-            log: config_path,
+            what: format!("{}; the log is {}", kernel.name, log.display()),
+            log: log.to_owned(),
             errors: error.to_string().lines().map(str::to_owned).collect(),
         }
         .into());

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{anyhow, Context, Result};
@@ -221,13 +221,7 @@ impl Cache {
                 interrupt,
             )?;
             if !matches!(State::of(&directory)?, State::Whole(_)) {
-                let partial = beside(&directory, "partial");
-                for leftover in [&partial, &directory] {
-                    if leftover.exists() {
-                        fs::remove_dir_all(leftover)
-                            .with_context(|| format!("cannot remove {}", leftover.display()))?;
-                    }
-                }
+                let partial = cleared(&directory)?;
                 let log = directory.file_name().unwrap_or_default().to_string_lossy();
                 let log = self.directory().join("logs").join(format!("{log}.log"));
                 let steps = self.steps(kernel);
@@ -235,18 +229,8 @@ impl Cache {
                     build::build(self, kernel, &tree.path, &partial, &log, steps, interrupt)?;
                 build::trim(&partial)?;
                 let metadata = Metadata {
-                    name: kernel.name.to_string(),
-                    release: built.release,
-                    source_sha256: identity.clone(),
                     stand_in: stand_in.clone(),
-                    source: tree.path.clone(),
-                    config_sha256: Sha256::of(&built.config),
-                    toolchain: toolchain.clone(),
-                    build_seconds: started.elapsed().as_secs_f64(),
-                    steps: built.steps,
-                    built_at: SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .map_or(0, |t| t.as_secs()),
+                    ..built.metadata(kernel, &identity, &tree.path, toolchain, started)
                 };
                 metadata::relocate(&partial, &partial, &directory, &tree.path, &tree.path)?;
                 finish(&partial, &directory, &metadata)?;
@@ -304,6 +288,18 @@ pub(super) fn directories(directory: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
         .collect()
+}
+
+/// Where what is to be in `directory` is made, beside it: what an unfinished build left in either goes.
+pub(super) fn cleared(directory: &Path) -> Result<PathBuf> {
+    let partial = beside(directory, "partial");
+    for leftover in [partial.as_path(), directory] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover)
+                .with_context(|| format!("cannot remove {}", leftover.display()))?;
+        }
+    }
+    Ok(partial)
 }
 
 /// Puts what is complete in `partial` in its place: an image from now on.

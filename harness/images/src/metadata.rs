@@ -34,7 +34,7 @@ pub struct Metadata {
     /// What stood in for the pinned sources, if they were gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stand_in: Option<StandIn>,
-    /// Where the source was unpacked; modules are built against it, too.
+    /// Where the source was unpacked, which modules are built against, too; of a commit's kernel the workshop's tree.
     pub source: PathBuf,
     /// Hash of the complete configuration.
     pub config_sha256: Sha256,
@@ -105,8 +105,10 @@ impl State {
             Ok(metadata) => metadata,
             Err(error) => return Ok(State::Damaged(format!("{METADATA_FILE}: {error}"))),
         };
-        // Modules need the source as well: without it the image must be made again.
-        if !metadata.source.join("Makefile").exists() {
+        // Modules need the source as well: without it the image must be made again. One without make's output was kept
+        // from a workshop, where they are built, which may have gone.
+        let has_output = directory.join("Makefile").exists();
+        if has_output && !metadata.source.join("Makefile").exists() {
             return Ok(State::Damaged(format!(
                 "its source {} is gone",
                 metadata.source.display()
@@ -214,6 +216,10 @@ mod tests {
         let metadata = metadata(&tree);
         fs::write(image.join("vmlinux"), "symbols").unwrap();
         write(&metadata, &image).unwrap();
+        // Kept from a workshop that is gone.
+        assert!(matches!(State::of(&image).unwrap(), State::Whole(_)));
+        fs::remove_file(image.join(MANIFEST_FILE)).unwrap();
+        fs::write(image.join("Makefile"), "include").unwrap();
         damage("source");
         fs::write(tree.join("Makefile"), "").unwrap();
         let whole = State::Whole(Box::new(metadata.clone()));

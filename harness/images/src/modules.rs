@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::build::FULL_DISK;
 use crate::call_graph::CallGraph;
 use crate::kept::{self, SENTINEL};
 use crate::store::Cache;
@@ -158,13 +159,17 @@ pub(crate) fn make(
     if status.success() {
         return Ok(());
     }
-    let text = fs::read_to_string(&log).unwrap_or_default();
-    Err(DoNotBuild {
+    let text = fs::read(&log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let fault = DoNotBuild {
         status: status.to_string(),
         errors: errors(&text),
         log,
+    };
+    if text.contains(FULL_DISK) {
+        return Err(anyhow!("{fault}"));
     }
-    .into())
+    Err(fault.into())
 }
 
 /// Modules that make could not build against a kernel.

@@ -478,6 +478,45 @@ mod tests {
     }
 
     #[test]
+    fn a_workshop_goes_by_age_and_what_was_kept_of_it_stays() {
+        let (root, cache, catalog) = setup();
+        let workshop = workshop::directory(&cache).join("0123456789ab");
+        let kept = cache.images().join("tree-plain-000000000000");
+        fs::rename(cache.images().join("k-plain-000000000000"), &kept).unwrap();
+        let mut metadata = metadata::read(&kept).unwrap();
+        metadata.source = workshop.join("tree");
+        metadata::write(&metadata, &kept).unwrap();
+        fs::create_dir_all(workshop.join("tree")).unwrap();
+        fs::create_dir_all(cache::beside(&workshop, "partial")).unwrap();
+        let stamp = cache::lock_path(&workshop);
+        let builder = Lock::try_acquire(&stamp).unwrap();
+        let rules = Rules {
+            older_than: Some(Duration::from_secs(1000)),
+            ..Rules::default()
+        };
+        let going = || {
+            let items = plan(&cache, &catalog, &sample::toolchain(), rules).unwrap();
+            let workshops = items.into_iter().filter(|item| item.kind == Kind::Workshop);
+            workshops.map(|item| item.path).collect::<Vec<_>>()
+        };
+        assert!(going().is_empty(), "somebody builds there");
+        drop(builder);
+        let torn = cache::beside(&workshop, "partial");
+        assert_eq!(going(), std::slice::from_ref(&torn));
+        let file = fs::File::options().write(true).open(&stamp).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(2000))
+            .unwrap();
+        for item in plan(&cache, &catalog, &sample::toolchain(), rules).unwrap() {
+            if item.kind == Kind::Workshop {
+                assert_eq!(remove(&cache, &catalog, &item).unwrap(), Removal::Removed);
+            }
+        }
+        assert!(!workshop.exists() && !torn.exists());
+        assert!(matches!(State::of(&kept).unwrap(), State::Whole(_)));
+        drop(root);
+    }
+
+    #[test]
     fn sizes_and_ages_have_units() {
         assert_eq!(size(1), "1 KiB");
         assert_eq!(size(241 << 20), "241 MiB");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::catalog::{Catalog, Flavour, Kernel, KernelName};
+use super::catalog::{Catalog, Kernel, KernelName};
 use super::config::Version;
 use super::place::Source;
 use mutexlab_host::git::{Commit, Repository};
@@ -32,12 +32,12 @@ impl Revision {
         }
         Some(Self {
             commit: repository.commit("HEAD").ok()?,
-            dirty: !repository.git(&["status", "--porcelain"]).ok()?.is_empty(),
+            dirty: repository.is_dirty().ok()?,
         })
     }
 }
 
-/// The kernel of the tree in `directory`, called `label`, and otherwise as `like` of the catalogue: plain.
+/// The kernel of the tree in `directory`, called `label`, and otherwise as `like` of the catalogue, with its flavour.
 ///
 /// # Errors
 /// If it is no kernel tree.
@@ -69,11 +69,12 @@ pub(super) fn named(
     version: Version,
     directory: &Path,
 ) -> Result<Kernel> {
-    let like = catalog.find(like, Flavour::Plain)?;
+    let KernelName { kernel, flavour } = like.parse()?;
+    let like = catalog.find(&kernel, flavour)?;
     Ok(Kernel {
         name: KernelName {
             kernel: label.to_owned(),
-            flavour: Flavour::Plain,
+            flavour,
         },
         version,
         sources: vec![Source::Tree {
@@ -127,6 +128,9 @@ mod tests {
     #[test]
     fn a_tree_is_configured_as_the_kernel_that_it_stands_for_and_by_its_own_version() {
         let (root, like) = sample::kernel("CONFIG_A=y\n", "7.3");
+        let file = root.path().join("images/kernels.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("plain =", "wide = [\"a\"]\nplain =")).unwrap();
         let catalog = Catalog::load(root.path()).unwrap();
         let tree = root.path().join("tree");
         let refused = kernel(&catalog, "after", "k", &tree)
@@ -141,6 +145,9 @@ mod tests {
         assert_eq!(built.name.to_string(), "after:plain");
         assert_eq!(built.version.to_string(), "7.4.1");
         assert_eq!(built.fragments.len(), like.fragments.len());
+        let wide = kernel(&catalog, "after", "k:wide", &tree).unwrap();
+        assert_eq!(wide.name.to_string(), "after:wide");
+        assert!(kernel(&catalog, "after", "l", &tree).is_err());
         let gone = kernel(&catalog, "after", "k", &root.path().join("gone"));
         assert!(format!("{:#}", gone.unwrap_err()).contains("cannot find the kernel tree"));
     }

@@ -9,16 +9,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::cache::{beside, finish, lock_path, mark_used};
+use super::cache::{cleared, finish, lock_path, mark_used};
 use super::catalog::{self, Catalog};
 use super::key::key;
 use super::lock::Lock;
 use super::manifest::BOOTED;
-use super::metadata::{Metadata, State};
+use super::metadata::State;
 use super::prepared::Kernel;
 use super::store::Cache;
 use super::toolchain::Toolchain;
@@ -120,13 +120,15 @@ impl<'a> Workshop<'a> {
         let identity = identity(self.repository, commit)?;
         let key = key(&recipe, &identity, &self.toolchain)?;
         let directory = self.cache.image_directory(&recipe, &key);
+        let lock = lock_path(&self.directory);
         if let Some(kernel) = self.kept(&recipe, commit, &directory)?
             && let Some(modules) =
                 modules::find(self.module_repository, &self.cache, &kernel.modules_key()?)?
         {
+            // The next commit is built from what is left there.
+            mark_used(&lock);
             return Ok(with(kernel, modules));
         }
-        let lock = lock_path(&self.directory);
         let _alone = Lock::acquire(&lock, "building commits of this repository", self.interrupt)?;
         mark_used(&lock);
         self.build(&recipe, commit, &identity, &directory)?;
@@ -179,34 +181,20 @@ impl<'a> Workshop<'a> {
         fs::remove_file(&at_work)
             .with_context(|| format!("cannot remove {}", at_work.display()))?;
         let built = built?;
-        let _lock = Lock::acquire(&lock_path(directory), "using this kernel", self.interrupt)?;
-        if matches!(State::of(directory)?, State::Whole(_)) {
+        // It may be kept already, and in use: then only modules are wanted.
+        let is_kept = || Ok::<_, anyhow::Error>(matches!(State::of(directory)?, State::Whole(_)));
+        if is_kept()? {
             return Ok(());
         }
-        let partial = beside(directory, "partial");
-        for leftover in [&partial, directory] {
-            if leftover.exists() {
-                fs::remove_dir_all(leftover)
-                    .with_context(|| format!("cannot remove {}", leftover.display()))?;
-            }
+        let _lock = Lock::acquire(&lock_path(directory), "using this kernel", self.interrupt)?;
+        if is_kept()? {
+            return Ok(());
         }
+        let partial = cleared(directory)?;
         for kept in KEPT {
             copy(&objects.join(kept), &partial.join(kept))?;
         }
-        let metadata = Metadata {
-            name: recipe.name.to_string(),
-            release: built.release,
-            source_sha256: identity.clone(),
-            stand_in: None,
-            source: self.source(),
-            config_sha256: Sha256::of(&built.config),
-            toolchain: self.toolchain.clone(),
-            build_seconds: started.elapsed().as_secs_f64(),
-            steps: built.steps,
-            built_at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs()),
-        };
+        let metadata = built.metadata(recipe, identity, &self.source(), &self.toolchain, started);
         finish(&partial, directory, &metadata)
     }
 
@@ -325,8 +313,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what make may have been killed over. The kernel's build notes how a file was made in a `.cmd` file beside
-/// it, once it is made: one without such a file is made again anyway, and one that is newer may not be whole.
+/// Removes what make may have been killed over. The kernel's build notes how a file was made, and of what, in a `.cmd`
+/// file beside it, once it is made (scripts/Kbuild.include, `if_changed` and `cmd_and_fixdep`): a file without is made
+/// again anyway, one that is newer may not be whole, and a note may itself be cut short, so that it lacks what the file
+/// is to be made again for.
 fn mend(objects: &Path) -> Result<()> {
     let modified = |path: &Path| {
         fs::metadata(path)
@@ -355,7 +345,8 @@ fn mend(objects: &Path) -> Result<()> {
                 continue;
             };
             let (noted, made) = (modified(&entry.path()), modified(&target));
-            if made.is_some() && made > noted {
+            let note = fs::read(entry.path()).with_context(unreadable)?;
+            if made.is_some() && (made > noted || !is_whole(&note)) {
                 fs::remove_file(&target)
                     .with_context(|| format!("cannot remove {}", target.display()))?;
             }
@@ -364,9 +355,16 @@ fn mend(objects: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a `.cmd` file was written to its end: fixdep (scripts/basic/fixdep.c) ends a list of what a file is made of,
+/// `deps_FILE := …`, with a rule of that name, `$(deps_FILE):`.
+fn is_whole(note: &[u8]) -> bool {
+    let note = String::from_utf8_lossy(note);
+    note.ends_with('\n') && (!note.contains("\ndeps_") || note.contains("\n$(deps_"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::sample;
@@ -439,19 +437,27 @@ mod tests {
             ".whole.o.cmd",
             "half.o",
             ".half.o.cmd",
+            "half-noted.o",
+            ".half-noted.o.cmd",
             ".gone.o.cmd",
             "unnoted.h",
         ] {
-            fs::write(path(name), "").unwrap();
+            fs::write(path(name), "savedcmd_x := cc\n").unwrap();
+        }
+        let whole = "savedcmd_x := cc\n\ndeps_x := \\\n  a.h \\\n\nx: $(deps_x)\n\n$(deps_x):\n";
+        fs::write(path(".whole.o.cmd"), whole).unwrap();
+        for end in ["savedcmd_x := c", "savedcmd_x := cc\n\ndeps_x := \\\n"] {
+            assert!(whole.starts_with(end) && !is_whole(end.as_bytes()), "{end}");
+            fs::write(path(".half-noted.o.cmd"), end).unwrap();
         }
         let later = SystemTime::now() + Duration::from_secs(9);
-        for name in [".whole.o.cmd", "half.o"] {
+        for name in [".whole.o.cmd", ".half-noted.o.cmd", "half.o"] {
             let file = fs::File::options().write(true).open(path(name)).unwrap();
             file.set_modified(later).unwrap();
         }
         mend(directory.path()).unwrap();
         assert!(path("whole.o").exists() && path("unnoted.h").exists());
-        assert!(!path("half.o").exists());
+        assert!(!path("half.o").exists() && !path("half-noted.o").exists());
         mend(&directory.path().join("nothing")).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use crate::compare::finding::{Change, Finding};
 use mutexlab_results::metric::HOOK_MEAN;
 use mutexlab_results::slim::{Cell, Run};
 
-/// The cells of one kernel of a run, named without it: as such they can be compared with another's.
+/// One kernel of a run and its cells, named without it: as such they can be compared with another's.
 pub fn side(run: &Run, kernel: &str) -> Run {
     let prefix = format!("{kernel}/");
     let cells = run.cells.iter().filter(|(_, cell)| cell.kernel == kernel);
@@ -20,11 +20,13 @@ pub fn side(run: &Run, kernel: &str) -> Run {
         let name = id.strip_prefix(&prefix).unwrap_or(id);
         (name.to_owned(), cell.clone())
     });
-    Run {
+    let mut side = Run {
         definitions: run.definitions.clone(),
         cells: cells.collect(),
         ..Run::clone_without_cells(run)
-    }
+    };
+    side.closure.kernels.retain(|name, _| name == kernel);
+    side
 }
 
 /// What changed from the first kernel to each of the others.

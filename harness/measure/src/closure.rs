@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 
+use mutexlab_host::git::Repository;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::paths;
 use mutexlab_images::prepared::Kernel;
@@ -99,22 +100,10 @@ pub fn collect<'a>(
 /// # Errors
 /// If git does not know it.
 pub fn tree(directory: &Path) -> Result<Tree> {
-    let git = |arguments: &[&str]| {
-        duct::cmd("git", arguments)
-            .dir(directory)
-            .stderr_null()
-            .read()
-            .with_context(|| {
-                format!(
-                    "git {} fails in {}",
-                    arguments.join(" "),
-                    directory.display()
-                )
-            })
-    };
+    let repository = Repository::new(directory);
     Ok(Tree {
-        commit: git(&["rev-parse", "HEAD"])?,
-        dirty: !git(&["status", "--porcelain"])?.is_empty(),
+        commit: repository.commit("HEAD")?.hash,
+        dirty: repository.is_dirty()?,
     })
 }
 

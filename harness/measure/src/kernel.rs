@@ -3,10 +3,9 @@
 //! A kernel's results on a scenario: those that there are of what it boots, or new ones.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::{measure, skip_finished, Lab};
@@ -17,6 +16,7 @@ use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::{Results, Selection};
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 
 /// Asks a scenario's question of one kernel after the other.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub struct Asker<'a> {
     pub repository: &'a Path,
     /// The question.
     pub scenario: &'a ScenarioFile,
+    /// Of whom it is asked.
+    pub subjects: &'a Subjects,
     /// The kernel that it asks it of, in whose place others come.
     pub like: &'a str,
     /// What of it is measured, on that kernel.
@@ -55,13 +57,14 @@ impl Asker<'_> {
         let lab = Lab::with(
             self.repository,
             scenario,
+            self.subjects.clone(),
             vec![kernel.clone()],
             None,
             interrupt,
         )?;
         let mut left = self.plan.on(self.like, &[&kernel.name]);
         let mut begun = None;
-        for path in self.candidates()? {
+        for path in ResultsFile::all(directory, &scenario.name)? {
             // What cannot be read is of no use, and no reason not to measure.
             let Ok(file) = ResultsFile::open(&path) else {
                 continue;
@@ -100,24 +103,6 @@ impl Asker<'_> {
         cells
             .filter_map(|cell| cell.id.strip_prefix(self.like)?.strip_prefix('/'))
             .collect()
-    }
-
-    /// The results files of the scenario, the newest first: names begin with the time.
-    fn candidates(&self) -> Result<Vec<PathBuf>> {
-        let directory = self.directory;
-        let end = format!("-{}.json", self.scenario.name);
-        let entries = fs::read_dir(directory)
-            .with_context(|| format!("cannot read {}", directory.display()))?;
-        let mut paths: Vec<PathBuf> = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                !name.starts_with('.') && name.ends_with(&end)
-            })
-            .collect();
-        paths.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(paths)
     }
 
     /// Whether numbers of these results would be the same now.

@@ -65,38 +65,31 @@ impl<'a> Lab<'a> {
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        // What is missing is told before anything is built.
-        Tools::find()?;
-        Subjects::of(scenario, repository)?.check(plan, scenario)?;
-        let prepare = |name: &&str| -> Result<Kernel> {
-            // As scenarios have it: a name, which may have a flavour; the user's trees have names of their own.
-            let is_own = trees.iter().any(|tree| tree.name == **name);
-            let named = match is_own {
-                true => KernelName::plain(name),
-                false => name.parse()?,
-            };
-            let KernelName { kernel, flavour } = named;
-            let mut kernel = Kernel::prepare(&kernel, flavour, trees, repository, interrupt)?;
-            kernel.name = (*name).to_owned();
-            Ok(kernel)
-        };
-        let kernels = plan.kernels().iter().map(prepare).collect::<Result<_>>()?;
-        Self::with(repository, scenario, kernels, module_source, interrupt)
+        let subjects = ready(repository, scenario, plan)?;
+        let kernels = kernels(plan, trees, repository, interrupt)?;
+        Self::with(
+            repository,
+            scenario,
+            subjects,
+            kernels,
+            module_source,
+            interrupt,
+        )
     }
 
-    /// As [`Self::open`], with kernels that are there.
+    /// As [`Self::open`], of subjects that [`ready`] has found to be, with kernels that are there.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn with(
         repository: &Path,
         scenario: &ScenarioFile,
+        subjects: Subjects,
         prepared: Vec<Kernel>,
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let tools = Tools::find()?;
-        let subjects = Subjects::of(scenario, repository)?;
         let mut kernels = BTreeMap::new();
         for mut kernel in prepared {
             if let Some(directory) = module_source {
@@ -162,6 +155,43 @@ impl<'a> Lab<'a> {
         let path = path.strip_prefix(&self.repository).unwrap_or(path);
         path.to_string_lossy().into_owned()
     }
+}
+
+/// The subjects of a plan, once it is known that this machine has what measuring takes, and that they can have what the
+/// plan asks of them: told before anything is built, which takes minutes.
+///
+/// # Errors
+/// If a tool is missing, or a subject is not what the scenario takes it for.
+pub fn ready(repository: &Path, scenario: &ScenarioFile, plan: &Plan) -> Result<Subjects> {
+    Tools::find()?;
+    let subjects = Subjects::of(scenario, repository)?;
+    subjects.check(plan, scenario)?;
+    Ok(subjects)
+}
+
+/// The kernels of a plan with their modules, built unless they were: of `trees` those that somebody has built.
+///
+/// # Errors
+/// If one does not build, or the user interrupts.
+pub fn kernels(
+    plan: &Plan,
+    trees: &[NamedTree],
+    repository: &Path,
+    interrupt: &Interrupt,
+) -> Result<Vec<Kernel>> {
+    let prepare = |name: &&str| -> Result<Kernel> {
+        // As scenarios have it: a name, which may have a flavour; the user's trees have names of their own.
+        let is_own = trees.iter().any(|tree| tree.name == **name);
+        let named = match is_own {
+            true => KernelName::plain(name),
+            false => name.parse()?,
+        };
+        let KernelName { kernel, flavour } = named;
+        let mut kernel = Kernel::prepare(&kernel, flavour, trees, repository, interrupt)?;
+        kernel.name = (*name).to_owned();
+        Ok(kernel)
+    };
+    plan.kernels().iter().map(prepare).collect()
 }
 
 /// KVM if it works. Without it times are the emulator's: enough to try the machinery out.

@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{bail, Context, Result};
 
-pub use lab::Lab;
+pub use lab::{kernels, ready, Lab};
 pub use run::measure;
 
 use mutexlab_model::mode::Mode;

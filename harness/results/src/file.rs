@@ -3,11 +3,11 @@
 //! A results file: complete JSON at every moment, whatever happens to this program.
 
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan};
 
 use super::closure::Closure;
 use super::record::{BootRecord, CellRecord, Results, Selection, SCHEMA};
@@ -46,14 +46,12 @@ impl ResultsFile {
         closure: Closure,
         now: Timestamp,
     ) -> Result<Self> {
-        let name = format!(
-            "{}-{}-{}.json",
-            now.strftime("%Y%m%dT%H%M%SZ"),
-            closure.short_commit(),
-            file.name
-        );
+        let (now, path) = free_name(directory, now, |now| {
+            let (now, commit) = (now.strftime("%Y%m%dT%H%M%SZ"), closure.short_commit());
+            format!("{now}-{commit}-{}.json", file.name)
+        })?;
         let created = Self {
-            path: directory.join(name),
+            path,
             results: Results {
                 schema: SCHEMA,
                 scenario: file.name.clone(),
@@ -108,27 +106,37 @@ impl ResultsFile {
         Ok(file)
     }
 
-    /// The newest results of a scenario in `directory`: names begin with the time.
+    /// All results of a scenario in `directory`, the newest first: names begin with the time.
     ///
     /// # Errors
-    /// If the directory cannot be read, or holds none.
-    pub fn newest(directory: &Path, scenario: &str) -> Result<PathBuf> {
+    /// If the directory cannot be read.
+    pub fn all(directory: &Path, scenario: &str) -> Result<Vec<PathBuf>> {
         let end = format!("-{scenario}.json");
-        fs::read_dir(directory)
-            .with_context(|| format!("cannot read {}", directory.display()))?
-            .flatten()
-            .map(|entry| entry.path())
+        let entries = fs::read_dir(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut found: Vec<PathBuf> = paths
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 name.starts_with(|first: char| first.is_ascii_digit()) && name.ends_with(&end)
             })
-            .max()
-            .with_context(|| {
-                format!(
-                    "{} holds no results of {scenario} to resume",
-                    directory.display()
-                )
-            })
+            .collect();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(found)
+    }
+
+    /// The newest of [`Self::all`].
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or holds none.
+    pub fn newest(directory: &Path, scenario: &str) -> Result<PathBuf> {
+        let newest = Self::all(directory, scenario)?.into_iter().next();
+        newest.with_context(|| {
+            format!(
+                "{} holds no results of {scenario} to resume",
+                directory.display()
+            )
+        })
     }
 
     /// Where it is.
@@ -210,8 +218,7 @@ impl ResultsFile {
             Some(directory) if directory != Path::new("") => directory,
             _ => Path::new("."),
         };
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = directory.join(format!(".{name}.tmp"));
+        let beside = beside(&self.path);
         let write = || -> Result<()> {
             fs::create_dir_all(directory)?;
             let mut file = BufWriter::new(File::create(&beside)?);
@@ -227,5 +234,60 @@ impl ResultsFile {
             let _ = fs::remove_file(&beside);
             format!("cannot write {}", self.path.display())
         })
+    }
+}
+
+/// Where a file is written before it is put into its place.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// The first time from `now` on, in seconds, of which there is no file in `directory` that has the name which `name`
+/// gives it, and that file. It is ours, whoever looks for one at the same time: what it is written to is there.
+fn free_name(
+    directory: &Path,
+    mut now: Timestamp,
+    name: impl Fn(Timestamp) -> String,
+) -> Result<(Timestamp, PathBuf)> {
+    loop {
+        let path = directory.join(name(now));
+        let beside = beside(&path);
+        let claimed = fs::create_dir_all(directory).and_then(|()| File::create_new(&beside));
+        match claimed {
+            Ok(_) if !path.exists() => return Ok((now, path)),
+            Ok(_) => {
+                let _ = fs::remove_file(&beside);
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot write {}", path.display()));
+            }
+        }
+        now += 1.second();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_begin_in_one_second_have_names_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = |now: Timestamp| now.strftime("%H%M%S.json").to_string();
+        let free = |now| free_name(directory.path(), now, name).unwrap();
+        let first = free(Timestamp::UNIX_EPOCH);
+        // Nothing is in it yet.
+        let second = free(Timestamp::UNIX_EPOCH);
+        fs::rename(beside(&second.1), &second.1).unwrap();
+        let third = free(first.0);
+        let names = [first, second, third].map(|(_, path)| path.file_name().unwrap().to_owned());
+        assert_eq!(names, ["000000.json", "000001.json", "000002.json"]);
+        let cannot = free_name(Path::new("/proc/none"), Timestamp::UNIX_EPOCH, name);
+        assert!(cannot
+            .unwrap_err()
+            .to_string()
+            .starts_with("cannot write /proc/none/"));
     }
 }

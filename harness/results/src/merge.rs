@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::closure::{Closure, Host};
+use crate::closure::Host;
 use crate::derive;
 use crate::record::{CellRecord, Results};
 use mutexlab_model::mode::Mode;
@@ -151,17 +151,31 @@ fn joined(a: &Host, b: &Host) -> Host {
     }
 }
 
-fn plan(closure: &Closure, name: &str) -> Result<Plan> {
+/// What was to be measured, in the end of all machines: what the filter admits, on the kernels that there were. These
+/// may be trees in the place of the scenario's one.
+fn plan(results: &Results) -> Result<Plan> {
+    let (closure, name) = (&results.closure, &results.scenario);
     let text = closure.scenario_text.clone();
-    let scenario = ScenarioFile::parse(name.to_owned(), format!("{name}.toml"), text)
+    let scenario = ScenarioFile::parse(name.clone(), format!("{name}.toml"), text)
         .context("cannot read the scenario in the results")?;
-    Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))
+    let plan = Plan::new(&scenario.scenario);
+    let mut plan = plan.map_err(|fault| scenario.explain(&fault))?;
+    if let Some(filter) = &results.filter {
+        plan.retain(|_, cell| filter.admits(&cell.id));
+    }
+    let there: Vec<&str> = closure.kernels.keys().map(String::as_str).collect();
+    let planned: BTreeSet<&str> = plan.kernels().into_iter().collect();
+    let only = planned.first().filter(|_| planned.len() == 1);
+    if let Some(like) = only.filter(|like| !there.contains(like)) {
+        return Ok(plan.on(like, &there));
+    }
+    Ok(plan)
 }
 
 /// Where each cell stands in the plan.
 fn places(results: &Results) -> Result<HashMap<String, usize>> {
     let mut places = HashMap::new();
-    for boot in plan(&results.closure, &results.scenario)?.boots {
+    for boot in plan(results)?.boots {
         for cell in boot.cells {
             let next = places.len();
             places.entry(cell.id).or_insert(next);
@@ -174,13 +188,9 @@ fn places(results: &Results) -> Result<HashMap<String, usize>> {
 pub fn missing(results: &Results) -> Result<Vec<String>> {
     let known: BTreeSet<_> = results.cells.iter().map(key).collect();
     let mut missing = Vec::new();
-    for boot in plan(&results.closure, &results.scenario)?.boots {
+    for boot in plan(results)?.boots {
         for cell in boot.cells {
-            let wanted = results
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter.admits(&cell.id));
-            if wanted && !known.contains(&(cell.id.clone(), boot.repetition)) {
+            if !known.contains(&(cell.id.clone(), boot.repetition)) {
                 missing.push(format!("{} (boot {})", cell.id, boot.repetition));
             }
         }

@@ -2,7 +2,7 @@
 
 //! `mutexlab bench`: measures what a scenario asks for.
 
-use super::bench_trees::Trees;
+use super::bench_trees::{are_beside, Trees};
 use super::functions;
 use super::json;
 use anyhow::{Context, Result};
@@ -12,7 +12,8 @@ use mutexlab_draw::table::{Align, Table};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
 use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
-use mutexlab_measure::{check_conditions, jobs, measure, select, skip_finished, Lab};
+use mutexlab_machine::tools::Tools;
+use mutexlab_measure::{check_conditions, jobs, kernels, measure, select, skip_finished, Lab};
 use mutexlab_model::verdict::Verdict;
 use mutexlab_report::terminal::summary;
 use mutexlab_results::file;
@@ -93,9 +94,10 @@ impl BenchCommand {
             None => repository.join("results"),
         };
         let mut scenario = ScenarioFile::load(&self.scenario)?;
-        match (self.lens, self.tree.is_empty()) {
-            (true, true) => scenario.look()?,
-            (true, false) => functions::look(&mut scenario)?,
+        let beside = are_beside(&self.tree, &repository, &scenario)?;
+        match (self.lens, beside) {
+            (true, false) => scenario.look()?,
+            (true, true) => functions::look(&mut scenario)?,
             (false, _) => {}
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
@@ -110,31 +112,42 @@ impl BenchCommand {
             },
         };
         // Once: a part of a part would be less than was asked for.
-        select(&mut plan, &scenario.name, &selection)?;
-        let trees = Trees::of(&self.tree, &repository, &scenario, &plan)?;
-        if let Some(trees) = &trees {
+        let selected = select(&mut plan, &scenario.name, &selection);
+        let trees = if beside {
+            let kernels = &scenario.scenario.kernels;
+            selected.with_context(|| {
+                let (first, label) = (&kernels[0], &self.tree[0].name);
+                format!(
+                    "cells are chosen by their names on {first}, before {label} comes in its place"
+                )
+            })?;
+            let trees = Trees::of(&self.tree, &repository, &scenario, &plan, &subjects)?;
             plan = trees.plan(&plan);
-        }
+            Some(trees)
+        } else {
+            selected?;
+            None
+        };
         if self.plan {
             return self.print_plan(&plan, &subjects);
         }
         file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
         let module_source = self.module_source.as_deref();
-        let lab = match &trees {
-            Some(trees) => {
-                let kernels = trees.build(&repository, &interrupt)?;
-                Lab::with(&repository, &scenario, kernels, module_source, &interrupt)?
-            }
-            None => Lab::open(
-                &repository,
-                &scenario,
-                &plan,
-                &self.tree,
-                module_source,
-                &interrupt,
-            )?,
+        // What is missing is told before anything is built.
+        Tools::find()?;
+        let kernels = match &trees {
+            Some(trees) => trees.build(&repository, &interrupt)?,
+            None => kernels(&plan, &self.tree, &repository, &interrupt)?,
         };
+        let lab = Lab::with(
+            &repository,
+            &scenario,
+            subjects,
+            kernels,
+            module_source,
+            &interrupt,
+        )?;
         let mut results = match resumed {
             Some(results) => {
                 check_conditions(&lab, &scenario, &results)?;
@@ -155,8 +168,9 @@ impl BenchCommand {
             && error.is::<Interrupted>()
         {
             eprintln!(
-                "finished cells are in {}; `mutexlab bench --resume` measures the rest",
-                results.path().display()
+                "finished cells are in {}; `{}` measures the rest",
+                results.path().display(),
+                self.resuming(results.path())
             );
         }
         let well = measured?;
@@ -190,6 +204,21 @@ impl BenchCommand {
         print!("{table}");
         println!("{} cells in {} boots", plan.cells(), plan.boots.len());
         Ok(0)
+    }
+
+    /// The command that goes on with the results in `path`.
+    fn resuming(&self, path: &Path) -> String {
+        let mut command = format!("mutexlab bench {}", self.scenario.display());
+        for NamedTree { name, directory } in &self.tree {
+            command += &format!(" --tree {name}={}", directory.display());
+        }
+        if self.lens {
+            command += " --lens";
+        }
+        if let Some(directory) = &self.module_source {
+            command += &format!(" --module-source {}", directory.display());
+        }
+        command + " --resume " + &path.to_string_lossy()
     }
 
     /// The run to be finished, if one is.

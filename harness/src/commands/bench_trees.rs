@@ -2,6 +2,7 @@
 
 //! What `mutexlab bench` does with trees that it builds: kernels beside each other on one scenario.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Result};
@@ -13,13 +14,16 @@ use super::json;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::manifest::BOOTED;
 use mutexlab_images::prepared::{Kernel, NamedTree};
+use mutexlab_images::tree::Revision;
 use mutexlab_images::{labelled, tree, Catalog};
+use mutexlab_judge::series::boots_the_same;
 use mutexlab_judge::trees::{side, Beside};
 use mutexlab_report::terminal::{moved, trees};
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
+use mutexlab_subjects::Subjects;
 
 /// Trees under labels, in the place of the one kernel of a scenario.
 #[derive(Debug)]
@@ -52,51 +56,18 @@ struct OfTree<'a> {
 }
 
 impl<'a> Trees<'a> {
-    /// The trees that are to be built for `plan`; none if there is none, or if their names are those of kernels of the
-    /// catalogue, for which somebody else has built them.
+    /// Those that are to be built for `plan` of `scenario`, whose subjects these are.
     ///
     /// # Errors
-    /// If it is not clear what is meant, or one is no kernel tree.
+    /// If the plan has several kernels, one is no kernel tree, or a subject needs more than is kept of it.
     pub fn of(
         trees: &'a [NamedTree],
         repository: &Path,
         scenario: &ScenarioFile,
         plan: &Plan,
-    ) -> Result<Option<Self>> {
-        for (index, tree) in trees.iter().enumerate() {
-            if let Some(other) = trees
-                .iter()
-                .take(index)
-                .find(|other| other.name == tree.name)
-            {
-                bail!(
-                    "--tree {0}=… is given twice, with {1} and {2}: give each tree a label of its own",
-                    tree.name,
-                    other.directory.display(),
-                    tree.directory.display()
-                );
-            }
-        }
-        if trees.is_empty() {
-            return Ok(None);
-        }
+        subjects: &Subjects,
+    ) -> Result<Self> {
         let catalog = Catalog::load(repository)?;
-        let kernels = catalog.kernels();
-        let is_kernel = |tree: &&NamedTree| kernels.iter().any(|one| one.name.kernel == tree.name);
-        let (of_kernels, labelled): (Vec<_>, Vec<_>) = trees.iter().partition(is_kernel);
-        let Some(label) = labelled.first() else {
-            is_built(&of_kernels)?;
-            return Ok(None);
-        };
-        if let Some(tree) = of_kernels.first() {
-            bail!(
-                "--tree {0}={1}: {0} is a kernel of images/kernels.toml, and so no label for a tree beside {2}: call \
-                 it otherwise, such as before={1}",
-                tree.name,
-                tree.directory.display(),
-                label.name
-            );
-        }
         let like = only_kernel(scenario, plan)?;
         for NamedTree { name, directory } in trees {
             ensure!(
@@ -106,8 +77,11 @@ impl<'a> Trees<'a> {
             );
             // Better now than when others have been built.
             tree::kernel(&catalog, name, &like, directory)?;
+            if Revision::of(directory).is_some() {
+                no_further_modules(subjects)?;
+            }
         }
-        Ok(Some(Self { like, trees }))
+        Ok(Self { like, trees })
     }
 
     fn labels(&self) -> Vec<&'a str> {
@@ -150,12 +124,12 @@ impl<'a> Trees<'a> {
         }
         println!("\n{}\n", file.results().question);
         print!("{}", trees::text(&beside, all));
-        for other in labels
-            .iter()
-            .skip(1)
-            .filter(|other| boots_the_same(&run, labels[0], other))
-        {
-            println!("{other} boots what {} does, to the last bit.", labels[0]);
+        if let Some((first, others)) = sides.split_first() {
+            for (label, side) in labels.iter().skip(1).zip(others) {
+                if boots_the_same(first, side) {
+                    println!("{label} boots what {} does, to the last bit.", labels[0]);
+                }
+            }
         }
         for OfTree { tree, cells } in &functions {
             for OfCell { cell, functions } in cells {
@@ -194,13 +168,62 @@ impl<'a> Trees<'a> {
     }
 }
 
-/// Whether two kernels of a run had the same image and modules.
-fn boots_the_same(run: &Run, one: &str, other: &str) -> bool {
-    let of = |name: &str| {
-        let kernel = run.closure.kernels.get(name)?;
-        Some((&kernel.image_sha256, &kernel.modules))
+/// Whether trees are to be built and set beside each other; else somebody has built them, for kernels of the catalogue or
+/// the scenario that have their names.
+///
+/// # Errors
+/// If it is not clear what is meant.
+pub fn are_beside(trees: &[NamedTree], repository: &Path, scenario: &ScenarioFile) -> Result<bool> {
+    for (index, tree) in trees.iter().enumerate() {
+        let mut before = trees.iter().take(index);
+        if let Some(other) = before.find(|other| other.name == tree.name) {
+            bail!(
+                "--tree {0}=… is given twice, with {1} and {2}: give each tree a label of its own",
+                tree.name,
+                other.directory.display(),
+                tree.directory.display()
+            );
+        }
+    }
+    if trees.is_empty() {
+        return Ok(false);
+    }
+    let catalog = Catalog::load(repository)?;
+    let kernels = catalog.kernels().iter().map(|one| &one.name.kernel);
+    let kernels: BTreeSet<&String> = kernels.chain(&scenario.scenario.kernels).collect();
+    let is_kernel = |tree: &&NamedTree| kernels.contains(&tree.name);
+    let (of_kernels, labelled): (Vec<_>, Vec<_>) = trees.iter().partition(is_kernel);
+    let Some(label) = labelled.first() else {
+        is_built(&of_kernels)?;
+        return Ok(false);
     };
-    of(one) == of(other)
+    if let Some(tree) = of_kernels.first() {
+        bail!(
+            "--tree {0}={1}: {0} is a kernel of images/kernels.toml or of {3}, and so no label for a tree beside {2}: \
+             call it otherwise, such as before={1}",
+            tree.name,
+            tree.directory.display(),
+            label.name,
+            scenario.file
+        );
+    }
+    Ok(true)
+}
+
+/// Fails if a subject is a module of its own: of a kernel that git's commits are built one after the other for, what
+/// modules are built against is not kept.
+///
+/// # Errors
+/// Names the subject, and what can be done.
+pub fn no_further_modules(subjects: &Subjects) -> Result<()> {
+    if let Some(module) = subjects.modules().first() {
+        bail!(
+            "{} has a module of its own, which cannot be built against a tree of git's here, of which only what boots is \
+             kept: leave the subject out, or give a tree without .git to `mutexlab bench --tree` (`git archive` makes one)",
+            module.subject
+        );
+    }
+    Ok(())
 }
 
 /// Fails if a tree that is to be booted in a kernel's place was not built, perhaps since that was not meant.
@@ -208,7 +231,7 @@ fn is_built(trees: &[&NamedTree]) -> Result<()> {
     for NamedTree { name, directory } in trees {
         ensure!(
             directory.join(BOOTED).is_file(),
-            "--tree {name}={directory}: {name} is a kernel of images/kernels.toml, in whose place {directory} is \
+            "--tree {name}={directory}: {name} is the name of a kernel, in whose place {directory} is \
              booted as it is, but there is no {BOOTED} in it: build it; or to have it built here, give it a label \
              that is no kernel's name, such as after={directory}",
             directory = directory.display()

@@ -160,6 +160,15 @@ impl ReproduceCommand {
                 named.subject
             );
         }
+        let mut there = closure.kernels.keys();
+        if let Some(name) = there.find(|name| !scenario.scenario.kernels.contains(name)) {
+            bail!(
+                "{} is of a kernel tree that was built under the name {name}, of which results have the hash of its \
+                 files and not the place: measure it again as it was, with `mutexlab bench --tree {name}=DIRECTORY` or \
+                 `mutexlab series`, and `mutexlab compare` both results",
+                self.file.display()
+            );
+        }
         let interrupt = Interrupt::install()?;
         let measurer = Measurer {
             repository: &repository,

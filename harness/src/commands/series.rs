@@ -11,7 +11,7 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench_trees::only_kernel;
+use super::bench_trees::{no_further_modules, only_kernel};
 use super::functions::{self, OfCell, Side};
 use super::json;
 use mutexlab_host::git::{Commit, Range, Repository};
@@ -24,7 +24,7 @@ use mutexlab_images::workshop::Workshop;
 use mutexlab_judge::series::{steps, Outcome, Step};
 use mutexlab_judge::trees::side;
 use mutexlab_measure::kernel::Asker;
-use mutexlab_measure::{jobs, select};
+use mutexlab_measure::{jobs, ready, select};
 use mutexlab_model::mode::Mode;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_report::terminal::series;
@@ -147,6 +147,8 @@ impl SeriesCommand {
         };
         let plan = planned(&scenario, &selection)?;
         let like = only_kernel(&scenario, &plan)?;
+        let subjects = ready(&repository, &scenario, &plan)?;
+        no_further_modules(&subjects)?;
         let linux = fs::canonicalize(&self.linux).with_context(|| {
             format!(
                 "cannot find the kernel's repository {}",
@@ -162,6 +164,7 @@ impl SeriesCommand {
         let asker = Asker {
             repository: &repository,
             scenario: &scenario,
+            subjects: &subjects,
             like: &like,
             plan: &plan,
             selection: &selection,

@@ -208,9 +208,7 @@ impl SubjectTest {
         let mut boots = Vec::new();
         let mut subjects = Subjects::default();
         for traffic in [
-            "ends = [\"stack\"]\nprotocols = [\"udp\", \"tcp\"]\nways = [\"forward\", \"local\"]\nfamilies = [\"v4\", \"v6\"]"
-                .to_owned(),
-            format!("ends = [\"stack\"]\nprotocols = [\"tcp\"]\nways = [\"forward\"]\nfamilies = [\"v4\"]\nbulk = {STREAM}"),
+            format!("ends = [\"stack\"]\nprotocols = [\"udp\", \"tcp\"]\nways = [\"forward\", \"local\"]\nfamilies = [\"v4\", \"v6\"]\nbulk = {STREAM}"),
             "ends = [\"wire\"]\nprotocols = [\"udp\", \"tcp\"]\nways = [\"forward\"]\nfamilies = [\"v4\", \"v6\"]"
                 .to_owned(),
         ] {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mutex_abi::micro::PLAN;
-use mutexlab_lens_analysis::sample::recording;
+use mutexlab_lens_analysis::sample::with_more;
 use mutexlab_protocol::{Outcome, StepTimes};
 use mutexlab_results::file::ResultsFile;
 use serde_json::{json, Value};
@@ -78,6 +78,14 @@ pub fn trees(seen: &mut Seen) {
     let arguments = [&["bench", TRIAL, "--jobs", "1", "--json"][..], &trees].concat();
     let document = seen.document(&mut lab.command(&arguments));
     assert_ne!(document["beside"]["rows"].as_array().unwrap().len(), 0);
+
+    let lab = with_lens();
+    lab.tree("a");
+    lab.tree("b");
+    let arguments = [&arguments[..], &["--lens", "--filter", "module"]].concat();
+    let document = seen.document(&mut lab.command(&arguments));
+    let function = &document["functions"][0]["cells"][0]["functions"][0];
+    assert_eq!(function["hooks"]["b"], 43.0, "{function}");
 }
 
 pub fn series(seen: &mut Seen) {
@@ -135,13 +143,10 @@ fn with_lens() -> Lab {
     cc.stdin.take().unwrap().write_all(source).unwrap();
     assert!(cc.wait().unwrap().success());
     let write = |name, text: serde_json::Result<String>| lab.write(name, &text.unwrap());
-    let mut recording = recording();
-    write("recording.json", serde_json::to_string(&recording));
+    write("recording.json", serde_json::to_string(&with_more(0)));
+    write("after.json", serde_json::to_string(&with_more(30)));
     // A subject takes something.
-    recording.instructions[0] -= 50;
-    let in_span = recording.code.iter_mut().find(|code| code.in_span);
-    in_span.unwrap().costs.instructions -= 50;
-    write("nothing.json", serde_json::to_string(&recording));
+    write("nothing.json", serde_json::to_string(&with_more(-50)));
     let mut measurement = sample::measurement(100);
     measurement.memory_map = Some(Box::default());
     measurement.router = Some(5_000);

@@ -90,7 +90,7 @@ modules:
 
 /// The N-th guest that has cells or tests behaves as line N of `$LAB/course` says; `$LAB/guests` has a line
 /// for each, and `$LAB/tally` one for each cell or test that was done. Where the lens looks on, it has seen
-/// `$LAB/recording.json` of each cell, or without a subject `nothing.json`; single steps take what `$LAB/steps.json` says.
+/// `$LAB/recording.json` of each cell, without a subject `nothing.json`, and on a tree called so `after.json`; single steps take what `$LAB/steps.json` says.
 const VNG: &str = r#"#!/bin/sh
 [ "$1" != --version ] || { echo 'virtme-ng of a test'; exit; }
 while [ $# -gt 0 ]; do
@@ -142,6 +142,7 @@ for name in $names; do
         while [ -e "$lens/$((window - 1)).json" ]; do sleep 0.01; done
         case $name in
             */none/*) cp "$LAB/nothing.json" "$lens/$window.json" ;;
+            after/*) cp "$LAB/after.json" "$lens/$window.json" ;;
             *) cp "$LAB/recording.json" "$lens/$window.json" ;;
         esac
         window=$((window + 1))

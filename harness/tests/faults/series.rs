@@ -55,7 +55,7 @@ fn a_series_tells_of_each_commit_and_measures_each_image_once() {
         ("First", "what the first is compared with"),
         ("Comment", "boots the same image"),
         ("Break", "DOES NOT BUILD"),
-        ("Change", "no count moved"),
+        ("Change", "no count of the hooks moved"),
     ] {
         assert!(line(&said, subject).contains(says), "{subject}: {said}");
     }

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::{Course, Lab};
+use mutexlab_results::file::ResultsFile;
+use nix::sys::signal::Signal;
+
+use crate::lab::{send, wait_for, Course, Lab};
 
 const BENCH: [&str; 4] = ["bench", "scenarios/trial.toml", "--jobs", "1"];
 
@@ -53,6 +56,73 @@ fn trees_are_measured_in_one_run_and_shown_beside_each_other() {
 }
 
 #[test]
+fn parts_of_a_run_of_trees_are_joined() {
+    let lab = Lab::new(&[Course::Well; 4]);
+    for tree in ["a", "b"] {
+        lab.tree(tree);
+    }
+    let mut files = Vec::new();
+    for part in ["1/2", "2/2"] {
+        let results = format!("results/{}", part.replace('/', "-"));
+        let mut arguments = BENCH.to_vec();
+        arguments.extend(["--shard", part, "--results", &results, "--filter", "k/1cpu"]);
+        arguments.extend(["--tree", "before=../a", "--tree", "after=../b"]);
+        let (code, said) = lab.run(&arguments);
+        assert_eq!(code, Some(0), "{said}");
+        let directory = lab.path("repository").join(&results);
+        files.push(ResultsFile::newest(&directory, "trial").unwrap());
+    }
+    let files = [&files[0], &files[1]].map(|file| file.to_str().unwrap());
+    let (code, said) = lab.run(&["merge", files[0], "-o", "half.json"]);
+    assert_eq!(
+        (code, said.matches("missing: ").count()),
+        (Some(1), 4),
+        "{said}"
+    );
+    let (code, said) = lab.run(&["merge", files[0], files[1], "-o", "whole.json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("8 cells of 2 files"), "{said}");
+}
+
+#[test]
+fn what_was_cut_short_is_finished_by_the_command_that_is_told() {
+    let lab = Lab::new(&[Course::Waits, Course::Well, Course::Well]);
+    for tree in ["a", "b"] {
+        lab.tree(tree);
+    }
+    let trees = ["--tree", "before=../a", "--tree", "after=../b"];
+    let child = lab.command(&[&BENCH[..], &trees].concat()).spawn().unwrap();
+    wait_for("a cell", || {
+        lab.guests() == 1 && !lab.results().cells.is_empty()
+    });
+    send(Signal::SIGINT, &child);
+    let (code, said) = lab.end(child);
+    assert_eq!(code, Some(130), "{said}");
+    let command = said.split('`').find(|part| part.contains("--resume"));
+    let command = command.unwrap_or_else(|| panic!("{said}"));
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
+    let (code, said) = lab.run(&arguments);
+    assert_eq!(code, Some(0), "{command}: {said}");
+    assert_eq!(lab.results().cells.len(), 8);
+}
+
+#[test]
+fn results_of_trees_are_not_made_again_from_themselves() {
+    let lab = Lab::new(&[Course::Well]);
+    lab.tree("a");
+    let (code, said) = bench(&lab, &["now=../a"]);
+    assert_eq!(code, Some(0), "{said}");
+    let directory = lab.path("repository/results");
+    let file = ResultsFile::newest(&directory, "trial").unwrap();
+    let (code, said) = lab.run(&["reproduce", file.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("a kernel tree that was built under the name now"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_git_knows_of_a_tree_is_recorded() {
     let lab = Lab::new(&[Course::Well]);
     lab.tree("a");
@@ -79,7 +149,7 @@ fn what_is_meant_by_trees_has_to_be_clear() {
         ),
         (
             ["k=../a", "after=../b"],
-            "k is a kernel of images/kernels.toml",
+            "k is a kernel of images/kernels.toml or of scenarios/trial.toml",
         ),
         (["x/y=../a", "z=../b"], "a label is made of letters"),
         (["x=../a", "y=../none"], "none is no kernel tree"),
@@ -101,7 +171,27 @@ fn what_is_meant_by_trees_has_to_be_clear() {
     let command = lab.command(&BENCH).args(["--tree", "k=../a"]).output();
     let said = String::from_utf8_lossy(&command.unwrap().stderr).into_owned();
     assert!(said.contains("such as after=../a"), "{said}");
+    let command = lab
+        .command(&BENCH)
+        .args(["--tree", "x=../a", "--filter", "x/"])
+        .output();
+    let said = String::from_utf8_lossy(&command.unwrap().stderr).into_owned();
+    assert!(
+        said.contains("cells are chosen by their names on k, before x"),
+        "{said}"
+    );
+    // A kernel may be the scenario's alone: one that somebody has built.
     let scenario = std::fs::read_to_string(lab.path("repository/scenarios/trial.toml")).unwrap();
+    let mine = scenario.replace("[\"k\"]", "[\"mine\"]");
+    lab.write("repository/scenarios/mine.toml", &mine);
+    let output = lab
+        .command(&["bench", "scenarios/mine.toml", "--tree", "mine=../a"])
+        .output();
+    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    assert!(
+        said.contains("mine is the name of a kernel, in whose place"),
+        "{said}"
+    );
     let several = scenario.replace("[\"k\"]", "[\"k\", \"l\"]");
     lab.write("repository/scenarios/several.toml", &several);
     let output = lab
@@ -109,6 +199,43 @@ fn what_is_meant_by_trees_has_to_be_clear() {
         .output();
     let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
     assert!(said.contains("asks about several kernels (k, l)"), "{said}");
+    assert!(!lab.path("cache/images").exists());
+}
+
+#[test]
+fn a_subject_with_a_module_is_refused_where_it_cannot_be_built() {
+    let lab = Lab::new(&[]);
+    lab.write(
+        "repository/scenarios/subjects/mine/subject.toml",
+        "about = \"a module\"\n[[up]]\nmodule = \"module\"\n[counts]\nexact = true\n",
+    );
+    lab.write(
+        "repository/scenarios/subjects/mine/module/Kbuild",
+        "obj-m := mine.o\n",
+    );
+    let scenario = std::fs::read_to_string(lab.path("repository/scenarios/trial.toml")).unwrap();
+    let own = scenario.replace("\"module\"", "\"mine\"");
+    lab.write("repository/scenarios/own.toml", &own);
+    lab.tree("a");
+    lab.git("a", &["init", "--quiet"]);
+    lab.git("a", &["add", "."]);
+    lab.git("a", &["commit", "--quiet", "-m", "a"]);
+    lab.git("a", &["commit", "--quiet", "--allow-empty", "-m", "b"]);
+    for arguments in [
+        &["bench", "scenarios/own.toml", "--tree", "x=../a"][..],
+        &[
+            "series",
+            "HEAD~1..HEAD",
+            "scenarios/own.toml",
+            "--linux",
+            "../a",
+        ],
+    ] {
+        let output = lab.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("mine has a module of its own"), "{said}");
+    }
     assert!(!lab.path("cache/images").exists());
 }
 

@@ -21,16 +21,21 @@ use super::text::function_name;
 pub struct Moved {
     /// The function.
     pub function: String,
-    /// In the spans of packets.
-    pub hooks: Pair,
-    /// Outside of them.
-    pub outside: Pair,
+    /// In the spans of packets; null if boots of one side do not agree.
+    pub hooks: Option<Pair>,
+    /// Outside of them; null likewise.
+    pub outside: Option<Pair>,
 }
 
 impl Moved {
-    /// By how many it rose in all.
+    /// By how many it rose in all, as far as boots agree.
     pub fn change(&self) -> f64 {
-        self.hooks.change() + self.outside.change()
+        self.changes().sum()
+    }
+
+    fn changes(&self) -> impl Iterator<Item = f64> {
+        let pairs = [self.hooks, self.outside].into_iter().flatten();
+        pairs.map(Pair::change)
     }
 }
 
@@ -60,19 +65,18 @@ pub fn moved(a: &[Analysis], b: &[Analysis]) -> Result<Vec<Moved>> {
                 of(&counts_a, function, place),
                 of(&counts_b, function, place),
             );
-            let (a, b) = a.zip(b).unwrap_or_default();
-            Pair { a, b }
+            a.zip(b).map(|(a, b)| Pair { a, b })
         };
         let one = Moved {
             function: function_name(function),
             hooks: pair(0),
             outside: pair(1),
         };
-        if one.hooks.change() != 0.0 || one.outside.change() != 0.0 {
+        if one.changes().any(|change| change != 0.0) {
             found.push(one);
         }
     }
-    let size = |moved: &Moved| moved.hooks.change().abs() + moved.outside.change().abs();
+    let size = |moved: &Moved| moved.changes().map(f64::abs).sum::<f64>();
     found.sort_by(|a, b| {
         let by_size = size(b).total_cmp(&size(a));
         by_size.then_with(|| a.function.cmp(&b.function))
@@ -145,8 +149,9 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!(find.function, "proxy::find [mutex_proxy]");
-        let changes = (find.hooks.change(), find.outside.change(), find.change());
-        assert_eq!(changes, (3.0, 0.0, 3.0));
+        let [hooks, outside] = [find.hooks, find.outside].map(|pair| pair.map(Pair::change));
+        assert_eq!((hooks, outside), (Some(3.0), Some(0.0)));
+        assert_eq!(find.change(), 3.0);
     }
 
     #[test]
@@ -158,5 +163,17 @@ mod tests {
         ];
         assert_eq!(moved(&steady, &varies).unwrap(), []);
         assert_eq!(moved(&varies, &steady).unwrap(), []);
+        // Where it moved as well it is told there alone.
+        let outside = varies.map(|mut boot| {
+            for frame in &mut boot.frames {
+                frame.outside.instructions += 10;
+            }
+            boot
+        });
+        let found = moved(&steady, &outside).unwrap();
+        let find = found.iter().find(|one| one.function.contains("find"));
+        let find = find.unwrap();
+        assert_eq!(find.hooks, None);
+        assert!(find.outside.unwrap().change() > 0.0, "{find:?}");
     }
 }

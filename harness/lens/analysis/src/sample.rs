@@ -109,6 +109,22 @@ pub(crate) fn line(
     }
 }
 
+/// As [`recording`], with so many more instructions in the spans of packets.
+pub fn with_more(more: i64) -> Recording {
+    let mut recording = recording();
+    let mut code = recording.code.iter_mut();
+    let in_span = code
+        .find(|code| code.in_span)
+        .map(|code| &mut code.costs.instructions);
+    for count in in_span
+        .into_iter()
+        .chain(recording.instructions.first_mut())
+    {
+        *count = count.saturating_add_signed(more);
+    }
+    recording
+}
+
 /// Ten packets: net_rx calls nf_hook_slow, that the proxy's run, which jumps to find; a timer
 /// interrupts.
 pub fn recording() -> Recording {

@@ -27,7 +27,7 @@ pub fn table(moved: &[Moved], names: [&str; 2]) -> String {
     for one in moved.iter().take(SHOWN) {
         let mut name = one.function.as_str();
         for (place, pair) in [("in hooks", one.hooks), ("outside", one.outside)] {
-            if pair.change() != 0.0 {
+            if let Some(pair) = pair.filter(|pair| pair.change() != 0.0) {
                 table.row(row(name, place, pair));
                 name = "";
             }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn of(function: &str, hooks: [f64; 2], outside: [f64; 2]) -> Moved {
-        let pair = |[a, b]: [f64; 2]| Pair { a, b };
+        let pair = |[a, b]: [f64; 2]| Some(Pair { a, b });
         Moved {
             function: function.to_owned(),
             hooks: pair(hooks),

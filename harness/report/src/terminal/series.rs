@@ -76,14 +76,13 @@ fn table(told: &[Told<'_>]) -> Table {
             Step::SameImage => (note("boots the same image", Style::Dim), &[][..]),
             Step::DoesNotBuild { .. } => (note("DOES NOT BUILD", Style::Bad), &[][..]),
             Step::Measured { moved, .. } if moved.is_empty() => {
-                let elsewhere = one
-                    .functions
-                    .iter()
-                    .any(|(_, functions)| !functions.is_empty());
-                let text = if elsewhere {
-                    "no count of the hooks moved; see below"
-                } else {
-                    "no count moved"
+                let mut seen = one.functions.iter();
+                let text = match one.functions {
+                    [] => "no count of the hooks moved",
+                    _ if seen.any(|(_, functions)| !functions.is_empty()) => {
+                        "no count of the hooks moved; see below"
+                    }
+                    _ => "no count moved",
                 };
                 (note(text, Style::Dim), &[][..])
             }
@@ -150,8 +149,8 @@ mod tests {
         let steps = steps(&[base, other, same, broken, moving]);
         let moved = Moved {
             function: "ip_forward".to_owned(),
-            hooks: Pair { a: 0.0, b: 0.0 },
-            outside: Pair { a: 1.0, b: 3.0 },
+            hooks: None,
+            outside: Some(Pair { a: 1.0, b: 3.0 }),
         };
         let functions = [("c".to_owned(), vec![moved])];
         let told: Vec<Told<'_>> = ["1", "2", "3", "4", "5"]

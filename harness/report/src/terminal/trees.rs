@@ -49,8 +49,9 @@ fn grouped<'a>(beside: &'a Beside<'a>, all: bool) -> Vec<(&'a Row<'a>, Vec<&'a s
     };
     let mut rows: Vec<(&Row<'_>, Vec<&str>)> = Vec::new();
     for row in beside.rows.iter().filter(told) {
+        let by = moves(row).filter(|_| !all && row.is_change());
         let alike = |(other, _): &&mut (&Row<'_>, _)| {
-            !all && other.cell == row.cell && row.is_change() && moves(other) == moves(row)
+            by.is_some() && other.cell == row.cell && moves(other) == by
         };
         match (rows.iter_mut().find(alike), row.metric) {
             (Some((_, names)), Some(metric)) => names.push(metric),
@@ -60,14 +61,13 @@ fn grouped<'a>(beside: &'a Beside<'a>, all: bool) -> Vec<(&'a Row<'a>, Vec<&'a s
     rows
 }
 
-/// By how much an exact metric moved on each; none if it is no such metric.
-fn moves(row: &Row<'_>) -> Option<Vec<Option<u64>>> {
-    let found = row.found.iter().map(|found| match found.as_ref()?.change {
+/// By how much an exact metric moved on each; none if there is one on which it is no such metric.
+fn moves(row: &Row<'_>) -> Option<Vec<u64>> {
+    let moved = row.found.iter().map(|found| match found.as_ref()?.change {
         Change::Exact { from, to, .. } => Some((to - from).to_bits()),
         _ => None,
     });
-    let found: Vec<_> = found.collect();
-    found.iter().any(Option::is_some).then_some(found)
+    moved.collect()
 }
 
 fn fields(cell: &str, names: &[&str], row: &Row<'_>, others: usize) -> Vec<Field> {
@@ -245,6 +245,35 @@ mod tests {
             ["path.mean", "90.0", "91.5", "+1.5", "+1.67", "sampled"]
         );
         assert_eq!(lines[5].join(" "), "Of 1 cell 1 moved.");
+    }
+
+    #[test]
+    fn what_moved_otherwise_has_a_line_of_its_own() {
+        // Neither is exact, so neither moved by a number that the other could have moved by, too.
+        let metrics = |first: f64, second: f64| {
+            [1, 2, 3].map(|_| {
+                vec![
+                    sampled("path.mean", first),
+                    sampled("router.packet", second),
+                ]
+            })
+        };
+        let (before, after) = (metrics(100.0, 50.0), metrics(200.0, 900.0));
+        let before: Vec<&[MetricOfTest]> = before.iter().map(Vec::as_slice).collect();
+        let after: Vec<&[MetricOfTest]> = after.iter().map(Vec::as_slice).collect();
+        let mut whole = run(&[("before/c", &before), ("after/c", &after)]);
+        for (id, cell) in &mut whole.cells {
+            cell.kernel = id.split('/').next().unwrap().to_owned();
+        }
+        let sides = ["before", "after"].map(|label| side(&whole, label));
+        let beside = Beside::of(&["before", "after"], &sides);
+        let changed = beside.rows.iter().filter(|row| row.is_change()).count();
+        assert_eq!(changed, 2);
+        let text = text(&beside, false);
+        assert!(
+            !text.contains("path.mean,") && !text.contains(" and "),
+            "{text}"
+        );
     }
 
     #[test]
