@@ -208,7 +208,10 @@ impl SubjectTest {
         let mut boots = Vec::new();
         let mut subjects = Subjects::default();
         for traffic in [
-            format!("ends = [\"stack\"]\nprotocols = [\"udp\", \"tcp\"]\nways = [\"forward\", \"local\"]\nfamilies = [\"v4\", \"v6\"]\nbulk = {STREAM}"),
+            "ends = [\"stack\"]\nprotocols = [\"udp\"]\nways = [\"forward\", \"local\"]\nfamilies = [\"v4\", \"v6\"]"
+                .to_owned(),
+            // Messages, and streams.
+            format!("ends = [\"stack\"]\nprotocols = [\"tcp\"]\nways = [\"forward\", \"local\"]\nfamilies = [\"v4\", \"v6\"]\nbulk = {STREAM}"),
             "ends = [\"wire\"]\nprotocols = [\"udp\", \"tcp\"]\nways = [\"forward\"]\nfamilies = [\"v4\", \"v6\"]"
                 .to_owned(),
         ] {
