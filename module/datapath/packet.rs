@@ -12,7 +12,7 @@ pub const UDP_HEADER: usize = 8;
 pub const TCP_HEADER: usize = 20;
 /// No more IPv6 extension headers than so many are followed, each of 2,048 bytes at most; RFC 8200,
 /// section 4.1, asks for each of them once at most, but for two.
-const MAX_EXTENSIONS: usize = 8;
+pub const MAX_EXTENSIONS: usize = 8;
 /// So far from its start, in bytes, may the transport header of a packet begin.
 pub const MAX_HEADERS: usize = 40 + MAX_EXTENSIONS * 2048;
 

@@ -31,7 +31,11 @@ mod tests {
 
     #[test]
     fn every_port_is_tried_once() {
-        for random in (0..4).chain([u32::MAX, u32::MAX - 1, u32::MAX - 2, u32::MAX - 3]) {
+        const LAST: u32 = u32::MAX;
+        let all = [0, 1, 2, 3, LAST, LAST - 1, LAST - 2, LAST - 3];
+        // Miri takes minutes for each.
+        let tried = if cfg!(miri) { &all[4..5] } else { &all };
+        for &random in tried {
             for (own, last) in [(false, u16::MAX), (true, FIRST_OF_SOCKETS - 1)] {
                 let mut ports: Vec<u16> = source_ports(own, random).collect();
                 ports.sort_unstable();
