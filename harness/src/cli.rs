@@ -2,6 +2,7 @@
 
 //! The command line: every command there is.
 
+use crate::environment;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -24,7 +25,6 @@ use crate::commands::selfcheck::SelfcheckCommand;
 use crate::commands::series::SeriesCommand;
 use crate::commands::shell::ShellCommand;
 use crate::commands::test::TestCommand;
-use mutexlab_host::paths;
 
 /// Reproducible performance engineering for in-kernel networking.
 ///
@@ -99,8 +99,8 @@ impl Cli {
             Command::Selfcheck(command) => command.run(),
             Command::Shell(command) => command.run(),
             Command::Boot(command) => command.run(),
-            Command::Image(command) => command.run(&paths::repository()?),
-            Command::Doctor(command) => command.run(&paths::repository()?).map(|()| 0),
+            Command::Image(command) => command.run(&environment::repository()?),
+            Command::Doctor(command) => command.run(&environment::repository()?).map(|()| 0),
             Command::Schema(command) => command.run().map(|()| 0),
             Command::Guard(command) => command.run(),
         }

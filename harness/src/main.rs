@@ -5,6 +5,8 @@
 use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use mutexlab::cli::Cli;
+use mutexlab::environment;
+use mutexlab_draw::table::colour;
 use mutexlab_host::interrupt::{self, Interrupted};
 
 /// Says on standard error what the crates below have to tell while they work, a line each.
@@ -30,6 +32,7 @@ fn main() {
     if log::set_logger(&Voice).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
+    colour(environment::colours());
     let code = Cli::parse().run().unwrap_or_else(|error| {
         eprintln!("mutexlab: {error:#}");
         if error.is::<Interrupted>() {

@@ -37,7 +37,7 @@ fn consoles_give_the_expected_reports() {
         }
         let found = reports(&fs::read_to_string(&path).unwrap());
         let expected = path.with_extension("expected");
-        if std::env::var_os("BLESS").is_some() {
+        if mutexlab::environment::text("BLESS").is_some() {
             fs::write(&expected, &found).unwrap();
         }
         assert_eq!(

@@ -3,7 +3,7 @@
 //! Tables on a terminal.
 
 use std::fmt::{self, Write};
-use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// On which side of its column a text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,9 @@ impl Style {
         }
     }
 
-    /// `text` in this style, if standard output takes colours.
+    /// `text` in this style, if there are to be [colours](colour).
     pub fn paint(self, text: &str) -> String {
-        if self == Self::Plain || !colours() {
+        if self == Self::Plain || !COLOURED.load(Ordering::Relaxed) {
             text.to_owned()
         } else {
             format!("{}{text}\x1b[0m", self.code())
@@ -50,10 +50,12 @@ impl Style {
     }
 }
 
-/// Only a terminal is shown colours, and only if NO_COLOR is not set (<https://no-color.org>).
-fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::io::stdout().is_terminal()
+/// Whether styles are shown.
+static COLOURED: AtomicBool = AtomicBool::new(false);
+
+/// Says whether styles are to be shown, as a program knows that prints; they are not unless it says so.
+pub fn colour(yes: bool) {
+    COLOURED.store(yes, Ordering::Relaxed);
 }
 
 /// One field of a table.

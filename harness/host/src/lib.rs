@@ -17,4 +17,5 @@ pub mod pipe;
 pub mod pty;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
+pub mod surroundings;
 pub mod terminal;

@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Where things lie: the repository and the cache.
+//! Where the repository lies, and the running program.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-
-/// The root of the repository that the current directory is in.
-///
-/// # Errors
-/// If it is in none.
-pub fn repository() -> Result<PathBuf> {
-    let here = std::env::current_dir().context("cannot find the current directory")?;
-    repository_above(&here)
-}
 
 /// The root of the repository that `directory` is in.
 ///

@@ -125,7 +125,7 @@ impl Cache {
         let started = Instant::now();
         let mut failures = Vec::new();
         for place in &kernel.sources {
-            match source::ensure(kernel, place, self.directory(), interrupt) {
+            match source::ensure(kernel, place, self, interrupt) {
                 Ok(tree) => {
                     let chosen = Chosen {
                         place,
@@ -152,11 +152,10 @@ impl Cache {
         let Some(series) = &kernel.newest else {
             return Err(gone());
         };
-        let (place, stand_in) = newest::look_up(series, interrupt)
+        let (place, stand_in) = newest::look_up(series, self.surroundings(), interrupt)
             .with_context(|| format!("{:#}\nnor can another version", gone()))?;
         announce(kernel, &stand_in);
-        let tree =
-            source::ensure(kernel, &place, self.directory(), interrupt).with_context(gone)?;
+        let tree = source::ensure(kernel, &place, self, interrupt).with_context(gone)?;
         let chosen = Chosen {
             place: &place,
             tree,

@@ -25,19 +25,19 @@ pub fn kernel(
     like: &str,
     directory: &Path,
     repository: &Path,
+    cache: &Cache,
     interrupt: &Interrupt,
 ) -> Result<Kernel> {
     let recipe = tree::kernel(&Catalog::load(repository)?, label, like, directory)?;
     let Some(revision) = Revision::of(directory) else {
-        let cache = Cache::new()?;
         let mut kernel = Kernel::of_image(label, &cache.ensure(&recipe, interrupt)?);
-        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
+        kernel.add_modules(kernel.build_modules(cache, repository, interrupt)?);
         return Ok(kernel);
     };
     let theirs = Repository::new(directory);
     let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
     let files = theirs.snapshot(scratch.path())?;
-    let workshop = Workshop::open(&theirs, repository, like, interrupt)?;
+    let workshop = Workshop::open(&theirs, repository, like, cache, interrupt)?;
     let mut kernel = workshop.labelled(label, &files)?;
     // The commit that people know, and not that of files that are not committed.
     kernel.revision = Some(revision);

@@ -11,7 +11,8 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let catalog = Catalog::load(std::path::Path::new("."))?;
 //! let kernel = catalog.find("7.3", Flavour::Plain)?;
-//! let image = Cache::new()?.ensure(kernel, &Interrupt::install()?)?;
+//! let cache = Cache::at(std::path::Path::new("/var/cache/mutexlab"));
+//! let image = cache.ensure(kernel, &Interrupt::install()?)?;
 //! println!("{} is in {}", image.metadata.release, image.kernel_image().display());
 //! # Ok(())
 //! # }
@@ -56,8 +57,7 @@ pub use config::Version;
 pub use disk::free;
 pub use lock::Lock;
 pub use metadata::{Image, Metadata};
-pub use mirror::{MIRROR_VARIABLE, UPSTREAM_VARIABLE};
 pub use place::{Archive, Series, Source};
 pub use progress::Progress;
-pub use store::{Cache, CACHE_VARIABLE};
+pub use store::Cache;
 pub use toolchain::{search_path, Toolchain};

@@ -3,33 +3,28 @@
 //! Where this machine gets Debian's packages from, which is what its apt is configured with, and
 //! where upstream's tarballs are.
 
-use std::{env, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{ensure, Result};
 
 use super::place::Archive;
-
-/// Overrides apt's configuration: the URL under which the main archive's `pool` and `dists` lie.
-pub const MIRROR_VARIABLE: &str = "MUTEXLAB_MIRROR";
-
-/// Overrides `UPSTREAM`.
-pub const UPSTREAM_VARIABLE: &str = "MUTEXLAB_KERNEL_MIRROR";
+use mutexlab_host::surroundings::{Surroundings, MIRROR_VARIABLE};
 
 /// The URL under which upstream's releases lie, in `v6.x`, `v7.x` and so on.
 const UPSTREAM: &str = "https://cdn.kernel.org/pub/linux/kernel";
 
 /// The URL under which the directories of upstream's tarballs lie, without a slash at the end.
-pub fn upstream() -> String {
-    let url = env::var(UPSTREAM_VARIABLE).unwrap_or_else(|_| UPSTREAM.to_owned());
+pub fn upstream(surroundings: &Surroundings) -> String {
+    let url = surroundings.kernel_mirror.as_deref().unwrap_or(UPSTREAM);
     url.trim_end_matches('/').to_owned()
 }
 
 /// URLs under which the archive's `pool` and `dists` may lie, best first, without a slash at the end.
 ///
 /// An error if there is none, with what to do.
-pub fn urls(archive: Archive) -> Result<Vec<String>> {
-    if let Ok(url) = env::var(MIRROR_VARIABLE) {
-        return Ok(vec![sibling(&url, archive)]);
+pub fn urls(archive: Archive, surroundings: &Surroundings) -> Result<Vec<String>> {
+    if let Some(url) = &surroundings.debian_mirror {
+        return Ok(vec![sibling(url, archive)]);
     }
     let codename = codename(&fs::read_to_string("/etc/os-release").unwrap_or_default());
     let urls = find(&entries(Path::new("/etc/apt")), &codename, archive);

@@ -15,10 +15,8 @@ use super::place::{Archive, Series, Source};
 use super::{download, mirror};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::stand_in::StandIn;
-
-/// Overrides [`KEYRING`].
-const KEYRING_VARIABLE: &str = "MUTEXLAB_KEYRING";
 
 /// The keys that sign Debian's archives: package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -39,12 +37,16 @@ struct Package {
 ///
 /// # Errors
 /// If none has it: the message says of each why. Or if the user interrupts.
-pub fn look_up(series: &Series, interrupt: &Interrupt) -> Result<(Source, StandIn)> {
+pub fn look_up(
+    series: &Series,
+    surroundings: &Surroundings,
+    interrupt: &Interrupt,
+) -> Result<(Source, StandIn)> {
     let mut found: Option<(Package, Archive, StandIn)> = None;
     let mut failures = Vec::new();
     for suite in &series.suites {
         let archive = Archive::of_suite(suite);
-        match newest_in(&series.package, suite, archive, interrupt) {
+        match newest_in(&series.package, suite, archive, (surroundings, interrupt)) {
             Ok((package, stand_in)) => {
                 if found
                     .as_ref()
@@ -84,11 +86,12 @@ fn newest_in(
     package: &str,
     suite: &str,
     archive: Archive,
-    interrupt: &Interrupt,
+    (surroundings, interrupt): (&Surroundings, &Interrupt),
 ) -> Result<(Package, StandIn)> {
     let mut failures = Vec::new();
-    for mirror in mirror::urls(archive)? {
-        match read_index(&mirror, suite, interrupt) {
+    let keyring = keyring(surroundings);
+    for mirror in mirror::urls(archive, surroundings)? {
+        match read_index(&mirror, suite, keyring.as_deref(), interrupt) {
             Ok((index, signed_by)) => {
                 let newest = newest_of(&index, package)?
                     .with_context(|| format!("there is no {package}"))?;
@@ -113,12 +116,13 @@ fn newest_in(
 fn read_index(
     mirror: &str,
     suite: &str,
+    keyring: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<(String, Option<String>)> {
     let suite = format!("{mirror}/dists/{suite}");
     let release = download::read(&format!("{suite}/InRelease"), interrupt)?;
-    let (release, signed_by) = open_release(&release, keyring().as_deref())
-        .with_context(|| format!("{suite}/InRelease"))?;
+    let (release, signed_by) =
+        open_release(&release, keyring).with_context(|| format!("{suite}/InRelease"))?;
     let expected = hash_in(&release, INDEX)
         .with_context(|| format!("{suite}/InRelease has no SHA-256 of {INDEX}"))?;
     let url = format!("{suite}/{INDEX}");
@@ -136,10 +140,10 @@ fn read_index(
 }
 
 /// The keys to check signatures with, if there are any.
-fn keyring() -> Option<PathBuf> {
-    let path = std::env::var_os(KEYRING_VARIABLE).unwrap_or_else(|| KEYRING.into());
-    let path = PathBuf::from(path);
-    path.is_file().then_some(path)
+fn keyring(surroundings: &Surroundings) -> Option<PathBuf> {
+    let path = surroundings.keyring.clone();
+    path.or_else(|| Some(KEYRING.into()))
+        .filter(|path| path.is_file())
 }
 
 /// What was signed of a signed text, and who signed it.
@@ -285,7 +289,12 @@ mod tests {
             let Some(series) = kernel.newest.as_ref().filter(|one| !asked.contains(one)) else {
                 continue;
             };
-            let (source, stand_in) = look_up(series, &Interrupt::install().unwrap()).unwrap();
+            let (source, stand_in) = look_up(
+                series,
+                &Surroundings::usual(root),
+                &Interrupt::install().unwrap(),
+            )
+            .unwrap();
             eprintln!("{source:?}\n  {}", stand_in.describe());
             assert!(stand_in.version.starts_with(&kernel.name.kernel));
             assert!(stand_in.signed_by.is_some());

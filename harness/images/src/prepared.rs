@@ -84,9 +84,9 @@ impl Kernel {
         flavour: Flavour,
         trees: &[NamedTree],
         repository: &Path,
+        cache: &Cache,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        let cache = Cache::new()?;
         let mut kernel = if let Some(tree) = trees.iter().find(|tree| tree.name == name) {
             Self::in_tree(tree)?
         } else {
@@ -96,7 +96,7 @@ impl Kernel {
                 &cache.ensure(catalog.find(name, flavour)?, interrupt)?,
             )
         };
-        kernel.add_modules(kernel.build_modules(&cache, repository, interrupt)?);
+        kernel.add_modules(kernel.build_modules(cache, repository, interrupt)?);
         Ok(kernel)
     }
 
@@ -113,9 +113,13 @@ impl Kernel {
     ///
     /// # Errors
     /// If it does not build, or the user interrupts.
-    pub fn take_proxy_of(&mut self, repository: &Path, interrupt: &Interrupt) -> Result<()> {
-        let cache = Cache::new()?;
-        let proxy = self.build_modules(&cache, repository, interrupt)?.proxy;
+    pub fn take_proxy_of(
+        &mut self,
+        repository: &Path,
+        cache: &Cache,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let proxy = self.build_modules(cache, repository, interrupt)?.proxy;
         if let Some(files) = &mut self.modules {
             files.proxy = proxy;
         }

@@ -15,6 +15,7 @@ use super::catalog::Kernel;
 use super::lock::Lock;
 use super::place::Source;
 use super::progress::Progress;
+use super::store::Cache;
 use super::{disk, download, mirror};
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
@@ -118,7 +119,7 @@ pub fn download_lock(cache: &Path, name: &str) -> PathBuf {
 pub fn ensure(
     kernel: &Kernel,
     source: &Source,
-    cache: &Path,
+    cache: &Cache,
     interrupt: &Interrupt,
 ) -> Result<Tree> {
     let sha256 = match source {
@@ -132,7 +133,7 @@ pub fn ensure(
         | Source::Tarball { sha256, .. }
         | Source::File { sha256, .. } => sha256,
     };
-    let tree = directory(kernel, sha256, cache);
+    let tree = directory(kernel, sha256, cache.directory());
     let name = tree.file_name().unwrap_or_default().to_string_lossy();
     let lock = tree.with_file_name(format!("{name}.lock"));
     let what = format!("fetching the source of {name}");
@@ -153,14 +154,15 @@ pub fn ensure(
 }
 
 /// Fetches and unpacks it. The caller has the tree's lock.
-fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> Result<()> {
-    disk::require(cache, TREE_BYTES)?;
+fn fetch(source: &Source, cache: &Cache, tree: &Path, interrupt: &Interrupt) -> Result<()> {
+    let directory = cache.directory();
+    disk::require(directory, TREE_BYTES)?;
     let download = |path: &str, urls: &[String], sha256, bytes| -> Result<_> {
-        let downloads = cache.join("downloads");
+        let downloads = directory.join("downloads");
         fs::create_dir_all(&downloads)
             .with_context(|| format!("cannot make the directory {}", downloads.display()))?;
         let name = path.rsplit('/').next().unwrap_or(path);
-        let lock = download_lock(cache, name);
+        let lock = download_lock(directory, name);
         let alone = Lock::acquire(&lock, &format!("downloading {name}"), interrupt)?;
         let file = downloads.join(name);
         download::fetch(urls, &file, sha256, bytes, interrupt)?;
@@ -173,7 +175,7 @@ fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> R
             sha256,
             bytes,
         } => {
-            let urls: Vec<_> = mirror::urls(*archive)?
+            let urls: Vec<_> = mirror::urls(*archive, cache.surroundings())?
                 .iter()
                 .map(|mirror| format!("{mirror}/{path}"))
                 .collect();
@@ -181,7 +183,7 @@ fn fetch(source: &Source, cache: &Path, tree: &Path, interrupt: &Interrupt) -> R
         }
         Source::Tarball { path, sha256 } => download(
             path,
-            &[format!("{}/{path}", mirror::upstream())],
+            &[format!("{}/{path}", mirror::upstream(cache.surroundings()))],
             sha256,
             None,
         )?,

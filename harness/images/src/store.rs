@@ -2,45 +2,37 @@
 
 //! Where the cache is.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
-
-/// Overrides where the cache is.
-pub const CACHE_VARIABLE: &str = "MUTEXLAB_CACHE";
+use mutexlab_host::surroundings::Surroundings;
 
 /// The directory with everything that is expensive to make: sources, images and tools.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    directory: PathBuf,
+    surroundings: Arc<Surroundings>,
 }
 
 impl Cache {
-    /// The cache of this user: `$MUTEXLAB_CACHE`, else `mutexlab` under `$XDG_CACHE_HOME`, else
-    /// under `~/.cache`. An error if none of them is known.
-    pub fn new() -> Result<Cache> {
-        let variable = |name| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let directory = variable(CACHE_VARIABLE)
-            .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("mutexlab")))
-            .or_else(|| variable("HOME").map(|path| path.join(".cache/mutexlab")))
-            .with_context(|| format!("set {CACHE_VARIABLE}, since HOME is not set"))?;
-        Ok(Cache::at(&directory))
+    /// The one of these surroundings.
+    pub fn of(surroundings: &Surroundings) -> Self {
+        Self {
+            surroundings: Arc::new(surroundings.clone()),
+        }
     }
 
-    /// A cache in another place.
-    pub fn at(directory: &Path) -> Cache {
-        // make changes its directory, so it needs an absolute path.
-        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        Cache { directory }
+    /// One in a place of its own, with all else as it usually is.
+    pub fn at(directory: &Path) -> Self {
+        Self::of(&Surroundings::usual(directory))
     }
 
     /// Where it is.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        &self.surroundings.cache
+    }
+
+    /// What else there is on this machine.
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
     }
 }

@@ -2,7 +2,7 @@
 
 //! The compilers that kernels and modules are built with.
 
-use std::{env, ffi::OsString, io::PipeWriter, path::Path};
+use std::{ffi::OsString, io::PipeWriter, path::Path};
 
 use anyhow::{ensure, Context, Result};
 use schemars::JsonSchema;
@@ -69,9 +69,8 @@ impl Toolchain {
 ///
 /// Whatever is built for an image needs it.
 pub fn search_path(cache: &Cache) -> Result<OsString> {
-    let mut directories = vec![LLVM_DIRECTORY.into(), cache.directory().join("tools/bin")];
-    directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    env::join_paths(directories).context("a directory of PATH has a ':' in its name")
+    let first = [LLVM_DIRECTORY.into(), cache.directory().join("tools/bin")];
+    cache.surroundings().path_behind(&first)
 }
 
 /// `make LLVM=1` in the kernel tree `source`, with `objects` as its output directory.

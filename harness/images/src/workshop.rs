@@ -66,10 +66,10 @@ impl<'a> Workshop<'a> {
         repository: &'a Repository,
         module_repository: &'a Path,
         like: &'a str,
+        cache: &Cache,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        let cache = Cache::new()?;
-        let toolchain = Toolchain::detect(&cache)?;
+        let toolchain = Toolchain::detect(cache)?;
         let common = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
         let common = repository.git(&common).with_context(|| {
             format!(
@@ -80,12 +80,12 @@ impl<'a> Workshop<'a> {
         // Another toolchain finds nothing here that is of use to it.
         let name = Sha256::of(format!("{common}\n{like}\n{toolchain:?}"));
         Ok(Self {
-            directory: directory(&cache).join(name.short()),
+            directory: directory(cache).join(name.short()),
             catalog: Catalog::load(module_repository)?,
             repository,
             module_repository,
             like,
-            cache,
+            cache: cache.clone(),
             toolchain,
             interrupt,
         })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use duct::cmd;
 use mutexlab_host::hash::Sha256;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_protocol::test_info::TestInfo;
 
 use crate::taken::Taken;
@@ -23,8 +24,8 @@ impl Agent {
     ///
     /// # Errors
     /// If it is not there, or cannot be copied.
-    pub fn find() -> Result<Self> {
-        Taken::beside_this_program(FILE).map(Self)
+    pub fn find(surroundings: &Surroundings) -> Result<Self> {
+        Taken::built_with_this(FILE, surroundings).map(Self)
     }
 
     /// The one in `file`.

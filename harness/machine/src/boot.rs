@@ -21,6 +21,7 @@ use crate::decode;
 use crate::qemu;
 use crate::tools::Tools;
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::Event;
 
@@ -41,7 +42,7 @@ impl Boot<'_> {
         on_event: &mut dyn FnMut(&Event) -> Result<()>,
     ) -> Result<Booted> {
         let started = Instant::now();
-        if let Some(ending) = self.cannot_start() {
+        if let Some(ending) = self.cannot_start(&tools.surroundings) {
             return Ok(Booted {
                 ending,
                 reports: Vec::new(),
@@ -56,7 +57,11 @@ impl Boot<'_> {
         // Also when the watch was cut short: no guest survives this function.
         guest.stop()?;
         if !watch.scanner.reports().is_empty()
-            && let Err(error) = decode::write(self.console_log, self.vmlinux().as_deref())
+            && let Err(error) = decode::write(
+                self.console_log,
+                self.vmlinux().as_deref(),
+                &tools.surroundings,
+            )
         {
             // What the guest did counts as well without.
             log::info!("mutexlab: the console's log stays as it is: {error:#}");
@@ -76,8 +81,8 @@ impl Boot<'_> {
     }
 
     /// The ending, if it is known before anything is started.
-    fn cannot_start(&self) -> Option<Ending> {
-        if let Err(error) = qemu::find() {
+    fn cannot_start(&self, surroundings: &Surroundings) -> Option<Ending> {
+        if let Err(error) = qemu::find(surroundings) {
             return Some(Ending::bad(Verdict::Infra, format!("{error:#}")));
         }
         let bad = |error: &dyn std::fmt::Display| {

@@ -15,6 +15,7 @@ use duct::cmd;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol};
 
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::{search_path, Cache};
 
 /// An entry of a trace: `name+0xoffset/0xsize`.
@@ -50,7 +51,11 @@ pub fn beside(console_log: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If a file cannot be read or written, or the symbols not be looked up.
-pub fn write(console_log: &Path, vmlinux: Option<&Path>) -> Result<()> {
+pub fn write(
+    console_log: &Path,
+    vmlinux: Option<&Path>,
+    surroundings: &Surroundings,
+) -> Result<()> {
     let bytes =
         fs::read(console_log).with_context(|| format!("cannot read {}", console_log.display()))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -62,7 +67,7 @@ pub fn write(console_log: &Path, vmlinux: Option<&Path>) -> Result<()> {
         .filter_map(Entry::parse)
         .collect();
     let places = match vmlinux {
-        Some(vmlinux) if !entries.is_empty() => places(&entries, vmlinux)?,
+        Some(vmlinux) if !entries.is_empty() => places(&entries, vmlinux, surroundings)?,
         _ => BTreeMap::new(),
     };
     let target = beside(console_log);
@@ -99,6 +104,7 @@ fn decode(text: &str, places: &BTreeMap<Entry<'_>, String>) -> String {
 fn places<'a>(
     entries: &BTreeSet<Entry<'a>>,
     vmlinux: &Path,
+    surroundings: &Surroundings,
 ) -> Result<BTreeMap<Entry<'a>, String>> {
     let bytes = fs::read(vmlinux).with_context(|| format!("cannot read {}", vmlinux.display()))?;
     let file: ElfFile64<'_> = ElfFile64::parse(&*bytes)
@@ -128,7 +134,7 @@ fn places<'a>(
     }
     let said = cmd!("llvm-symbolizer", "--obj", vmlinux, "--pretty-print")
         .stdin_bytes(asked.join("\n"))
-        .env("PATH", search_path(&Cache::new()?)?)
+        .env("PATH", search_path(&Cache::of(surroundings))?)
         .read()
         .context("cannot run llvm-symbolizer, of LLVM, with which kernels are built")?;
     // A block for each address, of a line for each function that was inlined there.

@@ -15,6 +15,7 @@ use duct::cmd;
 use crate::agent::Agent;
 use crate::baggage::Baggage;
 use crate::program;
+use mutexlab_host::surroundings::Surroundings;
 pub use mutexlab_images::modules::ModuleFiles;
 use mutexlab_protocol::shell_files;
 use mutexlab_protocol::{Order, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
@@ -80,6 +81,7 @@ pub fn build(
     modules: Option<&ModuleFiles>,
     agent: &Agent,
     baggage: &Baggage,
+    surroundings: &Surroundings,
 ) -> Result<()> {
     for directory in DIRECTORIES {
         create_directory(&root.join(directory))?;
@@ -88,13 +90,13 @@ pub fn build(
     for (name, text) in ETC {
         write(&root.join("etc").join(name), text.as_bytes(), 0o644)?;
     }
-    install_busybox(root)?;
+    install_busybox(root, surroundings)?;
     install_program(root, &agent.file(), AGENT_PATH, &[])?;
-    let nft = program::find("nft", "nftables")?;
+    let nft = program::find("nft", "nftables", surroundings)?;
     install_program(root, &nft, "/usr/sbin/nft", &[])?;
     if matches!(order.work, Work::Test { .. }) {
         // Policy rules and devices of all sorts, of which busybox's knows a few.
-        let ip = program::find("ip", "iproute2")?;
+        let ip = program::find("ip", "iproute2", surroundings)?;
         install_program(root, &ip, IPROUTE2, &[])?;
     }
     for program in &baggage.programs {
@@ -123,16 +125,16 @@ pub fn build(
 ///
 /// # Errors
 /// If it is not installed.
-pub fn nft_version() -> Result<String> {
-    let nft = program::find("nft", "nftables")?;
+pub fn nft_version(surroundings: &Surroundings) -> Result<String> {
+    let nft = program::find("nft", "nftables", surroundings)?;
     cmd!(&nft, "--version")
         .read()
         .map(|text| text.trim().to_owned())
         .with_context(|| format!("cannot run {}", nft.display()))
 }
 
-fn install_busybox(root: &Path) -> Result<()> {
-    let busybox = program::find("busybox", "busybox-static")?;
+fn install_busybox(root: &Path, surroundings: &Surroundings) -> Result<()> {
+    let busybox = program::find("busybox", "busybox-static", surroundings)?;
     if !program::shared_libraries(&busybox, &[])?.is_empty() {
         bail!(
             "{} is not static: install busybox-static, on Debian with `apt-get install busybox-static`",
@@ -220,7 +222,9 @@ mod tests {
         let root = directory.path();
         let program = paths::this_program();
         let agent = Agent::copy_of(&program).unwrap();
-        build(root, &order, None, &agent, &Baggage::default()).unwrap();
+        let surroundings = Surroundings::usual(root);
+        let baggage = Baggage::default();
+        build(root, &order, None, &agent, &baggage, &surroundings).unwrap();
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
         for library in program::shared_libraries(&program, &[]).unwrap() {

@@ -49,14 +49,14 @@ impl Probe {
 ///
 /// # Errors
 /// If the cache cannot be written, a guest cannot be started at all, or the user interrupts.
-pub fn probe(kernel: &Kernel, tools: &Tools, cache: &Path, interrupt: &Interrupt) -> Result<Probe> {
+pub fn probe(kernel: &Kernel, tools: &Tools, interrupt: &Interrupt) -> Result<Probe> {
     if let Err(error) = OpenOptions::new().read(true).write(true).open(DEVICE) {
         return Ok(Probe {
             works: false,
             reason: format!("{DEVICE} cannot be opened: {error}"),
         });
     }
-    let file = remembered(kernel, cache)?;
+    let file = remembered(kernel, &tools.surroundings.cache)?;
     if let Some(probe) = fs::read(&file)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use duct::cmd;
 
-use mutexlab_images::Cache;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_protocol::datapath::program_path;
 
 /// Where Debian keeps libraries: since all are below /usr, and before.
@@ -37,8 +37,8 @@ impl Program {
     ///
     /// # Errors
     /// If it is not there.
-    pub fn of_subject(name: &str) -> Result<Self> {
-        let place = Cache::new()?.directory().join("tools/debian");
+    pub fn of_subject(name: &str, surroundings: &Surroundings) -> Result<Self> {
+        let place = surroundings.cache.join("tools/debian");
         let mut unpacked = DIRECTORIES
             .iter()
             .map(|directory| place.join(directory).join(name));
@@ -46,7 +46,7 @@ impl Program {
         let of_place = unpacked.is_some();
         let file = match unpacked {
             Some(file) => file,
-            None => look_for(name).with_context(|| {
+            None => surroundings.program(name).with_context(|| {
                 format!("cannot find {name}, which a subject runs: install the package that has it")
             })?,
         };
@@ -104,18 +104,10 @@ fn newest(log: &str) -> Option<String> {
 ///
 /// # Errors
 /// If it is in neither; the message names the Debian package `package`.
-pub fn find(name: &str, package: &str) -> Result<PathBuf> {
-    look_for(name).with_context(|| {
+pub fn find(name: &str, package: &str, surroundings: &Surroundings) -> Result<PathBuf> {
+    surroundings.program(name).with_context(|| {
         format!("cannot find {name}: install it, on Debian with `apt-get install {package}`")
     })
-}
-
-fn look_for(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
 }
 
 /// What the dynamic linker would load for `program`, if it looked into the directories `beside`, too;

@@ -11,6 +11,7 @@ use duct::cmd;
 
 use crate::taken::Taken;
 use mutexlab_host::guard;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::accelerator::Accelerator;
 
 /// The program that virtme-ng starts.
@@ -97,8 +98,8 @@ impl Lens {
     ///
     /// # Errors
     /// If it is not there, or cannot be copied.
-    pub fn plugin() -> Result<Taken> {
-        Taken::beside_this_program(PLUGIN)
+    pub fn plugin(surroundings: &Surroundings) -> Result<Taken> {
+        Taken::built_with_this(PLUGIN, surroundings)
     }
 
     /// A plugin with the settings in the file `settings`.
@@ -146,16 +147,10 @@ pub fn version() -> Result<String> {
 ///
 /// # Errors
 /// If it is not there; the message says how to get it.
-pub fn find() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(PROGRAM))
-        .find(|file| file.is_file())
-        .with_context(|| {
-            format!(
-                "{PROGRAM} is not in PATH: install it, on Debian with `apt-get install {PACKAGE}`"
-            )
-        })
+pub fn find(surroundings: &Surroundings) -> Result<PathBuf> {
+    surroundings.in_search_path(PROGRAM).with_context(|| {
+        format!("{PROGRAM} is not in PATH: install it, on Debian with `apt-get install {PACKAGE}`")
+    })
 }
 
 /// Whether a file is a kernel that QEMU can boot.

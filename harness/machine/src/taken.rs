@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{bail, Context, Result};
 use mutexlab_host::hash::Sha256;
+use mutexlab_host::surroundings::Surroundings;
 
 /// A copy of a file, and its hash: whoever rebuilds the file while it is in use does not change what measures. The
 /// copy has no name, so that nothing of it is left however this process ends.
@@ -20,13 +21,12 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The file called `name` beside this program.
+    /// The file called `name` that was built with this program.
     ///
     /// # Errors
     /// If it is not there, or cannot be copied.
-    pub fn beside_this_program(name: &str) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let file = program.with_file_name(name);
+    pub fn built_with_this(name: &str, surroundings: &Surroundings) -> Result<Self> {
+        let file = surroundings.built.join(name);
         if !file.is_file() {
             bail!(
                 "there is no {}: `cargo build --release` builds it",
@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_told_with_what_builds_it() {
-        let error = Taken::beside_this_program("no-such-file").unwrap_err();
+        let error = Taken::built_with_this("no-such-file", &Surroundings::usual(Path::new("/")))
+            .unwrap_err();
         assert!(
             error.to_string().contains("cargo build --release"),
             "{error}"

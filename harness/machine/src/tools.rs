@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::agent::Agent;
 use crate::virtme::Virtme;
+use mutexlab_host::surroundings::Surroundings;
 
 /// virtme-ng, and the agent that guests get; found once, so that all guests of a run have the same.
 #[derive(Clone, Debug)]
@@ -14,17 +15,20 @@ pub struct Tools {
     pub virtme: Virtme,
     /// What does the work in a guest.
     pub agent: Agent,
+    /// Where other programs are.
+    pub surroundings: Surroundings,
 }
 
 impl Tools {
-    /// Those of this machine.
+    /// Those of these surroundings.
     ///
     /// # Errors
     /// If one is not there.
-    pub fn find() -> Result<Self> {
+    pub fn find(surroundings: &Surroundings) -> Result<Self> {
         Ok(Self {
-            virtme: Virtme::find()?,
-            agent: Agent::find()?,
+            virtme: Virtme::find(surroundings)?,
+            agent: Agent::find(surroundings)?,
+            surroundings: surroundings.clone(),
         })
     }
 }

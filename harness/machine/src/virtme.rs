@@ -12,7 +12,7 @@ use crate::boot::terms::Boot;
 use crate::guest_root::START_PATH;
 use crate::mp_table;
 use crate::qemu::{self, Lens};
-use mutexlab_images::Cache;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::accelerator::Accelerator;
 
 /// An installation of virtme-ng.
@@ -20,6 +20,8 @@ use mutexlab_model::accelerator::Accelerator;
 pub struct Virtme {
     /// The directory of `vng` and `virtme-run`.
     directory: PathBuf,
+    /// PATH with that first.
+    search_path: OsString,
 }
 
 impl Virtme {
@@ -27,19 +29,20 @@ impl Virtme {
     ///
     /// # Errors
     /// If it is in neither.
-    pub fn find() -> Result<Self> {
-        let tools = Cache::new()?.directory().join("tools/venv/bin");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::iter::once(tools.clone())
-            .chain(std::env::split_paths(&path))
-            .find(|directory| directory.join("vng").is_file())
-            .map(|directory| Self { directory })
-            .with_context(|| {
-                format!(
-                    "cannot find vng (virtme-ng) in {} nor in PATH: `./just doctor` says how to get it",
-                    tools.display()
-                )
-            })
+    pub fn find(surroundings: &Surroundings) -> Result<Self> {
+        let tools = surroundings.cache.join("tools/venv/bin");
+        let mut places = std::iter::once(&tools).chain(&surroundings.search_path);
+        let directory = places.find(|directory| directory.join("vng").is_file());
+        let directory = directory.with_context(|| {
+            format!(
+                "cannot find vng (virtme-ng) in {} nor in PATH: `./just doctor` says how to get it",
+                tools.display()
+            )
+        })?;
+        Ok(Self {
+            search_path: surroundings.path_behind(std::slice::from_ref(directory))?,
+            directory: directory.clone(),
+        })
     }
 
     /// What `vng --version` says.
@@ -55,13 +58,8 @@ impl Virtme {
     }
 
     /// PATH with this installation first, since `vng` looks for `virtme-run` there.
-    pub fn search_path(&self) -> OsString {
-        let mut path = self.directory.clone().into_os_string();
-        if let Some(rest) = std::env::var_os("PATH") {
-            path.push(":");
-            path.push(rest);
-        }
-        path
+    pub fn search_path(&self) -> &OsString {
+        &self.search_path
     }
 
     /// The command for `boot` on `root`, which runs what is at [`START_PATH`]; `mp_table` is a file with

@@ -77,7 +77,7 @@ pub fn collect<'a>(
             .map(|kernel| Ok((kernel.name.clone(), of_kernel(kernel)?)))
             .collect::<Result<_>>()?,
         virtme_ng: tools.virtme.version()?,
-        nft: guest_root::nft_version()?,
+        nft: guest_root::nft_version(&tools.surroundings)?,
         programs: programs
             .iter()
             .map(|program| Ok((program.name.clone(), of_program(program)?)))
@@ -189,6 +189,7 @@ fn this_machine() -> Result<Host> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mutexlab_host::surroundings::Surroundings;
 
     #[test]
     fn text_options_are_found() {
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_program_is_told_of_with_its_libraries() {
-        let program = Program::of_subject("cat").unwrap();
+        let program = Program::of_subject("cat", &Surroundings::usual(Path::new("/none"))).unwrap();
         let closure = of_program(&program).unwrap();
         assert_eq!(
             closure.sha256,

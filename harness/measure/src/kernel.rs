@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::{measure, skip_finished, Lab};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::tools::Tools;
 use mutexlab_results::closure::{Closure, KernelClosure};
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::{Results, Selection};
@@ -23,6 +24,8 @@ use mutexlab_subjects::Subjects;
 pub struct Asker<'a> {
     /// The repository of harness and modules.
     pub repository: &'a Path,
+    /// What boots guests.
+    pub tools: &'a Tools,
     /// The question.
     pub scenario: &'a ScenarioFile,
     /// Of whom it is asked.
@@ -55,7 +58,7 @@ impl Asker<'_> {
             ..
         } = *self;
         let lab = Lab::with(
-            self.repository,
+            (self.repository, self.tools.clone()),
             scenario,
             self.subjects.clone(),
             vec![kernel.clone()],

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::closure::{self, Measured};
 use super::pack::pack;
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, KernelName};
@@ -58,17 +59,18 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If something is missing on this machine, does not build, or the user interrupts.
     pub fn open(
-        repository: &Path,
+        (repository, surroundings): (&Path, &Surroundings),
         scenario: &ScenarioFile,
         plan: &Plan,
         trees: &[NamedTree],
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
+        let tools = Tools::find(surroundings)?;
         let subjects = ready(repository, scenario, plan)?;
-        let kernels = kernels(plan, trees, repository, interrupt)?;
+        let kernels = kernels(plan, trees, (repository, surroundings), interrupt)?;
         Self::with(
-            repository,
+            (repository, tools),
             scenario,
             subjects,
             kernels,
@@ -82,18 +84,18 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// As [`Self::open`].
     pub fn with(
-        repository: &Path,
+        (repository, tools): (&Path, Tools),
         scenario: &ScenarioFile,
         subjects: Subjects,
         prepared: Vec<Kernel>,
         module_source: Option<&Path>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        let tools = Tools::find()?;
+        let surroundings = &tools.surroundings;
         let mut kernels = BTreeMap::new();
         for mut kernel in prepared {
             if let Some(directory) = module_source {
-                kernel.take_proxy_of(directory, interrupt)?;
+                kernel.take_proxy_of(directory, &Cache::of(surroundings), interrupt)?;
             }
             kernels.insert(kernel.name.clone(), kernel);
         }
@@ -108,14 +110,14 @@ impl<'a> Lab<'a> {
                 .check_parameters(&there)
                 .map_err(|fault| scenario.explain(&fault))?;
         }
-        let baggage = pack(&subjects, &kernels, interrupt)?;
+        let baggage = pack(&subjects, &kernels, surroundings, interrupt)?;
         let mode = scenario.scenario.mode;
         let accelerator = match mode {
             Mode::Virtual => Accelerator::TcgIcount,
             Mode::Wall => real_time(&kernels, &tools, interrupt)?,
         };
         let machine = scenario.scenario.lens;
-        let plugin = machine.map(|_| Lens::plugin()).transpose()?;
+        let plugin = machine.map(|_| Lens::plugin(surroundings)).transpose()?;
         let measured = Measured {
             repository,
             module_source,
@@ -157,13 +159,12 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// The subjects of a plan, once it is known that this machine has what measuring takes, and that they can have what the
-/// plan asks of them: told before anything is built, which takes minutes.
+/// The subjects of a plan, once it is known that they can have what it asks of them: told before anything is built, which
+/// takes minutes.
 ///
 /// # Errors
-/// If a tool is missing, or a subject is not what the scenario takes it for.
+/// If a subject is not what the scenario takes it for.
 pub fn ready(repository: &Path, scenario: &ScenarioFile, plan: &Plan) -> Result<Subjects> {
-    Tools::find()?;
     let subjects = Subjects::of(scenario, repository)?;
     subjects.check(plan, scenario)?;
     Ok(subjects)
@@ -176,9 +177,10 @@ pub fn ready(repository: &Path, scenario: &ScenarioFile, plan: &Plan) -> Result<
 pub fn kernels(
     plan: &Plan,
     trees: &[NamedTree],
-    repository: &Path,
+    (repository, surroundings): (&Path, &Surroundings),
     interrupt: &Interrupt,
 ) -> Result<Vec<Kernel>> {
+    let cache = Cache::of(surroundings);
     let prepare = |name: &&str| -> Result<Kernel> {
         // As scenarios have it: a name, which may have a flavour; the user's trees have names of their own.
         let is_own = trees.iter().any(|tree| tree.name == **name);
@@ -187,7 +189,7 @@ pub fn kernels(
             false => name.parse()?,
         };
         let KernelName { kernel, flavour } = named;
-        let mut kernel = Kernel::prepare(&kernel, flavour, trees, repository, interrupt)?;
+        let mut kernel = Kernel::prepare(&kernel, flavour, trees, repository, &cache, interrupt)?;
         kernel.name = (*name).to_owned();
         Ok(kernel)
     };
@@ -201,7 +203,7 @@ fn real_time(
     interrupt: &Interrupt,
 ) -> Result<Accelerator> {
     let kernel = kernels.values().next().context("there is no kernel")?;
-    let probe = kvm::probe(kernel, tools, Cache::new()?.directory(), interrupt)?;
+    let probe = kvm::probe(kernel, tools, interrupt)?;
     if !probe.works {
         log::warn!(
             "mutexlab: SMOKE TEST ONLY: KVM does not work here ({}), so times are those of an \

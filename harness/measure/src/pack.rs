@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{bail, Result};
 
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::{own, Cache};
 use mutexlab_machine::baggage::{Baggage, Packed};
@@ -20,10 +21,12 @@ use mutexlab_subjects::{OwnModule, Source, Subjects};
 pub fn pack(
     subjects: &Subjects,
     kernels: &BTreeMap<String, Kernel>,
+    surroundings: &Surroundings,
     interrupt: &Interrupt,
 ) -> Result<BTreeMap<String, Baggage>> {
-    let cache = Cache::new()?;
-    let programs = subjects.programs().into_iter().map(Program::of_subject);
+    let cache = Cache::of(surroundings);
+    let programs = subjects.programs().into_iter();
+    let programs = programs.map(|name| Program::of_subject(name, surroundings));
     let programs: Vec<Program> = programs.collect::<Result<_>>()?;
     let mut files = Vec::new();
     for file in subjects.files() {

@@ -5,12 +5,12 @@
 use super::bench_trees::{are_beside, Trees};
 use super::functions;
 use super::json;
+use crate::environment;
 use anyhow::{Context, Result};
 use clap::Args;
 use jiff::Timestamp;
 use mutexlab_draw::table::{Align, Table};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
-use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_machine::tools::Tools;
 use mutexlab_measure::{check_conditions, jobs, kernels, measure, select, skip_finished, Lab};
@@ -87,7 +87,7 @@ impl BenchCommand {
     /// If the scenario is wrong, something is missing on this machine, the results cannot be
     /// written, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let directory = match &self.results {
             Some(directory) => std::path::absolute(directory)
                 .with_context(|| format!("cannot find {}", directory.display()))?,
@@ -135,13 +135,15 @@ impl BenchCommand {
         let interrupt = Interrupt::install()?;
         let module_source = self.module_source.as_deref();
         // What is missing is told before anything is built.
-        Tools::find()?;
+        let surroundings = environment::surroundings()?;
+        let tools = Tools::find(&surroundings)?;
+        let place = (repository.as_path(), &surroundings);
         let kernels = match &trees {
-            Some(trees) => trees.build(&repository, &interrupt)?,
-            None => kernels(&plan, &self.tree, &repository, &interrupt)?,
+            Some(trees) => trees.build(place, &interrupt)?,
+            None => kernels(&plan, &self.tree, place, &interrupt)?,
         };
         let lab = Lab::with(
-            &repository,
+            (&repository, tools),
             &scenario,
             subjects,
             kernels,

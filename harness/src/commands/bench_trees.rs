@@ -12,10 +12,11 @@ use serde::Serialize;
 use super::functions::{self, OfCell, Side};
 use super::json;
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::manifest::BOOTED;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::tree::Revision;
-use mutexlab_images::{labelled, tree, Catalog};
+use mutexlab_images::{labelled, tree, Cache, Catalog};
 use mutexlab_judge::series::boots_the_same;
 use mutexlab_judge::trees::{side, Beside};
 use mutexlab_report::terminal::{moved, trees};
@@ -97,10 +98,15 @@ impl<'a> Trees<'a> {
     ///
     /// # Errors
     /// If one does not build, or the user interrupts.
-    pub fn build(&self, repository: &Path, interrupt: &Interrupt) -> Result<Vec<Kernel>> {
+    pub fn build(
+        &self,
+        (repository, surroundings): (&Path, &Surroundings),
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Kernel>> {
+        let cache = Cache::of(surroundings);
         let build = |tree: &NamedTree| {
             let NamedTree { name, directory } = tree;
-            labelled::kernel(name, &self.like, directory, repository, interrupt)
+            labelled::kernel(name, &self.like, directory, repository, &cache, interrupt)
         };
         self.trees.iter().map(build).collect()
     }

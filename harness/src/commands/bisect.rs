@@ -2,6 +2,7 @@
 
 //! The command `bisect`.
 
+use crate::environment;
 use std::path::PathBuf;
 
 use anyhow::{bail, Context, Result};
@@ -12,7 +13,6 @@ use serde::Serialize;
 use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
-use mutexlab_host::paths;
 use mutexlab_judge::bisect::halving;
 use mutexlab_judge::bisect::halving::{Found, Judged};
 use mutexlab_judge::bisect::value;
@@ -97,9 +97,10 @@ impl BisectCommand {
     /// # Errors
     /// If GOOD or BAD cannot be measured, or do not differ, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = Repository::new(&paths::repository()?);
+        let repository = Repository::new(&environment::repository()?);
         let scenario = ScenarioFile::load(&self.scenario)?;
         let interrupt = Interrupt::install()?;
+        let surroundings = environment::surroundings()?;
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
@@ -107,6 +108,7 @@ impl BisectCommand {
             trees: &[],
             again: false,
             own_harness: false,
+            surroundings: &surroundings,
             interrupt: &interrupt,
         };
         let report = self.search(&repository, &mut |commit| {

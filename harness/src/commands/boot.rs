@@ -2,6 +2,7 @@
 
 //! `mutexlab boot`: one boot by hand.
 
+use crate::environment;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -85,7 +86,10 @@ impl BootCommand {
         };
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
         let lens = match &self.lens {
-            Some(settings) => Some(Lens::new(&Lens::plugin()?, settings)?),
+            Some(settings) => Some(Lens::new(
+                &Lens::plugin(&environment::surroundings()?)?,
+                settings,
+            )?),
             None => None,
         };
         let boot = Boot {
@@ -106,15 +110,19 @@ impl BootCommand {
             console_log: &self.log,
         };
         let mut events = Vec::new();
-        let booted = boot.run(&Tools::find()?, &Interrupt::install()?, &mut |event| {
-            if self.json {
-                events.push(event.clone());
-            } else {
-                let event = serde_json::to_string(event).context("cannot write JSON")?;
-                println!("{EVENT_PREFIX}{event}");
-            }
-            Ok(())
-        })?;
+        let booted = boot.run(
+            &Tools::find(&environment::surroundings()?)?,
+            &Interrupt::install()?,
+            &mut |event| {
+                if self.json {
+                    events.push(event.clone());
+                } else {
+                    let event = serde_json::to_string(event).context("cannot write JSON")?;
+                    println!("{EVENT_PREFIX}{event}");
+                }
+                Ok(())
+            },
+        )?;
         let seconds = booted.duration.as_secs_f64();
         let Ending { verdict, reason } = &booted.ending;
         if self.json {

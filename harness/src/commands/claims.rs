@@ -2,6 +2,7 @@
 
 //! `mutexlab claims`: what was said of the optimizations, and what measuring says of it.
 
+use crate::environment;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +11,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::{Kernel, NamedTree};
-use mutexlab_images::Flavour;
+use mutexlab_images::{Cache, Flavour};
 use mutexlab_machine::tools::Tools;
 use mutexlab_measure;
 use mutexlab_measure::Lab;
@@ -60,7 +60,7 @@ impl ClaimsCommand {
     /// interrupts.
     pub fn run(&self) -> Result<i32> {
         let started = Timestamp::now();
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let interrupt = Interrupt::install()?;
         let measure = |name: &str| self.measure(&repository, name, &interrupt);
         let packets = measure("claims")?;
@@ -106,12 +106,14 @@ impl ClaimsCommand {
         let results = &packets.results;
         let name = results.closure.kernels.keys().next();
         let name = name.context("the scenario has no kernel")?;
-        let kernel = Kernel::prepare(name, Flavour::Plain, &self.tree, repository, interrupt)?;
+        let surroundings = environment::surroundings()?;
+        let (cache, flavour) = (Cache::of(&surroundings), Flavour::Plain);
+        let kernel = Kernel::prepare(name, flavour, &self.tree, repository, &cache, interrupt)?;
         eprintln!("measuring single steps");
         let log = repository.join("results/logs/claims-steps.console.log");
         Steps::new(mutexlab_measure::steps::steps(
             &kernel,
-            &Tools::find()?,
+            &Tools::find(&surroundings)?,
             interrupt,
             &log,
         )?)
@@ -125,7 +127,9 @@ impl ClaimsCommand {
             .with_extension("toml");
         let scenario = ScenarioFile::load(&file)?;
         let plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        let lab = Lab::open(repository, &scenario, &plan, &self.tree, None, interrupt)?;
+        let surroundings = environment::surroundings()?;
+        let place = (repository, &surroundings);
+        let lab = Lab::open(place, &scenario, &plan, &self.tree, None, interrupt)?;
         let mut results = ResultsFile::create(
             &repository.join("results"),
             &scenario,

@@ -2,6 +2,7 @@
 
 //! The command `compare`.
 
+use crate::environment;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -12,7 +13,6 @@ use serde::Serialize;
 use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_judge::compare::comparable::Comparable;
 use mutexlab_judge::compare::difference::{Difference, Selection};
 use mutexlab_measure::commit::Measurer;
@@ -155,13 +155,14 @@ impl CompareCommand {
         if path.is_file() {
             return Run::read(path);
         }
-        let repository = Repository::new(&paths::repository()?);
+        let repository = Repository::new(&environment::repository()?);
         let commit: Option<Commit> = match name {
             "." => None,
             name => Some(repository.commit(name)?),
         };
         let interrupt = Interrupt::install()?;
         let scenario = ScenarioFile::load(&self.scenario)?;
+        let surroundings = environment::surroundings()?;
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
@@ -169,6 +170,7 @@ impl CompareCommand {
             trees: &[],
             again: self.again,
             own_harness: self.own_harness,
+            surroundings: &surroundings,
             interrupt: &interrupt,
         };
         let Some(commit) = commit else {

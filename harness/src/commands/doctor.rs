@@ -4,6 +4,7 @@
 //!
 //! It reads the same list, `images/tools.list`, that the script `just` installs from.
 
+use crate::environment;
 use std::{
     env,
     ffi::OsStr,
@@ -44,7 +45,8 @@ pub struct DoctorCommand {
 impl DoctorCommand {
     /// Looks, for the repository at `root`, and prints.
     pub fn run(&self, root: &Path) -> Result<()> {
-        let cache = Cache::new()?;
+        let surroundings = environment::surroundings()?;
+        let cache = Cache::of(&surroundings);
         let mut findings: Vec<Finding> = read_tools(root)?
             .iter()
             .map(|tool| tool.examine(&cache))

@@ -2,6 +2,7 @@
 
 //! The command `golden`.
 
+use crate::environment;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use serde::Serialize;
 use super::json;
 use mutexlab_host::git::Repository;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_judge::compare::difference::{Difference, Selection};
 use mutexlab_judge::golden::counts::Counts;
 use mutexlab_measure::commit::Measurer;
@@ -105,7 +105,7 @@ impl GoldenCommand {
     /// # Errors
     /// If something cannot be measured, read or written, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let directory = repository.join(DIRECTORY);
         let mut worst = Outcome::Same;
         let mut documents = Vec::new();
@@ -157,6 +157,7 @@ impl GoldenCommand {
             );
         }
         let interrupt = Interrupt::install()?;
+        let surroundings = environment::surroundings()?;
         Ok(Box::new(names.into_iter().map(move |name| {
             let scenario = ScenarioFile::load(&scenario_path(repository, &name))?;
             let measurer = Measurer {
@@ -166,6 +167,7 @@ impl GoldenCommand {
                 trees: &[],
                 again: true,
                 own_harness: false,
+                surroundings: &surroundings,
                 interrupt: &interrupt,
             };
             measurer.files()

@@ -2,6 +2,7 @@
 
 //! `mutexlab image`.
 
+use crate::environment;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ impl ImageCommand {
     /// Whatever kept the command from doing its work.
     pub fn run(&self, root: &Path) -> Result<i32> {
         let catalog = Catalog::load(root)?;
-        let cache = Cache::new()?;
+        let cache = Cache::of(&environment::surroundings()?);
         match &self.action {
             Action::List { json } => {
                 let listed = image_list::list(&catalog, &cache)?;

@@ -2,6 +2,7 @@
 
 //! The command `lens`.
 
+use crate::environment;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use jiff::Timestamp;
 use super::json;
 use mutexlab_host::git::Repository;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_lens_analysis::analysis::Analysis;
 use mutexlab_lens_analysis::difference::Difference;
@@ -156,7 +156,7 @@ impl LensCommand {
         if name == "." {
             return self.measure(None, &output, &interrupt);
         }
-        let repository = Repository::new(&paths::repository()?);
+        let repository = Repository::new(&environment::repository()?);
         let commit = repository.commit(name)?;
         let tree = WorkTree::of(&repository, &commit, &interrupt)?;
         if let Some(file) = tree.other_interface()? {
@@ -177,7 +177,7 @@ impl LensCommand {
         output: &Path,
         interrupt: &Interrupt,
     ) -> Result<Seen> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let mut scenario = ScenarioFile::load(&self.scenario)?;
         scenario.look()?;
         scenario.scenario.boots = 1;
@@ -193,8 +193,9 @@ impl LensCommand {
             }
         }
         file::check_writable(output)?;
+        let surroundings = environment::surroundings()?;
         let lab = Lab::open(
-            &repository,
+            (&repository, &surroundings),
             &scenario,
             &plan,
             &self.tree,

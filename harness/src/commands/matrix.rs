@@ -2,6 +2,7 @@
 
 //! `mutexlab matrix`: is the module right, and what does it cost, on every kernel?
 
+use crate::environment;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,9 +12,8 @@ use jiff::Timestamp;
 
 use super::json;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::Kernel;
-use mutexlab_images::{Catalog, Flavour};
+use mutexlab_images::{Cache, Catalog, Flavour};
 use mutexlab_measure;
 use mutexlab_measure::{measure, Lab};
 use mutexlab_model::verdict::Verdict;
@@ -75,7 +75,7 @@ impl MatrixCommand {
     /// # Errors
     /// If something is missing on this machine, does not build, or the user interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let catalog = Catalog::load(&repository)?;
         let names = self.names(&catalog)?;
         let scenario = self.scenario(&repository.join(SCENARIO), &names)?;
@@ -85,7 +85,10 @@ impl MatrixCommand {
         let interrupt = Interrupt::install()?;
 
         let started = Instant::now();
-        let lab = Lab::open(&repository, &scenario, &plan, &[], None, &interrupt)?;
+        let surroundings = environment::surroundings()?;
+        let place = (repository.as_path(), &surroundings);
+        let lab = Lab::open(place, &scenario, &plan, &[], None, &interrupt)?;
+        let cache = Cache::of(&surroundings);
         let reference = catalog.default_kernel();
         let mut tested = Vec::new();
         for name in &names {
@@ -100,6 +103,7 @@ impl MatrixCommand {
                 flavour,
                 &[],
                 &repository,
+                &cache,
                 &interrupt,
             )?);
         }
@@ -120,6 +124,7 @@ impl MatrixCommand {
             logs: file.log_directory(),
             kernels: &tested,
             tests: &TESTS,
+            surroundings: &surroundings,
             jobs,
             interrupt: &interrupt,
         })?;

@@ -2,6 +2,7 @@
 
 //! `mutexlab report`: results as a page.
 
+use crate::environment;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,6 @@ use super::json;
 use crate::commands::report_measure;
 use crate::commands::report_measure::MEASURED;
 use mutexlab_host::git::Repository;
-use mutexlab_host::paths;
 use mutexlab_report::archive::{Archive, Warning};
 use mutexlab_report::golden;
 use mutexlab_report::history::History;
@@ -99,7 +99,7 @@ impl ReportCommand {
     /// # Errors
     /// If the page cannot be written, or the user interrupts. What cannot be read is no error.
     pub fn run(&self) -> Result<()> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let files = if self.files.is_empty() {
             vec![repository.join("results")]
         } else {

@@ -5,6 +5,7 @@
 mod made;
 mod means;
 
+use crate::environment;
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,7 +19,6 @@ use means::Means;
 use mutexlab_draw::table::Style;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_judge::compare::comparable::Comparable;
 use mutexlab_judge::compare::difference::{Difference, Selection};
@@ -138,7 +138,7 @@ impl ReproduceCommand {
     /// Measures the same again.
     fn again(&self, then: &Run) -> Result<(Means, Run)> {
         let closure = &then.closure;
-        let repository = Repository::new(&paths::repository()?);
+        let repository = Repository::new(&environment::repository()?);
         let present = tree(repository.directory())?;
         let means = Means::of(closure, &present)
             .with_context(|| format!("{} cannot be made again", self.file.display()))?;
@@ -170,6 +170,7 @@ impl ReproduceCommand {
             );
         }
         let interrupt = Interrupt::install()?;
+        let surroundings = environment::surroundings()?;
         let measurer = Measurer {
             repository: &repository,
             scenario: &scenario,
@@ -177,6 +178,7 @@ impl ReproduceCommand {
             trees: &self.tree,
             again: true,
             own_harness: matches!(means, Means::Commit { .. }),
+            surroundings: &surroundings,
             interrupt: &interrupt,
         };
         let find = |hash: &str| self.commit(&repository, hash);

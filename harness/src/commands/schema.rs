@@ -2,6 +2,7 @@
 
 //! `mutexlab schema`: JSON Schemas of the files that people and programs read and write, and of what commands print.
 
+use crate::environment;
 use std::fs;
 use std::path::Path;
 
@@ -11,7 +12,6 @@ use clap::{Args, ValueEnum};
 use super::document::{Document, Listed};
 use super::json;
 use mutexlab_draw::table::{Align, Table};
-use mutexlab_host::paths;
 
 /// Print the JSON Schema of a file or of what a command prints, or list them
 ///
@@ -45,7 +45,7 @@ impl SchemaCommand {
             return Ok(());
         }
         if self.write {
-            return write(&paths::repository()?);
+            return write(&environment::repository()?);
         }
         let documents = Document::value_variants().iter();
         let listed: Vec<Listed> = documents.map(|document| document.listed()).collect();

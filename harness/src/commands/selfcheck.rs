@@ -2,6 +2,7 @@
 
 //! `mutexlab selfcheck`: whether the instrument can be trusted.
 
+use crate::environment;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -13,7 +14,6 @@ use serde::Serialize;
 use super::json;
 use mutexlab_draw::table::Style;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_measure;
 use mutexlab_measure::Lab;
@@ -97,7 +97,7 @@ impl SelfcheckCommand {
     /// If something is missing on this machine, the guests cannot be started, or the user
     /// interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
         let directory = self.keep.as_deref().unwrap_or(scratch.path());
         let results = self.measure(&repository, directory)?;
@@ -136,7 +136,9 @@ impl SelfcheckCommand {
             }
         }
         let interrupt = Interrupt::install()?;
-        let lab = Lab::open(repository, &scenario, &plan, &self.tree, None, &interrupt)?;
+        let surroundings = environment::surroundings()?;
+        let place = (repository, &surroundings);
+        let lab = Lab::open(place, &scenario, &plan, &self.tree, None, &interrupt)?;
         let mut results = ResultsFile::create(
             directory,
             &scenario,

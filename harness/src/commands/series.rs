@@ -2,6 +2,7 @@
 
 //! The command `series`.
 
+use crate::environment;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,14 @@ use super::functions::{self, OfCell, Side};
 use super::json;
 use mutexlab_host::git::{Commit, Range, Repository};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
-use mutexlab_host::paths;
 use mutexlab_images::build::DoesNotBuild;
 use mutexlab_images::modules::DoNotBuild;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::workshop::Workshop;
+use mutexlab_images::Cache;
 use mutexlab_judge::series::{steps, Outcome, Step};
 use mutexlab_judge::trees::side;
+use mutexlab_machine::tools::Tools;
 use mutexlab_measure::kernel::Asker;
 use mutexlab_measure::{jobs, ready, select};
 use mutexlab_model::mode::Mode;
@@ -133,7 +135,8 @@ impl SeriesCommand {
     }
 
     fn measure_and_print(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
+        let surroundings = environment::surroundings()?;
         let scenario = ScenarioFile::load(&self.scenario)?;
         if scenario.scenario.mode != Mode::Virtual {
             bail!(
@@ -147,6 +150,7 @@ impl SeriesCommand {
         };
         let plan = planned(&scenario, &selection)?;
         let like = only_kernel(&scenario, &plan)?;
+        let tools = Tools::find(&surroundings)?;
         let subjects = ready(&repository, &scenario, &plan)?;
         no_further_modules(&subjects)?;
         let linux = fs::canonicalize(&self.linux).with_context(|| {
@@ -157,12 +161,14 @@ impl SeriesCommand {
         })?;
         let linux = Repository::new(&linux);
         let interrupt = Interrupt::install()?;
-        let workshop = Workshop::open(&linux, &repository, &like, &interrupt)?;
+        let cache = Cache::of(&surroundings);
+        let workshop = Workshop::open(&linux, &repository, &like, &cache, &interrupt)?;
         let range = linux.range(&self.range)?;
         let directory = repository.join(RESULTS);
         file::check_writable(&directory)?;
         let asker = Asker {
             repository: &repository,
+            tools: &tools,
             scenario: &scenario,
             subjects: &subjects,
             like: &like,

@@ -2,13 +2,13 @@
 
 //! `mutexlab test`: what can be shown only with a guest.
 
+use crate::environment;
 use std::num::NonZeroUsize;
 
 use super::json;
 use anyhow::Result;
 use clap::Args;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_suite::{Place, Reports, Wanted};
 
@@ -80,7 +80,7 @@ impl TestCommand {
         };
         if self.list {
             wanted.reports.check()?;
-            let listed = wanted.list(&paths::repository()?)?;
+            let listed = wanted.list(&environment::repository()?, &environment::surroundings()?)?;
             if self.json {
                 json::print(&listed)?;
             } else {
@@ -88,7 +88,11 @@ impl TestCommand {
             }
             return Ok(0);
         }
-        let ran = wanted.run(&paths::repository()?, &Interrupt::install()?)?;
+        let ran = wanted.run(
+            &environment::repository()?,
+            &environment::surroundings()?,
+            &Interrupt::install()?,
+        )?;
         if let Some(output) = &ran.output {
             print!("{output}");
             eprint!("\n{}", ran.table);

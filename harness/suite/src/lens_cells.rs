@@ -12,6 +12,7 @@ use anyhow::{bail, ensure, Context, Result};
 use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
+use mutexlab_images::Cache;
 use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
 use mutexlab_machine::baggage::Baggage;
@@ -113,7 +114,8 @@ impl Guests<'_> {
         let mut with_counter = kernel.clone();
         let sources = tempfile::tempdir().context("cannot create a temporary directory")?;
         add_counter(&self.bench.repository, sources.path())?;
-        with_counter.take_proxy_of(sources.path(), self.bench.interrupt)?;
+        let cache = Cache::of(&self.bench.tools.surroundings);
+        with_counter.take_proxy_of(sources.path(), &cache, self.bench.interrupt)?;
         let mut analyses = Vec::new();
         for kernel in [kernel, &with_counter] {
             match self.boot(kernel, CPUS, true)?.map(|seen| seen.analysis) {
@@ -162,7 +164,7 @@ impl Guests<'_> {
         let looks = lens
             .then(|| {
                 look(
-                    &Lens::plugin()?,
+                    &Lens::plugin(&self.bench.tools.surroundings)?,
                     &Machine::default(),
                     kernel,
                     &Baggage::default(),

@@ -72,7 +72,8 @@ impl Page {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let target = repository.join("target");
-        let place = tempfile::tempdir_in(&target)
+        let place = fs::create_dir_all(&target)
+            .and_then(|()| tempfile::tempdir_in(&target))
             .with_context(|| format!("cannot create a directory in {}", target.display()))?;
         // Stands for the checkout: what is beside it is beside this.
         let here = place.path().join("checkout");

@@ -151,8 +151,7 @@ impl Selected {
         };
         let functional = self.plan(kernels, &plainest, &mut outcomes.lock());
         outcomes.lock().save()?;
-        let directory = Cache::new()?;
-        let probe = kvm::probe(first, bench.tools, directory.directory(), bench.interrupt)?;
+        let probe = kvm::probe(first, bench.tools, bench.interrupt)?;
         let (by, cores_a_guest) = if probe.works {
             ("using KVM", functional::CPUS as usize)
         } else {
@@ -169,7 +168,9 @@ impl Selected {
             true => {
                 let (repository, interrupt) = (&bench.repository, bench.interrupt);
                 let flavour = Flavour::Plain;
-                &Kernel::prepare(&first.name, flavour, how.trees, repository, interrupt)?
+                let cache = Cache::of(&bench.tools.surroundings);
+                let trees = how.trees;
+                &Kernel::prepare(&first.name, flavour, trees, repository, &cache, interrupt)?
             }
             false => first,
         };

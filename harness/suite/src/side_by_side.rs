@@ -12,8 +12,8 @@ use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
 use super::{functional, lanes};
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::Kernel;
-use mutexlab_images::Cache;
 use mutexlab_machine::kvm;
 use mutexlab_machine::tools::Tools;
 use mutexlab_protocol::test_info::TestInfo;
@@ -29,6 +29,8 @@ pub struct SideBySide<'a> {
     pub kernels: &'a [Kernel],
     /// The tests' names.
     pub tests: &'a [&'a str],
+    /// Where programs and kernels are.
+    pub surroundings: &'a Surroundings,
     /// How many guests run at once.
     pub jobs: usize,
     /// Whether someone asked to end.
@@ -40,12 +42,10 @@ pub struct SideBySide<'a> {
 /// # Errors
 /// If a guest cannot be started, or the user interrupts.
 pub fn side_by_side(wanted: &SideBySide<'_>) -> Result<Vec<Outcome>> {
-    let tools = Tools::find()?;
+    let tools = Tools::find(wanted.surroundings)?;
     let plainest = wanted.kernels.iter().min_by_key(|kernel| kernel.debug);
     let plainest = plainest.context("no kernel to test with")?;
-    let cache = Cache::new()?;
-    let accelerator =
-        kvm::probe(plainest, &tools, cache.directory(), wanted.interrupt)?.accelerator();
+    let accelerator = kvm::probe(plainest, &tools, wanted.interrupt)?.accelerator();
     let bench = Bench {
         tools: &tools,
         interrupt: wanted.interrupt,

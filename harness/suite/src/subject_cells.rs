@@ -12,7 +12,7 @@ use anyhow::{ensure, Result};
 use super::bench::{Bench, INSTRUMENT};
 use super::outcome::{Ended, Shared};
 use mutexlab_images::prepared::Kernel;
-use mutexlab_images::Flavour;
+use mutexlab_images::{Cache, Flavour};
 use mutexlab_machine::boot::Boot;
 use mutexlab_measure::pack::pack;
 use mutexlab_model::measured::Delivery;
@@ -134,7 +134,9 @@ impl SubjectTest {
             }
             (Some(_), WideKernel::Built) => {
                 let (repository, interrupt) = (&bench.repository, bench.interrupt);
-                wider = Kernel::prepare(&kernel.name, Flavour::Wide, &[], repository, interrupt)?;
+                let cache = Cache::of(&bench.tools.surroundings);
+                let (name, flavour) = (&kernel.name, Flavour::Wide);
+                wider = Kernel::prepare(name, flavour, &[], repository, &cache, interrupt)?;
                 &wider
             }
         };
@@ -168,7 +170,12 @@ impl SubjectTest {
         subjects: &Subjects,
     ) -> Result<Result<Outcomes, Ending>> {
         let kernels = BTreeMap::from([(kernel.name.clone(), kernel.clone())]);
-        let mut baggage = pack(subjects, &kernels, bench.interrupt)?;
+        let mut baggage = pack(
+            subjects,
+            &kernels,
+            &bench.tools.surroundings,
+            bench.interrupt,
+        )?;
         let mut tasks = Vec::new();
         for boot in boots {
             tasks.extend(subjects.tasks(boot)?);

@@ -16,8 +16,9 @@ use super::subject_cells::WideKernel;
 use super::text::Text;
 use super::{bad_ends, instrument, lens, lens_cells, pages, shell, subject_cells};
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::{Kernel, NamedTree};
-use mutexlab_images::{Catalog, Flavour, KernelName};
+use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::agent::Agent;
 use mutexlab_machine::tools::Tools;
 use mutexlab_results::outcome::Tally;
@@ -57,8 +58,10 @@ impl Wanted {
     ///
     /// # Errors
     /// If the agent is missing, or no test is wanted.
-    pub fn list(&self, repository: &Path) -> Result<Vec<Listed>> {
-        Ok(self.select(&Agent::find()?, repository)?.listed())
+    pub fn list(&self, repository: &Path, surroundings: &Surroundings) -> Result<Vec<Listed>> {
+        Ok(self
+            .select(&Agent::find(surroundings)?, repository)?
+            .listed())
     }
 
     /// Runs the tests.
@@ -66,9 +69,15 @@ impl Wanted {
     /// # Errors
     /// If something is missing on this machine, an image does not build, a report cannot be
     /// written, or the user interrupts. Reports tell then what was not run.
-    pub fn run(&self, repository: &Path, interrupt: &Interrupt) -> Result<Ran> {
+    pub fn run(
+        &self,
+        repository: &Path,
+        surroundings: &Surroundings,
+        interrupt: &Interrupt,
+    ) -> Result<Ran> {
         self.reports.check()?;
-        let tools = Tools::find()?;
+        let tools = Tools::find(surroundings)?;
+        let cache = Cache::of(surroundings);
         let selected = self.select(&tools.agent, repository)?;
         let started = Timestamp::now();
         let run = started.strftime("%Y%m%dT%H%M%SZ-test").to_string();
@@ -80,6 +89,7 @@ impl Wanted {
                 flavour,
                 &self.trees,
                 repository,
+                &cache,
                 interrupt,
             )?);
             interrupt.check()?;
@@ -90,7 +100,7 @@ impl Wanted {
         let _plain = needs_plain
             .then(|| {
                 let default = catalog.default_kernel();
-                Kernel::prepare(default, Flavour::Plain, &[], repository, interrupt)
+                Kernel::prepare(default, Flavour::Plain, &[], repository, &cache, interrupt)
             })
             .transpose()?;
         let bench = Bench {

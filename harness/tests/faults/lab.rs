@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutexlab::environment;
 use mutexlab_model::measured::Delivery;
 use mutexlab_protocol::{Outcome, VERSION};
 use mutexlab_results::file::ResultsFile;
@@ -304,7 +305,7 @@ impl Lab {
         let own = self.path("ours/mutexlab");
         let built = PathBuf::from(env!("CARGO_BIN_EXE_mutexlab"));
         let mut command = Command::new(if own.exists() { own } else { built });
-        let path = std::env::var("PATH").unwrap();
+        let path = environment::text("PATH").unwrap();
         let programs = self.path("programs");
         command
             .args(arguments)

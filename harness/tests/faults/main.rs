@@ -207,7 +207,7 @@ fn a_scenario_that_cannot_be_read_is_named() {
 #[test]
 fn a_trace_is_decoded_to_file_and_line() {
     use object::{Object, ObjectSymbol};
-    let program = std::env::current_exe().unwrap();
+    let program = mutexlab_host::paths::this_program();
     let bytes = fs::read(&program).unwrap();
     let file = object::read::elf::ElfFile64::<object::Endianness>::parse(&*bytes).unwrap();
     let own = "faults::boot_without_qemu";
@@ -220,7 +220,8 @@ fn a_trace_is_decoded_to_file_and_line() {
     let log = place.path("x.console.log");
     let (name, size) = (symbol.name().unwrap(), symbol.size());
     fs::write(&log, format!("[    1.0]  {name}+0x4/{size:#x}\n")).unwrap();
-    mutexlab_machine::decode::write(&log, Some(&program)).unwrap();
+    let surroundings = mutexlab::environment::surroundings().unwrap();
+    mutexlab_machine::decode::write(&log, Some(&program), &surroundings).unwrap();
     let decoded = fs::read_to_string(mutexlab_machine::decode::beside(&log)).unwrap();
     assert!(decoded.contains(own), "{decoded}");
     assert!(decoded.contains("tests/faults/main.rs:"), "{decoded}");

@@ -77,6 +77,7 @@ const CASES: u32 = if cfg!(miri) { 4 } else { 600 };
 // Other cases each time; PROPTEST_RNG_SEED and PROPTEST_CASES say which and how many.
 #[test]
 fn a_flow_is_where_its_ends_are() {
+    #[allow(clippy::disallowed_methods)]
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("PROPTEST_RNG_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     let config = ProptestConfig {

@@ -61,7 +61,14 @@ impl Guest {
         for path in [&root, &scratch] {
             fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
         }
-        guest_root::build(&root, boot.order, boot.modules, &tools.agent, boot.baggage)?;
+        guest_root::build(
+            &root,
+            boot.order,
+            boot.modules,
+            &tools.agent,
+            boot.baggage,
+            &tools.surroundings,
+        )?;
         let table = directory.path().join("mp-table");
         let table = if boot.cpus > mp_table::FIRMWARE_MAX {
             fs::write(&table, mp_table::bytes(boot.cpus))

@@ -18,6 +18,7 @@ use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::leash;
 use mutexlab_host::paths;
+use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_machine::agent::Agent;
 use mutexlab_machine::qemu::Lens;
@@ -42,6 +43,8 @@ pub struct Measurer<'a> {
     pub again: bool,
     /// Measure each commit by its own harness.
     pub own_harness: bool,
+    /// What measures the present files' proxy.
+    pub surroundings: &'a Surroundings,
     /// Ends measuring.
     pub interrupt: &'a Interrupt,
 }
@@ -61,9 +64,14 @@ impl Measurer<'_> {
     /// # Errors
     /// If the commit cannot be measured, or the user interrupts.
     pub fn commit(&self, commit: &Commit) -> Result<Measured> {
-        let agent = Agent::find()?;
+        let agent = Agent::find(self.surroundings)?;
         let plugin = match self.scenario.scenario.lens {
-            Some(_) => Some(Lens::plugin()?.sha256().as_str().to_owned()),
+            Some(_) => Some(
+                Lens::plugin(self.surroundings)?
+                    .sha256()
+                    .as_str()
+                    .to_owned(),
+            ),
             None => None,
         };
         let subjects = Subjects::of(self.scenario, self.repository.directory())?.hashes();

@@ -153,6 +153,7 @@ mod tests {
             outside: Some(Pair { a: 1.0, b: 3.0 }),
         };
         let functions = [("c".to_owned(), vec![moved])];
+        let still = [("c".to_owned(), Vec::new())];
         let told: Vec<Told<'_>> = ["1", "2", "3", "4", "5"]
             .iter()
             .zip(&steps)
@@ -160,7 +161,11 @@ mod tests {
                 commit,
                 subject: "Subject",
                 step,
-                functions: if *commit == "5" { &functions } else { &[] },
+                functions: match *commit {
+                    "2" => &still,
+                    "5" => &functions,
+                    _ => &[],
+                },
             })
             .collect();
         let text = text(&told);

@@ -2,6 +2,7 @@
 
 //! The command `shell`.
 
+use crate::environment;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -16,7 +17,6 @@ use super::bridge::{told, Bridge, Port};
 use super::debugger::{Debugger, Stub};
 use super::parameter::{self, Parameter};
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_host::paths;
 use mutexlab_host::terminal::{Raw, Saved, TIDY};
 use mutexlab_images::modules;
 use mutexlab_images::prepared::{Kernel, NamedTree};
@@ -112,17 +112,17 @@ impl ShellCommand {
     /// If there is no such kernel or parameter, something is missing on this machine, or the user
     /// interrupts.
     pub fn run(&self) -> Result<i32> {
-        let repository = paths::repository()?;
+        let repository = environment::repository()?;
         let interrupt = Interrupt::install()?;
-        let tools = Tools::find()?;
+        let tools = Tools::find(&environment::surroundings()?)?;
         let terminal = Saved::of_standard_streams()?;
-        let kernel = self.prepare(&repository, &interrupt)?;
+        let kernel = self.prepare(&repository, &tools, &interrupt)?;
         let there = match &kernel.modules {
             Some(files) => modules::parameters(&files.proxy)?,
             None => Vec::new(),
         };
         let parameters = parameter::by_name(&self.param, &there)?;
-        let probe = kvm::probe(&kernel, &tools, Cache::new()?.directory(), &interrupt)?;
+        let probe = kvm::probe(&kernel, &tools, &interrupt)?;
         let run = Timestamp::now()
             .strftime("%Y%m%dT%H%M%SZ-shell")
             .to_string();
@@ -150,7 +150,7 @@ impl ShellCommand {
         self.visit(&guest, &tools, &interrupt)
     }
 
-    fn prepare(&self, repository: &Path, interrupt: &Interrupt) -> Result<Kernel> {
+    fn prepare(&self, repository: &Path, tools: &Tools, interrupt: &Interrupt) -> Result<Kernel> {
         let (name, flavour) = match &self.kernel {
             Some(name) => (name.kernel.clone(), name.flavour),
             None => {
@@ -158,7 +158,8 @@ impl ShellCommand {
                 (catalog.default_kernel().to_owned(), Flavour::Plain)
             }
         };
-        Kernel::prepare(&name, flavour, &self.tree, repository, interrupt)
+        let cache = Cache::of(&tools.surroundings);
+        Kernel::prepare(&name, flavour, &self.tree, repository, &cache, interrupt)
     }
 
     fn visit(&self, guest: &Guest<'_>, tools: &Tools, interrupt: &Interrupt) -> Result<i32> {
@@ -260,7 +261,7 @@ impl ShellCommand {
     /// What the guest is asked for.
     fn wishes(&self, guest: &Guest<'_>) -> Result<Visit> {
         let variables = PASSED_ON.iter().filter_map(|&name| {
-            let value = std::env::var(name).ok()?;
+            let value = environment::text(name)?;
             Some((name.to_owned(), value))
         });
         Ok(Visit {
