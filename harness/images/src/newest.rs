@@ -46,7 +46,7 @@ pub fn look_up(
     let mut failures = Vec::new();
     for suite in &series.suites {
         let archive = Archive::of_suite(suite);
-        match newest_in(&series.package, suite, archive, (surroundings, interrupt)) {
+        match newest_in(&series.package, suite, archive, surroundings, interrupt) {
             Ok((package, stand_in)) => {
                 if found
                     .as_ref()
@@ -86,7 +86,8 @@ fn newest_in(
     package: &str,
     suite: &str,
     archive: Archive,
-    (surroundings, interrupt): (&Surroundings, &Interrupt),
+    surroundings: &Surroundings,
+    interrupt: &Interrupt,
 ) -> Result<(Package, StandIn)> {
     let mut failures = Vec::new();
     let keyring = keyring(surroundings);

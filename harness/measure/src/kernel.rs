@@ -58,7 +58,8 @@ impl Asker<'_> {
             ..
         } = *self;
         let lab = Lab::with(
-            (self.repository, self.tools.clone()),
+            self.repository,
+            self.tools.clone(),
             scenario,
             self.subjects.clone(),
             vec![kernel.clone()],

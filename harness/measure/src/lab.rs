@@ -59,7 +59,8 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If something is missing on this machine, does not build, or the user interrupts.
     pub fn open(
-        (repository, surroundings): (&Path, &Surroundings),
+        repository: &Path,
+        surroundings: &Surroundings,
         scenario: &ScenarioFile,
         plan: &Plan,
         trees: &[NamedTree],
@@ -68,9 +69,10 @@ impl<'a> Lab<'a> {
     ) -> Result<Self> {
         let tools = Tools::find(surroundings)?;
         let subjects = ready(repository, scenario, plan)?;
-        let kernels = kernels(plan, trees, (repository, surroundings), interrupt)?;
+        let kernels = kernels(plan, trees, repository, surroundings, interrupt)?;
         Self::with(
-            (repository, tools),
+            repository,
+            tools,
             scenario,
             subjects,
             kernels,
@@ -84,7 +86,8 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// As [`Self::open`].
     pub fn with(
-        (repository, tools): (&Path, Tools),
+        repository: &Path,
+        tools: Tools,
         scenario: &ScenarioFile,
         subjects: Subjects,
         prepared: Vec<Kernel>,
@@ -177,7 +180,8 @@ pub fn ready(repository: &Path, scenario: &ScenarioFile, plan: &Plan) -> Result<
 pub fn kernels(
     plan: &Plan,
     trees: &[NamedTree],
-    (repository, surroundings): (&Path, &Surroundings),
+    repository: &Path,
+    surroundings: &Surroundings,
     interrupt: &Interrupt,
 ) -> Result<Vec<Kernel>> {
     let cache = Cache::of(surroundings);

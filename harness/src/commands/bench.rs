@@ -137,13 +137,13 @@ impl BenchCommand {
         // What is missing is told before anything is built.
         let surroundings = environment::surroundings()?;
         let tools = Tools::find(&surroundings)?;
-        let place = (repository.as_path(), &surroundings);
         let kernels = match &trees {
-            Some(trees) => trees.build(place, &interrupt)?,
-            None => kernels(&plan, &self.tree, place, &interrupt)?,
+            Some(trees) => trees.build(&repository, &surroundings, &interrupt)?,
+            None => kernels(&plan, &self.tree, &repository, &surroundings, &interrupt)?,
         };
         let lab = Lab::with(
-            (&repository, tools),
+            &repository,
+            tools,
             &scenario,
             subjects,
             kernels,

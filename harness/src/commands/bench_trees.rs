@@ -100,7 +100,8 @@ impl<'a> Trees<'a> {
     /// If one does not build, or the user interrupts.
     pub fn build(
         &self,
-        (repository, surroundings): (&Path, &Surroundings),
+        repository: &Path,
+        surroundings: &Surroundings,
         interrupt: &Interrupt,
     ) -> Result<Vec<Kernel>> {
         let cache = Cache::of(surroundings);

@@ -128,8 +128,15 @@ impl ClaimsCommand {
         let scenario = ScenarioFile::load(&file)?;
         let plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
         let surroundings = environment::surroundings()?;
-        let place = (repository, &surroundings);
-        let lab = Lab::open(place, &scenario, &plan, &self.tree, None, interrupt)?;
+        let lab = Lab::open(
+            repository,
+            &surroundings,
+            &scenario,
+            &plan,
+            &self.tree,
+            None,
+            interrupt,
+        )?;
         let mut results = ResultsFile::create(
             &repository.join("results"),
             &scenario,

@@ -195,7 +195,8 @@ impl LensCommand {
         file::check_writable(output)?;
         let surroundings = environment::surroundings()?;
         let lab = Lab::open(
-            (&repository, &surroundings),
+            &repository,
+            &surroundings,
             &scenario,
             &plan,
             &self.tree,

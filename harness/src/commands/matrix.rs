@@ -86,8 +86,15 @@ impl MatrixCommand {
 
         let started = Instant::now();
         let surroundings = environment::surroundings()?;
-        let place = (repository.as_path(), &surroundings);
-        let lab = Lab::open(place, &scenario, &plan, &[], None, &interrupt)?;
+        let lab = Lab::open(
+            &repository,
+            &surroundings,
+            &scenario,
+            &plan,
+            &[],
+            None,
+            &interrupt,
+        )?;
         let cache = Cache::of(&surroundings);
         let reference = catalog.default_kernel();
         let mut tested = Vec::new();

@@ -137,8 +137,15 @@ impl SelfcheckCommand {
         }
         let interrupt = Interrupt::install()?;
         let surroundings = environment::surroundings()?;
-        let place = (repository, &surroundings);
-        let lab = Lab::open(place, &scenario, &plan, &self.tree, None, &interrupt)?;
+        let lab = Lab::open(
+            repository,
+            &surroundings,
+            &scenario,
+            &plan,
+            &self.tree,
+            None,
+            &interrupt,
+        )?;
         let mut results = ResultsFile::create(
             directory,
             &scenario,
