@@ -363,7 +363,7 @@ impl<R> Flow<R> {
     /// at an upstream is another's to have.
     #[inline(always)]
     pub fn is_plain_direct(&self, direction: Direction, flags: Option<Flags>) -> bool {
-        self.pace(direction) == Pace::Direct && flags.is_none_or(Flags::is_plain)
+        self.pace(direction) == Pace::Direct && flags.is_none_or(|flags| !flags.may_change_state())
     }
 
     /// Whether its packets pass as they are.

@@ -264,7 +264,9 @@ fn redirect<
     let dir = flow.dir(direction);
     match dir.pace() {
         Pace::Translated => {}
-        Pace::Direct if !TCP || Flags::of(transport).is_some_and(Flags::is_plain) => {
+        Pace::Direct
+            if !TCP || Flags::of(transport).is_some_and(|flags| !flags.may_change_state()) =>
+        {
             let length = packet.packet().skb.len();
             dir.count(length, time::jiffies());
             instance.count_direct::<ABLATION>(length);

@@ -51,6 +51,12 @@ impl Flags {
     pub const fn is_plain(self) -> bool {
         self.0 & (Self::SYN | Self::RST | Self::FIN | Self::ACK) == Self::ACK
     }
+
+    /// Whether the state of an established connection may follow from it: RFC 9293, section 3.10.7.4.
+    #[inline(always)]
+    pub const fn may_change_state(self) -> bool {
+        self.0 & (Self::SYN | Self::RST | Self::FIN) != 0
+    }
 }
 
 /// What a flow needs to know of a segment.
@@ -212,6 +218,10 @@ pub(super) mod tests {
         }
         for flags in [0, 2, 4 | ACK, 1 | ACK] {
             assert!(!Flags(flags).is_plain(), "{flags:#x}");
+        }
+        for flags in 0..=u8::MAX {
+            let flags = Flags(flags);
+            assert_eq!(flags.is_plain(), flags.ack() && !flags.may_change_state());
         }
     }
 

@@ -117,3 +117,24 @@ fn a_reset_ends_a_direct_connection_only_if_its_client_is_silent() {
     talk.inject(Original, ACK, 5, 0, 99);
     assert_eq!(talk.timeout(), 240);
 }
+
+#[test]
+fn what_is_plain_of_a_direct_connection_changes_nothing() {
+    for direction in [Original, Reply] {
+        for flags in (0..=u8::MAX).map(Flags) {
+            let mut talk = Talk::direct();
+            talk.send(Original, SYN, 0);
+            talk.send(Reply, SYN | ACK, 0);
+            talk.send(Original, ACK, 0);
+            let is_plain = talk.flow.is_plain_direct(direction, Some(flags));
+            assert_eq!(is_plain, !(flags.syn() || flags.fin() || flags.rst()));
+            if is_plain {
+                let pace = |talk: &Talk| [Original, Reply].map(|end| talk.flow.pace(end));
+                let before = (pace(&talk), talk.timeout());
+                let state = talk.inject(direction, flags.0, 7, 0, 9);
+                assert_eq!(state, FlowState::Established, "{flags:?}");
+                assert_eq!((pace(&talk), talk.timeout()), before, "{flags:?}");
+            }
+        }
+    }
+}
