@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_judge::compare::difference::{Difference, Shown};
 use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::Results;
 use mutexlab_results::slim::Run;
@@ -58,7 +58,7 @@ fn files(directory: &Path, mode: &str, boots: usize) -> [PathBuf; 2] {
 
 fn compare([a, b]: &[PathBuf; 2]) -> usize {
     let (a, b) = Run::read_both(a, b).expect("A and B can be read");
-    Difference::of(&a, &b, &Selection::default()).changed_cells
+    Difference::of(&a, &b, &Shown::default()).changed_cells
 }
 
 /// What this program is told to be a small process that runs the one to be measured: the kernel counts

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{anyhow, Context, Result};
 
 use super::{
-    catalog::Kernel,
+    catalog::Recipe,
     config, disk,
     metadata::Metadata,
     progress::Progress,
@@ -48,7 +48,7 @@ impl Built {
     /// What is kept of it beside the kernel, which was built of pinned sources since `started`.
     pub(super) fn metadata(
         self,
-        kernel: &Kernel,
+        kernel: &Recipe,
         source_sha256: &Sha256,
         source: &Path,
         toolchain: &Toolchain,
@@ -76,7 +76,7 @@ impl Built {
 /// error names it and repeats what matters.
 pub fn build(
     cache: &Cache,
-    kernel: &Kernel,
+    kernel: &Recipe,
     source: &Path,
     objects: &Path,
     log: &Path,
@@ -102,7 +102,7 @@ pub fn build(
     })
 }
 
-fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result<String> {
+fn configure(make: &Make, kernel: &Recipe, objects: &Path, log: &Path) -> Result<String> {
     let merged = config::merge(&kernel.fragments, kernel.version)?;
     let merged_path = objects.join("merged.config");
     fs::write(&merged_path, merged)
@@ -140,7 +140,7 @@ fn configure(make: &Make, kernel: &Kernel, objects: &Path, log: &Path) -> Result
 
 fn compile(
     make: &Make,
-    kernel: &Kernel,
+    kernel: &Recipe,
     objects: &Path,
     log: &Path,
     steps: u64,

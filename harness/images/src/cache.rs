@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{anyhow, Context, Result};
 
-use super::catalog::{Kernel, KernelName};
+use super::catalog::{KernelName, Recipe};
 use super::key::key;
 use super::lock::Lock;
 use super::metadata::{Image, Metadata, State, METADATA_FILE};
@@ -44,7 +44,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the toolchain cannot be asked, or fragments contradict each other.
-    pub fn find(&self, kernel: &Kernel) -> Result<Option<Image>> {
+    pub fn find(&self, kernel: &Recipe) -> Result<Option<Image>> {
         let toolchain = Toolchain::detect(self)?;
         for directory in self.candidates(kernel, &toolchain)? {
             if let State::Whole(metadata) = State::of(&directory)? {
@@ -59,7 +59,7 @@ impl Cache {
     ///
     /// # Errors
     /// If a compiler is missing, or no source of the kernel can be told from another.
-    pub fn key(&self, kernel: &Kernel) -> Result<Sha256> {
+    pub fn key(&self, kernel: &Recipe) -> Result<Sha256> {
         let keys = self.keys(kernel, &Toolchain::detect(self)?)?;
         for key in &keys {
             if let State::Whole(_) = State::of(&self.image_directory(kernel, key))? {
@@ -72,7 +72,7 @@ impl Cache {
     }
 
     /// Where an image of `kernel` may be, best first.
-    pub fn candidates(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Vec<PathBuf>> {
+    pub fn candidates(&self, kernel: &Recipe, toolchain: &Toolchain) -> Result<Vec<PathBuf>> {
         let keys = self.keys(kernel, toolchain)?;
         Ok(keys
             .iter()
@@ -82,7 +82,7 @@ impl Cache {
 
     /// The keys of images of `kernel`, best first: of its pinned sources, and of what stood in for
     /// them.
-    fn keys(&self, kernel: &Kernel, toolchain: &Toolchain) -> Result<Vec<Sha256>> {
+    fn keys(&self, kernel: &Recipe, toolchain: &Toolchain) -> Result<Vec<Sha256>> {
         let mut keys = Vec::new();
         for place in &kernel.sources {
             // A place that cannot be read has no image.
@@ -113,7 +113,7 @@ impl Cache {
     /// # Errors
     /// Names the file it is about: a download with the wrong hash, a log, a full disk; or what of
     /// the toolchain is too old; or says that the user interrupts.
-    pub fn ensure(&self, kernel: &Kernel, interrupt: &Interrupt) -> Result<Image> {
+    pub fn ensure(&self, kernel: &Recipe, interrupt: &Interrupt) -> Result<Image> {
         let toolchain = Toolchain::detect(self)?;
         for directory in self.candidates(kernel, &toolchain)? {
             if let Some(image) = self.take(kernel, &directory, interrupt)? {
@@ -167,7 +167,7 @@ impl Cache {
     /// The image in `directory`, if it is whole; it stays as long as it is held.
     pub(super) fn take(
         &self,
-        kernel: &Kernel,
+        kernel: &Recipe,
         directory: &Path,
         interrupt: &Interrupt,
     ) -> Result<Option<Image>> {
@@ -199,7 +199,7 @@ impl Cache {
 
     fn build(
         &self,
-        kernel: &Kernel,
+        kernel: &Recipe,
         chosen: &Chosen<'_>,
         toolchain: &Toolchain,
         started: Instant,
@@ -243,7 +243,7 @@ impl Cache {
     }
 
     /// Where the image of `kernel` with this key is, or would be.
-    pub(super) fn image_directory(&self, kernel: &Kernel, key: &Sha256) -> PathBuf {
+    pub(super) fn image_directory(&self, kernel: &Recipe, key: &Sha256) -> PathBuf {
         let KernelName {
             kernel: name,
             flavour,
@@ -267,7 +267,7 @@ impl Cache {
     }
 
     /// How many lines make will print, by the newest image of the same name.
-    fn steps(&self, kernel: &Kernel) -> u64 {
+    fn steps(&self, kernel: &Recipe) -> u64 {
         let name = kernel.name.to_string();
         self.image_directories()
             .iter()
@@ -315,7 +315,7 @@ pub(super) fn finish(partial: &Path, directory: &Path, metadata: &Metadata) -> R
 }
 
 fn image(
-    kernel: &Kernel,
+    kernel: &Recipe,
     directory: PathBuf,
     metadata: Metadata,
     in_use: Option<Arc<Lock>>,
@@ -329,7 +329,7 @@ fn image(
 }
 
 /// Whoever uses an image that is not of a pinned source shall know.
-fn announce(kernel: &Kernel, stand_in: &StandIn) {
+fn announce(kernel: &Recipe, stand_in: &StandIn) {
     log::warn!(
         "WARNING: {} is not of a pinned source, since none could be had, but of the newest that \
          there was: {}. Its numbers are those of another kernel.",

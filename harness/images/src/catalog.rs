@@ -123,12 +123,12 @@ struct RawKernel {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     default: String,
-    kernels: Vec<Kernel>,
+    kernels: Vec<Recipe>,
 }
 
 /// A kernel in one flavour: what an image is built from, apart from the toolchain.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub struct Recipe {
     /// Its name.
     pub name: KernelName,
     /// Its version.
@@ -165,7 +165,7 @@ impl Catalog {
                 .with_context(|| format!("flavour {flavour}"))?;
             flavours.push((flavour, fragments));
         }
-        let mut kernels: Vec<Kernel> = Vec::new();
+        let mut kernels: Vec<Recipe> = Vec::new();
         for kernel in raw.kernel {
             let name = &kernel.name;
             ensure!(
@@ -185,7 +185,7 @@ impl Catalog {
                 .map(|source| source.relative_to(directory))
                 .collect();
             for (flavour, fragments) in &flavours {
-                kernels.push(Kernel {
+                kernels.push(Recipe {
                     name: KernelName {
                         kernel: name.clone(),
                         flavour: *flavour,
@@ -223,12 +223,12 @@ impl Catalog {
     }
 
     /// All kernels in all flavours, in the catalogue's order.
-    pub fn kernels(&self) -> &[Kernel] {
+    pub fn kernels(&self) -> &[Recipe] {
         &self.kernels
     }
 
     /// Looks a kernel up. The error lists those that there are.
-    pub fn find(&self, kernel: &str, flavour: Flavour) -> Result<&Kernel> {
+    pub fn find(&self, kernel: &str, flavour: Flavour) -> Result<&Recipe> {
         self.kernels
             .iter()
             .find(|k| k.name.kernel == kernel && k.name.flavour == flavour)

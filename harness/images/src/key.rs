@@ -5,7 +5,7 @@
 use anyhow::Result;
 use sha2::Digest;
 
-use super::catalog::Kernel;
+use super::catalog::Recipe;
 use super::config;
 use super::toolchain::Toolchain;
 use mutexlab_host::hash::Sha256;
@@ -15,7 +15,7 @@ const RECIPE: u32 = 1;
 
 /// Identifies everything that an image of `kernel` depends on, if it is built from the source with
 /// the hash `source`.
-pub fn key(kernel: &Kernel, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256> {
+pub fn key(kernel: &Recipe, source: &Sha256, toolchain: &Toolchain) -> Result<Sha256> {
     let mut hash = sha2::Sha256::new();
     let merged = config::merge(&kernel.fragments, kernel.version)?;
     let Toolchain {

@@ -52,7 +52,7 @@ pub mod toolchain;
 pub mod tree;
 pub mod workshop;
 
-pub use catalog::{Catalog, Flavour, Kernel, KernelName, CATALOG_PATH};
+pub use catalog::{Catalog, Flavour, KernelName, Recipe, CATALOG_PATH};
 pub use config::Version;
 pub use disk::free;
 pub use lock::Lock;

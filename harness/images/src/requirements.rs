@@ -9,7 +9,7 @@ use std::{fmt, path::Path, str::FromStr};
 use anyhow::{bail, ensure, Context, Result};
 
 use super::{
-    catalog::Kernel,
+    catalog::Recipe,
     config::{self, Version},
     toolchain::Toolchain,
 };
@@ -60,7 +60,7 @@ struct Tool<'a> {
 ///
 /// # Errors
 /// If something is too old, or does not fit together: the message has all of that with what to do.
-pub fn check(kernel: &Kernel, tree: &Path, toolchain: &Toolchain) -> Result<()> {
+pub fn check(kernel: &Recipe, tree: &Path, toolchain: &Toolchain) -> Result<()> {
     let llvm = "install clang-22, lld-22, llvm-22 and libclang-22-dev, or newer ones";
     let tools = [
         Tool {
@@ -162,7 +162,7 @@ mod tests {
     use crate::sample;
 
     /// A repository with a kernel, whose tree demands rustc 1.85.0, bindgen 0.71.1 and LLVM 17.0.1.
-    fn kernel(fragment: &str) -> (tempfile::TempDir, Kernel) {
+    fn kernel(fragment: &str) -> (tempfile::TempDir, Recipe) {
         let (root, kernel) = sample::kernel(fragment, "7.3");
         let scripts = root.path().join("tree/scripts");
         fs::create_dir(&scripts).unwrap();
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    fn error(root: &Path, kernel: &Kernel, toolchain: &Toolchain) -> String {
+    fn error(root: &Path, kernel: &Recipe, toolchain: &Toolchain) -> String {
         check(kernel, &root.join("tree"), toolchain)
             .unwrap_err()
             .to_string()

@@ -4,11 +4,11 @@
 
 use std::fs;
 
-use crate::catalog::{Catalog, Kernel};
+use crate::catalog::{Catalog, Recipe};
 use crate::toolchain::Toolchain;
 
 /// A repository that has one kernel with one fragment, and an empty tree, and that kernel.
-pub fn kernel(fragment: &str, version: &str) -> (tempfile::TempDir, Kernel) {
+pub fn kernel(fragment: &str, version: &str) -> (tempfile::TempDir, Recipe) {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(root.path().join("images/config")).unwrap();
     fs::write(root.path().join("images/config/a.config"), fragment).unwrap();

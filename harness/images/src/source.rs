@@ -11,7 +11,7 @@ use std::{
 use anyhow::{bail, Context, Result};
 use sha2::Digest;
 
-use super::catalog::Kernel;
+use super::catalog::Recipe;
 use super::lock::Lock;
 use super::place::Source;
 use super::progress::Progress;
@@ -105,7 +105,7 @@ pub struct Tree {
 }
 
 /// Where the tree of the source with the hash `sha256` lies in `cache`.
-pub fn directory(kernel: &Kernel, sha256: &Sha256, cache: &Path) -> PathBuf {
+pub fn directory(kernel: &Recipe, sha256: &Sha256, cache: &Path) -> PathBuf {
     let name = format!("{}-{}", kernel.name.kernel, sha256.short());
     cache.join("sources").join(name)
 }
@@ -117,7 +117,7 @@ pub fn download_lock(cache: &Path, name: &str) -> PathBuf {
 
 /// The tree of `source`, fetched into `cache` and unpacked there if need be.
 pub fn ensure(
-    kernel: &Kernel,
+    kernel: &Recipe,
     source: &Source,
     cache: &Cache,
     interrupt: &Interrupt,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::catalog::{Catalog, Kernel, KernelName};
+use super::catalog::{Catalog, KernelName, Recipe};
 use super::config::Version;
 use super::place::Source;
 use mutexlab_host::git::{Commit, Repository};
@@ -41,7 +41,7 @@ impl Revision {
 ///
 /// # Errors
 /// If it is no kernel tree.
-pub fn kernel(catalog: &Catalog, label: &str, like: &str, directory: &Path) -> Result<Kernel> {
+pub fn kernel(catalog: &Catalog, label: &str, like: &str, directory: &Path) -> Result<Recipe> {
     let directory = fs::canonicalize(directory).with_context(|| {
         format!(
             "{label}: cannot find the kernel tree {}",
@@ -68,10 +68,10 @@ pub(super) fn named(
     like: &str,
     version: Version,
     directory: &Path,
-) -> Result<Kernel> {
+) -> Result<Recipe> {
     let KernelName { kernel, flavour } = like.parse()?;
     let like = catalog.find(&kernel, flavour)?;
-    Ok(Kernel {
+    Ok(Recipe {
         name: KernelName {
             kernel: label.to_owned(),
             flavour,

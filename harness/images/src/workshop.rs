@@ -148,7 +148,7 @@ impl<'a> Workshop<'a> {
     /// Has the objects be those of `commit`, and what is kept of them in `directory`.
     fn build(
         &self,
-        recipe: &catalog::Kernel,
+        recipe: &catalog::Recipe,
         commit: &Commit,
         identity: &Sha256,
         directory: &Path,
@@ -201,7 +201,7 @@ impl<'a> Workshop<'a> {
     /// What is kept of a commit, if that is whole.
     fn kept(
         &self,
-        recipe: &catalog::Kernel,
+        recipe: &catalog::Recipe,
         commit: &Commit,
         directory: &Path,
     ) -> Result<Option<Kernel>> {

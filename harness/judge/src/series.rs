@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::compare::difference::{Difference, Selection};
+use crate::compare::difference::{Difference, Shown};
 use crate::compare::finding::{Change, Finding};
 use mutexlab_results::slim::Run;
 
@@ -91,7 +91,7 @@ fn step<'a>(before: Option<&'a Run>, run: &'a Run) -> Step<'a> {
     if boots_the_same(before, run) {
         return Step::SameImage;
     }
-    let found = Difference::of(before, run, &Selection::default());
+    let found = Difference::of(before, run, &Shown::default());
     let unjudged = found.unjudged_cells();
     let moved = found.findings.into_iter().filter(is_certain).collect();
     Step::Measured {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::compare::difference::{Difference, Selection};
+use crate::compare::difference::{Difference, Shown};
 use crate::compare::finding::{Change, Finding};
 use mutexlab_results::metric::HOOK_MEAN;
 use mutexlab_results::slim::{Cell, Run};
@@ -70,7 +70,7 @@ impl Row<'_> {
 impl<'a> Beside<'a> {
     /// Of sides of one run, in their order, with their labels.
     pub fn of(labels: &[&'a str], sides: &'a [Run]) -> Self {
-        let all = Selection {
+        let all = Shown {
             metric: None,
             all: true,
         };

@@ -14,7 +14,7 @@ use super::json;
 use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_judge::compare::comparable::Comparable;
-use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_judge::compare::difference::{Difference, Shown};
 use mutexlab_measure::commit::Measurer;
 use mutexlab_report::terminal::compare;
 use mutexlab_report::terminal::compare::Format;
@@ -186,12 +186,12 @@ impl CompareCommand {
     }
 
     fn print(&self, a: &Run, b: &Run, comparable: &Comparable) -> Result<i32> {
-        let selection = Selection {
+        let shown = Shown {
             metric: self.metric.as_deref(),
             all: self.all,
         };
         let refused = !comparable.refusals.is_empty();
-        let difference = (!refused).then(|| Difference::of(a, b, &selection));
+        let difference = (!refused).then(|| Difference::of(a, b, &shown));
         let code = difference.as_ref().map_or(2, Difference::exit_code);
         if self.json {
             let document = Document {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::json;
 use mutexlab_host::git::Repository;
 use mutexlab_host::interrupt::Interrupt;
-use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_judge::compare::difference::{Difference, Shown};
 use mutexlab_judge::golden::counts::Counts;
 use mutexlab_measure::commit::Measurer;
 use mutexlab_model::verdict::Verdict;
@@ -217,7 +217,7 @@ impl GoldenCommand {
         let (before, after) = (golden.as_run(run), now.as_run(run));
         let difference = conditions
             .is_empty()
-            .then(|| Difference::of(&before, &after, &Selection::default()));
+            .then(|| Difference::of(&before, &after, &Shown::default()));
         let outcome = match &difference {
             None => Outcome::Unchecked,
             Some(found) if bad.is_empty() && is_silent(found) => Outcome::Same,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use mutexlab_draw::table::{Align, Field, Style, Table};
 use mutexlab_images::cache;
-use mutexlab_images::catalog::{Catalog, Flavour, Kernel};
+use mutexlab_images::catalog::{Catalog, Flavour, Recipe};
 use mutexlab_images::metadata::{Image, Metadata, State};
 use mutexlab_images::prune::{age, disk_usage, size, unused};
 use mutexlab_images::toolchain::Toolchain;
@@ -95,7 +95,7 @@ pub fn list<'a>(catalog: &'a Catalog, cache: &Cache) -> Result<Vec<Listed<'a>>> 
         .collect()
 }
 
-fn is_default(catalog: &Catalog, kernel: &Kernel) -> bool {
+fn is_default(catalog: &Catalog, kernel: &Recipe) -> bool {
     kernel.name.kernel == catalog.default_kernel() && kernel.name.flavour == Flavour::Plain
 }
 

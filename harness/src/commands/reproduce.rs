@@ -21,7 +21,7 @@ use mutexlab_host::git::{Commit, Repository};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_judge::compare::comparable::Comparable;
-use mutexlab_judge::compare::difference::{Difference, Selection};
+use mutexlab_judge::compare::difference::{Difference, Shown};
 use mutexlab_judge::compare::finding::Finding;
 use mutexlab_measure::closure::tree;
 use mutexlab_measure::commit::Measurer;
@@ -106,7 +106,7 @@ impl ReproduceCommand {
         if let Some(refusal) = comparable.refusals.first() {
             bail!("what was measured again cannot be compared: {refusal}");
         }
-        let difference = Difference::of(&then, &now, &Selection::default());
+        let difference = Difference::of(&then, &now, &Shown::default());
         let (irrelevant, closure): (Vec<_>, Vec<_>) = now
             .closure
             .differences(&then.closure)?

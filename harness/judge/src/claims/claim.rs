@@ -94,7 +94,7 @@ impl Gain {
 /// What is to be thought of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum Holds {
     /// It is true wherever it was measured, and what instructions do not see would not change that.
     Held,
     /// It is not, and what instructions do not see would not change that.
@@ -103,7 +103,7 @@ pub enum Verdict {
     CannotTell,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Holds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Held => "held",
@@ -124,7 +124,7 @@ pub struct Unseen {
     pub could_hurt: bool,
 }
 
-impl Verdict {
+impl Holds {
     /// What gains between these mean for a claim that wants `wanted`.
     pub fn of(wanted: Gain, (least, most): (f64, f64), unseen: Unseen) -> Self {
         let everywhere = least >= wanted.least();
@@ -227,7 +227,7 @@ pub struct Judged {
     /// What it says.
     pub text: &'static str,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: Holds,
     /// The gain that was measured, as text.
     pub measured: String,
     /// The same as numbers: least and greatest.
@@ -256,7 +256,7 @@ impl Judged {
         Self {
             claim,
             text: claim.text(),
-            verdict: Verdict::of(wanted, gains, unseen),
+            verdict: Holds::of(wanted, gains, unseen),
             measured: wanted.range(gains),
             gains,
             unseen,
@@ -279,11 +279,11 @@ mod tests {
     fn a_claim_holds_only_where_it_does_everywhere() {
         let wanted = Gain::Times(3.0);
         for (gains, verdict) in [
-            ((3.0, 4.0), Verdict::Held),
-            ((2.9, 4.0), Verdict::NotHeld),
-            ((1.0, 2.9), Verdict::NotHeld),
+            ((3.0, 4.0), Holds::Held),
+            ((2.9, 4.0), Holds::NotHeld),
+            ((1.0, 2.9), Holds::NotHeld),
         ] {
-            assert_eq!(Verdict::of(wanted, gains, SEEN), verdict, "{gains:?}");
+            assert_eq!(Holds::of(wanted, gains, SEEN), verdict, "{gains:?}");
         }
     }
 
@@ -298,10 +298,10 @@ mod tests {
             could_hurt: true,
             ..SEEN
         };
-        assert_eq!(Verdict::of(wanted, (25.0, 30.0), help), Verdict::Held);
-        assert_eq!(Verdict::of(wanted, (25.0, 30.0), hurt), Verdict::CannotTell);
-        assert_eq!(Verdict::of(wanted, (5.0, 30.0), help), Verdict::CannotTell);
-        assert_eq!(Verdict::of(wanted, (5.0, 30.0), hurt), Verdict::NotHeld);
+        assert_eq!(Holds::of(wanted, (25.0, 30.0), help), Holds::Held);
+        assert_eq!(Holds::of(wanted, (25.0, 30.0), hurt), Holds::CannotTell);
+        assert_eq!(Holds::of(wanted, (5.0, 30.0), help), Holds::CannotTell);
+        assert_eq!(Holds::of(wanted, (5.0, 30.0), hurt), Holds::NotHeld);
     }
 
     #[test]

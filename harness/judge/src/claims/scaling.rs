@@ -234,7 +234,7 @@ fn most(evidence: &Evidence, side: impl Fn(&Pair) -> f64) -> f64 {
 mod tests {
     use super::*;
     use crate::claims::cells::tests::cell;
-    use crate::claims::claim::Verdict;
+    use crate::claims::claim::Holds;
     use mutexlab_model::traffic::Steering;
 
     const ON: (&str, &str) = ("perf_enable_percpu", "1");
@@ -290,9 +290,9 @@ mod tests {
     fn more_cpus_must_do_nine_tenths_of_as_much_more() {
         // The probe's 200 are no part of it: 300 on one CPU, and 333 are 1.11 times that.
         for (cycles, verdict) in [
-            (500.0, Verdict::Held),
-            (533.0, Verdict::Held),
-            (534.0, Verdict::NotHeld),
+            (500.0, Holds::Held),
+            (533.0, Holds::Held),
+            (534.0, Holds::NotHeld),
         ] {
             assert_eq!(judged(cycles, 0.0).verdict, verdict, "{cycles}");
         }
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn of_lines_that_move_it_is_not_known_how_long_they_are_waited_for() {
         let judged = judged(500.0, 0.5);
-        assert_eq!(judged.verdict, Verdict::CannotTell);
+        assert_eq!(judged.verdict, Holds::CannotTell);
         assert!(
             judged.why[1].contains("gets 0.50 lines"),
             "{:?}",

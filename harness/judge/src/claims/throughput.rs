@@ -100,7 +100,7 @@ fn why(decisive: &Evidence, copying: &Evidence, batching: &Evidence) -> Vec<Stri
 mod tests {
     use super::super::cells::tests::cell;
     use super::*;
-    use crate::claims::claim::Verdict;
+    use crate::claims::claim::Holds;
     use mutexlab_results::record::CellRecord;
 
     fn cells(copied: f64) -> [CellRecord; 3] {
@@ -142,7 +142,7 @@ mod tests {
         for copied in [1200.0, 3000.0] {
             let records = cells(copied);
             let judged = judge(Cells::new(&records)).unwrap();
-            assert_eq!(judged.verdict, Verdict::CannotTell);
+            assert_eq!(judged.verdict, Holds::CannotTell);
         }
     }
 }

@@ -17,7 +17,7 @@ use mutexlab_results::slim::{Cell, Run};
 
 /// Which of the metrics are looked at, and how much is told.
 #[derive(Clone, Debug, Default)]
-pub struct Selection<'a> {
+pub struct Shown<'a> {
     /// Only metrics with this in their names.
     pub metric: Option<&'a str>,
     /// Tell of what has not changed, too.
@@ -52,7 +52,7 @@ pub struct Difference<'a> {
 impl<'a> Difference<'a> {
     /// Compares `b` with `a`. Whether that makes sense is for
     /// [`Comparable`](super::comparable::Comparable) to say.
-    pub fn of(a: &'a Run, b: &'a Run, selection: &Selection<'_>) -> Self {
+    pub fn of(a: &'a Run, b: &'a Run, shown: &Shown<'_>) -> Self {
         let mut found = Self {
             cells: 0,
             changed_cells: 0,
@@ -64,14 +64,14 @@ impl<'a> Difference<'a> {
             metrics_only_a: Vec::new(),
             metrics_only_b: Vec::new(),
         };
-        let mut pairing = Pairing::of(&a.definitions, &b.definitions, selection.metric);
+        let mut pairing = Pairing::of(&a.definitions, &b.definitions, shown.metric);
         for (id, ours) in &a.cells {
             let Some(theirs) = b.cells.get(id) else {
                 continue;
             };
             found.cells += 1;
             let before = found.findings.len();
-            found.cell(id, ours, theirs, &mut pairing, selection);
+            found.cell(id, ours, theirs, &mut pairing, shown);
             let new = found.findings.get(before..).unwrap_or_default();
             if new.iter().any(|finding| finding.judgement.is_change()) {
                 found.changed_cells += 1;
@@ -116,7 +116,7 @@ impl<'a> Difference<'a> {
         a: &'a Cell,
         b: &'a Cell,
         pairing: &mut Pairing<'a>,
-        selection: &Selection<'_>,
+        shown: &Shown<'_>,
     ) {
         let ((from, why_from), (to, why_to)) = (a.verdict(), b.verdict());
         if from != to {
@@ -136,11 +136,11 @@ impl<'a> Difference<'a> {
             return;
         }
         for (ours, theirs) in pairing.pairs(a, b) {
-            let finding = Finding::of(id, &ours, &theirs, selection.all);
+            let finding = Finding::of(id, &ours, &theirs, shown.all);
             if finding.judgement == Judgement::Undecided {
                 self.undecided += 1;
             }
-            if selection.all || finding.judgement.is_change() {
+            if shown.all || finding.judgement.is_change() {
                 self.findings.push(finding);
             }
         }

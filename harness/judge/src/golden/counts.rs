@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::compare::difference::{Difference, Selection};
+    use crate::compare::difference::{Difference, Shown};
     use mutexlab_results::sample::{exact, run, sampled};
 
     proptest! {
@@ -319,7 +319,7 @@ mod tests {
         ]);
         let then = Counts::of(&then, "7.3").unwrap().as_run(&now);
         let new = Counts::of(&now, "7.3").unwrap().as_run(&now);
-        let found = Difference::of(&then, &new, &Selection::default());
+        let found = Difference::of(&then, &new, &Shown::default());
         assert_eq!(found.changed_cells, 1);
         assert_eq!(found.findings[0].cell, "b");
         assert_eq!(

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::cells::{ballast_suffix, BALLASTS, DEEDS, DELAY, EVERY, PACKETS};
 use crate::compare::comparable::Comparable;
-use crate::compare::difference::{Difference, Selection};
+use crate::compare::difference::{Difference, Shown};
 use mutexlab_draw::table::Style;
 use mutexlab_model::measured::HookCost;
 use mutexlab_model::subject::Subject;
@@ -314,11 +314,11 @@ fn silent(results: &Results, finding: &mut Finding) {
     finding
         .faults
         .extend(Comparable::check(&a, &b, false).refusals);
-    let selection = Selection {
+    let shown = Shown {
         all: true,
-        ..Selection::default()
+        ..Shown::default()
     };
-    let difference = Difference::of(&a, &b, &selection);
+    let difference = Difference::of(&a, &b, &shown);
     for change in &difference.findings {
         finding.compared += 1;
         if change.judgement.is_change() {

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use mutexlab_draw::table::{Align, Field, Style, Table};
-use mutexlab_judge::claims::claim::{Evidence, Gain, Judged, Unit, Verdict};
+use mutexlab_judge::claims::claim::{Evidence, Gain, Holds, Judged, Unit};
 
 /// How they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +60,11 @@ impl Format {
     }
 }
 
-const fn style(verdict: Verdict) -> Style {
+const fn style(verdict: Holds) -> Style {
     match verdict {
-        Verdict::Held => Style::Good,
-        Verdict::NotHeld => Style::Bad,
-        Verdict::CannotTell => Style::Dim,
+        Holds::Held => Style::Good,
+        Holds::NotHeld => Style::Bad,
+        Holds::CannotTell => Style::Dim,
     }
 }
 

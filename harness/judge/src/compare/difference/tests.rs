@@ -8,7 +8,7 @@ use mutexlab_results::metric::{Better, Kind, Unit};
 use mutexlab_results::sample::{exact, run, sampled, MetricOfTest};
 
 fn of<'a>(a: &'a Run, b: &'a Run) -> Difference<'a> {
-    Difference::of(a, b, &Selection::default())
+    Difference::of(a, b, &Shown::default())
 }
 
 #[test]
@@ -123,11 +123,11 @@ fn few_boots_and_small_effects_tell_nothing() {
     };
     let judgement = |a: &[f64], b: &[f64]| {
         let (a, b) = (of_boots(a), of_boots(b));
-        let selection = Selection {
+        let shown = Shown {
             all: true,
-            ..Selection::default()
+            ..Shown::default()
         };
-        let found = Difference::of(&a, &b, &selection);
+        let found = Difference::of(&a, &b, &shown);
         (found.findings[0].judgement, found.undecided)
     };
     let undecided = (Judgement::Undecided, 1);
@@ -234,9 +234,9 @@ fn modelled_metrics_change_by_a_hundredth() {
         };
         let (a, b) = (metric(from), metric(to));
         let (a, b) = (run(&[("a", &[&[a]])]), run(&[("a", &[&[b]])]));
-        let all = Selection {
+        let all = Shown {
             all: true,
-            ..Selection::default()
+            ..Shown::default()
         };
         Difference::of(&a, &b, &all).findings[0].judgement
     };
