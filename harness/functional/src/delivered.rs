@@ -24,7 +24,7 @@ fn kinds() -> Result<()> {
     let _pinned = Pinned::to(0)?;
     let mut tried = 0;
     for traffic in all() {
-        if traffic.refusal().is_some() {
+        if traffic.check().is_err() {
             continue;
         }
         let layout = network()?;

@@ -75,12 +75,9 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     let Task { cell, datapath } = task;
     let facts = datapath.facts;
     let traffic = &cell.traffic;
-    traffic.check()?;
+    traffic.check().map_err(anyhow::Error::from)?;
     if traffic.ends == Ends::Stack {
         return sockets::measure(task, pace, delivery);
-    }
-    if matches!(traffic.load, Load::Bulk { .. }) {
-        return Err(anyhow!("the agent has no generator for {}", traffic.name()).into());
     }
     let limit = if traffic.load.is_open() {
         open_loop::limit(traffic, pace)?

@@ -20,6 +20,7 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use check::{Part, Unfit};
 pub use checksum::Checksum;
 pub use cloned::Cloned;
 pub use ends::{Ends, Way};
@@ -201,7 +202,7 @@ mod tests {
         ] {
             let traffic = tcp(checksum, cloned);
             assert_eq!(traffic.name(), format!("forward-v4-tcp-64-{name}"));
-            assert_eq!(traffic.refusal(), None, "{name}");
+            assert_eq!(traffic.check(), Ok(()), "{name}");
         }
         let socket = tcp(Checksum::None, Cloned::Payload);
         for bad in [
@@ -227,7 +228,7 @@ mod tests {
                 ..tcp(Checksum::Partial, Cloned::No)
             },
         ] {
-            assert!(bad.refusal().is_some(), "{}", bad.name());
+            assert!(bad.check().is_err(), "{}", bad.name());
         }
     }
 

@@ -7,13 +7,12 @@ use std::fmt::Debug;
 use super::explain::{nearest, Mistake, Place};
 use crate::named::Named;
 use crate::question::Scenario;
+use crate::throughput::SearchMatrix;
 use crate::traffic::TrafficMatrix;
-use mutexlab_model::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
+use mutexlab_model::limits::MAX_FLOWS;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::Subject;
-use mutexlab_model::traffic::{
-    Ends, Load, Payload, Protocol, Steering, Traffic, Usual as _, Way, MAX_PAYLOAD,
-};
+use mutexlab_model::traffic::{Ends, Load, Part, Steering, Traffic, Unfit, Way};
 
 impl Scenario {
     /// The first thing that cannot be meant.
@@ -121,50 +120,7 @@ impl TrafficMatrix {
         check_list("traffic.popularity", &self.popularity)?;
         check_list("traffic.checksum", &self.checksum)?;
         check_list("traffic.cloned", &self.cloned)?;
-        self.check_payloads()?;
-        self.check_flows()?;
         self.check_loads()
-    }
-
-    fn check_payloads(&self) -> Result<(), Mistake> {
-        for (index, payload) in self.payloads.iter().enumerate() {
-            let at = |message: String| Mistake::at("traffic.payloads", message).element(index);
-            let Payload::Bytes(payload) = *payload else {
-                if self.burst != 1 {
-                    return Err(at(
-                        "traffic.burst: the packets of a burst are all of one size".to_owned(),
-                    ));
-                }
-                continue;
-            };
-            if !(MIN_PAYLOAD..=MAX_PAYLOAD).contains(&payload) {
-                return Err(at(format!(
-                    "{payload} is not between {MIN_PAYLOAD} and {MAX_PAYLOAD}"
-                )));
-            }
-            if u32::from(payload) * self.burst > MAX_BURST_BYTES {
-                return Err(at(format!(
-                    "traffic.burst: payloads of {payload} are more than {MAX_BURST_BYTES} bytes together"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_flows(&self) -> Result<(), Mistake> {
-        for (index, &flows) in self.flows.iter().flatten().enumerate() {
-            let at = |message: &str| Err(Mistake::at("traffic.flows", message).element(index));
-            let max = MAX_FLOWS;
-            if !(1..=max).contains(&flows) {
-                return at(&format!("{flows} flows are not between 1 and {max}"));
-            }
-            if self.burst != 1 && flows != 1 {
-                return at(
-                    "with traffic.burst there can be only 1 flow: a burst is sent as one packet",
-                );
-            }
-        }
-        Ok(())
     }
 
     fn check_spread(&self, cpus: &[u32]) -> Result<(), Mistake> {
@@ -211,13 +167,8 @@ impl TrafficMatrix {
         if self.bulk == Some(0) {
             return fault("bulk", "bulk must be at least 1 byte");
         }
-        if let Some(search) = &self.search {
-            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
-                return fault("search", "a search is of forwarded packets on the wire");
-            }
-            if let Some(message) = search.mistake() {
-                return fault("search", &message);
-            }
+        if let Some(message) = self.search.as_ref().and_then(SearchMatrix::mistake) {
+            return fault("search", &message);
         }
         if self.loads().is_empty() {
             return Err(Mistake::at(
@@ -225,16 +176,8 @@ impl TrafficMatrix {
                 "there is no load: give round-trips, rates with packets, search, or bulk",
             ));
         }
-        let bursts = (2..=MAX_BURST).contains(&self.burst)
-            && self.round_trips.is_some()
-            && *self.ways == [Way::Forward]
-            && *self.ends == [Ends::Wire]
-            && *self.protocols == [Protocol::Udp];
-        if self.burst != 1 && !bursts {
-            return fault(
-                "burst",
-                &format!("traffic.burst: 1, or for forwarded UDP only at most {MAX_BURST}"),
-            );
+        if self.burst != 1 && self.round_trips.is_none() {
+            return fault("burst", "bursts are a closed loop's: give round-trips, too");
         }
         match &self.rates {
             Some(rates) => {
@@ -245,9 +188,6 @@ impl TrafficMatrix {
                 }
                 if self.packets.unwrap_or(0) == 0 {
                     return fault("rates", "rates need packets, at least 1");
-                }
-                if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
-                    return fault("rates", "an open loop is of forwarded packets on the wire");
                 }
             }
             None if self.packets.is_some() => {
@@ -264,53 +204,55 @@ impl TrafficMatrix {
                 return fault("churn", "churn is an open loop's: give rates, too");
             }
         }
-        if let Some(goal) = &self.back_to_back {
-            if let Some(mistake) = goal.mistake() {
-                return fault("back-to-back", &mistake);
-            }
-            if *self.ways != [Way::Forward] || *self.ends != [Ends::Wire] {
-                return fault(
-                    "back-to-back",
-                    "back-to-back frames are forwarded ones on the wire",
-                );
-            }
+        match self.back_to_back.and_then(|goal| goal.mistake()) {
+            Some(mistake) => fault("back-to-back", &mistake),
+            None => Ok(()),
         }
-        let bulk = self.bulk.is_some();
-        if bulk && (*self.ends != [Ends::Stack] || *self.protocols != [Protocol::Tcp]) {
-            return fault("bulk", "bulk is of TCP between ends of the stack");
+    }
+
+    /// Where a scenario asks for what `traffic` cannot have.
+    fn place(&self, part: Part, traffic: &Traffic) -> (&'static str, Option<usize>) {
+        match part {
+            Part::Payload => {
+                let mut payloads = self.payloads.iter();
+                let index = payloads.position(|&payload| payload == traffic.payload);
+                ("traffic.payloads", index)
+            }
+            Part::Flows => match traffic.flows_per_cpu() {
+                Some(_) => ("traffic.flows-per-cpu", None),
+                None => {
+                    let mut flows = self.flows.iter().flatten();
+                    let index = flows.position(|&flows| flows == traffic.flows);
+                    ("traffic.flows", index)
+                }
+            },
+            Part::Burst => ("traffic.burst", None),
+            Part::Load => match traffic.load {
+                Load::Closed { .. } => ("traffic.round-trips", None),
+                Load::Open { rate, .. } => {
+                    let mut rates = self.rates.iter().flatten();
+                    ("traffic.rates", rates.position(|&one| one == rate))
+                }
+                Load::Search(_) => ("traffic.search", None),
+                Load::BackToBack(_) => ("traffic.back-to-back", None),
+                Load::Bulk { .. } => ("traffic.bulk", None),
+            },
+            Part::Checksum => ("traffic.checksum", None),
+            Part::Cloned => ("traffic.cloned", None),
         }
-        Ok(())
     }
 }
 
 impl Scenario {
     /// What there can be no cell of, where the scenario asks for it.
     pub fn check_cell(&self, traffic: &Traffic) -> Result<(), Mistake> {
-        let at = |message: &str| {
-            let mut flows = self.traffic.flows.iter().flatten();
-            let index = flows.position(|&flows| flows == traffic.flows);
-            let fault = Mistake::at("traffic.flows", format!("{message} (or [[exclude]] it)"));
-            Err(fault.element(index.unwrap_or(0)))
-        };
-        if traffic.flows != 1 && traffic.way == Way::Local {
-            return at("with the way \"local\" there can be only 1 flow: each would need a socket");
-        }
-        if traffic.flows != 1 && traffic.ends == Ends::Stack {
-            return at(
-                "between ends of the stack there can be only 1 flow: each would need a socket",
-            );
-        }
-        if let Some(reason) = traffic.refusal() {
-            let key = if traffic.cloned.is_usual() {
-                "traffic.checksum"
-            } else {
-                "traffic.cloned"
-            };
-            let message = format!(
-                "there is no traffic {}: {reason} (or [[exclude]] it)",
-                traffic.name()
-            );
-            return Err(Mistake::at(key, message));
+        if let Err(Unfit { part, why }) = traffic.check() {
+            let (key, index) = self.traffic.place(part, traffic);
+            let fault = Mistake::at(key, format!("{why} (or [[exclude]] it)"));
+            return Err(match index {
+                Some(index) => fault.element(index),
+                None => fault,
+            });
         }
         let is_seen = traffic.ends == Ends::Wire
             && matches!(traffic.load, Load::Closed { .. } | Load::Open { .. });

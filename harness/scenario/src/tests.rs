@@ -33,7 +33,7 @@ warm-up = 1
 fn error(from: &str, to: &str) -> String {
     let text = GOOD.replace(from, to);
     assert_ne!(text, GOOD, "{from:?} does not occur");
-    format!("{:#}", parse(&text, "a.toml").unwrap_err())
+    planned(text).unwrap_err()
 }
 
 #[test]
@@ -149,6 +149,13 @@ fn flows_are_one_unless_told() {
     assert!(parse(&text, "a.toml").is_ok());
 }
 
+/// What is planned of a scenario, or what is wrong with it.
+fn planned(text: String) -> Result<Plan, String> {
+    let file = ScenarioFile::parse("a".into(), "a.toml".into(), text);
+    let file = file.map_err(|error| format!("{error:#}"))?;
+    Plan::new(&file.scenario).map_err(|fault| format!("{:#}", file.explain(&fault)))
+}
+
 #[test]
 fn bad_numbers_of_flows_are_shown_where_they_are() {
     for (flows, place, part) in [
@@ -165,11 +172,6 @@ fn bad_numbers_of_flows_are_shown_where_they_are() {
     let text = GOOD
         .replace("[64]", "[64]\nflows = [1, 2]")
         .replace("[\"forward\"]", "[\"forward\", \"local\"]");
-    let planned = |text: String| {
-        let file = ScenarioFile::parse("a".into(), "a.toml".into(), text).unwrap();
-        let plan = crate::plan::Plan::new(&file.scenario);
-        plan.map_err(|fault| file.explain(&fault).to_string())
-    };
     let error = planned(text.clone()).unwrap_err();
     assert!(
         error.starts_with("a.toml:14:13: with the way \"local\" there can be only 1 flow"),
@@ -256,13 +258,13 @@ fn bursts_are_of_one_flow_of_forwarded_udp() {
     let text = GOOD.replace("[64]", "[64]\nflows = [1]\nburst = 128");
     assert_eq!(parse(&text, "a.toml").unwrap().traffic.burst, 128);
     for (from, to, part) in [
-        ("[64]", "[64]\nburst = 0", "traffic.burst: 1, or"),
+        ("[64]", "[64]\nburst = 0", "a burst of 0: 1, or"),
         ("[64]", "[64]\nburst = 129", "at most 128"),
         ("[64]", "[\"imix\"]\nburst = 2", "all of one size"),
         (
             "[64]",
             "[1000]\nburst = 66",
-            "traffic.burst: payloads of 1000",
+            "66 payloads of 1000 are more than",
         ),
         (
             "[\"udp\"]",
@@ -280,7 +282,7 @@ fn bursts_are_of_one_flow_of_forwarded_udp() {
     }
     let text = error("[64]", "[64]\nflows = [1, 2]\nburst = 2");
     assert!(
-        text.starts_with("a.toml:14:13: with traffic.burst there can be only 1 flow"),
+        text.starts_with("a.toml:14:13: of bursts there can be only 1 flow"),
         "{text}"
     );
 }
