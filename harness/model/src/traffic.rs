@@ -13,6 +13,7 @@ mod name;
 mod payload;
 mod popularity;
 mod steering;
+mod unfit;
 mod usual;
 
 use std::num::NonZeroU32;
@@ -20,7 +21,6 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use check::{Part, Unfit};
 pub use checksum::Checksum;
 pub use cloned::Cloned;
 pub use ends::{Ends, Way};
@@ -29,6 +29,7 @@ pub use load::Load;
 pub use payload::{Mix, Payload, MAX_PAYLOAD};
 pub use popularity::Popularity;
 pub use steering::Steering;
+pub use unfit::{Part, Unfit};
 pub use usual::Usual;
 
 /// The packets of a cell.

@@ -2,46 +2,11 @@
 
 //! What traffic there can be: said once, for scenarios, which ask for it, and for the agent, which makes it.
 
-use std::fmt;
-
 use super::{
-    Checksum, Cloned, Ends, Load, Payload, Protocol, Traffic, Usual as _, Way, MAX_PAYLOAD,
+    Checksum, Cloned, Ends, Load, Part, Payload, Protocol, Traffic, Unfit, Usual as _, Way,
+    MAX_PAYLOAD,
 };
 use crate::limits::{MAX_BURST, MAX_BURST_BYTES, MAX_FLOWS, MIN_PAYLOAD};
-
-/// Why there can be no such traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
-    /// What of it is at fault.
-    pub part: Part,
-    /// Why.
-    pub why: String,
-}
-
-/// A part of what traffic is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// How much a packet carries.
-    Payload,
-    /// How many flows there are.
-    Flows,
-    /// How many packets are sent at once.
-    Burst,
-    /// When packets are sent.
-    Load,
-    /// What is known of their checksums.
-    Checksum,
-    /// What they share.
-    Cloned,
-}
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.why)
-    }
-}
-
-impl std::error::Error for Unfit {}
 
 impl Traffic {
     /// Refuses what nobody can send: a payload that has no room for its label or does not fit into a packet, flows that
