@@ -13,7 +13,7 @@ use mutexlab_draw::table::{Align, Table};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_machine::tools::Tools;
-use mutexlab_measure::{check_conditions, jobs, kernels, measure, select, skip_finished, Lab};
+use mutexlab_measure::{check_conditions, jobs, kernels, measure, ready, select, skip_finished, Lab};
 use mutexlab_model::verdict::Verdict;
 use mutexlab_report::terminal::summary;
 use mutexlab_results::file;
@@ -101,8 +101,7 @@ impl BenchCommand {
             (false, _) => {}
         }
         let mut plan = Plan::new(&scenario.scenario).map_err(|fault| scenario.explain(&fault))?;
-        let subjects = Subjects::of(&scenario, &repository)?;
-        subjects.check(&plan, &scenario)?;
+        let subjects = ready(&repository, &scenario, &plan)?;
         let resumed = self.resumed(&directory, &scenario)?;
         let selection = match &resumed {
             Some(results) => results.results().selection(),
@@ -114,13 +113,7 @@ impl BenchCommand {
         // Once: a part of a part would be less than was asked for.
         let selected = select(&mut plan, &scenario.name, &selection);
         let trees = if beside {
-            let kernels = &scenario.scenario.kernels;
-            selected.with_context(|| {
-                let (first, label) = (&kernels[0], &self.tree[0].name);
-                format!(
-                    "cells are chosen by their names on {first}, before {label} comes in its place"
-                )
-            })?;
+            selected.with_context(|| self.before_trees(&scenario))?;
             let trees = Trees::of(&self.tree, &repository, &scenario, &plan, &subjects)?;
             plan = trees.plan(&plan);
             Some(trees)
@@ -133,7 +126,6 @@ impl BenchCommand {
         }
         file::check_writable(&directory)?;
         let interrupt = Interrupt::install()?;
-        let module_source = self.module_source.as_deref();
         // What is missing is told before anything is built.
         let surroundings = environment::surroundings()?;
         let tools = Tools::find(&surroundings)?;
@@ -141,6 +133,7 @@ impl BenchCommand {
             Some(trees) => trees.build(&repository, &surroundings, &interrupt)?,
             None => kernels(&plan, &self.tree, &repository, &surroundings, &interrupt)?,
         };
+        let module_source = self.module_source.as_deref();
         let lab = Lab::with(
             &repository,
             tools,
@@ -206,6 +199,14 @@ impl BenchCommand {
         print!("{table}");
         println!("{} cells in {} boots", plan.cells(), plan.boots.len());
         Ok(0)
+    }
+
+    /// What a filter is of, if it admits no cell and there are trees.
+    fn before_trees(&self, scenario: &ScenarioFile) -> String {
+        let kernels = scenario.scenario.kernels.join(", ");
+        let trees: Vec<&str> = self.tree.iter().map(|tree| tree.name.as_str()).collect();
+        let trees = trees.join(", ");
+        format!("cells are chosen by their names on {kernels}, before {trees} come in its place")
     }
 
     /// The command that goes on with the results in `path`.

@@ -177,7 +177,7 @@ fn what_is_meant_by_trees_has_to_be_clear() {
         .output();
     let said = String::from_utf8_lossy(&command.unwrap().stderr).into_owned();
     assert!(
-        said.contains("cells are chosen by their names on k, before x"),
+        said.contains("cells are chosen by their names on k, before x come"),
         "{said}"
     );
     // A kernel may be the scenario's alone: one that somebody has built.
