@@ -13,7 +13,9 @@ use mutexlab_draw::table::{Align, Table};
 use mutexlab_host::interrupt::{Interrupt, Interrupted};
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_machine::tools::Tools;
-use mutexlab_measure::{check_conditions, jobs, kernels, measure, ready, select, skip_finished, Lab};
+use mutexlab_measure::{
+    check_conditions, jobs, kernels, measure, ready, select, skip_finished, Lab,
+};
 use mutexlab_model::verdict::Verdict;
 use mutexlab_report::terminal::summary;
 use mutexlab_results::file;
