@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
-use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::utsname::uname;
 use nix::unistd::{sysconf, SysconfVar};
@@ -16,7 +15,7 @@ use crate::shell;
 use crate::tell::tell;
 use mutexlab_guest::kernel::log::KernelLog;
 use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
-use mutexlab_guest::kernel::{entropy, tsc};
+use mutexlab_guest::kernel::{entropy, locked, tsc};
 use mutexlab_guest::probe::micro;
 use mutexlab_guest::traffic::pace::Pace;
 use mutexlab_guest::traffic::placement;
@@ -69,10 +68,7 @@ fn ensure_guest() -> Result<()> {
 }
 
 fn carry_out(path: &Path, log: &mut KernelLog) -> Result<()> {
-    // A page that has to come from the host while a packet is on its way would be measured with
-    // it.
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
-        .context("cannot keep the agent in memory")?;
+    locked::keep()?;
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let order: Order = serde_json::from_slice(&text)
         .with_context(|| format!("cannot understand {}", path.display()))?;

@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::str::FromStr;
 
 use anyhow::{bail, Context, Result};
+use mutexlab_guest::kernel::locked;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::socket::{
     self, setsockopt, sockopt, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage,
 };
@@ -67,8 +67,7 @@ impl Splice {
     /// # Errors
     /// If it cannot listen; what befalls a connection is no error.
     pub fn run(self) -> Result<()> {
-        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
-            .context("cannot keep the proxy in memory")?;
+        locked::keep()?;
         let mut proxy = Proxy::new(self.listen, self.rules)?;
         loop {
             proxy.turn()?;

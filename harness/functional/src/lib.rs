@@ -24,6 +24,7 @@ mod faults;
 mod files;
 mod first_datagrams;
 mod flood;
+mod footprint;
 mod fragments;
 mod full_table;
 mod gro_list;
@@ -230,6 +231,11 @@ pub fn all() -> Vec<GuestTest> {
         )
         .long(),
     ]);
+    tests.push(GuestTest::single(
+        "agent-is-small",
+        "the agent locks no more than 12 MiB of the guest's memory as it begins",
+        footprint::agent_is_small,
+    ));
     tests.push(GuestTest::single(
         "sockets-notice-what-nobody-redirects",
         "a server of sockets notices what comes to it, and should have been redirected",

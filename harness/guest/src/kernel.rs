@@ -5,6 +5,7 @@
 pub mod cpu;
 pub mod device;
 pub mod entropy;
+pub mod locked;
 pub mod log;
 pub mod marks;
 pub mod memory;

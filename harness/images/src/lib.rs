@@ -19,7 +19,6 @@
 //! ```
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
-mod amount;
 pub mod build;
 pub mod cache;
 pub mod call_graph;
@@ -50,6 +49,7 @@ mod source;
 mod store;
 pub mod toolchain;
 pub mod tree;
+pub mod usage;
 pub mod workshop;
 
 pub use catalog::{Catalog, Flavour, KernelName, Recipe, CATALOG_PATH};

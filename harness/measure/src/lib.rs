@@ -16,8 +16,10 @@ mod run;
 pub mod steps;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use anyhow::{bail, Context, Result};
+use jiff::Timestamp;
 
 pub use lab::{kernels, ready, Lab};
 pub use run::measure;
@@ -42,6 +44,24 @@ pub fn jobs(wanted: Option<NonZeroUsize>, mode: Mode) -> Result<usize> {
             .get()),
         (None, Mode::Wall) => Ok(1),
     }
+}
+
+/// New results in `directory`, of all that there is in the plan.
+///
+/// # Errors
+/// As [`measure`], or if results cannot be written.
+pub fn measure_anew(
+    lab: &Lab<'_>,
+    scenario: &ScenarioFile,
+    plan: &Plan,
+    selection: Selection,
+    directory: &Path,
+    jobs: usize,
+) -> Result<ResultsFile> {
+    let (closure, now) = (lab.closure.clone(), Timestamp::now());
+    let mut file = ResultsFile::create(directory, scenario, selection, closure, now)?;
+    measure(lab, plan, jobs, &mut file)?;
+    Ok(file)
 }
 
 /// Leaves in the plan what is wanted of it.

@@ -14,10 +14,8 @@ use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Flavour};
 use mutexlab_machine::tools::Tools;
-use mutexlab_measure;
-use mutexlab_measure::Lab;
+use mutexlab_measure::{jobs, measure_anew, Lab};
 use mutexlab_model::verdict::Verdict;
-use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::{Results, Selection};
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
@@ -137,15 +135,9 @@ impl ClaimsCommand {
             None,
             interrupt,
         )?;
-        let mut results = ResultsFile::create(
-            &repository.join("results"),
-            &scenario,
-            Selection::default(),
-            lab.closure.clone(),
-            Timestamp::now(),
-        )?;
-        let jobs = mutexlab_measure::jobs(None, scenario.scenario.mode)?;
-        mutexlab_measure::measure(&lab, &plan, jobs, &mut results)?;
+        let jobs = jobs(None, scenario.scenario.mode)?;
+        let (directory, all) = (repository.join("results"), Selection::default());
+        let results = measure_anew(&lab, &scenario, &plan, all, &directory, jobs)?;
         let path = results.path().to_owned();
         let results = results.results().clone();
         if let Some(bad) = results

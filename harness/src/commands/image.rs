@@ -18,7 +18,8 @@ use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::manifest::Manifest;
 use mutexlab_images::prune;
-use mutexlab_images::prune::{age, size, Item, Removal, Rules};
+use mutexlab_images::prune::{Item, Removal, Rules};
+use mutexlab_images::usage::{age, size};
 use mutexlab_images::{pack, Cache, Catalog, Flavour, KernelName, Toolchain};
 
 const DAY: u64 = 86_400;

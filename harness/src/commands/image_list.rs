@@ -12,8 +12,8 @@ use mutexlab_draw::table::{Align, Field, Style, Table};
 use mutexlab_images::cache;
 use mutexlab_images::catalog::{Catalog, Flavour, Recipe};
 use mutexlab_images::metadata::{Image, Metadata, State};
-use mutexlab_images::prune::{age, disk_usage, size, unused};
 use mutexlab_images::toolchain::Toolchain;
+use mutexlab_images::usage::{age, disk_usage, size, unused};
 use mutexlab_images::Cache;
 
 /// A kernel in one flavour.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
-use jiff::Timestamp;
 
 use super::json;
 use mutexlab_host::git::Repository;
@@ -19,12 +18,10 @@ use mutexlab_lens_analysis::analysis::Analysis;
 use mutexlab_lens_analysis::difference::Difference;
 use mutexlab_lens_analysis::functions::View;
 use mutexlab_lens_analysis::{file_name, flame, page, text};
-use mutexlab_measure;
 use mutexlab_measure::commit::WorkTree;
-use mutexlab_measure::Lab;
+use mutexlab_measure::{jobs, measure_anew, Lab};
 use mutexlab_model::verdict::Verdict;
 use mutexlab_results::file;
-use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::Selection;
 use mutexlab_scenario::plan::{Filter, Plan};
 use mutexlab_scenario::ScenarioFile;
@@ -207,11 +204,8 @@ impl LensCommand {
             filter: self.cell.clone(),
             shard: None,
         };
-        let closure = lab.closure.clone();
-        let mut results =
-            ResultsFile::create(output, &scenario, selection, closure, Timestamp::now())?;
-        let jobs = mutexlab_measure::jobs(self.jobs, scenario.scenario.mode)?;
-        mutexlab_measure::measure(&lab, &plan, jobs, &mut results)?;
+        let jobs = jobs(self.jobs, scenario.scenario.mode)?;
+        let results = measure_anew(&lab, &scenario, &plan, selection, output, jobs)?;
         let mut seen = Seen {
             analyses: Vec::new(),
             bad: Vec::new(),

@@ -8,18 +8,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use jiff::Timestamp;
 
 use super::json;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_images::{Cache, Catalog, Flavour};
-use mutexlab_measure;
-use mutexlab_measure::{measure, Lab};
+use mutexlab_measure::{jobs, measure_anew, Lab};
 use mutexlab_model::verdict::Verdict;
 use mutexlab_report::terminal;
 use mutexlab_results::file;
-use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::Selection;
 use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
@@ -117,12 +114,9 @@ impl MatrixCommand {
         let prepare = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
-        let now = Timestamp::now();
-        let jobs = mutexlab_measure::jobs(None, scenario.scenario.mode)?;
-        let selection = Selection::default();
-        let closure = lab.closure.clone();
-        let mut file = ResultsFile::create(&directory, &scenario, selection, closure, now)?;
-        measure(&lab, &plan, jobs, &mut file)?;
+        let jobs = jobs(None, scenario.scenario.mode)?;
+        let all = Selection::default();
+        let file = measure_anew(&lab, &scenario, &plan, all, &directory, jobs)?;
         let bench = started.elapsed().as_secs_f64();
 
         let started = Instant::now();

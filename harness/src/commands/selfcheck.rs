@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,11 +14,9 @@ use super::json;
 use mutexlab_draw::table::Style;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::NamedTree;
-use mutexlab_measure;
-use mutexlab_measure::Lab;
+use mutexlab_measure::{jobs, measure_anew, Lab};
 use mutexlab_model::mode::Mode;
 use mutexlab_protocol::Sabotage;
-use mutexlab_results::file::ResultsFile;
 use mutexlab_results::record::{Results, Selection};
 use mutexlab_scenario::plan::{Filter, Plan};
 use mutexlab_scenario::ScenarioFile;
@@ -146,20 +143,9 @@ impl SelfcheckCommand {
             None,
             &interrupt,
         )?;
-        let mut results = ResultsFile::create(
-            directory,
-            &scenario,
-            Selection::default(),
-            lab.closure.clone(),
-            Timestamp::now(),
-        )?;
+        let (jobs, all) = (jobs(None, Mode::Virtual)?, Selection::default());
         // What ended badly is for the checks to judge.
-        mutexlab_measure::measure(
-            &lab,
-            &plan,
-            mutexlab_measure::jobs(None, Mode::Virtual)?,
-            &mut results,
-        )?;
+        let results = measure_anew(&lab, &scenario, &plan, all, directory, jobs)?;
         Ok(results.results().clone())
     }
 }

@@ -67,15 +67,15 @@ impl Course {
     }
 }
 
-/// Modules take `$LAB/slow` seconds to build, if there is such a file. A tree with a file `broken` does not build, and
-/// what is in `picture` is a part of what boots.
+/// Modules take `$LAB/slow` seconds to build, if there is such a file, and find no room if there is `$LAB/full`. A tree with
+/// a file `broken` does not build, one with `lost` has no options, and what is in `picture` is a part of what boots.
 const MAKEFILE: &str = r#"
 VERSION = 7
 PATCHLEVEL = 3
 rustavailable:
 	@true
 allnoconfig:
-	@cp "$(KCONFIG_ALLCONFIG)" "$(O)/.config"
+	@if [ -e lost ]; then : >"$(O)/.config"; else cp "$(KCONFIG_ALLCONFIG)" "$(O)/.config"; fi
 bzImage:
 	@[ ! -e broken ] || { echo 'net/a.c:1:2: error: nonsense'; false; }
 	@mkdir -p "$(O)/arch/x86/boot" "$(O)/include/config"
@@ -85,6 +85,7 @@ bzImage:
 	@echo "include $(CURDIR)/Makefile" >"$(O)/Makefile"
 	@echo 7.3.9-fake >"$(O)/include/config/kernel.release"
 modules:
+	@[ -z "$(M)" ] || [ ! -e "$(LAB)/full" ] || { echo 'cannot write: No space left on device'; false; }
 	@if [ -n "$(M)" ] && [ -e "$(LAB)/slow" ]; then sleep $$(cat "$(LAB)/slow"); fi
 	@if [ -n "$(M)" ]; then cp "$(LAB)/proxy" "$(M)/mutex_proxy.ko"; echo probe >"$(M)/mutex_probe.ko"; fi
 "#;

@@ -122,3 +122,13 @@ fn a_range_or_repository_that_is_none_is_refused() {
         assert!(said.contains(says), "{said}");
     }
 }
+
+#[test]
+fn what_is_no_commits_fault_ends_the_series() {
+    let lab = lab(&[]);
+    lab.write("full", "");
+    let (code, said) = lab.run(&SERIES);
+    assert_eq!((code, lab.guests()), (Some(2), 0), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(!said.contains("DOES NOT BUILD"), "{said}");
+}

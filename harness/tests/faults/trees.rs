@@ -17,6 +17,14 @@ fn bench(lab: &Lab, trees: &[&str]) -> (Option<i32>, String) {
     lab.run(&arguments)
 }
 
+/// What is said of what is refused before anything is done.
+fn refused(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.command(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
 #[test]
 fn trees_are_measured_in_one_run_and_shown_beside_each_other() {
     let lab = Lab::new(&[Course::Well, Course::Well]);
@@ -159,23 +167,16 @@ fn what_is_meant_by_trees_has_to_be_clear() {
         ),
         (["x=../a", "y"], "a tree is given as NAME=DIRECTORY"),
     ] {
-        let mut command = lab.command(&BENCH);
-        let output = command
-            .args(["--tree", trees[0], "--tree", trees[1]])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let trees = ["--tree", trees[0], "--tree", trees[1]];
+        let said = refused(&lab, &[&BENCH[..], &trees].concat());
         assert!(said.contains(says), "{said}");
     }
-    let command = lab.command(&BENCH).args(["--tree", "k=../a"]).output();
-    let said = String::from_utf8_lossy(&command.unwrap().stderr).into_owned();
+    let said = refused(&lab, &[&BENCH[..], &["--tree", "k=../a"]].concat());
     assert!(said.contains("such as after=../a"), "{said}");
-    let command = lab
-        .command(&BENCH)
-        .args(["--tree", "x=../a", "--filter", "x/"])
-        .output();
-    let said = String::from_utf8_lossy(&command.unwrap().stderr).into_owned();
+    let said = refused(
+        &lab,
+        &[&BENCH[..], &["--tree", "x=../a", "--filter", "x/"]].concat(),
+    );
     assert!(
         said.contains("cells are chosen by their names on k, before x come"),
         "{said}"
@@ -184,20 +185,20 @@ fn what_is_meant_by_trees_has_to_be_clear() {
     let scenario = std::fs::read_to_string(lab.path("repository/scenarios/trial.toml")).unwrap();
     let mine = scenario.replace("[\"k\"]", "[\"mine\"]");
     lab.write("repository/scenarios/mine.toml", &mine);
-    let output = lab
-        .command(&["bench", "scenarios/mine.toml", "--tree", "mine=../a"])
-        .output();
-    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    let said = refused(
+        &lab,
+        &["bench", "scenarios/mine.toml", "--tree", "mine=../a"],
+    );
     assert!(
         said.contains("mine is the name of a kernel, in whose place"),
         "{said}"
     );
     let several = scenario.replace("[\"k\"]", "[\"k\", \"l\"]");
     lab.write("repository/scenarios/several.toml", &several);
-    let output = lab
-        .command(&["bench", "scenarios/several.toml", "--tree", "x=../a"])
-        .output();
-    let said = String::from_utf8_lossy(&output.unwrap().stderr).into_owned();
+    let said = refused(
+        &lab,
+        &["bench", "scenarios/several.toml", "--tree", "x=../a"],
+    );
     assert!(said.contains("asks about several kernels (k, l)"), "{said}");
     assert!(!lab.path("cache/images").exists());
 }
@@ -231,9 +232,7 @@ fn a_subject_with_a_module_is_refused_where_it_cannot_be_built() {
             "../a",
         ],
     ] {
-        let output = lab.command(arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let said = refused(&lab, arguments);
         assert!(said.contains("mine has a module of its own"), "{said}");
     }
     assert!(!lab.path("cache/images").exists());
@@ -253,6 +252,23 @@ fn a_tree_that_does_not_build_is_named_with_its_log() {
     let (log, _) = log.split_once(".log:").unwrap();
     assert!(
         std::path::Path::new(&format!("{log}.log")).is_file(),
+        "{log}"
+    );
+}
+
+#[test]
+fn an_option_that_a_tree_loses_is_named_with_its_log() {
+    let lab = Lab::new(&[]);
+    lab.tree("a");
+    lab.write("a/lost", "");
+    let (code, said) = bench(&lab, &["after=../a"]);
+    assert_eq!((code, lab.guests()), (Some(2), 0), "{said}");
+    assert!(said.contains("RUST_DEBUG_ASSERTIONS"), "{said}");
+    let (_, log) = said.split_once("the log is ").unwrap();
+    let (log, _) = log.split_once(".log:").unwrap();
+    let log = std::fs::read_to_string(format!("{log}.log")).unwrap();
+    assert!(
+        log.contains("RUST_DEBUG_ASSERTIONS") && log.contains("The configuration:"),
         "{log}"
     );
 }
