@@ -95,7 +95,7 @@ weak seeds="16" *tests: (needs "cargo +nightly miri --version" "rustup component
     #!/usr/bin/env bash
     set -euo pipefail
     shift
-    [ $# -gt 0 ] || set -- link::tests::weak_ cache_set::tests::many_use
+    [ $# -gt 0 ] || set -- link::tests::weak_ cache_set::tests::many_use keyed_slot::tests::weak_
     export MIRIFLAGS="-Zmiri-strict-provenance -Zmiri-disable-isolation -Zmiri-many-seeds=0..{{seeds}}"
     cargo +nightly miri test --target-dir target/miri -p mutex-datapath --lib -- "$@"
 

@@ -25,6 +25,8 @@ pub mod hash;
 #[path = "../sys/host.rs"]
 pub mod host;
 pub mod icmp;
+#[path = "../sys/keyed_slot.rs"]
+pub mod keyed_slot;
 #[path = "../sys/link.rs"]
 pub mod link;
 #[path = "../sys/arch/octave.rs"]

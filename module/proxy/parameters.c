@@ -185,24 +185,27 @@ PARAMETER(perf_batch_timeout, 50, 1, 1000, 0644,
 
 /*
  * RFC 5382, requirement 5: established connections at least two hours and four minutes, others
- * four minutes. Five days are connection tracking's default. Idle times are known up to 2^31 ticks: 24 days
- * at 1000 Hz.
+ * four minutes. Five days are connection tracking's default. Idle times are known up to 2^31 ticks, 24 days at
+ * 1000 Hz: longer ones, and the longest gc_interval beyond, would count as none.
  */
-static_assert((2073600ULL + 3600) * HZ < 1ULL << 31);
-PARAMETER(tcp_syn_timeout, 240, 1, 86400, 0644,
+#define TIMEOUT(name, value, high, description)					\
+	static_assert(((high) + 3600ULL) * HZ < 1ULL << 31);			\
+	PARAMETER(name, value, 1, high, 0644, description)
+
+TIMEOUT(tcp_syn_timeout, 240, 86400,
 	  "Seconds until a TCP connection that was not answered is forgotten");
-PARAMETER(tcp_established_timeout, 432000, 1, 2073600, 0644,
+TIMEOUT(tcp_established_timeout, 432000, 2073600,
 	  "Seconds until an idle TCP connection is forgotten");
-PARAMETER(tcp_fin_timeout, 240, 1, 86400, 0644,
+TIMEOUT(tcp_fin_timeout, 240, 86400,
 	  "Seconds until an idle TCP connection is forgotten that one side has closed");
-PARAMETER(tcp_close_timeout, 240, 1, 86400, 0644,
+TIMEOUT(tcp_close_timeout, 240, 86400,
 	  "Seconds until a TCP connection is forgotten that both sides have closed, or that was reset");
 /* RFC 4787, requirement 5: two minutes, but for well-known ports. */
-PARAMETER(udp_timeout, 180, 1, 86400, 0644,
+TIMEOUT(udp_timeout, 180, 86400,
 	  "Seconds until an idle UDP flow is forgotten that lasted for more than two seconds");
-PARAMETER(udp_transient_timeout, 120, 1, 86400, 0644,
+TIMEOUT(udp_transient_timeout, 120, 86400,
 	  "Seconds until another idle UDP flow is forgotten");
-PARAMETER(udp_unreplied_timeout, 30, 1, 86400, 0644,
+TIMEOUT(udp_unreplied_timeout, 30, 86400,
 	  "Seconds until another idle UDP flow is forgotten that goes to a port below 1024");
 PARAMETER(gc_interval, 30, 1, 3600, 0644,
 	  "Seconds in which the whole table is searched for idle flows once");

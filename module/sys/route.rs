@@ -9,10 +9,10 @@
 //! a key says, none is cached: see `mxp_route_to_cache()`.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::bindings;
 use super::hooks::{HookState, Packet, Verdict};
+use crate::datapath::keyed_slot::{KeyedSlot, Lost};
 
 /// What a cached route depends on beside addresses and ports, which are the flow's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,21 +59,14 @@ impl RouteKey {
     }
 }
 
-/// The key of a slot that is being written. No device has this number.
-const BUSY: u64 = u64::MAX;
-
 /// A cached route, or none yet.
 ///
 /// # Invariants
 ///
-/// The pointer is null, or the slot has a reference to the route, which was found for a packet of the
-/// slot's key, unless that is `BUSY`. Only the CPU that made it `BUSY` writes.
+/// The slot is empty, or has a reference to the route, which was found for a packet of the slot's key.
 #[derive(Default)]
-#[repr(C)]
-pub(crate) struct CachedRoute {
-    dst: AtomicPtr<bindings::dst_entry>,
-    key: AtomicU64,
-}
+#[repr(transparent)]
+pub(crate) struct CachedRoute(KeyedSlot<bindings::dst_entry>);
 
 /// A valid route (`dst_entry`) for the packet that it was asked for, to be attached in the same hook.
 pub(crate) struct Dst(NonNull<bindings::dst_entry>);
@@ -139,14 +132,8 @@ impl CachedRoute {
     /// The cached route, if it is one for a packet of `key`.
     #[inline(always)]
     pub(crate) fn get(&self, key: RouteKey, state: HookState<'_>, v6: bool) -> Option<Dst> {
-        // Each Acquire pairs with the Release of the store that it sees: after a pointer that is newer than
-        // the word was loaded, the word is another one.
-        let word = self.key.load(Ordering::Acquire);
-        if !key.is_in(word, v6) {
-            return None;
-        }
-        let dst = NonNull::new(self.dst.load(Ordering::Acquire))?;
-        if self.key.load(Ordering::Relaxed) != word || !Self::is_valid(dst, state, v6) {
+        let dst = self.0.get(|word| key.is_in(word, v6))?;
+        if !Self::is_valid(dst, state, v6) {
             return None;
         }
         Some(Dst(dst))
@@ -156,11 +143,9 @@ impl CachedRoute {
     /// the route was looked up. `own`: the packet is one of the machine's own.
     #[cold]
     pub(crate) fn set(&self, packet: &Packet<'_>, key: RouteKey, v6: bool, own: bool) {
-        let old = self.key.load(Ordering::Relaxed);
-        // Another CPU is caching a route: that will do.
-        if old == BUSY {
+        let Some(turn) = self.0.turn() else {
             return;
-        }
+        };
         // SAFETY: the buffer is the hook's, its route valid as long as it has it.
         let dst = unsafe {
             bindings::mxp_route_to_cache(packet.state.raw().net, packet.skb.as_ptr(), own)
@@ -168,18 +153,14 @@ impl CachedRoute {
         if dst.is_null() {
             return;
         }
-        let mine = self
-            .key
-            .compare_exchange(old, BUSY, Ordering::Acquire, Ordering::Relaxed);
-        if mine.is_err() {
-            return release(dst);
+        let word = key.word(turn.word(), v6);
+        // (An IPv6 reader that is held up between two loads while the slot is written twice, for another
+        // device and again for the first, may take the route of the other one, for one packet; IPv4 keys have
+        // a version against that.)
+        match turn.replace(word, dst) {
+            Ok(before) => release(before),
+            Err(Lost) => release(dst),
         }
-        // A reader that finds the new pointer sees `BUSY` or a later key. (An IPv6 reader that is held up
-        // between two loads while the slot is written twice, for another device and again for the first,
-        // may take the route of the other one, for one packet; IPv4 keys have a version against that.)
-        let before = self.dst.swap(dst, Ordering::AcqRel);
-        self.key.store(key.word(old, v6), Ordering::Release);
-        release(before);
     }
 }
 
@@ -223,6 +204,6 @@ fn release(dst: *mut bindings::dst_entry) {
 
 impl Drop for CachedRoute {
     fn drop(&mut self) {
-        release(*self.dst.get_mut());
+        release(self.0.take());
     }
 }

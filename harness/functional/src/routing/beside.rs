@@ -180,28 +180,31 @@ fn vrf(family: Family) -> Result<()> {
 }
 
 fn bridge(family: Family) -> Result<()> {
-    beside(family, |lab, _| {
-        let own = ROUTER_CLIENT_SIDE;
-        let nodad = match family {
-            Family::V4 => "",
-            Family::V6 => " nodad",
-        };
-        let prefix = prefix(family);
-        lab.ip(&format!(
-            "link add bridge address {mac} type bridge\naddr del {address}/{prefix} dev clients\n\
-             link set clients master bridge\nlink set bridge up\n\
-             addr add {address}/{prefix} dev bridge{nodad}\n",
-            mac = mac_of(own),
-            address = own.address(family)
-        ))?;
-        let variable = match family {
-            Family::V4 => "bridge/bridge-nf-call-iptables",
-            Family::V6 => "bridge/bridge-nf-call-ip6tables",
-        };
-        lab.layout().router.set_sysctl(variable, "1")?;
-        lab.ip(&neighbours(family, "bridge", &[CLIENT, NEIGHBOUR]))?;
-        lab.warm_up().context("nothing passes the bridge")
-    })
+    beside(family, |lab, _| put_into_bridge(lab))
+}
+
+/// Makes the clients' link a port of a bridge whose packets netfilter sees.
+pub fn put_into_bridge(lab: &mut Lab) -> Result<()> {
+    let (family, own) = (lab.family(), ROUTER_CLIENT_SIDE);
+    let nodad = match family {
+        Family::V4 => "",
+        Family::V6 => " nodad",
+    };
+    let prefix = prefix(family);
+    lab.ip(&format!(
+        "link add bridge address {mac} type bridge\naddr del {address}/{prefix} dev clients\n\
+         link set clients master bridge\nlink set bridge up\n\
+         addr add {address}/{prefix} dev bridge{nodad}\n",
+        mac = mac_of(own),
+        address = own.address(family)
+    ))?;
+    let variable = match family {
+        Family::V4 => "bridge/bridge-nf-call-iptables",
+        Family::V6 => "bridge/bridge-nf-call-ip6tables",
+    };
+    lab.layout().router.set_sysctl(variable, "1")?;
+    lab.ip(&neighbours(family, "bridge", &[CLIENT, NEIGHBOUR]))?;
+    lab.warm_up().context("nothing passes the bridge")
 }
 
 fn ipsec(family: Family) -> Result<()> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Fragments that connection tracking leaves in pieces: those of sockets with IP_NODEFRAG, and those that
-//! a rule took out of tracking before.
+//! a rule took out of tracking before. And those that it keeps apart: of a bridge, and of no bridge.
 
 use std::os::fd::AsRawFd;
 
@@ -15,6 +15,7 @@ use pnet::packet::ipv4::{self, MutableIpv4Packet};
 
 use super::super::setup::original;
 use super::super::GuestTest;
+use super::beside::put_into_bridge;
 use super::fate::{Link, Outcome};
 use super::lab::{beside_nft, Redirect};
 use super::places::frame_from;
@@ -47,6 +48,12 @@ pub fn tests() -> Vec<GuestTest> {
             "fragments that a rule took out of tracking stay fragments, as with nft",
             untracked,
         ),
+        GuestTest::single(
+            "fragments-bridged",
+            "a piece that comes in by a bridge is not put together with one that does not, as with nft",
+            bridged,
+        )
+        .on_debug(),
     ]
 }
 
@@ -125,5 +132,36 @@ fn untracked() -> Result<()> {
             Ok(())
         },
         |trace| trace.ensure(&[Outcome::Pieces(Link::First, 1); 2]),
+    )
+}
+
+fn bridged() -> Result<()> {
+    let family = Family::V4;
+    beside_nft(
+        family,
+        &[Redirect::usual(family)],
+        |lab, trace| {
+            put_into_bridge(lab)?;
+            let label = lab.label(0);
+            let [first, second] = cut(&frame_from(CLIENT, original(family), label)?)?;
+            let fate = lab.send_frame_into_second(&second, label)?;
+            trace.saw("the second piece, by the second link", fate);
+            trace.saw(
+                "the first piece, by the bridge",
+                lab.send_frame(&first, label)?,
+            );
+            trace.saw(
+                "the second piece, by the bridge",
+                lab.send_frame(&second, label)?,
+            );
+            Ok(())
+        },
+        |trace| {
+            trace.ensure(&[
+                Outcome::Dropped,
+                Outcome::Dropped,
+                Outcome::Took(Link::First),
+            ])
+        },
     )
 }

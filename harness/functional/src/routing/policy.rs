@@ -72,6 +72,11 @@ pub fn tests() -> Vec<GuestTest> {
     ]
     .into_iter()
     .flatten()
+    .chain([GuestTest::single(
+        "route-of-a-tos",
+        "a TOS that changes within a flow takes its packets to the route of that TOS, as with nft",
+        route_of_a_tos,
+    )])
     .collect()
 }
 
@@ -246,6 +251,25 @@ fn socket_mark_changes(family: Family) -> Result<()> {
 fn tos_changes(family: Family) -> Result<()> {
     let rule = format!("tos {TOS:#x}");
     there_and_back(family, &WAYS, &rule, |usual| Datagram { tos: TOS, ..usual })
+}
+
+/// Without a policy rule: routes are cached. IPv6 has no routes by TOS.
+fn route_of_a_tos() -> Result<()> {
+    let family = Family::V4;
+    let (to, gateway) = (upstream(family).ip(), server_on_second(family));
+    let route = format!("route add {to} tos {TOS:#x} via {gateway} dev second\n");
+    everywhere(
+        family,
+        |lab, trace, datagram| {
+            lab.ip(&route)?;
+            begin(lab, trace, datagram)?;
+            for tos in [TOS, 0, TOS] {
+                send(lab, trace, &Datagram { tos, ..*datagram }, FEW)?;
+            }
+            Ok(())
+        },
+        &begun(&[(SECOND, FEW), (FIRST, FEW), (SECOND, FEW)]),
+    )
 }
 
 /// Datagrams of a flow that has begun become such as `rule` leads over the second link, and then as they were.

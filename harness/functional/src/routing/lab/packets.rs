@@ -18,7 +18,7 @@ use pnet::packet::ipv4::Ipv4Packet;
 use super::super::super::setup::{client_address, original, upstream};
 use super::super::super::sockets::{is_readable, udp, PATIENCE};
 use super::super::fate::{Fate, Link, Sight};
-use super::ground::{Lab, Server, FIRST_PORT, SERVER_SECOND_LINK};
+use super::ground::{Lab, Server, FIRST_PORT, ROUTER_SECOND_LINK, SERVER_SECOND_LINK};
 use super::settling::Settling;
 use mutexlab_guest::net::layout::mac_of;
 use mutexlab_guest::net::layout::CLIENT_LINK;
@@ -145,11 +145,19 @@ impl Lab {
     pub fn send_frame(&mut self, frame: &[u8], label: Label) -> Result<Fate> {
         let (client, family) = (&self.layout().client, self.family);
         Channel::open(client, &CLIENT_LINK, family)?.send_frame(frame)?;
-        self.settle()?;
-        self.look(label).map(|sights| Fate {
-            refused: None,
-            sights,
-        })
+        self.seen_of(label)
+    }
+
+    /// Sends the same frame of the client's into the router's second link, from its far end.
+    pub fn send_frame_into_second(&mut self, frame: &[u8], label: Label) -> Result<Fate> {
+        let mut frame = frame.to_vec();
+        frame
+            .get_mut(..6)
+            .context("a frame without addresses")?
+            .copy_from_slice(&ROUTER_SECOND_LINK.mac.octets());
+        let (server, family) = (&self.layout().server, self.family);
+        Channel::open(server, &SERVER_SECOND_LINK, family)?.send_frame(&frame)?;
+        self.seen_of(label)
     }
 
     /// Sends a datagram and waits until nothing of it is on its way any more.
