@@ -3,7 +3,7 @@
 //! A pointer together with the word that says for whom it is. Any thread reads both without a lock, and never
 //! takes what was put there for another word.
 //!
-//! A seqlock of one word: the writer makes the word [`BUSY`], exchanges the pointer, and stores the new
+//! A seqlock of one word: the writer makes the word busy, exchanges the pointer, and stores the new
 //! word; a reader reads the word before the pointer and after it. This file does not depend on the kernel: the
 //! host compiles it with the datapath, so that Miri runs its tests under weak memory ordering.
 
