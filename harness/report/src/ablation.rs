@@ -6,7 +6,7 @@ use maud::{html, Markup};
 
 use super::cell::Cell;
 use super::glossary;
-use super::run::{setting, Knob, Run};
+use super::run::{Knob, Run};
 use super::traffic::Traffic;
 use mutexlab_draw::chart::axis::{Axis, Zero};
 use mutexlab_draw::chart::dots::{Dots, Mark, Row};
@@ -22,13 +22,13 @@ const METRICS: [&str; 4] = [HOOK_MEAN, FIRST_PACKET, MEMORY_PER_FLOW, PATH_MEAN]
 /// A knob with another value than its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Turn<'a> {
-    knob: &'a str,
+    knob: &'a Knob,
     value: Option<&'a str>,
 }
 
 impl Turn<'_> {
     fn label(&self) -> String {
-        setting(self.knob, self.value)
+        self.knob.setting(self.value)
     }
 }
 
@@ -74,8 +74,8 @@ impl<'a> Ablation<'a> {
                 default,
             });
         let turns = knobs.iter().flat_map(|knob| {
-            knob.others.iter().map(|value| Turn {
-                knob: &knob.name,
+            knob.others.iter().map(move |value| Turn {
+                knob,
                 value: value.as_deref(),
             })
         });
@@ -97,7 +97,7 @@ impl<'a> Ablation<'a> {
                 && turned.len() == turns.len()
                 && turned.iter().all(|(knob, value)| {
                     let turn = Turn {
-                        knob: &knob.name,
+                        knob,
                         value: value.as_deref(),
                     };
                     turns.contains(&turn)
@@ -257,7 +257,7 @@ pub fn section(ids: &mut Ids, run: &Run, knobs: &[Knob]) -> Markup {
     let ablation = Ablation::new(run, knobs);
     let defaults = knobs
         .iter()
-        .map(|knob| setting(&knob.name, knob.default.as_deref()));
+        .map(|knob| knob.setting(knob.default.as_deref()));
     let plots: Vec<Dots> = METRICS
         .iter()
         .flat_map(|metric| {

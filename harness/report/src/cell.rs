@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::traffic::Traffic;
 use mutexlab_model::histogram::Histogram;
+use mutexlab_model::subject::Subject;
 
 /// A cell, all its repetitions together.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +69,12 @@ impl Metric {
 }
 
 impl Cell {
+    /// The subject whose its parameters are; none if they are our module's.
+    pub fn owner(&self) -> Option<&str> {
+        let is_module = |subject: &Subject| subject.name() == self.subject;
+        (!Subject::OF_MODULE.iter().any(is_module)).then_some(&self.subject)
+    }
+
     /// One repetition, from its record.
     ///
     /// # Errors

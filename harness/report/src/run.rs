@@ -223,6 +223,8 @@ fn bad_boots(boots: &[BootRecord], kernel: &str) -> Vec<[String; 4]> {
 pub struct Knob {
     /// The parameter.
     pub name: String,
+    /// The subject whose it is; none for our module.
+    pub owner: Option<String>,
     /// The value that it has unless told; none if it was not set.
     pub default: Option<String>,
     /// The others.
@@ -237,16 +239,17 @@ impl Run {
             let key = (&cell.subject, &cell.traffic, cell.cpus);
             together.entry(key).or_default().push(cell);
         }
-        let names: BTreeSet<&String> = self
+        let names: BTreeSet<(Option<&str>, &String)> = self
             .cells
             .iter()
-            .flat_map(|cell| cell.parameters.keys())
+            .flat_map(|cell| cell.parameters.keys().map(|name| (cell.owner(), name)))
             .collect();
         names
             .into_iter()
-            .filter_map(|name| {
+            .filter_map(|(owner, name)| {
                 let varied: Vec<&Cell> = together
                     .values()
+                    .filter(|cells| cells.first().is_some_and(|cell| cell.owner() == owner))
                     .filter(|cells| {
                         let first = cells.first().and_then(|cell| cell.parameters.get(name));
                         cells.iter().any(|cell| cell.parameters.get(name) != first)
@@ -254,12 +257,12 @@ impl Run {
                     .flatten()
                     .copied()
                     .collect();
-                self.knob(name, &varied)
+                self.knob(owner, name, &varied)
             })
             .collect()
     }
 
-    fn knob(&self, name: &str, varied: &[&Cell]) -> Option<Knob> {
+    fn knob(&self, owner: Option<&str>, name: &str, varied: &[&Cell]) -> Option<Knob> {
         let mut counts: Vec<(Option<&String>, usize)> = Vec::new();
         for cell in varied {
             let value = cell.parameters.get(name);
@@ -268,7 +271,7 @@ impl Run {
                 None => counts.push((value, 1)),
             }
         }
-        let told = self.first_in_scenario(name);
+        let told = self.first_in_scenario(owner, name);
         let most = counts.iter().map(|(_, count)| *count).max()?;
         let default = counts
             .iter()
@@ -278,6 +281,7 @@ impl Run {
             .0;
         Some(Knob {
             name: name.to_owned(),
+            owner: owner.map(str::to_owned),
             default: default.cloned(),
             others: counts
                 .iter()
@@ -288,9 +292,11 @@ impl Run {
     }
 
     /// The first value of a parameter in the scenario, which is its default.
-    fn first_in_scenario(&self, name: &str) -> Option<String> {
+    fn first_in_scenario(&self, owner: Option<&str>, name: &str) -> Option<String> {
         let table: toml::Table = self.scenario_text.parse().ok()?;
-        let first = match table.get("parameters")?.get(name)? {
+        let all = table.get("parameters")?;
+        let of_owner = owner.map_or(Some(all), |owner| all.get(owner))?;
+        let first = match of_owner.get(name)? {
             toml::Value::Array(values) => values.first()?,
             range => range.get("from")?,
         };
@@ -304,12 +310,9 @@ impl Run {
 
     /// The knobs that a cell has turned, with their values.
     pub fn turned<'a>(&self, knobs: &'a [Knob], cell: &Cell) -> Vec<(&'a Knob, Option<String>)> {
-        // Other subjects have no knobs.
-        if cell.parameters.is_empty() {
-            return Vec::new();
-        }
         knobs
             .iter()
+            .filter(|knob| knob.is_of(cell))
             .filter(|knob| cell.parameters.get(&knob.name) != knob.default.as_ref())
             .map(|knob| (knob, cell.parameters.get(&knob.name).cloned()))
             .collect()
@@ -323,6 +326,22 @@ impl Run {
             name.push_str(&setting(&knob.name, value.as_deref()));
         }
         name
+    }
+}
+
+impl Knob {
+    /// Whether it is one that a cell has.
+    pub fn is_of(&self, cell: &Cell) -> bool {
+        self.owner.as_deref() == cell.owner()
+    }
+
+    /// It with a value, for a person: whose it is, unless our module's.
+    pub fn setting(&self, value: Option<&str>) -> String {
+        let setting = setting(&self.name, value);
+        match &self.owner {
+            Some(owner) => format!("{owner}: {setting}"),
+            None => setting,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 
 use super::explain::{nearest, Mistake, Place};
 use crate::named::Named;
+use crate::parameter::Parameters;
 use crate::question::Scenario;
 use crate::throughput::SearchMatrix;
 use crate::traffic::TrafficMatrix;
@@ -21,24 +22,53 @@ impl Scenario {
         check_list("cpus", &self.cpus)?;
         check_list("subjects", &self.subjects)?;
         self.check_subjects()?;
-        for (name, values) in &self.parameters {
-            check_list(&format!("parameters.{name}"), values)?;
-        }
+        self.check_choices()?;
         if let Some(index) = self.cpus.iter().position(|&cpus| cpus == 0) {
             return Err(Mistake::at("cpus", "a guest needs at least one CPU").element(index));
         }
         if self.boots == 0 {
             return Err(Mistake::at("boots", "boots must be at least 1"));
         }
-        if !self.parameters.is_empty()
-            && !self.subjects.iter().any(|named| named.subject.is_module())
-        {
-            let message = "parameters are the module's, but subjects does not list \"module\"";
-            return Err(Mistake::at("parameters", message));
-        }
         self.check_lens()?;
         self.traffic.check()?;
         self.traffic.check_spread(&self.cpus)
+    }
+
+    /// Whether parameters have values, and are of subjects that are measured.
+    fn check_choices(&self) -> Result<(), Mistake> {
+        let Parameters { module, owned } = &self.parameters;
+        for (name, values) in module {
+            check_list(&format!("parameters.{name}"), values)?;
+        }
+        for (owner, choices) in owned {
+            let key = format!("parameters.{owner}");
+            let names = || self.subjects.iter().map(|named| named.subject.name());
+            if Subject::OF_MODULE
+                .iter()
+                .any(|subject| subject.name() == owner)
+            {
+                let message = "the module's parameters stand in [parameters] itself";
+                return Err(Mistake::at(&key, message));
+            }
+            if !names().any(|name| name == owner) {
+                let hint = nearest(owner, names())
+                    .map(|name| format!("; did you mean `{name}`?"))
+                    .unwrap_or_default();
+                let message = format!("subjects does not list `{owner}`{hint}");
+                return Err(Mistake::at(&key, message));
+            }
+            for (name, values) in choices {
+                check_list(&format!("{key}.{name}"), values)?;
+            }
+        }
+        let measured = self.subjects.iter().any(|named| named.subject.is_module());
+        if !module.is_empty() && !measured {
+            let message =
+                "parameters are the module's, but subjects does not list \"module\"; those of \
+                           another subject stand in [parameters.SUBJECT]";
+            return Err(Mistake::at("parameters", message));
+        }
+        Ok(())
     }
 
     /// Two directories may have one name, which would be that of both in results.
@@ -83,7 +113,12 @@ impl Scenario {
                 let names = exclusion.parameters.keys();
                 names.map(move |name| (vec![Place::from("exclude"), Place::from(index)], name))
             });
-        let matrix = self.parameters.keys().map(|name| (Vec::new(), name));
+        let of_others = |name: &String| {
+            let mut owned = self.parameters.owned.values();
+            owned.any(|choices| choices.contains_key(name))
+        };
+        let excluded = excluded.filter(|(_, name)| !of_others(name));
+        let matrix = self.parameters.module.keys().map(|name| (Vec::new(), name));
         for (mut at, name) in matrix.chain(excluded) {
             if there.contains(name) {
                 continue;

@@ -22,7 +22,7 @@ mod values;
 pub use explain::{nearest, place, syntax, Mistake, Place};
 pub use file::ScenarioFile;
 pub use named::Named;
-pub use parameter::ParameterValue;
+pub use parameter::{ParameterValue, Parameters};
 pub use question::{Combine, Exclusion, Scenario};
 pub use throughput::SearchMatrix;
 pub use traffic::TrafficMatrix;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::caches::Machine;
 use crate::named::Named;
-use crate::parameter::ParameterValue;
+use crate::parameter::{ParameterValue, Parameters};
 use crate::traffic::TrafficMatrix;
 use crate::values::{once, Values};
 
@@ -38,9 +38,10 @@ pub struct Scenario {
     /// Which combinations of the parameters' values are measured.
     #[serde(default)]
     pub combine: Combine,
-    /// Parameters of the module, each with its values; the first one is the default.
+    /// Parameters of the module, each with its values, the first one being the default; and by their names
+    /// tables with those of other subjects.
     #[serde(default)]
-    pub parameters: BTreeMap<String, Values<ParameterValue>>,
+    pub parameters: Parameters,
     /// Cells that are left out.
     #[serde(default)]
     pub exclude: Vec<Exclusion>,

@@ -10,6 +10,7 @@ use mutexlab_model::subject::Subject;
 
 use super::file::parse;
 use super::*;
+use crate::parameter::Choices;
 use crate::plan::Plan;
 use mutexlab_model::traffic::{Checksum, Cloned};
 
@@ -44,7 +45,7 @@ fn a_good_scenario_is_understood() {
         *scenario.subjects,
         [Subject::NONE, Subject::MODULE].map(Named::from)
     );
-    assert_eq!(scenario.parameters["cache"][1].to_string(), "N");
+    assert_eq!(scenario.parameters.module["cache"][1].to_string(), "N");
 }
 
 #[test]
@@ -85,6 +86,58 @@ fn a_parameter_that_the_module_does_not_have_is_found() {
         fault(&text),
         "a.toml:17:22: the module has no parameter `pol`; did you mean `pool`?"
     );
+}
+
+#[test]
+fn a_subject_has_parameters_of_its_own() {
+    let text = GOOD.replace("\"none\"", "\"nft-filter\"").replace(
+        "[traffic]",
+        "width = { from = 1, to = 4, times = 2 }\n\
+         [parameters.nft-filter]\nrules = { from = 10, to = 20, step = 10 }\nset = [true]\n[traffic]",
+    );
+    let Parameters { module, owned } = parse(&text, "a.toml").unwrap().parameters;
+    let texts = |choices: &Choices, name: &str| -> Vec<String> {
+        choices[name]
+            .iter()
+            .map(ParameterValue::to_string)
+            .collect()
+    };
+    assert_eq!(module.len(), 2);
+    assert_eq!(texts(&module, "width"), ["1", "2", "4"]);
+    assert_eq!(owned.len(), 1);
+    assert_eq!(texts(&owned["nft-filter"], "rules"), ["10", "20"]);
+    assert_eq!(texts(&owned["nft-filter"], "set"), ["Y"]);
+}
+
+#[test]
+fn an_owner_of_parameters_is_a_subject_that_is_measured() {
+    let add = |table: &str| error("[traffic]", &format!("{table}\n[traffic]"));
+    assert_eq!(
+        add("[parameters.non]\na = [1]"),
+        "a.toml:9:1: subjects does not list `non`; did you mean `none`?"
+    );
+    assert_eq!(
+        add("[parameters.module]\na = [1]"),
+        "a.toml:9:1: the module's parameters stand in [parameters] itself"
+    );
+    assert_eq!(
+        add("[parameters.none]\na = []"),
+        "a.toml:10:5: parameters.none.a is empty, so there is nothing to measure"
+    );
+    for (table, part) in [
+        ("[parameters.none]\na = 1\nb = [2]", "`a` is a number"),
+        ("[parameters.none]\na = \"1\"", "a list, or a range"),
+        ("b = { from = 1, too = 2 }", "unknown field `too`"),
+        ("b = { from = 3, to = 2 }", "is empty"),
+        ("b = 1", "or a subject's parameters"),
+    ] {
+        let text = add(table);
+        assert!(text.contains(part), "{text}");
+        assert!(
+            text.starts_with("a.toml:9:") || text.starts_with("a.toml:10:"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 //! A subject's directory, read and checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use mutexlab_model::traffic::{Ends, Traffic};
 use mutexlab_protocol::datapath::{Attach, Datapath, Declared, How, Step as TakenStep};
 use mutexlab_scenario::{syntax, Mistake, Place};
 
+use crate::choice;
 use crate::file::SubjectFile;
 use crate::steps::{self, Program, Step};
 use crate::template;
@@ -62,7 +63,9 @@ impl Directory {
             .map(|(index, up)| steps::of(up, index, path))
             .collect::<Result<_, _>>()
             .map_err(|fault| fault.explain(&text, &shown))?;
-        check(&parsed).map_err(|fault| fault.explain(&text, &shown))?;
+        check(&parsed)
+            .and_then(|()| choice::check(&parsed.parameters))
+            .map_err(|fault| fault.explain(&text, &shown))?;
         Ok(Self {
             subject: subject.clone(),
             path: path.to_owned(),
@@ -93,12 +96,18 @@ impl Directory {
         })
     }
 
-    /// How it is put up for `traffic`.
+    /// How it is put up for `traffic`, with these values of its parameters and its own of the others.
     ///
     /// # Errors
-    /// If one of its templates cannot be filled in.
-    pub fn datapath(&self, traffic: &Traffic) -> Result<Datapath> {
-        let known = template::known(traffic);
+    /// If one of its templates cannot be filled in, or it has no such parameter.
+    pub fn datapath(
+        &self,
+        traffic: &Traffic,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Datapath> {
+        let parameters = choice::values(&self.file.parameters, parameters)
+            .with_context(|| format!("the subject {}", self.subject))?;
+        let known = template::known(traffic, parameters);
         let place = |name: &str| self.path.join(name).display().to_string();
         let steps = self.steps.iter().map(|step| {
             Ok(TakenStep {

@@ -30,6 +30,10 @@ pub struct SubjectFile {
     /// What it needs of the kernel.
     #[serde(default)]
     pub kernel: KernelNeeds,
+    /// What a scenario may change of it, in `[parameters.NAME]`, and the value that it has unless told. Templates
+    /// know them as `parameters.NAME`.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterValue>,
     /// Programs that its scripts call: installed on this machine, and taken along with their libraries.
     #[serde(default)]
     pub programs: Vec<String>,
@@ -94,7 +98,7 @@ pub struct Up {
     /// A BPF program in C, which is compiled, or its object.
     pub bpf: Option<String>,
 
-    /// A module's parameters.
+    /// A module's parameters; what is text is a template.
     pub parameters: Option<BTreeMap<String, ParameterValue>>,
     /// Where rules, daemon and script are: `router` unless told otherwise.
     #[serde(rename = "in")]

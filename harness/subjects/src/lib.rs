@@ -5,6 +5,7 @@
 //! Must not know: where programs lie on this machine, how a module is built, and what a guest does with a step.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
+mod choice;
 mod directory;
 mod file;
 mod steps;

@@ -42,6 +42,7 @@ pub enum Step {
         source: PathBuf,
         /// The module's name.
         name: String,
+        /// Each a template.
         parameters: BTreeMap<String, String>,
     },
     Nft {
@@ -292,7 +293,13 @@ impl Step {
                 name, parameters, ..
             } => Deed::Module {
                 path: file_path(subject, &format!("{name}.ko")),
-                parameters: parameters.clone(),
+                parameters: parameters
+                    .iter()
+                    .map(|(name, text)| {
+                        let value = template::render(text, &place("subject.toml"), known)?;
+                        Ok((name.clone(), value))
+                    })
+                    .collect::<Result<_>>()?,
             },
             Self::Nft { machine, rules } => Deed::Nft {
                 machine: *machine,

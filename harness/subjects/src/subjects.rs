@@ -14,8 +14,9 @@ use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::datapath::{file_path, Datapath};
 use mutexlab_protocol::{GuestCell, Task};
 use mutexlab_scenario::plan::{Plan, PlannedBoot};
-use mutexlab_scenario::{nearest, Mistake, Named, ScenarioFile};
+use mutexlab_scenario::{nearest, Mistake, Named, Parameters, ScenarioFile};
 
+use crate::choice;
 use crate::directory::{Directory, FILE};
 use crate::steps::{object_name, Program, Step};
 
@@ -91,7 +92,28 @@ impl Subjects {
             };
             all.insert(subject.clone(), definition);
         }
-        Ok(Self(all))
+        let all = Self(all);
+        all.check_parameters(&scenario.scenario.parameters)
+            .map_err(|fault| scenario.explain(&fault))?;
+        Ok(all)
+    }
+
+    /// Whether subjects declare what a scenario has values for.
+    fn check_parameters(&self, parameters: &Parameters) -> Result<(), Mistake> {
+        for directory in self.directories() {
+            let name = directory.subject.name();
+            for (parameter, values) in parameters.owned.get(name).into_iter().flatten() {
+                for (index, value) in values.iter().enumerate() {
+                    let declared = &directory.file.parameters;
+                    if let Some(reason) = choice::refusal(declared, parameter, value) {
+                        let message = format!("the subject {name}: {reason}");
+                        let key = format!("parameters.{name}.{parameter}");
+                        return Err(Mistake::at(&key, message).element(index));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All that the repository has.
@@ -128,7 +150,7 @@ impl Subjects {
     pub fn check(&self, plan: &Plan, scenario: &ScenarioFile) -> Result<()> {
         let mut seen = BTreeSet::new();
         for cell in plan.boots.iter().flat_map(|boot| &boot.cells) {
-            if !seen.insert((&cell.subject, cell.traffic.name())) {
+            if !seen.insert((&cell.subject, &cell.parameters, cell.traffic.name())) {
                 continue;
             }
             if let Some(reason) = self.refusal(&cell.subject, &cell.traffic) {
@@ -173,7 +195,7 @@ impl Subjects {
     pub fn datapath(&self, cell: &GuestCell) -> Result<Datapath> {
         match self.get(&cell.subject)? {
             Definition::Module(rules) => Ok(Datapath::module(*rules)),
-            Definition::Directory(directory) => directory.datapath(&cell.traffic),
+            Definition::Directory(directory) => directory.datapath(&cell.traffic, &cell.parameters),
         }
     }
 

@@ -13,8 +13,8 @@ use mutexlab_model::traffic::{Family, Protocol, Traffic, Way};
 use mutexlab_protocol::addresses;
 use mutexlab_scenario::place;
 
-/// What templates know of `traffic`, by name.
-pub fn known(traffic: &Traffic) -> Value {
+/// What templates know of `traffic` and of the subject's own parameters, by name.
+pub fn known(traffic: &Traffic, parameters: Value) -> Value {
     let at = |socket: SocketAddr| {
         context! { ip => socket.ip().to_string(), port => socket.port(), socket => socket.to_string() }
     };
@@ -32,6 +32,7 @@ pub fn known(traffic: &Traffic) -> Value {
             clients => host(addresses::ROUTER_CLIENT_SIDE),
             servers => host(addresses::ROUTER_SERVER_SIDE),
         },
+        parameters,
         links => context! { clients => addresses::CLIENTS_LINK, servers => addresses::SERVERS_LINK },
     }
 }
@@ -65,8 +66,9 @@ fn explain(error: &minijinja::Error, text: &str, file: &str) -> anyhow::Error {
     let detail = error.detail().map(|detail| format!(": {detail}"));
     let what = match error.kind() {
         minijinja::ErrorKind::UndefinedError => {
-            "nothing of this name is known here; known are family, ip, protocol, way, flows, and ip, port and socket \
-             of original and upstream, clients and servers of router and links"
+            "nothing of this name is known here; known are family, ip, protocol, way, flows, ip, port and socket of \
+             original and upstream, clients and servers of router and links, and of parameters those that \
+             subject.toml declares in its [parameters]"
                 .to_owned()
         }
         kind => kind.to_string(),

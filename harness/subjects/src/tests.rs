@@ -240,7 +240,8 @@ fn a_directory_is_a_subject() {
     assert!(facts.redirects() && !facts.counts.exact && facts.counts.hooks);
     let programs: Vec<&str> = directory.programs().collect();
     assert_eq!(programs, ["nginx", "ip", "conntrack"]);
-    let How::Declared(declared) = directory.datapath(&Traffic::USUAL).unwrap().how else {
+    let How::Declared(declared) = directory.datapath(&Traffic::USUAL, &[].into()).unwrap().how
+    else {
         panic!("it is no module of ours");
     };
     let [module, _, daemon, run, bpf] = &declared.steps[..] else {
@@ -311,6 +312,10 @@ fn mistakes_are_told_with_their_place() {
             "about = \"x\"\n[kernel]\noptions = [\"CONFIG_X\"]".to_owned(),
             "mine/subject.toml:3:12: CONFIG_X: without",
         ),
+        (
+            "about = \"x\"\n[parameters]\nnice-name = 1".to_owned(),
+            "mine/subject.toml:3:13: \"nice-name\" is no name of a parameter",
+        ),
     ] {
         let error = files(&text);
         assert!(error.starts_with(message), "{error}\n{text}");
@@ -338,9 +343,81 @@ fn what_a_template_asks_for_and_nobody_knows_is_told_with_its_place() {
             ("rules.nft", text),
         ])
         .unwrap();
-        let error = format!("{:#}", directory.datapath(&Traffic::USUAL).unwrap_err());
+        let error = format!(
+            "{:#}",
+            directory.datapath(&Traffic::USUAL, &[].into()).unwrap_err()
+        );
         assert!(error.contains(message), "{error}");
     }
+}
+
+/// What a subject with three parameters makes of a template, with these values of a cell's.
+fn with_parameters(template: &str, chosen: &[(&str, &str)]) -> Result<String, String> {
+    let directory = load(&[
+        (
+            "subject.toml",
+            "about = \"x\"\n[parameters]\ncount = 2\nname = \"eth\"\nquick = false\n\
+             [[up]]\nnft = \"rules.nft\"\n\
+             [[up]]\nmodule = \"kmod\"\nparameters = { size = \"{{ parameters.count }}\", depth = 3 }\n",
+        ),
+        ("rules.nft", template),
+        ("kmod/Kbuild", "obj-m := a.o\n"),
+    ])?;
+    let chosen = chosen
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let datapath = directory.datapath(&Traffic::USUAL, &chosen.collect());
+    let How::Declared(declared) = datapath.map_err(|error| format!("{error:#}"))?.how else {
+        panic!("it is no module of ours");
+    };
+    let [Deed::Nft { rules, .. }, Deed::Module { parameters, .. }] =
+        [0, 1].map(|step| declared.steps[step].deed.clone())
+    else {
+        panic!("{declared:?}");
+    };
+    assert_eq!(parameters["depth"], "3");
+    Ok(format!("{rules} size={}", parameters["size"]))
+}
+
+#[test]
+fn templates_know_parameters_with_the_values_of_a_cell() {
+    let template = "{% for number in range(parameters.count) %}{{ number }}{% endfor %} \
+                    {{ parameters.name }}{% if parameters.quick %}!{% endif %}";
+    assert_eq!(with_parameters(template, &[]).unwrap(), "01 eth size=2");
+    let chosen = [("count", "3"), ("quick", "Y"), ("name", "x")];
+    assert_eq!(with_parameters(template, &chosen).unwrap(), "012 x! size=3");
+    let error = with_parameters("{{ parameters.cuont }}", &[]).unwrap_err();
+    assert!(
+        error.contains("/rules.nft:1:4: nothing of this name"),
+        "{error}"
+    );
+    let error = with_parameters("", &[("cuont", "1")]).unwrap_err();
+    assert_eq!(error, "the subject mine: no parameter `cuont` is declared");
+}
+
+#[test]
+fn what_a_scenario_says_of_parameters_is_checked_against_what_is_declared() {
+    let error = |parameters: &str| {
+        let text = format!(
+            "question = \"?\"\nmode = \"virtual\"\nkernels = [\"7.3\"]\ncpus = [1]\n\
+             subjects = [\"nft-filter\"]\n[parameters.nft-filter]\n{parameters}\n[traffic]\n\
+             ways = [\"forward\"]\nfamilies = [\"v4\"]\nprotocols = [\"udp\"]\npayloads = [64]\n\
+             round-trips = 10\nwarm-up = 1\n"
+        );
+        let file = ScenarioFile::parse("a".into(), "a.toml".into(), text).unwrap();
+        Subjects::of(&file, &repository())
+            .err()
+            .map(|error| error.to_string())
+    };
+    assert_eq!(error("rules = [10, 100]"), None);
+    assert_eq!(
+        error("rulse = [10]").unwrap(),
+        "a.toml:7:10: the subject nft-filter: it declares no parameter `rulse`; did you mean `rules`?"
+    );
+    assert_eq!(
+        error("rules = [10, true]").unwrap(),
+        "a.toml:7:14: the subject nft-filter: `rules` is a number, and not true or false"
+    );
 }
 
 #[test]

@@ -61,10 +61,14 @@ pub fn text(results: &Results) -> String {
         say(&heading(results, &group, hooks(results.mode)));
         say("");
         say(&costs(&group).to_string());
-        if let Some(table) = ablation::table(&group) {
-            say(&Style::Dim.paint(
-                "  What the module's parameters change, in instructions a packet (hook.mean).",
-            ));
+        for variants in ablation::variants(&group) {
+            let Some(table) = ablation::table(&group, &variants) else {
+                continue;
+            };
+            say(&Style::Dim.paint(&format!(
+                "  What the parameters of {} change, in instructions a packet (hook.mean).",
+                variants.subject
+            )));
             say("");
             say(&table.to_string());
         }

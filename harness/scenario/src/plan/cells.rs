@@ -14,23 +14,26 @@ use mutexlab_protocol::GuestCell;
 
 /// The cells of one machine. Subjects are innermost, so that what is compared lies close together.
 pub(super) fn cells(scenario: &Scenario, prefix: &str, cpus: u32) -> Vec<GuestCell> {
-    let combinations = combine::combinations(&scenario.parameters, scenario.combine);
-    let nothing = [Combination::new()];
+    let combinations: Vec<_> = scenario
+        .subjects
+        .iter()
+        .map(|Named { subject, .. }| {
+            let choices = scenario.parameters.of(subject);
+            let all = choices.map(|choices| combine::combinations(choices, scenario.combine));
+            (subject, all.unwrap_or_else(|| vec![Combination::new()]))
+        })
+        .collect();
     let mut cells = Vec::new();
     for traffic in traffic(scenario, cpus) {
-        for Named { subject, .. } in &scenario.subjects {
-            let combinations = if subject.is_module() {
-                combinations.as_slice()
-            } else {
-                &nothing
-            };
+        for (subject, combinations) in &combinations {
+            let subject = *subject;
             cells.extend(combinations.iter().map(|chosen| GuestCell {
                 id: format!("{prefix}/{}/{}", variant(subject, chosen), traffic.name()),
                 subject: subject.clone(),
                 parameters: if subject.is_module() {
                     with_implied(chosen.clone(), &traffic)
                 } else {
-                    Combination::new()
+                    chosen.clone()
                 },
                 traffic,
                 ballast: None,

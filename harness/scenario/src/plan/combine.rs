@@ -4,18 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::parameter::ParameterValue;
+use crate::parameter::Choices;
 use crate::question::Combine;
-use crate::values::Values;
 
 /// A value for each parameter, by name.
 pub type Combination = BTreeMap<String, String>;
 
 /// The combinations of `parameters` that `combine` asks for, the defaults first.
-pub fn combinations(
-    parameters: &BTreeMap<String, Values<ParameterValue>>,
-    combine: Combine,
-) -> Vec<Combination> {
+pub fn combinations(parameters: &Choices, combine: Combine) -> Vec<Combination> {
     let sizes: Vec<usize> = parameters.values().map(|values| values.len()).collect();
     let chosen = match combine {
         Combine::Full => full(&sizes),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Combine, Exclusion, Named, ParameterValue, TrafficMatrix, Values};
+use crate::{Combine, Exclusion, Named, ParameterValue, Parameters, TrafficMatrix, Values};
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Checksum, Cloned, Ends, Payload, Popularity, Steering};
 use mutexlab_model::traffic::{Family, Protocol, Way};
@@ -24,11 +24,14 @@ fn scenario() -> Scenario {
                 .map(Named::from)
                 .into(),
         ),
-        parameters: [
-            ("a".into(), values(&[0, 1])),
-            ("b".into(), values(&[0, 1, 2])),
-        ]
-        .into(),
+        parameters: Parameters {
+            module: [
+                ("a".into(), values(&[0, 1])),
+                ("b".into(), values(&[0, 1, 2])),
+            ]
+            .into(),
+            owned: [].into(),
+        },
         combine: Combine::Full,
         exclude: Vec::new(),
         lens: None,
@@ -64,6 +67,31 @@ fn the_plan_is_the_whole_product() {
     // Two subjects without parameters, one with six combinations.
     assert_eq!(plan.cells(), 12 * 8 * (1 + 1 + 6));
     assert_eq!(plan.kernels(), ["7.3", "6.12"]);
+}
+
+#[test]
+fn subjects_have_the_values_of_their_own_parameters() {
+    let mut scenario = scenario();
+    let rules = Values(vec![
+        ParameterValue::Integer(10),
+        ParameterValue::Integer(20),
+    ]);
+    let of_nft = [("rules".to_owned(), rules)].into();
+    scenario.parameters.owned = [("nft-dnat".to_owned(), of_nft)].into();
+    let plan = Plan::new(&scenario).unwrap();
+    assert_eq!(plan.cells(), 12 * 8 * (1 + 2 + 6));
+    let cell = &plan.boots[0].cells[2];
+    assert_eq!(cell.id, "7.3/1cpu/nft-dnat,rules=20/forward-v4-udp-64");
+    assert_eq!(
+        cell.parameters,
+        [("rules".to_owned(), "20".to_owned())].into()
+    );
+    scenario.exclude = vec![Exclusion {
+        subject: Some(Subject::NFT_DNAT),
+        parameters: [("rules".to_owned(), ParameterValue::Integer(20))].into(),
+        ..Exclusion::default()
+    }];
+    assert_eq!(Plan::new(&scenario).unwrap().cells(), 12 * 8 * (1 + 1 + 6));
 }
 
 #[test]
@@ -114,7 +142,7 @@ fn many_flows_have_names_and_room() {
 
     // What the scenario says holds.
     let own = Values(vec![ParameterValue::Integer(5)]);
-    scenario.parameters = [("max_flows".to_owned(), own)].into();
+    scenario.parameters.module = [("max_flows".to_owned(), own)].into();
     scenario.traffic.flows = Some(Values(vec![100_000]));
     let plan = Plan::new(&scenario).unwrap();
     let module = plan.boots[0]

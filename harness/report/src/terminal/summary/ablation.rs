@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What parameters cost or save: every variant of the module against the first.
+//! What parameters cost or save: every variant of a subject against its first.
 
 use std::collections::BTreeMap;
 
@@ -15,28 +15,42 @@ use mutexlab_results::record::CellRecord;
 /// With more variants than this their percentiles are left to the results file.
 const FEW: usize = 8;
 
-/// The variants of a group's module, in the order of the plan; the first is the default.
-pub fn variants<'a>(group: &Group<'a>) -> Vec<&'a str> {
-    let mut variants: Vec<&str> = Vec::new();
-    for cell in group.iter().filter(|cell| cell.subject == Subject::MODULE) {
-        if !variants.contains(&cell.variant()) {
-            variants.push(cell.variant());
+/// The variants of a subject, in the order of the plan; the first is the default.
+pub struct Variants<'a> {
+    pub subject: &'a Subject,
+    names: Vec<&'a str>,
+}
+
+/// Those of all subjects of a group, in the order of the plan.
+pub fn variants<'a>(group: &Group<'a>) -> Vec<Variants<'a>> {
+    let mut all: Vec<Variants<'_>> = Vec::new();
+    for cell in group {
+        let name = cell.variant();
+        match all.iter_mut().find(|known| *known.subject == cell.subject) {
+            Some(known) if known.names.contains(&name) => {}
+            Some(known) => known.names.push(name),
+            None => all.push(Variants {
+                subject: &cell.subject,
+                names: vec![name],
+            }),
         }
     }
-    variants
+    all
 }
 
-/// Whether a variant is one of few, or the first of many.
-pub fn is_shown(variants: &[&str], cell: &CellRecord) -> bool {
-    cell.subject != Subject::MODULE
-        || variants.len() <= FEW
-        || variants.first() == Some(&cell.variant())
+/// Whether a cell's variant is one of few of its subject, or the first of many.
+pub fn is_shown(variants: &[Variants<'_>], cell: &CellRecord) -> bool {
+    let mut of_subject = variants
+        .iter()
+        .filter(|known| *known.subject == cell.subject);
+    of_subject
+        .all(|Variants { names, .. }| names.len() <= FEW || names.first() == Some(&cell.variant()))
 }
 
-/// The table; `None` if there is but one variant.
-pub fn table(group: &Group<'_>) -> Option<Table> {
-    let variants = variants(group);
+/// The table of a subject's variants; `None` if there is but one.
+pub fn table(group: &Group<'_>, variants: &Variants<'_>) -> Option<Table> {
     let (default, others) = variants
+        .names
         .split_first()
         .filter(|(_, others)| !others.is_empty())?;
     let traffics = traffics(group);

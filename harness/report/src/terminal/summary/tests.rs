@@ -216,6 +216,26 @@ fn parameters_stand_against_their_defaults() {
 }
 
 #[test]
+fn each_subject_s_parameters_have_a_table() {
+    let of = |subject: Subject, parameters: &str, mean| CellRecord {
+        id: format!("7.3/1cpu/{}{parameters}/forward-v4-udp-64", subject.name()),
+        ..cell(subject, mean, redirected())
+    };
+    let text = text(&results(vec![
+        of(Subject::MODULE, ",a=1", 179.0),
+        of(Subject::MODULE, ",a=0", 180.0),
+        of(Subject::NFT_DNAT, ",rules=1", 300.0),
+        of(Subject::NFT_DNAT, ",rules=9", 1_476.0),
+        of(Subject::NONE, "", 0.0),
+    ]));
+    assert!(text.contains("parameters of module change"), "{text}");
+    assert!(text.contains("parameters of nft-dnat change"), "{text}");
+    assert!(!text.contains("parameters of none change"), "{text}");
+    assert_eq!(line(&text, "  a=0  ")[1..], ["+1"]);
+    assert_eq!(line(&text, "  rules=9  ")[1..], ["+1,176"]);
+}
+
+#[test]
 fn what_went_wrong_takes_the_number_s_place_and_is_told_once() {
     let bad = |subject| CellRecord {
         verdict: Verdict::Splat,
