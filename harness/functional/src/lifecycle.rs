@@ -200,6 +200,45 @@ pub fn unload_at_once() -> Result<()> {
     layout.tear_down()
 }
 
+/// Where nothing is left to be waited for when the context closes, since the flows have expired, the work that has
+/// reclaimed their memory has just said that it is done. It sleeps for a while before it returns through the module.
+pub fn unload_after_expiry() -> Result<()> {
+    const FLOWS: u16 = 10;
+    const TURNS: u32 = 8;
+    // So that most turns unload while the work sleeps, however long the grace period before takes.
+    const STEP: Duration = Duration::from_millis(150);
+    const EXPIRED: Duration = Duration::from_secs(20);
+    let parameters: Parameters = [
+        ("debug_windows", "0,1500,0"),
+        ("udp_unreplied_timeout", "1"),
+        ("udp_transient_timeout", "1"),
+        ("gc_interval", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let layout = network()?;
+    for turn in 0..TURNS {
+        let module = LoadedModule::load(PROXY_MODULE_PATH, &parameters)?;
+        let context = Context::open(&layout.router)?;
+        context.configure(&all_rules()).context("good rules")?;
+        begin_flows_from(&layout.client, Family::V4, 10_000..10_000 + FLOWS)?;
+        let deadline = Instant::now() + EXPIRED;
+        while context.stats()?.flows_current > 0 {
+            ensure!(
+                Instant::now() < deadline,
+                "turn {turn}: flows do not expire"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        thread::sleep(turn * STEP);
+        drop(context);
+        module.unload().with_context(|| format!("turn {turn}"))?;
+    }
+    // Whatever was still to return has returned by then.
+    thread::sleep(2 * Duration::from_millis(1500));
+    layout.tear_down()
+}
+
 /// The kernel says once in its log that a work queue should not be used any more.
 pub fn no_deprecated_queue() -> Result<()> {
     let setup = Setup::new()?;

@@ -70,6 +70,12 @@ pub fn tests() -> Vec<GuestTest> {
             lifecycle::unload_at_once,
         ),
         GuestTest::single(
+            "unload-after-expiry",
+            "the module unloads while the work that has reclaimed expired flows is about to return",
+            lifecycle::unload_after_expiry,
+        )
+        .on_debug(),
+        GuestTest::single(
             "no-deprecated-queue",
             "memory is reclaimed by no work queue that the kernel warns of",
             lifecycle::no_deprecated_queue,
