@@ -22,7 +22,7 @@ use mutexlab_guest::traffic::placement;
 use mutexlab_guest::{fault, measure, patterns};
 
 use mutexlab_protocol::{
-    Event, Order, Outcome, Task, Work, AGENT_GAVE_UP, PROBE_MODULE_PATH, VERSION,
+    Event, Order, Outcome, Task, Work, AGENT_GAVE_UP, GUEST_ARGUMENT, PROBE_MODULE_PATH, VERSION,
 };
 
 /// Carries out the order in the file `path` and powers the guest off, whatever happens.
@@ -52,12 +52,12 @@ pub fn look_at_log() -> Result<()> {
 }
 
 /// Refuses to run on a machine that somebody may want to keep.
-fn ensure_guest() -> Result<()> {
+pub fn ensure_guest() -> Result<()> {
     let path = "/proc/cmdline";
     let command_line = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let is_guest = command_line
         .split_whitespace()
-        .any(|argument| argument.starts_with("virtme"));
+        .any(|argument| argument == GUEST_ARGUMENT || argument.starts_with("virtme"));
     if !is_guest {
         bail!(
             "this is not a guest: the agent changes the network, loads modules and powers the \

@@ -13,6 +13,7 @@ use mutexlab_protocol::test_info::TestInfo;
 use mutexlab_protocol::ORDER_PATH;
 
 use crate::agent;
+use crate::init;
 use crate::shell::echo::Question;
 use crate::shell::namespaces::Visit;
 use crate::splice::Splice;
@@ -22,6 +23,7 @@ mutexlab-agent: does a guest's work; `mutexlab bench`, `test` and `shell` start 
 
 Usage:
   mutexlab-agent run                            In a guest: carry out the order, then power off
+  mutexlab-agent init                           In a guest, as its first program: make it one, and run
   mutexlab-agent look-at-log                    In a guest: tell what the kernel's log complains of
   mutexlab-agent list-tests                     Print the functional tests as JSON
   mutexlab-agent splice-proxy --listen ADDRESS [--rule ORIGINAL=UPSTREAM]...
@@ -40,6 +42,8 @@ pub enum Command {
     Help,
     /// Carry the order out.
     Run,
+    /// Be the first program, and have the order carried out.
+    Init,
     /// Tell what the log complains of.
     LookAtLog,
     /// Tell of the functional tests.
@@ -65,6 +69,7 @@ impl Command {
         };
         match verb.as_str() {
             "run" => ended(words).map(|()| Self::Run),
+            "init" => ended(words).map(|()| Self::Init),
             "look-at-log" => ended(words).map(|()| Self::LookAtLog),
             "list-tests" => ended(words).map(|()| Self::ListTests),
             "splice-proxy" => splice(words).map(Self::Splice),
@@ -82,6 +87,7 @@ impl Command {
         match self {
             Self::Help => print(HELP.as_bytes()),
             Self::Run => match agent::run(Path::new(ORDER_PATH))? {},
+            Self::Init => match init::run()? {},
             Self::LookAtLog => agent::look_at_log(),
             Self::ListTests => {
                 let all = mutexlab_functional::all();
@@ -162,6 +168,7 @@ mod tests {
     #[test]
     fn what_scripts_in_the_guest_say_is_understood() {
         assert!(matches!(parse("run"), Ok(Command::Run)));
+        assert!(matches!(parse("init"), Ok(Command::Init)));
         assert!(matches!(parse(""), Ok(Command::Help)));
         let Ok(Command::Visit(visit)) = parse("in-namespace client ip -6 route") else {
             panic!("not understood");

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod command;
+pub mod init;
 pub mod shell;
 pub mod splice;
 pub mod tell;

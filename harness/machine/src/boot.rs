@@ -3,6 +3,7 @@
 //! One boot of a guest, from its first instruction to its verdict.
 
 mod deadlines;
+mod lines;
 mod processes;
 pub mod terms;
 mod watch;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The guest's root file system: a directory with just what an order needs, shared read-only.
+//! The guest's root file system: just what an order needs.
 //!
 //! The host's own root would do for virtme-ng, but its guest init spends seconds of emulated time
 //! on it, and what happens to be installed on a host must not matter to a result.
 
-use std::fs;
-use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
@@ -14,16 +12,17 @@ use duct::cmd;
 
 use crate::agent::Agent;
 use crate::baggage::Baggage;
+use crate::guest_files::GuestFiles;
 use crate::program;
 use mutexlab_host::surroundings::Surroundings;
 pub use mutexlab_images::modules::ModuleFiles;
 use mutexlab_protocol::shell_files;
-use mutexlab_protocol::{Order, Work, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH};
+use mutexlab_protocol::{
+    Order, Work, AGENT_PATH, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
+};
 
 /// What the guest starts; see `START_SCRIPT`.
 pub const START_PATH: &str = "/lab/start";
-/// Where the agent lies in the guest.
-const AGENT_PATH: &str = "/lab/agent";
 
 /// Directories that exist empty, to be mounted on or written to in memory.
 const DIRECTORIES: &[&str] = &[
@@ -71,54 +70,55 @@ echo \"mutexlab: agent ended with code $?\" >&2
 reboot -f
 ";
 
-/// Lays out a root for `order` in the empty directory `root`.
+/// The root for `order`.
 ///
 /// # Errors
-/// If a program that the order needs is not there, or `root` cannot be written.
-pub fn build(
-    root: &Path,
+/// If a program that the order needs is not there.
+pub fn of(
     order: &Order,
     modules: Option<&ModuleFiles>,
     agent: &Agent,
     baggage: &Baggage,
     surroundings: &Surroundings,
-) -> Result<()> {
+) -> Result<GuestFiles> {
+    let mut files = GuestFiles::default();
     for directory in DIRECTORIES {
-        create_directory(&root.join(directory))?;
+        files.directory(directory, 0o755);
     }
-    set_mode(&root.join("tmp"), 0o1777)?;
+    files.directory("tmp", 0o1777);
     for (name, text) in ETC {
-        write(&root.join("etc").join(name), text.as_bytes(), 0o644)?;
+        files.write(&format!("etc/{name}"), *text, 0o644);
     }
-    install_busybox(root, surroundings)?;
-    install_program(root, &agent.file(), AGENT_PATH, &[])?;
+    install_busybox(&mut files, surroundings)?;
+    install_program(&mut files, &agent.file(), AGENT_PATH, &[])?;
     let nft = program::find("nft", "nftables", surroundings)?;
-    install_program(root, &nft, "/usr/sbin/nft", &[])?;
+    install_program(&mut files, &nft, "/usr/sbin/nft", &[])?;
     if matches!(order.work, Work::Test { .. }) {
         // Policy rules and devices of all sorts, of which busybox's knows a few.
         let ip = program::find("ip", "iproute2", surroundings)?;
-        install_program(root, &ip, IPROUTE2, &[])?;
+        install_program(&mut files, &ip, IPROUTE2, &[])?;
     }
     for program in &baggage.programs {
         let beside = program.libraries_beside();
-        install_program(root, &program.file, &program.path, &beside)?;
+        install_program(&mut files, &program.file, &program.path, &beside)?;
     }
     for packed in &baggage.files {
-        install_program(root, &packed.file, &packed.path, &[])?;
+        install_program(&mut files, &packed.file, &packed.path, &[])?;
     }
     if let Some(modules) = modules {
-        copy(&modules.proxy, &inside(root, PROXY_MODULE_PATH))?;
-        copy(&modules.probe, &inside(root, PROBE_MODULE_PATH))?;
+        files.copy(&modules.proxy, PROXY_MODULE_PATH);
+        files.copy(&modules.probe, PROBE_MODULE_PATH);
     }
     if matches!(order.work, Work::Shell(_)) {
-        create_directory(&inside(root, shell_files::PROGRAMS))?;
+        files.directory(shell_files::PROGRAMS, 0o755);
         for file in shell_files::ALL {
-            write(&inside(root, file.path), file.text.as_bytes(), file.mode)?;
+            files.write(file.path, file.text, file.mode);
         }
     }
     let order = serde_json::to_vec(order).context("cannot write the order as JSON")?;
-    write(&inside(root, ORDER_PATH), &order, 0o644)?;
-    write(&inside(root, START_PATH), START_SCRIPT.as_bytes(), 0o755)
+    files.write(ORDER_PATH, order, 0o644);
+    files.write(START_PATH, START_SCRIPT, 0o755);
+    Ok(files)
 }
 
 /// What `nft --version` says.
@@ -133,7 +133,7 @@ pub fn nft_version(surroundings: &Surroundings) -> Result<String> {
         .with_context(|| format!("cannot run {}", nft.display()))
 }
 
-fn install_busybox(root: &Path, surroundings: &Surroundings) -> Result<()> {
+fn install_busybox(files: &mut GuestFiles, surroundings: &Surroundings) -> Result<()> {
     let busybox = program::find("busybox", "busybox-static", surroundings)?;
     if !program::shared_libraries(&busybox, &[])?.is_empty() {
         bail!(
@@ -141,69 +141,35 @@ fn install_busybox(root: &Path, surroundings: &Surroundings) -> Result<()> {
             busybox.display()
         );
     }
-    copy(&busybox, &root.join("bin/busybox"))?;
+    files.copy(&busybox, "bin/busybox");
     for applet in APPLETS.iter().chain(MORE_APPLETS) {
-        let link = root.join("bin").join(applet);
-        symlink("busybox", &link).with_context(|| format!("cannot create {}", link.display()))?;
+        files.link(&format!("bin/{applet}"), "busybox");
     }
     Ok(())
 }
 
-/// Copies a program to `path` in the guest and its shared libraries to where they are here; those
-/// in the directories `beside`, to where the dynamic linker looks.
-fn install_program(root: &Path, program: &Path, path: &str, beside: &[PathBuf]) -> Result<()> {
-    let target = inside(root, path);
-    if let Some(directory) = target.parent() {
-        create_directory(directory)?;
-    }
-    copy(program, &target)?;
-    install_libraries(root, program, beside)
-}
-
-fn install_libraries(root: &Path, program: &Path, beside: &[PathBuf]) -> Result<()> {
+/// Adds a program at `path` in the guest and its shared libraries where they are here; those
+/// in the directories `beside`, where the dynamic linker looks.
+fn install_program(
+    files: &mut GuestFiles,
+    program: &Path,
+    path: &str,
+    beside: &[PathBuf],
+) -> Result<()> {
+    files.copy(program, path);
     for library in program::shared_libraries(program, beside)? {
         let mut names = beside
             .iter()
             .filter_map(|directory| library.strip_prefix(directory).ok());
-        let name = names.next();
-        let target = match name {
-            Some(name) => root.join("usr/lib/x86_64-linux-gnu").join(name),
-            None => inside(root, &library.to_string_lossy()),
+        let target = match names.next() {
+            Some(name) => format!("usr/lib/x86_64-linux-gnu/{}", name.display()),
+            None => library.to_string_lossy().into_owned(),
         };
-        if target.exists() {
-            continue;
+        if !files.has(&target) {
+            files.copy(&library, &target);
         }
-        if let Some(directory) = target.parent() {
-            create_directory(directory)?;
-        }
-        copy(&library, &target)?;
     }
     Ok(())
-}
-
-/// Where the guest's absolute `path` lies on the host.
-fn inside(root: &Path, path: &str) -> PathBuf {
-    root.join(path.trim_start_matches('/'))
-}
-
-fn create_directory(directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
-}
-
-fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
-    set_mode(file, mode)
-}
-
-fn set_mode(file: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(file, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the mode of {}", file.display()))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .map(|_| ())
-        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
 #[cfg(test)]
@@ -211,6 +177,8 @@ mod tests {
     use super::*;
     use mutexlab_host::paths;
     use mutexlab_protocol::{Work, VERSION};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn root_holds_the_agent_its_libraries_and_the_order() {
@@ -224,16 +192,14 @@ mod tests {
         let agent = Agent::copy_of(&program).unwrap();
         let surroundings = Surroundings::usual(root);
         let baggage = Baggage::default();
-        build(root, &order, None, &agent, &baggage, &surroundings).unwrap();
+        let files = of(&order, None, &agent, &baggage, &surroundings).unwrap();
+        files.lay_out(root).unwrap();
         let read = fs::read(root.join("lab/order.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Order>(&read).unwrap(), order);
         for library in program::shared_libraries(&program, &[]).unwrap() {
-            assert!(inside(root, &library.to_string_lossy()).is_file());
+            assert!(files.has(&library.to_string_lossy()));
         }
-        let mode = fs::metadata(root.join("lab/start"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o111, 0o111);
+        let start = fs::metadata(root.join("lab/start")).unwrap();
+        assert_eq!(start.permissions().mode() & 0o111, 0o111);
     }
 }

@@ -24,7 +24,7 @@ const BZIMAGE_MAGIC: (u64, &[u8; 4]) = (0x202, b"HdrS");
 /// hardware random numbers. `max` would be another CPU in every version of QEMU.
 const CPU_MODEL: &str =
     "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
-/// The lens's file, beside this program.
+/// The plugin's file, beside this program.
 const PLUGIN: &str = "libmutex_lens.so";
 /// Seed of all random numbers that QEMU gives the guest.
 pub const SEED: u32 = 1;
@@ -85,50 +85,36 @@ pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static st
     }
 }
 
-/// The lens: a plugin that QEMU loads, and what it is told.
+/// The plugin that a repeatable machine needs, which was built with this program.
+///
+/// # Errors
+/// If it is not there, or cannot be copied.
+pub fn plugin(surroundings: &Surroundings) -> Result<Taken> {
+    Taken::built_with_this(PLUGIN, surroundings)
+}
+
+/// What the plugin watches.
 #[derive(Clone, Debug)]
 pub struct Lens {
-    plugin: Taken,
     /// Its settings: JSON of `mutexlab_lens_recording::settings::Settings`.
     settings: PathBuf,
 }
 
 impl Lens {
-    /// The plugin that was built with this program.
-    ///
-    /// # Errors
-    /// If it is not there, or cannot be copied.
-    pub fn plugin(surroundings: &Surroundings) -> Result<Taken> {
-        Taken::built_with_this(PLUGIN, surroundings)
-    }
-
-    /// A plugin with the settings in the file `settings`.
+    /// With the settings in the file `settings`.
     ///
     /// # Errors
     /// If that is not there.
-    pub fn new(plugin: &Taken, settings: &Path) -> Result<Self> {
+    pub fn new(settings: &Path) -> Result<Self> {
         let settings = settings
             .canonicalize()
             .with_context(|| format!("cannot find {}", settings.display()))?;
-        Ok(Self {
-            plugin: plugin.clone(),
-            settings,
-        })
+        Ok(Self { settings })
     }
 
-    /// The files that it needs.
-    pub fn files(&self) -> [PathBuf; 2] {
-        [self.plugin.file(), self.settings.clone()]
-    }
-
-    /// Arguments to QEMU. Neither path may have a comma or a blank.
-    pub fn qemu_arguments(&self) -> String {
-        let [plugin, settings] = self.files();
-        format!(
-            "-plugin file={},settings={}",
-            plugin.display(),
-            settings.display()
-        )
+    /// The file with its settings.
+    pub fn settings(&self) -> &Path {
+        &self.settings
     }
 }
 

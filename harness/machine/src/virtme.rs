@@ -11,7 +11,7 @@ use duct::cmd;
 use crate::boot::terms::Boot;
 use crate::guest_root::START_PATH;
 use crate::mp_table;
-use crate::qemu::{self, Lens};
+use crate::qemu;
 use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::accelerator::Accelerator;
 
@@ -79,16 +79,10 @@ impl Virtme {
             cpus,
             accelerator,
             order,
-            lens,
             attended,
             ..
         } = *boot;
-        let lens_files = lens.map(Lens::files);
-        for path in [kernel.as_path(), root]
-            .into_iter()
-            .chain(mp_table)
-            .chain(lens_files.iter().flatten().map(PathBuf::as_path))
-        {
+        for path in [kernel.as_path(), root].into_iter().chain(mp_table) {
             let text = path.to_string_lossy();
             if !text
                 .chars()
@@ -113,17 +107,7 @@ impl Virtme {
         }
         // Without CONFIG_BLOCK the kernel does not find a 9p root by itself.
         add(&["--append", "root=/dev/root"]);
-        let of_many: &[&str] = match (accelerator, mp_table) {
-            // Else each CPU's counter is compared with the first one's for 20 ms of spinning, which the
-            // emulator is slow at. All of them are one counter.
-            (Accelerator::TcgIcount, Some(_)) => &["tsc=reliable"],
-            _ => &[],
-        };
-        for argument in qemu::kernel_arguments(accelerator)
-            .iter()
-            .chain(of_many)
-            .chain(arguments)
-        {
+        for argument in qemu::kernel_arguments(accelerator).iter().chain(arguments) {
             add(&["--append", argument]);
         }
         for argument in attended.iter().flat_map(|attended| &attended.kernel) {
@@ -132,10 +116,6 @@ impl Virtme {
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
         let mut qemu = qemu::arguments(accelerator);
-        if let Some(lens) = lens {
-            qemu += " ";
-            qemu += &lens.qemu_arguments();
-        }
         for argument in attended.iter().flat_map(|attended| &attended.qemu) {
             qemu += " ";
             qemu += argument;

@@ -15,7 +15,6 @@ use mutexlab_host::paths;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::program;
 use mutexlab_machine::program::Program;
-use mutexlab_machine::taken::Taken;
 use mutexlab_machine::tools::Tools;
 use mutexlab_machine::{guest_root, qemu};
 use mutexlab_model::accelerator::Accelerator;
@@ -37,8 +36,6 @@ pub struct Measured<'a> {
     pub programs: &'a [Program],
     /// How guests execute instructions.
     pub accelerator: Accelerator,
-    /// What looks on, if something does.
-    pub plugin: Option<&'a Taken>,
     /// The scenario's file.
     pub scenario_text: &'a str,
 }
@@ -58,7 +55,6 @@ pub fn collect<'a>(
         subjects,
         programs,
         accelerator,
-        plugin,
         scenario_text,
     } = *measured;
     let (module, harness) = match module_source {
@@ -71,7 +67,10 @@ pub fn collect<'a>(
         harness,
         harness_sha256: Sha256::of_file(&paths::this_program())?.into(),
         agent_sha256: Some(tools.agent.sha256().as_str().to_owned()),
-        plugin_sha256: plugin.map(|plugin| plugin.sha256().as_str().to_owned()),
+        plugin_sha256: match accelerator {
+            Accelerator::TcgIcount => Some(tools.plugin()?.sha256().as_str().to_owned()),
+            Accelerator::Tcg | Accelerator::Kvm => None,
+        },
         derivation: Some(DERIVATION),
         kernels: kernels
             .map(|kernel| Ok((kernel.name.clone(), of_kernel(kernel)?)))

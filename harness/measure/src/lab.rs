@@ -16,8 +16,6 @@ use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, KernelName};
 use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::kvm;
-use mutexlab_machine::qemu::Lens;
-use mutexlab_machine::taken::Taken;
 use mutexlab_machine::tools::Tools;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::mode::Mode;
@@ -40,8 +38,6 @@ pub struct Lab<'a> {
     pub(super) mode: Mode,
     /// The machine whose caches the lens models, if it looks on.
     pub(super) machine: Option<Machine>,
-    /// The plugin that looks on then.
-    pub(super) plugin: Option<Taken>,
     /// What is measured.
     pub(super) subjects: Subjects,
     /// What guests get for it, by the kernel's name.
@@ -120,7 +116,6 @@ impl<'a> Lab<'a> {
             Mode::Wall => real_time(&kernels, &tools, interrupt)?,
         };
         let machine = scenario.scenario.lens;
-        let plugin = machine.map(|_| Lens::plugin(surroundings)).transpose()?;
         let measured = Measured {
             repository,
             module_source,
@@ -130,7 +125,6 @@ impl<'a> Lab<'a> {
                 .next()
                 .map_or(&[], |baggage| baggage.programs.as_slice()),
             accelerator,
-            plugin: plugin.as_ref(),
             scenario_text: &scenario.text,
         };
         let closure = closure::collect(&measured, kernels.values(), &tools)?;
@@ -141,7 +135,6 @@ impl<'a> Lab<'a> {
             accelerator,
             mode,
             machine,
-            plugin,
             subjects,
             baggage,
             kernels,

@@ -8,7 +8,6 @@ use mutexlab_images::prepared::Kernel;
 use mutexlab_lens_analysis::looker::{Looker, Modules};
 use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::qemu::Lens;
-use mutexlab_machine::taken::Taken;
 use mutexlab_scenario::caches::Machine;
 
 /// Gets ready to look at a boot of `kernel` with the caches of `machine` and modules of `baggage`: what waits for recordings, and what QEMU
@@ -16,12 +15,7 @@ use mutexlab_scenario::caches::Machine;
 ///
 /// # Errors
 /// If the kernel's symbols cannot be read, or the settings not written.
-pub fn look(
-    plugin: &Taken,
-    machine: &Machine,
-    kernel: &Kernel,
-    baggage: &Baggage,
-) -> Result<(Looker, Lens)> {
+pub fn look(machine: &Machine, kernel: &Kernel, baggage: &Baggage) -> Result<(Looker, Lens)> {
     let modules = kernel.modules.as_ref().map(|modules| Modules {
         proxy: &modules.proxy,
         probe: &modules.probe,
@@ -33,6 +27,6 @@ pub fn look(
         is_module.then(|| (name, packed.file.clone()))
     });
     let looker = Looker::new(machine.caches(), &kernel.vmlinux(), modules, own.collect())?;
-    let lens = Lens::new(plugin, &looker.settings)?;
+    let lens = Lens::new(&looker.settings)?;
     Ok((looker, lens))
 }

@@ -200,13 +200,8 @@ impl<'a> Run<'a> {
             },
         };
         let machine = lab.machine.as_ref();
-        let looks = match (machine, &lab.plugin) {
-            (Some(machine), Some(plugin)) => Some(look(
-                plugin,
-                machine,
-                kernel,
-                lab.baggage(&planned.kernel)?,
-            )?),
+        let looks = match machine {
+            Some(machine) => Some(look(machine, kernel, lab.baggage(&planned.kernel)?)?),
             _ => None,
         };
         let (looker, lens) = looks.unzip();

@@ -40,6 +40,12 @@ use mutexlab_model::traffic::{Load, Traffic};
 /// Raised when an old agent could not understand a new host or the reverse.
 pub const VERSION: u32 = 6;
 
+/// What the kernel of a guest whose root is in its memory has on its command line. Nobody keeps anything in such a machine.
+pub const GUEST_ARGUMENT: &str = "mutexlab.guest";
+/// Where the agent lies in the guest.
+pub const AGENT_PATH: &str = "/lab/agent";
+/// The serial port on which events go out of such a guest: the second one, apart from the console.
+pub const EVENT_PORT: &str = "/dev/ttyS1";
 /// Where the order lies in the guest.
 pub const ORDER_PATH: &str = "/lab/order.json";
 /// Where the modules lie in the guest.

@@ -35,7 +35,7 @@ pub struct Closure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SHA256))]
     pub agent_sha256: Option<String>,
-    /// Hash of the lens's plugin, if it looked on; absent from results of before it was told of.
+    /// Hash of the plugin of emulators whose boots repeat; absent from results of before it was told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SHA256))]
     pub plugin_sha256: Option<String>,

@@ -86,10 +86,7 @@ impl BootCommand {
         };
         let kernel = std::path::absolute(&self.kernel).context("cannot find the kernel")?;
         let lens = match &self.lens {
-            Some(settings) => Some(Lens::new(
-                &Lens::plugin(&environment::surroundings()?)?,
-                settings,
-            )?),
+            Some(settings) => Some(Lens::new(settings)?),
             None => None,
         };
         let boot = Boot {

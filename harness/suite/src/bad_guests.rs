@@ -233,7 +233,7 @@ impl BadGuest {
         match self.what {
             // The agent, which keeps itself in memory, is what takes it.
             Wrong::Memory => arguments.push("mem=256M"),
-            Wrong::NoRoot => arguments.push("rootfstype=no-such-file-system"),
+            Wrong::NoRoot => arguments.push("rdinit=/no-such-program"),
             _ => {}
         }
         let usual = Deadlines::of(kernel.debug);

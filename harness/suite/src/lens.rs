@@ -74,7 +74,7 @@ fn watch(bench: &Bench<'_>, kernel: &Kernel) -> Result<Result<(), Ending>> {
     let path = directory.path().join("settings.json");
     let text = serde_json::to_vec(&settings).context("cannot write the lens's settings")?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    let lens = Lens::new(&Lens::plugin(&bench.tools.surroundings)?, &path)?;
+    let lens = Lens::new(&path)?;
     let with = match boot(bench, kernel, Some(&lens))? {
         Ok(ticks) => ticks,
         Err(ending) => return Ok(Err(ending)),

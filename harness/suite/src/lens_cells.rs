@@ -17,7 +17,6 @@ use mutexlab_lens_analysis::analysis::{Analysis, Object, Origin};
 use mutexlab_lens_analysis::metrics;
 use mutexlab_machine::baggage::Baggage;
 use mutexlab_machine::boot::Boot;
-use mutexlab_machine::qemu::Lens;
 use mutexlab_measure::look::look;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::ModuleRules;
@@ -162,14 +161,7 @@ impl Guests<'_> {
             },
         };
         let looks = lens
-            .then(|| {
-                look(
-                    &Lens::plugin(&self.bench.tools.surroundings)?,
-                    &Machine::default(),
-                    kernel,
-                    &Baggage::default(),
-                )
-            })
+            .then(|| look(&Machine::default(), kernel, &Baggage::default()))
             .transpose()?;
         let (mut looker, lens) = looks.unzip();
         let mut outcome = None;

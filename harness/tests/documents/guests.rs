@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mutex_abi::micro::PLAN;
@@ -117,24 +116,9 @@ pub fn matrix(seen: &mut Seen) {
     assert_ne!(document["splits"].as_array().unwrap().len(), 0);
 }
 
-/// Gives a laboratory a mutexlab of its own, with what else is looked for beside it, and a lens's plugin that nobody
-/// loads: tests are built without one.
-fn give_plugin(lab: &Lab) {
-    let built = Path::new(env!("CARGO_BIN_EXE_mutexlab"));
-    lab.write("ours/libmutex_lens.so", "a plugin");
-    for name in ["mutexlab", "mutexlab-agent"] {
-        let (from, to) = (built.with_file_name(name), lab.path("ours").join(name));
-        // In the same file system it need not be copied.
-        if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).unwrap();
-        }
-    }
-}
-
 /// A laboratory whose kernel has symbols, and whose guests tell what the lens wants to know, and more.
 fn with_lens() -> Lab {
     let lab = Lab::new(&[]);
-    give_plugin(&lab);
     let mut cc = Command::new("cc");
     cc.args(["-x", "c", "-c", "-", "-o"])
         .arg(lab.path("vmlinux"));

@@ -145,8 +145,11 @@ pub fn lens_diff(seen: &mut Seen) {
 pub fn bisect(seen: &mut Seen) {
     let lab = Lab::new(&[]);
     let scenario = ScenarioFile::load(&lab.path("repository/scenarios/trial.toml")).unwrap();
-    let program = Path::new(env!("CARGO_BIN_EXE_mutexlab"));
-    let agent = Sha256::of_file(&program.with_file_name("mutexlab-agent")).unwrap();
+    let ours = |name: &str| -> String {
+        let hash = Sha256::of_file(&lab.path("ours").join(name)).unwrap();
+        hash.into()
+    };
+    let (agent, plugin) = (ours("mutexlab-agent"), ours("libmutex_lens.so"));
     let mut commits = Vec::new();
     for (cost, day) in [(0.0, 1), (0.0, 2), (7.0, 3)] {
         lab.write("repository/module/a", &day.to_string());
@@ -155,7 +158,8 @@ pub fn bisect(seen: &mut Seen) {
         add(&mut results, "hook.mean", cost);
         results.closure.commit.clone_from(&commit);
         results.closure.dirty = false;
-        results.closure.agent_sha256 = Some(agent.clone().into());
+        results.closure.agent_sha256 = Some(agent.clone());
+        results.closure.plugin_sha256 = Some(plugin.clone());
         results.closure.derivation = Some(DERIVATION);
         let short = results.closure.short_commit();
         let name = format!("results/2026110{day}T000000Z-{short}-trial.json");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A whole laboratory in a temporary directory, in which nothing takes long: repository, cache, a kernel that
-//! a Makefile makes, and a virtme-ng whose guests are a script that says what an agent would.
+//! a Makefile makes, and a virtme-ng and a QEMU whose guests are a script that says what an agent would.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -93,17 +93,23 @@ modules:
 /// The N-th guest that has cells or tests behaves as line N of `$LAB/course` says; `$LAB/guests` has a line
 /// for each, and `$LAB/tally` one for each cell or test that was done. Where the lens looks on, it has seen
 /// `$LAB/recording.json` of each cell, without a subject `nothing.json`, and on a tree called so `after.json`; single steps take what `$LAB/steps.json` says.
-const VNG: &str = r#"#!/bin/sh
-[ "$1" != --version ] || { echo 'virtme-ng of a test'; exit; }
+const GUEST: &str = r#"#!/bin/sh
+[ "$1" != --version ] || { echo "${0##*/} of a test"; exit; }
+order=$(mktemp)
+trap 'rm "$order"' EXIT
 while [ $# -gt 0 ]; do
     case $1 in
-        --root) order=$2/lab/order.json ;;
+        --root) cp "$2/lab/order.json" "$order" ;;
+        # An archive has the order as it is, between zeros and the next entry.
+        -initrd) tr '\0' '\n' <"$2" | sed -n '/^{"version":/{s/}070701.*/}/;p}' >"$order" ;;
         --cpus) cpus=$2 ;;
+        -smp) cpus=${2%%,*} ;;
+        file,id=events,path=*) events=${1##*path=} ;;
         *,settings=*) lens=${1##*,settings=} && lens=$(dirname "${lens%% *}") ;;
     esac
     shift
 done
-say() { printf '@mutexlab %s\n' "$1"; }
+say() { printf '@mutexlab %s\n' "$1" >>"${events:-/dev/stdout}"; }
 up() {
     say '{"event":"up","version":PROTOCOL,"kernel":"7.3.9-'$1'","cpus":'$cpus',"tsc_khz":1000000}'
 }
@@ -238,12 +244,14 @@ impl Lab {
             ("cache/tools/bin/clang", "clang version 22.1.8"),
             ("cache/tools/bin/ld.lld", "LLD 22.1.8"),
             ("cache/tools/bin/bindgen", "bindgen 0.73.2"),
-            ("programs/qemu-system-x86_64", "QEMU of a test"),
         ] {
             lab.program(tool, &format!("#!/bin/sh\necho '{says}'\n"));
         }
-        let vng = VNG.replace("PROTOCOL", &VERSION.to_string());
-        lab.program("cache/tools/venv/bin/vng", &vng);
+        let guest = GUEST.replace("PROTOCOL", &VERSION.to_string());
+        for program in ["cache/tools/venv/bin/vng", "programs/qemu-system-x86_64"] {
+            lab.program(program, &guest);
+        }
+        lab.give_plugin();
         let ok = Outcome::Ok(Box::new(sample::measurement(100)));
         lab.write("ok.json", &serde_json::to_string(&ok).unwrap());
         let failed = Outcome::Failed {
@@ -256,6 +264,20 @@ impl Lab {
         lab.git("repository", &["init", "-q"]);
         lab.commit();
         lab
+    }
+
+    /// Gives it a mutexlab of its own, with what else is looked for beside it, and a plugin that nobody loads: tests are
+    /// built without one.
+    fn give_plugin(&self) {
+        let built = Path::new(env!("CARGO_BIN_EXE_mutexlab"));
+        self.write("ours/libmutex_lens.so", "a plugin");
+        for name in ["mutexlab", "mutexlab-agent"] {
+            let (from, to) = (built.with_file_name(name), self.path("ours").join(name));
+            // In the same file system it need not be copied.
+            if fs::hard_link(&from, &to).is_err() {
+                fs::copy(&from, &to).unwrap();
+            }
+        }
     }
 
     /// Makes a commit of the repository as it is, and gives its hash.
@@ -303,9 +325,7 @@ impl Lab {
 
     /// mutexlab, leader of its own process group as it is in a terminal.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let own = self.path("ours/mutexlab");
-        let built = PathBuf::from(env!("CARGO_BIN_EXE_mutexlab"));
-        let mut command = Command::new(if own.exists() { own } else { built });
+        let mut command = Command::new(self.path("ours/mutexlab"));
         let path = environment::text("PATH").unwrap();
         let programs = self.path("programs");
         command

@@ -8,6 +8,7 @@
 //! translated, which costs little.
 //!
 //! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
+//! - `main_loop` keeps the virtual clock in step, lens or no lens: it is what makes a boot repeat.
 //! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
 //!   caches.
 //!
@@ -20,6 +21,7 @@ pub mod cache;
 pub mod calls;
 pub mod instruction;
 pub mod line;
+mod main_loop;
 pub mod memory;
 mod plugin;
 mod ram;

@@ -2,9 +2,12 @@
 
 //! The processes of a running guest.
 
-use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
+use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,16 +15,22 @@ use anyhow::{Context, Result};
 use duct::Handle;
 
 use super::deadlines::POLL;
+use super::lines::Lines;
 use super::terms::Boot;
 use crate::guest_root;
 use crate::mp_table;
 use crate::qemu;
+use crate::repeatable::{self, Files};
 use crate::tools::Tools;
 use mutexlab_host::paths;
 use mutexlab_host::pipe;
+use mutexlab_model::accelerator::Accelerator;
 
 /// A killed guest may take this long to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often a file that grows is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Stands in QEMU's command line for the boot's temporary directory, whose name is random.
 const RUN_VARIABLE: &str = "$RUN";
@@ -56,13 +65,9 @@ impl Guest {
             .prefix("mutexlab-")
             .tempdir()
             .context("cannot create a temporary directory")?;
-        let root = directory.path().join("root");
         let scratch = directory.path().join("tmp");
-        for path in [&root, &scratch] {
-            fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
-        }
-        guest_root::build(
-            &root,
+        create_directory(&scratch)?;
+        let root = guest_root::of(
             boot.order,
             boot.modules,
             &tools.agent,
@@ -91,7 +96,28 @@ impl Guest {
             }
         }
         command.push("--".into());
-        command.extend(tools.virtme.command(boot, &root, table)?);
+        let repeats = boot.accelerator == Accelerator::TcgIcount;
+        let files = Files::below(directory.path());
+        if repeats {
+            root.pack(&files.root)?;
+            // QEMU makes them, but not before somebody looks.
+            for file in [&files.console, &files.events] {
+                File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
+            }
+            let (plugin, surroundings) = (tools.plugin()?, &tools.surroundings);
+            command.extend(repeatable::command(
+                boot,
+                &files,
+                table,
+                plugin,
+                surroundings,
+            )?);
+        } else {
+            let shared = directory.path().join("root");
+            create_directory(&shared)?;
+            root.lay_out(&shared)?;
+            command.extend(tools.virtme.command(boot, &shared, table)?);
+        }
         // A home of its own keeps the user's configuration of virtme-ng out.
         let handle = duct::cmd(harness, command)
             .stdin_file(leash_end)
@@ -104,8 +130,15 @@ impl Guest {
             .start()
             .context("cannot start the guest's guard")?;
         let (sender, lines) = mpsc::channel();
+        let running = Arc::new(AtomicBool::new(true));
+        if repeats {
+            follow(&files.events, sender.clone(), Line::Output, &running)?;
+            follow(&files.console, sender.clone(), Line::Console, &running)?;
+        }
         forward(output, sender.clone(), Line::Output);
-        forward(console, sender, Line::Console);
+        // Whoever has this pipe's other end is QEMU, or started it.
+        let ended = move || running.store(false, Ordering::Release);
+        forward_then(console, sender, Line::Console, ended);
         Ok(Self {
             handle,
             leash: Some(leash),
@@ -163,17 +196,60 @@ impl Guest {
     }
 }
 
+fn create_directory(path: &Path) -> Result<()> {
+    fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
 /// Sends the lines of `pipe` until its end.
 fn forward(pipe: PipeReader, sender: Sender<Line>, kind: fn(String) -> Line) {
+    forward_then(pipe, sender, kind, || {});
+}
+
+/// The same, and then does `ended`.
+fn forward_then(
+    pipe: PipeReader,
+    sender: Sender<Line>,
+    kind: fn(String) -> Line,
+    ended: impl FnOnce() + Send + 'static,
+) {
     thread::spawn(move || {
-        let mut reader = BufReader::new(pipe);
-        let mut bytes = Vec::new();
-        while let Ok(1..) = reader.read_until(b'\n', &mut bytes) {
-            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            bytes.clear();
+        let mut lines = Lines::of(pipe);
+        while let Ok(Some(line)) = lines.next() {
             if sender.send(kind(line)).is_err() {
                 break;
             }
         }
+        ended();
     });
+}
+
+/// Sends the lines of a file that grows, until nothing is `running` any more that writes to it.
+fn follow(
+    path: &Path,
+    sender: Sender<Line>,
+    kind: fn(String) -> Line,
+    running: &Arc<AtomicBool>,
+) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let running = Arc::clone(running);
+    thread::spawn(move || {
+        let mut lines = Lines::of(file);
+        loop {
+            // What was written before it ended is read after that was seen.
+            let goes_on = running.load(Ordering::Acquire);
+            while let Ok(Some(line)) = lines.next_whole() {
+                if sender.send(kind(line)).is_err() {
+                    return;
+                }
+            }
+            if !goes_on {
+                if let Some(line) = lines.rest() {
+                    let _ = sender.send(kind(line));
+                }
+                return;
+            }
+            thread::sleep(LOOK);
+        }
+    });
+    Ok(())
 }

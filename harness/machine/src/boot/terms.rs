@@ -35,7 +35,7 @@ pub struct Boot<'a> {
     pub baggage: &'a Baggage,
     /// When to give up.
     pub deadlines: Deadlines,
-    /// The plugin that watches its instructions, if one does.
+    /// What watches its instructions, if something does.
     pub lens: Option<&'a Lens>,
     /// What is different if somebody sits in front of it.
     pub attended: Option<&'a Attended>,

@@ -21,7 +21,8 @@ use mutexlab_host::paths;
 use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::NamedTree;
 use mutexlab_machine::agent::Agent;
-use mutexlab_machine::qemu::Lens;
+use mutexlab_machine::qemu;
+use mutexlab_model::mode::Mode;
 use mutexlab_results::closure::{Closure, DERIVATION};
 use mutexlab_results::slim::Run;
 use mutexlab_scenario::plan::Filter;
@@ -65,14 +66,12 @@ impl Measurer<'_> {
     /// If the commit cannot be measured, or the user interrupts.
     pub fn commit(&self, commit: &Commit) -> Result<Measured> {
         let agent = Agent::find(self.surroundings)?;
-        let plugin = match self.scenario.scenario.lens {
-            Some(_) => Some(
-                Lens::plugin(self.surroundings)?
-                    .sha256()
-                    .as_str()
-                    .to_owned(),
-            ),
-            None => None,
+        let plugin = match self.scenario.scenario.mode {
+            Mode::Virtual => {
+                let plugin = qemu::plugin(self.surroundings)?;
+                Some(plugin.sha256().as_str().to_owned())
+            }
+            Mode::Wall => None,
         };
         let subjects = Subjects::of(self.scenario, self.repository.directory())?.hashes();
         let by_present = |run: &Run| {
