@@ -3,7 +3,6 @@
 //! Documents of commands that look at files.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use mutexlab_host::hash::Sha256;
