@@ -182,7 +182,7 @@ pub struct GuestCell {
     pub id: String,
     /// What is measured.
     pub subject: Subject,
-    /// Parameters of the module; empty for other subjects.
+    /// Parameters of the subject that have another value than it gives them; of the module, all that are set.
     pub parameters: BTreeMap<String, String>,
     /// The packets.
     pub traffic: Traffic,
