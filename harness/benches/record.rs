@@ -6,29 +6,26 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
+use criterion::{criterion_group, criterion_main, BatchSize, BenchmarkId, Criterion, Throughput};
 use mutexlab_model::histogram::Recorder;
 use mutexlab_wire::frame;
 use mutexlab_wire::frame::{Header, Hop, Segment, Transport, FRAME_MAX};
 use pnet::packet::tcp::TcpFlags;
 use pnet::util::MacAddr;
 
+/// Samples recorded in one go.
+const SAMPLES: u64 = 1_000;
+
 /// A sample is to be recorded within 10 ns.
 fn record(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record");
-    let mut recorder = Recorder::new();
-    let mut value = 0_u64;
-    group.bench_function("the same", |bencher| {
-        bencher.iter(|| recorder.record(black_box(22_060)));
-    });
-    group.bench_function("spread", |bencher| {
-        bencher.iter(|| {
-            // From 0 to 16 ms, so that buckets are in no cache.
-            value = value
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            recorder.record(black_box(value >> 40));
-        });
+    group.throughput(Throughput::Elements(SAMPLES));
+    group.bench_function("samples", |bencher| {
+        bencher.iter_batched_ref(
+            || Recorder::with_capacity(SAMPLES as usize),
+            |recorder| (0..SAMPLES).for_each(|value| recorder.record(black_box(value))),
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }

@@ -83,6 +83,9 @@ impl Totals {
     }
 
     fn reset(&self) {
+        for bucket in self.used() {
+            bucket.store(0, Relaxed);
+        }
         for counter in [
             &self.packets,
             &self.interrupted,
@@ -97,9 +100,13 @@ impl Totals {
         for counter in Iterator::chain(self.hook_sum.iter(), &self.hook_spans) {
             counter.store(0, Relaxed);
         }
-        for bucket in self.buckets.iter() {
-            bucket.store(0, Relaxed);
-        }
+    }
+
+    /// The buckets up to the last one that something is in: most are never used, and looking at all of them takes longer than
+    /// what is measured.
+    fn used(&self) -> impl Iterator<Item = &AtomicU32> {
+        let last = Scale::index(self.max.load(Relaxed));
+        self.buckets.iter().take(usize::saturating_add(last, 1))
     }
 
     fn record(&self, spans: &[AtomicU64; HOOKS], passed: u32) {
@@ -348,7 +355,8 @@ impl Meter {
         }
         let header = bytes.len();
         bytes.extend_from_slice(&[0; Report::SIZE], GFP_KERNEL)?;
-        for bucket in 0..Scale::BUCKETS {
+        let used = all().map(|totals| totals.used().count()).max();
+        for bucket in 0..used.unwrap_or(0) {
             let count = count(bucket);
             if count != 0 {
                 bytes.extend_from_slice(&(bucket as u32).to_le_bytes(), GFP_KERNEL)?;

@@ -26,8 +26,6 @@ const CPU_MODEL: &str =
     "Haswell-v4,-pcid,-x2apic,-tsc-deadline,-invpcid,-spec-ctrl,-rdrand,-rdseed";
 /// The plugin's file, beside this program.
 const PLUGIN: &str = "libmutex_lens.so";
-/// Seed of all random numbers that QEMU gives the guest.
-pub const SEED: u32 = 1;
 
 /// Memory of a guest in MiB whose order is about so many flows. More only where it is needed: by
 /// its memory the kernel chooses the sizes of its own tables.
@@ -47,17 +45,17 @@ pub const fn cpu_model(accelerator: Accelerator) -> &'static str {
     }
 }
 
-/// Arguments to QEMU behind virtme-ng's own.
-pub fn arguments(accelerator: Accelerator) -> String {
+/// Arguments to QEMU behind virtme-ng's own. All random numbers that it gives the guest come from `seed`.
+pub fn arguments(accelerator: Accelerator, seed: u32) -> String {
     match accelerator {
         // sleep=off lets an idle guest's clock jump to its next timer.
         Accelerator::TcgIcount => format!(
-            "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {SEED}"
+            "-icount shift=0,sleep=off -cpu {CPU_MODEL} -rtc base=2026-01-01,clock=vm -seed {seed}"
         ),
         // On one host thread. With one a CPU, kernels were seen to die of the breakpoint by which
         // they patch their own code (text_poke), at a static key of netfilter's, when hooks were
         // registered under traffic: presumably translated code that was stale by then.
-        Accelerator::Tcg => format!("-accel tcg,thread=single -cpu {CPU_MODEL} -seed {SEED}"),
+        Accelerator::Tcg => format!("-accel tcg,thread=single -cpu {CPU_MODEL} -seed {seed}"),
         // virtme-ng picks KVM and `-cpu host` by itself.
         Accelerator::Kvm => String::new(),
     }
@@ -76,6 +74,7 @@ pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static st
         // Programs lie at the same addresses each time.
         Accelerator::TcgIcount => &[
             "nolapic_timer",
+            "hpet=force",
             "no_timer_check",
             "tsc_early_khz=1000000",
             "tsc=reliable",

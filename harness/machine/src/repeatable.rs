@@ -91,7 +91,7 @@ pub fn command(
     let memory = qemu::memory_mib(boot.order.flows().max);
     add(&["-m", &format!("{memory}M")]);
     add(&["-smp", &format!("{cpus},sockets={cpus},cores=1,threads=1")]);
-    let machine = qemu::arguments(boot.accelerator);
+    let machine = qemu::arguments(boot.accelerator, boot.seed);
     add(&machine.split(' ').collect::<Vec<_>>());
     for (id, file) in [("console", &files.console), ("events", &files.events)] {
         add(&["-chardev", &format!("file,id={id},path={}", quoted(file))]);

@@ -78,6 +78,7 @@ impl Virtme {
             arguments,
             cpus,
             accelerator,
+            seed,
             order,
             attended,
             ..
@@ -115,7 +116,7 @@ impl Virtme {
         }
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
-        let mut qemu = qemu::arguments(accelerator);
+        let mut qemu = qemu::arguments(accelerator, seed);
         for argument in attended.iter().flat_map(|attended| &attended.qemu) {
             qemu += " ";
             qemu += argument;

@@ -18,6 +18,7 @@ use mutexlab_machine::program::Program;
 use mutexlab_machine::tools::Tools;
 use mutexlab_machine::{guest_root, qemu};
 use mutexlab_model::accelerator::Accelerator;
+use mutexlab_model::seed;
 use mutexlab_results::closure::{
     Closure, Host, KernelClosure, ProgramClosure, QemuClosure, Tree, DERIVATION,
 };
@@ -36,6 +37,8 @@ pub struct Measured<'a> {
     pub programs: &'a [Program],
     /// How guests execute instructions.
     pub accelerator: Accelerator,
+    /// What random numbers come from, the first boot's first.
+    pub seeds: &'a [u32],
     /// The scenario's file.
     pub scenario_text: &'a str,
 }
@@ -55,8 +58,10 @@ pub fn collect<'a>(
         subjects,
         programs,
         accelerator,
+        seeds,
         scenario_text,
     } = *measured;
+    let seed = seeds.first().copied().unwrap_or(seed::USUAL);
     let (module, harness) = match module_source {
         Some(directory) => (tree(directory)?, Some(tree(repository)?)),
         None => (tree(repository)?, None),
@@ -86,10 +91,16 @@ pub fn collect<'a>(
             version: qemu::version()?,
             accelerator,
             cpu_model: qemu::cpu_model(accelerator).to_owned(),
-            arguments: qemu::arguments(accelerator),
+            arguments: qemu::arguments(accelerator, seed),
         },
         host: this_machine()?,
-        seeds: [("qemu".to_owned(), qemu::SEED)].into(),
+        seeds: match seeds {
+            [] | [_] => [("qemu".to_owned(), seed)].into(),
+            several => (1..)
+                .zip(several)
+                .map(|(number, &seed)| (format!("boot{number}"), seed))
+                .collect(),
+        },
         scenario_text: scenario_text.to_owned(),
     })
 }

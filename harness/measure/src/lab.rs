@@ -125,6 +125,7 @@ impl<'a> Lab<'a> {
                 .next()
                 .map_or(&[], |baggage| baggage.programs.as_slice()),
             accelerator,
+            seeds: scenario.scenario.seeds.as_deref().unwrap_or_default(),
             scenario_text: &scenario.text,
         };
         let closure = closure::collect(&measured, kernels.values(), &tools)?;

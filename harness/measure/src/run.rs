@@ -44,11 +44,10 @@ fn deadlines(debug: bool, order: &Order, cpus: u32, lens: bool) -> Deadlines {
 /// If a guest cannot be started, the results cannot be written, or the user interrupts. What has
 /// ended until then is in `results`.
 pub fn measure(lab: &Lab<'_>, plan: &Plan, jobs: usize, results: &mut ResultsFile) -> Result<bool> {
-    let spread = plan.clone().spread(jobs);
     let run = Run {
         lab,
         progress: Progress::new(plan.cells()),
-        queue: Mutex::new(spread.boots.iter().collect()),
+        queue: Mutex::new(plan.boots.iter().collect()),
         state: Mutex::new(State {
             results,
             well: true,
@@ -56,7 +55,7 @@ pub fn measure(lab: &Lab<'_>, plan: &Plan, jobs: usize, results: &mut ResultsFil
         }),
     };
     std::thread::scope(|scope| {
-        for _ in 0..jobs.min(spread.boots.len()) {
+        for _ in 0..jobs.min(plan.boots.len()) {
             scope.spawn(|| run.work());
         }
     });
@@ -200,13 +199,13 @@ impl<'a> Run<'a> {
             },
         };
         let machine = lab.machine.as_ref();
-        let looks = match machine {
-            Some(machine) => Some(look(machine, kernel, lab.baggage(&planned.kernel)?)?),
-            _ => None,
-        };
+        let looks = machine
+            .map(|machine| look(machine, kernel, lab.baggage(&planned.kernel)?))
+            .transpose()?;
         let (looker, lens) = looks.unzip();
         let boot = Boot {
             cpus: planned.cpus,
+            seed: planned.seed,
             accelerator: lab.accelerator,
             baggage: lab.baggage(&planned.kernel)?,
             deadlines: deadlines(kernel.debug, &order, planned.cpus, lens.is_some()),

@@ -14,6 +14,7 @@ pub mod measured;
 pub mod mode;
 pub mod random;
 pub mod rfc2544;
+pub mod seed;
 pub mod stand_in;
 pub mod subject;
 pub mod traffic;

@@ -29,6 +29,7 @@ impl Scenario {
         if self.boots == 0 {
             return Err(Mistake::at("boots", "boots must be at least 1"));
         }
+        self.check_seeds()?;
         self.check_lens()?;
         self.traffic.check()?;
         self.traffic.check_spread(&self.cpus)
@@ -84,6 +85,23 @@ impl Scenario {
                     "{subject} is known already: call the directory otherwise"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether seeds say which boots there are, and nothing else does.
+    fn check_seeds(&self) -> Result<(), Mistake> {
+        let Some(seeds) = &self.seeds else {
+            return Ok(());
+        };
+        check_list("seeds", seeds)?;
+        if self.mode != Mode::Virtual {
+            let message = "in real time no two boots are the same, whatever their seed: ask for `boots`";
+            return Err(Mistake::at("seeds", message));
+        }
+        if self.boots > 1 && seeds.len() > 1 {
+            let message = "each seed is a boot of its own, and a second one of the same seed is the same boot: leave `boots` out";
+            return Err(Mistake::at("boots", message));
         }
         Ok(())
     }

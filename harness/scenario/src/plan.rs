@@ -7,6 +7,7 @@ mod boots;
 mod cells;
 mod combine;
 mod filter;
+mod guests;
 mod on;
 mod shard;
 #[cfg(test)]
@@ -23,7 +24,6 @@ pub use shard::Shard;
 use crate::explain::Mistake;
 use crate::question::Scenario;
 use mutexlab_model::mode::Mode;
-use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::GuestCell;
 
 /// Everything that is to be done, in order.
@@ -46,6 +46,8 @@ pub struct PlannedBoot {
     pub cpus: u32,
     /// Which repetition it is, from 1.
     pub repetition: u32,
+    /// What its random numbers come from.
+    pub seed: u32,
     /// The cells, in the order of measuring.
     pub cells: Vec<GuestCell>,
 }
@@ -86,7 +88,7 @@ impl Plan {
         }
         Ok(Self {
             boots: match scenario.mode {
-                Mode::Virtual => boots::one_after_another(scenario, &machines),
+                Mode::Virtual => guests::cut(boots::one_after_another(scenario, &machines)),
                 Mode::Wall => boots::interleaved(scenario, &machines),
             },
         })
@@ -102,37 +104,6 @@ impl Plan {
             });
         }
         self.boots.retain(|boot| !boot.cells.is_empty());
-    }
-
-    /// Splits boots so that `guests` of them can run side by side, if there are fewer: what a cell
-    /// costs in virtual mode does not depend on what else its boot measures.
-    #[must_use]
-    pub fn spread(self, guests: usize) -> Self {
-        let parts = guests.div_ceil(self.boots.len().max(1));
-        let mut boots = Vec::new();
-        for boot in self.boots {
-            let parts = parts.min(boot.cells.len());
-            if parts <= 1 {
-                boots.push(boot);
-                continue;
-            }
-            let mut split: Vec<PlannedBoot> = (1..=parts)
-                .map(|part| PlannedBoot {
-                    id: format!("{}/part{part}", boot.id),
-                    cells: Vec::new(),
-                    ..boot.clone()
-                })
-                .collect();
-            // Whichever part is done first gets the next cell.
-            let mut work = vec![0_u64; parts];
-            for cell in boot.cells {
-                let least = (0..parts).min_by_key(|&part| work[part]).unwrap_or(0);
-                work[least] += effort(&cell.traffic);
-                split[least].cells.push(cell);
-            }
-            boots.extend(split);
-        }
-        Self { boots }
     }
 
     /// Keeps the cells that `keep` says to keep, and the boots that still have one.
@@ -155,11 +126,4 @@ impl Plan {
         names.dedup();
         names
     }
-}
-
-/// How long a cell takes, beside others: establishing a flow is about a fifth of a paced round
-/// trip, and what every cell does is about 500 of these.
-fn effort(traffic: &Traffic) -> u64 {
-    const EACH: u64 = 500;
-    EACH + u64::from(traffic.flows) / 5 + u64::from(traffic.load.packets() + traffic.warm_up)
 }

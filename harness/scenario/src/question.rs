@@ -33,6 +33,9 @@ pub struct Scenario {
     #[serde(default = "once")]
     #[schemars(range(min = 1))]
     pub boots: u32,
+    /// Seeds of random numbers, each of which is another boot; in virtual mode only, where the boots of one seed are the
+    /// same boot.
+    pub seeds: Option<Values<u32>>,
     /// What is measured.
     pub subjects: Values<Named>,
     /// Which combinations of the parameters' values are measured.

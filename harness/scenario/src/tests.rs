@@ -176,6 +176,14 @@ fn nonsense_is_refused() {
         ("= 10", "= 0", "at least 1"),
         (", \"module\"", "", "parameters are the module's"),
         ("[true, false]", "[]", "parameters.cache is empty"),
+        ("cpus =", "seeds = []\ncpus =", "seeds is empty"),
+        ("cpus =", "seeds = [3, 3]\ncpus =", "twice"),
+        ("cpus =", "seeds = [1, 2]\nboots = 2\ncpus =", "leave `boots` out"),
+        (
+            "\"virtual\"",
+            "\"wall\"\nseeds = [1]",
+            "no two boots are the same",
+        ),
     ] {
         let text = error(from, to);
         assert!(text.contains(part), "{text}");

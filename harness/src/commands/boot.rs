@@ -18,6 +18,7 @@ use mutexlab_machine::qemu::Lens;
 use mutexlab_machine::tools::Tools;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::complaint::Complaint;
+use mutexlab_model::seed;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::{Event, Order, Work, EVENT_PREFIX, VERSION};
 
@@ -44,6 +45,9 @@ pub struct BootCommand {
     /// Count instructions instead of time
     #[arg(long)]
     icount: bool,
+    /// What random numbers come from: counting instructions, boots of one seed are the same boot
+    #[arg(long, value_name = "NUMBER", default_value_t = seed::USUAL)]
+    seed: u32,
     /// Load the lens, a plugin of QEMU's, with the settings in this JSON file
     #[arg(long, value_name = "FILE")]
     lens: Option<PathBuf>,
@@ -98,6 +102,7 @@ impl BootCommand {
             } else {
                 Accelerator::Tcg
             },
+            seed: self.seed,
             order: &order,
             modules: None,
             baggage: &Baggage::default(),

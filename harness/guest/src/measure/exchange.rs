@@ -140,7 +140,7 @@ fn in_closed_loop(
         }
         None => None,
     };
-    let mut each = Recorder::new();
+    let mut each = Recorder::with_capacity(traffic.load.packets() as usize);
     let mut ticks = 0;
     treatment.measured(|| {
         closed_loop.paced_round_trips(*pace, measured, delivery, &mut |took| {

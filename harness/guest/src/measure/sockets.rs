@@ -124,7 +124,7 @@ fn exchange(
             let packets = closed_loop.packets();
             let received = Received::read(&layout.server)?;
             let before = installed.proxy_time()?;
-            let mut each = Recorder::new();
+            let mut each = Recorder::with_capacity(round_trips as usize);
             let mut ticks = 0;
             marks::window(|| {
                 closed_loop.paced_round_trips(pace, times(round_trips), delivery, &mut |took| {

@@ -4,9 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::panic;
 use std::path::Path;
-use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sched::{self, CloneFlags};
@@ -20,13 +18,11 @@ pub struct Namespace {
 impl Namespace {
     /// Makes an empty namespace. `name` is for messages only.
     pub fn new(name: &'static str) -> Result<Self> {
-        let descriptor = on_a_thread(|| {
-            sched::unshare(CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("cannot make the network namespace {name}"))?;
-            // Not /proc/self: that is the main thread's, which stays where it is.
-            File::open("/proc/thread-self/ns/net")
-                .with_context(|| format!("cannot open the network namespace {name}"))
-        })?;
+        let home = own()?;
+        sched::unshare(CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("cannot make the network namespace {name}"))?;
+        let _visit = Visit { home };
+        let descriptor = own()?;
         Ok(Self { name, descriptor })
     }
 
@@ -35,16 +31,12 @@ impl Namespace {
         self.name
     }
 
-    /// Runs `work` in the namespace. Sockets and devices opened by it stay in the namespace.
-    ///
-    /// The work has a thread of its own, so that no failure can leave the caller in the wrong
-    /// namespace.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        on_a_thread(|| {
-            sched::setns(self.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
-            work()
-        })
+    /// Runs `work` in the namespace, and comes back. Sockets and devices opened by it stay in the namespace, and so do
+    /// threads and programs that it starts.
+    pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _visit = Visit::of(self)
+            .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
+        work()
     }
 
     /// Runs a program in the namespace to its end, and takes what it says on both streams. That it ends badly is for the
@@ -88,9 +80,29 @@ impl AsFd for Namespace {
     }
 }
 
-fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(result) => result,
-        Err(payload) => panic::resume_unwind(payload),
-    })
+/// The calling thread's stay in another namespace, which ends when this is dropped.
+struct Visit {
+    home: File,
+}
+
+impl Visit {
+    fn of(namespace: &Namespace) -> Result<Self> {
+        let home = own()?;
+        sched::setns(namespace.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        Ok(Self { home })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let back = sched::setns(self.home.as_fd(), CloneFlags::CLONE_NEWNET);
+        // Whatever went on from here would measure the wrong machine.
+        back.expect("the namespace that a thread comes from is there, and it was let out of it");
+    }
+}
+
+/// The namespace of the calling thread. Not that of /proc/self, which is the main thread's.
+fn own() -> Result<File> {
+    const OWN: &str = "/proc/thread-self/ns/net";
+    File::open(OWN).with_context(|| format!("cannot open {OWN}"))
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::client::Client;
 use super::flows::Flows;
-use super::pace::Pace;
+use super::pace::{Pace, Pacer};
 use super::placement::Placement;
 use super::server::{Served, Server};
 use super::stack_client::StackClient;
@@ -124,11 +124,11 @@ impl ClosedLoop {
             .try_for_each(|flow| self.round_trip(flow, delivery))
     }
 
-    /// One round trip of a burst at each time of `pace`; tells `each` how many ticks of the time-stamp
-    /// counter it took. Between two ticks of the kernel's clock, what the kernel does once a tick only, such
-    /// as renewing a time-out, is done by the first packet of every round trip, and not by as many
-    /// packets as ticks happen to fall into the run. The lens counts
-    /// round trips and nothing between them.
+    /// One round trip of a burst for each of `flows`; tells `each` how many ticks of the time-stamp
+    /// counter it took. So many are made between two ticks of the kernel's clock that what the kernel does once a tick only, such
+    /// as renewing a time-out, is done by one packet of as many, and not by as many
+    /// packets as ticks happen to fall into the run. Where flows have CPUs of their own, each has a period of its own, too: it goes
+    /// to its CPU before. The lens counts round trips and nothing between them.
     pub fn paced_round_trips(
         &mut self,
         pace: Pace,
@@ -139,11 +139,15 @@ impl ClosedLoop {
         if self.placement.homes().are_apart() {
             return self.paced_ways(pace, flows, delivery, each);
         }
+        let mut pacer = match self.placement.homes().spread() {
+            Some(_) => Pacer::one_a_period(pace),
+            None => Pacer::of_bursts(pace, self.burst),
+        };
         marks::pause();
         for flow in flows {
             // Before, so that the migration's last work is done when the packet is sent.
             self.placement.go_there(flow)?;
-            each(paced(pace, || self.burst(flow, delivery))?);
+            each(paced(&mut pacer, || self.burst(flow, delivery))?);
         }
         Ok(())
     }
@@ -157,12 +161,13 @@ impl ClosedLoop {
         delivery: &mut Delivery,
         each: &mut dyn FnMut(u64),
     ) -> Result<(), Stop> {
+        let mut pacer = Pacer::one_a_period(pace);
         marks::pause();
         for flow in flows {
             self.placement.go_there(flow)?;
-            let there = paced(pace, || self.there(flow, delivery))?;
+            let there = paced(&mut pacer, || self.there(flow, delivery))?;
             self.placement.go_back(flow)?;
-            let back = paced(pace, || self.back(flow, delivery))?;
+            let back = paced(&mut pacer, || self.back(flow, delivery))?;
             each(there + back);
         }
         Ok(())
@@ -224,9 +229,9 @@ impl ClosedLoop {
     }
 }
 
-/// What `send` takes at the next time of `pace`, in ticks. The lens counts that and no more.
-fn paced(pace: Pace, send: impl FnOnce() -> Result<(), Stop>) -> Result<u64, Stop> {
-    pace.wait()?;
+/// What `send` takes when it may begin, in ticks. The lens counts that and no more.
+fn paced(pacer: &mut Pacer, send: impl FnOnce() -> Result<(), Stop>) -> Result<u64, Stop> {
+    pacer.wait()?;
     marks::resume();
     let start = tsc::now();
     let result = send();

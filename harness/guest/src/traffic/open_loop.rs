@@ -227,7 +227,7 @@ impl Run {
     fn new(stream: &Stream, pace: Pace) -> Result<Self> {
         let packets = stream.packets;
         // Before the time is set: they take a while to make.
-        let lateness = Recorder::new();
+        let lateness = Recorder::with_capacity(packets as usize);
         let (forward, round_trip) = (Tally::new(packets), Tally::new(packets));
         // Half a period behind the pace's time: if that is the middle between two ticks of the kernel's
         // clock, no packet is sent on a tick at whole rates.

@@ -13,10 +13,17 @@ use mutexlab_model::mode::Mode;
 /// A whole number of the kernel's ticks at 100, 200, 300 and 1000 Hz.
 const PERIOD: Duration = Duration::from_millis(10);
 
-/// When the next round trip of a closed loop is made.
+/// For how long after the middle of a period packets are sent: far enough from its end that the last of them is home before it.
+const WINDOW: Duration = Duration::from_millis(4);
+
+/// How many packets of a closed loop go there between two ticks, as far as [`WINDOW`] lets them. The time of a thousand such
+/// packets is in the window on a kernel without checkers; what the kernel does once a tick is shared by so many.
+const PACKETS: u32 = 32;
+
+/// When packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// In the middle between two ticks of the kernel's clock.
+    /// Around the middle between two ticks of the kernel's clock.
     BetweenTicks,
     /// As soon as the one before it has ended.
     AtOnce,
@@ -33,18 +40,13 @@ impl Pace {
         }
     }
 
-    /// Sleeps until it is time.
+    /// Sleeps until the next middle.
     ///
     /// # Errors
     /// If the clock cannot be read.
     pub fn wait(self) -> Result<()> {
-        match self {
-            Self::BetweenTicks => {
-                thread::sleep(self.ahead()?);
-                Ok(())
-            }
-            Self::AtOnce => Ok(()),
-        }
+        thread::sleep(self.ahead()?);
+        Ok(())
     }
 
     /// How long it is until then.
@@ -53,18 +55,71 @@ impl Pace {
     /// If the clock cannot be read.
     pub fn ahead(self) -> Result<Duration> {
         match self {
-            Self::BetweenTicks => {
-                let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
-                let now = now.context("cannot read the monotonic clock")?;
-                Ok(until_middle(now.into()))
-            }
+            Self::BetweenTicks => Ok(until_middle(now()?)),
             Self::AtOnce => Ok(Duration::ZERO),
         }
     }
 }
 
-/// From `now` to the middle of the period after the one that it is in. The monotonic clock's multiples
-/// of the period are where the kernel's ticks are.
+/// Says of each round trip of a closed loop when it begins.
+#[derive(Debug)]
+pub struct Pacer {
+    pace: Pace,
+    /// How many begin in one period.
+    each: u32,
+    /// How many more may begin in this one.
+    left: u32,
+    /// When this period's middle was, by the monotonic clock.
+    middle: Duration,
+}
+
+impl Pacer {
+    /// For round trips of bursts of so many packets.
+    pub fn of_bursts(pace: Pace, burst: u32) -> Self {
+        Self::new(pace, (PACKETS / burst.max(1)).max(1))
+    }
+
+    /// For what has a period of its own each.
+    pub fn one_a_period(pace: Pace) -> Self {
+        Self::new(pace, 1)
+    }
+
+    fn new(pace: Pace, each: u32) -> Self {
+        Self {
+            pace,
+            each,
+            left: 0,
+            middle: Duration::ZERO,
+        }
+    }
+
+    /// Sleeps until the next middle, unless the next round trip may still begin in this period.
+    ///
+    /// # Errors
+    /// If the clock cannot be read.
+    pub fn wait(&mut self) -> Result<()> {
+        if self.pace == Pace::AtOnce {
+            return Ok(());
+        }
+        let now = now()?;
+        if self.left == 0 || now >= self.middle + WINDOW {
+            let ahead = until_middle(now);
+            thread::sleep(ahead);
+            self.middle = now + ahead;
+            self.left = self.each;
+        }
+        self.left -= 1;
+        Ok(())
+    }
+}
+
+/// The monotonic clock, whose multiples of the period are where the kernel's ticks are.
+fn now() -> Result<Duration> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    Ok(now.context("cannot read the monotonic clock")?.into())
+}
+
+/// From `now` to the middle of the period after the one that it is in.
 fn until_middle(now: Duration) -> Duration {
     let into = Duration::from_nanos((now.as_nanos() % PERIOD.as_nanos()) as u64);
     PERIOD - into + PERIOD / 2

@@ -13,6 +13,7 @@ use mutexlab_images::modules::ModuleFiles;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::complaint::Complaint;
+use mutexlab_model::seed;
 use mutexlab_model::verdict::Ending;
 use mutexlab_protocol::Order;
 
@@ -27,6 +28,8 @@ pub struct Boot<'a> {
     pub cpus: u32,
     /// How instructions are executed.
     pub accelerator: Accelerator,
+    /// What its random numbers come from.
+    pub seed: u32,
     /// What the agent is to do.
     pub order: &'a Order,
     /// Modules that the order needs.
@@ -57,6 +60,7 @@ impl<'a> Boot<'a> {
             arguments: kernel.arguments(),
             cpus: 1,
             accelerator: Accelerator::TcgIcount,
+            seed: seed::USUAL,
             order,
             modules: kernel.modules.as_ref(),
             baggage: &NO_BAGGAGE,

@@ -4,6 +4,7 @@
 
 use super::PlannedBoot;
 use crate::question::Scenario;
+use mutexlab_model::seed;
 use mutexlab_protocol::GuestCell;
 
 /// A kernel, a number of CPUs, and what is to be measured there.
@@ -13,16 +14,25 @@ pub(super) type Machine<'a> = (&'a String, u32, Vec<GuestCell>);
 pub(super) fn one_after_another(scenario: &Scenario, machines: &[Machine<'_>]) -> Vec<PlannedBoot> {
     let mut boots = Vec::new();
     for (kernel, cpus, cells) in machines {
-        boots.extend((1..=scenario.boots).map(|repetition| PlannedBoot {
+        boots.extend(repetitions(scenario).map(|(repetition, seed)| PlannedBoot {
             id: format!("{kernel}/{cpus}cpu/boot{repetition}"),
             kernel: (*kernel).clone(),
             cpus: *cpus,
             repetition,
+            seed,
             cells: cells.clone(),
         }));
     }
     boots.retain(|boot| !boot.cells.is_empty());
     boots
+}
+
+/// Repetitions, and the seed of each.
+fn repetitions(scenario: &Scenario) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let seeds = scenario.seeds.as_deref().unwrap_or(&[seed::USUAL]);
+    let again = seeds.iter().cycle();
+    let count = scenario.boots.max(seeds.len() as u32);
+    (1..=count).zip(again.copied())
 }
 
 /// A boot for each thing that is compared, again and again in turn, so that what changes on the
@@ -44,6 +54,7 @@ pub(super) fn interleaved(scenario: &Scenario, machines: &[Machine<'_>]) -> Vec<
                         kernel: (*kernel).clone(),
                         cpus: *cpus,
                         repetition,
+                        seed: seed::USUAL,
                         cells: Vec::new(),
                     });
                 }

@@ -19,6 +19,7 @@ fn scenario() -> Scenario {
         kernels: Values(vec!["7.3".into(), "6.12".into()]),
         cpus: Values(vec![1, 2]),
         boots: 3,
+        seeds: None,
         subjects: Values(
             [Subject::NONE, Subject::NFT_DNAT, Subject::MODULE]
                 .map(Named::from)
@@ -130,8 +131,8 @@ fn many_flows_have_names_and_room() {
     scenario.traffic.flows = Some(Values(vec![1, 1_000, 1_000_000]));
     let plan = Plan::new(&scenario).unwrap();
     assert_eq!(plan.cells(), 12 * 4 * 3 * (1 + 1 + 6));
-    let cells = &plan.boots[0].cells;
-    let find = |id: &str| cells.iter().find(|cell| cell.id == id).unwrap();
+    let mut cells = plan.boots.iter().flat_map(|boot| &boot.cells);
+    let mut find = |id: &str| cells.find(|cell| cell.id == id).unwrap();
     assert!(find("7.3/1cpu/none/forward-v4-udp-64-1000flows")
         .parameters
         .is_empty());
@@ -232,9 +233,8 @@ fn names(plan: &Plan) -> Vec<(u32, String)> {
 
 proptest! {
     #[test]
-    fn shards_and_guests_partition_a_plan(
+    fn shards_partition_a_plan(
         count in 1_usize..9,
-        guests in 1_usize..9,
         mode in prop_oneof![Just(Mode::Virtual), Just(Mode::Wall)],
         combine in prop_oneof![
             Just(Combine::Full), Just(Combine::Alone),
@@ -256,12 +256,55 @@ proptest! {
         }
         parts.sort();
         prop_assert_eq!(&parts, &all);
-        let spread = whole.clone().spread(guests);
-        prop_assert_eq!(&names(&spread), &all);
-        prop_assert!(spread.boots.len() >= guests.min(whole.cells()));
-        let ids: BTreeSet<&str> = spread.boots.iter().map(|boot| boot.id.as_str()).collect();
-        prop_assert_eq!(ids.len(), spread.boots.len());
+        let ids: BTreeSet<&str> = whole.boots.iter().map(|boot| boot.id.as_str()).collect();
+        prop_assert_eq!(ids.len(), whole.boots.len());
     }
+}
+
+#[test]
+fn a_large_boot_is_several_guests() {
+    let mut scenario = scenario();
+    scenario.boots = 1;
+    let few = Plan::new(&scenario).unwrap();
+    assert_eq!(few.boots.len(), 2 * 2);
+    // 64 cells of 2,500 are at most 64,000 each in three guests.
+    scenario.traffic.round_trips = Some(1_999);
+    let many = Plan::new(&scenario).unwrap();
+    assert_eq!(names(&many), names(&few));
+    let ids: Vec<&str> = many.boots.iter().map(|boot| boot.id.as_str()).collect();
+    assert_eq!(
+        ids[..4],
+        [
+            "7.3/1cpu/boot1/part1",
+            "7.3/1cpu/boot1/part2",
+            "7.3/1cpu/boot1/part3",
+            "7.3/2cpu/boot1/part1"
+        ]
+    );
+    let sizes: Vec<usize> = many.boots.iter().map(|boot| boot.cells.len()).collect();
+    assert_eq!(sizes[..3], [22, 21, 21]);
+}
+
+#[test]
+fn each_seed_is_a_boot() {
+    let mut scenario = scenario();
+    scenario.kernels = Values(vec!["7.3".into()]);
+    scenario.cpus = Values(vec![1]);
+    let seeds = |scenario: &Scenario| {
+        let plan = Plan::new(scenario).unwrap();
+        let boots = plan.boots.iter();
+        boots
+            .map(|boot| (boot.id.clone(), boot.repetition, boot.seed))
+            .collect::<Vec<_>>()
+    };
+    let boot = |number: u32, seed| (format!("7.3/1cpu/boot{number}"), number, seed);
+    // Boots of one seed are the same boot.
+    assert_eq!(seeds(&scenario), [boot(1, 1), boot(2, 1), boot(3, 1)]);
+    scenario.seeds = Some(Values(vec![7]));
+    assert_eq!(seeds(&scenario), [boot(1, 7), boot(2, 7), boot(3, 7)]);
+    scenario.boots = 1;
+    scenario.seeds = Some(Values(vec![5, 9]));
+    assert_eq!(seeds(&scenario), [boot(1, 5), boot(2, 9)]);
 }
 
 #[test]

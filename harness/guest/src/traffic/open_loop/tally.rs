@@ -21,7 +21,7 @@ impl Tally {
     pub fn new(packets: u32) -> Self {
         Self {
             arrivals: Arrivals::new(packets),
-            latency: Recorder::new(),
+            latency: Recorder::with_capacity(packets as usize),
             first: None,
             last: 0,
         }
