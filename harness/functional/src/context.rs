@@ -183,7 +183,7 @@ pub fn rules_are_replaced() -> Result<()> {
 /// Root without CAP_NET_ADMIN may not open the device.
 pub fn capability_is_needed() -> Result<()> {
     let setup = Setup::new()?;
-    let result = setup.layout.router.run(|| {
+    let result = setup.layout.router.run_apart(|| {
         keep_capabilities(|kept| kept & !CAP_NET_ADMIN).context("cannot drop CAP_NET_ADMIN")?;
         Ok(Context::open_here().map(drop))
     })?;
@@ -204,7 +204,7 @@ pub fn capability_is_needed() -> Result<()> {
 /// The same thread with no other capability may: it was that one that was missed.
 pub fn capability_is_enough() -> Result<()> {
     let setup = Setup::new()?;
-    setup.layout.router.run(|| {
+    setup.layout.router.run_apart(|| {
         keep_capabilities(|_| CAP_NET_ADMIN).context("cannot drop the other capabilities")?;
         Context::open_here()
             .map(drop)

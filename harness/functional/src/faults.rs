@@ -297,7 +297,7 @@ fn contexts_without_memory() -> Result<()> {
             nth < MOST_ALLOCATIONS,
             "the allocations of a context do not end"
         );
-        let attempt = setup.layout.router.run(|| {
+        let attempt = setup.layout.router.run_apart(|| {
             let fault = FailNth::of_this_thread()?;
             fault.arm(nth)?;
             // Closing it again is part of the attempt.

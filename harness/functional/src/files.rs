@@ -58,7 +58,7 @@ fn of_the_machine() -> Result<()> {
     let context = setup.context(&all_rules())?;
     let router = &setup.layout.router;
     pool(router).context("with all capabilities")?;
-    let refused = router.run(|| {
+    let refused = router.run_apart(|| {
         keep_capabilities(|kept| kept & !CAP_NET_ADMIN)?;
         Ok(pool(router))
     })?;

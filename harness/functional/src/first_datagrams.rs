@@ -64,7 +64,7 @@ pub fn tests() -> Vec<GuestTest> {
             )
         }),
     );
-    tests
+    tests.into_iter().map(GuestTest::on_two_cpus).collect()
 }
 
 fn run(redirector: Redirector) -> Result<()> {

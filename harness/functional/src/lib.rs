@@ -108,6 +108,11 @@ impl GuestTest {
         self.with(|info| info.lasts = lasts)
     }
 
+    /// The same, which is about more CPUs than one.
+    fn on_two_cpus(self) -> Self {
+        self.with(|info| info.needs_cpus = true)
+    }
+
     /// The same, for every night.
     fn nightly(self) -> Self {
         self.with(|info| info.is_nightly = true)
@@ -193,12 +198,14 @@ pub fn all() -> Vec<GuestTest> {
             "spread-flows",
             "packets of two CPUs' flows are received by these, and one on another CPU is noticed",
             crowd::spread,
-        ),
+        )
+        .on_two_cpus(),
         GuestTest::single(
             "monitor-shared-counters",
             "with perf_enable_percpu off all CPUs count together, and no count is lost by switching",
             monitor::shared_counters,
-        ),
+        )
+        .on_two_cpus(),
         GuestTest::single(
             "monitor-open-file",
             "who holds such a file open keeps nothing from going, and reads EIO",

@@ -126,6 +126,7 @@ fn measure(task: &Task, pace: Pace, delivery: &mut Delivery) -> Result<Measureme
     let treatment = Treatment {
         mischief: cell.mischief,
         is_watched: true,
+        ..Treatment::default()
     };
     let measured = exchange(&rig, traffic, target, treatment, delivery, &mut || {
         if facts.redirects() && crowd {
@@ -202,14 +203,14 @@ fn calibrate(rig: &Rig<'_>, traffic: &Traffic) -> Result<Snapshot> {
     };
     let mut delivery = Delivery::default();
     let target = Target::Original;
-    let exchanged = exchange(
-        rig,
-        &traffic,
-        target,
-        Treatment::default(),
-        &mut delivery,
-        &mut || Ok(()),
-    );
+    // There is no connection tracking yet that could take them for a stream.
+    let treatment = Treatment {
+        age: QUIET,
+        ..Treatment::default()
+    };
+    let exchanged = exchange(rig, &traffic, target, treatment, &mut delivery, &mut || {
+        Ok(())
+    });
     match exchanged {
         Ok(measured) => Ok(measured.snapshot),
         Err(Stop::Infra(error)) => Err(error),

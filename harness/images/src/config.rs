@@ -65,19 +65,22 @@ impl fmt::Display for Version {
 }
 
 /// For which kernels a line of a fragment is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Condition {
     Always,
     Since(Version),
     Before(Version),
+    /// Those of flavours that do not have this fragment.
+    Without(String),
 }
 
 impl Condition {
-    fn holds(self, version: Version) -> bool {
+    fn holds(&self, version: Version, fragments: &[Fragment]) -> bool {
         match self {
             Condition::Always => true,
-            Condition::Since(first) => version >= first,
-            Condition::Before(first) => version < first,
+            Condition::Since(first) => version >= *first,
+            Condition::Before(first) => version < *first,
+            Condition::Without(name) => fragments.iter().all(|other| other.name != *name),
         }
     }
 }
@@ -102,7 +105,8 @@ struct Line {
 /// Options that belong together: one file of `images/config`.
 ///
 /// It is written as kconfig writes a configuration, except that a line may start with a
-/// condition: `[since 7.0] CONFIG_X=y`, `[before 7.0] # CONFIG_Y is not set`.
+/// condition: `[since 7.0] CONFIG_X=y`, `[before 7.0] # CONFIG_Y is not set`, or `[without debug] CONFIG_Z=y` where
+/// `debug.config` wants it otherwise.
 #[derive(Clone, Debug)]
 pub struct Fragment {
     /// Its name, without `.config`.
@@ -147,7 +151,10 @@ fn parse_line(line: &str) -> Result<Option<(Condition, String, Setting)>> {
             let condition = match condition.split_once(' ') {
                 Some(("since", version)) => Condition::Since(version.parse()?),
                 Some(("before", version)) => Condition::Before(version.parse()?),
-                _ => bail!("'[{condition}]' is neither [since X.Y] nor [before X.Y]"),
+                Some(("without", name)) => Condition::Without(name.to_owned()),
+                _ => {
+                    bail!("'[{condition}]' is neither [since X.Y], [before X.Y] nor [without NAME]")
+                }
             };
             ensure!(!line.trim().is_empty(), "a condition without an option");
             (condition, line.trim())
@@ -252,7 +259,7 @@ fn wanted(fragments: &[Fragment], version: Version) -> impl Iterator<Item = (&Fr
     fragments
         .iter()
         .flat_map(|fragment| fragment.lines.iter().map(move |line| (fragment, line)))
-        .filter(move |(_, line)| line.condition.holds(version))
+        .filter(move |(_, line)| line.condition.holds(version, fragments))
 }
 
 #[cfg(test)]
@@ -280,6 +287,15 @@ mod tests {
             merge(&fragments, version("7.0.1")).unwrap(),
             "# CONFIG_A is not set\nCONFIG_B=\"x\"\n"
         );
+    }
+
+    #[test]
+    fn a_line_can_be_for_those_without_another_fragment() {
+        let base = fragment("[without debug] CONFIG_A=y\nCONFIG_B=y");
+        let debug = Fragment::parse("debug".to_owned(), "# CONFIG_A is not set").unwrap();
+        let merge = |fragments: &[Fragment]| merge(fragments, version("7.3")).unwrap();
+        assert_eq!(merge(std::slice::from_ref(&base)), "CONFIG_A=y\nCONFIG_B=y\n");
+        assert_eq!(merge(&[base, debug]), "CONFIG_B=y\n# CONFIG_A is not set\n");
     }
 
     #[test]
@@ -331,6 +347,7 @@ mod tests {
             "CONFIG_A=n",
             "[since] CONFIG_A=y",
             "[since 7] CONFIG_A=y",
+            "[within debug] CONFIG_A=y",
             "[since 7.0]",
             "[since 7.0] # words",
             "CONFIG_A B=y",

@@ -18,6 +18,7 @@ pub mod mp_table;
 pub mod program;
 pub mod qemu;
 pub mod repeatable;
+pub mod stub;
 pub mod taken;
 pub mod tools;
 pub mod virtme;

@@ -74,7 +74,6 @@ pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static st
         // Programs lie at the same addresses each time.
         Accelerator::TcgIcount => &[
             "nolapic_timer",
-            "hpet=force",
             "no_timer_check",
             "tsc_early_khz=1000000",
             "tsc=reliable",

@@ -98,6 +98,10 @@ pub fn command(
         add(&["-serial", &format!("chardev:{id}")]);
     }
     add(&["-plugin", &plugin_argument(plugin, boot.lens)]);
+    if let Some(stub) = boot.stub {
+        command.extend(stub.qemu_arguments(true).into_iter().map(OsString::from));
+    }
+    let mut add = |arguments: &[&str]| command.extend(arguments.iter().map(OsString::from));
     if let Some(table) = mp_table {
         let (table, address) = (quoted(table), mp_table::ADDRESS);
         add(&[

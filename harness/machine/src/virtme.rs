@@ -80,6 +80,7 @@ impl Virtme {
             accelerator,
             seed,
             order,
+            stub,
             attended,
             ..
         } = *boot;
@@ -117,7 +118,9 @@ impl Virtme {
         // A kernel without ACPI finds its CPUs in the MP table, which lists the first of each socket
         // only, and QEMU would put them all into one.
         let mut qemu = qemu::arguments(accelerator, seed);
-        for argument in attended.iter().flat_map(|attended| &attended.qemu) {
+        let stub = stub.map(|stub| stub.qemu_arguments(true));
+        let attended = attended.iter().flat_map(|attended| &attended.qemu);
+        for argument in attended.chain(stub.iter().flatten()) {
             qemu += " ";
             qemu += argument;
         }

@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
         // What is not exact by the clock is not so for the lens either.
         let mut metrics = record.metrics.iter();
         let mean = metrics.find(|metric| metric.name == HOOK_MEAN);
-        let exact = mean.map_or(Kind::Sampled, |mean| mean.kind);
+        let exact = mean.map_or(Kind::Repeatable, |mean| mean.kind);
         record
             .metrics
             .extend(mutexlab_lens_analysis::metrics::of(&analysis, exact));

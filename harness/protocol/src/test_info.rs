@@ -23,6 +23,9 @@ pub struct TestInfo {
     /// Whether only kernels of 7.x as they are meant to run are asked for it by day: it takes long where the kernel
     /// checks itself, and tells what nft and routing do there.
     pub wants_usual_kernel: bool,
+    /// Whether it shows what CPUs do at the same time, or one of them for another: it has two, whose turns are not the same in
+    /// each boot.
+    pub needs_cpus: bool,
     /// How much longer it may take than what the others are given.
     pub lasts: Duration,
 }

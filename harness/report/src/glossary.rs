@@ -166,7 +166,8 @@ pub fn section(runs: &[&Run]) -> Markup {
             p {
                 b { "Exact" } " metrics must be the same in every repetition, to the last digit; "
                 b { "modelled" } " ones are a model's answer to what was counted (docs/lens.md); "
-                b { "sampled" } " ones may vary. A metric that is one or the other is exact where the "
+                b { "repeatable" } " ones are the same in each boot of the same seed and cells, and move a little with "
+                "whatever was before them in their boot; " b { "sampled" } " ones may vary. A metric that is one or the other is exact where the "
                 "cell has a single flow."
             }
             (figure::scroll(&html! {

@@ -67,7 +67,7 @@ pub struct Closure {
 }
 
 /// Raised when the same measurement gives other metrics than before.
-pub const DERIVATION: u32 = 1;
+pub const DERIVATION: u32 = 2;
 
 /// A work tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

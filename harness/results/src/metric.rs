@@ -6,7 +6,7 @@ use mutexlab_model::mode::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A sampled or modelled metric has changed only if it did so by at least this part of the larger mean:
+/// A metric that is not exact has changed only if it did so by at least this part of the larger mean:
 /// what is less is of no use to anybody, however sure it is.
 pub const MIN_EFFECT: f64 = 0.01;
 
@@ -132,6 +132,9 @@ pub enum Kind {
     /// It is a model's answer to what was counted. A repetition gives the same but for what a model sees
     /// of other things, such as where memory happens to lie.
     Modelled,
+    /// It must if the boot repeats: same seed, same cells in the same guest. What was before it in its boot moves it a little, and so
+    /// does another seed.
+    Repeatable,
     /// It varies.
     Sampled,
 }

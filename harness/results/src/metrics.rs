@@ -108,7 +108,18 @@ pub fn of(
         value: to_float(bytes) / f64::from(traffic.flows),
     }));
     metrics.extend(travel::of(measurement));
+    for metric in &mut metrics {
+        metric.kind = of_a_boot(metric.kind, clock.mode);
+    }
     metrics
+}
+
+/// The kind of a number that a boot gives: in virtual mode boots repeat.
+const fn of_a_boot(kind: Kind, mode: Mode) -> Kind {
+    match (kind, mode) {
+        (Kind::Sampled, Mode::Virtual) => Kind::Repeatable,
+        (kind, _) => kind,
+    }
 }
 
 /// What a stream took.
@@ -133,7 +144,7 @@ pub fn path_over_none(path: f64, none: f64, mode: Mode) -> Metric {
         name: PATH_OVER_NONE.to_owned(),
         unit: Unit::of(mode),
         better: Better::Lower,
-        kind: Kind::Sampled,
+        kind: of_a_boot(Kind::Sampled, mode),
         value: path - none,
     }
 }
@@ -275,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waiting_packets_cost_is_sampled() {
+    fn what_waiting_packets_cost_is_of_their_boot() {
         let burst = Traffic {
             load: Load::Closed {
                 round_trips: 1_000,
@@ -286,7 +297,7 @@ mod tests {
         for (traffic, router, kind) in [
             (TRAFFIC, None, Kind::Exact),
             (burst, Some(2_000), Kind::Exact),
-            (burst, None, Kind::Sampled),
+            (burst, None, Kind::Repeatable),
         ] {
             let measurement = Measurement {
                 router,
@@ -299,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_boot_s_key_decides_is_sampled() {
+    fn what_a_boot_s_key_decides_is_of_that_boot() {
         let kind = |facts: Facts, flows, name: &str| {
             let traffic = Traffic { flows, ..TRAFFIC };
             let metrics = of(&measurement(), &facts, &traffic, VIRTUAL);
@@ -319,9 +330,9 @@ mod tests {
         for (facts, flows, [mean, median, p10]) in [
             (module(), 1, [Kind::Exact; 3]),
             (module(), 1_000, [Kind::Exact; 3]),
-            (conntrack, 1, [Kind::Exact, Kind::Sampled, Kind::Exact]),
-            (conntrack, 1_000, [Kind::Sampled; 3]),
-            (unknown, 1, [Kind::Sampled; 3]),
+            (conntrack, 1, [Kind::Exact, Kind::Repeatable, Kind::Exact]),
+            (conntrack, 1_000, [Kind::Repeatable; 3]),
+            (unknown, 1, [Kind::Repeatable; 3]),
         ] {
             assert_eq!(kind(facts, flows, HOOK_MEAN), mean);
             assert_eq!(kind(facts, flows, FIRST_PACKET), median);

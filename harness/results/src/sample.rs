@@ -38,6 +38,13 @@ pub fn sampled(name: &'static str, value: f64) -> MetricOfTest {
     }
 }
 
+pub fn repeatable(name: &'static str, value: f64) -> MetricOfTest {
+    MetricOfTest {
+        kind: Kind::Repeatable,
+        ..exact(name, value)
+    }
+}
+
 /// A run of cells, each with its boots, each with its metrics.
 pub fn run(cells: &[(&str, &[&[MetricOfTest]])]) -> Run {
     let mut run = Run {

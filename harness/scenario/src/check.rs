@@ -96,7 +96,8 @@ impl Scenario {
         };
         check_list("seeds", seeds)?;
         if self.mode != Mode::Virtual {
-            let message = "in real time no two boots are the same, whatever their seed: ask for `boots`";
+            let message =
+                "in real time no two boots are the same, whatever their seed: ask for `boots`";
             return Err(Mistake::at("seeds", message));
         }
         if self.boots > 1 && seeds.len() > 1 {

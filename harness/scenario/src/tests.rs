@@ -178,7 +178,11 @@ fn nonsense_is_refused() {
         ("[true, false]", "[]", "parameters.cache is empty"),
         ("cpus =", "seeds = []\ncpus =", "seeds is empty"),
         ("cpus =", "seeds = [3, 3]\ncpus =", "twice"),
-        ("cpus =", "seeds = [1, 2]\nboots = 2\ncpus =", "leave `boots` out"),
+        (
+            "cpus =",
+            "seeds = [1, 2]\nboots = 2\ncpus =",
+            "leave `boots` out",
+        ),
         (
             "\"virtual\"",
             "\"wall\"\nseeds = [1]",

@@ -103,6 +103,7 @@ impl BootCommand {
                 Accelerator::Tcg
             },
             seed: self.seed,
+            stub: None,
             order: &order,
             modules: None,
             baggage: &Baggage::default(),

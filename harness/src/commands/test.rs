@@ -10,7 +10,8 @@ use anyhow::Result;
 use clap::Args;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_images::prepared::NamedTree;
-use mutexlab_suite::{Place, Reports, Wanted};
+use mutexlab_machine::stub::Stub;
+use mutexlab_suite::{Cpus, Place, Reports, Wanted};
 
 /// Run the tests that need a guest
 #[derive(Args, Debug)]
@@ -21,6 +22,8 @@ use mutexlab_suite::{Place, Reports, Wanted};
     mutexlab test --kernel 6.12:debug       With KASAN, lockdep and their like\n  \
     mutexlab test --filter redirect-udp     Only the tests with this in their names\n  \
     mutexlab test --list                    What there is\n  \
+    mutexlab test --guest 7.3:debug/2       What was in this guest, again\n  \
+    mutexlab test --guest 7.3:debug/2 --gdb 1234  The same, waiting for gdb\n  \
     mutexlab test --junit tests.xml         And a report for a CI system\n  \
     mutexlab test --ktap - | kunit.py parse The outcomes for the kernel's tools\n\n\
 Exit codes: 0 if all passed, 1 if not, 2 if the tests could not run, 130 if interrupted.")]
@@ -38,6 +41,19 @@ pub struct TestCommand {
     /// And those that are left to the night: nft alone with the packets of other tests, and random ones by the dozen
     #[arg(long)]
     nightly: bool,
+    /// Give all functional tests two CPUs; else only those have them that are about more than one, since guests of one CPU
+    /// repeat to the instruction, and wait for nothing
+    #[arg(long)]
+    two_cpus: bool,
+    /// Only the functional tests of this guest, such as 7.3:debug/2: where guests repeat, all that was in it happens again
+    #[arg(long, value_name = "NAME")]
+    guest: Option<String>,
+    /// What random numbers of guests with functional tests come from; another seed is another boot [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u32>,
+    /// Have that guest wait for gdb, at a port of this machine's loopback or at a path with a /
+    #[arg(long, value_name = "WHERE", requires = "guest")]
+    gdb: Option<Stub>,
     /// Print the tests' names, and run none
     #[arg(long)]
     list: bool,
@@ -70,6 +86,13 @@ impl TestCommand {
             filters: self.filter,
             all: self.all,
             nightly: self.nightly,
+            cpus: match self.two_cpus {
+                true => Cpus::Two,
+                false => Cpus::AsNeeded,
+            },
+            guest: self.guest,
+            seed: self.seed,
+            stub: self.gdb,
             jobs: self.jobs,
             trees: self.tree,
             reports: Reports {

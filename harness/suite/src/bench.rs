@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use mutexlab_host::interrupt::Interrupt;
+use mutexlab_machine::stub::Stub;
 use mutexlab_machine::tools::Tools;
 
 /// What the tests of the instrument stand under, which choose their kernel themselves.
@@ -20,6 +21,12 @@ pub struct Bench<'a> {
     pub repository: PathBuf,
     /// Where console logs go.
     pub logs: PathBuf,
+    /// What random numbers of guests with functional tests come from.
+    pub seed: u32,
+    /// Where a debugger attaches to them.
+    pub stub: Option<Stub>,
+    /// The command that runs these tests again, without the guest's name.
+    pub again: String,
 }
 
 impl Bench<'_> {

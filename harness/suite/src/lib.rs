@@ -35,6 +35,7 @@ mod text;
 mod typist;
 mod wanted;
 
+pub use functional::Cpus;
 pub use outcome::label;
 pub use reports::{Document, Place, Reports};
 pub use selected::Listed;

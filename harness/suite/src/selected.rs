@@ -12,12 +12,13 @@ use serde::Serialize;
 
 use super::bad_ends::BadEnd;
 use super::bench::{Bench, INSTRUMENT};
+use super::functional::{self, Cpus, Guest};
 use super::instrument::Trial;
 use super::outcome::{label, Ended, Outcomes, Shared};
 use super::pages::Page;
 use super::shell::ShellTest;
 use super::subject_cells::{SubjectTest, WideKernel};
-use super::{functional, lanes, lens, lens_cells};
+use super::{lanes, lens, lens_cells};
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Flavour};
 use mutexlab_machine::kvm;
@@ -25,6 +26,7 @@ use mutexlab_model::accelerator::Accelerator;
 use mutexlab_protocol::test_info::TestInfo;
 
 /// What shall run.
+#[derive(Default)]
 pub struct Selected {
     pub functional: Vec<TestInfo>,
     pub bad_ends: Vec<BadEnd>,
@@ -40,6 +42,10 @@ pub struct Selected {
 pub struct How<'a> {
     /// How many guests run side by side, if that is not left to the number of cores.
     pub jobs: Option<NonZeroUsize>,
+    /// How many CPUs functional tests have.
+    pub cpus: Cpus,
+    /// Only the functional tests of this guest.
+    pub guest: Option<&'a str>,
     /// Kernel trees of the user's.
     pub trees: &'a [NamedTree],
     /// What becomes of subjects that need more of a kernel than those have that are measured.
@@ -105,13 +111,26 @@ impl Selected {
         &self,
         kernels: &'a [Kernel],
         plainest: &[&Kernel],
+        how: &How<'_>,
         outcomes: &mut Outcomes,
-    ) -> Vec<Task<'a>> {
-        let functional = kernels.iter().map(|kernel| {
-            let tests = functional::plan(kernel, &self.functional, outcomes);
-            Task::Functional(kernel, tests)
-        });
-        let functional = functional.collect();
+    ) -> Result<Vec<Task<'a>>> {
+        let mut guests = Vec::new();
+        for kernel in kernels {
+            guests.extend(Guest::deal(kernel, &self.functional, how.cpus, outcomes));
+        }
+        if let Some(name) = how.guest {
+            let names: Vec<String> = guests.iter().map(Guest::name).collect();
+            guests.retain(|guest| guest.name() == name);
+            if guests.is_empty() {
+                bail!(
+                    "no guest is called {name:?}: these tests have {}",
+                    names.join(", ")
+                );
+            }
+        }
+        for guest in &guests {
+            guest.plan(outcomes);
+        }
         for end in &self.bad_ends {
             end.plan(plainest, outcomes);
         }
@@ -133,7 +152,7 @@ impl Selected {
         for trial in &self.trials {
             outcomes.plan(INSTRUMENT, trial.name);
         }
-        functional
+        Ok(guests.into_iter().map(Task::Functional).collect())
     }
 
     /// Runs all of them.
@@ -149,7 +168,7 @@ impl Selected {
         let Some(&first) = plainest.first() else {
             bail!("no kernel to test with");
         };
-        let functional = self.plan(kernels, &plainest, &mut outcomes.lock());
+        let functional = self.plan(kernels, &plainest, how, &mut outcomes.lock())?;
         outcomes.lock().save()?;
         let probe = kvm::probe(first, bench.tools, bench.interrupt)?;
         let (by, cores_a_guest) = if probe.works {
@@ -179,7 +198,7 @@ impl Selected {
             first,
             plain,
             wide: how.wide,
-            accelerator: probe.accelerator(),
+            accelerator: functional::accelerator(&probe),
         };
         // Those that take longest come first. What goes wrong in a guest on purpose looks at all processes
         // below this one: nothing runs beside it.
@@ -217,8 +236,8 @@ struct Under<'a> {
 
 /// What one thread does at a time.
 enum Task<'a> {
-    /// Functional tests of a kernel, in one guest.
-    Functional(&'a Kernel, Vec<TestInfo>),
+    /// Functional tests of a kernel that share a guest.
+    Functional(Guest<'a>),
     BadEnd(&'a BadEnd),
     Lens,
     LensTrial(&'a lens_cells::Trial),
@@ -231,9 +250,7 @@ enum Task<'a> {
 impl Task<'_> {
     fn run(self, bench: &Bench<'_>, under: &Under<'_>, outcomes: &Shared) -> Result<()> {
         match self {
-            Self::Functional(kernel, tests) => {
-                functional::run(bench, kernel, under.accelerator, &tests, outcomes)
-            }
+            Self::Functional(guest) => guest.run(bench, under.accelerator, outcomes),
             Self::BadEnd(end) => match end.choose(under.plainest) {
                 Some(kernel) => end.run(bench, kernel, outcomes),
                 None => Ok(()),

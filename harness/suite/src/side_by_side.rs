@@ -8,15 +8,16 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::bench::Bench;
+use super::functional::{self, Cpus, Guest};
+use super::lanes;
 use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
-use super::{functional, lanes};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_machine::kvm;
 use mutexlab_machine::tools::Tools;
-use mutexlab_protocol::test_info::TestInfo;
+use mutexlab_model::seed;
 use mutexlab_results::outcome::Outcome;
 
 /// What shall run where.
@@ -45,23 +46,32 @@ pub fn side_by_side(wanted: &SideBySide<'_>) -> Result<Vec<Outcome>> {
     let tools = Tools::find(wanted.surroundings)?;
     let plainest = wanted.kernels.iter().min_by_key(|kernel| kernel.debug);
     let plainest = plainest.context("no kernel to test with")?;
-    let accelerator = kvm::probe(plainest, &tools, wanted.interrupt)?.accelerator();
+    let accelerator = functional::accelerator(&kvm::probe(plainest, &tools, wanted.interrupt)?);
     let bench = Bench {
         tools: &tools,
         interrupt: wanted.interrupt,
         repository: wanted.repository.to_owned(),
         logs: wanted.logs.clone(),
+        seed: seed::USUAL,
+        stub: None,
+        again: format!(
+            "mutexlab test --kernel NAME --filter {}",
+            wanted.tests.join(" --filter ")
+        ),
     };
     let mut tests = tools.agent.tests()?;
     tests.retain(|test| wanted.tests.contains(&test.name.as_str()));
     let mut outcomes = Outcomes::new(Timestamp::now(), Reports::default());
-    let plan = |kernel| (kernel, functional::plan(kernel, &tests, &mut outcomes));
-    let tasks: Vec<_> = wanted.kernels.iter().map(plan).collect();
+    let mut guests = Vec::new();
+    for kernel in wanted.kernels {
+        guests.extend(Guest::deal(kernel, &tests, Cpus::AsNeeded, &mut outcomes));
+    }
+    for guest in &guests {
+        guest.plan(&mut outcomes);
+    }
     let outcomes = Shared::new(outcomes);
-    let test = |(kernel, tests): (&Kernel, Vec<TestInfo>)| {
-        functional::run(&bench, kernel, accelerator, &tests, &outcomes)
-    };
-    lanes::run(tasks, wanted.jobs, wanted.interrupt, test)?;
+    let test = |guest: Guest<'_>| guest.run(&bench, accelerator, &outcomes);
+    lanes::run(guests, wanted.jobs, wanted.interrupt, test)?;
     let all = outcomes.lock().all().to_vec();
     Ok(all)
 }

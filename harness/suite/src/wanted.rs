@@ -9,6 +9,7 @@ use anyhow::{bail, Result};
 use jiff::Timestamp;
 
 use super::bench::Bench;
+use super::functional::Cpus;
 use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
 use super::selected::{How, Listed, Selected};
@@ -20,7 +21,9 @@ use mutexlab_host::surroundings::Surroundings;
 use mutexlab_images::prepared::{Kernel, NamedTree};
 use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::agent::Agent;
+use mutexlab_machine::stub::Stub;
 use mutexlab_machine::tools::Tools;
+use mutexlab_model::seed;
 use mutexlab_results::outcome::Tally;
 
 /// What is wanted of a run of tests.
@@ -34,6 +37,14 @@ pub struct Wanted {
     pub all: bool,
     /// And those that are left to the night.
     pub nightly: bool,
+    /// Only the functional tests of this guest, such as `7.3:debug/2`.
+    pub guest: Option<String>,
+    /// How many CPUs guests with functional tests have.
+    pub cpus: Cpus,
+    /// What its random numbers come from, and those of others with functional tests.
+    pub seed: Option<u32>,
+    /// Where a debugger attaches to it.
+    pub stub: Option<Stub>,
     /// How many guests run side by side, if that is not left to the number of cores.
     pub jobs: Option<NonZeroUsize>,
     /// Kernel trees of the user's, instead of the catalog's of those names.
@@ -108,11 +119,16 @@ impl Wanted {
             interrupt,
             logs: repository.join("results/logs").join(run),
             repository: repository.to_owned(),
+            seed: self.seed.unwrap_or(seed::USUAL),
+            stub: self.stub.clone(),
+            again: self.again(),
         };
         let outcomes = Shared::new(Outcomes::new(started, self.reports.clone()));
         let how = How {
             jobs: self.jobs,
             trees: &self.trees,
+            cpus: self.cpus,
+            guest: self.guest.as_deref(),
             wide: match self.nightly || !self.filters.is_empty() {
                 true => WideKernel::Built,
                 false => WideKernel::LeftOut,
@@ -177,6 +193,13 @@ impl Wanted {
                 self.filters
             );
         }
+        if self.guest.is_some() {
+            // What else there is has guests of its own.
+            return Ok(Selected {
+                functional,
+                ..Selected::default()
+            });
+        }
         Ok(Selected {
             functional,
             bad_ends,
@@ -187,6 +210,19 @@ impl Wanted {
             pages,
             trials,
         })
+    }
+
+    /// The command that deals the same tests to the same guests.
+    fn again(&self) -> String {
+        let mut words = vec!["./just test".to_owned()];
+        let kernels = self.kernels.iter().map(|name| format!("--kernel {name}"));
+        words.extend(kernels);
+        words.extend(self.filters.iter().map(|part| format!("--filter={part}")));
+        words.extend(self.all.then(|| "--all".to_owned()));
+        words.extend(self.nightly.then(|| "--nightly".to_owned()));
+        words.extend((self.cpus == Cpus::Two).then(|| "--two-cpus".to_owned()));
+        words.extend(self.seed.map(|seed| format!("--seed {seed}")));
+        words.join(" ")
     }
 
     fn wants(&self, name: &str) -> bool {

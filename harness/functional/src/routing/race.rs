@@ -48,7 +48,8 @@ pub fn tests() -> Vec<GuestTest> {
             )
         },
     );
-    tests.into_iter().map(GuestTest::long).collect()
+    let tests = tests.into_iter().map(GuestTest::long);
+    tests.map(GuestTest::on_two_cpus).collect()
 }
 
 fn run(family: Family, redirector: Redirector) -> Result<()> {

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{anyhow, Result};
 
 use super::back_to_back::back_to_back;
-use super::rig::{Rig, REHEARSAL, SETTLED};
+use super::rig::{Rig, REHEARSAL};
 use super::throughput::search;
 use super::trial::{in_open_loop, Exchanged, Treatment};
 use crate::kernel::memory;
@@ -45,7 +45,7 @@ pub fn exchange(
     }
     established()?;
     closed_loop.round_trips(flows.picks().take(traffic.warm_up as usize), delivery)?;
-    thread::sleep(SETTLED);
+    thread::sleep(treatment.age);
     memory::empty_packet_caches()?;
     if flows.are_of_the_crowd() {
         // What comes only once after that time is behind each flow, as it is behind a single one.

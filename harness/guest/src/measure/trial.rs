@@ -2,12 +2,15 @@
 
 //! One run of packets that is measured, and what it showed.
 
+use std::time::Duration;
+
 use anyhow::{anyhow, Result};
 use mutexlab_model::histogram::Histogram;
 use mutexlab_model::measured::{Delivery, OpenLoop, PathCost};
 use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::Mischief;
 
+use super::rig::SETTLED;
 use crate::kernel::marks;
 use crate::probe::{Probe, Snapshot};
 use crate::traffic::flows::Flows;
@@ -18,12 +21,24 @@ use crate::traffic::target::Stop;
 const LEAD_IN: u32 = 64;
 
 /// What there is about an exchange of packets beside its traffic.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Treatment {
+    /// How long flows have been there when they are measured.
+    pub age: Duration,
     /// What the server does to its answers.
     pub mischief: Option<Mischief>,
     /// Whether the lens looks on.
     pub is_watched: bool,
+}
+
+impl Default for Treatment {
+    fn default() -> Self {
+        Self {
+            age: SETTLED,
+            mischief: None,
+            is_watched: false,
+        }
+    }
 }
 
 impl Treatment {

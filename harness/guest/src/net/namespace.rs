@@ -4,7 +4,9 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::panic;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sched::{self, CloneFlags};
@@ -34,9 +36,26 @@ impl Namespace {
     /// Runs `work` in the namespace, and comes back. Sockets and devices opened by it stay in the namespace, and so do
     /// threads and programs that it starts.
     pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _visit = Visit::of(self)
-            .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
+        let _visit = Visit::of(self)?;
         work()
+    }
+
+    /// The same in a thread of its own, for work that changes its thread: it may give away what it takes to come back, and
+    /// have faults injected.
+    pub fn run_apart<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let in_there = || {
+            self.enter()?;
+            work()
+        };
+        thread::scope(|scope| match scope.spawn(in_there).join() {
+            Ok(result) => result,
+            Err(payload) => panic::resume_unwind(payload),
+        })
+    }
+
+    fn enter(&self) -> Result<()> {
+        sched::setns(self.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("cannot enter the network namespace {}", self.name))
     }
 
     /// Runs a program in the namespace to its end, and takes what it says on both streams. That it ends badly is for the
@@ -88,7 +107,7 @@ struct Visit {
 impl Visit {
     fn of(namespace: &Namespace) -> Result<Self> {
         let home = own()?;
-        sched::setns(namespace.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        namespace.enter()?;
         Ok(Self { home })
     }
 }

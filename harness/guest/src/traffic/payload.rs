@@ -49,18 +49,20 @@ impl Label {
 /// Fills a payload.
 pub fn fill(payload: &mut [u8], kind: Kind, label: Label) {
     let mut words = words(kind, label);
-    for chunk in payload.chunks_mut(8) {
-        let word = words.next().unwrap_or_default();
-        chunk.copy_from_slice(&word[..chunk.len()]);
+    let (whole, rest) = payload.as_chunks_mut();
+    for chunk in whole {
+        *chunk = words.next().unwrap_or_default();
     }
+    let word = words.next().unwrap_or_default();
+    rest.copy_from_slice(&word[..rest.len()]);
 }
 
 /// Whether a payload is byte for byte what [`fill`] made.
 pub fn is_intact(payload: &[u8], kind: Kind, label: Label) -> bool {
-    payload
-        .chunks(8)
-        .zip(words(kind, label))
-        .all(|(chunk, word)| chunk == &word[..chunk.len()])
+    let mut words = words(kind, label);
+    let (whole, rest) = payload.as_chunks();
+    whole.iter().all(|chunk| Some(*chunk) == words.next())
+        && (words.next()).is_some_and(|word| rest == &word[..rest.len()])
 }
 
 // The label, the seed, and then random numbers seeded with both, for ever.

@@ -57,7 +57,7 @@ impl Value {
         let towards = (number - good) * (bad.number - good).signum();
         let limit = match from {
             Kind::Exact => 0.0,
-            Kind::Modelled | Kind::Sampled => (bad.number - good).abs() / 2.0,
+            Kind::Modelled | Kind::Repeatable | Kind::Sampled => (bad.number - good).abs() / 2.0,
         };
         if towards > limit {
             Judged::Bad

@@ -88,7 +88,18 @@ pub enum Change<'a> {
         /// Mean over B's.
         to: f64,
     },
-    /// A sampled metric.
+    /// A metric that repeats with its boot.
+    Repeatable {
+        /// Its name.
+        metric: &'a str,
+        /// Its unit.
+        unit: Unit,
+        /// In A; the mean, if there are boots of several seeds, but too few.
+        from: f64,
+        /// In B.
+        to: f64,
+    },
+    /// A sampled metric, or one that repeats with its boot, of boots of several seeds.
     Sampled {
         /// Its name.
         metric: &'a str,
@@ -113,7 +124,8 @@ impl Change<'_> {
             Self::Varies { .. } => 1,
             Self::Exact { .. } => 2,
             Self::Modelled { .. } => 3,
-            Self::Sampled { .. } => 4,
+            Self::Repeatable { .. } => 4,
+            Self::Sampled { .. } => 5,
         }
     }
 
@@ -123,6 +135,7 @@ impl Change<'_> {
             Self::Verdict { .. } | Self::Varies { .. } => 0.0,
             Self::Exact { from, to, .. }
             | Self::Modelled { from, to, .. }
+            | Self::Repeatable { from, to, .. }
             | Self::Sampled { from, to, .. } => relative(from, to),
         }
     }
@@ -134,6 +147,7 @@ impl Change<'_> {
             Self::Varies { metric, .. }
             | Self::Exact { metric, .. }
             | Self::Modelled { metric, .. }
+            | Self::Repeatable { metric, .. }
             | Self::Sampled { metric, .. } => Some(metric),
         }
     }
@@ -247,6 +261,23 @@ impl<'a> Finding<'a> {
             };
         }
         let enough = from.len().min(to.len()) >= bootstrap::MIN_BOOTS;
+        if a.kind.max(b.kind) == Kind::Repeatable && !enough {
+            let (from, to) = means;
+            return Self {
+                cell,
+                judgement: if is_large {
+                    Judgement::of(b.better, from, to)
+                } else {
+                    Judgement::Unchanged
+                },
+                change: Change::Repeatable {
+                    metric,
+                    unit: b.unit,
+                    from,
+                    to,
+                },
+            };
+        }
         // Of a small effect nobody asks how sure it is, unless all is to be told.
         let difference = (is_large || all)
             .then(|| bootstrap::difference(from, to))

@@ -17,7 +17,6 @@ use mutexlab_model::measured::HookCost;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::verdict::Verdict;
 use mutexlab_protocol::Deed;
-use mutexlab_results::metric::Kind;
 use mutexlab_results::record::{CellRecord, Results};
 use mutexlab_results::slim::Run;
 use mutexlab_results::travel::{DUPLICATES, LOSS, REORDERED};
@@ -26,7 +25,7 @@ use mutexlab_results::travel::{DUPLICATES, LOSS, REORDERED};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
-    /// Boots of the same agree in every exact metric.
+    /// Boots of the same agree in every metric.
     Repeatable,
     /// Instructions that are put into the path are read, all and no others.
     Exact,
@@ -86,7 +85,7 @@ impl Check {
     /// What is demanded, for a person.
     const fn demand(self) -> &'static str {
         match self {
-            Self::Repeatable => "three boots of the same give the same numbers",
+            Self::Repeatable => "three boots of the same give the same numbers, all of them",
             Self::Exact => {
                 "1, 10 and 100 instructions more in the path are read as 1, 10 and 100 more"
             }
@@ -146,8 +145,7 @@ fn repeatable(results: &Results, finding: &mut Finding) {
         if others.is_empty() {
             finding.faults.push(format!("{id} was measured once only"));
         }
-        let exact = |metric: &&mutexlab_results::metric::Metric| metric.kind == Kind::Exact;
-        for metric in first.metrics.iter().filter(exact) {
+        for metric in &first.metrics {
             for other in others {
                 finding.compared += 1;
                 let value = other.metric(&metric.name);

@@ -9,6 +9,7 @@ use super::deadlines::Deadlines;
 use crate::attended::Attended;
 use crate::baggage::Baggage;
 use crate::qemu::Lens;
+use crate::stub::Stub;
 use mutexlab_images::modules::ModuleFiles;
 use mutexlab_images::prepared::Kernel;
 use mutexlab_model::accelerator::Accelerator;
@@ -40,6 +41,8 @@ pub struct Boot<'a> {
     pub deadlines: Deadlines,
     /// What watches its instructions, if something does.
     pub lens: Option<&'a Lens>,
+    /// Where a debugger attaches, for which the guest waits before its first instruction.
+    pub stub: Option<&'a Stub>,
     /// What is different if somebody sits in front of it.
     pub attended: Option<&'a Attended>,
     /// Where the console goes.
@@ -66,6 +69,7 @@ impl<'a> Boot<'a> {
             baggage: &NO_BAGGAGE,
             deadlines: Deadlines::of(kernel.debug),
             lens: None,
+            stub: None,
             attended: None,
             console_log,
         }

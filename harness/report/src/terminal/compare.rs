@@ -104,6 +104,7 @@ fn numbers(change: &Change<'_>) -> Option<(f64, f64, Unit)> {
     match *change {
         Change::Exact { from, to, unit, .. }
         | Change::Modelled { from, to, unit, .. }
+        | Change::Repeatable { from, to, unit, .. }
         | Change::Sampled { from, to, unit, .. } => Some((from, to, unit)),
         Change::Verdict { .. } | Change::Varies { .. } => None,
     }
@@ -245,7 +246,9 @@ fn row(finding: &Finding<'_>) -> Line {
             change: "not exact".to_owned(),
             ..empty
         },
-        &(Change::Exact { from, to, .. } | Change::Modelled { from, to, .. }) => Line {
+        &(Change::Exact { from, to, .. }
+        | Change::Modelled { from, to, .. }
+        | Change::Repeatable { from, to, .. }) => Line {
             from: plain(from, to - from),
             to: plain(to, to - from),
             change: signed(to - from, to - from),

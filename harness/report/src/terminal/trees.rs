@@ -112,6 +112,7 @@ const fn numbers(change: &Change<'_>) -> Option<(f64, f64)> {
     match *change {
         Change::Exact { from, to, .. }
         | Change::Modelled { from, to, .. }
+        | Change::Repeatable { from, to, .. }
         | Change::Sampled { from, to, .. } => Some((from, to)),
         Change::Verdict { .. } | Change::Varies { .. } => None,
     }
@@ -128,6 +129,7 @@ fn ends(change: &Change<'_>, by: f64) -> (String, String) {
         Change::Varies { from, to, .. } => (list(from), list(to)),
         &(Change::Exact { from, to, .. }
         | Change::Modelled { from, to, .. }
+        | Change::Repeatable { from, to, .. }
         | Change::Sampled { from, to, .. }) => (plain(from, by), plain(to, by)),
     }
 }
@@ -138,6 +140,7 @@ fn difference(finding: &Finding<'_>) -> String {
         Change::Varies { .. } => "not exact".to_owned(),
         Change::Exact { from, to, .. }
         | Change::Modelled { from, to, .. }
+        | Change::Repeatable { from, to, .. }
         | Change::Sampled { from, to, .. } => {
             if from == to {
                 "=".to_owned()
@@ -156,6 +159,7 @@ fn kind(row: &Row<'_>) -> (String, Style) {
             Change::Verdict { .. } => ("", Style::Plain),
             Change::Varies { .. } | Change::Exact { .. } => ("exact", Style::Plain),
             Change::Modelled { .. } => ("modelled", Style::Dim),
+            Change::Repeatable { .. } => ("repeatable", Style::Plain),
             Change::Sampled { .. } if finding.judgement.is_change() => {
                 ("sampled, sure", Style::Plain)
             }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::banner::Banner;
 use super::bridge::{told, Bridge, Port};
-use super::debugger::{Debugger, Stub};
+use super::debugger::Debugger;
 use super::parameter::{self, Parameter};
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_host::terminal::{Raw, Saved, TIDY};
@@ -24,6 +24,7 @@ use mutexlab_images::{Cache, Catalog, Flavour, KernelName};
 use mutexlab_machine::attended::Attended;
 use mutexlab_machine::boot::{Boot, Booted, Deadlines};
 use mutexlab_machine::kvm;
+use mutexlab_machine::stub::Stub;
 use mutexlab_machine::tools::Tools;
 use mutexlab_model::accelerator::Accelerator;
 use mutexlab_model::verdict::Verdict;

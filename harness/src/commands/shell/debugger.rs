@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 
 use mutexlab_images::prepared::Kernel;
+use mutexlab_machine::stub::Stub;
 
 /// Sections of a module that a debugger is told of: what stays in memory and has names.
 const SECTIONS: [&str; 6] = [
@@ -23,48 +23,6 @@ const SECTIONS: [&str; 6] = [
 ];
 /// The one that add-symbol-file has to be told first.
 const TEXT: &str = ".text";
-
-/// Where a debugger can attach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stub {
-    /// A port of TCP of this machine's loopback.
-    Port(u16),
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-impl FromStr for Stub {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.contains('/') {
-            let path = std::path::absolute(text).context("cannot find the current directory")?;
-            return Ok(Self::Socket(path));
-        }
-        match text.parse() {
-            Ok(port @ 1..) => Ok(Self::Port(port)),
-            _ => bail!("{text:?} is neither a port of TCP, such as 1234, nor a path with a /"),
-        }
-    }
-}
-
-impl Stub {
-    /// As QEMU is told.
-    fn device(&self) -> String {
-        match self {
-            Self::Port(port) => format!("tcp:127.0.0.1:{port}"),
-            Self::Socket(path) => format!("unix:{},server=on,wait=off", path.display()),
-        }
-    }
-
-    /// As gdb is told.
-    fn target(&self) -> String {
-        match self {
-            Self::Port(port) => format!("127.0.0.1:{port}"),
-            Self::Socket(path) => path.display().to_string(),
-        }
-    }
-}
 
 /// How a debugger gets at one guest.
 #[derive(Clone, Debug)]
@@ -101,20 +59,12 @@ impl Debugger {
 
     /// Arguments to QEMU.
     pub fn qemu_arguments(&self) -> Vec<String> {
-        let mut arguments = vec!["-gdb".to_owned(), self.stub.device()];
-        if self.waits {
-            arguments.push("-S".to_owned());
-        }
-        arguments
+        self.stub.qemu_arguments(self.waits)
     }
 
     /// The command that attaches, without the modules.
     pub fn command(&self) -> String {
-        format!(
-            "gdb -q {} -ex 'target remote {}'",
-            self.vmlinux.display(),
-            self.stub.target()
-        )
+        self.stub.command(&self.vmlinux)
     }
 
     /// What attaches, or what is to be said to the debugger that has, once the script is written.
@@ -162,16 +112,6 @@ fn add_symbols(file: &Path, sections: &BTreeMap<String, u64>) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stub_is_a_port_or_a_path() {
-        assert_eq!("1234".parse::<Stub>().unwrap(), Stub::Port(1234));
-        let path = PathBuf::from("/tmp/gdb");
-        assert_eq!("/tmp/gdb".parse::<Stub>().unwrap(), Stub::Socket(path));
-        for wrong in ["0", "65536", "7.3", "host:1234", ""] {
-            assert!(wrong.parse::<Stub>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn modules_are_added_where_they_are() {
