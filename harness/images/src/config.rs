@@ -294,7 +294,10 @@ mod tests {
         let base = fragment("[without debug] CONFIG_A=y\nCONFIG_B=y");
         let debug = Fragment::parse("debug".to_owned(), "# CONFIG_A is not set").unwrap();
         let merge = |fragments: &[Fragment]| merge(fragments, version("7.3")).unwrap();
-        assert_eq!(merge(std::slice::from_ref(&base)), "CONFIG_A=y\nCONFIG_B=y\n");
+        assert_eq!(
+            merge(std::slice::from_ref(&base)),
+            "CONFIG_A=y\nCONFIG_B=y\n"
+        );
         assert_eq!(merge(&[base, debug]), "CONFIG_B=y\n# CONFIG_A is not set\n");
     }
 
