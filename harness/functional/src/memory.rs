@@ -47,7 +47,8 @@ pub fn tests() -> Vec<GuestTest> {
             "memory of flows is on the NUMA node whose CPU uses it, and comes back there",
             pool_keeps_to_nodes,
         )
-        .on_debug(),
+        .on_debug()
+        .on_two_cpus(),
         GuestTest::single(
             "cache-knows-flows",
             "a CPU's cache answers for flows, as long as they live and as it has its size",

@@ -92,7 +92,7 @@ impl<'a> Guest<'a> {
                 kernel,
                 number,
                 cpus,
-                tests: tests.iter().copied().cloned().collect(),
+                tests: tests.into_iter().cloned().collect(),
             })
             .collect()
     }
@@ -131,9 +131,10 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Tells how a failure can be had again, if it can to the instruction.
-    fn tell_again(&self, bench: &Bench<'_>, accelerator: Accelerator) {
-        if accelerator == Accelerator::TcgIcount {
+    /// Tells how a failure can be had again, if it can to the instruction. A second guest for some of the tests is none that
+    /// anybody could ask for.
+    fn tell_again(&self, bench: &Bench<'_>, accelerator: Accelerator, which: Try) {
+        if accelerator == Accelerator::TcgIcount && which == Try::First {
             let (again, name) = (&bench.again, self.name());
             log::info!("        again, to the instruction: {again} --guest {name} [--gdb 1234]");
         }
@@ -233,7 +234,7 @@ impl Guest<'_> {
                         console_log: Some(&console_log),
                     })?;
                     if failure.is_some() {
-                        self.tell_again(bench, accelerator);
+                        self.tell_again(bench, accelerator, which);
                     }
                 }
                 _ => {}
@@ -276,7 +277,7 @@ impl Guest<'_> {
             took: None,
             console_log: Some(&console_log),
         })?;
-        self.tell_again(bench, accelerator);
+        self.tell_again(bench, accelerator, which);
         for test in rest {
             outcomes.not_run(&suite, &test.name, &format!("the guest ended with {next}"));
         }
