@@ -89,7 +89,6 @@ impl Turns {
     pub fn main_loop_wakes(&self, patience: Option<Duration>) {
         loop {
             self.main_loop.wake_up();
-            // Of two that wake at once the CPUs go first.
             if self.cpus.is_asleep() {
                 return;
             }
@@ -113,13 +112,14 @@ impl Turns {
     }
 
     /// The CPUs have been woken: returns when the main loop sleeps. Until then they hold nothing that it needs: they wait in
-    /// `without_lock`.
+    /// `without_lock`. They sleep until they have the lock again, which the main loop may keep while it waits for something else.
     pub fn cpus_wake(&self, mut without_lock: impl FnMut(&dyn Fn())) {
         loop {
             self.cpus.wake_up();
             if self.main_loop.is_asleep() {
                 return;
             }
+            self.cpus.fall_asleep();
             without_lock(&|| {
                 while !self.main_loop.is_asleep() {
                     self.main_loop.wait_until_asleep(None);
@@ -132,6 +132,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
+    use std::sync::Mutex;
     use std::thread;
 
     use super::*;
@@ -162,6 +163,35 @@ mod tests {
             }
         });
         assert_eq!(met.into_inner(), 0);
+    }
+
+    #[test]
+    fn the_main_loop_may_keep_the_lock_while_it_sleeps() {
+        let turns = Turns::at_start();
+        let lock = Mutex::new(());
+        let held = lock.lock().unwrap();
+        let wait_for_it = AtomicU64::new(0);
+        thread::scope(|scope| {
+            let cpus = scope.spawn(|| {
+                turns.cpus_wake(|wait| {
+                    wait_for_it.store(1, Ordering::SeqCst);
+                    wait();
+                    drop(lock.lock().unwrap());
+                });
+            });
+            while wait_for_it.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            // It sleeps often enough for the CPUs to come to the lock, which they do not get.
+            for _ in 0..100 {
+                turns.main_loop_sleeps();
+                thread::sleep(Duration::from_millis(1));
+                turns.main_loop_wakes(None);
+            }
+            drop(held);
+            turns.main_loop_sleeps();
+            cpus.join().unwrap();
+        });
     }
 
     #[test]
