@@ -108,18 +108,15 @@ pub fn of(
         value: to_float(bytes) / f64::from(traffic.flows),
     }));
     metrics.extend(travel::of(measurement));
-    for metric in &mut metrics {
-        metric.kind = of_a_boot(metric.kind, clock.mode);
+    // In virtual mode boots repeat.
+    if clock.mode == Mode::Virtual {
+        for metric in &mut metrics {
+            if metric.kind == Kind::Sampled {
+                metric.kind = Kind::Repeatable;
+            }
+        }
     }
     metrics
-}
-
-/// The kind of a number that a boot gives: in virtual mode boots repeat.
-const fn of_a_boot(kind: Kind, mode: Mode) -> Kind {
-    match (kind, mode) {
-        (Kind::Sampled, Mode::Virtual) => Kind::Repeatable,
-        (kind, _) => kind,
-    }
 }
 
 /// What a stream took.

@@ -11,7 +11,7 @@ pub use mutexlab_results::lens_metrics::{
 use mutexlab_results::metric::{Better, Kind, Metric, Unit};
 
 /// All of them; none if no packet was seen. What is counted is `exact`, unless what packets do is another matter in
-/// each boot: then it is sampled, and so is what is modelled.
+/// each boot: then it is of that kind, and so is what is modelled.
 pub fn of(analysis: &Analysis, exact: Kind) -> Vec<Metric> {
     if analysis.packets == 0 {
         return Vec::new();
