@@ -19,25 +19,28 @@ pub(super) fn cut(boots: Vec<PlannedBoot>) -> Vec<PlannedBoot> {
 
 fn parts(boot: PlannedBoot) -> Vec<PlannedBoot> {
     let all: u64 = boot.cells.iter().map(|cell| effort(&cell.traffic)).sum();
-    let parts = all.div_ceil(MOST).min(boot.cells.len() as u64) as usize;
+    let parts = all.div_ceil(MOST);
     if parts <= 1 {
         return vec![boot];
     }
-    let mut split: Vec<PlannedBoot> = (1..=parts)
-        .map(|part| PlannedBoot {
-            id: format!("{}/part{part}", boot.id),
-            cells: Vec::new(),
-            ..boot.clone()
-        })
-        .collect();
-    // Whichever part is done first gets the next cell.
-    let mut work = vec![0_u64; parts];
-    for cell in boot.cells {
-        let least = (0..parts).min_by_key(|&part| work[part]).unwrap_or(0);
-        work[least] += effort(&cell.traffic);
-        split[least].cells.push(cell);
+    // In the scenario's order, so that what is compared shares a guest.
+    let mut split: Vec<PlannedBoot> = Vec::new();
+    let (mut done, mut part) = (0, None);
+    for cell in &boot.cells {
+        let of_this = done * parts / all;
+        done += effort(&cell.traffic);
+        if part != Some(of_this) {
+            part = Some(of_this);
+            split.push(PlannedBoot {
+                id: format!("{}/part{}", boot.id, split.len() + 1),
+                cells: Vec::new(),
+                ..boot.clone()
+            });
+        }
+        if let Some(last) = split.last_mut() {
+            last.cells.push(cell.clone());
+        }
     }
-    split.retain(|boot| !boot.cells.is_empty());
     split
 }
 

@@ -283,6 +283,12 @@ fn a_large_boot_is_several_guests() {
     );
     let sizes: Vec<usize> = many.boots.iter().map(|boot| boot.cells.len()).collect();
     assert_eq!(sizes[..3], [22, 21, 21]);
+    // What is printed is in this order.
+    let ids = |plan: &Plan| -> Vec<String> {
+        let cells = plan.boots.iter().flat_map(|boot| &boot.cells);
+        cells.map(|cell| cell.id.clone()).collect()
+    };
+    assert_eq!(ids(&many), ids(&few));
 }
 
 #[test]
