@@ -104,9 +104,9 @@ impl Totals {
 
     /// The buckets up to the last one that something is in: most are never used, and looking at all of them takes longer than
     /// what is measured.
-    fn used(&self) -> impl Iterator<Item = &AtomicU32> {
+    fn used(&self) -> &[AtomicU32] {
         let last = Scale::index(self.max.load(Relaxed));
-        self.buckets.iter().take(usize::saturating_add(last, 1))
+        self.buckets.get(..=last).unwrap_or(&self.buckets)
     }
 
     fn record(&self, spans: &[AtomicU64; HOOKS], passed: u32) {
@@ -355,7 +355,7 @@ impl Meter {
         }
         let header = bytes.len();
         bytes.extend_from_slice(&[0; Report::SIZE], GFP_KERNEL)?;
-        let used = all().map(|totals| totals.used().count()).max();
+        let used = all().map(|totals| totals.used().len()).max();
         for bucket in 0..used.unwrap_or(0) {
             let count = count(bucket);
             if count != 0 {

@@ -25,8 +25,8 @@ pub struct Bench<'a> {
     pub seed: u32,
     /// Where a debugger attaches to them.
     pub stub: Option<Stub>,
-    /// The command that runs these tests again, without the guest's name.
-    pub again: String,
+    /// The command that deals the same tests to guests, without a kernel's name and a guest's; `None` if there is none.
+    pub again: Option<String>,
 }
 
 impl Bench<'_> {

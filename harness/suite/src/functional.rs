@@ -134,9 +134,13 @@ impl<'a> Guest<'a> {
     /// Tells how a failure can be had again, if it can to the instruction. A second guest for some of the tests is none that
     /// anybody could ask for.
     fn tell_again(&self, bench: &Bench<'_>, accelerator: Accelerator, which: Try) {
-        if accelerator == Accelerator::TcgIcount && which == Try::First {
-            let (again, name) = (&bench.again, self.name());
-            log::info!("        again, to the instruction: {again} --guest {name} [--gdb 1234]");
+        let repeats = accelerator == Accelerator::TcgIcount && which == Try::First;
+        if let Some(again) = bench.again.as_ref().filter(|_| repeats) {
+            let (kernel, name) = (&self.kernel.name, self.name());
+            let flavour = if self.kernel.debug { "debug" } else { "plain" };
+            log::info!(
+                "        again, to the instruction: {again} --kernel {kernel}:{flavour} --guest {name} [--gdb 1234]"
+            );
         }
     }
 }

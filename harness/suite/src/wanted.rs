@@ -121,7 +121,7 @@ impl Wanted {
             repository: repository.to_owned(),
             seed: self.seed.unwrap_or(seed::USUAL),
             stub: self.stub.clone(),
-            again: self.again(),
+            again: Some(self.again()),
         };
         let outcomes = Shared::new(Outcomes::new(started, self.reports.clone()));
         let how = How {
@@ -212,14 +212,15 @@ impl Wanted {
         })
     }
 
-    /// The command that deals the same tests to the same guests.
+    /// The command that deals the same tests to the same guests of a kernel.
     fn again(&self) -> String {
-        let mut words = vec!["./just test".to_owned()];
-        let kernels = self.kernels.iter().map(|name| format!("--kernel {name}"));
-        words.extend(kernels);
+        let mut words = vec!["mutexlab test".to_owned()];
         words.extend(self.filters.iter().map(|part| format!("--filter={part}")));
         words.extend(self.all.then(|| "--all".to_owned()));
         words.extend(self.nightly.then(|| "--nightly".to_owned()));
+        let trees = self.trees.iter();
+        words
+            .extend(trees.map(|tree| format!("--tree {}={}", tree.name, tree.directory.display())));
         words.extend((self.cpus == Cpus::Two).then(|| "--two-cpus".to_owned()));
         words.extend(self.seed.map(|seed| format!("--seed {seed}")));
         words.join(" ")
