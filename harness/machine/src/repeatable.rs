@@ -6,7 +6,7 @@
 //!   this machine's, which answers when it can.
 //! - It has no device that waits for this machine: two serial ports, each into a file, which take a byte in a fixed virtual time.
 //! - All clocks are virtual, and all random numbers of QEMU's from one seed.
-//! - The virtual clock goes on in step with the CPUs: see the plugin's `main_loop`.
+//! - The virtual clock goes on in step with the CPUs: see the plugin's `turns`.
 //!
 //! virtme-ng has no options for such a machine: it shares a root, by 9p, virtio-fs or a disk, speaks by virtio-serial, and
 //! tells the guest limits of this machine (`nr_open=`). It boots all others.
@@ -81,7 +81,9 @@ pub fn command(
         boot.accelerator == Accelerator::TcgIcount && boot.attended.is_none(),
         "such a machine has virtual time, and nobody sits in front of it"
     );
-    let mut command = vec![qemu::find(surroundings)?.into_os_string()];
+    let preload = format!("LD_PRELOAD={}", plugin.file().display());
+    let mut command: Vec<OsString> = vec!["env".into(), preload.into()];
+    command.push(qemu::find(surroundings)?.into_os_string());
     let mut add = |arguments: &[&str]| command.extend(arguments.iter().map(OsString::from));
     let Boot {
         cpus, ref kernel, ..
@@ -97,11 +99,9 @@ pub fn command(
         add(&["-chardev", &format!("file,id={id},path={}", quoted(file))]);
         add(&["-serial", &format!("chardev:{id}")]);
     }
-    add(&["-plugin", &plugin_argument(plugin, boot.lens)]);
-    if let Some(stub) = boot.stub {
-        command.extend(stub.qemu_arguments(true).into_iter().map(OsString::from));
+    if let Some(lens) = boot.lens {
+        add(&["-plugin", &plugin_argument(plugin, lens)]);
     }
-    let mut add = |arguments: &[&str]| command.extend(arguments.iter().map(OsString::from));
     if let Some(table) = mp_table {
         let (table, address) = (quoted(table), mp_table::ADDRESS);
         add(&[
@@ -112,16 +112,15 @@ pub fn command(
     add(&["-kernel", &kernel.to_string_lossy()]);
     add(&["-initrd", &files.root.to_string_lossy()]);
     add(&["-append", &kernel_arguments(boot)]);
+    let stub = boot.stub.map(|stub| stub.qemu_arguments(true));
+    command.extend(stub.into_iter().flatten().map(OsString::from));
     Ok(command)
 }
 
-/// The plugin, which keeps the virtual clock in step, and watches if there is something to watch.
-fn plugin_argument(plugin: &Taken, lens: Option<&Lens>) -> String {
-    let plugin = format!("file={}", quoted(&plugin.file()));
-    match lens {
-        Some(lens) => format!("{plugin},settings={}", quoted(lens.settings())),
-        None => plugin,
-    }
+/// The plugin, which watches.
+fn plugin_argument(plugin: &Taken, lens: &Lens) -> String {
+    let (file, settings) = (quoted(&plugin.file()), quoted(lens.settings()));
+    format!("file={file},settings={settings}")
 }
 
 /// A path as a value in one of QEMU's lists of options.

@@ -6,11 +6,13 @@
 //! histogram is what <http://hdrhistogram.org> and its tools understand: HdrHistogram's format V2,
 //! compressed, as base64.
 
+mod encoding;
+
 use std::borrow::Cow;
 use std::io::Cursor;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
-use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::Deserializer;
 use mutex_abi::histogram::percentile;
 use schemars::{json_schema, JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
@@ -22,6 +24,7 @@ const DIGITS: u8 = 4;
 /// The greatest value, about 18 minutes of nanoseconds; greater ones count as it.
 const MAX: u64 = 1 << 40;
 
+/// One that has room for all values, as it is read.
 type Dense = hdrhistogram::Histogram<u64>;
 
 /// Takes values as they come, and leaves counting them for later.
@@ -50,12 +53,6 @@ impl Recorder {
     }
 }
 
-/// An empty one for values to `max`.
-fn dense(max: u64) -> Dense {
-    // The least that the crate accepts is 2; digits are a constant that it accepts, as tests show.
-    Dense::new_with_max(max.clamp(2, MAX), DIGITS).expect("constants are within bounds")
-}
-
 /// How often which values occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -66,12 +63,10 @@ pub struct Histogram {
 impl Histogram {
     /// One of pairs of a value and how often it occurred.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        // Buckets are the same whatever the range.
-        let scale = dense(2);
         let mut buckets: Vec<(u64, u64)> = pairs
             .into_iter()
             .filter(|&(_, count)| count > 0)
-            .map(|(value, count)| (scale.lowest_equivalent(value.min(MAX)), count))
+            .map(|(value, count)| (encoding::lowest(value.min(MAX)), count))
             .collect();
         buckets.sort_unstable();
         buckets.dedup_by(|next, kept| {
@@ -132,14 +127,7 @@ impl Histogram {
 
 impl Serialize for Histogram {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut dense = dense(self.max().unwrap_or(0));
-        for (value, count) in self.pairs() {
-            dense.saturating_record_n(value, count);
-        }
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&dense, &mut bytes)
-            .map_err(S::Error::custom)?;
+        let bytes = encoding::encode(&self.buckets).map_err(S::Error::custom)?;
         serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
     }
 }

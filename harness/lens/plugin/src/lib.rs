@@ -8,7 +8,8 @@
 //! translated, which costs little.
 //!
 //! - `plugin` is what QEMU calls, `api` what it offers: all `unsafe` code is there.
-//! - `main_loop` keeps the virtual clock in step, lens or no lens: it is what makes a boot repeat.
+//! - `turns` keeps the virtual clock in step, lens or no lens: it is what makes a boot repeat. For that this library is loaded before QEMU (`preload`), which
+//!   needs no plugin.
 //! - [`watch`] puts together what is seen: [`calls`] follows who called whom, [`memory`] models the
 //!   caches.
 //!
@@ -21,11 +22,14 @@ pub mod cache;
 pub mod calls;
 pub mod instruction;
 pub mod line;
-mod main_loop;
 pub mod memory;
 mod plugin;
+// A test's program has its own.
+#[cfg(not(test))]
+mod preload;
 mod ram;
 pub mod recency;
 pub mod sharing;
 pub mod tree;
+pub mod turns;
 pub mod watch;

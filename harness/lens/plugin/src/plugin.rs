@@ -20,15 +20,11 @@ use mutex_abi::marks::Mark;
 
 use crate::api::{Api, Block, Id, Info, Insn, MemoryInfo, TranslationCallback};
 use crate::instruction::{Flow, Instruction};
-use crate::main_loop::MainLoop;
 use crate::memory::MAX_CPUS;
 use crate::ram::Ram;
 use crate::watch::{Data, InstructionId, Watch};
 use mutexlab_lens_recording::recording::Recording;
 use mutexlab_lens_recording::settings::Settings;
-
-/// The instruction HLT.
-const HLT: [u8; 1] = [0xf4];
 
 /// What the plugin is at.
 enum State {
@@ -56,9 +52,7 @@ struct View {
 struct Plugin {
     api: Api,
     id: Id,
-    main_loop: MainLoop,
-    /// None if nothing is to be watched.
-    settings: Option<Settings>,
+    settings: Settings,
     cpus: usize,
     state: Mutex<State>,
     /// How many windows were closed.
@@ -104,26 +98,18 @@ impl Plugin {
             return Err("watches machines, not programs".into());
         }
         let cpus = usize::try_from(info.cpus)?;
-        let settings = match arguments {
-            [] => None,
-            [argument] => Some(read_settings(argument, cpus)?),
-            _ => return Err("wants one argument, settings=PATH, or none".into()),
+        let [argument] = arguments else {
+            return Err("wants one argument, settings=PATH".into());
         };
+        let settings = read_settings(argument, cpus)?;
         Ok(Self {
             api: Api::load(info.version)?,
             id,
-            main_loop: MainLoop::of_this_process()?,
             settings,
             cpus,
             state: Mutex::new(State::Idle),
             windows: Mutex::new(0),
         })
-    }
-
-    /// What watches; none if nothing is to be watched.
-    fn watch(&self) -> Option<Watch> {
-        let settings = self.settings.as_ref()?;
-        Watch::new(&settings.caches, self.cpus)
     }
 
     /// The plugin, which is there whenever QEMU calls.
@@ -138,11 +124,8 @@ impl Plugin {
 
     /// The next of its recordings.
     fn save(&self, recording: &Recording) {
-        let Some(settings) = &self.settings else {
-            return;
-        };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = settings.directory.join(format!("{windows}.json"));
+        let path = self.settings.directory.join(format!("{windows}.json"));
         *windows += 1;
         if let Err(error) = write(&path, recording) {
             eprintln!("mutex-lens: cannot write {}: {error}", path.display());
@@ -182,7 +165,7 @@ extern "C" fn after_reset(id: Id) {
     };
     let mut state = plugin.state();
     let (next, callback): (State, TranslationCallback) = match *state {
-        State::Preparing => match plugin.watch() {
+        State::Preparing => match Watch::new(&plugin.settings.caches, plugin.cpus) {
             Some(watch) => {
                 let view = View {
                     watch,
@@ -208,24 +191,15 @@ fn instruction(api: &Api, insn: Insn) -> Instruction {
 
 /// A block is translated while nothing is to be watched.
 extern "C" fn translate_idly(_: Id, block: Block) {
-    let Some(Plugin { api, settings, .. }) = Plugin::get() else {
+    let Some(Plugin { api, .. }) = Plugin::get() else {
         return;
     };
     for insn in api.instructions(block) {
         let mut bytes = [0; Instruction::MAX_SIZE];
         let bytes = api.bytes(insn, &mut bytes);
-        if bytes == HLT {
-            api.on_execution(insn, halt, 0);
-        } else if settings.is_some() && Mark::of_instruction(bytes) == Some(Mark::Prepare) {
+        if Mark::of_instruction(bytes) == Some(Mark::Prepare) {
             api.on_execution(insn, prepare, 0);
         }
-    }
-}
-
-/// HLT is about to be executed while nothing is watched.
-extern "C" fn halt(_: c_uint, _: *mut c_void) {
-    if let Some(plugin) = Plugin::get() {
-        plugin.main_loop.wait_until_asleep();
     }
 }
 
@@ -268,15 +242,6 @@ extern "C" fn execute(cpu: c_uint, data: *mut c_void) {
     };
     let (cpu, id) = (cpu as usize, data.addr() as InstructionId);
     let mut state = plugin.state();
-    let halts = match &*state {
-        State::Watching(view) | State::Closed(view) => {
-            view.watch.instruction(id).flow == Flow::Halt
-        }
-        _ => false,
-    };
-    if halts {
-        plugin.main_loop.wait_until_asleep();
-    }
     match std::mem::replace(&mut *state, State::Leaving) {
         State::Watching(mut view) => {
             if view.watch.instruction(id).mark == Some(Mark::Prepare) {
