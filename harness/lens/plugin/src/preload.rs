@@ -9,7 +9,7 @@ use std::mem;
 use std::process;
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn ppoll(
     // SAFETY: the C library's function has this type.
     let real = REAL.get_or_init(|| unsafe { mem::transmute(next(c"ppoll", c"GLIBC_2.4")) });
     let Some(real) = real else { process::abort() };
-    if !is_main_loop() {
+    if !is_main_loop() || holds_lock() {
         // SAFETY: the caller's promise.
         return unsafe { real(fds, count, timeout, signals) };
     }
@@ -132,6 +132,24 @@ fn is_main_loop() -> bool {
         IS_IT.set(Some(is_it));
         is_it
     })
+}
+
+/// Whether the calling thread holds the machine's lock. The main loop does while it polls at the end of a guest (`aio_poll()` in `monitor_cleanup()`): the
+/// CPUs' thread may wait for the lock then, and would not come to sleep.
+fn holds_lock() -> bool {
+    /// What a mutex begins with in glibc on a 64-bit machine (`struct __pthread_mutex_s`, sysdeps/nptl/bits/struct_mutex.h), which writes the owner
+    /// of any that is not robust or elided (nptl/pthread_mutex_lock.c).
+    #[repr(C)]
+    struct Mutex {
+        _lock: AtomicI32,
+        _count: AtomicU32,
+        owner: AtomicI32,
+    }
+    let lock: *const Mutex = LOCK.load(Ordering::SeqCst).cast();
+    // SAFETY: null, or QEMU's lock, which is static; its size and alignment are greater. Others write its words at any time, as atomics.
+    let lock = unsafe { lock.as_ref() };
+    // SAFETY: has no preconditions.
+    lock.is_some_and(|lock| lock.owner.load(Ordering::Relaxed) == unsafe { libc::gettid() })
 }
 
 /// Whether somebody outside says something: of all that QEMU polls in a repeatable machine only a debugger's connection is a socket.
