@@ -113,6 +113,11 @@ impl GuestTest {
         self.with(|info| info.needs_cpus = true)
     }
 
+    /// The same, which is the last in each guest, since it looks at what all the others left.
+    fn ending_guests(self) -> Self {
+        self.with(|info| info.ends_guests = true)
+    }
+
     /// The same, for every night.
     fn nightly(self) -> Self {
         self.with(|info| info.is_nightly = true)
@@ -282,14 +287,14 @@ pub fn all() -> Vec<GuestTest> {
     ];
     let long = long.into_iter().flatten().map(GuestTest::long);
     tests.extend(long.map(GuestTest::beside_others));
-    // The last, since it looks at what all the others left.
     tests.push(
         GuestTest::single(
             "no-leaks",
-            "kmemleak finds nothing after the other tests",
+            "kmemleak finds nothing after the other tests of the guest",
             lifecycle::no_leaks,
         )
-        .on_debug(),
+        .on_debug()
+        .ending_guests(),
     );
     tests
 }

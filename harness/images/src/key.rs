@@ -7,7 +7,7 @@ use sha2::Digest;
 
 use super::catalog::Recipe;
 use super::config;
-use super::toolchain::Toolchain;
+use super::toolchain::{Toolchain, NOT_SANITIZED};
 use mutexlab_host::hash::Sha256;
 
 /// Raised when the way of building changes so that older images must not be used.
@@ -35,10 +35,17 @@ pub fn key(kernel: &Recipe, source: &Sha256, toolchain: &Toolchain) -> Result<Sh
         lld,
         bindgen,
     ] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
+        add(&mut hash, part);
+    }
+    if merged.lines().any(|line| line == "CONFIG_KASAN=y") {
+        add(&mut hash, &NOT_SANITIZED.join(" "));
     }
     Ok(Sha256::digest(hash))
+}
+
+fn add(hash: &mut sha2::Sha256, part: &str) {
+    hash.update((part.len() as u64).to_le_bytes());
+    hash.update(part);
 }
 
 #[cfg(test)]

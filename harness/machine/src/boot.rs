@@ -4,7 +4,7 @@
 
 mod deadlines;
 mod lines;
-mod processes;
+pub mod processes;
 pub mod terms;
 mod watch;
 

@@ -22,7 +22,7 @@ use mutexlab_protocol::{Order, Work, VERSION};
 
 const DEVICE: &str = "/dev/kvm";
 /// A guest under working KVM is up within a fraction of this.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,4 +21,5 @@ pub mod repeatable;
 pub mod stub;
 pub mod taken;
 pub mod tools;
+mod tsc;
 pub mod virtme;

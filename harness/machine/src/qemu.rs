@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use duct::cmd;
 
 use crate::taken::Taken;
+use crate::tsc;
 use mutexlab_host::guard;
 use mutexlab_host::surroundings::Surroundings;
 use mutexlab_model::accelerator::Accelerator;
@@ -62,8 +63,8 @@ pub fn arguments(accelerator: Accelerator, seed: u32) -> String {
 }
 
 /// Arguments to the kernel behind virtme-ng's own.
-pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static str] {
-    match accelerator {
+pub fn kernel_arguments(accelerator: Accelerator) -> Vec<String> {
+    let usual: &[&str] = match accelerator {
         // Without ACPI the kernel calibrates the local APIC's timer, and checks the timer's
         // interrupt, by spinning on PAUSE and RDTSC, each of which ends a translation block:
         // 15 of the 17 seconds that a boot took. The PIT serves as well for what little a
@@ -79,8 +80,17 @@ pub const fn kernel_arguments(accelerator: Accelerator) -> &'static [&'static st
             "tsc=reliable",
             "norandmaps",
         ],
-        Accelerator::Tcg | Accelerator::Kvm => &[],
-    }
+        Accelerator::Tcg => return time_stamp_counter(tsc::khz()),
+        Accelerator::Kvm => &[],
+    };
+    usual.iter().map(ToString::to_string).collect()
+}
+
+/// What has a kernel take the counter for a clock that runs at `khz`.
+fn time_stamp_counter(khz: Option<u64>) -> Vec<String> {
+    khz.map_or_else(Vec::new, |khz| {
+        vec![format!("tsc_early_khz={khz}"), "tsc=reliable".to_owned()]
+    })
 }
 
 /// The plugin that a repeatable machine needs, which was built with this program.
@@ -156,7 +166,7 @@ pub fn is_kernel(file: &Path) -> std::io::Result<bool> {
 pub fn process_below(ancestor: u32) -> Option<u32> {
     guard::descendants(ancestor)
         .into_iter()
-        .find(|&pid| guest_command_line(pid).is_some())
+        .find(|&pid| has_guest(pid))
 }
 
 /// The command line of the QEMU that runs somewhere below process `ancestor`; `None` if there is
@@ -165,6 +175,11 @@ pub fn command_line_below(ancestor: u32) -> Option<Vec<String>> {
     guard::descendants(ancestor)
         .into_iter()
         .find_map(guest_command_line)
+}
+
+/// Whether a process is a QEMU that runs a guest.
+pub fn has_guest(pid: u32) -> bool {
+    guest_command_line(pid).is_some()
 }
 
 /// The command line of a process, if it is a QEMU with a guest.

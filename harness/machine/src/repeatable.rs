@@ -59,8 +59,10 @@ fn kernel_arguments(boot: &Boot<'_>) -> String {
         "panic=-1",
     ];
     let of_accelerator = qemu::kernel_arguments(boot.accelerator);
-    let all = always.iter().chain(of_accelerator).chain(boot.arguments);
-    let mut line = all.copied().collect::<Vec<_>>().join(" ");
+    let of_accelerator = of_accelerator.iter().map(String::as_str);
+    let all = always.into_iter().chain(of_accelerator);
+    let all = all.chain(boot.arguments.iter().copied());
+    let mut line = all.collect::<Vec<_>>().join(" ");
     line.push_str(" -- init");
     line
 }

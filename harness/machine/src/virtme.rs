@@ -109,7 +109,9 @@ impl Virtme {
         }
         // Without CONFIG_BLOCK the kernel does not find a 9p root by itself.
         add(&["--append", "root=/dev/root"]);
-        for argument in qemu::kernel_arguments(accelerator).iter().chain(arguments) {
+        let of_accelerator = qemu::kernel_arguments(accelerator);
+        let of_accelerator = of_accelerator.iter().map(String::as_str);
+        for argument in of_accelerator.chain(arguments.iter().copied()) {
             add(&["--append", argument]);
         }
         for argument in attended.iter().flat_map(|attended| &attended.kernel) {

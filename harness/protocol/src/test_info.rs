@@ -26,6 +26,8 @@ pub struct TestInfo {
     /// Whether it shows what CPUs do at the same time, or one of them for another: it has two, whose turns are not the same in
     /// each boot.
     pub needs_cpus: bool,
+    /// Whether it looks at what the tests before it left: it is the last in each guest.
+    pub ends_guests: bool,
     /// How much longer it may take than what the others are given.
     pub lasts: Duration,
 }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use anyhow::{bail, Context, Result};
 use clap::Args;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::json;
 use means::Means;
@@ -44,6 +45,7 @@ const IRRELEVANT: [&str; 2] = ["host.", "harness_sha256"];
 #[command(after_help = "Examples:\n  \
     mutexlab reproduce results/20261124T024223Z-58e4c2b0a1-quick.json\n  \
     mutexlab reproduce a.json --filter module/forward\n  \
+    mutexlab reproduce results/reference/quick.json --identical    Another machine's, in every number\n  \
     mutexlab reproduce a.json --tree 7.3=../linux    Of a kernel tree of your own\n\n\
 Exit codes: 0 if it is equal, 1 if not, 2 if it could not be measured again, 130 if interrupted.")]
 pub struct ReproduceCommand {
@@ -56,6 +58,9 @@ pub struct ReproduceCommand {
     /// Boot a kernel tree that you have built, as was done then
     #[arg(long, value_name = "NAME=DIRECTORY")]
     tree: Vec<NamedTree>,
+    /// Fail also unless all that the cells say is the same, as it is in virtual mode with the same programs
+    #[arg(long)]
+    identical: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -67,6 +72,8 @@ pub struct ReproduceCommand {
 pub struct Outcome<'a> {
     /// Whether all exact numbers are as they were, and no cell is missing.
     equal: bool,
+    /// Whether nothing at all that the cells say is other than it was: no number of any kind, and no histogram.
+    identical: bool,
     /// Exact numbers that are in both.
     exact_numbers: usize,
     /// Cells that are in both.
@@ -119,6 +126,7 @@ impl ReproduceCommand {
             .collect();
         let outcome = Outcome {
             equal: differences.is_empty() && difference.only_a.is_empty(),
+            identical: difference.only_a.is_empty() && identical(&then, &now)?,
             exact_numbers: exact_numbers(&then, &now),
             cells: difference.cells,
             made,
@@ -132,7 +140,9 @@ impl ReproduceCommand {
         } else {
             print!("{}", describe(&outcome, &difference));
         }
-        Ok(i32::from(!outcome.equal))
+        Ok(i32::from(
+            !outcome.equal || (self.identical && !outcome.identical),
+        ))
     }
 
     /// Measures the same again.
@@ -218,6 +228,32 @@ impl ReproduceCommand {
     }
 }
 
+/// Whether cells that both have are the same in all that their files say.
+fn identical(then: &Run, now: &Run) -> Result<bool> {
+    let cells = |run: &Run| {
+        let path = &run.path;
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let is_in_both = |id: &str| then.cells.contains_key(id) && now.cells.contains_key(id);
+        cells(&text, is_in_both).with_context(|| format!("{} is no results file", path.display()))
+    };
+    Ok(cells(then)? == cells(now)?)
+}
+
+/// All that the text of a results file says of cells with the right ids.
+fn cells(text: &[u8], is_right: impl Fn(&str) -> bool) -> Result<Vec<Map<String, Value>>> {
+    #[derive(Deserialize)]
+    struct File {
+        cells: Vec<Map<String, Value>>,
+    }
+    let mut cells = serde_json::from_slice::<File>(text)?.cells;
+    cells.retain(|cell| {
+        cell.get("id")
+            .and_then(Value::as_str)
+            .is_some_and(&is_right)
+    });
+    Ok(cells)
+}
+
 /// How many exact numbers both have.
 fn exact_numbers(then: &Run, now: &Run) -> usize {
     let is_exact = |index: usize| {
@@ -258,8 +294,12 @@ fn describe(outcome: &Outcome<'_>, difference: &Difference<'_>) -> String {
         text.push_str(&compare::details(difference, false, Format::Terminal));
     }
     let verdict = if outcome.equal {
+        let rest = match outcome.identical {
+            true => "and so is everything else that the cells say, to the last digit",
+            false => "of the rest that the cells say, not everything is",
+        };
         let line = format!(
-            "EQUAL: all {} exact numbers of {} cells are as they were.",
+            "EQUAL: all {} exact numbers of {} cells are as they were, {rest}.",
             outcome.exact_numbers, outcome.cells
         );
         Style::Good.paint(&line)
@@ -267,4 +307,22 @@ fn describe(outcome: &Outcome<'_>, difference: &Difference<'_>) -> String {
         Style::Bad.paint("NOT EQUAL: what differs is above.")
     };
     text + "\n" + &verdict + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_the_same_if_all_that_they_say_is() {
+        let of = |text: &str| cells(text.as_bytes(), |id| id != "other").unwrap();
+        let one =
+            r#"{"schema": 5, "cells": [{"id": "a", "h": "HIST1", "n": 1.5}, {"id": "other"}]}"#;
+        let same = r#"{"cells": [{"n": 1.5, "h": "HIST1", "id": "a"}], "started": "later"}"#;
+        assert_eq!(of(one), of(same));
+        for (was, is) in [("HIST1", "HIST2"), ("1.5", "1.50001"), ("\"a\"", "\"b\"")] {
+            assert_ne!(of(one), of(&one.replace(was, is)), "{is}");
+        }
+        assert!(cells(b"[]", |_| true).is_err());
+    }
 }

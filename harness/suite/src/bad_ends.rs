@@ -72,11 +72,6 @@ impl BadEnd {
         matches!(self, Self::Guest(guest) if guest.needs_debug())
     }
 
-    /// Whether no other guest may run meanwhile: this one's processes are told by being below ours.
-    pub const fn runs_alone(self) -> bool {
-        matches!(self, Self::Guest(_))
-    }
-
     /// The first of `kernels`, the plainest first, on which it can happen.
     pub fn choose<'a>(self, kernels: &[&'a Kernel]) -> Option<&'a Kernel> {
         let fits = |kernel: &&&Kernel| kernel.debug || !self.needs_debug();

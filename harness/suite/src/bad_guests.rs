@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,9 +12,8 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::bench::Bench;
-use mutexlab_host::guard;
 use mutexlab_images::prepared::Kernel;
-use mutexlab_machine::boot::{Boot, Deadlines};
+use mutexlab_machine::boot::{processes, Boot, Deadlines};
 use mutexlab_machine::guest_root::ModuleFiles;
 use mutexlab_machine::qemu;
 use mutexlab_model::subject::{ModuleRules, Subject};
@@ -25,9 +24,9 @@ use mutexlab_scenario::plan::Plan;
 use mutexlab_scenario::ScenarioFile;
 
 /// When to give up on a guest that never comes up; short, since it is meant not to.
-const UP_DEADLINE: Duration = Duration::from_secs(15);
-/// When to give up on one that falls silent.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
+const UP_DEADLINE: Duration = Duration::from_secs(6);
+/// When to give up on one that falls silent, as it is meant to.
+const SILENCE_DEADLINE: Duration = Duration::from_secs(5);
 /// How much later than its deadline a guest may end.
 const LATENESS: Duration = Duration::from_secs(5);
 /// How much of a kernel is overwritten to make it one that does not boot.
@@ -243,7 +242,7 @@ impl BadGuest {
                 _ => usual.up,
             },
             silence: match self.what {
-                Wrong::Agent(_) => SILENCE_DEADLINE,
+                Wrong::Agent(Fault::Silence | Fault::Lockup) => SILENCE_DEADLINE,
                 _ => usual.silence,
             },
             ..usual
@@ -263,7 +262,7 @@ impl BadGuest {
             .run(bench.tools, bench.interrupt, &mut |event| {
                 last_event.set(Some(Instant::now()));
                 if self.what == Wrong::QemuKilled {
-                    kill_qemu()?;
+                    kill_qemu(&log)?;
                 }
                 if let Event::CellEnded { outcome, .. } = event {
                     heard = ending_of(outcome);
@@ -276,7 +275,7 @@ impl BadGuest {
             None => (started, deadlines.up),
         };
         let took = since.elapsed();
-        let left = guard::descendants(std::process::id());
+        let left = processes::of_guest(&log);
         let ended = if ended.is_ok() { heard } else { ended };
         let fault = if ended.verdict != self.verdict {
             let expected = self.verdict;
@@ -372,7 +371,7 @@ impl BadGuest {
 /// A copy of a file, beside the logs, with a change.
 fn altered(
     bench: &Bench<'_>,
-    file: &std::path::Path,
+    file: &Path,
     name: &str,
     alter: impl FnOnce(&mut Vec<u8>),
 ) -> Result<PathBuf> {
@@ -411,7 +410,9 @@ fn ending_of(outcome: &Outcome) -> Ending {
     }
 }
 
-fn kill_qemu() -> Result<()> {
-    let qemu = qemu::process_below(std::process::id()).context("QEMU does not run")?;
+fn kill_qemu(log: &Path) -> Result<()> {
+    let mut processes = processes::of_guest(log).into_iter();
+    let qemu = processes.find(|&pid| qemu::has_guest(pid));
+    let qemu = qemu.context("QEMU does not run")?;
     signal::kill(Pid::from_raw(qemu.cast_signed()), Signal::SIGKILL).context("cannot kill QEMU")
 }

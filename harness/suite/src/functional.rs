@@ -54,12 +54,24 @@ pub enum Cpus {
     Two,
 }
 
+/// How tests are dealt to guests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dealing {
+    /// How many CPUs they have.
+    pub cpus: Cpus,
+    /// Whether each guest ends with a look at what its tests left, which on a debug kernel takes as long as five of them; else only the
+    /// last one does.
+    pub each_looks_back: bool,
+}
+
 /// Tests of a kernel that share a guest.
 pub struct Guest<'a> {
     kernel: &'a Kernel,
     /// Which of the kernel's guests, from 1.
     number: usize,
     cpus: u32,
+    /// Whether no other of the kernel's guests looks back.
+    is_only: bool,
     tests: Vec<TestInfo>,
 }
 
@@ -69,7 +81,7 @@ impl<'a> Guest<'a> {
     pub fn deal(
         kernel: &'a Kernel,
         tests: &[TestInfo],
-        cpus: Cpus,
+        dealing: Dealing,
         outcomes: &mut Outcomes,
     ) -> Vec<Self> {
         let (run, skip): (Vec<_>, Vec<_>) = tests.iter().partition(|test| can_run(kernel, test));
@@ -80,21 +92,27 @@ impl<'a> Guest<'a> {
             };
             outcomes.skip(&label(kernel), &test.name, why);
         }
-        let (several, one): (Vec<_>, Vec<_>) = run
-            .into_iter()
-            .partition(|test| test.needs_cpus || cpus == Cpus::Two);
-        let several = parts(&several).map(|tests| (CPUS, tests));
-        let one = parts(&one).map(|tests| (1, tests));
-        // Those that take longest come first.
+        let parts = dealt(&run, dealing);
+        let is_only = parts.len() == 1 || !dealing.each_looks_back;
         (1..)
-            .zip(several.chain(one))
+            .zip(parts)
             .map(|(number, (cpus, tests))| Self {
                 kernel,
                 number,
                 cpus,
-                tests: tests.into_iter().cloned().collect(),
+                is_only,
+                tests,
             })
             .collect()
+    }
+
+    /// What a test is called in the outcomes: one that other guests of the kernel have, too, with the guest's number.
+    fn row(&self, test: &str) -> String {
+        let is_it = |other: &&TestInfo| other.name == test && other.ends_guests;
+        match self.tests.iter().find(is_it) {
+            Some(_) if !self.is_only => format!("{test}/{}", self.number),
+            _ => test.to_owned(),
+        }
     }
 
     /// The kernel's name with the guest's number, such as `7.3:debug/2`.
@@ -105,7 +123,7 @@ impl<'a> Guest<'a> {
     /// Says in the outcomes that its tests shall run.
     pub fn plan(&self, outcomes: &mut Outcomes) {
         for test in &self.tests {
-            outcomes.plan(&label(self.kernel), &test.name);
+            outcomes.plan(&label(self.kernel), &self.row(&test.name));
         }
     }
 
@@ -145,12 +163,36 @@ impl<'a> Guest<'a> {
     }
 }
 
+/// The tests of each guest, with how many CPUs it has. Those that take longest come first.
+fn dealt(tests: &[&TestInfo], dealing: Dealing) -> Vec<(u32, Vec<TestInfo>)> {
+    let (last, others): (Vec<&TestInfo>, Vec<&TestInfo>) =
+        tests.iter().copied().partition(|test| test.ends_guests);
+    let (several, one): (Vec<&TestInfo>, Vec<&TestInfo>) = others
+        .into_iter()
+        .partition(|test| test.needs_cpus || dealing.cpus == Cpus::Two);
+    let several = parts(&several).map(|tests| (CPUS, tests));
+    let one = parts(&one).map(|tests| (1, tests));
+    let mut guests: Vec<_> = several.chain(one).collect();
+    if guests.is_empty() && !last.is_empty() {
+        guests.push((1, Vec::new()));
+    }
+    let before = match dealing.each_looks_back {
+        true => 0,
+        false => guests.len().saturating_sub(1),
+    };
+    for (_, tests) in &mut guests[before..] {
+        tests.extend(last.iter().copied().cloned());
+    }
+    guests
+}
+
 /// Parts of about the same size, of which none has more than [`MOST`].
-fn parts<'t>(tests: &[&'t TestInfo]) -> impl Iterator<Item = Vec<&'t TestInfo>> {
+fn parts(tests: &[&TestInfo]) -> impl Iterator<Item = Vec<TestInfo>> {
     let parts = tests.len().div_ceil(MOST).max(1);
     let each = tests.len().div_ceil(parts).max(1);
-    let parts: Vec<_> = tests.chunks(each).map(<[_]>::to_vec).collect();
-    parts.into_iter()
+    tests
+        .chunks(each)
+        .map(|part| part.iter().copied().cloned().collect())
 }
 
 fn deadlines(kernel: &Kernel, tests: &[TestInfo]) -> Deadlines {
@@ -229,10 +271,11 @@ impl Guest<'_> {
                         None => Ending::ok(),
                         Some(reason) => Ending::bad(Verdict::Failed, reason),
                     };
-                    last = Some(name.clone());
+                    let row = self.row(name);
+                    last = Some(row.clone());
                     outcomes.lock().ended(Ended {
                         suite: &suite,
-                        test: name,
+                        test: &row,
                         ending,
                         took: Some(started.elapsed()),
                         console_log: Some(&console_log),
@@ -257,34 +300,102 @@ impl Guest<'_> {
         } else if ending.is_ok() {
             for test in left {
                 let why = "the agent left it out";
-                outcomes.lock().not_run(&suite, &test.name, why);
+                outcomes.lock().not_run(&suite, &self.row(&test.name), why);
             }
             return Ok(Vec::new());
         } else if ending.verdict == Verdict::Infra && which == Try::First && !left.is_empty() {
             log::info!("trying {} tests once more: {}", left.len(), ending.reason);
             for test in &left {
                 let mut outcomes = outcomes.lock();
-                outcomes.retry(&suite, &test.name, &ending, &console_log);
+                outcomes.retry(&suite, &self.row(&test.name), &ending, &console_log);
             }
             return Ok(left);
         }
         // Whatever ended the guest befell the test that was next, or it while it went down.
         let (next, rest) = match left.split_first() {
-            Some((next, rest)) => (next.name.as_str(), rest),
-            None => ("going-down", &[][..]),
+            Some((next, rest)) => (self.row(&next.name), rest),
+            None => ("going-down".to_owned(), &[][..]),
         };
         let mut outcomes = outcomes.lock();
         outcomes.ended(Ended {
             suite: &suite,
-            test: next,
+            test: &next,
             ending,
             took: None,
             console_log: Some(&console_log),
         })?;
         self.tell_again(bench, accelerator, which);
         for test in rest {
-            outcomes.not_run(&suite, &test.name, &format!("the guest ended with {next}"));
+            outcomes.not_run(
+                &suite,
+                &self.row(&test.name),
+                &format!("the guest ended with {next}"),
+            );
         }
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test(name: usize, change: impl FnOnce(&mut TestInfo)) -> TestInfo {
+        let mut info = TestInfo {
+            name: name.to_string(),
+            ..TestInfo::default()
+        };
+        change(&mut info);
+        info
+    }
+
+    fn names(tests: &[TestInfo], cpus: Cpus, each: bool) -> Vec<(u32, Vec<String>)> {
+        let dealing = Dealing {
+            cpus,
+            each_looks_back: each,
+        };
+        let guests = dealt(&tests.iter().collect::<Vec<_>>(), dealing);
+        let names = |tests: Vec<TestInfo>| tests.into_iter().map(|test| test.name).collect();
+        let guests = guests.into_iter();
+        guests.map(|(cpus, tests)| (cpus, names(tests))).collect()
+    }
+
+    #[test]
+    fn each_test_is_in_one_guest_and_the_last_in_all() {
+        let mut tests: Vec<_> = (0..MOST + 1).map(|name| test(name, |_| {})).collect();
+        tests.push(test(900, |test| test.ends_guests = true));
+        tests.push(test(901, |test| test.needs_cpus = true));
+        let guests = names(&tests, Cpus::AsNeeded, true);
+        let cpus: Vec<u32> = guests.iter().map(|&(cpus, _)| cpus).collect();
+        assert_eq!(cpus, [2, 1, 1]);
+        assert!(guests
+            .iter()
+            .all(|(_, tests)| tests.last().is_some_and(|last| last == "900")));
+        let quick = names(&tests, Cpus::AsNeeded, false);
+        let looks: Vec<bool> = (quick.iter())
+            .map(|(_, tests)| tests.contains(&"900".to_owned()))
+            .collect();
+        assert_eq!(looks, [false, false, true]);
+        let mut all: Vec<String> = guests.into_iter().flat_map(|(_, tests)| tests).collect();
+        all.retain(|name| name != "900");
+        all.sort_by_key(|name| name.parse::<usize>().unwrap());
+        let expected: Vec<String> = (0..MOST + 1)
+            .chain([901])
+            .map(|name| name.to_string())
+            .collect();
+        assert_eq!(all, expected);
+        assert!(names(&tests, Cpus::Two, true)
+            .iter()
+            .all(|&(cpus, _)| cpus == CPUS));
+    }
+
+    #[test]
+    fn the_last_alone_has_a_guest_and_nothing_has_none() {
+        let last = test(1, |test| test.ends_guests = true);
+        assert_eq!(
+            names(&[last], Cpus::AsNeeded, false),
+            [(1, vec!["1".to_owned()])]
+        );
+        assert!(names(&[], Cpus::AsNeeded, true).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::bad_ends::BadEnd;
 use super::bench::{Bench, INSTRUMENT};
-use super::functional::{self, Cpus, Guest};
+use super::functional::{self, Dealing, Guest};
 use super::instrument::Trial;
 use super::outcome::{label, Ended, Outcomes, Shared};
 use super::pages::Page;
@@ -42,8 +42,8 @@ pub struct Selected {
 pub struct How<'a> {
     /// How many guests run side by side, if that is not left to the number of cores.
     pub jobs: Option<NonZeroUsize>,
-    /// How many CPUs functional tests have.
-    pub cpus: Cpus,
+    /// How functional tests are dealt to guests.
+    pub dealing: Dealing,
     /// Only the functional tests of this guest.
     pub guest: Option<&'a str>,
     /// Kernel trees of the user's.
@@ -116,7 +116,7 @@ impl Selected {
     ) -> Result<Vec<Task<'a>>> {
         let mut guests = Vec::new();
         for kernel in kernels {
-            guests.extend(Guest::deal(kernel, &self.functional, how.cpus, outcomes));
+            guests.extend(Guest::deal(kernel, &self.functional, how.dealing, outcomes));
         }
         if let Some(name) = how.guest {
             let names: Vec<String> = guests.iter().map(Guest::name).collect();
@@ -200,23 +200,18 @@ impl Selected {
             wide: how.wide,
             accelerator: functional::accelerator(&probe),
         };
-        // Those that take longest come first. What goes wrong in a guest on purpose looks at all processes
-        // below this one: nothing runs beside it.
-        let mut beside = functional;
-        beside.extend(self.lens_trials.iter().map(Task::LensTrial));
-        beside.extend(self.lens.then_some(Task::Lens));
-        beside.extend(self.subjects.iter().map(Task::Subject));
-        beside.extend(self.trials.iter().map(Task::Trial));
-        beside.extend(self.pages.iter().map(Task::Page));
-        let ends = |alone: bool| {
-            let of_kind = move |end: &&BadEnd| end.runs_alone() == alone;
-            self.bad_ends.iter().filter(of_kind).map(Task::BadEnd)
-        };
-        beside.extend(ends(false));
-        let shell = self.shell.iter().map(Task::Shell);
+        // Those that take longest come first.
+        let lens_trials = self.lens_trials.iter().map(Task::LensTrial);
+        let others = lens_trials
+            .chain(self.lens.then_some(Task::Lens))
+            .chain(self.subjects.iter().map(Task::Subject))
+            .chain(self.trials.iter().map(Task::Trial))
+            .chain(self.pages.iter().map(Task::Page))
+            .chain(self.bad_ends.iter().map(Task::BadEnd))
+            .chain(self.shell.iter().map(Task::Shell));
+        let tasks = functional.into_iter().chain(others);
         let run = |task: Task<'_>| task.run(bench, &under, outcomes);
-        lanes::run(beside, lanes, bench.interrupt, run)?;
-        lanes::run(ends(true).chain(shell), 1, bench.interrupt, run)
+        lanes::run(tasks, lanes, bench.interrupt, run)
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::bench::Bench;
-use super::functional::{self, Cpus, Guest};
+use super::functional::{self, Dealing, Guest};
 use super::lanes;
 use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
@@ -62,7 +62,12 @@ pub fn side_by_side(wanted: &SideBySide<'_>) -> Result<Vec<Outcome>> {
     let mut outcomes = Outcomes::new(Timestamp::now(), Reports::default());
     let mut guests = Vec::new();
     for kernel in wanted.kernels {
-        guests.extend(Guest::deal(kernel, &tests, Cpus::AsNeeded, &mut outcomes));
+        guests.extend(Guest::deal(
+            kernel,
+            &tests,
+            Dealing::default(),
+            &mut outcomes,
+        ));
     }
     for guest in &guests {
         guest.plan(&mut outcomes);

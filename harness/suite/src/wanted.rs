@@ -9,7 +9,7 @@ use anyhow::{bail, Result};
 use jiff::Timestamp;
 
 use super::bench::Bench;
-use super::functional::Cpus;
+use super::functional::{Cpus, Dealing};
 use super::outcome::{Outcomes, Shared};
 use super::reports::Reports;
 use super::selected::{How, Listed, Selected};
@@ -127,7 +127,10 @@ impl Wanted {
         let how = How {
             jobs: self.jobs,
             trees: &self.trees,
-            cpus: self.cpus,
+            dealing: Dealing {
+                cpus: self.cpus,
+                each_looks_back: self.all || self.nightly,
+            },
             guest: self.guest.as_deref(),
             wide: match self.nightly || !self.filters.is_empty() {
                 true => WideKernel::Built,

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -34,6 +35,24 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Stands in QEMU's command line for the boot's temporary directory, whose name is random.
 const RUN_VARIABLE: &str = "$RUN";
+
+/// Says in the environment of a guest's processes where its console goes, which tells them from those of all other guests.
+const LOG_VARIABLE: &str = "MUTEXLAB_CONSOLE_LOG";
+
+/// The processes that there are of the guest whose console goes to `log`: the guard and all that it started, whatever their parents are
+/// now. Those that come or go meanwhile may be missed.
+pub fn of_guest(log: &Path) -> Vec<u32> {
+    let mut entry = format!("{LOG_VARIABLE}=").into_bytes();
+    entry.extend(log.as_os_str().as_bytes());
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        // That of others cannot be read, nor is it a guest of ours. A zombie has none.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|it| it == entry)
+    })
+    .collect()
+}
 
 /// A line from the guest.
 pub enum Line {
@@ -126,6 +145,7 @@ impl Guest {
             .env("PATH", tools.virtme.search_path())
             .env("HOME", &scratch)
             .env("TMPDIR", &scratch)
+            .env(LOG_VARIABLE, boot.console_log)
             .unchecked()
             .start()
             .context("cannot start the guest's guard")?;
