@@ -4,12 +4,13 @@
 //! stack.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 use pnet::datalink::{
     self, ChannelType, Config, DataLinkReceiver, DataLinkSender, NetworkInterface,
 };
@@ -138,7 +139,7 @@ impl Channel {
     pub fn send(&mut self, hop: Hop, header: &Header, payload: &[u8]) -> Result<()> {
         let Some(checksum) = self.checksum else {
             let frame = frame::build(&mut self.buffer[..], hop, header, payload)?;
-            return transmit(&mut *self.sender, self.tap.as_ref(), 0, frame);
+            return transmit(&self.socket, &mut *self.sender, self.tap.as_ref(), 0, frame);
         };
         let (before, room) = self.buffer.split_at_mut(vnet::SIZE);
         let length = frame::build(room, hop, header, payload)?.len();
@@ -148,17 +149,18 @@ impl Channel {
         };
         before.copy_from_slice(&vnet.bytes());
         let frame = &self.buffer[..vnet::SIZE + length];
-        transmit(&mut *self.sender, self.tap.as_ref(), vnet::SIZE, frame)
+        let (socket, sender) = (&self.socket, &mut *self.sender);
+        transmit(socket, sender, self.tap.as_ref(), vnet::SIZE, frame)
     }
 
     /// Sends a frame as it is, right or wrong.
     pub fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
-        let tap = self.tap.as_ref();
+        let (socket, sender, tap) = (&self.socket, &mut *self.sender, self.tap.as_ref());
         if self.checksum.is_none() {
-            return transmit(&mut *self.sender, tap, 0, frame);
+            return transmit(socket, sender, tap, 0, frame);
         }
         let frame = [&Vnet::default().bytes(), frame].concat();
-        transmit(&mut *self.sender, tap, vnet::SIZE, &frame)
+        transmit(socket, sender, tap, vnet::SIZE, &frame)
     }
 
     /// The next frame for one of `hosts`; None if none comes within the channel's patience. A checksum that was
@@ -173,32 +175,50 @@ impl Channel {
     }
 
     fn next(&mut self, hosts: &[MacAddr]) -> Result<Option<(Vnet, &[u8])>> {
-        // The borrow checker can't see that a frame for others is let go before the next one is
-        // fetched, so the frame for us is copied.
         loop {
-            let frame = match self.receiver.next() {
-                Ok(frame) => frame,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
-                Err(error) => return Err(error).context("cannot receive a frame"),
+            let Some(length) = self.fetch()? else {
+                return Ok(None);
             };
+            let received = &self.buffer[..length];
             let (vnet, frame) = match self.checksum {
-                Some(_) => Vnet::split(frame)?,
-                None => (Vnet::default(), frame),
+                Some(_) => Vnet::split(received)?,
+                None => (Vnet::default(), received),
             };
-            let for_us = frame::destination_mac(frame).is_some_and(|mac| hosts.contains(&mac));
-            if for_us {
-                let length = frame.len();
-                let copy = self
-                    .buffer
-                    .get_mut(..length)
-                    .with_context(|| format!("a frame of {length} bytes came"))?;
-                copy.copy_from_slice(frame);
+            if frame::destination_mac(frame).is_some_and(|mac| hosts.contains(&mac)) {
+                let before = length - frame.len();
+                let frame = &mut self.buffer[before..length];
                 // If it cannot be done, the checksum is wrong as it is.
-                let _ = vnet.complete(copy);
-                return Ok(Some((vnet, copy)));
+                let _ = vnet.complete(frame);
+                return Ok(Some((vnet, frame)));
             }
         }
     }
+
+    /// Puts the next frame into the buffer, with what stands before it, and says how long both are; None if none comes within the channel's
+    /// patience. pnet asks whether there is one before it fetches it, which costs as much as fetching it; mostly there is one.
+    fn fetch(&mut self) -> Result<Option<usize>> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let length = match socket::recv(self.socket.as_raw_fd(), &mut self.buffer[..], flags) {
+            Ok(length) => length,
+            Err(Errno::EAGAIN) => match self.receiver.next() {
+                Ok(frame) => {
+                    let room = self.buffer.get_mut(..frame.len());
+                    let room = room.with_context(|| too_long(frame.len()))?;
+                    room.copy_from_slice(frame);
+                    frame.len()
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                Err(error) => return Err(error).context("cannot receive a frame"),
+            },
+            Err(error) => return Err(error).context("cannot receive a frame"),
+        };
+        ensure!(length <= self.buffer.len(), too_long(length));
+        Ok(Some(length))
+    }
+}
+
+fn too_long(length: usize) -> String {
+    format!("a frame of {length} bytes came")
 }
 
 impl AsFd for Channel {
@@ -207,15 +227,21 @@ impl AsFd for Channel {
     }
 }
 
-/// Sends what begins `before` bytes before its frame.
+/// Sends what begins `before` bytes before its frame. pnet asks whether it may, before each; mostly it may.
 fn transmit(
+    socket: &OwnedFd,
     sender: &mut dyn DataLinkSender,
     tap: Option<&Tap>,
     before: usize,
     bytes: &[u8],
 ) -> Result<()> {
     tap.map_or(Ok(()), Tap::let_go)?;
-    match sender.send_to(bytes, None) {
+    let sent = match socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+        Ok(_) => Some(Ok(())),
+        Err(Errno::EAGAIN) => sender.send_to(bytes, None),
+        Err(error) => Some(Err(error.into())),
+    };
+    match sent {
         Some(Ok(())) => tap.map_or(Ok(()), |tap| tap.let_go_of(&bytes[before..])),
         Some(Err(error)) => Err(error).context("cannot send a frame"),
         None => bail!("pnet has no room for a frame"),

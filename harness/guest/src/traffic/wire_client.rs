@@ -93,7 +93,12 @@ impl Client for WireClient {
             return self.receive(flow, delivery);
         };
         let local = self.flows.client(flow);
-        let packet = arrived(&mut self.channel, local, "the SYN-ACK", delivery)?;
+        let packet = arrived(
+            &mut self.channel,
+            local,
+            || "the SYN-ACK".to_owned(),
+            delivery,
+        )?;
         if packet.header.source != self.dialogue.server() {
             return Err(Stop::Subject(format!(
                 "the SYN-ACK came from {} instead of {}",
@@ -147,15 +152,18 @@ impl Client for WireClient {
 
     fn receive(&mut self, flow: u32, delivery: &mut Delivery) -> Result<(), Stop> {
         let mut connection = self.connection(flow);
-        let what = self.dialogue.awaited(flow);
         let local = self.flows.client(flow);
-        let packet = arrived(&mut self.channel, local, &what, delivery)?;
+        let what = || self.dialogue.awaited(flow);
+        let packet = arrived(&mut self.channel, local, what, delivery)?;
         match (&mut connection, packet.header.transport) {
             (Some(connection), Transport::Tcp(segment)) => connection
                 .receive(segment, packet.payload.len())
                 .map_err(misplaced)?,
             (None, Transport::Udp) => {}
-            (_, other) => return Err(Stop::Subject(format!("{what} came as {other:?}"))),
+            (_, other) => {
+                let what = self.dialogue.awaited(flow);
+                return Err(Stop::Subject(format!("{what} came as {other:?}")));
+            }
         }
         self.dialogue
             .check(flow, packet.header.source, packet.payload, delivery)?;
@@ -170,7 +178,7 @@ impl Client for WireClient {
             return Ok(());
         };
         let local = self.flows.client(flow);
-        let packet = arrived(&mut self.channel, local, "the FIN", delivery)?;
+        let packet = arrived(&mut self.channel, local, || "the FIN".to_owned(), delivery)?;
         match packet.header.transport {
             Transport::Tcp(segment) if segment.has(TcpFlags::FIN) => {
                 connection.receive(segment, 0).map_err(misplaced)?;
@@ -185,21 +193,23 @@ impl Client for WireClient {
 fn arrived<'a>(
     channel: &'a mut Channel,
     local: SocketAddr,
-    what: &str,
+    what: impl Fn() -> String,
     delivery: &mut Delivery,
 ) -> Result<Packet<'a>, Stop> {
     let Some(frame) = channel.receive(&[mac_of(WIRE_CLIENT)])? else {
-        return Err(Stop::lost(what));
+        return Err(Stop::lost(&what()));
     };
     let packet = frame::parse(frame).map_err(|malformed| {
         if matches!(malformed, Malformed::Checksum(_)) {
             delivery.bad_checksum += 1;
         }
+        let what = what();
         Stop::Subject(format!("at the client, waiting for {what}: {malformed}"))
     })?;
     if packet.header.destination != local {
         return Err(Stop::Subject(format!(
-            "{what} came for {} instead of {local}",
+            "{} came for {} instead of {local}",
+            what(),
             packet.header.destination
         )));
     }

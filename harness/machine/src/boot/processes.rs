@@ -273,3 +273,30 @@ fn follow(
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_guests_processes_are_told_by_its_log() {
+        let log = Path::new("/nowhere/of one guest.log");
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .env(LOG_VARIABLE, log)
+            .spawn()
+            .unwrap();
+        // A process that has just begun to execute a program has no environment for a moment.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while of_guest(log).is_empty() && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        let (found, others) = (of_guest(log), of_guest(Path::new("/nowhere/of one")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [child.id()]);
+        assert!(others.is_empty() && of_guest(log).is_empty());
+    }
+}
