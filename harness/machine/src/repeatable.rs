@@ -67,6 +67,15 @@ fn kernel_arguments(boot: &Boot<'_>) -> String {
     line
 }
 
+/// Why a boot would not repeat, if a line of QEMU's errors says that the library was left out that keeps the clock in step: the dynamic linker goes
+/// on without (`do_preload()`, elf/rtld.c of glibc).
+pub fn not_loaded(line: &str) -> Option<String> {
+    let reason = line.strip_prefix("ERROR: ld.so: ")?;
+    reason.contains(" cannot be preloaded").then(|| {
+        format!("QEMU runs without the library that has boots repeat, which was built with mutexlab: {reason}")
+    })
+}
+
 /// The command of QEMU for `boot` with such files; `mp_table` is a file with the guest's [`mp_table`], if the firmware's would
 /// not do.
 ///
@@ -128,4 +137,17 @@ fn plugin_argument(plugin: &Taken, lens: &Lens) -> String {
 /// A path as a value in one of QEMU's lists of options.
 fn quoted(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_was_left_out_is_noticed() {
+        let line = "ERROR: ld.so: object '/proc/7/fd/4' from LD_PRELOAD cannot be preloaded (invalid ELF header): ignored.";
+        assert!(not_loaded(line).is_some_and(|reason| reason.contains("invalid ELF header")));
+        assert_eq!(not_loaded("[    0.1] module: cannot be preloaded"), None);
+        assert_eq!(not_loaded("ERROR: ld.so: something else"), None);
+    }
 }

@@ -15,6 +15,7 @@ use super::deadlines::{Deadlines, POLL};
 use super::processes::{Guest, Line};
 use super::terms::Boot;
 use crate::console::Scanner;
+use crate::repeatable;
 use mutexlab_host::interrupt::Interrupt;
 use mutexlab_model::verdict::{Ending, Verdict};
 use mutexlab_protocol::{Event, EVENT_PREFIX, VERSION};
@@ -36,6 +37,7 @@ pub struct Watch {
     done: Option<Instant>,
     complained: Option<Instant>,
     misunderstood: Option<String>,
+    not_loaded: Option<String>,
     short_of_cpus: Option<String>,
     // What of the guest's doing is no cause of its own, but explains one.
     agent_ended: Option<String>,
@@ -76,6 +78,7 @@ impl Watch {
             done: None,
             complained: None,
             misunderstood: None,
+            not_loaded: None,
             short_of_cpus: None,
             agent_ended: None,
             modules_for: boot.modules.map(|modules| modules.release.clone()),
@@ -189,6 +192,8 @@ impl Watch {
             ));
         } else if let Some((_, rest)) = text.split_once(AGENT_GAVE_UP) {
             self.agent_ended = Some(format!("the agent gave up ({})", rest.trim()));
+        } else if let Some(why) = repeatable::not_loaded(text) {
+            self.not_loaded = Some(why);
         }
         if self.scanner.line(text) && self.complained.is_none() {
             self.complained = Some(Instant::now());
@@ -205,7 +210,7 @@ impl Watch {
     /// The ending, if it must end now.
     fn expired(&self, ran: bool, now: Instant) -> Option<Ending> {
         let seconds = |duration: Duration| duration.as_secs();
-        if let Some(text) = &self.misunderstood {
+        if let Some(text) = self.misunderstood.as_ref().or(self.not_loaded.as_ref()) {
             return Some(Ending::bad(Verdict::Infra, text.clone()));
         }
         if let Some(text) = &self.short_of_cpus {
@@ -250,7 +255,7 @@ impl Watch {
         if let Some(ending) = self.complaint() {
             return ending;
         }
-        if let Some(text) = &self.misunderstood {
+        if let Some(text) = self.misunderstood.as_ref().or(self.not_loaded.as_ref()) {
             return Ending::bad(Verdict::Infra, text.clone());
         }
         if let Some(text) = &self.wrong_kernel {
