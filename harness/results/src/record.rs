@@ -88,7 +88,7 @@ pub struct BootRecord {
     pub reports: Vec<Complaint>,
     /// How long it took, in seconds of the host's time.
     pub seconds: f64,
-    /// QEMU's command line, with `$RUN` for the run's temporary directory; empty if QEMU never ran.
+    /// QEMU's command line, with `$RUN` for the run's temporary directory and `$CACHE` for the cache; empty if QEMU never ran.
     pub qemu: Vec<String>,
     /// Where its console went, relative to the repository.
     pub console_log: String,

@@ -195,7 +195,7 @@ impl Channel {
     }
 
     /// Puts the next frame into the buffer, with what stands before it, and says how long both are; None if none comes within the channel's
-    /// patience. pnet asks whether there is one before it fetches it, which costs as much as fetching it; mostly there is one.
+    /// patience. pnet asks whether there is one before it fetches it, which is a system call more; mostly there is one.
     fn fetch(&mut self) -> Result<Option<usize>> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let length = match socket::recv(self.socket.as_raw_fd(), &mut self.buffer[..], flags) {

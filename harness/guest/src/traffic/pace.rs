@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 const WINDOW: Duration = Duration::from_millis(4);
 
 /// How many packets of a closed loop go there between two ticks, as far as [`WINDOW`] lets them, and so share what the kernel does once a
-/// tick. A round trip of a forwarded datagram takes some 25 µs on a kernel without checkers: all are over long before the next one.
+/// tick. A round trip of a forwarded datagram takes some 20 µs on a kernel without checkers: all are over long before the next one.
 const PACKETS: u32 = 32;
 
 /// When packets are sent.

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
@@ -33,8 +33,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a file that grows is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Stands in QEMU's command line for the boot's temporary directory, whose name is random.
+/// Stand in QEMU's command line for the boot's temporary directory, whose name is random, and for the cache, which is elsewhere on each machine.
 const RUN_VARIABLE: &str = "$RUN";
+const CACHE_VARIABLE: &str = "$CACHE";
 
 /// Says in the environment of a guest's processes where its console goes, which tells them from those of all other guests.
 const LOG_VARIABLE: &str = "MUTEXLAB_CONSOLE_LOG";
@@ -70,6 +71,7 @@ pub struct Guest {
     pub lines: Receiver<Line>,
     /// QEMU's command line; empty until it is known.
     pub qemu: Vec<String>,
+    cache: PathBuf,
     // The last field: the guest's root goes when nothing uses it any more.
     directory: tempfile::TempDir,
 }
@@ -164,6 +166,7 @@ impl Guest {
             leash: Some(leash),
             lines,
             qemu: Vec::new(),
+            cache: tools.surroundings.cache.clone(),
             directory,
         })
     }
@@ -176,12 +179,10 @@ impl Guest {
                 .pids()
                 .into_iter()
                 .find_map(qemu::command_line_below);
-            let directory = self.directory.path().to_string_lossy();
-            self.qemu = arguments
-                .unwrap_or_default()
-                .iter()
-                .map(|argument| argument.replace(&*directory, RUN_VARIABLE))
-                .collect();
+            self.qemu = arguments.unwrap_or_default();
+            for argument in &mut self.qemu {
+                *argument = placeless(argument, self.directory.path(), &self.cache);
+            }
         }
     }
 
@@ -214,6 +215,13 @@ impl Guest {
             })
             .context("cannot remove the guest's root")
     }
+}
+
+/// An argument of QEMU's without the places that are other ones in each run and on each machine.
+fn placeless(argument: &str, run: &Path, cache: &Path) -> String {
+    let (run, cache) = (run.to_string_lossy(), cache.to_string_lossy());
+    let argument = argument.replace(&*run, RUN_VARIABLE);
+    argument.replace(&*cache, CACHE_VARIABLE)
 }
 
 fn create_directory(path: &Path) -> Result<()> {
@@ -279,6 +287,21 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_command_line_names_no_place_of_this_machine() {
+        let (run, cache) = (Path::new("/scratch/r1"), Path::new("/home/me/cache"));
+        let of = |argument| placeless(argument, run, cache);
+        assert_eq!(
+            of("id=console,path=/scratch/r1/console"),
+            "id=console,path=$RUN/console"
+        );
+        assert_eq!(
+            of("/home/me/cache/images/7.3/bzImage"),
+            "$CACHE/images/7.3/bzImage"
+        );
+        assert_eq!(of("-smp"), "-smp");
+    }
 
     #[test]
     fn a_guests_processes_are_told_by_its_log() {
