@@ -11,7 +11,7 @@ use super::toolchain::{Toolchain, NOT_SANITIZED};
 use mutexlab_host::hash::Sha256;
 
 /// Raised when the way of building changes so that older images must not be used.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Identifies everything that an image of `kernel` depends on, if it is built from the source with
 /// the hash `source`.

@@ -15,7 +15,7 @@ use crate::build::FULL_DISK;
 use crate::call_graph::CallGraph;
 use crate::kept::{self, SENTINEL};
 use crate::store::Cache;
-use crate::toolchain::search_path;
+use crate::toolchain::{rust_flags, search_path};
 use mutexlab_host::files;
 use mutexlab_host::hash::Sha256;
 use mutexlab_host::interrupt::Interrupt;
@@ -146,6 +146,7 @@ pub(crate) fn make(
         OsStr::new("-C"),
         tree.as_os_str(),
         &join("M=", directory),
+        &rust_flags(path, Some(directory))?,
         OsStr::new("modules"),
     ])?;
     let make = make

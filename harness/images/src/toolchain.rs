@@ -2,7 +2,11 @@
 
 //! The compilers that kernels and modules are built with.
 
-use std::{ffi::OsString, io::PipeWriter, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    io::PipeWriter,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{ensure, Context, Result};
 use schemars::JsonSchema;
@@ -74,9 +78,14 @@ pub fn search_path(cache: &Cache) -> Result<OsString> {
 }
 
 /// `make LLVM=1` in the kernel tree `source`, with `objects` as its output directory.
+///
+/// # Errors
+/// If `PATH` cannot be extended, or rustc does not say where it is.
 pub fn make(cache: &Cache, source: &Path, objects: &Path) -> Result<Make> {
+    let path = search_path(cache)?;
+    let rust = rust_flags(&path, None)?;
     Ok(Make {
-        path: search_path(cache)?,
+        path,
         arguments: vec![
             "-C".into(),
             source.into(),
@@ -85,11 +94,42 @@ pub fn make(cache: &Cache, source: &Path, objects: &Path) -> Result<Make> {
             // The kernel's own warnings are nobody's concern here, and looking for them in the
             // inline functions of a thousand files is a quarter of the build's time.
             "KCFLAGS=-w".into(),
+            rust,
         ]
         .into_iter()
         .chain(NOT_SANITIZED.map(OsString::from))
         .collect(),
     })
+}
+
+/// The variable of make that keeps the places of this machine out of Rust objects: that of the standard library's sources, and
+/// `module` if a module outside the tree is built. A panic names the file that it is in, so of another length they would move all that
+/// is behind them in the guest's memory.
+///
+/// # Errors
+/// If the rustc of `path` does not say where its files are.
+pub(crate) fn rust_flags(path: &OsStr, module: Option<&Path>) -> Result<OsString> {
+    // As rust/Makefile finds them.
+    let library = match std::env::var_os("RUST_LIB_SRC") {
+        Some(library) => PathBuf::from(library),
+        None => {
+            let sysroot = duct::cmd!("rustc", "--print", "sysroot")
+                .env("PATH", path)
+                .read()
+                .context("cannot run 'rustc --print sysroot'")?;
+            Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library")
+        }
+    };
+    let mut flags = OsString::from("KRUSTFLAGS=");
+    for (place, name) in [(Some(&*library), "/rust/library"), (module, ".")] {
+        if let Some(place) = place {
+            flags.push(" --remap-path-prefix=");
+            flags.push(place);
+            flags.push("=");
+            flags.push(name);
+        }
+    }
+    Ok(flags)
 }
 
 /// Variables of make that keep KASAN's checks out of what unwinds the stack, which KASAN itself has done whenever memory is allocated and freed:
@@ -165,7 +205,7 @@ impl Make {
     }
 }
 
-fn concat(prefix: &str, rest: &std::ffi::OsStr) -> OsString {
+fn concat(prefix: &str, rest: &OsStr) -> OsString {
     let mut text = OsString::from(prefix);
     text.push(rest);
     text
