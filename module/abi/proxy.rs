@@ -33,8 +33,8 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXP");
 pub const VERSION: u16 = 2;
 /// The most contexts that one network namespace takes: `open` fails with ENOSPC beyond.
 pub const MAX_CONTEXTS: usize = 64;
-/// The most rules that one context takes.
-pub const MAX_RULES: usize = 64;
+/// The most rules that a network namespace takes, of all its contexts together: `write` fails with ENOSPC beyond.
+pub const MAX_RULES: usize = 4096;
 /// The most upstreams that one context takes.
 pub const MAX_UPSTREAMS: usize = 8;
 /// Bytes of the name of an interface, with at least one zero at its end: IFNAMSIZ.

@@ -7,6 +7,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::range::Range;
 use super::tuple::Ports;
 
 /// Words of a filter: a bit for each port.
@@ -40,9 +41,9 @@ impl<S: core::ops::Deref<Target = [AtomicU64; WORDS]>> Filter<S> {
         self.has(ports.destination()) || self.has(ports.source())
     }
 
-    /// Adds the ports `first` to `last`.
-    pub fn add(&self, first: u16, last: u16) {
-        for port in (first..=last).map(u16::to_be) {
+    /// Adds these ports.
+    pub fn add(&self, ports: Range<u16>) {
+        for port in (ports.first..=ports.last).map(u16::to_be) {
             self.word(port).fetch_or(1 << (port % 64), Relaxed);
         }
     }
@@ -71,7 +72,7 @@ mod tests {
         ) {
             let filter = empty();
             for &[a, b] in &ranges {
-                filter.add(a.min(b), a.max(b));
+                filter.add(Range { first: a.min(b), last: a.max(b) });
             }
             let has = |port: u16| {
                 ranges.iter().any(|&[a, b]| (a.min(b)..=a.max(b)).contains(&port))
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn the_last_port_is_one_too() {
         let filter = empty();
-        filter.add(u16::MAX, u16::MAX);
+        filter.add(Range::one(u16::MAX));
         assert!(filter.passes(Ports::new(0, u16::MAX)));
         assert!(filter.passes(Ports::new(u16::MAX, 0)));
         assert!(!filter.passes(Ports::new(0, 0)));

@@ -13,6 +13,7 @@ use crate::abi;
 #[cfg(not(MODULE))]
 use mutex_abi as abi;
 
+pub mod allocate;
 pub mod batch;
 #[path = "../sys/cache_set.rs"]
 pub mod cache_set;
@@ -35,6 +36,7 @@ pub mod octave;
 pub mod order;
 pub mod packet;
 pub mod ports;
+pub mod range;
 pub mod reopenings;
 pub mod rules;
 #[path = "../sys/stack.rs"]

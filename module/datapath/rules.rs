@@ -5,9 +5,17 @@
 use core::ops::Deref;
 
 use super::abi::proxy::{Action, Protocol, Rule, NAME_SIZE};
+use super::allocate::Allocate;
 use super::flow::Owner;
+use super::range::Range;
 use super::tuple::{Address, Tuple};
 use super::upstream::{Moment, UpstreamPool};
+
+mod index;
+mod kept_ports;
+
+use index::Index;
+use kept_ports::KeptPorts;
 
 /// The name of an interface, filled up with zeros.
 pub type Name = [u8; NAME_SIZE];
@@ -30,6 +38,13 @@ impl<A: Address> Network<A> {
 
     fn has(&self, address: A) -> bool {
         address.and(self.mask) == self.bits
+    }
+
+    fn range(&self) -> Range<A::Number> {
+        Range {
+            first: self.bits.number(),
+            last: self.bits.or_not(self.mask).number(),
+        }
     }
 }
 
@@ -67,18 +82,29 @@ impl<A: Address> Compiled<A> {
         })
     }
 
-    // Whether protocol and destination port are the rule's.
-    fn serves(&self, tuple: &Tuple<A>) -> bool {
-        let port = u16::from_be(tuple.ports.destination());
-        self.protocol
-            .is_none_or(|protocol| protocol == tuple.protocol)
-            && self.first_port <= port
-            && port <= self.last_port
+    // Whether connections over this protocol that come up at this hook are the rule's.
+    fn is_for(&self, hook: u8, protocol: Protocol) -> bool {
+        self.hooks & hook != 0 && self.protocol.is_none_or(|one| one == protocol)
+    }
+
+    fn ports(&self) -> Range<u16> {
+        Range {
+            first: self.first_port,
+            last: self.last_port,
+        }
+    }
+
+    fn interfaces(&self) -> Range<u128> {
+        match u128::from_be_bytes(self.interface) {
+            0 => Range::ALL,
+            name => Range::one(name),
+        }
     }
 
     fn matches(&self, hook: u8, tuple: &Tuple<A>, interface: impl Fn() -> Name) -> bool {
-        self.hooks & hook != 0
-            && self.serves(tuple)
+        let port = u16::from_be(tuple.ports.destination());
+        self.is_for(hook, tuple.protocol)
+            && (self.first_port..=self.last_port).contains(&port)
             && self.destination.has(tuple.destination())
             && self.source.has(tuple.source())
             && (self.interface == Name::default() || self.interface == interface())
@@ -115,37 +141,71 @@ pub struct Choice<A: Address> {
 
 /// Rules of one IP version in the order in which they are asked, and the pools of upstreams to
 /// which they lead.
-pub struct Rules<S, T> {
-    /// The rules.
-    pub rules: S,
-    /// A pool for each context.
-    pub pools: T,
-    /// A Bloom filter of upstreams' addresses: [`UpstreamPool::bloom`] of all pools.
-    pub bloom: u64,
+pub struct Rules<A: Address, M: Allocate, P> {
+    rules: M::Vec<Compiled<A>>,
+    index: Index<A, M>,
+    kept: KeptPorts<M>,
+    // One for each context.
+    pools: M::Vec<P>,
+    // A Bloom filter of upstreams' addresses.
+    bloom: u64,
 }
 
-impl<A, S, T, P> Rules<S, T>
+/// How the first rule that matches a connection is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// By the index.
+    Indexed,
+    /// One rule after the other.
+    Linear,
+}
+
+impl<A, M, P> Rules<A, M, P>
 where
     A: Address,
-    S: Deref<Target = [Compiled<A>]>,
-    T: Deref<Target = [P]>,
+    M: Allocate,
     P: Deref<Target = UpstreamPool<A>> + 'static,
 {
-    /// What becomes of a new connection of `tuple`, seen at `hook`; `interface` is asked at most once
-    /// for each rule that names one, and `moment` is told whether its random number is used.
+    /// These rules, with the pools that they name by their places.
+    ///
+    /// # Errors
+    /// If there is no memory for the index.
+    pub fn new(rules: M::Vec<Compiled<A>>, pools: M::Vec<P>) -> Result<Self, M::Error> {
+        Ok(Self {
+            index: Index::new(&rules)?,
+            kept: KeptPorts::new(&rules, &pools)?,
+            bloom: pools.iter().fold(0, |bloom, pool| bloom | pool.bloom()),
+            rules,
+            pools,
+        })
+    }
+
+    /// What becomes of a new connection of `tuple`, seen at `hook`; `interface` is asked only if a rule names one,
+    /// and `moment` is told whether its random number is used.
     ///
     /// The first rule that matches decides. A packet on its way to an upstream, of whatever
     /// context, is left alone: a proxy's own connections do not come back to a proxy. So is a
     /// datagram that comes from there, which may be an answer to what was sent before there was a rule.
     pub fn choose(
         &self,
+        search: Search,
         hook: u8,
         tuple: &Tuple<A>,
         interface: impl Fn() -> Name,
         moment: impl FnOnce(bool) -> Moment,
     ) -> Decision<A> {
-        let matching = |(rule, _): &(&Compiled<A>, _)| rule.matches(hook, tuple, &interface);
-        let Some((rule, pool)) = self.open().find(matching) else {
+        let found = match search {
+            Search::Indexed => {
+                let open = |number| self.with_pool(self.rules.get(number)?);
+                self.index.find(hook, tuple, interface, open)
+            }
+            Search::Linear => {
+                let matching =
+                    |(rule, _): &(&Compiled<A>, _)| rule.matches(hook, tuple, &interface);
+                self.open().find(matching)
+            }
+        };
+        let Some((rule, pool)) = found else {
             return Decision::Direct;
         };
         if rule.action == Action::Bypass
@@ -167,10 +227,16 @@ where
 
     // The rules of contexts that have not closed.
     fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A>)> {
-        self.rules.iter().filter_map(|rule| {
-            let pool: &UpstreamPool<A> = self.pools.get(rule.pool)?;
-            (!pool.is_closed()).then_some((rule, pool))
-        })
+        self.rules.iter().filter_map(|rule| self.with_pool(rule))
+    }
+
+    // A rule with its upstreams, unless its context has closed.
+    fn with_pool<'a>(
+        &'a self,
+        rule: &'a Compiled<A>,
+    ) -> Option<(&'a Compiled<A>, &'a UpstreamPool<A>)> {
+        let pool: &UpstreamPool<A> = self.pools.get(rule.pool)?;
+        (!pool.is_closed()).then_some((rule, pool))
     }
 
     // Whether the packet goes to an upstream.
@@ -191,13 +257,12 @@ where
     #[inline(never)]
     fn is_upstream(&self, tuple: &Tuple<A>) -> bool {
         let (address, port) = (tuple.destination(), tuple.ports.destination());
-        let mut pools = self.pools.iter().filter(|pool| !pool.is_closed());
-        pools.any(|pool| pool.is_at(address, port))
-            || self.open().any(|(rule, pool)| {
-                pool.keeps_ports(rule.upstreams)
-                    && rule.serves(tuple)
-                    && pool.keeps_ports_at(rule.upstreams, address)
-            })
+        let pools = self.pools.iter().enumerate();
+        let mut open = pools.filter(|(_, pool)| !pool.is_closed());
+        open.any(|(place, pool)| {
+            let mut kept = pool.keeping_at(address);
+            pool.is_at(address, port) || kept.any(|upstream| self.kept.have(place, upstream, tuple))
+        })
     }
 
     /// The upstreams of the context `owner`.

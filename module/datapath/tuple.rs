@@ -11,6 +11,7 @@ use core::fmt::Debug;
 use super::abi::proxy::{Family, Protocol};
 use super::checksum::Sum;
 use super::hash::{hash_3_words, hash_9_words, Secret, Seed};
+use super::range::Number;
 
 /// An address of one version of IP, in network byte order.
 pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
@@ -20,7 +21,11 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     type Pair: Copy + Debug + Send + Sync;
     /// What a hash depends on beside them.
     type Seed: Secret + Copy + Debug + Send + Sync;
+    /// As a number: addresses of a network are behind each other.
+    type Number: Number;
 
+    /// As a number, which begins with the first byte.
+    fn number(self) -> Self::Number;
     /// From the bytes of an address in the ABI, of which IPv4 uses the first four.
     fn from_bytes(bytes: [u8; 16]) -> Self;
     /// The bytes of an address in the ABI.
@@ -28,6 +33,9 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     /// The bits that the first `prefix` bits of `mask` select.
     #[must_use]
     fn and(self, mask: Self) -> Self;
+    /// It with ones where `mask` has zeros.
+    #[must_use]
+    fn or_not(self, mask: Self) -> Self;
     /// Ones in the first `prefix` bits.
     fn mask(prefix: u8) -> Self;
     /// The sum of its words.
@@ -66,6 +74,12 @@ impl Address for V4 {
     // Both in one word, in the order in which they lie in memory: one load, one comparison.
     type Pair = u64;
     type Seed = Seed<3>;
+    type Number = u32;
+
+    #[inline(always)]
+    fn number(self) -> u32 {
+        u32::from_be(self.0)
+    }
 
     fn from_bytes([a, b, c, d, ..]: [u8; 16]) -> Self {
         Self(u32::from_ne_bytes([a, b, c, d]))
@@ -80,6 +94,10 @@ impl Address for V4 {
 
     fn and(self, mask: Self) -> Self {
         Self(self.0 & mask.0)
+    }
+
+    fn or_not(self, mask: Self) -> Self {
+        Self(self.0 | !mask.0)
     }
 
     fn mask(prefix: u8) -> Self {
@@ -145,6 +163,13 @@ impl Address for V6 {
     const FAMILY: Family = Family::V6;
     type Pair = [u64; 4];
     type Seed = Seed<6>;
+    type Number = u128;
+
+    #[inline(always)]
+    fn number(self) -> u128 {
+        let [high, low] = self.0.map(u64::from_be);
+        u128::from(high) << 64 | u128::from(low)
+    }
 
     fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
@@ -153,13 +178,17 @@ impl Address for V6 {
     }
 
     fn to_bytes(self) -> [u8; 16] {
-        let [high, low] = self.0;
-        (u128::from(u64::from_be(high)) << 64 | u128::from(u64::from_be(low))).to_be_bytes()
+        self.number().to_be_bytes()
     }
 
     fn and(self, mask: Self) -> Self {
         let ([a, b], [c, d]) = (self.0, mask.0);
         Self([a & c, b & d])
+    }
+
+    fn or_not(self, mask: Self) -> Self {
+        let ([a, b], [c, d]) = (self.0, mask.0);
+        Self([a | !c, b | !d])
     }
 
     fn mask(prefix: u8) -> Self {

@@ -118,9 +118,9 @@ impl<A: Address> UpstreamPool<A> {
         self.selection == Selection::Random && !self.present.is_power_of_two()
     }
 
-    /// Whether any upstream of `set` keeps the destination's port.
-    pub fn keeps_ports(&self, set: u8) -> bool {
-        self.keeping & set != 0
+    /// The upstreams of `set` that keep the destination's port.
+    pub fn keeping(&self, set: u8) -> u8 {
+        self.keeping & set
     }
 
     /// From now on the context's rules match nothing any more.
@@ -147,10 +147,12 @@ impl<A: Address> UpstreamPool<A> {
             .any(|(_, member)| member.address == address && member.port == port)
     }
 
-    /// Whether an upstream of `set` is at this address and keeps the destination's port.
-    pub fn keeps_ports_at(&self, set: u8, address: A) -> bool {
-        self.members(set & self.keeping)
-            .any(|(_, member)| member.address == address)
+    /// The numbers of the upstreams at this address that keep the destination's port.
+    pub fn keeping_at(&self, address: A) -> impl Iterator<Item = u8> + '_ {
+        let there = self
+            .members(self.keeping)
+            .filter(move |(_, member)| member.address == address);
+        there.map(|(number, _)| number)
     }
 
     /// The number of the upstream of `candidates` to which a new flow like `tuple` goes, and what

@@ -2,6 +2,7 @@
 
 //! `/dev/mutex_proxy`: see `abi::proxy`.
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
@@ -31,7 +32,7 @@ pub(crate) struct Context {
     registry: Arc<Registry>,
     id: ContextId,
     // The bytes that `read` returns.
-    config: Pin<KBox<Mutex<KVec<u8>>>>,
+    config: Pin<KBox<Mutex<KVVec<u8>>>>,
 }
 
 impl Drop for Context {
@@ -46,7 +47,7 @@ impl Device for ControlDevice {
     const MAX_WRITE: usize = Config::size(MAX_UPSTREAMS, MAX_RULES);
 
     fn open(&self) -> Result<Context> {
-        let mut empty = KVec::new();
+        let mut empty = KVVec::new();
         empty.extend_from_slice(&ConfigHeader::EMPTY.encode(), GFP_KERNEL)?;
         let config = KBox::pin_init(new_mutex!(empty), GFP_KERNEL)?;
         Ok(Context {
@@ -58,8 +59,8 @@ impl Device for ControlDevice {
 
     fn write(&self, context: &Context, bytes: &[u8]) -> Result {
         let new = Config::decode(bytes).map_err(|_| EINVAL)?;
-        let mut copy = KVec::new();
-        copy.extend_from_slice(bytes, GFP_KERNEL)?;
+        let mut copy = KVVec::new();
+        copy.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?;
         let mut config = context.config.lock();
         self.registry.configure(context.id, &new)?;
         *config = copy;

@@ -9,12 +9,13 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Stats};
+use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Rule, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::Header;
+use crate::datapath::range::{self, Range};
 use crate::datapath::reopenings::Reopenings;
 use crate::datapath::tuple::{Ports, Tuple, V4, V6};
 use crate::datapath::upstream::{Outcome, Report};
@@ -86,6 +87,27 @@ impl Version for V6 {
     }
 }
 
+/// The ports of packets for which the rules of `config` may be asked, and of
+/// answers, from an upstream or from the original destination. Packets that go to an upstream by
+/// themselves have one of them as well: their port there.
+pub(crate) fn ports(config: &Config<'_>) -> Result<KVVec<Range<u16>>> {
+    let mut ports = KVVec::new();
+    let redirects = |rule: &Rule| rule.action == Action::Redirect;
+    for rule in config.rules().filter(redirects) {
+        let of_rule = Range {
+            first: rule.port_first,
+            last: rule.port_last,
+        };
+        ports.push(of_rule, GFP_KERNEL)?;
+        for upstream in config.upstreams_of(&rule) {
+            if upstream.port != 0 {
+                ports.push(Range::one(upstream.port), GFP_KERNEL)?;
+            }
+        }
+    }
+    Ok(ports)
+}
+
 /// A line of memory, in bytes.
 const LINE: usize = 64;
 
@@ -128,7 +150,7 @@ impl Instance {
         let locks = Arc::new(lock::LockCounters::new()?, GFP_KERNEL)?;
         Ok(Self {
             filter: Filter::new(zeroed::boxed()?),
-            rules: Rcu::new(KBox::new(RuleSet::new(), GFP_KERNEL)?),
+            rules: Rcu::new(KBox::new(RuleSet::new(core::iter::empty)?, GFP_KERNEL)?),
             batches: Batches::new()?,
             reopenings: zeroed::boxed()?,
             latency: [
@@ -146,20 +168,10 @@ impl Instance {
         })
     }
 
-    /// Adds the ports of `config` to the filter: those of packets for which its rules may be asked, and of
-    /// answers, from an upstream or from the original destination. Packets that go to an upstream by
-    /// themselves pass as well: their port there is taken.
-    pub(crate) fn admit(&self, config: &Config<'_>) {
-        for rule in config
-            .rules()
-            .filter(|rule| rule.action == Action::Redirect)
-        {
-            self.filter.add(rule.port_first, rule.port_last);
-            for upstream in config.upstreams_of(&rule) {
-                if upstream.port != 0 {
-                    self.filter.add(upstream.port, upstream.port);
-                }
-            }
+    /// Adds ports to the filter, those of [`ports`].
+    pub(crate) fn admit(&self, ports: &mut [Range<u16>]) {
+        for ports in range::union(ports) {
+            self.filter.add(ports);
         }
     }
 

@@ -97,6 +97,8 @@ CHOICE(perf_cache_size, flow_cache_enabled, 0, 65536,
        "Flows that each CPU remembers, for each IP version in a network namespace; 0 for no cache");
 PARAMETER(perf_enable_pool, 1, 0, 1, 0644,
 	  "Keep memory of flows for those to come; off: kmalloc() and kfree()");
+PARAMETER(perf_enable_rule_index, 1, 0, 1, 0644,
+	  "Find the rule of a new connection by an index; off: ask one after the other");
 
 /*
  * Whether hooks are timed. Not one of the switches above, which move packets into a slower copy of

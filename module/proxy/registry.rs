@@ -25,10 +25,10 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-use crate::abi::proxy::{Config, Connection, Family, Stats, MAX_CONTEXTS};
+use crate::abi::proxy::{Config, Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES};
 use crate::datapath::tuple::{V4, V6};
 use crate::expiry;
-use crate::instance::Instance;
+use crate::instance::{self, Instance};
 use crate::memory::Memory;
 use crate::monitor;
 use crate::redirect;
@@ -78,13 +78,14 @@ impl Hosted {
 
     fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
         let configuration = Configuration::new(config, id.0)?;
+        let mut ports = instance::ports(config)?;
         let mut configured = self.configured.lock();
         // Before anything is changed.
         reserve(&mut configured)?;
         let rules = rules(&configured, id, Some(&configuration))?;
         // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
         // any more stay in it, since flows may have them.
-        self.instance.admit(config);
+        self.instance.admit(&mut ports);
         self.instance.rules.replace(rules);
         let new = Context { id, configuration };
         match context(&mut configured, id) {
@@ -126,32 +127,27 @@ fn context(slots: &mut [Option<Context>], id: ContextId) -> Option<&mut Option<C
 }
 
 // The rules of all contexts, in the order in which these were opened, which is that of their numbers; for
-// `id`, those of `changed`.
+// `id`, those of `changed`. ENOSPC: they are too many.
 fn rules(
     contexts: &[Option<Context>],
     id: ContextId,
     changed: Option<&Configuration>,
 ) -> Result<KBox<RuleSet>> {
-    let mut all = RuleSet::new();
-    let mut before = 0;
-    loop {
-        let others = contexts
-            .iter()
-            .flatten()
-            .filter(|context| context.id != id)
-            .map(|context| (context.id.0, &context.configuration));
-        let changed = changed.map(|configuration| (id.0, configuration));
-        // Not as a method: `pin_init::Init` has one of that name, too.
-        let next = Iterator::chain(others, changed)
-            .filter(|(number, _)| *number > before)
-            .min_by_key(|(number, _)| *number);
-        let Some((number, configuration)) = next else {
-            break;
-        };
-        all.push(configuration)?;
-        before = number;
+    let mut all = KVVec::new();
+    let others = contexts.iter().flatten().filter(|context| context.id != id);
+    for Context { id, configuration } in others {
+        all.push((id.0, configuration), GFP_KERNEL)?;
     }
-    Ok(KBox::new(all, GFP_KERNEL_ACCOUNT)?)
+    if let Some(configuration) = changed {
+        all.push((id.0, configuration), GFP_KERNEL)?;
+    }
+    let count = all.iter().map(|(_, configuration)| configuration.rules());
+    if count.fold(0, usize::wrapping_add) > MAX_RULES {
+        return Err(ENOSPC);
+    }
+    all.sort_unstable_by_key(|&(number, _)| number);
+    let in_order = || all.iter().map(|&(_, configuration)| configuration);
+    Ok(KBox::new(RuleSet::new(in_order)?, GFP_KERNEL_ACCOUNT)?)
 }
 
 // Makes sure that there is an empty slot, or room for one.

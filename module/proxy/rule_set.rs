@@ -8,19 +8,36 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::proxy::{Config, Rule};
+use crate::datapath::allocate::Allocate;
 use crate::datapath::rules::{Compiled, Rules};
 use crate::datapath::tuple::{Address, V4, V6};
 use crate::datapath::upstream::UpstreamPool;
 
+/// The kernel's memory, from wherever there is some.
+pub(crate) struct KernelHeap;
+
+impl Allocate for KernelHeap {
+    type Vec<T> = KVVec<T>;
+    type Error = Error;
+
+    fn repeated<T: Copy>(value: T, count: usize) -> Result<KVVec<T>> {
+        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            all.push(value, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(all)
+    }
+}
+
 /// Rules of one IP version, and the pools of upstreams to which they lead.
-pub(crate) type VersionRules<A> = Rules<KVVec<Compiled<A>>, KVVec<Arc<UpstreamPool<A>>>>;
+pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A>>>;
 
 /// A context's configuration.
 ///
 /// The pools outlive the sets of rules: the health of upstreams stays when another context is
 /// opened, configured or closed.
 pub(crate) struct Configuration {
-    rules: KVec<Rule>,
+    rules: KVVec<Rule>,
     v4: Arc<UpstreamPool<V4>>,
     v6: Arc<UpstreamPool<V6>>,
 }
@@ -28,7 +45,7 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// What `config` says, of the context `owner`.
     pub(crate) fn new(config: &Config<'_>, owner: u32) -> Result<Self> {
-        let mut rules = KVec::new();
+        let mut rules = KVVec::new();
         for rule in config.rules() {
             rules.push(rule, GFP_KERNEL_ACCOUNT)?;
         }
@@ -37,6 +54,11 @@ impl Configuration {
             v4: pool(config, owner)?,
             v6: pool(config, owner)?,
         })
+    }
+
+    /// How many rules it has.
+    pub(crate) fn rules(&self) -> usize {
+        self.rules.len()
     }
 }
 
@@ -54,18 +76,17 @@ pub(crate) struct RuleSet {
 }
 
 impl RuleSet {
-    /// Without rules.
-    pub(crate) const fn new() -> Self {
-        Self {
-            v4: empty(),
-            v6: empty(),
-        }
-    }
-
-    /// Adds a context, whose rules are asked after those before.
-    pub(crate) fn push(&mut self, configuration: &Configuration) -> Result {
-        push(&mut self.v4, &configuration.v4, &configuration.rules)?;
-        push(&mut self.v6, &configuration.v6, &configuration.rules)
+    /// Of contexts with these configurations, whose rules are asked in this order.
+    pub(crate) fn new<'a, I>(configurations: impl Fn() -> I) -> Result<Self>
+    where
+        I: Iterator<Item = &'a Configuration>,
+    {
+        let v4 = configurations().map(|one| (&one.v4, &one.rules));
+        let v6 = configurations().map(|one| (&one.v6, &one.rules));
+        Ok(Self {
+            v4: of_version(v4)?,
+            v6: of_version(v6)?,
+        })
     }
 
     /// Makes the rules of `owner` match nothing any more.
@@ -75,24 +96,16 @@ impl RuleSet {
     }
 }
 
-const fn empty<A>() -> VersionRules<A> {
-    Rules {
-        rules: KVVec::new(),
-        pools: KVVec::new(),
-        bloom: 0,
+fn of_version<'a, A: Address>(
+    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A>>, &'a KVVec<Rule>)>,
+) -> Result<VersionRules<A>> {
+    let (mut all, mut pools) = (KVVec::new(), KVVec::new());
+    for (pool, rules) in contexts {
+        let place = pools.len();
+        pools.push(pool.clone(), GFP_KERNEL_ACCOUNT)?;
+        for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
+            all.push(rule, GFP_KERNEL_ACCOUNT)?;
+        }
     }
-}
-
-fn push<A: Address>(
-    all: &mut VersionRules<A>,
-    pool: &Arc<UpstreamPool<A>>,
-    rules: &[Rule],
-) -> Result {
-    let place = all.pools.len();
-    all.pools.push(pool.clone(), GFP_KERNEL_ACCOUNT)?;
-    all.bloom |= pool.bloom();
-    for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
-        all.rules.push(rule, GFP_KERNEL_ACCOUNT)?;
-    }
-    Ok(())
+    Rules::new(all, pools)
 }

@@ -8,7 +8,7 @@ use crate::batch::{self, Batched};
 use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
-use crate::datapath::rules::Decision;
+use crate::datapath::rules::{Decision, Search};
 use crate::datapath::tcp::{segment, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
@@ -237,7 +237,12 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         let state = packet.state;
         let client = || self.instance.client(tuple.source());
         let moment = |is_random| moment(is_random, client());
-        let mut decision = rules.choose(hook, tuple, || state.interface(), moment);
+        let search = if parameters::perf_enable_rule_index() != 0 {
+            Search::Indexed
+        } else {
+            Search::Linear
+        };
+        let mut decision = rules.choose(search, hook, tuple, || state.interface(), moment);
         let mut routed_to = None;
         match &mut decision {
             // The hook that sees it last makes the flow.

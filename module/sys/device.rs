@@ -4,6 +4,7 @@
 
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::str::CStr;
 
@@ -195,12 +196,12 @@ unsafe extern "C" fn write<D: Device>(
     }
     // SAFETY: the file is open.
     let (device, context) = unsafe { opened::<D>(file) };
-    let Ok(mut bytes) = KVec::<u8>::with_capacity(size, GFP_KERNEL) else {
+    let Ok(mut bytes) = KVVec::<u8>::with_capacity(size, GFP_KERNEL_ACCOUNT) else {
         return errno(ENOMEM);
     };
     for _ in 0..size {
         // Within the capacity.
-        if bytes.push(0, GFP_KERNEL).is_err() {
+        if bytes.push(0, GFP_KERNEL_ACCOUNT).is_err() {
             return errno(ENOMEM);
         }
     }

@@ -12,6 +12,7 @@ use core::sync::atomic::{fence, AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
+use super::allocate::Allocate;
 use super::cache_set::begin_epoch;
 use super::link::{Heap, Link, Lock, Node, Rcu, ReadGuard, HEADS_ALIGN};
 
@@ -46,6 +47,19 @@ pub(super) fn wait() {
 #[cfg(test)]
 pub(super) fn steady() -> std::sync::RwLockReadGuard<'static, ()> {
     STEADY.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The host's heap.
+#[derive(Debug)]
+pub struct HostHeap;
+
+impl Allocate for HostHeap {
+    type Vec<T> = Vec<T>;
+    type Error = std::convert::Infallible;
+
+    fn repeated<T: Copy>(value: T, count: usize) -> Result<Vec<T>, Self::Error> {
+        Ok(vec![value; count])
+    }
 }
 
 struct Deferred {

@@ -92,6 +92,8 @@ extern "C" {
 parameters! {
     /// Whether memory of flows is kept for those to come.
     perf_enable_pool = mxp_perf_enable_pool;
+    /// Whether rules are found by their index.
+    perf_enable_rule_index = mxp_perf_enable_rule_index;
     /// Flows that each CPU remembers, of each table.
     perf_cache_size = mxp_perf_cache_size;
     /// Whether packets may wait for each other; asked only while [`keys::BATCHING_ACTIVE`] is on.

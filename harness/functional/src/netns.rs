@@ -263,7 +263,7 @@ fn contexts_are_limited() -> Result<()> {
     // piece than the kernel has.
     const ATTEMPTS: usize = 520;
     allow_descriptors(2 * ATTEMPTS)?;
-    let rules: Vec<Rule> = (1..=MAX_RULES as u16)
+    let rules: Vec<Rule> = (1..=(MAX_RULES / MAX_CONTEXTS) as u16)
         .map(|port| {
             let mut original = original(Family::V6);
             original.set_port(port);

@@ -2,12 +2,15 @@
 
 //! Which connections rules are for, and which are left alone.
 
+use std::fs;
+use std::io;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use anyhow::{anyhow, ensure, Context as _, Result};
-use mutex_abi::proxy::HOOK_LOCAL_OUT;
+use mutex_abi::proxy::{HOOK_LOCAL_OUT, MAX_RULES};
+use nix::errno::Errno;
 
 use super::setup::{client_address, ensure_no_loss, original, upstream, Setup, FAMILIES, WAYS};
 use super::sockets::{accept, answer, connect, ensure_silent, exchange_streams, listen, send, udp};
@@ -18,6 +21,9 @@ use mutexlab_guest::proxy::context::{Context, Rule};
 use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 use mutexlab_protocol::addresses::{ORIGINAL, ROUTER_CLIENT_SIDE, UPSTREAM_PORT};
+
+/// Whether rules are found by their index.
+const RULE_INDEX: &str = "/sys/module/mutex_proxy/parameters/perf_enable_rule_index";
 
 /// All of this file.
 pub fn tests() -> Vec<GuestTest> {
@@ -36,6 +42,11 @@ pub fn tests() -> Vec<GuestTest> {
             "rule-interface",
             "a rule is for connections through its interface only",
             interface,
+        ),
+        GuestTest::single(
+            "rule-many",
+            "of thousands of rules the first that matches decides, found by the index and without",
+            many,
         ),
         GuestTest::single(
             "rule-loop-free",
@@ -198,6 +209,71 @@ fn interface() -> Result<()> {
         }
     }
     ensure_no_loss(&context.stats()?)?;
+    drop(context);
+    setup.finish()
+}
+
+/// As many rules as there may be, of which the last redirects everything; and with one before it that lets a port by, at
+/// the places where words of bit vectors begin and end.
+fn many() -> Result<()> {
+    let setup = Setup::new()?;
+    let context = setup.context(&[])?;
+    let others = |family| {
+        let to = [context::upstream(upstream(family), 0)];
+        (0..MAX_RULES as u16).map(move |number| {
+            let [high, low] = number.to_be_bytes();
+            let rule = Rule::any(family, &to);
+            let rule = match number % 4 {
+                0 => rule.ports(20_000 + number, 30_000 + number),
+                1 => rule.at(HOOK_LOCAL_OUT).ports(30_000, 30_000 + number),
+                _ => rule,
+            };
+            // Of 203.0.113.0/24 (RFC 5737) and 2001:db8::/32 (RFC 3849), where nobody is.
+            let (place, bits): (IpAddr, u8) = match family {
+                Family::V4 => ([203, 0, 113, low].into(), 32),
+                Family::V6 => ([0x2001, 0xdb8, 0xff, number, 0, 0, 0, 0].into(), 128),
+            };
+            match number % 3 {
+                0 => rule.from(place, bits - 1),
+                1 => rule.through(&format!("no{high}-{low}")),
+                _ => rule.towards(place, bits - u8::from(low % 2 == 0)),
+            }
+        })
+    };
+    let mut flows = 0;
+    for family in FAMILIES {
+        let last = MAX_RULES - 1;
+        let mut rules: Vec<Rule> = others(family).collect();
+        rules[last] = everything(family);
+        for (index, let_by) in [
+            (1, None),
+            (0, None),
+            (1, Some(64)),
+            (1, Some(last - 1)),
+            (0, Some(127)),
+        ] {
+            fs::write(RULE_INDEX, index.to_string()).context(RULE_INDEX)?;
+            let mut rules = rules.clone();
+            if let Some(place) = let_by {
+                rules[place] = Rule::any(family, &[]).to(original(family));
+            }
+            context.configure(&rules)?;
+            for way in WAYS {
+                let expected = if let_by.is_none() { upstream } else { original };
+                ensure_arrives(&setup, way, family, expected(family))
+                    .with_context(|| format!("index {index}, let by at {let_by:?}"))?;
+                flows += if let_by.is_none() { 2 } else { 0 };
+                ensure_flows(&context, flows)?;
+            }
+        }
+        // Behind it nobody is asked.
+        let beyond = setup.context(&[])?;
+        let error = beyond.configure(&[everything(family)]).err();
+        ensure!(
+            error.as_ref().and_then(io::Error::raw_os_error) == Some(Errno::ENOSPC as i32),
+            "expected ENOSPC beyond {MAX_RULES} rules, got {error:?}"
+        );
+    }
     drop(context);
     setup.finish()
 }

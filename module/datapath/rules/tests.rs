@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use super::super::abi::proxy::{Family, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
 use super::super::tuple::{Ports, V4, V6};
 use super::*;
 use proptest::prelude::*;
 
-type TestRules<A> = Rules<Vec<Compiled<A>>, Vec<Box<UpstreamPool<A>>>>;
+type TestRules<A> = Rules<A, HostHeap, Box<UpstreamPool<A>>>;
 
 fn wide([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -55,20 +56,15 @@ fn upstream(last: u8, port: u16) -> Upstream {
 
 // Contexts 1, 2, … with their upstreams and rules.
 fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
-    let mut all = Rules {
-        rules: Vec::new(),
-        pools: Vec::new(),
-        bloom: 0,
-    };
+    let (mut compiled, mut pools) = (Vec::new(), Vec::new());
     for (owner, (upstreams, rules)) in (1..).zip(contexts) {
-        let place = all.pools.len();
-        all.rules
-            .extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
+        let place = pools.len();
+        compiled.extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
         let pool = UpstreamPool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
-        all.bloom |= pool.bloom();
-        all.pools.push(Box::new(pool));
+        pools.push(Box::new(pool));
     }
-    all
+    let Ok(rules) = Rules::new(compiled, pools);
+    rules
 }
 
 fn packet(destination: [u8; 4], port: u16) -> Tuple<V4> {
@@ -87,9 +83,13 @@ fn moment(_: bool) -> Moment {
 }
 
 fn choose(rules: &TestRules<V4>, tuple: &Tuple<V4>) -> Option<Choice<V4>> {
-    let choice = rules
-        .choose(HOOK_PRE_ROUTING, tuple, || name("eth0"), moment)
-        .redirected();
+    let by = |search| {
+        rules
+            .choose(search, HOOK_PRE_ROUTING, tuple, || name("eth0"), moment)
+            .redirected()
+    };
+    let choice = by(Search::Indexed);
+    assert_eq!(by(Search::Linear), choice);
     if let Some(choice) = choice {
         assert_eq!(choice.upstream.source(), tuple.source());
         assert_eq!(choice.upstream.ports.source(), tuple.ports.source());
@@ -174,7 +174,13 @@ fn the_way_to_any_upstream_is_left_alone() {
         let ports = Ports::new(8080_u16.to_be(), 9);
         let tuple = Tuple::new(protocol, ip([10, 0, 0, last]), ip([8; 4]), ports);
         let chosen = rules
-            .choose(HOOK_PRE_ROUTING, &tuple, Name::default, moment)
+            .choose(
+                Search::Indexed,
+                HOOK_PRE_ROUTING,
+                &tuple,
+                Name::default,
+                moment,
+            )
             .redirected();
         assert_eq!(port(chosen), expected, "from 10.0.0.{last}");
     }
@@ -266,6 +272,15 @@ fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
         )
 }
 
+// Few, or more than a word of a bit vector has bits.
+fn any_rules(family: Family) -> impl Strategy<Value = Vec<Rule>> {
+    let many = if cfg!(miri) { 3 } else { 200 };
+    prop_oneof![
+        3 => prop::collection::vec(any_rule(family), 1..6),
+        1 => prop::collection::vec(any_rule(family), many..many + 10),
+    ]
+}
+
 // Of several contexts with a rule each, the one that the model says.
 fn agrees<A: Address>(
     list: &[Rule],
@@ -287,23 +302,60 @@ fn agrees<A: Address>(
     let ports = Ports::new(7, port.to_be());
     let tuple = Tuple::new(protocol, A::from_bytes(from), A::from_bytes(to), ports);
     let interface = INTERFACES[interface];
-    let chosen = rules
-        .choose(hook, &tuple, || name(interface), moment)
-        .redirected();
+    let [chosen, linear] = [Search::Indexed, Search::Linear].map(|search| {
+        let decision = rules.choose(search, hook, &tuple, || name(interface), moment);
+        decision.redirected().map(|choice| choice.owner.context)
+    });
     let expected = (1..)
         .zip(list)
         .find(|(_, rule)| is_for(rule, hook, &to, &from, (protocol, port, interface)))
         .filter(|(_, rule)| rule.action == Action::Redirect)
         .map(|(owner, _)| owner);
-    prop_assert_eq!(chosen.map(|choice| choice.owner.context), expected);
+    prop_assert_eq!(chosen, expected);
+    prop_assert_eq!(linear, expected);
     Ok(())
 }
 
 proptest! {
     #[test]
+    fn kept_ports_are_those_of_the_rules_that_may_select_the_upstream(
+        list in prop::collection::vec(
+            (prop::option::of(any_protocol()), 1_u8..8, [0_u16..30, 0..30]), 0..8,
+        ),
+        protocol in any_protocol(),
+    ) {
+        // Two that keep ports, and one that does not.
+        let upstreams = [upstream(0, 0), upstream(1, 0), upstream(2, 99)];
+        let of = |&(protocol, upstreams, ports): &(_, _, [u16; 2])| Rule {
+            protocol,
+            upstreams,
+            port_first: ports[0].min(ports[1]),
+            port_last: ports[0].max(ports[1]),
+            ..anything()
+        };
+        let mut list: Vec<_> = list.iter().map(of).collect();
+        // In two contexts, so that one has to be told from the other.
+        let second = list.split_off(list.len() / 2);
+        let rules = rules::<V4>(&[(&upstreams, &list), (&upstreams, &second)]);
+        for (last, port) in (0..3).flat_map(|last| (1..32).map(move |port| (last, port))) {
+            let tuple = Tuple {
+                protocol,
+                ..packet([10, 0, 0, last], port)
+            };
+            let serves = |rule: &Rule| {
+                rule.upstreams >> last & 1 != 0
+                    && rule.protocol.is_none_or(|one| one == protocol)
+                    && (rule.port_first..=rule.port_last).contains(&port)
+            };
+            let kept = last < 2 && list.iter().chain(&second).any(serves);
+            prop_assert_eq!(rules.is_upstream(&tuple), kept, "10.0.0.{}:{}", last, port);
+        }
+    }
+
+    #[test]
     fn does_what_the_rules_mean(
-        four in prop::collection::vec(any_rule(Family::V4), 1..6),
-        six in prop::collection::vec(any_rule(Family::V6), 1..6),
+        four in any_rules(Family::V4),
+        six in any_rules(Family::V6),
         hook in prop_oneof![Just(HOOK_PRE_ROUTING), Just(HOOK_LOCAL_OUT)],
         to in any_address(), from in any_address(),
         protocol in any_protocol(), port in 0_u16..5, interface in 1..INTERFACES.len(),

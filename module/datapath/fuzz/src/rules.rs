@@ -7,7 +7,8 @@ use mutex_abi::proxy::{
     Action, Config, ConfigHeader, Family, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
     HOOK_PRE_ROUTING, NAME_SIZE,
 };
-use mutex_datapath::rules::{Compiled, Name, Rules};
+use mutex_datapath::host::HostHeap;
+use mutex_datapath::rules::{Compiled, Name, Rules, Search};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 use mutex_datapath::upstream::{Moment, UpstreamPool};
 
@@ -241,12 +242,7 @@ fn agree<A: Address>(mut input: Input<'_>) {
             ))
         })
         .collect();
-    let bloom = pools.iter().fold(0, |bloom, pool| bloom | pool.bloom());
-    let compiled = Rules {
-        rules,
-        pools,
-        bloom,
-    };
+    let Ok(compiled) = Rules::new(rules, pools);
     while !input.is_empty() {
         let how = input.u8();
         if how & 15 == 15 {
@@ -275,13 +271,19 @@ fn agree<A: Address>(mut input: Input<'_>) {
             client: 0,
             random: u32::from(how >> 3),
         };
-        one(&compiled, &mut contexts, &connection, &moment);
+        let search = if how & 0x80 == 0 {
+            Search::Indexed
+        } else {
+            Search::Linear
+        };
+        one(&compiled, &mut contexts, search, &connection, &moment);
     }
 }
 
 fn one<A: Address>(
-    rules: &Rules<Vec<Compiled<A>>, Vec<Box<UpstreamPool<A>>>>,
+    rules: &Rules<A, HostHeap, Box<UpstreamPool<A>>>,
     contexts: &mut [Context],
+    search: Search,
     connection: &Connection,
     moment: &Moment,
 ) {
@@ -291,7 +293,7 @@ fn one<A: Address>(
     let tuple = Tuple::new(connection.protocol, source, destination, ports);
     let interface = || connection.interface;
     let chosen = rules
-        .choose(connection.hook, &tuple, interface, |_| *moment)
+        .choose(search, connection.hook, &tuple, interface, |_| *moment)
         .redirected();
     let expected = choose::<A>(contexts, connection, moment);
     let found = chosen.map(|choice| {

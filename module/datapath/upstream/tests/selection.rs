@@ -116,8 +116,9 @@ fn a_port_can_be_kept() {
     assert_eq!((number, to.ports.destination()), (1, 80_u16.to_be()));
     assert!(pool.is_at(ip([10, 0, 0, 2]), 7002_u16.to_be()));
     assert!(!pool.is_at(ip([10, 0, 0, 2]), 80) && !pool.is_at(ip([10, 0, 0, 3]), 80));
-    assert!(pool.keeps_ports_at(0b10, ip([10, 0, 0, 3])));
-    assert!(!pool.keeps_ports_at(0b01, ip([10, 0, 0, 3])));
+    let keeping_at = |last| pool.keeping_at(ip([10, 0, 0, last])).collect::<Vec<_>>();
+    assert_eq!((keeping_at(3), keeping_at(2)), (vec![1], vec![]));
+    assert_eq!((pool.keeping(0b11), pool.keeping(0b01)), (0b10, 0));
     let next = || {
         pool.select(0b11, &tuple(Protocol::Tcp), || at(0))
             .unwrap()

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for what is built when rules change, which may not be there. The kernel's is charged to the caller's control group.
+
+use core::ops::DerefMut;
+
+/// Where it comes from.
+pub trait Allocate {
+    /// Values, one behind the other.
+    type Vec<T>: DerefMut<Target = [T]>;
+    /// Why there is none.
+    type Error;
+
+    /// So many copies of a value.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    fn repeated<T: Copy>(value: T, count: usize) -> Result<Self::Vec<T>, Self::Error>;
+}
