@@ -15,5 +15,6 @@ pub mod marks;
 pub mod memory;
 pub mod micro;
 pub mod monitor;
+pub mod netlink;
 pub mod probe;
 pub mod proxy;

@@ -20,7 +20,7 @@ pub mod connection;
 pub mod rule;
 pub mod upstream;
 
-pub use config::{Config, ConfigHeader, Selection};
+pub use config::{Config, ConfigHeader, Group, Selection};
 pub use connection::{Connection, Endpoint};
 pub use rule::{Action, Rule, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 pub use upstream::Upstream;
@@ -30,13 +30,17 @@ pub const DEVICE: &str = "mutex_proxy";
 /// First four bytes of a configuration: "MTXP".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MTXP");
 /// Version of the records in this file.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The most contexts that one network namespace takes: `open` fails with ENOSPC beyond.
 pub const MAX_CONTEXTS: usize = 64;
 /// The most rules that a network namespace takes, of all its contexts together: `write` fails with ENOSPC beyond.
 pub const MAX_RULES: usize = 4096;
-/// The most upstreams that one context takes.
-pub const MAX_UPSTREAMS: usize = 8;
+/// The most groups of upstreams that one context takes.
+pub const MAX_GROUPS: usize = 256;
+/// The most upstreams that one group takes.
+pub const MAX_MEMBERS: usize = 256;
+/// The most upstreams that a network namespace takes, in all groups of its contexts together: as with rules.
+pub const MAX_UPSTREAMS: usize = 4096;
 /// Bytes of the name of an interface, with at least one zero at its end: IFNAMSIZ.
 pub const NAME_SIZE: usize = 16;
 /// `_IOR('M', 1, [u8; Stats::SIZE])`. Counters are only ever added at the end of the record: a caller that asks
@@ -74,10 +78,14 @@ pub enum Invalid {
     Version,
     /// More than [`MAX_RULES`].
     TooManyRules,
-    /// More than [`MAX_UPSTREAMS`].
+    /// More than [`MAX_GROUPS`].
+    TooManyGroups,
+    /// More than [`MAX_UPSTREAMS`], or [`MAX_MEMBERS`] of a group.
     TooManyUpstreams,
     /// A field of the header has no meaning.
     Header,
+    /// A field of a group has no meaning.
+    Group,
     /// A field of an upstream has no meaning.
     Upstream,
     /// A field of a rule has no meaning.

@@ -11,9 +11,17 @@ pub trait Allocate {
     /// Why there is none.
     type Error;
 
+    /// All of `items`, in their order.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    fn collect<T>(items: impl Iterator<Item = T>) -> Result<Self::Vec<T>, Self::Error>;
+
     /// So many copies of a value.
     ///
     /// # Errors
     /// If there is no memory for them.
-    fn repeated<T: Copy>(value: T, count: usize) -> Result<Self::Vec<T>, Self::Error>;
+    fn repeated<T: Copy>(value: T, count: usize) -> Result<Self::Vec<T>, Self::Error> {
+        Self::collect(core::iter::repeat_n(value, count))
+    }
 }

@@ -13,6 +13,7 @@ use super::stack::FreePointer;
 use super::state::FlowState;
 use super::tcp::{Flags, Opening, Segment, SeqState};
 use super::tuple::{Address, Tuple};
+use super::upstream::UpstreamNumber;
 
 mod lifetime;
 mod steps;
@@ -104,6 +105,7 @@ pub struct PerDirection<R> {
     fixup: ChecksumFixup,
     // The flow's state, the directions whose FIN was seen, and of what kind it is; the same in both directions.
     state_flags: AtomicU8,
+    // The original direction: the group of the upstream. The reply direction: its place in there.
     upstream: u8,
     // The original direction: when the flow was made; written only by who may change the table, while the flow
     // is in it, and to spare after that. The reply direction: to spare.
@@ -194,14 +196,17 @@ pub struct Owner {
     /// The context whose rule made it.
     pub context: u32,
     /// Which of the context's upstreams it goes to.
-    pub upstream: u8,
+    pub upstream: UpstreamNumber,
 }
 
 impl Owner {
     /// No context.
     pub const NOBODY: Self = Self {
         context: 0,
-        upstream: 0,
+        upstream: UpstreamNumber {
+            group: 0,
+            member: 0,
+        },
     };
 }
 
@@ -245,7 +250,7 @@ impl<R: Default> Flow<R> {
 
     #[inline(always)]
     fn begin(fixup: ChecksumFixup, owner: Owner, now: u32, kind: u8) -> Self {
-        let dir = |fixup, high, low| PerDirection {
+        let dir = |fixup, upstream, high, low| PerDirection {
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             route: R::default(),
@@ -253,13 +258,13 @@ impl<R: Default> Flow<R> {
             last_seen: AtomicU32::new(now),
             fixup,
             state_flags: AtomicU8::new(FlowState::Opening as u8 | kind),
-            upstream: owner.upstream,
+            upstream,
             high: AtomicU16::new(high),
             low: AtomicU32::new(low),
         };
         let dirs = [
-            dir(fixup, birth(now), owner.context),
-            dir(fixup.reverse(), 0, 0),
+            dir(fixup, owner.upstream.group, birth(now), owner.context),
+            dir(fixup.reverse(), owner.upstream.member, 0, 0),
         ];
         Self { dirs }
     }
@@ -315,10 +320,13 @@ impl<R> Flow<R> {
 
     /// Whose it is.
     pub fn owner(&self) -> Owner {
-        let dir = self.dir(Direction::Original);
+        let [original, reply] = &self.dirs;
         Owner {
-            context: dir.low.load(Relaxed),
-            upstream: dir.upstream,
+            context: original.low.load(Relaxed),
+            upstream: UpstreamNumber {
+                group: original.upstream,
+                member: reply.upstream,
+            },
         }
     }
 

@@ -12,10 +12,10 @@ use super::tuple::{Address, Tuple};
 use super::upstream::{Moment, UpstreamPool};
 
 mod index;
-mod kept_ports;
+mod places;
 
 use index::Index;
-use kept_ports::KeptPorts;
+use places::Places;
 
 /// The name of an interface, filled up with zeros.
 pub type Name = [u8; NAME_SIZE];
@@ -54,7 +54,7 @@ pub struct Compiled<A> {
     protocol: Option<Protocol>,
     hooks: u8,
     action: Action,
-    upstreams: u8,
+    group: u8,
     first_port: u16,
     last_port: u16,
     destination: Network<A>,
@@ -72,7 +72,7 @@ impl<A: Address> Compiled<A> {
             protocol: rule.protocol,
             hooks: rule.hooks,
             action: rule.action,
-            upstreams: rule.upstreams,
+            group: rule.group,
             first_port: rule.port_first,
             last_port: rule.port_last,
             destination: Network::new(rule.destination, rule.destination_prefix),
@@ -85,6 +85,11 @@ impl<A: Address> Compiled<A> {
     // Whether connections over this protocol that come up at this hook are the rule's.
     fn is_for(&self, hook: u8, protocol: Protocol) -> bool {
         self.hooks & hook != 0 && self.protocol.is_none_or(|one| one == protocol)
+    }
+
+    // The places of its pool, and of its group in there.
+    fn group_place(&self) -> (usize, usize) {
+        (self.pool, self.group.into())
     }
 
     fn ports(&self) -> Range<u16> {
@@ -144,7 +149,7 @@ pub struct Choice<A: Address> {
 pub struct Rules<A: Address, M: Allocate, P> {
     rules: M::Vec<Compiled<A>>,
     index: Index<A, M>,
-    kept: KeptPorts<M>,
+    places: Places<A, M>,
     // One for each context.
     pools: M::Vec<P>,
     // A Bloom filter of upstreams' addresses.
@@ -164,7 +169,7 @@ impl<A, M, P> Rules<A, M, P>
 where
     A: Address,
     M: Allocate,
-    P: Deref<Target = UpstreamPool<A>> + 'static,
+    P: Deref<Target = UpstreamPool<A, M>> + 'static,
 {
     /// These rules, with the pools that they name by their places.
     ///
@@ -173,7 +178,7 @@ where
     pub fn new(rules: M::Vec<Compiled<A>>, pools: M::Vec<P>) -> Result<Self, M::Error> {
         Ok(Self {
             index: Index::new(&rules)?,
-            kept: KeptPorts::new(&rules, &pools)?,
+            places: Places::new(&rules, &pools)?,
             bloom: pools.iter().fold(0, |bloom, pool| bloom | pool.bloom()),
             rules,
             pools,
@@ -214,8 +219,7 @@ where
         {
             return Decision::Direct;
         }
-        let selected = pool.select(rule.upstreams, tuple, || moment(pool.is_random()));
-        let Some((number, upstream)) = selected else {
+        let Some((number, upstream)) = pool.select(rule.group, tuple, moment) else {
             return Decision::Direct;
         };
         let owner = Owner {
@@ -226,7 +230,7 @@ where
     }
 
     // The rules of contexts that have not closed.
-    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A>)> {
+    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A, M>)> {
         self.rules.iter().filter_map(|rule| self.with_pool(rule))
     }
 
@@ -234,8 +238,8 @@ where
     fn with_pool<'a>(
         &'a self,
         rule: &'a Compiled<A>,
-    ) -> Option<(&'a Compiled<A>, &'a UpstreamPool<A>)> {
-        let pool: &UpstreamPool<A> = self.pools.get(rule.pool)?;
+    ) -> Option<(&'a Compiled<A>, &'a UpstreamPool<A, M>)> {
+        let pool: &UpstreamPool<A, M> = self.pools.get(rule.pool)?;
         (!pool.is_closed()).then_some((rule, pool))
     }
 
@@ -256,17 +260,12 @@ where
     #[cold]
     #[inline(never)]
     fn is_upstream(&self, tuple: &Tuple<A>) -> bool {
-        let (address, port) = (tuple.destination(), tuple.ports.destination());
-        let pools = self.pools.iter().enumerate();
-        let mut open = pools.filter(|(_, pool)| !pool.is_closed());
-        open.any(|(place, pool)| {
-            let mut kept = pool.keeping_at(address);
-            pool.is_at(address, port) || kept.any(|upstream| self.kept.have(place, upstream, tuple))
-        })
+        let is_open = |pool: usize| self.pools.get(pool).is_some_and(|pool| !pool.is_closed());
+        self.places.have(tuple, is_open)
     }
 
     /// The upstreams of the context `owner`.
-    pub fn pool(&self, owner: u32) -> Option<&UpstreamPool<A>> {
+    pub fn pool(&self, owner: u32) -> Option<&UpstreamPool<A, M>> {
         let mut pools = self.pools.iter();
         pools.find(|pool| pool.owner == owner).map(|pool| &**pool)
     }

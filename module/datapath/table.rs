@@ -291,7 +291,7 @@ mod tests {
     fn behaves_like_a_map<A: Address>(keys: &[Tuple<A>], steps: Vec<Step>) {
         const OWNER: Owner = Owner {
             context: 0,
-            upstream: 0,
+            upstream: Owner::NOBODY.upstream,
         };
         let table = table::<A>(4);
         // For the tuple of a packet the original tuple of its flow, and its direction.
@@ -394,7 +394,7 @@ mod tests {
     fn the_highest_rank_goes() {
         let owner = Owner {
             context: 0,
-            upstream: 0,
+            upstream: Owner::NOBODY.upstream,
         };
         let table = table::<V4>(1);
         let tuple = |port: u16| {

@@ -362,7 +362,7 @@ impl Flows {
         };
         const OWNER: Owner = Owner {
             context: 0,
-            upstream: 0,
+            upstream: Owner::NOBODY.upstream,
         };
         for number in 0..flows {
             let original = client(number);

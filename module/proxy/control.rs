@@ -7,7 +7,8 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::abi::proxy::{
-    stats_asked_for, Config, ConfigHeader, Connection, IOC_ORIGINAL, MAX_RULES, MAX_UPSTREAMS,
+    stats_asked_for, Config, ConfigHeader, Connection, IOC_ORIGINAL, MAX_GROUPS, MAX_RULES,
+    MAX_UPSTREAMS,
 };
 use crate::registry::{ContextId, Registry};
 use crate::sys::device::{Device, FromUser, ToUser};
@@ -44,7 +45,7 @@ impl Drop for Context {
 impl Device for ControlDevice {
     type Context = Context;
 
-    const MAX_WRITE: usize = Config::size(MAX_UPSTREAMS, MAX_RULES);
+    const MAX_WRITE: usize = Config::size(MAX_GROUPS, MAX_UPSTREAMS, MAX_RULES);
 
     fn open(&self) -> Result<Context> {
         let mut empty = KVVec::new();

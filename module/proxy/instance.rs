@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Rule, Stats};
+use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Direction;
@@ -92,17 +92,18 @@ impl Version for V6 {
 /// themselves have one of them as well: their port there.
 pub(crate) fn ports(config: &Config<'_>) -> Result<KVVec<Range<u16>>> {
     let mut ports = KVVec::new();
-    let redirects = |rule: &Rule| rule.action == Action::Redirect;
-    for rule in config.rules().filter(redirects) {
+    for rule in config.rules() {
         let of_rule = Range {
             first: rule.port_first,
             last: rule.port_last,
         };
-        ports.push(of_rule, GFP_KERNEL)?;
-        for upstream in config.upstreams_of(&rule) {
-            if upstream.port != 0 {
-                ports.push(Range::one(upstream.port), GFP_KERNEL)?;
-            }
+        if rule.action == Action::Redirect {
+            ports.push(of_rule, GFP_KERNEL)?;
+        }
+    }
+    for upstream in config.upstreams() {
+        if upstream.port != 0 {
+            ports.push(Range::one(upstream.port), GFP_KERNEL)?;
         }
     }
     Ok(ports)

@@ -25,7 +25,9 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-use crate::abi::proxy::{Config, Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES};
+use crate::abi::proxy::{
+    Config, Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES, MAX_UPSTREAMS,
+};
 use crate::datapath::tuple::{V4, V6};
 use crate::expiry;
 use crate::instance::{self, Instance};
@@ -141,8 +143,10 @@ fn rules(
     if let Some(configuration) = changed {
         all.push((id.0, configuration), GFP_KERNEL)?;
     }
-    let count = all.iter().map(|(_, configuration)| configuration.rules());
-    if count.fold(0, usize::wrapping_add) > MAX_RULES {
+    let sum = |[a, b]: [usize; 2], [c, d]: [usize; 2]| [a.wrapping_add(c), b.wrapping_add(d)];
+    let sizes = all.iter().map(|(_, configuration)| configuration.size());
+    let [rules, upstreams] = sizes.fold([0, 0], sum);
+    if rules > MAX_RULES || upstreams > MAX_UPSTREAMS {
         return Err(ENOSPC);
     }
     all.sort_unstable_by_key(|&(number, _)| number);

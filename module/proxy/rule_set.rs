@@ -20,17 +20,17 @@ impl Allocate for KernelHeap {
     type Vec<T> = KVVec<T>;
     type Error = Error;
 
-    fn repeated<T: Copy>(value: T, count: usize) -> Result<KVVec<T>> {
-        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..count {
-            all.push(value, GFP_KERNEL_ACCOUNT)?;
+    fn collect<T>(items: impl Iterator<Item = T>) -> Result<KVVec<T>> {
+        let mut all = KVVec::with_capacity(items.size_hint().0, GFP_KERNEL_ACCOUNT)?;
+        for item in items {
+            all.push(item, GFP_KERNEL_ACCOUNT)?;
         }
         Ok(all)
     }
 }
 
 /// Rules of one IP version, and the pools of upstreams to which they lead.
-pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A>>>;
+pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A, KernelHeap>>>;
 
 /// A context's configuration.
 ///
@@ -38,8 +38,9 @@ pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A>>>;
 /// opened, configured or closed.
 pub(crate) struct Configuration {
     rules: KVVec<Rule>,
-    v4: Arc<UpstreamPool<V4>>,
-    v6: Arc<UpstreamPool<V6>>,
+    upstreams: usize,
+    v4: Arc<UpstreamPool<V4, KernelHeap>>,
+    v6: Arc<UpstreamPool<V6, KernelHeap>>,
 }
 
 impl Configuration {
@@ -51,19 +52,20 @@ impl Configuration {
         }
         Ok(Self {
             rules,
+            upstreams: config.upstreams().count(),
             v4: pool(config, owner)?,
             v6: pool(config, owner)?,
         })
     }
 
-    /// How many rules it has.
-    pub(crate) fn rules(&self) -> usize {
-        self.rules.len()
+    /// How many rules it has, and how many upstreams.
+    pub(crate) fn size(&self) -> [usize; 2] {
+        [self.rules.len(), self.upstreams]
     }
 }
 
-fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<UpstreamPool<A>>> {
-    let pool = UpstreamPool::new(owner, config.selection, config.upstreams());
+fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<UpstreamPool<A, KernelHeap>>> {
+    let pool = UpstreamPool::new(owner, config.members())?;
     Ok(Arc::new(pool, GFP_KERNEL_ACCOUNT)?)
 }
 
@@ -97,7 +99,7 @@ impl RuleSet {
 }
 
 fn of_version<'a, A: Address>(
-    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A>>, &'a KVVec<Rule>)>,
+    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A, KernelHeap>>, &'a KVVec<Rule>)>,
 ) -> Result<VersionRules<A>> {
     let (mut all, mut pools) = (KVVec::new(), KVVec::new());
     for (pool, rules) in contexts {

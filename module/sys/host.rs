@@ -57,8 +57,8 @@ impl Allocate for HostHeap {
     type Vec<T> = Vec<T>;
     type Error = std::convert::Infallible;
 
-    fn repeated<T: Copy>(value: T, count: usize) -> Result<Vec<T>, Self::Error> {
-        Ok(vec![value; count])
+    fn collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, Self::Error> {
+        Ok(items.collect())
     }
 }
 

@@ -99,6 +99,7 @@ impl<K, T: FreePointer> Default for Stack<K, T> {
 mod tests {
     use super::super::host::Boxes;
     use super::super::link::Heap;
+    use super::super::upstream::UpstreamNumber;
     use super::*;
     use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -162,7 +163,10 @@ mod tests {
         );
         let owner = Owner {
             context: 0x1234_5678,
-            upstream: 9,
+            upstream: UpstreamNumber {
+                group: 9,
+                member: 8,
+            },
         };
         let (_, flow) = Flow::<()>::new(&tuple, &tuple.to(V4(5), 6), owner, 0);
         for bit in 0..64 {

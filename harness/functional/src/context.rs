@@ -7,7 +7,8 @@ use std::net::UdpSocket;
 
 use anyhow::{bail, ensure, Context as _, Result};
 use mutex_abi::proxy::{
-    Config, ConfigHeader, Selection, Stats, Upstream, MAX_RULES, MAX_UPSTREAMS,
+    Config, ConfigHeader, Group, Selection, Stats, Upstream, MAX_GROUPS, MAX_MEMBERS, MAX_RULES,
+    MAX_UPSTREAMS,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -72,7 +73,7 @@ pub fn bad_rules_are_refused() -> Result<()> {
     let mut peers = Peers::new(&setup)?;
     peers.ensure_redirected(true)?;
     for (what, bytes) in bad_configurations() {
-        let expected = if bytes.len() > Config::size(MAX_UPSTREAMS, MAX_RULES) {
+        let expected = if bytes.len() > Config::size(MAX_GROUPS, MAX_UPSTREAMS, MAX_RULES) {
             Errno::E2BIG
         } else {
             Errno::EINVAL
@@ -99,17 +100,31 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
         bytes[at] = value;
         bytes
     };
-    let in_upstream = |at: usize| ConfigHeader::SIZE + at;
-    let in_rule = |at: usize| ConfigHeader::SIZE + Upstream::SIZE + at;
+    let in_group = |at: usize| ConfigHeader::SIZE + at;
+    let in_upstream = |at: usize| in_group(Group::SIZE) + at;
+    let in_rule = |at: usize| in_upstream(Upstream::SIZE) + at;
     let mut short = with(0, b'M');
     short.pop();
     let mut long = with(0, b'M');
     long.push(0);
-    let many = (0..=MAX_UPSTREAMS as u16).map(|port| {
+    let to_port = |port: usize| {
         let mut to = upstream(FAMILY);
-        to.set_port(1 + port);
+        to.set_port(1 + port as u16);
         context::redirect(Protocol::Udp, original(FAMILY), to)
-    });
+    };
+    let many = |count: usize| {
+        let rules = (0..=count).map(to_port);
+        rules.collect::<Vec<_>>()
+    };
+    let crowd = Rule {
+        upstreams: many(MAX_MEMBERS)
+            .into_iter()
+            .flat_map(|rule| rule.upstreams)
+            .collect(),
+        ..good.clone()
+    };
+    let mut let_by = with(in_rule(3), 2);
+    let_by[in_rule(6)] = 1;
     vec![
         ("one byte", vec![0]),
         ("a byte too few", short),
@@ -120,14 +135,17 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
             "too many rules",
             configuration(&vec![good.clone(); MAX_RULES + 1]),
         ),
-        (
-            "too many upstreams",
-            configuration(&many.collect::<Vec<_>>()),
-        ),
-        ("unknown selection", with(9, 3)),
-        ("reserved bytes of the header set", with(10, 1)),
+        ("too many groups", configuration(&many(MAX_GROUPS))),
+        ("too many upstreams of a group", configuration(&[crowd])),
+        ("reserved bytes of the header set", with(12, 1)),
+        ("unknown selection", with(in_group(0), 3)),
+        ("reserved bytes of a group set", with(in_group(1), 1)),
         ("unknown IP version of an upstream", with(in_upstream(0), 5)),
-        ("reserved bytes of an upstream set", with(in_upstream(4), 1)),
+        (
+            "an upstream's group that is not there",
+            with(in_upstream(4), 1),
+        ),
+        ("reserved bytes of an upstream set", with(in_upstream(5), 1)),
         ("unknown IP version", with(in_rule(0), 5)),
         ("unknown protocol", with(in_rule(1), 1)),
         ("no hook", with(in_rule(2), 0)),
@@ -135,9 +153,8 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
         ("unknown action", with(in_rule(3), 3)),
         ("prefix too long", with(in_rule(4), 33)),
         ("prefix of the source too long", with(in_rule(5), 33)),
-        ("no upstream", with(in_rule(6), 0)),
-        ("an upstream that is not there", with(in_rule(6), 3)),
-        ("a bypass with an upstream", with(in_rule(3), 2)),
+        ("a group that is not there", with(in_rule(6), 1)),
+        ("a bypass with a group", let_by),
         ("reserved bytes set", with(in_rule(12), 1)),
         ("bytes after an interface's name", with(in_rule(63), 1)),
         (

@@ -14,7 +14,7 @@ pub const HOOK_LOCAL_OUT: u8 = 1 << 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
-    /// It goes to one of the rule's upstreams.
+    /// It goes to an upstream of the rule's group.
     Redirect = 1,
     /// It is left alone, and no further rule is asked.
     Bypass = 2,
@@ -45,9 +45,9 @@ pub struct Rule {
     pub destination_prefix: u8,
     /// Length of the prefix of `source` that is compared, in bits.
     pub source_prefix: u8,
-    /// Set of the upstreams of which one is selected: bit 0 is the configuration's first. Those
-    /// of the other IP version are never selected. Empty if, and only if, nothing is redirected.
-    pub upstreams: u8,
+    /// The group of which an upstream is selected, by its place among the configuration's. Upstreams
+    /// of the other IP version are never selected. Zero if nothing is redirected.
+    pub group: u8,
     /// First destination port.
     pub port_first: u16,
     /// Last destination port, inclusive.
@@ -84,7 +84,7 @@ impl Rule {
         let action = Action::from_number(reader.u8()?);
         let destination_prefix = reader.u8()?;
         let source_prefix = reader.u8()?;
-        let upstreams = reader.u8()?;
+        let group = reader.u8()?;
         let gap = reader.u8()?;
         let port_first = reader.u16()?;
         let port_last = reader.u16()?;
@@ -104,7 +104,7 @@ impl Rule {
             action,
             destination_prefix,
             source_prefix,
-            upstreams,
+            group,
             port_first,
             port_last,
             destination,
@@ -116,7 +116,7 @@ impl Rule {
     fn is_valid(&self) -> bool {
         self.hooks != 0
             && self.hooks & !(HOOK_PRE_ROUTING | HOOK_LOCAL_OUT) == 0
-            && (self.action == Action::Redirect) == (self.upstreams != 0)
+            && (self.action == Action::Redirect || self.group == 0)
             && self.destination_prefix <= self.family.bits()
             && self.source_prefix <= self.family.bits()
             && self.port_first <= self.port_last
@@ -136,7 +136,7 @@ impl Rule {
             self.action as u8,
             self.destination_prefix,
             self.source_prefix,
-            self.upstreams,
+            self.group,
             0,
         ]);
         let _ = writer.put(&self.port_first.to_le_bytes());
@@ -177,7 +177,7 @@ pub(super) mod tests {
             action: Action::Redirect,
             destination_prefix: 24,
             source_prefix: 8,
-            upstreams: 0b1,
+            group: 0,
             port_first: 53,
             port_last: 54,
             destination: [192, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -191,7 +191,6 @@ pub(super) mod tests {
         let any = Rule {
             protocol: None,
             action: Action::Bypass,
-            upstreams: 0,
             interface: [0; NAME_SIZE],
             ..rule()
         };
@@ -210,10 +209,8 @@ pub(super) mod tests {
             ("unknown hook", 2, 4),
             ("no action", 3, 0),
             ("unknown action", 3, 3),
-            ("bypass with upstreams", 3, 2),
             ("destination's prefix", 4, 33),
             ("source's prefix", 5, 33),
-            ("redirect without upstreams", 6, 0),
             ("reserved", 7, 1),
             ("last port before the first", 10, 52),
             ("reserved", 12, 1),
@@ -227,6 +224,12 @@ pub(super) mod tests {
             bad[offset] = value;
             assert_eq!(Rule::decode(&bad), Err(Invalid::Rule), "{what}");
         }
+        let bypass = Rule {
+            action: Action::Bypass,
+            group: 1,
+            ..rule()
+        };
+        assert_eq!(Rule::decode(&bypass.encode()), Err(Invalid::Rule));
     }
 
     #[test]

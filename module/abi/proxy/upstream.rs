@@ -14,12 +14,14 @@ pub struct Upstream {
     pub priority: u8,
     /// Port; 0 keeps the destination's.
     pub port: u16,
+    /// The place of its group among the configuration's.
+    pub group: u8,
     /// Address; not zero.
     pub address: [u8; 16],
 }
 
 impl Upstream {
-    /// Size in bytes: four of scalars, four reserved ones that must be zero, and the address.
+    /// Size in bytes: five of scalars, three reserved ones that must be zero, and the address.
     pub const SIZE: usize = 24;
 
     /// Reads and checks one upstream.
@@ -34,15 +36,17 @@ impl Upstream {
         let family = Family::from_number(reader.u8()?);
         let priority = reader.u8()?;
         let port = reader.u16()?;
-        let reserved: [u8; 4] = reader.array()?;
+        let group = reader.u8()?;
+        let reserved: [u8; 3] = reader.array()?;
         let address = reader.array()?;
-        let (Some(family), [0, 0, 0, 0]) = (family, reserved) else {
+        let (Some(family), [0, 0, 0]) = (family, reserved) else {
             return Some(None);
         };
         Some(Some(Self {
             family,
             priority,
             port,
+            group,
             address,
         }))
     }
@@ -57,7 +61,7 @@ impl Upstream {
         let mut writer = Writer::new(&mut out);
         let _ = writer.put(&[self.family as u8, self.priority]);
         let _ = writer.put(&self.port.to_le_bytes());
-        let _ = writer.put(&[0; 4]);
+        let _ = writer.put(&[self.group, 0, 0, 0]);
         let _ = writer.put(&self.address);
         out
     }
@@ -73,6 +77,7 @@ pub(super) mod tests {
             family: Family::V4,
             priority: 7,
             port: 5353,
+            group: 0,
             address: [198, 51, 100, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         }
     }
@@ -82,7 +87,7 @@ pub(super) mod tests {
         let good = upstream().encode();
         assert_eq!(Upstream::decode(&good), Ok(upstream()));
         // (offset, value): family, reserved, tail of the address.
-        for (offset, value) in [(0, 5), (4, 1), (7, 1), (12, 1), (23, 1)] {
+        for (offset, value) in [(0, 5), (5, 1), (7, 1), (12, 1), (23, 1)] {
             let mut bad = good;
             bad[offset] = value;
             let decoded = Upstream::decode(&bad);

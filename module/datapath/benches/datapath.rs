@@ -120,7 +120,7 @@ fn table<A: Address>(flows: u32) -> FlowTable<A> {
     let table = Table::new(Heads::new(buckets), Mutex::new(()), 1.into()).expect("a power of two");
     let owner = Owner {
         context: 0,
-        upstream: 0,
+        upstream: Owner::NOBODY.upstream,
     };
     for number in 0..flows {
         let original = tuple::<A>(number);

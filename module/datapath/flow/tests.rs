@@ -21,7 +21,7 @@ mod window;
 
 const OWNER: Owner = Owner {
     context: 1,
-    upstream: 0,
+    upstream: Owner::NOBODY.upstream,
 };
 
 pub(super) fn flow(protocol: Protocol) -> Flow<()> {

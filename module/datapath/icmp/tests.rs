@@ -355,7 +355,7 @@ fn the_example_holds() {
     let there = Tuple::new(Protocol::Udp, client, server, Ports::new(1, 2));
     let owner = Owner {
         context: 0,
-        upstream: 0,
+        upstream: Owner::NOBODY.upstream,
     };
     let to_upstream = there.to(upstream, 3);
     let (keys, _) = Flow::<()>::new(&there, &to_upstream, owner, 0);

@@ -46,14 +46,7 @@ impl<K: Number, M: Allocate> Field<K, M> {
             edges.map(move |at| Edge { at, rule })
         };
         let edges = || ranges().enumerate().flat_map(of_rule);
-        let placeholder = Edge {
-            at: K::MIN,
-            rule: 0,
-        };
-        let mut sorted = M::repeated(placeholder, edges().count())?;
-        for (place, edge) in sorted.iter_mut().zip(edges()) {
-            *place = edge;
-        }
+        let mut sorted = M::collect(edges())?;
         sorted.sort_unstable_by_key(|edge| edge.at);
         let from_first = sorted.first().is_some_and(|edge| edge.at == K::MIN);
         let cuts = || sorted.chunk_by(|one, next| one.at == next.at);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use super::super::abi::proxy::{Family, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use super::super::abi::proxy::{
+    Family, Group, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
+};
 use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
 use super::super::tuple::{Ports, V4, V6};
 use super::*;
 use proptest::prelude::*;
 
-type TestRules<A> = Rules<A, HostHeap, Box<UpstreamPool<A>>>;
+type TestRules<A> = Rules<A, HostHeap, Box<UpstreamPool<A, HostHeap>>>;
 
 fn wide([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -28,7 +30,7 @@ fn anything() -> Rule {
         action: Action::Redirect,
         destination_prefix: 0,
         source_prefix: 0,
-        upstreams: 1,
+        group: 0,
         port_first: 0,
         port_last: u16::MAX,
         destination: [0; 16],
@@ -40,7 +42,6 @@ fn anything() -> Rule {
 fn bypass() -> Rule {
     Rule {
         action: Action::Bypass,
-        upstreams: 0,
         ..anything()
     }
 }
@@ -50,6 +51,7 @@ fn upstream(last: u8, port: u16) -> Upstream {
         family: Family::V4,
         priority: 0,
         port,
+        group: 0,
         address: wide([10, 0, 0, last]),
     }
 }
@@ -60,7 +62,12 @@ fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
     for (owner, (upstreams, rules)) in (1..).zip(contexts) {
         let place = pools.len();
         compiled.extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
-        let pool = UpstreamPool::new(owner, Selection::RoundRobin, upstreams.iter().copied());
+        // Each in a group of its own.
+        let selection = Selection::RoundRobin;
+        let groups = upstreams
+            .iter()
+            .map(|&one| (Group { selection }, [one].into_iter()));
+        let Ok(pool) = UpstreamPool::new(owner, groups);
         pools.push(Box::new(pool));
     }
     let Ok(rules) = Rules::new(compiled, pools);
@@ -110,7 +117,7 @@ fn the_first_match_decides_and_a_port_can_be_kept() {
     let one = Rule {
         destination: wide([192, 0, 2, 9]),
         destination_prefix: 32,
-        upstreams: 0b10,
+        group: 1,
         ..anything()
     };
     let rules = rules(&[(&[upstream(1, 1), upstream(2, 0)], &[one, anything()])]);
@@ -262,7 +269,7 @@ fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
                 },
                 destination_prefix: prefixes[0],
                 source_prefix: prefixes[1],
-                upstreams: u8::from(!bypass),
+                group: 0,
                 port_first: ports[0].min(ports[1]),
                 port_last: ports[0].max(ports[1]),
                 destination: cut(addresses[0]),
@@ -311,8 +318,7 @@ fn agrees<A: Address>(
         .find(|(_, rule)| is_for(rule, hook, &to, &from, (protocol, port, interface)))
         .filter(|(_, rule)| rule.action == Action::Redirect)
         .map(|(owner, _)| owner);
-    prop_assert_eq!(chosen, expected);
-    prop_assert_eq!(linear, expected);
+    prop_assert_eq!([chosen, linear], [expected; 2]);
     Ok(())
 }
 
@@ -320,15 +326,15 @@ proptest! {
     #[test]
     fn kept_ports_are_those_of_the_rules_that_may_select_the_upstream(
         list in prop::collection::vec(
-            (prop::option::of(any_protocol()), 1_u8..8, [0_u16..30, 0..30]), 0..8,
+            (prop::option::of(any_protocol()), 0_u8..3, [0_u16..30, 0..30]), 0..8,
         ),
         protocol in any_protocol(),
     ) {
         // Two that keep ports, and one that does not.
         let upstreams = [upstream(0, 0), upstream(1, 0), upstream(2, 99)];
-        let of = |&(protocol, upstreams, ports): &(_, _, [u16; 2])| Rule {
+        let of = |&(protocol, group, ports): &(_, _, [u16; 2])| Rule {
             protocol,
-            upstreams,
+            group,
             port_first: ports[0].min(ports[1]),
             port_last: ports[0].max(ports[1]),
             ..anything()
@@ -343,7 +349,7 @@ proptest! {
                 ..packet([10, 0, 0, last], port)
             };
             let serves = |rule: &Rule| {
-                rule.upstreams >> last & 1 != 0
+                rule.group == last
                     && rule.protocol.is_none_or(|one| one == protocol)
                     && (rule.port_first..=rule.port_last).contains(&port)
             };

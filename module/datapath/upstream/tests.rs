@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests of a pool have in common: its clients, its upstreams, and what becomes of connections.
+//! What the tests of a group have in common: its clients, its upstreams, and what becomes of connections.
 
-use super::super::abi::proxy::Family;
+use super::super::abi::proxy::{Family, Protocol, Selection};
+use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
 use super::super::tuple::{Ports, V4, V6};
 use super::*;
@@ -40,15 +41,27 @@ fn upstream(last: u8, priority: u8) -> Upstream {
         family: Family::V4,
         priority,
         port: 7000 + u16::from(last),
+        group: 0,
         address: [10, 0, 0, last, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     }
 }
 
-fn pool(selection: Selection, priorities: &[u8]) -> UpstreamPool<V4> {
-    let upstreams = (0..)
-        .zip(priorities)
-        .map(|(last, &priority)| upstream(last, priority));
-    UpstreamPool::new(1, selection, upstreams)
+type TestGroup = Group<V4, HostHeap>;
+
+fn of<A: Address>(
+    selection: Selection,
+    upstreams: impl IntoIterator<Item = Upstream>,
+) -> Group<A, HostHeap> {
+    let Ok(group) = Group::new(selection, upstreams.into_iter());
+    group
+}
+
+fn group(selection: Selection, priorities: &[u8]) -> TestGroup {
+    let upstreams = (0..=u8::MAX).zip(priorities);
+    of(
+        selection,
+        upstreams.map(|(last, &priority)| upstream(last, priority)),
+    )
 }
 
 fn tuple(protocol: Protocol) -> Tuple<V4> {
@@ -60,18 +73,18 @@ fn tuple(protocol: Protocol) -> Tuple<V4> {
     )
 }
 
-fn select(pool: &UpstreamPool<V4>, set: u8, moment: Moment) -> Option<u8> {
-    let (number, to) = pool.select(set, &tuple(Protocol::Tcp), || moment)?;
+fn select(group: &TestGroup, moment: Moment) -> Option<u8> {
+    let (number, to) = group.select(&tuple(Protocol::Tcp), |_| moment)?;
     assert_eq!(to.destination(), ip([10, 0, 0, number]));
     assert_eq!(to.ports.destination(), (7000 + u16::from(number)).to_be());
     assert_eq!(to.source(), ip([1; 4]));
     Some(number)
 }
 
-fn report(pool: &UpstreamPool<V4>, number: u8, outcome: Outcome, client: u32, now: u32) {
+fn report(group: &TestGroup, number: u8, outcome: Outcome, client: u32, now: u32) {
     let port = (7000 + u16::from(number)).to_be();
     let address = ip([10, 0, 0, number]);
-    pool.report(number, address, port, &told(outcome, client, now));
+    group.report(number, address, port, &told(outcome, client, now));
 }
 
 // Of a packet just sent.
@@ -85,7 +98,7 @@ fn told(outcome: Outcome, client: u32, now: u32) -> Report {
 }
 
 /// Connections of two clients fail.
-fn fail(pool: &UpstreamPool<V4>, number: u8, now: u32) {
-    report(pool, number, Unanswered, ANN, now);
-    report(pool, number, Refused, BOB, now);
+fn fail(group: &TestGroup, number: u8, now: u32) {
+    report(group, number, Unanswered, ANN, now);
+    report(group, number, Refused, BOB, now);
 }

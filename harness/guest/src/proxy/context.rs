@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use mutex_abi::proxy::{
-    self, Action, ConfigHeader, Connection, Endpoint, Selection, Stats, Upstream, DEVICE,
+    self, Action, ConfigHeader, Connection, Endpoint, Group, Selection, Stats, Upstream, DEVICE,
     HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NAME_SIZE,
 };
 
@@ -109,10 +109,10 @@ impl Context {
 /// How many bytes of counters there were before direct flows were counted.
 const BEFORE_DIRECT: usize = Stats::SIZE - 24;
 
-/// A rule together with its upstreams, which [`encode`] puts into the configuration's list.
+/// A rule together with its upstreams, of which [`encode`] makes a group of the configuration's.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The rule; which upstreams are its own is not said here yet.
+    /// The rule; which group is its own is not said here yet.
     pub record: proxy::Rule,
     /// Its upstreams; none if it lets connections by.
     pub upstreams: Vec<Upstream>,
@@ -133,7 +133,7 @@ impl Rule {
             },
             destination_prefix: 0,
             source_prefix: 0,
-            upstreams: 0,
+            group: 0,
             port_first: 0,
             port_last: u16::MAX,
             destination: [0; 16],
@@ -221,6 +221,7 @@ pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
         },
         priority,
         port: address.port(),
+        group: 0,
         address: octets(address.ip()),
     }
 }
@@ -228,34 +229,34 @@ pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
 /// The configuration of `rules` and all upstreams that they name. More of either than a
 /// configuration may have are what the module has to refuse.
 pub fn encode(selection: Selection, rules: &[Rule]) -> Vec<u8> {
-    let mut upstreams: Vec<Upstream> = Vec::new();
+    let mut groups: Vec<&[Upstream]> = Vec::new();
     let mut records = Vec::new();
-    for Rule {
-        record,
-        upstreams: own,
-    } in rules
-    {
-        let mut set = 0;
-        for upstream in own {
-            let known = upstreams.iter().position(|other| other == upstream);
-            let at = known.unwrap_or_else(|| {
-                upstreams.push(*upstream);
-                upstreams.len() - 1
+    for Rule { record, upstreams } in rules {
+        let mut group = 0;
+        if !upstreams.is_empty() {
+            let known = groups.iter().position(|other| other == upstreams);
+            group = known.unwrap_or_else(|| {
+                groups.push(upstreams);
+                groups.len() - 1
             });
-            set |= 1_u8.checked_shl(at as u32).unwrap_or(0);
         }
-        records.push(proxy::Rule {
-            upstreams: set,
-            ..*record
-        });
+        let group = group as u8;
+        records.push(proxy::Rule { group, ..*record });
     }
+    let members = (0..).zip(&groups).flat_map(|(group, upstreams)| {
+        let upstreams = upstreams.iter();
+        upstreams.map(move |upstream| Upstream { group, ..*upstream })
+    });
+    let members: Vec<Upstream> = members.collect();
     let header = ConfigHeader {
-        upstreams: upstreams.len() as u8,
+        groups: groups.len() as u16,
+        upstreams: members.len() as u16,
         rules: records.len() as u16,
-        selection,
     };
     let mut bytes = header.encode().to_vec();
-    bytes.extend(upstreams.iter().flat_map(Upstream::encode));
+    let group = Group { selection };
+    bytes.extend(groups.iter().flat_map(|_| group.encode()));
+    bytes.extend(members.iter().flat_map(Upstream::encode));
     bytes.extend(records.iter().flat_map(proxy::Rule::encode));
     bytes
 }
@@ -291,16 +292,21 @@ mod tests {
     use mutex_abi::proxy::Config;
 
     #[test]
-    fn rules_share_upstreams() {
+    fn rules_share_groups() {
         let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let rules = [(1, 10), (2, 20), (3, 10)]
             .map(|(from, to)| redirect(Protocol::Tcp, address(from), address(to)));
         let bytes = encode(Selection::Failover, &rules);
         let config = Config::decode(&bytes).unwrap();
-        assert_eq!(config.selection, Selection::Failover);
-        let upstreams: Vec<_> = config.upstreams().collect();
-        assert_eq!(upstreams, [10, 20].map(|port| upstream(address(port), 0)));
-        let sets: Vec<_> = config.rules().map(|rule| rule.upstreams).collect();
-        assert_eq!(sets, [1, 2, 1]);
+        let groups: Vec<_> = config
+            .members()
+            .map(|(group, members)| (group.selection, members.map(|one| one.port).collect()))
+            .collect();
+        assert_eq!(
+            groups,
+            [vec![10], vec![20]].map(|ports| (Selection::Failover, ports))
+        );
+        let of_rules: Vec<_> = config.rules().map(|rule| rule.group).collect();
+        assert_eq!(of_rules, [0, 1, 0]);
     }
 }

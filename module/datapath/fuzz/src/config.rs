@@ -5,8 +5,8 @@
 
 use mutex_abi::bytes::{Reader, Writer};
 use mutex_abi::probe::{self, Report};
-use mutex_abi::proxy::{Config, ConfigHeader, Invalid, Rule, Stats, Upstream};
-use mutex_abi::proxy::{MAX_RULES, MAX_UPSTREAMS};
+use mutex_abi::proxy::{Action, Config, ConfigHeader, Group, Invalid, Rule, Stats, Upstream};
+use mutex_abi::proxy::{MAX_GROUPS, MAX_RULES, MAX_UPSTREAMS};
 
 pub fn run(data: &[u8]) {
     header(data);
@@ -16,6 +16,9 @@ pub fn run(data: &[u8]) {
     }
     if let Ok(upstream) = Upstream::decode(data) {
         assert_eq!(upstream.encode(), data[..Upstream::SIZE]);
+    }
+    if let Ok(group) = Group::decode(data) {
+        assert_eq!(group.encode(), data[..Group::SIZE]);
     }
     if let Some(stats) = Stats::decode(data) {
         assert_eq!(stats.encode(), data[..Stats::SIZE]);
@@ -44,20 +47,27 @@ fn config(data: &[u8]) {
     let Ok(config) = Config::decode(data) else {
         return;
     };
+    let groups: Vec<_> = config.groups().collect();
     let upstreams: Vec<_> = config.upstreams().collect();
     let rules: Vec<_> = config.rules().collect();
+    assert!(groups.len() <= MAX_GROUPS);
     assert!(upstreams.len() <= MAX_UPSTREAMS && rules.len() <= MAX_RULES);
-    for rule in &rules {
-        let usable: Vec<_> = config.upstreams_of(rule).collect();
-        assert_eq!(usable.is_empty(), rule.upstreams == 0);
-        assert!(usable.iter().all(|one| one.family == rule.family));
+    let members: Vec<Vec<Upstream>> = config
+        .members()
+        .map(|(_, members)| members.collect())
+        .collect();
+    assert_eq!(members.iter().flatten().count(), upstreams.len());
+    for rule in rules.iter().filter(|rule| rule.action == Action::Redirect) {
+        let group = &members[usize::from(rule.group)];
+        assert!(group.iter().any(|one| one.family == rule.family));
     }
     let header = ConfigHeader {
-        upstreams: upstreams.len() as u8,
+        groups: groups.len() as u16,
+        upstreams: upstreams.len() as u16,
         rules: rules.len() as u16,
-        selection: config.selection,
     };
     let mut again = header.encode().to_vec();
+    again.extend(groups.iter().flat_map(Group::encode));
     again.extend(upstreams.iter().flat_map(Upstream::encode));
     again.extend(rules.iter().flat_map(Rule::encode));
     assert_eq!(again, data);

@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     let tuple = Tuple::new(Protocol::Tcp, V4(1), V4(2), Ports::new(1, 2));
     let owner = Owner {
         context: 0,
-        upstream: 0,
+        upstream: Owner::NOBODY.upstream,
     };
     let (_, flow) = Flow::<()>::new(&tuple, &tuple.to(V4(3), 4), owner, 0);
     let reopenings = Reopenings::new();

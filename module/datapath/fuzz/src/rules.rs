@@ -4,20 +4,20 @@
 //! says, one condition after the other.
 
 use mutex_abi::proxy::{
-    Action, Config, ConfigHeader, Family, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
-    HOOK_PRE_ROUTING, NAME_SIZE,
+    Action, Config, ConfigHeader, Family, Group, Protocol, Rule, Selection, Upstream,
+    HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NAME_SIZE,
 };
 use mutex_datapath::host::HostHeap;
 use mutex_datapath::rules::{Compiled, Name, Rules, Search};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
-use mutex_datapath::upstream::{Moment, UpstreamPool};
+use mutex_datapath::upstream::{Moment, UpstreamNumber, UpstreamPool};
 
 use super::input::Input;
 use super::upstream::Model;
 
 struct Context {
     rules: Vec<Rule>,
-    model: Model,
+    groups: Vec<Model>,
     closed: bool,
 }
 
@@ -68,6 +68,7 @@ fn upstream(input: &mut Input<'_>) -> Upstream {
         family,
         priority: how >> 1 & 3,
         port: u16::from(how >> 3 & 3),
+        group: 0,
         address,
     }
 }
@@ -92,7 +93,7 @@ fn rule(input: &mut Input<'_>, family: Family) -> Rule {
         },
         destination_prefix: prefix(input.u8()),
         source_prefix: prefix(input.u8()),
-        upstreams: if bypass { 0 } else { input.u8() },
+        group: if bypass { 0 } else { input.u8() & 3 },
         port_first: ports[0].min(ports[1]),
         port_last: ports[0].max(ports[1]),
         destination: address(family, input.u8()),
@@ -101,42 +102,55 @@ fn rule(input: &mut Input<'_>, family: Family) -> Rule {
     }
 }
 
-// A context whose configuration the interface takes; what it does not is left out.
-fn context(input: &mut Input<'_>, family: Family) -> Context {
+fn group(input: &mut Input<'_>) -> Model {
     let selection = match input.below(3) {
         0 => Selection::RoundRobin,
         1 => Selection::Failover,
         _ => Selection::Random,
     };
-    let (upstreams, rules) = (input.below(4), input.below(5));
-    let upstreams: Vec<_> = (0..upstreams).map(|_| upstream(input)).collect();
-    let rules: Vec<_> = (0..rules)
+    let upstreams = (0..input.below(4)).map(|_| upstream(input)).collect();
+    Model::new(selection, upstreams)
+}
+
+// A context whose configuration the interface takes; what it does not is left out.
+fn context(input: &mut Input<'_>, family: Family) -> Context {
+    let groups: Vec<_> = (0..input.below(4)).map(|_| group(input)).collect();
+    let rules: Vec<_> = (0..input.below(5))
         .map(|_| rule(input, family))
-        .filter(|rule| is_taken(selection, &upstreams, rule))
+        .filter(|rule| is_taken(&groups, rule))
         .collect();
     Context {
         rules,
-        model: Model::new(selection, upstreams),
+        groups,
         closed: false,
     }
 }
 
-fn is_taken(selection: Selection, upstreams: &[Upstream], rule: &Rule) -> bool {
+fn is_taken(groups: &[Model], rule: &Rule) -> bool {
+    let upstreams: Vec<_> = (0..)
+        .zip(groups)
+        .flat_map(|(group, model)| {
+            let upstreams = model.upstreams().iter();
+            upstreams.map(move |one| Upstream { group, ..*one })
+        })
+        .collect();
     let header = ConfigHeader {
-        upstreams: upstreams.len() as u8,
+        groups: groups.len() as u16,
+        upstreams: upstreams.len() as u16,
         rules: 1,
-        selection,
     };
     let mut bytes = header.encode().to_vec();
+    let records = groups.iter().map(|model| Group {
+        selection: model.selection(),
+    });
+    bytes.extend(records.flat_map(|group| group.encode()));
     bytes.extend(upstreams.iter().flat_map(Upstream::encode));
     bytes.extend(rule.encode());
-    let named = (0..8).filter(|at| rule.upstreams >> at & 1 != 0);
-    let there = named.clone().all(|at| at < upstreams.len());
-    let usable = named
-        .filter_map(|at| upstreams.get(at))
-        .any(|one| one.family == rule.family);
+    let group = groups.get(usize::from(rule.group));
+    let mut members = group.into_iter().flat_map(Model::upstreams);
+    let usable = members.any(|one| one.family == rule.family);
     let taken = Config::decode(&bytes).is_ok();
-    assert_eq!(taken, there && (usable || rule.action == Action::Bypass));
+    assert_eq!(taken, usable || rule.action == Action::Bypass);
     taken
 }
 
@@ -173,15 +187,20 @@ fn is_upstream(
     port: u16,
 ) -> bool {
     contexts.iter().filter(|one| !one.closed).any(|context| {
-        let mut here = (0..)
-            .zip(context.model.upstreams())
-            .filter(|(_, one)| one.family == family && one.address == *address);
-        here.any(|(number, one): (u8, _)| {
-            one.port == port
-                || one.port == 0
-                    && context.rules.iter().any(|rule| {
-                        rule.upstreams >> number & 1 != 0 && serves(rule, protocol, port)
-                    })
+        let kept = |group| {
+            let mut rules = context.rules.iter();
+            rules.any(|rule| {
+                rule.action == Action::Redirect
+                    && rule.group == group
+                    && serves(rule, protocol, port)
+            })
+        };
+        (0..).zip(&context.groups).any(|(group, model)| {
+            let mut here = model
+                .upstreams()
+                .iter()
+                .filter(|one| one.family == family && one.address == *address);
+            here.any(|one| one.port == port || one.port == 0 && kept(group))
         })
     })
 }
@@ -191,7 +210,7 @@ fn choose<A: Address>(
     contexts: &mut [Context],
     connection: &Connection,
     moment: &Moment,
-) -> Option<(usize, usize)> {
+) -> Option<(usize, UpstreamNumber)> {
     let (at, rule) = contexts
         .iter()
         .enumerate()
@@ -206,9 +225,12 @@ fn choose<A: Address>(
     if rule.action == Action::Bypass || to_upstream || from_upstream {
         return None;
     }
-    let number = contexts[at]
-        .model
-        .select(A::FAMILY, rule.upstreams, protocol, moment)?;
+    let model = &mut contexts[at].groups[usize::from(rule.group)];
+    let member = model.select(A::FAMILY, protocol, moment)? as u8;
+    let number = UpstreamNumber {
+        group: rule.group,
+        member,
+    };
     Some((at, number))
 }
 
@@ -234,12 +256,14 @@ fn agree<A: Address>(mut input: Input<'_>) {
     let pools: Vec<_> = (1..)
         .zip(&contexts)
         .map(|(owner, context)| {
-            let upstreams = context.model.upstreams().iter().copied();
-            Box::new(UpstreamPool::<A>::new(
-                owner,
-                context.model.selection(),
-                upstreams,
-            ))
+            let groups = context.groups.iter().map(|model| {
+                let group = Group {
+                    selection: model.selection(),
+                };
+                (group, model.upstreams().iter().copied())
+            });
+            let Ok(pool) = UpstreamPool::<A, HostHeap>::new(owner, groups);
+            Box::new(pool)
         })
         .collect();
     let Ok(compiled) = Rules::new(rules, pools);
@@ -281,7 +305,7 @@ fn agree<A: Address>(mut input: Input<'_>) {
 }
 
 fn one<A: Address>(
-    rules: &Rules<A, HostHeap, Box<UpstreamPool<A>>>,
+    rules: &Rules<A, HostHeap, Box<UpstreamPool<A, HostHeap>>>,
     contexts: &mut [Context],
     search: Search,
     connection: &Connection,
@@ -298,10 +322,12 @@ fn one<A: Address>(
     let expected = choose::<A>(contexts, connection, moment);
     let found = chosen.map(|choice| {
         let owner = choice.owner;
-        (owner.context as usize - 1, usize::from(owner.upstream))
+        (owner.context as usize - 1, owner.upstream)
     });
     assert_eq!(found, expected);
     if let (Some(choice), Some((at, number))) = (chosen, expected) {
-        assert_eq!(choice.upstream, contexts[at].model.tuple(number, &tuple));
+        let model = &contexts[at].groups[usize::from(number.group)];
+        let expected = model.tuple(usize::from(number.member), &tuple);
+        assert_eq!(choice.upstream, expected);
     }
 }

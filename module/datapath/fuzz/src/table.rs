@@ -112,7 +112,7 @@ impl<A: Address> World<'_, A> {
         }
         let owner = Owner {
             context: 0,
-            upstream: 0,
+            upstream: Owner::NOBODY.upstream,
         };
         NEXT.set(name);
         let (made, flow) = Flow::<Name>::new(&keys[0], &name.upstream(), owner, 0);

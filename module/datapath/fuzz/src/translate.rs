@@ -72,7 +72,7 @@ fn there_and_back<A: Icmp>(mut input: Input<'_>, summed: Summed) {
     let before = bytes.clone();
     let owner = Owner {
         context: 0,
-        upstream: 0,
+        upstream: Owner::NOBODY.upstream,
     };
     let (_, flow) = Flow::<()>::new(&packet.tuple, &to, owner, 0);
     // The way back: the same words are exchanged as in the flow's answers.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Selections from a pool and reports about it, beside a model that does what the documentation
+//! Selections from a group and reports about it, beside a model that does what the documentation
 //! says.
 
-use mutex_abi::proxy::{Family, Protocol, Selection, Upstream, MAX_UPSTREAMS};
+use mutex_abi::proxy::{Family, Protocol, Selection, Upstream};
+use mutex_datapath::host::HostHeap;
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4};
-use mutex_datapath::upstream::{Moment, Outcome, Report, UpstreamPool};
+use mutex_datapath::upstream::{Group, Moment, Outcome, Report};
 
 use super::input::Input;
 
@@ -18,14 +19,14 @@ enum Event {
     Tried(u32, u32),
 }
 
-/// The upstreams of a context as they are documented.
+/// The upstreams of a group as they are documented.
 pub struct Model {
     selection: Selection,
     turn: u32,
     upstreams: Vec<Upstream>,
-    events: [Vec<Event>; MAX_UPSTREAMS],
+    events: Vec<Vec<Event>>,
     // When an answer last made an end of events.
-    recovered: [Option<u32>; MAX_UPSTREAMS],
+    recovered: Vec<Option<u32>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,9 +50,9 @@ impl Model {
         Self {
             selection,
             turn: 0,
+            events: vec![Vec::new(); upstreams.len()],
+            recovered: vec![None; upstreams.len()],
             upstreams,
-            events: Default::default(),
-            recovered: Default::default(),
         }
     }
 
@@ -97,16 +98,10 @@ impl Model {
         }
     }
 
-    /// The number of an upstream of `set`.
-    pub fn select(
-        &mut self,
-        family: Family,
-        set: u8,
-        protocol: Protocol,
-        moment: &Moment,
-    ) -> Option<usize> {
+    /// The number of an upstream of this IP version.
+    pub fn select(&mut self, family: Family, protocol: Protocol, moment: &Moment) -> Option<usize> {
         let candidates: Vec<usize> = (0..self.upstreams.len())
-            .filter(|&at| set >> at & 1 != 0 && self.upstreams[at].family == family)
+            .filter(|&at| self.upstreams[at].family == family)
             .collect();
         let turn = match self.selection {
             // Of one there is no turn to take.
@@ -204,11 +199,12 @@ pub fn run(data: &[u8]) {
                 family: if six { Family::V6 } else { Family::V4 },
                 priority: how >> 4 & 3,
                 port: u16::from(how >> 6),
+                group: 0,
                 address,
             }
         })
         .collect();
-    let pool = UpstreamPool::<V4>::new(7, selection, upstreams.iter().copied());
+    let Ok(group) = Group::<V4, HostHeap>::new(selection, upstreams.iter().copied());
     let mut model = Model::new(selection, upstreams);
     let mut now = input.u32();
     while !input.is_empty() {
@@ -218,9 +214,9 @@ pub fn run(data: &[u8]) {
         let now = now.wrapping_sub(u32::from(input.u8() & 3));
         let client = CLIENTS[input.below(4)];
         if how & 1 == 0 {
-            select(&mut input, how, &pool, &mut model, client, now);
+            select(&mut input, how, &group, &mut model, client, now);
         } else {
-            report(&mut input, how, &pool, &mut model, client, now);
+            report(&mut input, how, &group, &mut model, client, now);
         }
     }
 }
@@ -228,7 +224,7 @@ pub fn run(data: &[u8]) {
 fn select(
     input: &mut Input<'_>,
     how: u8,
-    pool: &UpstreamPool<V4>,
+    group: &Group<V4, HostHeap>,
     model: &mut Model,
     client: u32,
     now: u32,
@@ -244,17 +240,16 @@ fn select(
         client,
         random: u32::from(input.u8()),
     };
-    let set = input.u8();
     let tuple = Tuple::new(protocol, V4(1), V4(2), Ports::new(3, 4));
-    let expected = model.select(Family::V4, set, protocol, &moment);
+    let expected = model.select(Family::V4, protocol, &moment);
     let expected = expected.map(|number| (number as u8, model.tuple(number, &tuple)));
-    assert_eq!(pool.select(set, &tuple, || moment), expected);
+    assert_eq!(group.select(&tuple, |_| moment), expected);
 }
 
 fn report(
     input: &mut Input<'_>,
     how: u8,
-    pool: &UpstreamPool<V4>,
+    group: &Group<V4, HostHeap>,
     model: &mut Model,
     client: u32,
     now: u32,
@@ -278,7 +273,7 @@ fn report(
     };
     let Some(upstream) = model.upstreams().get(number).copied() else {
         let anybody = V4::from_bytes([10; 16]);
-        pool.report(number as u8, anybody, 0, &report);
+        group.report(number as u8, anybody, 0, &report);
         return;
     };
     // Mostly the one that it is, else one that once had its number.
@@ -289,7 +284,7 @@ fn report(
     let address = V4::from_bytes(upstream.address.map(|byte| byte ^ (wrong & 1)));
     let port = upstream.port ^ u16::from(wrong >> 1 & 1);
     let same = wrong & 1 == 0 && (upstream.port == 0 || port == upstream.port);
-    pool.report(number as u8, address, port.to_be(), &report);
+    group.report(number as u8, address, port.to_be(), &report);
     if same && upstream.family == Family::V4 {
         model.report(number, &report);
     }

@@ -19,7 +19,7 @@ impl Flood {
     /// first. How many honest ones there were, and how many reached the preferred one.
     fn run(&self, mut arrivals: impl FnMut(u32) -> [bool; 2]) -> (u32, u32) {
         const SECOND: u32 = 100;
-        let pool = pool(Selection::Failover, &[0, 1]);
+        let group = group(Selection::Failover, &[0, 1]);
         let start = u32::MAX - 200 * SECOND;
         let mut opening = VecDeque::new();
         let (mut honest, mut reached) = (0, 0);
@@ -33,7 +33,7 @@ impl Flood {
             let [bad_comes, honest_comes] = arrivals(tick);
             if bad_comes {
                 let bad = BOB.wrapping_add((tick % self.addresses) << 8);
-                let number = select(&pool, 0b11, moment(bad)).unwrap();
+                let number = select(&group, moment(bad)).unwrap();
                 opening.push_back((now, number, bad));
             }
             let told = |sent: u32| now.wrapping_sub(sent) >= 120 * SECOND;
@@ -46,11 +46,11 @@ impl Flood {
                     now,
                 };
                 let port = (7000 + u16::from(number)).to_be();
-                pool.report(number, ip([10, 0, 0, number]), port, &report);
+                group.report(number, ip([10, 0, 0, number]), port, &report);
             }
             if honest_comes {
-                let number = select(&pool, 0b11, moment(ANN)).unwrap();
-                report(&pool, number, Answered, ANN, now);
+                let number = select(&group, moment(ANN)).unwrap();
+                report(&group, number, Answered, ANN, now);
                 if tick >= 150 * SECOND {
                     honest += 1;
                     reached += u32::from(number == 0);

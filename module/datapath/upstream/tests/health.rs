@@ -8,25 +8,25 @@ use proptest::prelude::*;
 #[test]
 fn one_flow_at_a_time_tries_a_failed_one() {
     // Over the wrap.
-    let pool = pool(Selection::Failover, &[0, 1]);
+    let group = group(Selection::Failover, &[0, 1]);
     let start = u32::MAX - RETRY / 2;
-    let next = |later| select(&pool, 0b11, at(start.wrapping_add(later)));
-    fail(&pool, 0, start);
+    let next = |later| select(&group, at(start.wrapping_add(later)));
+    fail(&group, 0, start);
     assert_eq!(next(RETRY - 1), Some(1));
     assert_eq!([next(RETRY), next(RETRY)], [Some(0), Some(1)]);
     // That was not answered.
-    report(&pool, 0, Unanswered, ANN, start.wrapping_add(RETRY + 50));
+    report(&group, 0, Unanswered, ANN, start.wrapping_add(RETRY + 50));
     assert_eq!(next(2 * RETRY - 1), Some(1));
     assert_eq!([next(2 * RETRY), next(2 * RETRY)], [Some(0), Some(1)]);
-    report(&pool, 0, Answered, CAT, 0);
+    report(&group, 0, Answered, CAT, 0);
     assert_eq!([next(2 * RETRY), next(2 * RETRY)], [Some(0), Some(0)]);
 }
 
 #[test]
 fn another_client_tries_soon() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    let next = |client, later| select(&pool, 0b11, client_at(client, RETRY + later)).unwrap();
-    fail(&pool, 0, 0);
+    let group = group(Selection::Failover, &[0, 1]);
+    let next = |client, later| select(&group, client_at(client, RETRY + later)).unwrap();
+    fail(&group, 0, 0);
     assert_eq!(next(ANN, 0), 0);
     assert_eq!([next(BOB, SOON - 1), next(ANN, SOON)], [1, 1]);
     assert_eq!([next(BOB, SOON), next(CAT, SOON)], [0, 1]);
@@ -40,18 +40,18 @@ fn another_client_tries_soon() {
 
 #[test]
 fn a_client_alone_fails_over_for_itself() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    let next = |client, now| select(&pool, 0b11, client_at(client, now)).unwrap();
+    let group = group(Selection::Failover, &[0, 1]);
+    let next = |client, now| select(&group, client_at(client, now)).unwrap();
     for outcome in [Refused, Unanswered] {
-        report(&pool, 0, outcome, ANN, 0);
+        report(&group, 0, outcome, ANN, 0);
         assert_eq!([next(ANN, 0), next(BOB, 0)], [0, 0]);
-        report(&pool, 0, outcome, ANN, 1);
-        report(&pool, 0, outcome, ANN, 50);
+        report(&group, 0, outcome, ANN, 1);
+        report(&group, 0, outcome, ANN, 50);
         assert_eq!([next(ANN, RETRY), next(BOB, RETRY)], [1, 0]);
         // It tries as late as all others would.
         assert_eq!([next(ANN, RETRY + 1), next(ANN, RETRY + 2)], [0, 1]);
         assert_eq!([next(BOB, RETRY + 2), next(BOB, RETRY + 2)], [0, 0]);
-        report(&pool, 0, Answered, BOB, RETRY + 3);
+        report(&group, 0, Answered, BOB, RETRY + 3);
         assert_eq!(next(ANN, RETRY + 3), 0);
     }
 }
@@ -59,39 +59,39 @@ fn a_client_alone_fails_over_for_itself() {
 #[test]
 fn a_second_client_makes_it_failed_for_all() {
     for (failures, now) in [(1, 0), (2, 0), (9, 0), (2, u32::MAX)] {
-        let pool = pool(Selection::Failover, &[0, 1]);
+        let group = group(Selection::Failover, &[0, 1]);
         for _ in 0..failures {
-            report(&pool, 0, Unanswered, ANN, now);
+            report(&group, 0, Unanswered, ANN, now);
         }
-        assert_eq!(select(&pool, 0b11, client_at(CAT, now)), Some(0));
-        report(&pool, 0, Unanswered, BOB, now);
+        assert_eq!(select(&group, client_at(CAT, now)), Some(0));
+        report(&group, 0, Unanswered, BOB, now);
         for client in [ANN, BOB, CAT] {
-            assert_eq!(select(&pool, 0b11, client_at(client, now)), Some(1));
+            assert_eq!(select(&group, client_at(client, now)), Some(1));
         }
     }
 }
 
 #[test]
 fn any_answer_begins_the_count_anew() {
-    let pool = pool(Selection::Failover, &[0, 1]);
+    let group = group(Selection::Failover, &[0, 1]);
     for (round, client) in (0..).zip([ANN, ANN, BOB, CAT, BOB, ANN]) {
-        report(&pool, 0, Unanswered, client, round);
-        report(&pool, 0, Answered, CAT, round);
+        report(&group, 0, Unanswered, client, round);
+        report(&group, 0, Answered, CAT, round);
         for client in [ANN, BOB, CAT] {
-            assert_eq!(select(&pool, 0b11, client_at(client, round)), Some(0));
+            assert_eq!(select(&group, client_at(client, round)), Some(0));
         }
     }
     // Also of a flow that began before.
-    fail(&pool, 0, 10);
-    assert_eq!(select(&pool, 0b11, at(10)), Some(1));
-    report(&pool, 0, Answered, CAT, 9);
-    assert_eq!(select(&pool, 0b11, at(10)), Some(0));
+    fail(&group, 0, 10);
+    assert_eq!(select(&group, at(10)), Some(1));
+    report(&group, 0, Answered, CAT, 9);
+    assert_eq!(select(&group, at(10)), Some(0));
 }
 
 #[test]
 fn an_answer_outdates_what_was_sent_before() {
     for start in [0, u32::MAX - 100, u32::MAX - 500] {
-        let pool = pool(Selection::Failover, &[0, 1]);
+        let group = group(Selection::Failover, &[0, 1]);
         let [recovered, now] = [200, 1000].map(|later| start.wrapping_add(later));
         let mut client = 0_u32;
         let mut silence = |before| {
@@ -101,42 +101,39 @@ fn an_answer_outdates_what_was_sent_before() {
                 sent,
                 ..told(Unanswered, client, now)
             };
-            pool.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
-            select(&pool, 0b11, at(now)).unwrap()
+            group.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
+            select(&group, at(now)).unwrap()
         };
         // Nothing was cleared yet, however old it is.
         assert_eq!([silence(200), silence(100)], [0, 1]);
-        report(&pool, 0, Answered, CAT, recovered);
+        report(&group, 0, Answered, CAT, recovered);
         assert_eq!([silence(200), silence(100), silence(1)], [0; 3]);
         // Sent at that time, or after it.
         assert_eq!([silence(0), silence(1), silence(u32::MAX)], [0, 0, 1]);
         // An answer that clears nothing changes nothing.
-        report(&pool, 0, Answered, CAT, recovered);
-        report(&pool, 0, Answered, CAT, now);
+        report(&group, 0, Answered, CAT, recovered);
+        report(&group, 0, Answered, CAT, now);
         assert_eq!([silence(1), silence(0), silence(u32::MAX)], [0, 0, 1]);
     }
 }
 
 #[test]
 fn a_refusal_is_never_outdated() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    fail(&pool, 0, 0);
-    report(&pool, 0, Answered, CAT, 5);
-    fail(&pool, 0, 5);
-    assert_eq!(select(&pool, 0b11, at(5)), Some(1));
+    let group = group(Selection::Failover, &[0, 1]);
+    fail(&group, 0, 0);
+    report(&group, 0, Answered, CAT, 5);
+    fail(&group, 0, 5);
+    assert_eq!(select(&group, at(5)), Some(1));
 }
 
 #[test]
 fn a_clock_that_is_behind_does_not_let_anybody_try() {
     for since in [0, 5, u32::MAX] {
-        let pool = pool(Selection::Failover, &[0, 1]);
-        fail(&pool, 0, since);
-        assert_eq!(select(&pool, 0b11, at(since.wrapping_sub(1))), Some(1));
+        let group = group(Selection::Failover, &[0, 1]);
+        fail(&group, 0, since);
+        assert_eq!(select(&group, at(since.wrapping_sub(1))), Some(1));
         // But one that has gone half around does.
-        assert_eq!(
-            select(&pool, 0b11, at(since.wrapping_sub(1 << 31))),
-            Some(0)
-        );
+        assert_eq!(select(&group, at(since.wrapping_sub(1 << 31))), Some(0));
     }
 }
 
@@ -151,41 +148,41 @@ fn one_syn_of_another_client_moves_nobody() {
     // Good, never acknowledged by its sender.
     let good = Some(Answered);
     for syn in [unseen, silent, good, Some(Refused)] {
-        let pool = pool(Selection::Failover, &[0, 1]);
-        assert_eq!(select(&pool, 0b11, client_at(BOB, 0)), Some(0));
+        let group = group(Selection::Failover, &[0, 1]);
+        assert_eq!(select(&group, client_at(BOB, 0)), Some(0));
         if let Some(outcome) = syn {
-            report(&pool, 0, outcome, BOB, 30);
+            report(&group, 0, outcome, BOB, 30);
         }
-        assert_eq!(select(&pool, 0b11, client_at(ANN, 30)), Some(0), "{syn:?}");
+        assert_eq!(select(&group, client_at(ANN, 30)), Some(0), "{syn:?}");
     }
 }
 
 #[test]
 fn a_try_that_is_dropped_on_its_way_is_made_up_for_soon() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    fail(&pool, 0, 0);
+    let group = group(Selection::Failover, &[0, 1]);
+    fail(&group, 0, 0);
     // Of this one no report comes.
-    assert_eq!(select(&pool, 0b11, client_at(BOB, RETRY)), Some(0));
-    assert_eq!(select(&pool, 0b11, client_at(CAT, RETRY + SOON)), Some(0));
-    report(&pool, 0, Answered, CAT, RETRY + SOON);
-    assert_eq!(select(&pool, 0b11, client_at(ANN, RETRY + SOON)), Some(0));
+    assert_eq!(select(&group, client_at(BOB, RETRY)), Some(0));
+    assert_eq!(select(&group, client_at(CAT, RETRY + SOON)), Some(0));
+    report(&group, 0, Answered, CAT, RETRY + SOON);
+    assert_eq!(select(&group, client_at(ANN, RETRY + SOON)), Some(0));
 }
 
 #[test]
 fn of_many_cpus_one_tries() {
     use std::sync::Barrier;
     let (rounds, cpus) = if cfg!(miri) { (3, 3) } else { (300, 4) };
-    let pool = pool(Selection::Failover, &[0, 1]);
-    fail(&pool, 0, 0);
+    let group = group(Selection::Failover, &[0, 1]);
+    fail(&group, 0, 0);
     let barrier = Barrier::new(cpus);
     let tried: Vec<u32> = std::thread::scope(|scope| {
         let cpu = |which: usize| {
-            let (pool, barrier) = (&pool, &barrier);
+            let (group, barrier) = (&group, &barrier);
             scope.spawn(move || {
                 let tries = (1..=rounds).filter(|round| {
                     barrier.wait();
                     let moment = client_at((which as u32) << 8, round * RETRY);
-                    select(pool, 0b11, moment) == Some(0)
+                    select(group, moment) == Some(0)
                 });
                 tries.count() as u32
             })
@@ -200,18 +197,18 @@ fn of_many_cpus_one_tries() {
 fn failures_of_two_cpus_both_count() {
     use std::sync::Barrier;
     for _ in 0..if cfg!(miri) { 5 } else { 1000 } {
-        let pool = pool(Selection::Failover, &[0, 1]);
+        let group = group(Selection::Failover, &[0, 1]);
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
             for client in [ANN, BOB] {
-                let (pool, barrier) = (&pool, &barrier);
+                let (group, barrier) = (&group, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    report(pool, 0, Unanswered, client, 0);
+                    report(group, 0, Unanswered, client, 0);
                 });
             }
         });
-        assert_eq!(select(&pool, 0b11, client_at(CAT, 0)), Some(1));
+        assert_eq!(select(&group, client_at(CAT, 0)), Some(1));
     }
 }
 
@@ -299,7 +296,7 @@ proptest! {
             1 => Upstream { port: 0, ..upstream(1, 1) },
             _ => upstream(last, last),
         });
-        let pool = UpstreamPool::<V4>::new(1, Selection::Failover, upstreams.into_iter());
+        let group = of::<V4>(Selection::Failover, upstreams);
         let mut stories = vec![Story::default(); 3];
         stories[1].keeps_port = true;
         let mut now = start;
@@ -312,7 +309,7 @@ proptest! {
                         report.sent = now.wrapping_sub(ago);
                     }
                     let port = (7000 + at as u16).to_be();
-                    pool.report(at as u8, ip([10, 0, 0, at as u8]), port, &report);
+                    group.report(at as u8, ip([10, 0, 0, at as u8]), port, &report);
                     stories[at].happens(&report);
                     continue;
                 }
@@ -329,7 +326,7 @@ proptest! {
                     (story.rests, story.tried_by) = (now, Some(client));
                 }
             }
-            let selected = pool.select(0b111, &tuple(protocol), || client_at(client, now));
+            let selected = group.select(&tuple(protocol), |_| client_at(client, now));
             let (selected, _) = selected.unwrap();
             prop_assert_eq!(usize::from(selected), first.unwrap_or(0), "{:?} {:?}", stories, now);
         }
@@ -340,28 +337,28 @@ proptest! {
 #[test]
 fn an_answer_long_ago_voids_no_failure() {
     for told_between in [Answered, Unanswered] {
-        let pool = pool(Selection::Failover, &[0, 1]);
+        let group = group(Selection::Failover, &[0, 1]);
         let silent = |client, now: u32| {
             let sent = now.wrapping_sub(100);
             let report = Report {
                 sent,
                 ..told(Unanswered, client, now)
             };
-            pool.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
+            group.report(0, ip([10, 0, 0, 0]), 7000_u16.to_be(), &report);
         };
         let (first, middle) = (1000, 1000 + (1 << 31));
-        fail(&pool, 0, first);
-        report(&pool, 0, Answered, CAT, first);
+        fail(&group, 0, first);
+        report(&group, 0, Answered, CAT, first);
         // What was sent before.
         silent(ANN, first + 50);
         silent(BOB, first + 50);
-        assert_eq!(select(&pool, 0b11, at(first)), Some(0));
+        assert_eq!(select(&group, at(first)), Some(0));
         match told_between {
             Unanswered => silent(ANN, middle),
-            outcome => report(&pool, 0, outcome, CAT, middle),
+            outcome => report(&group, 0, outcome, CAT, middle),
         }
         silent(ANN, first + 50);
         silent(BOB, first + 50);
-        assert_eq!(select(&pool, 0b11, at(first + 50)), Some(1));
+        assert_eq!(select(&group, at(first + 50)), Some(1));
     }
 }

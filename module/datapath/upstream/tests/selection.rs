@@ -2,107 +2,104 @@
 
 //! To which upstream a flow goes.
 
+use super::super::health::Health;
 use super::*;
 use proptest::prelude::*;
 
 #[test]
 fn takes_turns_exactly() {
-    let pool = pool(Selection::RoundRobin, &[0; 5]);
-    let mut hits = [0; 5];
-    for _ in 0..300 {
-        hits[usize::from(select(&pool, 0b10110, at(0)).unwrap())] += 1;
+    let group = group(Selection::RoundRobin, &[0; 200]);
+    let mut hits = [0; 200];
+    for _ in 0..600 {
+        hits[usize::from(select(&group, at(0)).unwrap())] += 1;
     }
-    assert_eq!(hits, [0, 100, 100, 0, 100]);
+    assert_eq!(hits, [3; 200]);
 }
 
 #[test]
 fn random_numbers_reach_all() {
-    let pool = pool(Selection::Random, &[0; 8]);
-    for random in 0..8 {
+    let group = group(Selection::Random, &[0; 256]);
+    for random in 0..256 {
         let moment = Moment { random, ..at(0) };
-        assert_eq!(select(&pool, 0xff, moment), Some(random as u8));
+        assert_eq!(select(&group, moment), Some(random as u8));
     }
 }
 
 #[test]
 fn the_lowest_priority_that_works_is_preferred() {
-    let pool = pool(Selection::Failover, &[2, 1, 1, 0]);
-    let next = |now| select(&pool, 0b0111, at(now));
+    let group = group(Selection::Failover, &[2, 1, 1]);
+    let next = |now| select(&group, at(now));
     assert_eq!(next(0), Some(1));
-    fail(&pool, 1, 0);
+    fail(&group, 1, 0);
     assert_eq!(next(0), Some(2));
-    fail(&pool, 2, 50);
+    fail(&group, 2, 50);
     assert_eq!(next(99), Some(0));
-    fail(&pool, 0, 99);
+    fail(&group, 0, 99);
     // None works: as if all did.
     assert_eq!(next(99), Some(1));
 }
 
 #[test]
 fn a_datagram_tries_nothing() {
-    let pool = pool(Selection::Failover, &[0, 1]);
+    let group = group(Selection::Failover, &[0, 1]);
     let next = |protocol, now| {
-        let selected = pool.select(0b11, &tuple(protocol), || at(now));
+        let selected = group.select(&tuple(protocol), |_| at(now));
         selected.map(|(number, _)| number)
     };
-    fail(&pool, 0, 0);
+    fail(&group, 0, 0);
     assert_eq!(next(Protocol::Udp, 0), Some(1));
     assert_eq!(next(Protocol::Udp, RETRY), Some(1));
     assert_eq!(next(Protocol::Tcp, RETRY), Some(0));
     assert_eq!(next(Protocol::Tcp, RETRY), Some(1));
     assert_eq!(next(Protocol::Udp, RETRY), Some(1));
     // None is in order: as if all were, though one is due.
-    fail(&pool, 1, RETRY);
+    fail(&group, 1, RETRY);
     assert_eq!(next(Protocol::Udp, 3 * RETRY), Some(0));
-    report(&pool, 0, Answered, CAT, 3 * RETRY);
+    report(&group, 0, Answered, CAT, 3 * RETRY);
     assert_eq!(next(Protocol::Udp, 3 * RETRY), Some(0));
     // Failed for one client: so for its datagrams.
-    report(&pool, 0, Unanswered, ANN, 0);
-    report(&pool, 0, Unanswered, ANN, 0);
-    report(&pool, 1, Answered, CAT, 0);
+    report(&group, 0, Unanswered, ANN, 0);
+    report(&group, 0, Unanswered, ANN, 0);
+    report(&group, 1, Answered, CAT, 0);
     assert_eq!(next(Protocol::Udp, 3 * RETRY), Some(1));
 }
 
 #[test]
 fn a_datagram_leaves_the_only_upstream_as_it_is() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    let only = |protocol| pool.select(0b01, &tuple(protocol), || at(RETRY)).unwrap().0;
-    fail(&pool, 0, 0);
+    let group = group(Selection::Failover, &[0]);
+    let only = |protocol| group.select(&tuple(protocol), |_| at(RETRY)).unwrap().0;
+    let health = || group.members[0].record.health(&at(RETRY));
+    fail(&group, 0, 0);
     assert_eq!(only(Protocol::Udp), 0);
-    assert_eq!(
-        pool.members[0].as_ref().unwrap().record.health(&at(RETRY)),
-        Health::Due
-    );
+    assert_eq!(health(), Health::Due);
     // A connection there is a try, though it has no choice.
     assert_eq!(only(Protocol::Tcp), 0);
-    assert_eq!(select(&pool, 0b11, at(RETRY)), Some(1));
+    assert_eq!(health(), Health::Failed);
 }
 
 #[test]
 fn turns_pass_over_what_failed() {
-    let pool = pool(Selection::RoundRobin, &[0; 3]);
-    fail(&pool, 1, 0);
-    let seen: Vec<_> = (0..4)
-        .map(|_| select(&pool, 0b111, at(1)).unwrap())
-        .collect();
+    let group = group(Selection::RoundRobin, &[0; 3]);
+    fail(&group, 1, 0);
+    let seen: Vec<_> = (0..4).map(|_| select(&group, at(1)).unwrap()).collect();
     assert_eq!(seen, [0, 2, 0, 2]);
 }
 
 #[test]
 fn a_report_is_for_the_same_upstream_only() {
-    let pool = pool(Selection::Failover, &[0, 1]);
+    let group = group(Selection::Failover, &[0, 1]);
     let port = 7000_u16.to_be();
     let report = |number, address, port| {
         for client in [ANN, BOB] {
-            pool.report(number, ip(address), port, &told(Refused, client, 0));
+            group.report(number, ip(address), port, &told(Refused, client, 0));
         }
     };
     report(0, [10, 0, 0, 1], port);
     report(0, [10, 0, 0, 0], 1);
     report(8, [10, 0, 0, 0], port);
-    assert_eq!(select(&pool, 0b11, at(0)), Some(0));
+    assert_eq!(select(&group, at(0)), Some(0));
     report(0, [10, 0, 0, 0], port);
-    assert_eq!(select(&pool, 0b11, at(0)), Some(1));
+    assert_eq!(select(&group, at(0)), Some(1));
 }
 
 #[test]
@@ -111,22 +108,18 @@ fn a_port_can_be_kept() {
         port: 0,
         ..upstream(3, 0)
     };
-    let pool = UpstreamPool::<V4>::new(1, Selection::Failover, [upstream(2, 9), keeps].into_iter());
-    let (number, to) = pool.select(0b11, &tuple(Protocol::Tcp), || at(0)).unwrap();
+    let group: TestGroup = of(Selection::Failover, [upstream(2, 9), keeps]);
+    let (number, to) = group.select(&tuple(Protocol::Tcp), |_| at(0)).unwrap();
     assert_eq!((number, to.ports.destination()), (1, 80_u16.to_be()));
-    assert!(pool.is_at(ip([10, 0, 0, 2]), 7002_u16.to_be()));
-    assert!(!pool.is_at(ip([10, 0, 0, 2]), 80) && !pool.is_at(ip([10, 0, 0, 3]), 80));
-    let keeping_at = |last| pool.keeping_at(ip([10, 0, 0, last])).collect::<Vec<_>>();
-    assert_eq!((keeping_at(3), keeping_at(2)), (vec![1], vec![]));
-    assert_eq!((pool.keeping(0b11), pool.keeping(0b01)), (0b10, 0));
-    let next = || {
-        pool.select(0b11, &tuple(Protocol::Tcp), || at(0))
-            .unwrap()
-            .0
-    };
+    let places =
+        [(2, 7002), (3, 0)].map(|(last, port): (_, u16)| (ip([10, 0, 0, last]), port.to_be()));
+    assert_eq!(group.places().collect::<Vec<_>>(), places);
+    assert!(group.keeps_ports());
+    assert!(!of::<V4>(Selection::Failover, [upstream(2, 9)]).keeps_ports());
+    let next = || group.select(&tuple(Protocol::Tcp), |_| at(0)).unwrap().0;
     // One port that is closed, asked for by whomever, says nothing of the others, good or bad.
     for port in 90..99 {
-        pool.report(
+        group.report(
             1,
             ip([10, 0, 0, 3]),
             port,
@@ -135,21 +128,21 @@ fn a_port_can_be_kept() {
         assert_eq!(next(), 1);
     }
     // What it was sent to does not matter if nothing comes back.
-    pool.report(1, ip([10, 0, 0, 3]), 99, &told(Unanswered, BOB, 0));
-    pool.report(1, ip([10, 0, 0, 3]), 98, &told(Unanswered, CAT, 0));
+    group.report(1, ip([10, 0, 0, 3]), 99, &told(Unanswered, BOB, 0));
+    group.report(1, ip([10, 0, 0, 3]), 98, &told(Unanswered, CAT, 0));
     assert_eq!(next(), 0);
-    pool.report(1, ip([10, 0, 0, 3]), 97, &told(Refused, ANN, 0));
+    group.report(1, ip([10, 0, 0, 3]), 97, &told(Refused, ANN, 0));
     assert_eq!(next(), 0);
-    pool.report(1, ip([10, 0, 0, 3]), 96, &told(Answered, ANN, 0));
+    group.report(1, ip([10, 0, 0, 3]), 96, &told(Answered, ANN, 0));
     assert_eq!(next(), 1);
 }
 
 #[test]
 fn no_datagram_goes_to_a_failed_upstream() {
-    let pool = pool(Selection::Failover, &[0, 1]);
-    fail(&pool, 0, 0);
+    let group = group(Selection::Failover, &[0, 1]);
+    fail(&group, 0, 0);
     let hits = (RETRY..RETRY + 1000).filter(|&now| {
-        let selected = pool.select(0b11, &tuple(Protocol::Udp), || at(now));
+        let selected = group.select(&tuple(Protocol::Udp), |_| at(now));
         selected.unwrap().0 == 0
     });
     assert_eq!(hits.count(), 0);
@@ -159,7 +152,6 @@ proptest! {
     #[test]
     fn selects_a_candidate_whatever_happened(
         versions in prop::collection::vec(any::<bool>(), 0..=8),
-        set: u8,
         selection in prop_oneof![
             Just(Selection::RoundRobin), Just(Selection::Failover), Just(Selection::Random)
         ],
@@ -169,22 +161,21 @@ proptest! {
             family: if six { Family::V6 } else { Family::V4 },
             ..upstream(last, last % 3)
         });
-        let pool = UpstreamPool::<V4>::new(1, selection, upstreams.clone());
-        let other = UpstreamPool::<V6>::new(1, selection, upstreams);
-        let is_candidate = |number: u8, six: bool| {
-            set >> number & 1 != 0 && versions.get(usize::from(number)) == Some(&six)
-        };
+        let group: TestGroup = of(selection, upstreams.clone());
+        let other: Group<V6, HostHeap> = of(selection, upstreams);
         for (number, answered, now, random) in steps {
             let outcome = if answered { Answered } else { Unanswered };
-            report(&pool, number, outcome, random, now);
+            report(&group, number, outcome, random, now);
             let moment = Moment { random, ..client_at(random, now) };
-            match select(&pool, set, moment) {
-                Some(selected) => prop_assert!(is_candidate(selected, false)),
-                None => prop_assert!(!(0..8).any(|number| is_candidate(number, false))),
+            match select(&group, moment) {
+                Some(selected) => prop_assert_eq!(versions.get(usize::from(selected)), Some(&false)),
+                None => prop_assert!(!versions.contains(&false)),
             }
             let six = Tuple::new(Protocol::Tcp, V6([0; 2]), V6([0; 2]), Ports::new(1, 2));
-            let selected = other.select(set, &six, || moment).is_some();
-            prop_assert_eq!(selected, (0..8).any(|number| is_candidate(number, true)));
+            match other.select(&six, |_| moment) {
+                Some((selected, _)) => prop_assert_eq!(versions.get(usize::from(selected)), Some(&true)),
+                None => prop_assert!(!versions.contains(&true)),
+            }
         }
     }
 }

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Upstreams of which a new flow goes to one.
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::super::abi::proxy::{Protocol, Selection, Upstream, MAX_MEMBERS};
+use super::super::allocate::Allocate;
+use super::super::tuple::{Address, Tuple};
+use super::health::{Health, Outcome, Record, Report};
+use super::moment::Moment;
+
+/// An upstream of a group.
+#[derive(Debug)]
+pub(super) struct Member<A> {
+    address: A,
+    // Network byte order; zero keeps the destination's.
+    port: u16,
+    priority: u8,
+    // Its place among those of either IP version.
+    number: u8,
+    pub(super) record: Record,
+}
+
+impl<A: Address> Member<A> {
+    fn new(number: u8, upstream: &Upstream) -> Option<Self> {
+        (upstream.family == A::FAMILY).then(|| Self {
+            address: A::from_bytes(upstream.address),
+            port: upstream.port.to_be(),
+            priority: upstream.priority,
+            number,
+            record: Record::default(),
+        })
+    }
+
+    fn is_at(&self, address: A, port: u16) -> bool {
+        self.address == address && (self.port == port || self.port == 0)
+    }
+
+    // What packets of `tuple` look like on their way here.
+    fn dnat(&self, tuple: &Tuple<A>) -> Tuple<A> {
+        let port = match self.port {
+            0 => tuple.ports.destination(),
+            port => port,
+        };
+        tuple.to(self.address, port)
+    }
+}
+
+/// Some members of a group, by their places.
+#[derive(Clone, Copy, Default)]
+struct Places([u64; MAX_MEMBERS / 64]);
+
+impl Places {
+    fn change(&mut self, place: usize, to: impl FnOnce(u64, u64) -> u64) {
+        if let Some(word) = self.0.get_mut(place / 64) {
+            *word = to(*word, 1_u64.wrapping_shl(place as u32));
+        }
+    }
+
+    fn insert(&mut self, place: usize) {
+        self.change(place, |word, bit| word | bit);
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.change(place, |word, bit| word & !bit);
+    }
+
+    fn has(&self, place: usize) -> bool {
+        let word = self.0.get(place / 64).copied().unwrap_or_default();
+        word & 1_u64.wrapping_shl(place as u32) != 0
+    }
+
+    fn count(&self) -> u32 {
+        self.0
+            .iter()
+            .map(|word| word.count_ones())
+            .fold(0, u32::wrapping_add)
+    }
+}
+
+/// A group's upstreams of one IP version.
+pub struct Group<A, M: Allocate> {
+    selection: Selection,
+    // Written once for each new flow.
+    turn: AtomicU32,
+    pub(super) members: M::Vec<Member<A>>,
+}
+
+/// Of connections that want to try a failed upstream each at the same time, one more is asked to so often.
+const ATTEMPTS: usize = 8;
+
+impl<A: Address, M: Allocate> Group<A, M> {
+    /// Of these upstreams, those of the other IP version counted, too.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new(
+        selection: Selection,
+        upstreams: impl Iterator<Item = Upstream>,
+    ) -> Result<Self, M::Error> {
+        let members = (0..=u8::MAX).zip(upstreams);
+        Ok(Self {
+            selection,
+            turn: AtomicU32::new(0),
+            members: M::collect(members.filter_map(|(number, one)| Member::new(number, &one)))?,
+        })
+    }
+
+    /// Address and port, in network byte order, of each upstream; a port of zero is the destination's.
+    pub fn places(&self) -> impl Iterator<Item = (A, u16)> + '_ {
+        self.members
+            .iter()
+            .map(|member| (member.address, member.port))
+    }
+
+    /// Whether an upstream keeps the destination's port.
+    pub fn keeps_ports(&self) -> bool {
+        self.places().any(|(_, port)| port == 0)
+    }
+
+    /// See [`UpstreamPool::select`](super::UpstreamPool::select).
+    #[inline(always)]
+    pub fn select(
+        &self,
+        tuple: &Tuple<A>,
+        moment: impl FnOnce(bool) -> Moment,
+    ) -> Option<(u8, Tuple<A>)> {
+        let member = match &*self.members {
+            // There is nothing to choose, whatever its health.
+            [only] => {
+                if tuple.protocol == Protocol::Tcp && !only.record.is_good() {
+                    only.record.try_alone(|| moment(false));
+                }
+                only
+            }
+            _ => self.select_among(tuple.protocol, moment)?,
+        };
+        Some((member.number, member.dnat(tuple)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn select_among(
+        &self,
+        protocol: Protocol,
+        moment: impl FnOnce(bool) -> Moment,
+    ) -> Option<&Member<A>> {
+        let moment = &moment(self.selection == Selection::Random);
+        let turn = match self.selection {
+            Selection::RoundRobin => self.turn.fetch_add(1, Relaxed),
+            Selection::Random => moment.random,
+            Selection::Failover => 0,
+        };
+        // What becomes of a datagram nobody is told: it neither tries an upstream nor marks it, and so
+        // it must not go to one that waits to be tried.
+        let tries = protocol == Protocol::Tcp;
+        let mut usable = Places::default();
+        for (place, member) in self.members.iter().enumerate() {
+            match member.record.health(moment) {
+                Health::Good => usable.insert(place),
+                Health::Due if tries => usable.insert(place),
+                Health::Due | Health::Failed => {}
+            }
+        }
+        for _ in 0..ATTEMPTS {
+            let Some((place, member)) = self.pick(&usable, turn) else {
+                break;
+            };
+            if !tries || member.record.admits(moment) {
+                return Some(member);
+            }
+            usable.remove(place);
+        }
+        // None works: as if all did.
+        let mut all = Places::default();
+        (0..self.members.len()).for_each(|place| all.insert(place));
+        self.pick(&all, turn).map(|(_, member)| member)
+    }
+
+    fn pick(&self, set: &Places, turn: u32) -> Option<(usize, &Member<A>)> {
+        let members = self.members.iter().enumerate();
+        let mut members = members.filter(|(place, _)| set.has(*place));
+        if self.selection == Selection::Failover {
+            return members.min_by_key(|(_, member)| member.priority);
+        }
+        members.nth(turn.checked_rem(set.count())? as usize)
+    }
+
+    /// See [`UpstreamPool::report`](super::UpstreamPool::report).
+    pub fn report(&self, number: u8, address: A, port: u16, report: &Report) {
+        let mut members = self.members.iter();
+        let member = members.find(|one| one.number == number && one.is_at(address, port));
+        let Some(member) = member else { return };
+        match report.outcome {
+            Outcome::Answered => member.record.answered(report.now),
+            // One port of many that is closed: the host lives, and nothing follows for the others.
+            Outcome::Refused if member.port == 0 => {}
+            Outcome::Refused | Outcome::Unanswered => member.record.failed(report),
+        }
+    }
+}
