@@ -39,6 +39,7 @@ pub mod ports;
 pub mod range;
 pub mod reopenings;
 pub mod rules;
+pub mod sort;
 #[path = "../sys/stack.rs"]
 pub mod stack;
 pub mod state;

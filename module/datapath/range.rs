@@ -4,6 +4,8 @@
 
 use core::fmt::Debug;
 
+use super::sort::sort_by_key;
+
 /// A number of a fixed size.
 pub trait Number: Copy + Ord + Debug + Send + Sync + 'static {
     /// The least.
@@ -62,7 +64,7 @@ impl<K: Number> Range<K> {
 
 /// What is in any of `ranges`, which it sorts: in order, with some number between one and the next.
 pub fn union<K: Number>(ranges: &mut [Range<K>]) -> impl Iterator<Item = Range<K>> + '_ {
-    ranges.sort_unstable_by_key(|range| range.first);
+    sort_by_key(ranges, |range| range.first);
     let mut rest = ranges.iter().copied().peekable();
     core::iter::from_fn(move || {
         let mut whole = rest.next()?;

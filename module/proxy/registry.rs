@@ -28,6 +28,7 @@ use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 use crate::abi::proxy::{
     Config, Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES, MAX_UPSTREAMS,
 };
+use crate::datapath::sort::sort_by_key;
 use crate::datapath::tuple::{V4, V6};
 use crate::expiry;
 use crate::instance::{self, Instance};
@@ -149,7 +150,7 @@ fn rules(
     if rules > MAX_RULES || upstreams > MAX_UPSTREAMS {
         return Err(ENOSPC);
     }
-    all.sort_unstable_by_key(|&(number, _)| number);
+    sort_by_key(&mut all, |&(number, _)| number);
     let in_order = || all.iter().map(|&(_, configuration)| configuration);
     Ok(KBox::new(RuleSet::new(in_order)?, GFP_KERNEL_ACCOUNT)?)
 }

@@ -12,7 +12,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::build::FULL_DISK;
-use crate::call_graph::CallGraph;
+use crate::call_graph::{CallGraph, Depth};
 use crate::kept::{self, SENTINEL};
 use crate::store::Cache;
 use crate::toolchain::{rust_flags, search_path};
@@ -87,7 +87,7 @@ pub fn build(
         let path = search_path(cache)?;
         make(tree, partial, &path, interrupt)?;
         if !asserts(tree) {
-            cannot_panic(partial, &path)?;
+            check_calls(partial, &path)?;
         }
         keep_results(partial)?;
         Ok(Provenance {
@@ -244,9 +244,19 @@ const IN_SOFTIRQ: [&str; 3] = [
     "7tasklet11run_tasklet",
 ];
 
+/// What the modules may take of the kernel's stack, in bytes, anywhere and in a softirq. The stack has 16 KiB (THREAD_SIZE of x86-64), and
+/// the kernel is on it before and after: with packets, the stacks of two devices and netfilter's other hooks.
+const STACK: u64 = 6 << 10;
+const STACK_IN_SOFTIRQ: u64 = 4 << 10;
+
+/// What returns at once if it is called while it runs: `batch::flush` of a queue that is being flushed, which it finds locked. A part of its mangled
+/// name.
+const RETURNS_AT_ONCE: &str = "5batch5flush";
+
 // Rust code that can panic refers to a function that does so. What runs in a softirq must not reach
-// one; what runs for a system call may, through the kernel crate's own containers.
-fn cannot_panic(directory: &Path, path: &OsStr) -> Result<()> {
+// one; what runs for a system call may, through the kernel crate's own containers. Neither may take much of the stack, behind which is
+// memory of others.
+fn check_calls(directory: &Path, path: &OsStr) -> Result<()> {
     for module in [PROXY, PROBE] {
         let file = directory.join(module);
         let disassembly = duct::cmd!(
@@ -266,6 +276,22 @@ fn cannot_panic(directory: &Path, path: &OsStr) -> Result<()> {
         }
         if let Some(path) = graph.path(in_softirq, |name| name.contains("panicking")) {
             bail!("{module} can panic in a softirq: {}", path.join(" calls "));
+        }
+        let anywhere = |_: &str| true;
+        let starts: [(&dyn Fn(&str) -> bool, u64); 2] =
+            [(&anywhere, STACK), (&in_softirq, STACK_IN_SOFTIRQ)];
+        for (starts, most) in starts {
+            match graph.deepest(starts, |name| name.contains(RETURNS_AT_ONCE)) {
+                Err(ring) => bail!(
+                    "{module} may take any amount of the kernel's stack: {}",
+                    ring.join(" calls ")
+                ),
+                Ok(Depth { bytes, way }) if bytes > most => bail!(
+                    "{module} takes {bytes} bytes of the kernel's stack, more than {most}: {}",
+                    way.join(" calls ")
+                ),
+                Ok(Depth { bytes, .. }) => log::debug!("{module} takes {bytes} bytes of the stack"),
+            }
         }
     }
     Ok(())

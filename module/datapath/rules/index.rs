@@ -10,6 +10,7 @@
 use super::super::abi::proxy::{Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 use super::super::allocate::Allocate;
 use super::super::range::{Number, Range};
+use super::super::sort::sort_by_key;
 use super::super::tuple::{Address, Tuple};
 use super::{Compiled, Name};
 
@@ -47,7 +48,7 @@ impl<K: Number, M: Allocate> Field<K, M> {
         };
         let edges = || ranges().enumerate().flat_map(of_rule);
         let mut sorted = M::collect(edges())?;
-        sorted.sort_unstable_by_key(|edge| edge.at);
+        sort_by_key(&mut sorted, |edge| edge.at);
         let from_first = sorted.first().is_some_and(|edge| edge.at == K::MIN);
         let cuts = || sorted.chunk_by(|one, next| one.at == next.at);
         let pieces = cuts().count().wrapping_add(usize::from(!from_first));

@@ -10,6 +10,7 @@ use core::ops::Deref;
 use super::super::abi::proxy::{Action, Protocol};
 use super::super::allocate::Allocate;
 use super::super::range::Range;
+use super::super::sort::sort_by_key;
 use super::super::tuple::{Address, Tuple};
 use super::super::upstream::{Group, UpstreamPool};
 use super::Compiled;
@@ -72,7 +73,7 @@ impl<A: Address, M: Allocate> Places<A, M> {
             })
         });
         let mut upstreams = M::collect(each)?;
-        upstreams.sort_unstable_by_key(|place| place.address);
+        sort_by_key(&mut upstreams, |place| place.address);
         let keeps = |(pool, group): GroupPlace| {
             let group = pools.get(pool).and_then(|pool| pool.groups().get(group));
             group.is_some_and(Group::keeps_ports)
@@ -93,7 +94,7 @@ impl<A: Address, M: Allocate> Places<A, M> {
             })
         };
         let mut kept = M::collect(redirects.flat_map(of_rule))?;
-        kept.sort_unstable();
+        sort_by_key(&mut kept, |kept| *kept);
         let kept_count = join(&mut kept);
         Ok(Self {
             upstreams,
