@@ -53,7 +53,7 @@ impl CallGraph {
     }
 
     /// The most that any function that `starts` takes of the stack, in bytes, with all that it calls: the functions on the way there.
-    /// A function that returns `at_once` when it is called again before it has returned ends a ring of calls.
+    /// A function that returns `at_once` when it is called again before it has returned ends a ring of calls. None that calls itself does.
     ///
     /// # Errors
     /// If there is no most, since functions call each other in a ring: those.
@@ -153,17 +153,16 @@ impl<'a> Search<'a, '_> {
             return Ok((Depth::default(), false));
         };
         let own = function.frame + CALL;
-        if function.recurses || self.way.contains(&name) {
+        let before = self.way.iter().position(|&one| one == name);
+        if function.recurses || before.is_some() {
+            let ring = self.way.iter().skip(before.unwrap_or(self.way.len()));
+            let ring: Vec<&str> = ring.copied().chain([name]).collect();
+            if function.recurses || !ring.iter().any(|one| (self.at_once)(one)) {
+                return Err(ring);
+            }
             if (self.at_once)(name) {
                 let way = vec![name];
                 return Ok((Depth { bytes: own, way }, true));
-            }
-            let begin = self.way.iter().position(|&one| one == name);
-            let ring = self.way.iter().skip(begin.unwrap_or(self.way.len()));
-            let ring: Vec<&str> = ring.copied().chain([name]).collect();
-            // Another of them is where it ends.
-            if !ring.iter().any(|one| (self.at_once)(one)) {
-                return Err(ring);
             }
         }
         self.way.push(name);
