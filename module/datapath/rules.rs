@@ -148,7 +148,8 @@ pub struct Choice<A: Address> {
 /// which they lead.
 pub struct Rules<A: Address, M: Allocate, P> {
     rules: M::Vec<Compiled<A>>,
-    index: Index<A, M>,
+    // None of so few rules that asking them takes less.
+    index: Option<Index<A, M>>,
     places: Places<A, M>,
     // One for each context.
     pools: M::Vec<P>,
@@ -156,10 +157,13 @@ pub struct Rules<A: Address, M: Allocate, P> {
     bloom: u64,
 }
 
+/// Rules of which one after the other is asked in less time than it takes to look them up.
+const FEW: usize = 8;
+
 /// How the first rule that matches a connection is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
-    /// By the index.
+    /// By the index, if there are more than a few rules.
     Indexed,
     /// One rule after the other.
     Linear,
@@ -177,7 +181,10 @@ where
     /// If there is no memory for the index.
     pub fn new(rules: M::Vec<Compiled<A>>, pools: M::Vec<P>) -> Result<Self, M::Error> {
         Ok(Self {
-            index: Index::new(&rules)?,
+            index: match rules.len() {
+                ..=FEW => None,
+                _ => Some(Index::new(&rules)?),
+            },
             places: Places::new(&rules, &pools)?,
             bloom: pools.iter().fold(0, |bloom, pool| bloom | pool.bloom()),
             rules,
@@ -199,12 +206,13 @@ where
         interface: impl Fn() -> Name,
         moment: impl FnOnce(bool) -> Moment,
     ) -> Decision<A> {
-        let found = match search {
-            Search::Indexed => {
+        let index = self.index.as_ref();
+        let found = match index.filter(|_| search == Search::Indexed) {
+            Some(index) => {
                 let open = |number| self.with_pool(self.rules.get(number)?);
-                self.index.find(hook, tuple, interface, open)
+                index.find(hook, tuple, interface, open)
             }
-            Search::Linear => {
+            None => {
                 let matching =
                     |(rule, _): &(&Compiled<A>, _)| rule.matches(hook, tuple, &interface);
                 self.open().find(matching)

@@ -145,6 +145,7 @@ impl<A: Address, M: Allocate> Index<A, M> {
     }
 
     /// The first rule that matches and is `accepted`, which is asked for its number. `interface` is asked at most once.
+    #[inline(never)]
     pub fn find<T>(
         &self,
         hook: u8,

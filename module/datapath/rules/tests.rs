@@ -319,6 +319,24 @@ fn agrees<A: Address>(
         .filter(|(_, rule)| rule.action == Action::Redirect)
         .map(|(owner, _)| owner);
     prop_assert_eq!([chosen, linear], [expected; 2]);
+    // Of however few rules: which of them match, in their order.
+    let Ok(index) = Index::<A, HostHeap>::new(&rules.rules);
+    let mut found = Vec::new();
+    let _ = index.find(
+        hook,
+        &tuple,
+        || name(interface),
+        |number| {
+            found.push(number);
+            None::<()>
+        },
+    );
+    let matching = rules.rules.iter().enumerate();
+    let matching = matching.filter(|(_, rule)| rule.matches(hook, &tuple, || name(interface)));
+    prop_assert_eq!(
+        found,
+        matching.map(|(number, _)| number).collect::<Vec<_>>()
+    );
     Ok(())
 }
 
