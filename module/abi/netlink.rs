@@ -3,3 +3,5 @@
 //! Messages of netlink, without the sockets that they go through.
 
 pub mod attribute;
+pub mod configuration;
+pub mod refusal;

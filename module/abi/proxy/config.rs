@@ -22,7 +22,8 @@ pub enum Selection {
 }
 
 impl Selection {
-    fn from_number(number: u8) -> Option<Self> {
+    /// From the number in the record.
+    pub fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Self::RoundRobin),
             1 => Some(Self::Failover),
@@ -237,7 +238,7 @@ impl<'a> Config<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::rule::tests::rule;
     use super::super::upstream::tests::upstream;
     use super::super::{Protocol, NAME_SIZE};
@@ -281,7 +282,7 @@ mod tests {
         core::array::from_fn(|at| if at < length { bytes[at] } else { 0 })
     }
 
-    fn any_upstream() -> impl Strategy<Value = Upstream> {
+    pub(crate) fn any_upstream() -> impl Strategy<Value = Upstream> {
         let numbers = (any::<u8>(), any::<u16>(), 0_u8..5);
         (any_family(), numbers, any::<[u8; 16]>()).prop_map(
             |(family, (priority, port, group), [first, rest @ ..])| {
@@ -298,7 +299,7 @@ mod tests {
         )
     }
 
-    fn any_selection() -> impl Strategy<Value = Selection> {
+    pub(crate) fn any_selection() -> impl Strategy<Value = Selection> {
         prop_oneof![
             Just(Selection::RoundRobin),
             Just(Selection::Failover),
@@ -306,7 +307,7 @@ mod tests {
         ]
     }
 
-    fn any_rule() -> impl Strategy<Value = Rule> {
+    pub(crate) fn any_rule() -> impl Strategy<Value = Rule> {
         let protocol = prop_oneof![
             Just(None),
             Just(Some(Protocol::Tcp)),

@@ -149,8 +149,8 @@ impl Rule {
     }
 }
 
-// Whether a device can have the name, or it is empty: dev_valid_name() of net/core/dev.c.
-fn is_name(bytes: &[u8; NAME_SIZE]) -> bool {
+/// Whether a device can have the name, or it is empty: dev_valid_name() of net/core/dev.c.
+pub fn is_name(bytes: &[u8; NAME_SIZE]) -> bool {
     let mut parts = bytes.splitn(2, |&byte| byte == 0);
     let name = parts.next().unwrap_or_default();
     // Without a zero there is no rest.

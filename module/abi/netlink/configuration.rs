@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Groups of upstreams, and rules, as attributes: see `mutex_proxy.yaml`.
+
+use core::ffi::CStr;
+
+use super::super::proxy::rule::is_name;
+use super::super::proxy::{
+    Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
+    NAME_SIZE,
+};
+use super::attribute::{Attribute, Attributes, NoRoom, Writer};
+use super::refusal::Refusal;
+
+/// Types of the attributes of a group.
+mod group {
+    pub(super) const SELECTION: u16 = 1;
+    pub(super) const UPSTREAM: u16 = 2;
+}
+
+/// Types of the attributes of an upstream.
+mod upstream {
+    pub(super) const ADDRESS: u16 = 1;
+    pub(super) const PORT: u16 = 2;
+    pub(super) const PRIORITY: u16 = 3;
+}
+
+/// Types of the attributes of a rule.
+mod rule {
+    pub(super) const IP_VERSION: u16 = 1;
+    pub(super) const PROTOCOL: u16 = 2;
+    pub(super) const DIRECTIONS: u16 = 3;
+    pub(super) const SOURCE: u16 = 4;
+    pub(super) const DESTINATION: u16 = 5;
+    pub(super) const DESTINATION_PORTS: u16 = 6;
+    pub(super) const INTERFACE: u16 = 7;
+    pub(super) const ACTION: u16 = 8;
+    pub(super) const GROUP: u16 = 9;
+}
+
+/// Types of the attributes of a network.
+mod network {
+    pub(super) const ADDRESS: u16 = 1;
+    pub(super) const PREFIX_LENGTH: u16 = 2;
+}
+
+/// Types of the attributes of a range of ports.
+mod ports {
+    pub(super) const FIRST: u16 = 1;
+    pub(super) const LAST: u16 = 2;
+}
+
+const UNKNOWN: &CStr = c"no attribute of this type is known here";
+
+// A number that has to be small.
+fn small<T: TryFrom<u32>>(attribute: &Attribute<'_>, message: &'static CStr) -> Result<T, Refusal> {
+    let number = attribute.u32()?;
+    T::try_from(number).map_err(|_| Refusal::of(attribute, message))
+}
+
+// An address, by its length.
+fn address(attribute: &Attribute<'_>) -> Result<(Family, [u8; 16]), Refusal> {
+    let bytes = attribute.bytes()?;
+    let mut address = [0; 16];
+    let family = match bytes.len() {
+        4 => Family::V4,
+        16 => Family::V6,
+        _ => return Err(Refusal::of(attribute, c"an address has 4 bytes, or 16")),
+    };
+    for (to, from) in address.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    Ok((family, address))
+}
+
+fn put_address(
+    writer: &mut Writer<'_>,
+    kind: u16,
+    family: Family,
+    address: &[u8; 16],
+) -> Result<(), NoRoom> {
+    let length = usize::from(family.bits() / 8);
+    writer.bytes(kind, address.get(..length).unwrap_or(address))
+}
+
+/// Reads a group, and hands on each of its upstreams; `group` is its number.
+///
+/// # Errors
+/// If an attribute is malformed or unknown, or has a value without a meaning.
+pub fn read_group<E: From<Refusal>>(
+    attribute: &Attribute<'_>,
+    number: u8,
+    mut upstreams: impl FnMut(Upstream) -> Result<(), E>,
+) -> Result<Group, E> {
+    let mut selection = Selection::RoundRobin;
+    for inner in attribute.nested().map_err(Refusal::from)? {
+        let inner = inner.map_err(Refusal::from)?;
+        match inner.kind {
+            group::SELECTION => {
+                let number = small(&inner, UNKNOWN_SELECTION)?;
+                let unknown = Refusal::of(&inner, UNKNOWN_SELECTION);
+                selection = Selection::from_number(number).ok_or(unknown)?;
+            }
+            group::UPSTREAM => upstreams(read_upstream(&inner, number)?)?,
+            _ => return Err(Refusal::of(&inner, UNKNOWN).into()),
+        }
+    }
+    Ok(Group { selection })
+}
+
+const UNKNOWN_SELECTION: &CStr = c"no such selection: round-robin (0), failover (1), random (2)";
+
+fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refusal> {
+    let (mut place, mut port, mut priority) = (None, 0, 0);
+    for inner in attribute.nested()? {
+        let inner = inner?;
+        match inner.kind {
+            upstream::ADDRESS => {
+                let (family, bytes) = address(&inner)?;
+                if bytes == [0; 16] {
+                    let message = c"an upstream cannot be at the unspecified address";
+                    return Err(Refusal::of(&inner, message));
+                }
+                place = Some((family, bytes));
+            }
+            upstream::PORT => port = small(&inner, c"a port is at most 65535")?,
+            upstream::PRIORITY => priority = small(&inner, c"a priority is at most 255")?,
+            _ => return Err(Refusal::of(&inner, UNKNOWN)),
+        }
+    }
+    let (family, address) = place.ok_or(Refusal::of(attribute, c"an upstream needs an address"))?;
+    Ok(Upstream {
+        family,
+        priority,
+        port,
+        group,
+        address,
+    })
+}
+
+/// Writes a group with its upstreams.
+///
+/// # Errors
+/// If there is no room.
+pub fn write_group(
+    writer: &mut Writer<'_>,
+    kind: u16,
+    group: &Group,
+    upstreams: impl Iterator<Item = Upstream>,
+) -> Result<(), NoRoom> {
+    writer.nest(kind, |writer| {
+        writer.u32(group::SELECTION, group.selection as u32)?;
+        for one in upstreams {
+            writer.nest(group::UPSTREAM, |writer| {
+                put_address(writer, upstream::ADDRESS, one.family, &one.address)?;
+                writer.u32(upstream::PORT, one.port.into())?;
+                writer.u32(upstream::PRIORITY, one.priority.into())
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// Reads a rule. That its group is there is not its own matter.
+///
+/// # Errors
+/// If an attribute is malformed, unknown or missing, has a value without a meaning, or contradicts another.
+pub fn read_rule(attribute: &Attribute<'_>) -> Result<Rule, Refusal> {
+    let mut read = Reading::default();
+    for inner in attribute.nested()? {
+        read.take(&inner?)?;
+    }
+    read.finish(attribute)
+}
+
+/// A rule as far as it was read.
+#[derive(Default)]
+struct Reading {
+    family: Option<Family>,
+    protocol: Option<Protocol>,
+    directions: Option<u8>,
+    source: ([u8; 16], u8),
+    destination: ([u8; 16], u8),
+    ports: Option<(u16, u16)>,
+    interface: [u8; NAME_SIZE],
+    action: Option<Action>,
+    group: Option<u8>,
+}
+
+impl Reading {
+    fn take(&mut self, attribute: &Attribute<'_>) -> Result<(), Refusal> {
+        let refused = |message| Refusal::of(attribute, message);
+        match attribute.kind {
+            rule::IP_VERSION => {
+                let message = c"an IP version is 4 or 6";
+                let family = Family::from_number(small(attribute, message)?);
+                self.be_of(family.ok_or(refused(message))?, attribute)?;
+            }
+            rule::PROTOCOL => {
+                let message = c"a protocol is 6 (TCP) or 17 (UDP)";
+                let protocol = Protocol::from_number(small(attribute, message)?);
+                self.protocol = Some(protocol.ok_or(refused(message))?);
+            }
+            rule::DIRECTIONS => {
+                let message = c"directions are a sum of forwarded (1) and local (2)";
+                self.directions = match small(attribute, message)? {
+                    all @ 1..=3_u8 => Some(all),
+                    _ => return Err(refused(message)),
+                };
+            }
+            rule::SOURCE => self.source = self.network(attribute)?,
+            rule::DESTINATION => self.destination = self.network(attribute)?,
+            rule::DESTINATION_PORTS => self.ports = Some(read_ports(attribute)?),
+            rule::INTERFACE => {
+                let name = attribute.string()?;
+                let mut padded = [0; NAME_SIZE];
+                for (to, from) in padded.iter_mut().zip(name) {
+                    *to = *from;
+                }
+                if name.is_empty() || name.len() >= NAME_SIZE || !is_name(&padded) {
+                    return Err(refused(c"no interface can have this name"));
+                }
+                self.interface = padded;
+            }
+            rule::ACTION => {
+                let message = c"no such action: redirect (0), direct (1)";
+                self.action = match attribute.u32()? {
+                    0 => Some(Action::Redirect),
+                    1 => Some(Action::Bypass),
+                    _ => return Err(refused(message)),
+                };
+            }
+            rule::GROUP => self.group = Some(small(attribute, c"a group's number is at most 255")?),
+            _ => return Err(refused(UNKNOWN)),
+        }
+        Ok(())
+    }
+
+    // The IP version, unless another attribute has said another.
+    fn be_of(&mut self, family: Family, attribute: &Attribute<'_>) -> Result<(), Refusal> {
+        if *self.family.get_or_insert(family) == family {
+            return Ok(());
+        }
+        let message = c"the rule has another IP version by an attribute before";
+        Err(Refusal::of(attribute, message))
+    }
+
+    fn network(&mut self, attribute: &Attribute<'_>) -> Result<([u8; 16], u8), Refusal> {
+        let (mut place, mut length) = (None, None);
+        for inner in attribute.nested()? {
+            let inner = inner?;
+            match inner.kind {
+                network::ADDRESS => {
+                    let (family, bytes) = address(&inner)?;
+                    self.be_of(family, &inner)?;
+                    place = Some((family, bytes));
+                }
+                network::PREFIX_LENGTH => length = Some((inner, small(&inner, TOO_LONG)?)),
+                _ => return Err(Refusal::of(&inner, UNKNOWN)),
+            }
+        }
+        let (family, bytes) = place.ok_or(Refusal::of(attribute, c"a network needs an address"))?;
+        match length {
+            None => Ok((bytes, family.bits())),
+            Some((_, length)) if length <= family.bits() => Ok((bytes, length)),
+            Some((inner, _)) => Err(Refusal::of(&inner, TOO_LONG)),
+        }
+    }
+
+    fn finish(self, attribute: &Attribute<'_>) -> Result<Rule, Refusal> {
+        let missing = |message| Refusal::of(attribute, message);
+        let action = self.action.ok_or(missing(c"a rule needs an action"))?;
+        let group = match (action, self.group) {
+            (Action::Redirect, Some(group)) => group,
+            (Action::Bypass, None) => 0,
+            (Action::Redirect, None) => {
+                return Err(missing(c"a rule that redirects needs a group"));
+            }
+            (Action::Bypass, Some(_)) => {
+                return Err(missing(c"only a rule that redirects has a group"));
+            }
+        };
+        let (port_first, port_last) = self.ports.unwrap_or((0, u16::MAX));
+        Ok(Rule {
+            family: self
+                .family
+                .ok_or(missing(c"a rule needs an IP version, or an address"))?,
+            protocol: self.protocol,
+            hooks: self.directions.unwrap_or(HOOK_PRE_ROUTING | HOOK_LOCAL_OUT),
+            action,
+            destination_prefix: self.destination.1,
+            source_prefix: self.source.1,
+            group,
+            port_first,
+            port_last,
+            destination: self.destination.0,
+            source: self.source.0,
+            interface: self.interface,
+        })
+    }
+}
+
+const TOO_LONG: &CStr = c"the prefix is longer than the address";
+
+fn read_ports(attribute: &Attribute<'_>) -> Result<(u16, u16), Refusal> {
+    let (mut first, mut last) = (None, None);
+    for inner in attribute.nested()? {
+        let inner = inner?;
+        match inner.kind {
+            ports::FIRST => first = Some(small(&inner, c"a port is at most 65535")?),
+            ports::LAST => last = Some(small(&inner, c"a port is at most 65535")?),
+            _ => return Err(Refusal::of(&inner, UNKNOWN)),
+        }
+    }
+    let first = first.ok_or(Refusal::of(attribute, c"a range needs its first port"))?;
+    let last = last.unwrap_or(first);
+    if last < first {
+        return Err(Refusal::of(
+            attribute,
+            c"the last port is less than the first",
+        ));
+    }
+    Ok((first, last))
+}
+
+/// Writes a rule.
+///
+/// # Errors
+/// If there is no room.
+pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(), NoRoom> {
+    writer.nest(kind, |writer| {
+        writer.u32(rule::IP_VERSION, rule.family as u32)?;
+        if let Some(protocol) = rule.protocol {
+            writer.u32(rule::PROTOCOL, protocol as u32)?;
+        }
+        writer.u32(rule::DIRECTIONS, rule.hooks.into())?;
+        for (kind, address, length) in [
+            (rule::SOURCE, &rule.source, rule.source_prefix),
+            (
+                rule::DESTINATION,
+                &rule.destination,
+                rule.destination_prefix,
+            ),
+        ] {
+            if length != 0 || *address != [0; 16] {
+                writer.nest(kind, |writer| {
+                    put_address(writer, network::ADDRESS, rule.family, address)?;
+                    writer.u32(network::PREFIX_LENGTH, length.into())
+                })?;
+            }
+        }
+        if (rule.port_first, rule.port_last) != (0, u16::MAX) {
+            writer.nest(rule::DESTINATION_PORTS, |writer| {
+                writer.u32(ports::FIRST, rule.port_first.into())?;
+                writer.u32(ports::LAST, rule.port_last.into())
+            })?;
+        }
+        let mut name = rule.interface.split(|&byte| byte == 0);
+        match name.next() {
+            None | Some([]) => {}
+            Some(name) => writer.string(rule::INTERFACE, name)?,
+        }
+        match rule.action {
+            Action::Redirect => {
+                writer.u32(rule::ACTION, 0)?;
+                writer.u32(rule::GROUP, rule.group.into())
+            }
+            Action::Bypass => writer.u32(rule::ACTION, 1),
+        }
+    })
+}
+
+/// The attributes of a message, each of which is handed on.
+///
+/// # Errors
+/// The first of `take`, or if an attribute is malformed.
+pub fn each<E: From<Refusal>>(
+    message: &[u8],
+    mut take: impl FnMut(Attribute<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for attribute in Attributes::new(message) {
+        take(attribute.map_err(Refusal::from)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

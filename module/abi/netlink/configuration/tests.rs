@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+use super::super::super::proxy::config::tests::{any_rule, any_selection, any_upstream};
+use super::*;
+use proptest::prelude::*;
+
+/// The type of the attribute that all of it is in.
+const OUTER: u16 = 7;
+
+/// What `write` writes.
+fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 13];
+    let mut writer = Writer::new(&mut bytes);
+    write(&mut writer).unwrap();
+    let length = writer.written();
+    bytes.truncate(length);
+    bytes
+}
+
+fn outer(bytes: &[u8]) -> Attribute<'_> {
+    Attributes::new(bytes).next().unwrap().unwrap()
+}
+
+fn rule_of(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Result<Rule, Refusal> {
+    read_rule(&outer(&written(|writer| writer.nest(OUTER, write))))
+}
+
+fn group_of(
+    write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>,
+) -> Result<(Group, Vec<Upstream>), Refusal> {
+    let bytes = written(|writer| writer.nest(OUTER, write));
+    let mut upstreams = Vec::new();
+    let group = read_group(&outer(&bytes), 3, |one| {
+        upstreams.push(one);
+        Ok::<(), Refusal>(())
+    })?;
+    Ok((group, upstreams))
+}
+
+proptest! {
+    #[test]
+    fn rules_and_groups_survive(
+        rule in any_rule(),
+        selection in any_selection(),
+        upstreams in prop::collection::vec(any_upstream(), 0..20),
+    ) {
+        let bytes = written(|writer| write_rule(writer, OUTER, &rule));
+        prop_assert_eq!(read_rule(&outer(&bytes)), Ok(rule));
+        let group = Group { selection };
+        let upstreams: Vec<_> = upstreams
+            .into_iter()
+            .map(|one| Upstream { group: 3, ..one })
+            .collect();
+        let bytes = written(|writer| {
+            write_group(writer, OUTER, &group, upstreams.iter().copied())
+        });
+        let mut read = Vec::new();
+        let again = read_group(&outer(&bytes), 3, |one| {
+            read.push(one);
+            Ok::<(), Refusal>(())
+        });
+        prop_assert_eq!((again, read), (Ok(group), upstreams));
+    }
+
+    // Whatever is said, it is taken for a rule that can be said again, or refused at a place that is there.
+    #[test]
+    fn any_byte_may_be_another(rule in any_rule(), at: prop::sample::Index, change in 1_u8..) {
+        let mut bytes = written(|writer| write_rule(writer, OUTER, &rule));
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        let mut read = None;
+        let ended = each(&bytes, |attribute| {
+            read = Some(read_rule(&attribute)?);
+            Ok::<(), Refusal>(())
+        });
+        match (ended, read) {
+            (Err(refusal), _) => prop_assert!(refusal.offset < bytes.len()),
+            (Ok(()), Some(read)) => {
+                let bytes = written(|writer| write_rule(writer, OUTER, &read));
+                prop_assert_eq!(read_rule(&outer(&bytes)), Ok(read));
+            }
+            (Ok(()), None) => {}
+        }
+    }
+}
+
+/// The names of the attributes of a set, in the order of their types, as the specification has them.
+fn specified(set: &str) -> Vec<&'static str> {
+    let text = include_str!("../../mutex_proxy.yaml");
+    let (_, sets) = text.split_once("\nattribute-sets:\n").unwrap();
+    let (sets, _) = sets.split_once("\noperations:\n").unwrap();
+    let of_set = sets.split("\n  -\n").find_map(|text| {
+        let text = text.trim_start_matches("  -\n");
+        text.strip_prefix(&format!("    name: {set}\n"))
+    });
+    let lines = of_set.unwrap().lines();
+    lines
+        .filter_map(|line| line.strip_prefix("        name: "))
+        .collect()
+}
+
+#[test]
+fn types_are_those_of_the_specification() {
+    for (set, types) in [
+        (
+            "group",
+            &[
+                ("selection", group::SELECTION),
+                ("upstream", group::UPSTREAM),
+            ][..],
+        ),
+        (
+            "upstream",
+            &[
+                ("address", upstream::ADDRESS),
+                ("port", upstream::PORT),
+                ("priority", upstream::PRIORITY),
+            ],
+        ),
+        (
+            "rule",
+            &[
+                ("ip-version", rule::IP_VERSION),
+                ("protocol", rule::PROTOCOL),
+                ("directions", rule::DIRECTIONS),
+                ("source", rule::SOURCE),
+                ("destination", rule::DESTINATION),
+                ("destination-ports", rule::DESTINATION_PORTS),
+                ("interface", rule::INTERFACE),
+                ("action", rule::ACTION),
+                ("group", rule::GROUP),
+            ],
+        ),
+        (
+            "network",
+            &[
+                ("address", network::ADDRESS),
+                ("prefix-length", network::PREFIX_LENGTH),
+            ],
+        ),
+        ("ports", &[("first", ports::FIRST), ("last", ports::LAST)]),
+    ] {
+        let expected: Vec<_> = specified(set).into_iter().zip(1..).collect();
+        assert_eq!(types, expected, "{set}");
+    }
+}
+
+#[test]
+fn what_is_left_out_is_any() {
+    let rule = rule_of(|writer| {
+        writer.u32(rule::IP_VERSION, 6)?;
+        writer.u32(rule::ACTION, 1)
+    });
+    let expected = Rule {
+        family: Family::V6,
+        protocol: None,
+        hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
+        action: Action::Bypass,
+        destination_prefix: 0,
+        source_prefix: 0,
+        group: 0,
+        port_first: 0,
+        port_last: u16::MAX,
+        destination: [0; 16],
+        source: [0; 16],
+        interface: [0; NAME_SIZE],
+    };
+    assert_eq!(rule, Ok(expected));
+    // An address says the version, and is a network of its own; a port is a range of its own.
+    let rule = rule_of(|writer| {
+        writer.nest(rule::SOURCE, |writer| {
+            writer.bytes(network::ADDRESS, &[192, 0, 2, 1])
+        })?;
+        writer.nest(rule::DESTINATION_PORTS, |writer| {
+            writer.u32(ports::FIRST, 53)
+        })?;
+        writer.u32(rule::ACTION, 1)
+    })
+    .unwrap();
+    assert_eq!((rule.family, rule.source_prefix), (Family::V4, 32));
+    assert_eq!((rule.port_first, rule.port_last), (53, 53));
+    let (group, upstreams) = group_of(|writer| {
+        writer.nest(group::UPSTREAM, |writer| {
+            writer.bytes(upstream::ADDRESS, &[192, 0, 2, 1])
+        })
+    })
+    .unwrap();
+    assert_eq!(group.selection, Selection::RoundRobin);
+    assert_eq!((upstreams[0].port, upstreams[0].priority), (0, 0));
+}
+
+/// Writes the attributes of a bad rule or group.
+type Write = fn(&mut Writer<'_>) -> Result<(), NoRoom>;
+
+#[test]
+fn rules_without_meaning_are_refused_where_they_have_none() {
+    // Behind what makes it a rule: 8 bytes of a version and 8 of an action, and the header of all.
+    const BEHIND: usize = 20;
+    let cases: [(Write, usize, &CStr); 13] = [
+        (
+            |to| to.u32(rule::PROTOCOL, 1),
+            BEHIND,
+            c"a protocol is 6 (TCP) or 17 (UDP)",
+        ),
+        (
+            |to| to.u32(rule::PROTOCOL, 6 + 256),
+            BEHIND,
+            c"a protocol is 6 (TCP) or 17 (UDP)",
+        ),
+        (
+            |to| to.u32(rule::DIRECTIONS, 4),
+            BEHIND,
+            c"directions are a sum of forwarded (1) and local (2)",
+        ),
+        (
+            |to| to.nest(rule::SOURCE, |to| to.bytes(network::ADDRESS, &[0; 16])),
+            BEHIND + 4,
+            c"the rule has another IP version by an attribute before",
+        ),
+        (
+            |to| to.nest(rule::SOURCE, |to| to.bytes(network::ADDRESS, &[0; 5])),
+            BEHIND + 4,
+            c"an address has 4 bytes, or 16",
+        ),
+        (
+            |to| {
+                to.nest(rule::DESTINATION, |to| {
+                    to.u32(network::PREFIX_LENGTH, 33)?;
+                    to.bytes(network::ADDRESS, &[0; 4])
+                })
+            },
+            BEHIND + 4,
+            TOO_LONG,
+        ),
+        (
+            |to| to.nest(rule::DESTINATION, |to| to.u32(network::PREFIX_LENGTH, 3)),
+            BEHIND,
+            c"a network needs an address",
+        ),
+        (
+            |to| {
+                to.nest(rule::DESTINATION_PORTS, |to| {
+                    to.u32(ports::FIRST, 2)?;
+                    to.u32(ports::LAST, 1)
+                })
+            },
+            BEHIND,
+            c"the last port is less than the first",
+        ),
+        (
+            |to| to.nest(rule::DESTINATION_PORTS, |to| to.u32(ports::LAST, 1)),
+            BEHIND,
+            c"a range needs its first port",
+        ),
+        (
+            |to| to.string(rule::INTERFACE, b"a b"),
+            BEHIND,
+            c"no interface can have this name",
+        ),
+        (
+            |to| to.string(rule::INTERFACE, b"sixteen-letters!"),
+            BEHIND,
+            c"no interface can have this name",
+        ),
+        (
+            |to| to.u32(rule::GROUP, 1),
+            0,
+            c"only a rule that redirects has a group",
+        ),
+        (|to| to.flag(99), BEHIND, UNKNOWN),
+    ];
+    for (write, offset, message) in cases {
+        let read = rule_of(|writer| {
+            writer.u32(rule::IP_VERSION, 4)?;
+            writer.u32(rule::ACTION, 1)?;
+            write(writer)
+        });
+        assert_eq!(read, Err(Refusal { offset, message }), "{message:?}");
+    }
+    let missing: [(Write, &CStr); 3] = [
+        (|to| to.u32(rule::IP_VERSION, 4), c"a rule needs an action"),
+        (
+            |to| to.u32(rule::ACTION, 1),
+            c"a rule needs an IP version, or an address",
+        ),
+        (
+            |to| {
+                to.u32(rule::IP_VERSION, 4)?;
+                to.u32(rule::ACTION, 0)
+            },
+            c"a rule that redirects needs a group",
+        ),
+    ];
+    for (write, message) in missing {
+        assert_eq!(rule_of(write), Err(Refusal { offset: 0, message }));
+    }
+}
+
+#[test]
+fn groups_without_meaning_are_refused_where_they_have_none() {
+    let cases: [(Write, usize, &CStr); 6] = [
+        (|to| to.u32(group::SELECTION, 3), 4, UNKNOWN_SELECTION),
+        (|to| to.u32(group::SELECTION, 256), 4, UNKNOWN_SELECTION),
+        (
+            |to| to.nest(group::UPSTREAM, |_| Ok(())),
+            4,
+            c"an upstream needs an address",
+        ),
+        (
+            |to| to.nest(group::UPSTREAM, |to| to.bytes(upstream::ADDRESS, &[0; 4])),
+            8,
+            c"an upstream cannot be at the unspecified address",
+        ),
+        (
+            |to| to.nest(group::UPSTREAM, |to| to.u32(upstream::PORT, 1 << 16)),
+            8,
+            c"a port is at most 65535",
+        ),
+        (
+            |to| to.nest(group::UPSTREAM, |to| to.u32(upstream::PRIORITY, 256)),
+            8,
+            c"a priority is at most 255",
+        ),
+    ];
+    for (write, offset, message) in cases {
+        assert_eq!(group_of(write).err(), Some(Refusal { offset, message }));
+    }
+}
