@@ -56,7 +56,7 @@ pub struct Declared {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The file, and the place in it, for messages.
+    /// The subject's name, the file, and the place in it, for messages.
     pub place: String,
     /// What is done.
     pub deed: Deed,

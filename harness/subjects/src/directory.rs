@@ -108,11 +108,13 @@ impl Directory {
         let parameters = choice::values(&self.file.parameters, parameters)
             .with_context(|| format!("the subject {}", self.subject))?;
         let known = template::known(traffic, parameters);
+        let subject = self.subject.name();
         let place = |name: &str| self.path.join(name).display().to_string();
         let steps = self.steps.iter().map(|step| {
             Ok(TakenStep {
-                place: place(&step.name()),
-                deed: step.render(self.subject.name(), &place, &known)?,
+                // A guest whose boots repeat must not be told where the directory is on this machine.
+                place: format!("{subject}/{}", step.name()),
+                deed: step.render(subject, &place, &known)?,
             })
         });
         let programs: BTreeSet<&str> = self.programs().collect();

@@ -240,10 +240,14 @@ fn a_directory_is_a_subject() {
     assert!(facts.redirects() && !facts.counts.exact && facts.counts.hooks);
     let programs: Vec<&str> = directory.programs().collect();
     assert_eq!(programs, ["nginx", "ip", "conntrack"]);
-    let How::Declared(declared) = directory.datapath(&Traffic::USUAL, &[].into()).unwrap().how
-    else {
+    let datapath = directory.datapath(&Traffic::USUAL, &[].into()).unwrap();
+    // The guest is not told where that is on this machine.
+    let told = format!("{datapath:?}");
+    assert!(!told.contains(directory.path.to_str().unwrap()), "{told}");
+    let How::Declared(declared) = datapath.how else {
         panic!("it is no module of ours");
     };
+    assert_eq!(declared.steps[1].place, "mine/rules.nft");
     let [module, _, daemon, run, bpf] = &declared.steps[..] else {
         panic!("{declared:?}");
     };
