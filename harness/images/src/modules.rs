@@ -277,23 +277,23 @@ fn check_calls(directory: &Path, path: &OsStr) -> Result<()> {
         if let Some(path) = graph.path(in_softirq, |name| name.contains("panicking")) {
             bail!("{module} can panic in a softirq: {}", path.join(" calls "));
         }
-        let anywhere = |_: &str| true;
         let ends_ring = |name: &str| ENDS_RINGS.iter().any(|part| name.contains(part));
-        let starts: [(&dyn Fn(&str) -> bool, u64); 2] =
-            [(&anywhere, STACK), (&in_softirq, STACK_IN_SOFTIRQ)];
-        for (starts, most) in starts {
-            match graph.deepest(starts, ends_ring) {
-                Err(ring) => bail!(
-                    "{module} may take any amount of the kernel's stack: {}",
-                    ring.join(" calls ")
-                ),
-                Ok(Depth { bytes, way }) if bytes > most => bail!(
-                    "{module} takes {bytes} bytes of the kernel's stack, more than {most}: {}",
-                    way.join(" calls ")
-                ),
-                Ok(Depth { bytes, .. }) => log::debug!("{module} takes {bytes} bytes of the stack"),
+        let deepest = |most, starts: &dyn Fn(&str) -> bool| match graph.deepest(starts, ends_ring) {
+            Err(ring) => bail!(
+                "{module} may take any amount of the kernel's stack: {}",
+                ring.join(" calls ")
+            ),
+            Ok(Depth { bytes, way }) if bytes > most => bail!(
+                "{module} takes {bytes} bytes of the kernel's stack, more than {most}: {}",
+                way.join(" calls ")
+            ),
+            Ok(Depth { bytes, .. }) => {
+                log::debug!("{module} takes {bytes} bytes of the kernel's stack");
+                Ok(())
             }
-        }
+        };
+        deepest(STACK, &|_| true)?;
+        deepest(STACK_IN_SOFTIRQ, &in_softirq)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::PipeWriter,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{ensure, Context, Result};
@@ -109,17 +109,12 @@ pub fn make(cache: &Cache, source: &Path, objects: &Path) -> Result<Make> {
 /// # Errors
 /// If the rustc of `path` does not say where its files are.
 pub(crate) fn rust_flags(path: &OsStr, module: Option<&Path>) -> Result<OsString> {
+    let sysroot = duct::cmd!("rustc", "--print", "sysroot")
+        .env("PATH", path)
+        .read()
+        .context("cannot run 'rustc --print sysroot'")?;
     // As rust/Makefile finds them.
-    let library = match std::env::var_os("RUST_LIB_SRC") {
-        Some(library) => PathBuf::from(library),
-        None => {
-            let sysroot = duct::cmd!("rustc", "--print", "sysroot")
-                .env("PATH", path)
-                .read()
-                .context("cannot run 'rustc --print sysroot'")?;
-            Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library")
-        }
-    };
+    let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
     let mut flags = OsString::from("KRUSTFLAGS=");
     for (place, name) in [(Some(&*library), "/rust/library"), (module, ".")] {
         if let Some(place) = place {
@@ -184,6 +179,8 @@ impl Make {
             .env_remove("MFLAGS")
             .env_remove("CARGO_MAKEFLAGS")
             .env_remove("RUSTFLAGS")
+            // Where the standard library's sources are is known by the compiler: see `rust_flags`.
+            .env_remove("RUST_LIB_SRC")
     }
 
     /// Fails with make's own words if this toolchain cannot build Rust for this kernel.
