@@ -11,7 +11,7 @@ pub struct Moment {
     pub second: u32,
     /// How long after it failed an upstream is tried again, in the unit of `now`.
     pub retry: u32,
-    /// Any number, for [`Selection::Random`](super::Selection::Random).
+    /// Any number, for a selection at random.
     pub random: u32,
     /// A keyed hash of the client's address: nobody can choose an address that is taken for another.
     pub client: u32,
