@@ -266,7 +266,7 @@ fn many() -> Result<()> {
                 ensure_flows(&context, flows)?;
             }
         }
-        // Behind it nobody is asked.
+        // Another context may not have one more.
         let beyond = setup.context(&[])?;
         let error = beyond.configure(&[everything(family)]).err();
         ensure!(

@@ -9,7 +9,7 @@ use super::super::proxy::{
     Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
     NAME_SIZE,
 };
-use super::attribute::{Attribute, Attributes, NoRoom, Writer};
+use super::attribute::{Attribute, NoRoom, Writer};
 use super::refusal::Refusal;
 
 /// Types of the attributes of a group.
@@ -368,20 +368,6 @@ pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(),
             Action::Bypass => writer.u32(rule::ACTION, 1),
         }
     })
-}
-
-/// The attributes of a message, each of which is handed on.
-///
-/// # Errors
-/// The first of `take`, or if an attribute is malformed.
-pub fn each<E: From<Refusal>>(
-    message: &[u8],
-    mut take: impl FnMut(Attribute<'_>) -> Result<(), E>,
-) -> Result<(), E> {
-    for attribute in Attributes::new(message) {
-        take(attribute.map_err(Refusal::from)?)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 use super::super::super::proxy::config::tests::{any_rule, any_selection, any_upstream};
+use super::super::attribute::Attributes;
 use super::*;
 use proptest::prelude::*;
 
@@ -68,18 +69,13 @@ proptest! {
         let mut bytes = written(|writer| write_rule(writer, OUTER, &rule));
         let at = at.index(bytes.len());
         bytes[at] ^= change;
-        let mut read = None;
-        let ended = each(&bytes, |attribute| {
-            read = Some(read_rule(&attribute)?);
-            Ok::<(), Refusal>(())
-        });
-        match (ended, read) {
-            (Err(refusal), _) => prop_assert!(refusal.offset < bytes.len()),
-            (Ok(()), Some(read)) => {
+        let read = Attributes::new(&bytes).next().unwrap();
+        match read.map_err(Refusal::from).and_then(|attribute| read_rule(&attribute)) {
+            Err(refusal) => prop_assert!(refusal.offset < bytes.len()),
+            Ok(read) => {
                 let bytes = written(|writer| write_rule(writer, OUTER, &read));
                 prop_assert_eq!(read_rule(&outer(&bytes)), Ok(read));
             }
-            (Ok(()), None) => {}
         }
     }
 }
