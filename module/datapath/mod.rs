@@ -13,6 +13,7 @@ use crate::abi;
 #[cfg(not(MODULE))]
 use mutex_abi as abi;
 
+pub mod address;
 pub mod allocate;
 pub mod batch;
 #[path = "../sys/cache_set.rs"]
