@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The binary interface of `/dev/mutex_proxy` and `/dev/mutex_probe`, and the text of the files
-//! below /proc/net/mutex_proxy/.
+//! The messages of `mutex_proxy.ko`, the records of `/dev/mutex_probe`, and the text of the files below /proc/net/mutex_proxy/.
 //!
-//! The kernel modules and the harness compile these very files. Every record is encoded and
+//! The kernel modules and the programs compile these very files. Messages and records are encoded and
 //! decoded field by field from bytes, so that neither side needs `unsafe`, padding cannot leak
-//! kernel memory, and a record of another version is refused instead of misread. Integers are
-//! little-endian; addresses and nothing else are in network byte order; an IPv4 address takes
+//! kernel memory, and what is of another version is refused instead of misread. Integers of messages are in the machine's byte
+//! order, those of records little-endian; addresses are in network byte order; an IPv4 address takes
 //! the first four of its sixteen bytes and leaves the rest zero.
 
 pub mod bytes;

@@ -17,6 +17,12 @@ pub trait Allocate {
     /// If there is no memory for them.
     fn collect<T>(items: impl Iterator<Item = T>) -> Result<Self::Vec<T>, Self::Error>;
 
+    /// Adds an item behind the others.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    fn push<T>(items: &mut Self::Vec<T>, item: T) -> Result<(), Self::Error>;
+
     /// So many copies of a value.
     ///
     /// # Errors

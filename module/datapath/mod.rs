@@ -19,6 +19,7 @@ pub mod batch;
 #[path = "../sys/cache_set.rs"]
 pub mod cache_set;
 pub mod checksum;
+pub mod configuration;
 pub mod filter;
 pub mod flow;
 pub mod hash;

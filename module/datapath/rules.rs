@@ -221,7 +221,7 @@ where
         let Some((rule, pool)) = found else {
             return Decision::Direct;
         };
-        if rule.action == Action::Bypass
+        if rule.action == Action::Direct
             || self.leads_to_upstream(tuple)
             || tuple.protocol == Protocol::Udp && self.comes_from_upstream(tuple)
         {

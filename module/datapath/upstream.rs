@@ -38,9 +38,9 @@ impl<A: Address, M: Allocate> UpstreamPool<A, M> {
     ///
     /// # Errors
     /// If there is no memory.
-    pub fn new<U: Iterator<Item = Upstream>>(
+    pub fn new<'a>(
         owner: u32,
-        groups: impl Iterator<Item = (GroupRecord, U)>,
+        groups: impl Iterator<Item = (GroupRecord, &'a [Upstream])>,
     ) -> Result<Self, M::Error> {
         let mut failed = None;
         let made = groups.map_while(|(group, upstreams)| {

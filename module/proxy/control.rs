@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/mutex_proxy`: see `abi::proxy`.
+//! What requests of the Generic Netlink family do: see `abi/mutex_proxy.yaml`.
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::proxy::{
-    stats_asked_for, Config, ConfigHeader, Connection, IOC_ORIGINAL, MAX_GROUPS, MAX_RULES,
-    MAX_UPSTREAMS,
-};
-use crate::registry::{ContextId, Registry};
-use crate::sys::device::{Device, FromUser, ToUser};
+use crate::abi::netlink::attribute::Writer;
+use crate::abi::netlink::configuration::{write_group, write_rule, write_upstream};
+use crate::abi::netlink::context::{read_which, Commit, ContextInfo, ContextName};
+use crate::abi::netlink::message::{kind, Command};
+use crate::abi::proxy::Connection;
+use crate::datapath::configuration::StageError;
+use crate::registry::{ContextId, NotConfigured, Registry};
+use crate::rule_set::Configuration;
+use crate::sys::netlink::{Family, Position, Reason, Refused, Request};
 use crate::sys::net::Namespace;
 
-/// The device file.
-pub(crate) struct ControlDevice {
+/// The family.
+pub(crate) struct Control {
     registry: Arc<Registry>,
 }
 
-impl ControlDevice {
-    /// A device without any context.
+impl Control {
+    /// Without any context.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             registry: Arc::new(Registry::new()?, GFP_KERNEL)?,
@@ -28,67 +31,269 @@ impl ControlDevice {
     }
 }
 
-/// What belongs to one open descriptor.
-pub(crate) struct Context {
+/// What belongs to a socket.
+pub(crate) struct Session {
     registry: Arc<Registry>,
-    id: ContextId,
-    // The bytes that `read` returns.
-    config: Pin<KBox<Mutex<KVVec<u8>>>>,
+    state: Pin<KBox<Mutex<State>>>,
 }
 
-impl Drop for Context {
+struct State {
+    // None after an error: what comes next has to begin anew.
+    staged: Option<Configuration>,
+    // The socket's own.
+    context: Option<ContextId>,
+}
+
+impl Drop for Session {
     fn drop(&mut self) {
-        self.registry.close(self.id);
+        let own = self.state.lock().context.take();
+        if let Some(id) = own {
+            self.registry.close(id);
+        }
     }
 }
 
-impl Device for ControlDevice {
-    type Context = Context;
-
-    const MAX_WRITE: usize = Config::size(MAX_GROUPS, MAX_UPSTREAMS, MAX_RULES);
-
-    fn open(&self) -> Result<Context> {
-        let mut empty = KVVec::new();
-        empty.extend_from_slice(&ConfigHeader::EMPTY.encode(), GFP_KERNEL)?;
-        let config = KBox::pin_init(new_mutex!(empty), GFP_KERNEL)?;
-        Ok(Context {
-            registry: self.registry.clone(),
-            id: self.registry.open(Namespace::administered()?)?,
-            config,
-        })
+impl From<StageError<Error>> for Refused {
+    fn from(error: StageError<Error>) -> Self {
+        match error {
+            StageError::Refused(refusal) => refusal.into(),
+            StageError::Memory(error) => error.into(),
+        }
     }
+}
 
-    fn write(&self, context: &Context, bytes: &[u8]) -> Result {
-        let new = Config::decode(bytes).map_err(|_| EINVAL)?;
-        let mut copy = KVVec::new();
-        copy.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?;
-        let mut config = context.config.lock();
-        self.registry.configure(context.id, &new)?;
-        *config = copy;
+impl From<NotConfigured> for Refused {
+    fn from(why: NotConfigured) -> Self {
+        let (error, message) = match why {
+            NotConfigured::Error(error) => return error.into(),
+            NotConfigured::Gone => (Reason::NotThere, c"the context is being deleted"),
+            NotConfigured::TooManyContexts => {
+                (Reason::NoSpace, c"the network namespace has 64 contexts already")
+            }
+            NotConfigured::TooManyRules => (
+                Reason::NoSpace,
+                c"with the other contexts' the network namespace would have more than 4096 rules",
+            ),
+            NotConfigured::TooManyUpstreams => (
+                Reason::NoSpace,
+                c"with the other contexts' the network namespace would have more than 4096 upstreams",
+            ),
+            NotConfigured::OtherGeneration => {
+                (Reason::Stale, c"the context has been configured meanwhile")
+            }
+        };
+        Self::because(error, message)
+    }
+}
+
+fn no_context() -> Refused {
+    Refused::because(Reason::NotThere, c"there is no such context")
+}
+
+fn nothing_staged() -> Refused {
+    Refused::because(Reason::NoData, c"nothing is staged by this socket")
+}
+
+// Something that a message has first.
+fn has(request: &Request<'_, Control>, wanted: u16) -> Result<bool, Refused> {
+    let mut found = false;
+    for attribute in request.attributes() {
+        let attribute = attribute.map_err(crate::abi::netlink::refusal::Refusal::from)?;
+        found |= attribute.kind == wanted;
+    }
+    Ok(found)
+}
+
+impl Control {
+    fn stage(&self, request: &Request<'_, Self>) -> Result<(), Refused> {
+        let begins = has(request, kind::BEGIN)?;
+        let session = request.session(self)?;
+        let mut state = session.state.lock();
+        let mut staged = match (begins, state.staged.take()) {
+            (true, _) => Configuration::new()?,
+            (false, Some(staged)) => staged,
+            (false, None) => {
+                let message = c"nothing is staged yet, and this does not begin";
+                return Err(Refused::because(Reason::NoData, message));
+            }
+        };
+        staged.stage(request.attributes())?;
+        state.staged = Some(staged);
         Ok(())
     }
 
-    fn read(&self, context: &Context, position: usize, to_user: ToUser<'_>) -> Result<usize> {
-        to_user(context.config.lock().get(position..).unwrap_or_default())
+    fn commit(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
+        let commit = Commit::read(request.attributes())?;
+        let session = request.known_session().ok_or_else(nothing_staged)?;
+        let mut state = session.state.lock();
+        let State { staged, context } = &mut *state;
+        if staged.is_none() {
+            return Err(nothing_staged());
+        }
+        let registry = &self.registry;
+        let known = match &commit.context {
+            None => *context,
+            Some(name) => registry.named(&request.net, name),
+        };
+        let id = match known {
+            Some(id) => id,
+            None => registry.open(request.net.clone(), commit.context)?,
+        };
+        match registry.configure(id, staged, commit.generation, commit.dry_run) {
+            Ok(generation) => {
+                if commit.dry_run {
+                    registry.abandon(id);
+                } else if commit.context.is_none() {
+                    *context = Some(id);
+                }
+                Ok(answer.u32(kind::GENERATION, generation)?)
+            }
+            Err(why) => {
+                registry.abandon(id);
+                Err(why.into())
+            }
+        }
     }
 
-    fn ioctl(
+    // The context that a message names, or the socket's own.
+    fn which(&self, request: &Request<'_, Self>) -> Result<ContextId, Refused> {
+        match read_which(request.attributes())? {
+            Some(name) => self.registry.named(&request.net, &name),
+            None => request
+                .known_session()
+                .and_then(|session| session.state.lock().context),
+        }
+        .ok_or_else(no_context)
+    }
+
+    // What there is to tell of a context; `None` if it was never configured, or is gone.
+    fn info(&self, id: ContextId, name: Option<ContextName>) -> Option<ContextInfo> {
+        self.registry.with(id, |generation, configuration| {
+            let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+            ContextInfo {
+                name,
+                generation,
+                groups: count(configuration.groups().len()),
+                upstreams: count(configuration.upstreams().len()),
+                rules: count(configuration.rules().len()),
+            }
+        })
+    }
+}
+
+impl Family for Control {
+    type Session = Session;
+
+    fn session(&self) -> Result<Session> {
+        let state = State {
+            staged: None,
+            context: None,
+        };
+        Ok(Session {
+            registry: self.registry.clone(),
+            state: KBox::pin_init(new_mutex!(state), GFP_KERNEL_ACCOUNT)?,
+        })
+    }
+
+    fn request(
         &self,
-        context: &Context,
-        command: u32,
-        from_user: FromUser<'_>,
-        to_user: ToUser<'_>,
-    ) -> Result<usize> {
-        if let Some(size) = stats_asked_for(command) {
-            let stats = self.registry.stats(context.id)?.encode();
-            return to_user(stats.get(..size).unwrap_or(&stats));
+        request: &Request<'_, Self>,
+        answer: &mut Writer<'_>,
+    ) -> Result<(), Refused> {
+        match Command::from_number(request.command) {
+            Some(Command::Stage) => self.stage(request),
+            Some(Command::Commit) => self.commit(request, answer),
+            Some(Command::ContextGet) => {
+                let name = read_which(request.attributes())?;
+                let info = self.info(self.which(request)?, name);
+                Ok(info.ok_or_else(no_context)?.write(answer)?)
+            }
+            Some(Command::ContextDel) => {
+                let name = read_which(request.attributes())?.ok_or_else(|| {
+                    let message = c"only a context with a name is deleted";
+                    Refused::because(Reason::Invalid, message)
+                })?;
+                let id = self.registry.named(&request.net, &name);
+                match id.is_some_and(|id| self.registry.close(id)) {
+                    true => Ok(()),
+                    false => Err(no_context()),
+                }
+            }
+            Some(Command::StatisticsGet) => {
+                let stats = self.registry.stats(&request.net).ok_or_else(|| {
+                    let message = c"the network namespace has no context";
+                    Refused::because(Reason::NotThere, message)
+                })?;
+                Ok(stats.write(answer)?)
+            }
+            Some(Command::OriginalGet) => {
+                let connection = Connection::read(request.attributes())?;
+                let told = self.registry.original(&request.net, &connection);
+                let told = told.ok_or_else(|| {
+                    let message = c"no such connection was redirected";
+                    Refused::because(Reason::NotThere, message)
+                })?;
+                Ok(told.write(answer)?)
+            }
+            Some(Command::GroupGet | Command::UpstreamGet | Command::RuleGet) | None => {
+                Err(Refused::because(Reason::NotSupported, c"only a dump of it can be had"))
+            }
         }
-        if command != IOC_ORIGINAL {
-            return Err(ENOTTY);
+    }
+
+    fn dump(
+        &self,
+        request: &Request<'_, Self>,
+        position: &mut Position,
+        message: &mut Writer<'_>,
+    ) -> Result<Option<u32>, Refused> {
+        let [place, ..] = position;
+        let command = Command::from_number(request.command);
+        if command == Some(Command::ContextGet) {
+            let net = &request.net;
+            while let Some((at, id, name)) = self.registry.next_named(net, *place as usize) {
+                // Unless it goes at this moment.
+                let info = self.info(id, Some(name));
+                if let Some(info) = info {
+                    info.write(message)?;
+                }
+                *place = (at as u64).wrapping_add(1);
+                if info.is_some() {
+                    return Ok(Some(0));
+                }
+            }
+            return Ok(None);
         }
-        let mut record = [0; Connection::SIZE];
-        from_user(&mut record)?;
-        let connection = Connection::decode(&record).ok_or(EINVAL)?;
-        to_user(&self.registry.original(context.id, &connection)?.encode())
+        let id = self.which(request)?;
+        let at = *place as usize;
+        let written = self.registry.with(id, |generation, configuration| {
+            let written = match command {
+                Some(Command::GroupGet) => configuration
+                    .groups()
+                    .nth(at)
+                    .map(|group| write_group(message, kind::GROUP, &group, core::iter::empty())),
+                Some(Command::UpstreamGet) => configuration
+                    .upstreams()
+                    .get(at)
+                    .map(|upstream| write_upstream(message, upstream)),
+                _ => configuration
+                    .rules()
+                    .get(at)
+                    .map(|rule| write_rule(message, kind::RULE, rule)),
+            };
+            written.map(|written| written.map(|()| generation))
+        });
+        match written.ok_or_else(no_context)? {
+            None => Ok(None),
+            Some(written) => {
+                let generation = written?;
+                *place = place.wrapping_add(1);
+                Ok(Some(generation))
+            }
+        }
+    }
+
+    fn leave(&self, net: &Namespace) {
+        self.registry.leave(net);
     }
 }

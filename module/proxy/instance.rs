@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::monitor::LATENCY_HOOKS;
-use crate::abi::proxy::{Action, Config, Connection, Endpoint, Protocol, Stats};
+use crate::abi::proxy::{Action, Connection, Endpoint, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
 use crate::datapath::flow::Direction;
@@ -23,7 +23,7 @@ use crate::flows::Flows;
 use crate::later_hooks::LaterHooksFound;
 use crate::memory::{FlowNode, Memory, Stored};
 use crate::parameters::keys;
-use crate::rule_set::{RuleSet, VersionRules};
+use crate::rule_set::{Configuration, RuleSet, VersionRules};
 use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
@@ -87,12 +87,12 @@ impl Version for V6 {
     }
 }
 
-/// The ports of packets for which the rules of `config` may be asked, and of
+/// The ports of packets for which the rules of `configuration` may be asked, and of
 /// answers, from an upstream or from the original destination. Packets that go to an upstream by
 /// themselves have one of them as well: their port there.
-pub(crate) fn ports(config: &Config<'_>) -> Result<KVVec<Range<u16>>> {
+pub(crate) fn ports(configuration: &Configuration) -> Result<KVVec<Range<u16>>> {
     let mut ports = KVVec::new();
-    for rule in config.rules() {
+    for rule in configuration.rules() {
         let of_rule = Range {
             first: rule.port_first,
             last: rule.port_last,
@@ -101,7 +101,7 @@ pub(crate) fn ports(config: &Config<'_>) -> Result<KVVec<Range<u16>>> {
             ports.push(of_rule, GFP_KERNEL)?;
         }
     }
-    for upstream in config.upstreams() {
+    for upstream in configuration.upstreams() {
         if upstream.port != 0 {
             ports.push(Range::one(upstream.port), GFP_KERNEL)?;
         }

@@ -2,7 +2,6 @@
 
 //! `mutex_proxy.ko`: redirects connections to upstream servers, transparently.
 
-use kernel::c_str;
 use kernel::prelude::*;
 
 // What the two modules share, and the host has as crates: each module uses its own part of it.
@@ -43,14 +42,13 @@ sys::version::kernel_module! {
 }
 
 struct ProxyModule {
-    _device: sys::device::Registered<control::ControlDevice>,
+    _family: sys::netlink::Registered<control::Control>,
 }
 
 impl kernel::Module for ProxyModule {
-    fn init(module: &'static ThisModule) -> Result<Self> {
-        let control = control::ControlDevice::new()?;
+    fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            _device: sys::device::Registered::new(module, c_str!("mutex_proxy"), control)?,
+            _family: sys::netlink::Registered::new(control::Control::new()?)?,
         })
     }
 }

@@ -14,9 +14,11 @@
 //! * [`Registry::configure`] fails: the context's rules are as they were.
 //! * [`Registry::close`] returns: no rule of the context matches, and none of its flows is left. If it
 //!   was the namespace's last, nothing of the proxy refers to the namespace any more: not a hook, not
-//!   a file, not the route of a flow, even of one that was removed before. Only then is the namespace put,
-//!   which may end it: routes of IPv6 are counted in it (ip6_dst_ops in struct net), and must be gone
-//!   before that (ip6_route_net_exit()).
+//!   a file, not the route of a flow, even of one that was removed before. Routes of IPv6 are counted in the namespace
+//!   (ip6_dst_ops in struct net), and must be gone before that ends (ip6_route_net_exit()). So a namespace's exit, of
+//!   which [`Registry::leave`] is a part, comes first: netlink.c has it as `pre_exit`.
+//!
+//! A context with a name can be used by one call while another one closes it: that waits for those that are under way.
 //!
 //! What a context needs is charged to the control group of the task that opens or configures it; flows are
 //! not (see `sys/pool.rs`).
@@ -25,8 +27,9 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
+use crate::abi::netlink::context::ContextName;
 use crate::abi::proxy::{
-    Config, Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES, MAX_UPSTREAMS,
+    Connection, Family, Stats, MAX_CONTEXTS, MAX_RULES, MAX_UPSTREAMS,
 };
 use crate::datapath::sort::sort_by_key;
 use crate::datapath::tuple::{V4, V6};
@@ -35,9 +38,10 @@ use crate::instance::{self, Instance};
 use crate::memory::Memory;
 use crate::monitor;
 use crate::redirect;
-use crate::rule_set::{Configuration, RuleSet};
+use crate::rule_set::{Configuration, Pools, RuleSet};
 use crate::sys::hooks;
 use crate::sys::net::Namespace;
+use crate::sys::netlink::ModuleInUse;
 use crate::sys::procfs::Directory;
 use crate::sys::rcu;
 use crate::sys::tasklet;
@@ -46,10 +50,46 @@ use crate::sys::tasklet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContextId(u32);
 
+/// Why a context was not opened or configured.
+#[derive(Clone, Copy)]
+pub(crate) enum NotConfigured {
+    /// For want of memory, or because of a signal.
+    Error(Error),
+    /// Another call deletes it.
+    Gone,
+    /// The namespace has [`MAX_CONTEXTS`] already.
+    TooManyContexts,
+    /// The namespace would have more than [`MAX_RULES`].
+    TooManyRules,
+    /// The namespace would have more than [`MAX_UPSTREAMS`].
+    TooManyUpstreams,
+    /// It was configured by another call, or not often enough.
+    OtherGeneration,
+}
+
+impl<E: Into<Error>> From<E> for NotConfigured {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
 /// A context that was configured.
 struct Context {
     id: ContextId,
+    // How often.
+    generation: u32,
     configuration: Configuration,
+    pools: Pools,
+}
+
+impl Context {
+    // How many rules it has, and how many upstreams.
+    fn size(configuration: &Configuration) -> [usize; 2] {
+        [
+            configuration.rules().len(),
+            configuration.upstreams().len(),
+        ]
+    }
 }
 
 /// A namespace with at least one context: the proxy's hooks are in it.
@@ -79,24 +119,53 @@ impl Hosted {
         })
     }
 
-    fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
-        let configuration = Configuration::new(config, id.0)?;
-        let mut ports = instance::ports(config)?;
+    // Takes what is staged, unless there is an error or nothing is to be changed; the generation after that.
+    fn configure(
+        &self,
+        id: ContextId,
+        staged: &mut Option<Configuration>,
+        expected: Option<u32>,
+        dry_run: bool,
+    ) -> Result<u32, NotConfigured> {
+        let Some(configuration) = staged.as_ref() else {
+            return Err(NotConfigured::Error(EINVAL));
+        };
+        let pools = Pools::new(configuration, id.0)?;
+        let mut ports = instance::ports(configuration)?;
         let mut configured = self.configured.lock();
+        let before = context(&mut configured, id)
+            .and_then(|slot| Some(slot.as_ref()?.generation))
+            .unwrap_or_default();
+        if expected.is_some_and(|expected| expected != before) {
+            return Err(NotConfigured::OtherGeneration);
+        }
         // Before anything is changed.
         reserve(&mut configured)?;
-        let rules = rules(&configured, id, Some(&configuration))?;
+        let rules = rules(&configured, id, Some((configuration, &pools)))?;
+        let generation = before.checked_add(1).unwrap_or(1);
+        let taken = match dry_run {
+            true => None,
+            false => staged.take(),
+        };
+        let Some(configuration) = taken else {
+            return Ok(before);
+        };
         // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
         // any more stay in it, since flows may have them.
         self.instance.admit(&mut ports);
         self.instance.rules.replace(rules);
-        let new = Context { id, configuration };
+        let new = Context {
+            id,
+            generation,
+            configuration,
+            pools,
+        };
         match context(&mut configured, id) {
             Some(slot) => *slot = Some(new),
             // There is room.
             None => place(&mut configured, new)?,
         }
-        Ok(())
+        Ok(generation)
     }
 
     // Removes the rules and flows of a context that is not the namespace's last.
@@ -130,28 +199,30 @@ fn context(slots: &mut [Option<Context>], id: ContextId) -> Option<&mut Option<C
 }
 
 // The rules of all contexts, in the order in which these were opened, which is that of their numbers; for
-// `id`, those of `changed`. ENOSPC: they are too many.
+// `id`, those of `changed`.
 fn rules(
     contexts: &[Option<Context>],
     id: ContextId,
-    changed: Option<&Configuration>,
-) -> Result<KBox<RuleSet>> {
+    changed: Option<(&Configuration, &Pools)>,
+) -> Result<KBox<RuleSet>, NotConfigured> {
     let mut all = KVVec::new();
-    let others = contexts.iter().flatten().filter(|context| context.id != id);
-    for Context { id, configuration } in others {
-        all.push((id.0, configuration), GFP_KERNEL)?;
+    for context in contexts.iter().flatten().filter(|one| one.id != id) {
+        all.push((context.id.0, &context.configuration, &context.pools), GFP_KERNEL)?;
     }
-    if let Some(configuration) = changed {
-        all.push((id.0, configuration), GFP_KERNEL)?;
+    if let Some((configuration, pools)) = changed {
+        all.push((id.0, configuration, pools), GFP_KERNEL)?;
     }
     let sum = |[a, b]: [usize; 2], [c, d]: [usize; 2]| [a.wrapping_add(c), b.wrapping_add(d)];
-    let sizes = all.iter().map(|(_, configuration)| configuration.size());
+    let sizes = all.iter().map(|(_, configuration, _)| Context::size(configuration));
     let [rules, upstreams] = sizes.fold([0, 0], sum);
-    if rules > MAX_RULES || upstreams > MAX_UPSTREAMS {
-        return Err(ENOSPC);
+    if rules > MAX_RULES {
+        return Err(NotConfigured::TooManyRules);
     }
-    sort_by_key(&mut all, |&(number, _)| number);
-    let in_order = || all.iter().map(|&(_, configuration)| configuration);
+    if upstreams > MAX_UPSTREAMS {
+        return Err(NotConfigured::TooManyUpstreams);
+    }
+    sort_by_key(&mut all, |&(number, ..)| number);
+    let in_order = || all.iter().map(|&(_, configuration, pools)| (pools, configuration.rules()));
     Ok(KBox::new(RuleSet::new(in_order)?, GFP_KERNEL_ACCOUNT)?)
 }
 
@@ -172,13 +243,26 @@ fn place<T>(slots: &mut KVVec<Option<T>>, value: T) -> Result {
     Ok(())
 }
 
+/// A context on a namespace's list.
+struct Listed {
+    id: ContextId,
+    name: Option<ContextName>,
+    // Whether it was ever configured.
+    configured: bool,
+    // Calls that use it.
+    calls: usize,
+    // No call may begin to use it any more.
+    closing: bool,
+    _module: ModuleInUse,
+}
+
 /// A namespace in the registry.
 struct Host {
     net: Namespace,
     // None while it is being made or dropped: the latter waits for readers of its files, which may take long.
     hosted: Option<Arc<Hosted>>,
     // Its contexts. One that is closing stays among them until all of it has gone; the last one leaves first.
-    contexts: KVVec<Option<ContextId>>,
+    contexts: KVVec<Option<Listed>>,
 }
 
 struct Inner {
@@ -189,14 +273,14 @@ struct Inner {
 /// All contexts.
 pub(crate) struct Registry {
     inner: Pin<KBox<Mutex<Inner>>>,
-    // Signalled when a namespace was made, or has left.
+    // Signalled when a namespace was made, or has left, and when a context is not used any more.
     changed: Pin<KBox<CondVar>>,
     memory: Arc<Memory>,
 }
 
 impl Host {
     fn has(&self, id: ContextId) -> bool {
-        self.contexts.contains(&Some(id))
+        self.contexts.iter().flatten().any(|one| one.id == id)
     }
 
     fn count(&self) -> usize {
@@ -214,10 +298,17 @@ impl Inner {
         self.hosts.iter_mut().flatten().find(|host| host.has(id))
     }
 
-    // What the context's namespace has; it is there as long as the context is on the list.
-    fn hosted(&mut self, id: ContextId) -> Result<Arc<Hosted>> {
-        let hosted = self.host_of(id).and_then(|host| host.hosted.clone());
-        hosted.ok_or(EBADF)
+    fn listed(&mut self, id: ContextId) -> Option<&mut Listed> {
+        let contexts = &mut self.host_of(id)?.contexts;
+        contexts.iter_mut().flatten().find(|one| one.id == id)
+    }
+
+    // Uses a context, if none closes it.
+    fn enter(&mut self, id: ContextId) -> Option<Arc<Hosted>> {
+        let hosted = self.host_of(id)?.hosted.clone()?;
+        let listed = self.listed(id).filter(|one| !one.closing)?;
+        listed.calls = listed.calls.wrapping_add(1);
+        Some(hosted)
     }
 
     fn forget(&mut self, net: &Namespace) {
@@ -232,7 +323,8 @@ impl Inner {
     // namespace; that stays in the registry until `forget`.
     fn leave(&mut self, id: ContextId) -> Option<(Option<Arc<Hosted>>, Namespace)> {
         let host = self.host_of(id)?;
-        for slot in host.contexts.iter_mut().filter(|slot| **slot == Some(id)) {
+        let is_it = |slot: &&mut Option<Listed>| slot.as_ref().is_some_and(|one| one.id == id);
+        if let Some(slot) = host.contexts.iter_mut().find(is_it) {
             *slot = None;
         }
         (host.count() == 0).then(|| (host.hosted.take(), host.net.clone()))
@@ -241,6 +333,36 @@ impl Inner {
     // Whether the context is the only one in its namespace.
     fn is_alone(&mut self, id: ContextId) -> bool {
         self.host_of(id).is_some_and(|host| host.count() == 1)
+    }
+}
+
+/// A call that uses a context: until it is dropped, that is not closed.
+struct Call<'a> {
+    registry: &'a Registry,
+    id: ContextId,
+    // Dropped before the registry hears of it: who closes a namespace's last context must have the last reference.
+    hosted: Option<Arc<Hosted>>,
+}
+
+impl Call<'_> {
+    fn hosted(&self) -> Option<&Hosted> {
+        self.hosted.as_deref()
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.hosted = None;
+        let mut inner = self.registry.inner.lock();
+        let mut waited_for = false;
+        if let Some(listed) = inner.listed(self.id) {
+            listed.calls = listed.calls.wrapping_sub(1);
+            waited_for = listed.closing && listed.calls == 0;
+        }
+        drop(inner);
+        if waited_for {
+            self.registry.changed.notify_all();
+        }
     }
 }
 
@@ -258,8 +380,32 @@ impl Registry {
         })
     }
 
-    /// Opens a context without rules in `net`.
-    pub(crate) fn open(&self, net: Namespace) -> Result<ContextId> {
+    fn call(&self, id: ContextId) -> Option<Call<'_>> {
+        let hosted = self.inner.lock().enter(id)?;
+        Some(Call {
+            registry: self,
+            id,
+            hosted: Some(hosted),
+        })
+    }
+
+    // A call that uses any context of the namespace.
+    fn call_in(&self, net: &Namespace) -> Option<Call<'_>> {
+        let mut inner = self.inner.lock();
+        let contexts = &inner.host_in(net)?.contexts;
+        let id = contexts.iter().flatten().find(|one| !one.closing)?.id;
+        drop(inner);
+        // If it closes meanwhile, the namespace may be said to have none a moment too early.
+        self.call(id)
+    }
+
+    /// Opens a context without rules in `net`; one with this name, if there is not one already.
+    pub(crate) fn open(
+        &self,
+        net: Namespace,
+        name: Option<ContextName>,
+    ) -> Result<ContextId, NotConfigured> {
+        let module = ModuleInUse::new()?;
         let mut inner = self.inner.lock();
         // While another call makes the namespace's host or drops it.
         while inner
@@ -267,21 +413,34 @@ impl Registry {
             .is_some_and(|host| host.hosted.is_none())
         {
             if self.changed.wait_interruptible(&mut inner) {
-                return Err(ERESTARTSYS);
+                return Err(NotConfigured::Error(ERESTARTSYS));
             }
         }
         let id = ContextId(inner.next_id);
         let next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
+        let listed = Listed {
+            id,
+            name,
+            configured: false,
+            calls: 0,
+            closing: false,
+            _module: module,
+        };
         if let Some(host) = inner.host_in(&net) {
-            if host.count() >= MAX_CONTEXTS {
-                return Err(ENOSPC);
+            let mut contexts = host.contexts.iter().flatten();
+            let same = |one: &&Listed| name.is_some() && one.name == name;
+            if let Some(known) = contexts.find(same) {
+                return Ok(known.id);
             }
-            place(&mut host.contexts, id)?;
+            if host.count() >= MAX_CONTEXTS {
+                return Err(NotConfigured::TooManyContexts);
+            }
+            place(&mut host.contexts, listed)?;
             inner.next_id = next_id;
             return Ok(id);
         }
         let mut contexts = KVVec::new();
-        place(&mut contexts, id)?;
+        place(&mut contexts, listed)?;
         let host = Host {
             net: net.clone(),
             hosted: None,
@@ -302,52 +461,127 @@ impl Registry {
             }
             (Err(error), _) => {
                 inner.forget(&net);
-                Err(error)
+                Err(NotConfigured::Error(error))
             }
             // Does not happen: only this call, or the close of a context, removes the host.
-            (Ok(_), None) => Err(EBADF),
+            (Ok(_), None) => Err(NotConfigured::Gone),
         };
         drop(inner);
         self.changed.notify_all();
         result
     }
 
-    /// Puts `config` in the place of the context's configuration; on an error that stays as it was.
-    pub(crate) fn configure(&self, id: ContextId, config: &Config<'_>) -> Result {
-        let hosted = self.inner.lock().hosted(id)?;
-        hosted.configure(id, config)
+    /// The context with this name.
+    pub(crate) fn named(&self, net: &Namespace, name: &ContextName) -> Option<ContextId> {
+        let mut inner = self.inner.lock();
+        let mut contexts = inner.host_in(net)?.contexts.iter().flatten();
+        let found = contexts.find(|one| one.name == Some(*name) && !one.closing);
+        found.map(|one| one.id)
     }
 
-    /// The counters of the context's namespace.
-    pub(crate) fn stats(&self, id: ContextId) -> Result<Stats> {
-        let hosted = self.inner.lock().hosted(id)?;
-        Ok(hosted.instance.stats())
+    /// The first context with a name from this place of the namespace's list on, and its place there.
+    pub(crate) fn next_named(
+        &self,
+        net: &Namespace,
+        from: usize,
+    ) -> Option<(usize, ContextId, ContextName)> {
+        let mut inner = self.inner.lock();
+        let slots = inner.host_in(net)?.contexts.iter().enumerate();
+        let mut named = slots.skip(from).filter_map(|(at, slot)| {
+            let listed = slot.as_ref().filter(|one| one.configured)?;
+            Some((at, listed.id, listed.name?))
+        });
+        named.next()
     }
 
-    /// The connection, with the original destination that it had before it was redirected in the context's
-    /// namespace.
-    pub(crate) fn original(&self, id: ContextId, connection: &Connection) -> Result<Connection> {
-        let hosted = self.inner.lock().hosted(id)?;
-        let instance = &hosted.instance;
+    /// Puts what is staged in the place of the context's configuration, and returns how often that makes it. On an error, and if
+    /// this is only a trial, both stay as they were.
+    pub(crate) fn configure(
+        &self,
+        id: ContextId,
+        staged: &mut Option<Configuration>,
+        expected: Option<u32>,
+        dry_run: bool,
+    ) -> Result<u32, NotConfigured> {
+        let call = self.call(id).ok_or(NotConfigured::Gone)?;
+        let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
+        let generation = hosted.configure(id, staged, expected, dry_run)?;
+        if !dry_run {
+            if let Some(listed) = self.inner.lock().listed(id) {
+                listed.configured = true;
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Closes a context that was opened in vain, unless it is another call's, too.
+    pub(crate) fn abandon(&self, id: ContextId) {
+        let mut inner = self.inner.lock();
+        let listed = inner.listed(id);
+        let is_idle = |one: &&mut Listed| !one.configured && one.calls == 0 && !one.closing;
+        let Some(listed) = listed.filter(is_idle) else {
+            return;
+        };
+        listed.closing = true;
+        drop(inner);
+        self.remove(id);
+    }
+
+    /// What `read` makes of how often the context was configured, and how; `None` if it never was.
+    pub(crate) fn with<R>(
+        &self,
+        id: ContextId,
+        read: impl FnOnce(u32, &Configuration) -> R,
+    ) -> Option<R> {
+        let call = self.call(id)?;
+        let mut configured = call.hosted()?.configured.lock();
+        let context = context(&mut configured, id)?.as_ref()?;
+        Some(read(context.generation, &context.configuration))
+    }
+
+    /// The counters of a namespace; `None` if it has no context.
+    pub(crate) fn stats(&self, net: &Namespace) -> Option<Stats> {
+        let call = self.call_in(net)?;
+        Some(call.hosted()?.instance.stats())
+    }
+
+    /// The connection, with the original destination that it had before it was redirected in the namespace.
+    pub(crate) fn original(&self, net: &Namespace, connection: &Connection) -> Option<Connection> {
+        let call = self.call_in(net)?;
+        let instance = &call.hosted()?.instance;
         let local = match connection.family {
             Family::V4 => instance.original::<V4>(connection),
             Family::V6 => instance.original::<V6>(connection),
         };
-        Ok(Connection {
-            local: local.ok_or(ENOENT)?,
+        Some(Connection {
+            local: local?,
             ..*connection
         })
     }
 
-    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. The context must
-    /// not be used any more.
-    pub(crate) fn close(&self, id: ContextId) {
+    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. `false`: another call does so.
+    pub(crate) fn close(&self, id: ContextId) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(listed) = inner.listed(id).filter(|one| !one.closing) else {
+            return false;
+        };
+        listed.closing = true;
+        while inner.listed(id).is_some_and(|one| one.calls > 0) {
+            self.changed.wait(&mut inner);
+        }
+        drop(inner);
+        self.remove(id);
+        true
+    }
+
+    // Removes a context that is closing and that no call uses.
+    fn remove(&self, id: ContextId) {
         let mut inner = self.inner.lock();
         let mut last = None;
         if inner.is_alone(id) {
             // All of it goes at once.
             last = inner.leave(id);
-        } else if let Ok(hosted) = inner.hosted(id) {
+        } else if let Some(hosted) = inner.host_of(id).and_then(|host| host.hosted.clone()) {
             drop(inner);
             hosted.forget(id);
             // Before the context is off the list: the call that closes the last one must have the last
@@ -366,6 +600,23 @@ impl Registry {
         // no flow has a route. Until then `net` keeps the namespace.
         self.memory.drain();
         self.inner.lock().forget(&net);
+        drop(net);
         self.changed.notify_all();
+    }
+
+    /// Closes all contexts of a namespace that ends: those with names, since no socket is in it any more.
+    pub(crate) fn leave(&self, net: &Namespace) {
+        loop {
+            let mut inner = self.inner.lock();
+            let host = inner.host_in(net);
+            let left = host.and_then(|host| Some(host.contexts.iter().flatten().next()?.id));
+            drop(inner);
+            match left {
+                Some(id) => {
+                    self.close(id);
+                }
+                None => return,
+            }
+        }
     }
 }

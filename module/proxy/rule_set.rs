@@ -7,8 +7,9 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::proxy::{Config, Rule};
+use crate::abi::proxy::Rule;
 use crate::datapath::allocate::Allocate;
+use crate::datapath::configuration;
 use crate::datapath::rules::{Compiled, Rules};
 use crate::datapath::tuple::{Address, V4, V6};
 use crate::datapath::upstream::UpstreamPool;
@@ -27,45 +28,42 @@ impl Allocate for KernelHeap {
         }
         Ok(all)
     }
+
+    fn push<T>(items: &mut KVVec<T>, item: T) -> Result {
+        Ok(items.push(item, GFP_KERNEL_ACCOUNT)?)
+    }
 }
+
+/// A context's configuration, as it was staged.
+pub(crate) type Configuration = configuration::Configuration<KernelHeap>;
 
 /// Rules of one IP version, and the pools of upstreams to which they lead.
 pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A, KernelHeap>>>;
 
-/// A context's configuration.
+/// The upstreams of a context.
 ///
-/// The pools outlive the sets of rules: the health of upstreams stays when another context is
+/// They outlive the sets of rules: the health of upstreams stays when another context is
 /// opened, configured or closed.
-pub(crate) struct Configuration {
-    rules: KVVec<Rule>,
-    upstreams: usize,
+pub(crate) struct Pools {
     v4: Arc<UpstreamPool<V4, KernelHeap>>,
     v6: Arc<UpstreamPool<V6, KernelHeap>>,
 }
 
-impl Configuration {
-    /// What `config` says, of the context `owner`.
-    pub(crate) fn new(config: &Config<'_>, owner: u32) -> Result<Self> {
-        let mut rules = KVVec::new();
-        for rule in config.rules() {
-            rules.push(rule, GFP_KERNEL_ACCOUNT)?;
-        }
+impl Pools {
+    /// Those of `configuration`, of the context `owner`.
+    pub(crate) fn new(configuration: &Configuration, owner: u32) -> Result<Self> {
         Ok(Self {
-            rules,
-            upstreams: config.upstreams().count(),
-            v4: pool(config, owner)?,
-            v6: pool(config, owner)?,
+            v4: pool(configuration, owner)?,
+            v6: pool(configuration, owner)?,
         })
-    }
-
-    /// How many rules it has, and how many upstreams.
-    pub(crate) fn size(&self) -> [usize; 2] {
-        [self.rules.len(), self.upstreams]
     }
 }
 
-fn pool<A: Address>(config: &Config<'_>, owner: u32) -> Result<Arc<UpstreamPool<A, KernelHeap>>> {
-    let pool = UpstreamPool::new(owner, config.members())?;
+fn pool<A: Address>(
+    configuration: &Configuration,
+    owner: u32,
+) -> Result<Arc<UpstreamPool<A, KernelHeap>>> {
+    let pool = UpstreamPool::new(owner, configuration.members())?;
     Ok(Arc::new(pool, GFP_KERNEL_ACCOUNT)?)
 }
 
@@ -78,13 +76,13 @@ pub(crate) struct RuleSet {
 }
 
 impl RuleSet {
-    /// Of contexts with these configurations, whose rules are asked in this order.
-    pub(crate) fn new<'a, I>(configurations: impl Fn() -> I) -> Result<Self>
+    /// Of contexts with these upstreams and rules, which are asked in this order.
+    pub(crate) fn new<'a, I>(contexts: impl Fn() -> I) -> Result<Self>
     where
-        I: Iterator<Item = &'a Configuration>,
+        I: Iterator<Item = (&'a Pools, &'a [Rule])>,
     {
-        let v4 = configurations().map(|one| (&one.v4, &one.rules));
-        let v6 = configurations().map(|one| (&one.v6, &one.rules));
+        let v4 = contexts().map(|(pools, rules)| (&pools.v4, rules));
+        let v6 = contexts().map(|(pools, rules)| (&pools.v6, rules));
         Ok(Self {
             v4: of_version(v4)?,
             v6: of_version(v6)?,
@@ -99,7 +97,7 @@ impl RuleSet {
 }
 
 fn of_version<'a, A: Address>(
-    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A, KernelHeap>>, &'a KVVec<Rule>)>,
+    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A, KernelHeap>>, &'a [Rule])>,
 ) -> Result<VersionRules<A>> {
     let (mut all, mut pools) = (KVVec::new(), KVVec::new());
     for (pool, rules) in contexts {

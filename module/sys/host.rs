@@ -60,6 +60,11 @@ impl Allocate for HostHeap {
     fn collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, Self::Error> {
         Ok(items.collect())
     }
+
+    fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Self::Error> {
+        items.push(item);
+        Ok(())
+    }
 }
 
 struct Deferred {

@@ -109,6 +109,7 @@ enum mxp_window {
 	MXP_WINDOW_RECLAIM,
 	MXP_WINDOW_IDLE,
 	MXP_WINDOW_SWEEP,
+	MXP_WINDOW_RELEASE,
 	MXP_WINDOWS,
 };
 
@@ -194,5 +195,6 @@ void mxp_random_bytes(void *bytes, size_t size);
 
 #include "memory.h"
 #include "micro.h"
+#include "netlink.h"
 
 #endif

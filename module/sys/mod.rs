@@ -23,6 +23,7 @@ pub(crate) mod arch;
 pub(crate) mod ballast;
 pub(crate) mod cache;
 pub(crate) mod counters;
+#[cfg(probe)]
 pub(crate) mod device;
 #[cfg(probe)]
 pub(crate) mod hash_mix;
@@ -38,6 +39,8 @@ pub(crate) mod memory;
 #[cfg(probe)]
 pub(crate) mod micro;
 pub(crate) mod net;
+#[cfg(not(probe))]
+pub(crate) mod netlink;
 pub(crate) mod percpu;
 pub(crate) mod pool;
 pub(crate) mod prefetch;

@@ -4,11 +4,19 @@
 
 use core::ptr::NonNull;
 
+#[cfg(probe)]
 use kernel::prelude::*;
 
 use super::bindings;
 
-/// A network namespace that lives as long as this reference.
+// What keeps a namespace: of the probe, whose descriptors may outlive all else in it, a reference.
+#[cfg(probe)]
+use bindings::{mxp_get_net as hold, mxp_put_net as release};
+// Of the proxy it is the namespace's exit that waits, since what has a name stays there without a descriptor.
+#[cfg(not(probe))]
+use bindings::{mxp_net_hold as hold, mxp_net_release as release};
+
+/// A network namespace that lives as long as this.
 pub(crate) struct Namespace(NonNull<bindings::net>);
 
 // SAFETY: a namespace may be used and put from any thread.
@@ -17,7 +25,8 @@ unsafe impl Send for Namespace {}
 unsafe impl Sync for Namespace {}
 
 impl Namespace {
-    /// The caller's namespace, if it has CAP_NET_ADMIN there, else EPERM.
+    /// The caller's namespace, if it has CAP_NET_ADMIN there, else EPERM. It does not end while this is there.
+    #[cfg(probe)]
     pub(crate) fn administered() -> Result<Self> {
         // SAFETY: called for a task in a system call, whose namespace lives.
         let net = unsafe { bindings::mxp_current_net() };
@@ -25,9 +34,23 @@ impl Namespace {
         if !unsafe { bindings::mxp_net_admin(net) } {
             return Err(EPERM);
         }
-        // SAFETY: as above; the reference is put in `drop`.
-        let net = unsafe { bindings::mxp_get_net(net) };
+        // SAFETY: as above; released in `drop`.
+        unsafe { hold(net) };
         Ok(Self(NonNull::new(net).ok_or(ENODEV)?))
+    }
+
+    /// The namespace: if it ends, its exit waits until this is dropped.
+    ///
+    /// # Safety
+    ///
+    /// The namespace is there, and its exit has not ended.
+    #[cfg(not(probe))]
+    pub(super) unsafe fn until_exit(net: *mut bindings::net) -> Self {
+        // SAFETY: the caller's promise; released in `drop`.
+        unsafe {
+            hold(net);
+            Self(NonNull::new_unchecked(net))
+        }
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::net {
@@ -37,8 +60,8 @@ impl Namespace {
 
 impl Clone for Namespace {
     fn clone(&self) -> Self {
-        // SAFETY: the namespace lives; this reference to it is put in `drop`, too.
-        unsafe { bindings::mxp_get_net(self.as_ptr()) };
+        // SAFETY: the namespace lives; released in `drop`, too.
+        unsafe { hold(self.as_ptr()) };
         Self(self.0)
     }
 }
@@ -51,7 +74,7 @@ impl PartialEq for Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // SAFETY: got in `administered` or `clone`.
-        unsafe { bindings::mxp_put_net(self.as_ptr()) };
+        // SAFETY: held since it was made.
+        unsafe { release(self.as_ptr()) };
     }
 }

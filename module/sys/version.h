@@ -8,6 +8,11 @@
 
 #include <linux/version.h>
 
+/* 6.12 lacks it, and generated tables use it. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define NLA_POLICY_MAX_LEN(_len) { .type = NLA_BINARY, .len = (_len) }
+#endif
+
 /* Since 6.13 ip_route_input_noref() takes a dscp_t instead of a TOS, and returns a drop reason. */
 #define MXP_ROUTE_INPUT_TAKES_DSCP (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
 

@@ -16,6 +16,8 @@ pub(crate) enum Window {
     Idle = bindings::MXP_WINDOW_IDLE,
     /// The number of a table's buckets was read, and none of them was swept.
     Sweep = bindings::MXP_WINDOW_SWEEP,
+    /// A socket was closed, its address is free, and what belongs to it is about to go.
+    Release = bindings::MXP_WINDOW_RELEASE,
 }
 
 impl Window {

@@ -20,7 +20,7 @@ use super::GuestTest;
 use mutexlab_guest::net::layout::ROUTER_CLIENT_LINK;
 use mutexlab_guest::net::nft;
 use mutexlab_guest::proxy::context;
-use mutexlab_guest::proxy::context::{encode, Rule};
+use mutexlab_guest::proxy::context::Rule;
 use mutexlab_model::traffic::{Family, Way};
 use mutexlab_protocol::addresses::{ORIGINAL, UPSTREAM, WIRE_CLIENT, WIRE_ORIGINAL};
 use mutexlab_wire::frame::Header;
@@ -171,7 +171,7 @@ fn others_go_on(flaw: Flaw) -> Result<()> {
         }
         let context = setup.context(&[])?;
         let (first, second) = (at_port(family, 7001), at_port(family, 7002));
-        context.write(&by_preference(first, second, family))?;
+        context.put(&by_preference(first, second, family))?;
         let preferred = listen(&setup.layout.server, first)?;
         let backup = listen(&setup.layout.server, second)?;
         let mut ends = Ends::open(&setup, family)?;
@@ -206,7 +206,7 @@ fn refused_port() -> Result<()> {
             context::upstream(ORIGINAL.socket(family, 0), 7),
         ];
         let rule = Rule::any(family, &upstreams).ports(9000, 9100);
-        context.write(&encode(Selection::Failover, &[rule]))?;
+        context.put(&context::configuration(Selection::Failover, &[rule]))?;
         let first = listen(&setup.layout.server, UPSTREAM.socket(family, OPEN))?;
         let _second = listen(&setup.layout.server, ORIGINAL.socket(family, OPEN))?;
         for way in WAYS {
@@ -236,7 +236,7 @@ fn datagrams_keep_away() -> Result<()> {
     for family in FAMILIES {
         let context = setup.context(&[])?;
         let (first, second) = (at_port(family, 7001), at_port(family, 7002));
-        context.write(&by_preference(first, second, family))?;
+        context.put(&by_preference(first, second, family))?;
         let backup = listen(&setup.layout.server, second)?;
         // Refused to several clients, so that it has failed for all of them.
         let deadline = Instant::now() + PATIENCE;

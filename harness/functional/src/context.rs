@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `/dev/mutex_proxy`: who may open it, what it takes, and what closing it undoes.
+//! Contexts: who may have one, what it takes, and what closing it undoes.
 
 use std::io;
 use std::net::UdpSocket;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use mutex_abi::proxy::{
-    Config, ConfigHeader, Group, Selection, Stats, Upstream, MAX_GROUPS, MAX_MEMBERS, MAX_RULES,
-    MAX_UPSTREAMS,
-};
+use mprox::{Configuration, Error};
+use mutex_abi::netlink::attribute::{NoRoom, Writer};
+use mutex_abi::netlink::message::kind;
+use mutex_abi::proxy::{Selection, Stats, MAX_GROUPS, MAX_MEMBERS, MAX_RULES};
 use nix::errno::Errno;
 use nix::libc;
 
 use super::setup::{all_rules, client_address, original, rule, upstream, wait_for_flows, Setup};
 use super::sockets::{self, udp};
-use mutexlab_guest::proxy::context;
-use mutexlab_guest::proxy::context::{encode, Context, Rule};
+use mutexlab_guest::proxy::context::{self, configuration, Context, Rule};
 use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
 
@@ -67,21 +66,30 @@ impl Peers {
 pub fn bad_rules_are_refused() -> Result<()> {
     let setup = Setup::new()?;
     let context = setup.context(&[rule(Protocol::Udp, FAMILY)])?;
-    let before = context
-        .read()
-        .context("cannot read the configuration back")?;
+    let before = context.read()?;
     let mut peers = Peers::new(&setup)?;
     peers.ensure_redirected(true)?;
-    for (what, bytes) in bad_configurations() {
-        let expected = if bytes.len() > Config::size(MAX_GROUPS, MAX_UPSTREAMS, MAX_RULES) {
-            Errno::E2BIG
-        } else {
-            Errno::EINVAL
+    for (what, staged, item, message) in bad_configurations() {
+        let refused = match &staged {
+            Staged::Whole(configuration) => context.put(configuration),
+            Staged::Attributes(bytes) => context.client().stage_attributes(bytes),
         };
-        match context.write(&bytes) {
-            Err(error) if error.raw_os_error() == Some(expected as i32) => {}
-            other => bail!("{what}: expected {expected}, got {other:?}"),
-        }
+        let Err(Error::Refused(refused)) = refused else {
+            bail!("{what}: expected it to be refused, got {refused:?}");
+        };
+        ensure!(
+            [Errno::EINVAL, Errno::ERANGE].contains(&Errno::from_raw(refused.errno))
+                && refused.message.as_deref() == Some(message)
+                && refused.offset.is_some()
+                && (refused.item == item || matches!(staged, Staged::Attributes(_))),
+            "{what}: expected {message:?} about {item:?}, got {refused:?}"
+        );
+        // What was refused is not what is committed next.
+        let next = context.client().commit(&mprox::Commit::default());
+        ensure!(
+            next.as_ref().err().and_then(Error::errno) == Some(Errno::ENODATA as i32),
+            "{what}: was refused, and then committed: {next:?}"
+        );
         ensure!(
             context.read()? == before,
             "{what}: was refused, yet the configuration is another one"
@@ -92,30 +100,41 @@ pub fn bad_rules_are_refused() -> Result<()> {
     setup.finish()
 }
 
-fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
+/// What is sent.
+enum Staged {
+    /// By the library, in as many messages as it takes.
+    Whole(Configuration),
+    /// One message's attributes.
+    Attributes(Vec<u8>),
+}
+
+fn attributes(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Staged {
+    let mut bytes = vec![0; 1024];
+    let mut writer = Writer::new(&mut bytes);
+    let fits = writer.flag(kind::BEGIN).and_then(|()| write(&mut writer));
+    let length = writer.written();
+    bytes.truncate(if fits.is_ok() { length } else { 0 });
+    Staged::Attributes(bytes)
+}
+
+/// A bad configuration: what is wrong with it, in which item, and what the kernel says.
+type Bad = (&'static str, Staged, Option<mprox::Item>, &'static str);
+
+fn bad_configurations() -> Vec<Bad> {
+    use mprox::Item::{Group, Rule as OfRule};
     let good = rule(Protocol::Udp, FAMILY);
-    let configuration = |rules: &[Rule]| encode(Selection::RoundRobin, rules);
-    let with = |at: usize, value: u8| {
-        let mut bytes = configuration(std::slice::from_ref(&good));
-        bytes[at] = value;
-        bytes
+    let whole = |rules: &[Rule]| Staged::Whole(configuration(Selection::RoundRobin, rules));
+    let changed = |change: &dyn Fn(&mut Configuration)| {
+        let mut all = configuration(Selection::RoundRobin, std::slice::from_ref(&good));
+        change(&mut all);
+        Staged::Whole(all)
     };
-    let in_group = |at: usize| ConfigHeader::SIZE + at;
-    let in_upstream = |at: usize| in_group(Group::SIZE) + at;
-    let in_rule = |at: usize| in_upstream(Upstream::SIZE) + at;
-    let mut short = with(0, b'M');
-    short.pop();
-    let mut long = with(0, b'M');
-    long.push(0);
     let to_port = |port: usize| {
         let mut to = upstream(FAMILY);
         to.set_port(1 + port as u16);
         context::redirect(Protocol::Udp, original(FAMILY), to)
     };
-    let many = |count: usize| {
-        let rules = (0..=count).map(to_port);
-        rules.collect::<Vec<_>>()
-    };
+    let many = |count: usize| (0..=count).map(to_port).collect::<Vec<_>>();
     let crowd = Rule {
         upstreams: many(MAX_MEMBERS)
             .into_iter()
@@ -123,56 +142,129 @@ fn bad_configurations() -> Vec<(&'static str, Vec<u8>)> {
             .collect(),
         ..good.clone()
     };
-    let mut let_by = with(in_rule(3), 2);
-    let_by[in_rule(6)] = 1;
-    vec![
-        ("one byte", vec![0]),
-        ("a byte too few", short),
-        ("a byte too many", long),
-        ("wrong magic", with(0, 0)),
-        ("unknown version", with(4, 0xff)),
+    // By the kernel's own tables.
+    let by_policy = [
+        (
+            "unknown attribute",
+            attributes(|to| to.flag(99)),
+            None,
+            "Unknown attribute type",
+        ),
+        (
+            "an attribute of another message",
+            attributes(|to| to.u32(kind::GENERATION, 1)),
+            None,
+            "Unknown attribute type",
+        ),
+        (
+            "a number in the place of a group",
+            attributes(|to| to.u32(kind::GROUP, 1)),
+            None,
+            "NLA_F_NESTED is missing",
+        ),
+        (
+            "unknown selection",
+            attributes(|to| to.nest(kind::GROUP, |to| to.u32(1, 3))),
+            None,
+            "integer out of range",
+        ),
+        (
+            "unknown action",
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(8, 2))),
+            None,
+            "integer out of range",
+        ),
+        (
+            "unknown direction",
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(3, 4))),
+            None,
+            "reserved bit set",
+        ),
+    ];
+    let by_us = [
+        (
+            "an action is missing",
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(1, 4))),
+            None,
+            "a rule needs an action",
+        ),
+        (
+            "unknown IP version",
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(1, 5))),
+            None,
+            "an IP version is 4 or 6",
+        ),
         (
             "too many rules",
-            configuration(&vec![good.clone(); MAX_RULES + 1]),
+            whole(&vec![good.clone(); MAX_RULES + 1]),
+            Some(OfRule(MAX_RULES)),
+            "there are 4096 rules already",
         ),
-        ("too many groups", configuration(&many(MAX_GROUPS))),
-        ("too many upstreams of a group", configuration(&[crowd])),
-        ("reserved bytes of the header set", with(12, 1)),
-        ("unknown selection", with(in_group(0), 3)),
-        ("reserved bytes of a group set", with(in_group(1), 1)),
-        ("unknown IP version of an upstream", with(in_upstream(0), 5)),
         (
-            "an upstream's group that is not there",
-            with(in_upstream(4), 1),
+            "too many groups",
+            whole(&many(MAX_GROUPS)),
+            Some(Group(MAX_GROUPS)),
+            "there are 256 groups already",
         ),
-        ("reserved bytes of an upstream set", with(in_upstream(5), 1)),
-        ("unknown IP version", with(in_rule(0), 5)),
-        ("unknown protocol", with(in_rule(1), 1)),
-        ("no hook", with(in_rule(2), 0)),
-        ("unknown hook", with(in_rule(2), 0x80)),
-        ("unknown action", with(in_rule(3), 3)),
-        ("prefix too long", with(in_rule(4), 33)),
-        ("prefix of the source too long", with(in_rule(5), 33)),
-        ("a group that is not there", with(in_rule(6), 1)),
-        ("a bypass with a group", let_by),
-        ("reserved bytes set", with(in_rule(12), 1)),
-        ("bytes after an interface's name", with(in_rule(63), 1)),
+        (
+            "too many upstreams of a group",
+            whole(&[crowd]),
+            Some(Group(0)),
+            "a group has 256 upstreams at most",
+        ),
+        (
+            "no direction",
+            changed(&|all| all.rules[0].hooks = 0),
+            Some(OfRule(0)),
+            "directions are a sum of forwarded (1) and local (2)",
+        ),
+        (
+            "prefix too long",
+            changed(&|all| all.rules[0].destination_prefix = 33),
+            Some(OfRule(0)),
+            "the prefix is longer than the address",
+        ),
+        (
+            "a group that is not there",
+            changed(&|all| all.rules[0].group = 1),
+            Some(OfRule(0)),
+            "the rule's group is not staged, at least not yet",
+        ),
+        (
+            "a name that no interface can have",
+            changed(&|all| all.rules[0].interface[..3].copy_from_slice(b"a/b")),
+            Some(OfRule(0)),
+            "no interface can have this name",
+        ),
         (
             "ports in the wrong order",
-            configuration(&[good.clone().ports(2, 1)]),
+            whole(&[good.clone().ports(2, 1)]),
+            Some(OfRule(0)),
+            "the last port is less than the first",
         ),
         (
             "an upstream of the other IP version",
-            configuration(&[Rule {
+            whole(&[Rule {
                 upstreams: vec![context::upstream(upstream(Family::V6), 0)],
                 ..good.clone()
             }]),
+            Some(OfRule(0)),
+            "the rule's group has no upstream of its IP version",
+        ),
+        (
+            "an upstream that is nowhere",
+            changed(&|all| all.groups[0].upstreams[0].address = [0; 16]),
+            Some(Group(0)),
+            "an upstream cannot be at the unspecified address",
         ),
         (
             "a bad rule after a good one",
-            configuration(&[good.clone(), good.at(0)]),
+            whole(&[good.clone(), good.clone().at(0)]),
+            Some(OfRule(1)),
+            "directions are a sum of forwarded (1) and local (2)",
         ),
-    ]
+    ];
+    by_policy.into_iter().chain(by_us).collect()
 }
 
 /// What is written is read back, and replaces what was there.
@@ -182,13 +274,11 @@ pub fn rules_are_replaced() -> Result<()> {
     let mut peers = Peers::new(&setup)?;
     for rules in [all_rules(), vec![rule(Protocol::Tcp, FAMILY)], Vec::new()] {
         context.configure(&rules).context("good rules")?;
-        let expected = encode(Selection::RoundRobin, &rules);
+        let expected = configuration(Selection::RoundRobin, &rules);
         let read = context.read()?;
         ensure!(
             read == expected,
-            "expected to read back the {} bytes written, got {} others",
-            expected.len(),
-            read.len()
+            "expected to read back {expected:?}, got {read:?}"
         );
     }
     // No rule speaks of UDP any more.
@@ -197,7 +287,7 @@ pub fn rules_are_replaced() -> Result<()> {
     setup.finish()
 }
 
-/// Root without CAP_NET_ADMIN may not open the device.
+/// Root without CAP_NET_ADMIN may not have a context.
 pub fn capability_is_needed() -> Result<()> {
     let setup = Setup::new()?;
     let result = setup.layout.router.run_apart(|| {
@@ -205,12 +295,10 @@ pub fn capability_is_needed() -> Result<()> {
         Ok(Context::open_here().map(drop))
     })?;
     let error = match result {
-        Ok(()) => bail!("expected EPERM without CAP_NET_ADMIN, but the device opened"),
+        Ok(()) => bail!("expected EPERM without CAP_NET_ADMIN, but a context opened"),
         Err(error) => error,
     };
-    let cause = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::raw_os_error);
+    let cause = error.downcast_ref::<Error>().and_then(Error::errno);
     ensure!(
         cause == Some(Errno::EPERM as i32),
         "expected EPERM without CAP_NET_ADMIN, got {error:#}"

@@ -81,7 +81,7 @@ fn upstream_stays() -> Result<()> {
     for family in FAMILIES {
         let context = setup.context(&[])?;
         let (first, second) = (at_port(family, 7001), at_port(family, 7002));
-        context.write(&by_preference(first, second, family))?;
+        context.put(&by_preference(first, second, family))?;
         let preferred = listen(&setup.layout.server, first)?;
         let _backup = listen(&setup.layout.server, second)?;
         for turn in 0..3 {

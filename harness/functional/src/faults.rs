@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context as _, Result};
+use mprox::{Client, Commit};
+use mutex_abi::proxy::Selection;
 use nix::errno::Errno;
 
 use super::conversation::{of_every_sort, Servers};
@@ -17,7 +19,7 @@ use mutexlab_guest::fault::{mount_debugfs, DEBUGFS};
 use mutexlab_guest::net::layout::mac_of;
 use mutexlab_guest::net::layout::CLIENT_LINK;
 use mutexlab_guest::net::namespace::Namespace;
-use mutexlab_guest::proxy::context::Context;
+use mutexlab_guest::proxy::context::configuration;
 use mutexlab_guest::traffic::channel::Channel;
 use mutexlab_model::traffic::Family;
 use mutexlab_protocol::addresses::{ROUTER_CLIENT_SIDE, WIRE_CLIENT};
@@ -299,25 +301,28 @@ fn contexts_without_memory() -> Result<()> {
         );
         let attempt = setup.layout.router.run_apart(|| {
             let fault = FailNth::of_this_thread()?;
+            let mut client = Client::open()?;
+            let everything = configuration(Selection::RoundRobin, &all_rules());
             fault.arm(nth)?;
+            let result = client
+                .stage(&everything)
+                .and_then(|()| client.commit(&Commit::default()));
             // Closing it again is part of the attempt.
-            let result = Context::open_here().and_then(|context| {
-                context.configure(&all_rules())?;
-                Ok(())
-            });
+            drop(client);
             let left = fault.left()?;
             fault.arm(0)?;
             match result {
-                Ok(()) if left > 0 => Ok(Attempt::Untouched),
-                Ok(()) => Ok(Attempt::Survived),
+                Ok(_) if left > 0 => Ok(Attempt::Untouched),
+                Ok(_) => Ok(Attempt::Survived),
                 Err(error) if left > 0 => Err(error).context("without a fault"),
                 Err(error) => {
-                    let errno = error
-                        .downcast_ref::<std::io::Error>()
-                        .and_then(std::io::Error::raw_os_error);
+                    let errno = error.errno();
+                    // Netlink itself says the second.
                     ensure!(
-                        errno == Some(Errno::ENOMEM as i32),
-                        "expected ENOMEM, got {error:#}"
+                        [Errno::ENOMEM, Errno::ENOBUFS]
+                            .map(|one| Some(one as i32))
+                            .contains(&errno),
+                        "expected ENOMEM or ENOBUFS, got {error}"
                     );
                     Ok(Attempt::Refused)
                 }

@@ -13,6 +13,7 @@ mod batch;
 mod bulk;
 mod conntrack;
 mod context;
+mod control;
 mod conversation;
 mod crowd;
 mod delivered;
@@ -148,6 +149,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(icmp_wire::tests());
     tests.extend(path_mtu::tests());
     tests.extend(rules::tests());
+    tests.extend(control::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",
@@ -171,7 +173,7 @@ pub fn all() -> Vec<GuestTest> {
         ),
         GuestTest::single(
             "capability-needed",
-            "opening the device without CAP_NET_ADMIN fails with EPERM",
+            "opening a context without CAP_NET_ADMIN fails with EPERM",
             context::capability_is_needed,
         ),
         GuestTest::single(
@@ -191,7 +193,7 @@ pub fn all() -> Vec<GuestTest> {
         ),
         GuestTest::single(
             "monitor-stats",
-            "/proc/net/mutex_proxy/stats says what the device says, where a context is",
+            "/proc/net/mutex_proxy/stats says what the module says over netlink, where a context is",
             monitor::stats_by_cpu,
         ),
         GuestTest::single(
@@ -233,7 +235,7 @@ pub fn all() -> Vec<GuestTest> {
         ),
         GuestTest::single(
             "capability-enough",
-            "CAP_NET_ADMIN is the only capability that opening the device needs",
+            "CAP_NET_ADMIN is the only capability that opening a context needs",
             context::capability_is_enough,
         ),
         GuestTest::single(

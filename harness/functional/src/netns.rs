@@ -3,7 +3,6 @@
 //! Namespaces come and go with their contexts, in every order.
 
 use std::fs;
-use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -302,8 +301,8 @@ fn contexts_are_limited() -> Result<()> {
 
 fn ensure_no_room(error: &anyhow::Error) -> Result<()> {
     let errno = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::raw_os_error);
+        .downcast_ref::<mprox::Error>()
+        .and_then(mprox::Error::errno);
     ensure!(
         errno == Some(Errno::ENOSPC as i32),
         "expected ENOSPC beyond {MAX_CONTEXTS} contexts, got {error:#}"
@@ -372,7 +371,8 @@ fn live_and_die(first: First, with_traffic: bool) -> Result<Namespace> {
     Ok(home)
 }
 
-fn has_link(home: &Namespace) -> Result<bool> {
+/// Whether the link to another namespace is there.
+pub fn has_link(home: &Namespace) -> Result<bool> {
     home.run(|| match if_nametoindex(CLIENT_LINK.name) {
         Ok(_) => Ok(true),
         Err(Errno::ENODEV) => Ok(false),
@@ -381,7 +381,7 @@ fn has_link(home: &Namespace) -> Result<bool> {
 }
 
 /// Waits until the namespace at the other end of the link is dead.
-fn wait_until_alone(home: &Namespace) -> Result<()> {
+pub fn wait_until_alone(home: &Namespace) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while has_link(home)? {
         ensure!(

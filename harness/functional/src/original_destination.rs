@@ -52,7 +52,7 @@ fn run(redirector: Redirector) -> Result<()> {
                 let asked = match &redirection {
                     Redirection::Module(context) => context
                         .original(accepted.local_addr()?, accepted.peer_addr()?)
-                        .context("IOC_ORIGINAL"),
+                        .context("original-get"),
                     Redirection::Nft => ask(accepted, family),
                 }
                 .with_context(|| format!("{family:?}"))?;

@@ -191,7 +191,7 @@ fn statements(rule: &Rule, hook: u8) -> Result<String> {
         matches += &format!("{key} \"{}\" ", name.trim_end_matches('\0'));
     }
     let verdict = match (record.action, rule.upstreams.as_slice()) {
-        (Action::Bypass, _) => "accept".to_owned(),
+        (Action::Direct, _) => "accept".to_owned(),
         (Action::Redirect, [upstream]) => {
             let address = address(upstream.family, &upstream.address);
             match (address, upstream.port) {

@@ -3,7 +3,6 @@
 //! Which connections rules are for, and which are left alone.
 
 use std::fs;
-use std::io;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
@@ -270,7 +269,7 @@ fn many() -> Result<()> {
         let beyond = setup.context(&[])?;
         let error = beyond.configure(&[everything(family)]).err();
         ensure!(
-            error.as_ref().and_then(io::Error::raw_os_error) == Some(Errno::ENOSPC as i32),
+            error.as_ref().and_then(mprox::Error::errno) == Some(Errno::ENOSPC as i32),
             "expected ENOSPC beyond {MAX_RULES} rules, got {error:?}"
         );
     }

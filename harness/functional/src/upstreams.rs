@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
+use mprox::Configuration;
 use mutex_abi::proxy::Selection;
 
 use super::setup::{
@@ -21,7 +22,7 @@ use mutexlab_guest::net::layout::mac_of;
 use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
 use mutexlab_guest::net::netlink::RouteSocket;
 use mutexlab_guest::proxy::context;
-use mutexlab_guest::proxy::context::{encode, Context, Rule};
+use mutexlab_guest::proxy::context::{Context, Rule};
 use mutexlab_guest::traffic::payload;
 use mutexlab_guest::traffic::payload::Label;
 use mutexlab_model::traffic::{Family, Protocol, Way};
@@ -72,7 +73,10 @@ fn round_robin() -> Result<()> {
         let upstreams = ports.map(|port| context::upstream(at_port(family, port), 0));
         let elsewhere = Rule::any(family, &[context::upstream(upstream(family), 0)]).ports(9, 9);
         let rule = Rule::any(family, &upstreams);
-        context.write(&encode(Selection::RoundRobin, &[elsewhere, rule]))?;
+        context.put(&context::configuration(
+            Selection::RoundRobin,
+            &[elsewhere, rule],
+        ))?;
         let listeners = listen_all(&setup, family, &ports)?;
         let from = client_address(Way::Forward, family);
         let mut streams = Vec::new();
@@ -115,10 +119,10 @@ fn listen_all(setup: &Setup, family: Family, ports: &[u16]) -> Result<Vec<TcpLis
 }
 
 /// Two upstreams of one rule, by preference.
-pub fn by_preference(first: SocketAddr, second: SocketAddr, family: Family) -> Vec<u8> {
+pub fn by_preference(first: SocketAddr, second: SocketAddr, family: Family) -> Configuration {
     // Not the first in the list is preferred, but the one of the lowest priority.
     let upstreams = [context::upstream(second, 7), context::upstream(first, 3)];
-    encode(Selection::Failover, &[Rule::any(family, &upstreams)])
+    context::configuration(Selection::Failover, &[Rule::any(family, &upstreams)])
 }
 
 const RETRY: Duration = Duration::from_secs(2);
@@ -128,7 +132,7 @@ fn failover() -> Result<()> {
     let context = setup.context(&[])?;
     for family in FAMILIES {
         let (first, second) = (at_port(family, 7001), at_port(family, 7002));
-        context.write(&by_preference(first, second, family))?;
+        context.put(&by_preference(first, second, family))?;
         let from = client_address(Way::Forward, family);
         let attempt = || connect(setup.client(Way::Forward), from, original(family));
         let backup = listen(&setup.layout.server, second)?;
@@ -176,7 +180,7 @@ fn failover_of_a_silent_one() -> Result<()> {
     for family in FAMILIES {
         let context = setup.context(&[])?;
         let nobody = WIRE_UPSTREAM.socket(family, UPSTREAM_PORT);
-        context.write(&by_preference(nobody, upstream(family), family))?;
+        context.put(&by_preference(nobody, upstream(family), family))?;
         let from = client_address(Way::Forward, family);
         let client = setup.client(Way::Forward);
         // Given up before they are sent again; two of them mark it for their client.

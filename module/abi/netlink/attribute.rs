@@ -102,6 +102,17 @@ impl<'a> Attribute<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
+    /// Its number of 32 or 64 bits.
+    ///
+    /// # Errors
+    /// If it is nested or of another length.
+    pub fn uint(&self) -> Result<u64, Malformed> {
+        match self.bytes()?.len() {
+            4 => self.u32().map(u64::from),
+            _ => self.u64(),
+        }
+    }
+
     /// Nothing: that it is there says it all.
     ///
     /// # Errors

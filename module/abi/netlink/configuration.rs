@@ -9,7 +9,8 @@ use super::super::proxy::{
     Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
     NAME_SIZE,
 };
-use super::attribute::{Attribute, NoRoom, Writer};
+use super::attribute::{Attribute, Attributes, NoRoom, Writer};
+use super::message::{kind, UNKNOWN};
 use super::refusal::Refusal;
 
 /// Types of the attributes of a group.
@@ -50,16 +51,17 @@ mod ports {
     pub(super) const LAST: u16 = 2;
 }
 
-const UNKNOWN: &CStr = c"no attribute of this type is known here";
-
 // A number that has to be small.
-fn small<T: TryFrom<u32>>(attribute: &Attribute<'_>, message: &'static CStr) -> Result<T, Refusal> {
+pub(super) fn small<T: TryFrom<u32>>(
+    attribute: &Attribute<'_>,
+    message: &'static CStr,
+) -> Result<T, Refusal> {
     let number = attribute.u32()?;
     T::try_from(number).map_err(|_| Refusal::of(attribute, message))
 }
 
 // An address, by its length.
-fn address(attribute: &Attribute<'_>) -> Result<(Family, [u8; 16]), Refusal> {
+pub(super) fn address(attribute: &Attribute<'_>) -> Result<(Family, [u8; 16]), Refusal> {
     let bytes = attribute.bytes()?;
     let mut address = [0; 16];
     let family = match bytes.len() {
@@ -73,7 +75,7 @@ fn address(attribute: &Attribute<'_>) -> Result<(Family, [u8; 16]), Refusal> {
     Ok((family, address))
 }
 
-fn put_address(
+pub(super) fn put_address(
     writer: &mut Writer<'_>,
     kind: u16,
     family: Family,
@@ -150,16 +152,50 @@ pub fn write_group(
 ) -> Result<(), NoRoom> {
     writer.nest(kind, |writer| {
         writer.u32(group::SELECTION, group.selection as u32)?;
-        for one in upstreams {
-            writer.nest(group::UPSTREAM, |writer| {
-                put_address(writer, upstream::ADDRESS, one.family, &one.address)?;
-                writer.u32(upstream::PORT, one.port.into())?;
-                writer.u32(upstream::PRIORITY, one.priority.into())
-            })?;
-        }
-        Ok(())
+        let mut upstreams = upstreams;
+        upstreams.try_for_each(|one| put_upstream(writer, group::UPSTREAM, &one))
     })
 }
+
+fn put_upstream(writer: &mut Writer<'_>, kind: u16, one: &Upstream) -> Result<(), NoRoom> {
+    writer.nest(kind, |writer| {
+        put_address(writer, upstream::ADDRESS, one.family, &one.address)?;
+        writer.u32(upstream::PORT, one.port.into())?;
+        writer.u32(upstream::PRIORITY, one.priority.into())
+    })
+}
+
+/// Writes an upstream as a message of its own.
+///
+/// # Errors
+/// If there is no room.
+pub fn write_upstream(writer: &mut Writer<'_>, upstream: &Upstream) -> Result<(), NoRoom> {
+    writer.u32(kind::UPSTREAM_GROUP, upstream.group.into())?;
+    put_upstream(writer, kind::UPSTREAM, upstream)
+}
+
+/// Reads an upstream from a message of its own; other attributes are of a later version, and passed over.
+///
+/// # Errors
+/// If an attribute is malformed or missing, or has a value without a meaning.
+pub fn read_told_upstream(attributes: Attributes<'_>) -> Result<Upstream, Refusal> {
+    let (mut group, mut told) = (0, None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            kind::UPSTREAM_GROUP => group = small(&attribute, TOO_MANY)?,
+            kind::UPSTREAM => told = Some(read_upstream(&attribute, 0)?),
+            _ => {}
+        }
+    }
+    let missing = Refusal {
+        offset: 0,
+        message: c"an upstream is needed",
+    };
+    told.map(|told| Upstream { group, ..told }).ok_or(missing)
+}
+
+const TOO_MANY: &CStr = c"a group's number is at most 255";
 
 /// Reads a rule. That its group is there is not its own matter.
 ///
@@ -224,13 +260,10 @@ impl Reading {
             }
             rule::ACTION => {
                 let message = c"no such action: redirect (0), direct (1)";
-                self.action = match attribute.u32()? {
-                    0 => Some(Action::Redirect),
-                    1 => Some(Action::Bypass),
-                    _ => return Err(refused(message)),
-                };
+                let action = Action::from_number(attribute.u32()?);
+                self.action = Some(action.ok_or(refused(message))?);
             }
-            rule::GROUP => self.group = Some(small(attribute, c"a group's number is at most 255")?),
+            rule::GROUP => self.group = Some(small(attribute, TOO_MANY)?),
             _ => return Err(refused(UNKNOWN)),
         }
         Ok(())
@@ -272,11 +305,11 @@ impl Reading {
         let action = self.action.ok_or(missing(c"a rule needs an action"))?;
         let group = match (action, self.group) {
             (Action::Redirect, Some(group)) => group,
-            (Action::Bypass, None) => 0,
+            (Action::Direct, None) => 0,
             (Action::Redirect, None) => {
                 return Err(missing(c"a rule that redirects needs a group"));
             }
-            (Action::Bypass, Some(_)) => {
+            (Action::Direct, Some(_)) => {
                 return Err(missing(c"only a rule that redirects has a group"));
             }
         };
@@ -360,12 +393,10 @@ pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(),
             None | Some([]) => {}
             Some(name) => writer.string(rule::INTERFACE, name)?,
         }
+        writer.u32(rule::ACTION, rule.action as u32)?;
         match rule.action {
-            Action::Redirect => {
-                writer.u32(rule::ACTION, 0)?;
-                writer.u32(rule::GROUP, rule.group.into())
-            }
-            Action::Bypass => writer.u32(rule::ACTION, 1),
+            Action::Redirect => writer.u32(rule::GROUP, rule.group.into()),
+            Action::Direct => Ok(()),
         }
     })
 }

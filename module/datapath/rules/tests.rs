@@ -41,7 +41,7 @@ fn anything() -> Rule {
 
 fn bypass() -> Rule {
     Rule {
-        action: Action::Bypass,
+        action: Action::Direct,
         ..anything()
     }
 }
@@ -66,7 +66,7 @@ fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
         let selection = Selection::RoundRobin;
         let groups = upstreams
             .iter()
-            .map(|&one| (Group { selection }, [one].into_iter()));
+            .map(|one| (Group { selection }, core::slice::from_ref(one)));
         let Ok(pool) = UpstreamPool::new(owner, groups);
         pools.push(Box::new(pool));
     }
@@ -263,7 +263,7 @@ fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
                 protocol,
                 hooks,
                 action: if bypass {
-                    Action::Bypass
+                    Action::Direct
                 } else {
                     Action::Redirect
                 },

@@ -95,15 +95,12 @@ impl<A: Address, M: Allocate> Group<A, M> {
     ///
     /// # Errors
     /// If there is no memory.
-    pub fn new(
-        selection: Selection,
-        upstreams: impl Iterator<Item = Upstream>,
-    ) -> Result<Self, M::Error> {
+    pub fn new(selection: Selection, upstreams: &[Upstream]) -> Result<Self, M::Error> {
         let members = (0..=u8::MAX).zip(upstreams);
         Ok(Self {
             selection,
             turn: AtomicU32::new(0),
-            members: M::collect(members.filter_map(|(number, one)| Member::new(number, &one)))?,
+            members: M::collect(members.filter_map(|(number, one)| Member::new(number, one)))?,
         })
     }
 

@@ -52,7 +52,8 @@ fn of<A: Address>(
     selection: Selection,
     upstreams: impl IntoIterator<Item = Upstream>,
 ) -> Group<A, HostHeap> {
-    let Ok(group) = Group::new(selection, upstreams.into_iter());
+    let upstreams: Vec<_> = upstreams.into_iter().collect();
+    let Ok(group) = Group::new(selection, &upstreams);
     group
 }
 

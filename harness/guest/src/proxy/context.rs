@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The other end of `/dev/mutex_proxy`.
+//! A context of the proxy, as tests and measurements use it.
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use mprox::{Client, Commit, Configuration, Group};
 use mutex_abi::proxy::{
-    self, Action, ConfigHeader, Connection, Endpoint, Group, Selection, Stats, Upstream, DEVICE,
-    HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NAME_SIZE,
+    self, Action, Connection, Endpoint, Selection, Stats, Upstream, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING, NAME_SIZE,
 };
 
-use crate::kernel::device;
 use crate::net::namespace::Namespace;
 use mutexlab_model::traffic::{Family, Protocol};
 
 /// An open context: its rules hold until it is dropped.
+#[derive(Debug)]
 pub struct Context {
-    file: File,
+    // Of which one thread at a time awaits an answer.
+    client: Mutex<Client>,
 }
 
 impl Context {
@@ -29,57 +30,53 @@ impl Context {
 
     /// Opens a context for the namespace of the calling thread.
     pub fn open_here() -> Result<Self> {
-        let file = device::open(DEVICE)?;
-        Ok(Self { file })
+        let context = Self {
+            client: Mutex::new(Client::open()?),
+        };
+        context.configure(&[])?;
+        Ok(context)
+    }
+
+    /// Its socket.
+    pub fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts `rules` in the place of the former ones; their upstreams take turns.
-    pub fn configure(&self, rules: &[Rule]) -> io::Result<()> {
-        self.write(&encode(Selection::RoundRobin, rules))
+    pub fn configure(&self, rules: &[Rule]) -> Result<(), mprox::Error> {
+        self.put(&configuration(Selection::RoundRobin, rules))
     }
 
-    /// Writes a configuration as it is, right or wrong, in one call.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let written = (&self.file).write(bytes)?;
-        if written != bytes.len() {
-            return Err(io::Error::other(format!(
-                "{written} of {} bytes were taken",
-                bytes.len()
-            )));
-        }
+    /// Puts a configuration in the place of the former one.
+    pub fn put(&self, configuration: &Configuration) -> Result<(), mprox::Error> {
+        let mut client = self.client();
+        client.stage(configuration)?;
+        client.commit(&Commit::default())?;
         Ok(())
     }
 
     /// Reads the configuration back.
-    pub fn read(&self) -> io::Result<Vec<u8>> {
-        device::read(&self.file)
+    pub fn read(&self) -> Result<Configuration, mprox::Error> {
+        self.client().configuration(None)
     }
 
     /// Where a connection of TCP was meant to go that `remote` has with `local`.
-    pub fn original(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<SocketAddr> {
+    pub fn original(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, mprox::Error> {
         let end = |at: SocketAddr| Endpoint {
-            address: match at.ip() {
-                IpAddr::V4(address) => {
-                    let mut bytes = [0; 16];
-                    bytes[..4].copy_from_slice(&address.octets());
-                    bytes
-                }
-                IpAddr::V6(address) => address.octets(),
-            },
+            address: octets(at.ip()),
             port: at.port(),
         };
         let asked = Connection {
-            family: if local.is_ipv4() {
-                proxy::Family::V4
-            } else {
-                proxy::Family::V6
-            },
+            family: ip_version(local),
             protocol: proxy::Protocol::Tcp,
             local: end(local),
             remote: end(remote),
         };
-        let told = device::ask_about(&self.file, proxy::IOC_ORIGINAL, asked.encode())?;
-        let told = Connection::decode(&told).ok_or(io::ErrorKind::InvalidData)?;
+        let told = self.client().original(&asked)?;
         let [a, b, c, d, ..] = told.local.address;
         let address = match told.family {
             proxy::Family::V4 => Ipv4Addr::new(a, b, c, d).into(),
@@ -90,26 +87,18 @@ impl Context {
 
     /// The namespace's counters.
     pub fn stats(&self) -> Result<Stats> {
-        let told = || format!("cannot read the counters of {DEVICE}");
-        let bytes = match device::ask::<{ Stats::SIZE }>(&self.file, proxy::IOC_STATS) {
-            Ok(bytes) => bytes,
-            // A module of before there were direct flows.
-            Err(_) => {
-                let command = proxy::ioc_stats(BEFORE_DIRECT);
-                let first = device::ask::<BEFORE_DIRECT>(&self.file, command).with_context(told)?;
-                let mut bytes = [0; Stats::SIZE];
-                bytes[..BEFORE_DIRECT].copy_from_slice(&first);
-                bytes
-            }
-        };
-        Stats::decode(&bytes).context("the counters are cut short")
+        Ok(self.client().statistics()?)
     }
 }
 
-/// How many bytes of counters there were before direct flows were counted.
-const BEFORE_DIRECT: usize = Stats::SIZE - 24;
+fn ip_version(address: SocketAddr) -> proxy::Family {
+    match address {
+        SocketAddr::V4(_) => proxy::Family::V4,
+        SocketAddr::V6(_) => proxy::Family::V6,
+    }
+}
 
-/// A rule together with its upstreams, of which [`encode`] makes a group of the configuration's.
+/// A rule together with its upstreams, of which [`configuration`] makes a group of the configuration's.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// The rule; which group is its own is not said here yet.
@@ -127,7 +116,7 @@ impl Rule {
             protocol: None,
             hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
             action: if upstreams.is_empty() {
-                Action::Bypass
+                Action::Direct
             } else {
                 Action::Redirect
             },
@@ -215,10 +204,7 @@ pub fn redirect(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) 
 /// An upstream; a port of 0 keeps the destination's.
 pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
     Upstream {
-        family: match address {
-            SocketAddr::V4(_) => proxy::Family::V4,
-            SocketAddr::V6(_) => proxy::Family::V6,
-        },
+        family: ip_version(address),
         priority,
         port: address.port(),
         group: 0,
@@ -228,7 +214,7 @@ pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
 
 /// The configuration of `rules` and all upstreams that they name. More of either than a
 /// configuration may have are what the module has to refuse.
-pub fn encode(selection: Selection, rules: &[Rule]) -> Vec<u8> {
+pub fn configuration(selection: Selection, rules: &[Rule]) -> Configuration {
     let mut groups: Vec<&[Upstream]> = Vec::new();
     let mut records = Vec::new();
     for Rule { record, upstreams } in rules {
@@ -243,22 +229,17 @@ pub fn encode(selection: Selection, rules: &[Rule]) -> Vec<u8> {
         let group = group as u8;
         records.push(proxy::Rule { group, ..*record });
     }
-    let members = (0..).zip(&groups).flat_map(|(group, upstreams)| {
-        let upstreams = upstreams.iter();
-        upstreams.map(move |upstream| Upstream { group, ..*upstream })
-    });
-    let members: Vec<Upstream> = members.collect();
-    let header = ConfigHeader {
-        groups: groups.len() as u16,
-        upstreams: members.len() as u16,
-        rules: records.len() as u16,
-    };
-    let mut bytes = header.encode().to_vec();
-    let group = Group { selection };
-    bytes.extend(groups.iter().flat_map(|_| group.encode()));
-    bytes.extend(members.iter().flat_map(Upstream::encode));
-    bytes.extend(records.iter().flat_map(proxy::Rule::encode));
-    bytes
+    let member = |group| move |upstream: &Upstream| Upstream { group, ..*upstream };
+    let groups = (0..=u8::MAX).cycle().zip(groups);
+    Configuration {
+        groups: groups
+            .map(|(number, upstreams)| Group {
+                selection,
+                upstreams: upstreams.iter().map(member(number)).collect(),
+            })
+            .collect(),
+        rules: records,
+    }
 }
 
 /// The protocol as the modules' interface knows it.
@@ -289,24 +270,26 @@ fn octets(address: IpAddr) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutex_abi::proxy::Config;
 
     #[test]
     fn rules_share_groups() {
         let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let rules = [(1, 10), (2, 20), (3, 10)]
             .map(|(from, to)| redirect(Protocol::Tcp, address(from), address(to)));
-        let bytes = encode(Selection::Failover, &rules);
-        let config = Config::decode(&bytes).unwrap();
-        let groups: Vec<_> = config
-            .members()
-            .map(|(group, members)| (group.selection, members.map(|one| one.port).collect()))
+        let configuration = configuration(Selection::Failover, &rules);
+        let groups: Vec<_> = configuration
+            .groups
+            .iter()
+            .map(|group| {
+                let ports = group.upstreams.iter().map(|one| one.port);
+                (group.selection, ports.collect())
+            })
             .collect();
         assert_eq!(
             groups,
             [vec![10], vec![20]].map(|ports| (Selection::Failover, ports))
         );
-        let of_rules: Vec<_> = config.rules().map(|rule| rule.group).collect();
-        assert_eq!(of_rules, [0, 1, 0]);
+        let of_rules = configuration.rules.iter().map(|rule| rule.group);
+        assert_eq!(of_rules.collect::<Vec<_>>(), [0, 1, 0]);
     }
 }

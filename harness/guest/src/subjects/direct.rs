@@ -78,7 +78,7 @@ mod tests {
             let rules = rules(&Traffic { family, ..traffic }, upstream);
             assert_eq!(rules.len(), usize::from(OTHERS) + 2);
             assert!(rules.len() <= MAX_RULES);
-            let bypasses = |rule: &Rule| rule.record.action == Action::Bypass;
+            let bypasses = |rule: &Rule| rule.record.action == Action::Direct;
             assert_eq!(rules.iter().position(bypasses), Some(rules.len() - 2));
             assert_eq!(rules.iter().filter(|rule| bypasses(rule)).count(), 1);
             let nets: BTreeSet<_> = others(family).collect();

@@ -61,7 +61,7 @@ fn included(directory: &Path, found: &mut Vec<String>) {
             let text = fs::read_to_string(&path).unwrap();
             let names = text.lines().filter_map(|line| {
                 let (name, _) = line.strip_prefix("#include <")?.split_once('>')?;
-                let below_include = ["asm/", "linux/", "net/"];
+                let below_include = ["asm/", "linux/", "net/", "uapi/"];
                 let elsewhere = !below_include.iter().any(|top| name.starts_with(top));
                 elsewhere.then(|| name.to_owned())
             });

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-use super::super::super::proxy::config::tests::{any_rule, any_selection, any_upstream};
-use super::super::attribute::Attributes;
+use super::super::message::tests::specified;
 use super::*;
 use proptest::prelude::*;
 
@@ -36,6 +35,78 @@ fn group_of(
         Ok::<(), Refusal>(())
     })?;
     Ok((group, upstreams))
+}
+
+fn any_family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::V4), Just(Family::V6)]
+}
+
+fn address(family: Family, bytes: [u8; 16]) -> [u8; 16] {
+    let length = usize::from(family.bits() / 8);
+    core::array::from_fn(|at| if at < length { bytes[at] } else { 0 })
+}
+
+fn any_upstream() -> impl Strategy<Value = Upstream> {
+    let numbers = (any::<u8>(), any::<u16>(), 0_u8..5);
+    (any_family(), numbers, any::<[u8; 16]>()).prop_map(
+        |(family, (priority, port, group), [first, rest @ ..])| {
+            let mut bytes = [first | 1; 16];
+            bytes[1..].copy_from_slice(&rest);
+            Upstream {
+                family,
+                priority,
+                port,
+                group,
+                address: address(family, bytes),
+            }
+        },
+    )
+}
+
+fn any_selection() -> impl Strategy<Value = Selection> {
+    prop_oneof![
+        Just(Selection::RoundRobin),
+        Just(Selection::Failover),
+        Just(Selection::Random)
+    ]
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let protocol = prop_oneof![
+        Just(None),
+        Just(Some(Protocol::Tcp)),
+        Just(Some(Protocol::Udp))
+    ];
+    let numbers = (
+        1_u8..4,
+        any::<[u8; 2]>(),
+        prop::option::of(0_u8..5),
+        any::<[u16; 2]>(),
+    );
+    let bytes = (any::<[[u8; 16]; 2]>(), "[a-z0-9.-]{3,15}|");
+    (any_family(), protocol, numbers, bytes).prop_map(
+        |(family, protocol, (hooks, prefixes, group, ports), (addresses, name))| {
+            let mut interface = [0; NAME_SIZE];
+            interface[..name.len()].copy_from_slice(name.as_bytes());
+            Rule {
+                family,
+                protocol,
+                hooks,
+                action: match group {
+                    None => Action::Direct,
+                    Some(_) => Action::Redirect,
+                },
+                destination_prefix: prefixes[0] % (family.bits() + 1),
+                source_prefix: prefixes[1] % (family.bits() + 1),
+                group: group.unwrap_or_default(),
+                port_first: ports[0].min(ports[1]),
+                port_last: ports[0].max(ports[1]),
+                destination: address(family, addresses[0]),
+                source: address(family, addresses[1]),
+                interface,
+            }
+        },
+    )
 }
 
 proptest! {
@@ -80,63 +151,49 @@ proptest! {
     }
 }
 
-/// The names of the attributes of a set, in the order of their types, as the specification has them.
-fn specified(set: &str) -> Vec<&'static str> {
-    let text = include_str!("../../mutex_proxy.yaml");
-    let (_, sets) = text.split_once("\nattribute-sets:\n").unwrap();
-    let (sets, _) = sets.split_once("\noperations:\n").unwrap();
-    let of_set = sets.split("\n  -\n").find_map(|text| {
-        let text = text.trim_start_matches("  -\n");
-        text.strip_prefix(&format!("    name: {set}\n"))
-    });
-    let lines = of_set.unwrap().lines();
-    lines
-        .filter_map(|line| line.strip_prefix("        name: "))
-        .collect()
-}
-
 #[test]
 fn types_are_those_of_the_specification() {
     for (set, types) in [
         (
-            "group",
+            "GROUP",
             &[
-                ("selection", group::SELECTION),
-                ("upstream", group::UPSTREAM),
+                ("SELECTION", group::SELECTION),
+                ("UPSTREAM", group::UPSTREAM),
             ][..],
         ),
         (
-            "upstream",
+            "UPSTREAM",
             &[
-                ("address", upstream::ADDRESS),
-                ("port", upstream::PORT),
-                ("priority", upstream::PRIORITY),
+                ("ADDRESS", upstream::ADDRESS),
+                ("PORT", upstream::PORT),
+                ("PRIORITY", upstream::PRIORITY),
             ],
         ),
         (
-            "rule",
+            "RULE",
             &[
-                ("ip-version", rule::IP_VERSION),
-                ("protocol", rule::PROTOCOL),
-                ("directions", rule::DIRECTIONS),
-                ("source", rule::SOURCE),
-                ("destination", rule::DESTINATION),
-                ("destination-ports", rule::DESTINATION_PORTS),
-                ("interface", rule::INTERFACE),
-                ("action", rule::ACTION),
-                ("group", rule::GROUP),
+                ("IP_VERSION", rule::IP_VERSION),
+                ("PROTOCOL", rule::PROTOCOL),
+                ("DIRECTIONS", rule::DIRECTIONS),
+                ("SOURCE", rule::SOURCE),
+                ("DESTINATION", rule::DESTINATION),
+                ("DESTINATION_PORTS", rule::DESTINATION_PORTS),
+                ("INTERFACE", rule::INTERFACE),
+                ("ACTION", rule::ACTION),
+                ("GROUP", rule::GROUP),
             ],
         ),
         (
-            "network",
+            "NETWORK",
             &[
-                ("address", network::ADDRESS),
-                ("prefix-length", network::PREFIX_LENGTH),
+                ("ADDRESS", network::ADDRESS),
+                ("PREFIX_LENGTH", network::PREFIX_LENGTH),
             ],
         ),
-        ("ports", &[("first", ports::FIRST), ("last", ports::LAST)]),
+        ("PORTS", &[("FIRST", ports::FIRST), ("LAST", ports::LAST)]),
     ] {
-        let expected: Vec<_> = specified(set).into_iter().zip(1..).collect();
+        let names = specified(&format!("MUTEX_PROXY_A_{set}_"));
+        let expected: Vec<_> = names.iter().map(String::as_str).zip(1..).collect();
         assert_eq!(types, expected, "{set}");
     }
 }
@@ -151,7 +208,7 @@ fn what_is_left_out_is_any() {
         family: Family::V6,
         protocol: None,
         hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
-        action: Action::Bypass,
+        action: Action::Direct,
         destination_prefix: 0,
         source_prefix: 0,
         group: 0,

@@ -10,10 +10,11 @@ mod input;
 mod version;
 
 pub mod buckets;
-pub mod config;
 pub mod flow;
 pub mod icmp;
+pub mod messages;
 pub mod packet;
+pub mod probe;
 pub mod rules;
 pub mod segment;
 pub mod table;
@@ -24,12 +25,13 @@ pub mod upstream;
 pub type Target = fn(&[u8]);
 
 /// All of them, by their names.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("buckets", buckets::run),
-    ("config", config::run),
     ("flow", flow::run),
     ("icmp", icmp::run),
+    ("messages", messages::run),
     ("packet", packet::run),
+    ("probe", probe::run),
     ("rules", rules::run),
     ("segment", segment::run),
     ("table", table::run),

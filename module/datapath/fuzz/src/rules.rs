@@ -3,10 +3,14 @@
 //! Configurations of several contexts, and where new connections go: as a naive reading of the rules
 //! says, one condition after the other.
 
+use mutex_abi::netlink::attribute::{Attributes, Writer};
+use mutex_abi::netlink::configuration::{write_group, write_rule};
+use mutex_abi::netlink::message::kind;
 use mutex_abi::proxy::{
-    Action, Config, ConfigHeader, Family, Group, Protocol, Rule, Selection, Upstream,
-    HOOK_LOCAL_OUT, HOOK_PRE_ROUTING, NAME_SIZE,
+    Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
+    NAME_SIZE,
 };
+use mutex_datapath::configuration::Configuration;
 use mutex_datapath::host::HostHeap;
 use mutex_datapath::rules::{Compiled, Name, Rules, Search};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
@@ -87,7 +91,7 @@ fn rule(input: &mut Input<'_>, family: Family) -> Rule {
         protocol: protocol(kinds),
         hooks: 1 + (how >> 2) % 3,
         action: if bypass {
-            Action::Bypass
+            Action::Direct
         } else {
             Action::Redirect
         },
@@ -127,30 +131,23 @@ fn context(input: &mut Input<'_>, family: Family) -> Context {
 }
 
 fn is_taken(groups: &[Model], rule: &Rule) -> bool {
-    let upstreams: Vec<_> = (0..)
-        .zip(groups)
-        .flat_map(|(group, model)| {
-            let upstreams = model.upstreams().iter();
-            upstreams.map(move |one| Upstream { group, ..*one })
-        })
-        .collect();
-    let header = ConfigHeader {
-        groups: groups.len() as u16,
-        upstreams: upstreams.len() as u16,
-        rules: 1,
-    };
-    let mut bytes = header.encode().to_vec();
-    let records = groups.iter().map(|model| Group {
-        selection: model.selection(),
-    });
-    bytes.extend(records.flat_map(|group| group.encode()));
-    bytes.extend(upstreams.iter().flat_map(Upstream::encode));
-    bytes.extend(rule.encode());
+    let mut bytes = [0; 1024];
+    let mut writer = Writer::new(&mut bytes);
+    for model in groups {
+        let group = Group {
+            selection: model.selection(),
+        };
+        let upstreams = model.upstreams().iter().copied();
+        write_group(&mut writer, kind::GROUP, &group, upstreams).expect("there is room");
+    }
+    write_rule(&mut writer, kind::RULE, rule).expect("there is room");
+    let length = writer.written();
     let group = groups.get(usize::from(rule.group));
     let mut members = group.into_iter().flat_map(Model::upstreams);
     let usable = members.any(|one| one.family == rule.family);
-    let taken = Config::decode(&bytes).is_ok();
-    assert_eq!(taken, usable || rule.action == Action::Bypass);
+    let Ok(mut staged) = Configuration::<HostHeap>::new();
+    let taken = staged.stage(Attributes::new(&bytes[..length])).is_ok();
+    assert_eq!(taken, usable || rule.action == Action::Direct);
     taken
 }
 
@@ -222,7 +219,7 @@ fn choose<A: Address>(
     let there = |address, port| is_upstream(contexts, A::FAMILY, protocol, address, port);
     let to_upstream = there(&connection.destination, destination);
     let from_upstream = protocol == Protocol::Udp && there(&connection.source, source);
-    if rule.action == Action::Bypass || to_upstream || from_upstream {
+    if rule.action == Action::Direct || to_upstream || from_upstream {
         return None;
     }
     let model = &mut contexts[at].groups[usize::from(rule.group)];
@@ -260,7 +257,7 @@ fn agree<A: Address>(mut input: Input<'_>) {
                 let group = Group {
                     selection: model.selection(),
                 };
-                (group, model.upstreams().iter().copied())
+                (group, model.upstreams())
             });
             let Ok(pool) = UpstreamPool::<A, HostHeap>::new(owner, groups);
             Box::new(pool)

@@ -204,7 +204,7 @@ pub fn run(data: &[u8]) {
             }
         })
         .collect();
-    let Ok(group) = Group::<V4, HostHeap>::new(selection, upstreams.iter().copied());
+    let Ok(group) = Group::<V4, HostHeap>::new(selection, &upstreams);
     let mut model = Model::new(selection, upstreams);
     let mut now = input.u32();
     while !input.is_empty() {

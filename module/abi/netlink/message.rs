@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Numbers of commands, and of the attributes that stand in messages themselves.
+
+use core::ffi::CStr;
+
+/// Name of the family.
+pub const FAMILY: &str = "mutex-proxy";
+/// Its version.
+pub const VERSION: u8 = 1;
+
+/// What a message wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Command {
+    /// Adds to the configuration that the socket prepares.
+    Stage = 1,
+    /// Puts what is staged in the place of a context's configuration.
+    Commit = 2,
+    /// Tells of a context, or of all that have names.
+    ContextGet = 3,
+    /// Deletes a context.
+    ContextDel = 4,
+    /// Dumps a context's groups.
+    GroupGet = 5,
+    /// Dumps a context's upstreams.
+    UpstreamGet = 6,
+    /// Dumps a context's rules.
+    RuleGet = 7,
+    /// Tells the namespace's counters.
+    StatisticsGet = 8,
+    /// Tells where a connection wanted to go.
+    OriginalGet = 9,
+}
+
+impl Command {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Stage,
+        Self::Commit,
+        Self::ContextGet,
+        Self::ContextDel,
+        Self::GroupGet,
+        Self::UpstreamGet,
+        Self::RuleGet,
+        Self::StatisticsGet,
+        Self::OriginalGet,
+    ];
+
+    /// From its number in a message.
+    pub fn from_number(number: u8) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|command| *command as u8 == number)
+    }
+}
+
+/// Types of the attributes.
+pub mod kind {
+    /// Name of a context.
+    pub const CONTEXT: u16 = 1;
+    /// What was staged before is forgotten.
+    pub const BEGIN: u16 = 2;
+    /// A group of upstreams.
+    pub const GROUP: u16 = 3;
+    /// A rule.
+    pub const RULE: u16 = 4;
+    /// Nothing is changed.
+    pub const DRY_RUN: u16 = 5;
+    /// How often a context was configured.
+    pub const GENERATION: u16 = 6;
+    /// How many groups it has.
+    pub const GROUPS: u16 = 7;
+    /// How many upstreams.
+    pub const UPSTREAMS: u16 = 8;
+    /// How many rules.
+    pub const RULES: u16 = 9;
+    /// Counters.
+    pub const STATISTICS: u16 = 10;
+    /// A connection.
+    pub const CONNECTION: u16 = 11;
+    /// An upstream.
+    pub const UPSTREAM: u16 = 12;
+    /// The number of its group.
+    pub const UPSTREAM_GROUP: u16 = 13;
+}
+
+/// Of an attribute that has no meaning where it stands.
+pub const UNKNOWN: &CStr = c"no attribute of this type is known here";
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What the kernel's generator makes of the specification.
+    const HEADER: &str = include_str!("../generated/include/uapi/linux/mutex_proxy.h");
+
+    /// The names that begin with `prefix` and number an anonymous enum of the header from 1 on, without the prefix.
+    pub fn specified(prefix: &str) -> Vec<String> {
+        let bodies = HEADER.split("enum {").skip(1);
+        let names = |text: &str| {
+            let body = text.split('}').next().unwrap_or_default();
+            let lines = body.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty() && !line.contains("MAX"));
+            let names = lines.map(|line| line.split([',', ' ']).next().unwrap_or_default());
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut enums = bodies.map(names);
+        let found = enums.find(|names| names.iter().all(|name| name.starts_with(prefix)));
+        let found = found.unwrap_or_else(|| panic!("the header has no {prefix}"));
+        let without = |name: String| name[prefix.len()..].to_owned();
+        found.into_iter().map(without).collect()
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_specification() {
+        let commands = Command::ALL.map(|command| format!("{command:?}"));
+        let expected = specified("MUTEX_PROXY_CMD_");
+        assert_eq!(
+            commands.map(|name| name.to_uppercase()).to_vec(),
+            expected
+                .iter()
+                .map(|name| name.replace('_', ""))
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(
+            Command::ALL.map(|command| command as u8),
+            [1, 2, 3, 4, 5, 6, 7, 8, 9]
+        );
+        let attributes = [
+            ("CONTEXT", kind::CONTEXT),
+            ("BEGIN", kind::BEGIN),
+            ("GROUP", kind::GROUP),
+            ("RULE", kind::RULE),
+            ("DRY_RUN", kind::DRY_RUN),
+            ("GENERATION", kind::GENERATION),
+            ("GROUPS", kind::GROUPS),
+            ("UPSTREAMS", kind::UPSTREAMS),
+            ("RULES", kind::RULES),
+            ("STATISTICS", kind::STATISTICS),
+            ("CONNECTION", kind::CONNECTION),
+            ("UPSTREAM", kind::UPSTREAM),
+            ("UPSTREAM_GROUP", kind::UPSTREAM_GROUP),
+        ];
+        let names = specified("MUTEX_PROXY_A_PROXY_");
+        assert_eq!(attributes.map(|(name, _)| name).to_vec(), names);
+        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=13));
+        assert!(HEADER.contains(&format!("FAMILY_NAME\t\t\"{FAMILY}\"")));
+        assert!(HEADER.contains(&format!("FAMILY_VERSION\t{VERSION}\n")));
+        let statistics = specified("MUTEX_PROXY_A_STATISTICS_");
+        let names = super::super::super::proxy::Stats::NAMES.iter();
+        let names: Vec<_> = names.map(|name| name.to_uppercase()).collect();
+        assert_eq!(names, statistics);
+        for command in Command::ALL {
+            assert_eq!(Command::from_number(command as u8), Some(command));
+        }
+        assert_eq!(Command::from_number(0), None);
+        assert_eq!(Command::from_number(10), None);
+    }
+}

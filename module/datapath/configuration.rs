@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A context's groups, upstreams and rules, as messages bring them.
+
+use super::abi::netlink::attribute::Attributes;
+use super::abi::netlink::configuration::{read_group, read_rule};
+use super::abi::netlink::message::{kind, UNKNOWN};
+use super::abi::netlink::refusal::Refusal;
+use super::abi::proxy::{
+    Action, Family, Group, Rule, Upstream, MAX_GROUPS, MAX_MEMBERS, MAX_RULES, MAX_UPSTREAMS,
+};
+use super::allocate::Allocate;
+
+/// Why a message could not be staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageError<E> {
+    /// It is wrong.
+    Refused(Refusal),
+    /// There is no memory.
+    Memory(E),
+}
+
+impl<E> From<Refusal> for StageError<E> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A group, and which of the configuration's upstreams are its own.
+#[derive(Clone, Copy, Debug)]
+struct Members {
+    group: Group,
+    // One behind the other.
+    first: usize,
+    count: usize,
+    has_v4: bool,
+    has_v6: bool,
+}
+
+impl Members {
+    fn has(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.has_v4,
+            Family::V6 => self.has_v6,
+        }
+    }
+}
+
+/// Groups, upstreams and rules. Each rule that redirects does so to a group that is there and has an upstream of the rule's IP
+/// version, and there are no more of anything than one namespace may have.
+pub struct Configuration<M: Allocate> {
+    groups: M::Vec<Members>,
+    // In the order of their groups.
+    upstreams: M::Vec<Upstream>,
+    rules: M::Vec<Rule>,
+}
+
+impl<M: Allocate> Configuration<M> {
+    /// Without anything.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new() -> Result<Self, M::Error> {
+        Ok(Self {
+            groups: M::collect(core::iter::empty())?,
+            upstreams: M::collect(core::iter::empty())?,
+            rules: M::collect(core::iter::empty())?,
+        })
+    }
+
+    /// Adds the groups and rules of a message.
+    ///
+    /// # Errors
+    /// If an attribute is malformed or unknown, or has no meaning; if there are too many of something; or if there is no
+    /// memory. What came before the error has been added.
+    pub fn stage(&mut self, attributes: Attributes<'_>) -> Result<(), StageError<M::Error>> {
+        for attribute in attributes {
+            let attribute = attribute.map_err(Refusal::from)?;
+            let refused = |message| Refusal::of(&attribute, message).into();
+            match attribute.kind {
+                // Who has a configuration knows.
+                kind::BEGIN => {}
+                kind::GROUP => {
+                    let number = u8::try_from(self.groups.len()).ok();
+                    let number = number.filter(|&number| usize::from(number) < MAX_GROUPS);
+                    let number = number.ok_or_else(|| refused(c"there are 256 groups already"))?;
+                    let first = self.upstreams.len();
+                    let (mut has_v4, mut has_v6) = (false, false);
+                    let group = read_group(&attribute, number, |upstream| {
+                        if self.upstreams.len().wrapping_sub(first) >= MAX_MEMBERS {
+                            return Err(refused(c"a group has 256 upstreams at most"));
+                        }
+                        if self.upstreams.len() >= MAX_UPSTREAMS {
+                            return Err(refused(c"there are 4096 upstreams already"));
+                        }
+                        match upstream.family {
+                            Family::V4 => has_v4 = true,
+                            Family::V6 => has_v6 = true,
+                        }
+                        M::push(&mut self.upstreams, upstream).map_err(StageError::Memory)
+                    })?;
+                    let members = Members {
+                        group,
+                        first,
+                        count: self.upstreams.len().wrapping_sub(first),
+                        has_v4,
+                        has_v6,
+                    };
+                    M::push(&mut self.groups, members).map_err(StageError::Memory)?;
+                }
+                kind::RULE => {
+                    if self.rules.len() >= MAX_RULES {
+                        return Err(refused(c"there are 4096 rules already"));
+                    }
+                    let rule = read_rule(&attribute)?;
+                    if rule.action == Action::Redirect {
+                        let group = self.groups.get(usize::from(rule.group)).ok_or_else(|| {
+                            refused(c"the rule's group is not staged, at least not yet")
+                        })?;
+                        if !group.has(rule.family) {
+                            return Err(refused(
+                                c"the rule's group has no upstream of its IP version",
+                            ));
+                        }
+                    }
+                    M::push(&mut self.rules, rule).map_err(StageError::Memory)?;
+                }
+                _ => return Err(refused(UNKNOWN)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups in their order.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = Group> + '_ {
+        self.groups.iter().map(|members| members.group)
+    }
+
+    /// The upstreams of all groups, in their order.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// The groups with their upstreams, of either IP version, in their order.
+    pub fn members(&self) -> impl Iterator<Item = (Group, &[Upstream])> {
+        self.groups.iter().map(|members| {
+            let end = members.first.wrapping_add(members.count);
+            let upstreams = self.upstreams.get(members.first..end);
+            (members.group, upstreams.unwrap_or_default())
+        })
+    }
+
+    /// The rules in their order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Controls `mutex_proxy.ko` by its Generic Netlink family, `mutex-proxy` (`module/abi/mutex_proxy.yaml`).
+//!
+//! ```no_run
+//! use mprox::{Client, Configuration};
+//!
+//! # fn main() -> Result<(), mprox::Error> {
+//! let mut client = Client::open()?;
+//! client.stage(&Configuration::default())?;
+//! // The context is the client's: it is gone when that is dropped.
+//! client.commit(&mprox::Commit::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Must not know: files, the command line, the lab.
+
+mod client;
+mod configuration;
+mod error;
+mod generic;
+
+pub use client::Client;
+pub use configuration::{Configuration, Group};
+pub use error::{Error, Item, Refused};
+pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};
+pub use mutex_abi::proxy::{
+    Action, Connection, Endpoint, Family, Protocol, Rule, Selection, Stats, Upstream,
+};

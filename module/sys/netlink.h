@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What netlink.c and netlink.rs know of each other. */
+#ifndef MXP_NETLINK_H
+#define MXP_NETLINK_H
+
+#include <linux/types.h>
+
+struct net;
+struct sock;
+
+/* A request, or a part of a dump. */
+struct mxp_netlink_request {
+	struct net *net;
+	/* The socket that sent it, and its address: unique in the namespace among sockets that are open. */
+	struct sock *sender;
+	u32 port;
+	u32 command;
+	const void *attributes;
+	size_t length;
+
+	/* Of a refusal: a sentence, or NULL; bytes from the first attribute to the one that is wrong, or SIZE_MAX. */
+	const char *message;
+	size_t offset;
+	/* Of a dump: changes when what is dumped does. */
+	u32 generation;
+};
+
+/*
+ * What netlink.c calls: may sleep. Attributes are written to `room`, which is zero; `size` is how much there is, and then how
+ * much is written.
+ */
+struct mxp_netlink_calls {
+	void *target;
+	int (*request)(void *target, struct mxp_netlink_request *request, void *room, size_t *size);
+	/* One message: 1. At the end: 0. -EMSGSIZE: more room is needed. `position` is of four numbers, zero at first. */
+	int (*dump)(void *target, struct mxp_netlink_request *request, u64 *position, void *room,
+		    size_t *size);
+	/* A socket with this address was closed. */
+	void (*released)(void *target, struct net *net, u32 port);
+	/* The namespace ends; no socket is in it. */
+	void (*leave)(void *target, struct net *net);
+};
+
+/* One at a time; `calls` stays until mxp_netlink_unregister() has returned. */
+int mxp_netlink_register(const struct mxp_netlink_calls *calls);
+void mxp_netlink_unregister(void);
+
+/* As long as one is held, the end of the namespace waits; only for one that has a request, or is held already. */
+void mxp_net_hold(struct net *net);
+void mxp_net_release(struct net *net);
+
+void mxp_sock_hold(struct sock *sk);
+void mxp_sock_put(struct sock *sk);
+bool mxp_sock_is_closed(const struct sock *sk);
+
+bool mxp_module_get(void);
+void mxp_module_put(void);
+
+#endif

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The Generic Netlink family, and what belongs to each of its sockets.
+
+use core::ffi::{c_int, c_void, CStr};
+use core::ptr::NonNull;
+
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use super::bindings;
+use super::net::Namespace;
+use super::window::Window;
+use crate::abi::netlink::attribute::{Attributes, NoRoom, Writer};
+use crate::abi::netlink::refusal::Refusal;
+use crate::abi::proxy::MAX_CONTEXTS;
+
+/// A reason for which the kernel crate of some version has no [`Error`].
+#[derive(Clone, Copy)]
+pub(crate) enum Reason {
+    /// EINVAL.
+    Invalid,
+    /// ENODATA.
+    NoData,
+    /// ENOENT.
+    NotThere,
+    /// EMSGSIZE.
+    NoRoom,
+    /// ENOSPC.
+    NoSpace,
+    /// ESTALE.
+    Stale,
+    /// EOPNOTSUPP.
+    NotSupported,
+}
+
+impl Reason {
+    fn errno(self) -> c_int {
+        let number = match self {
+            Self::Invalid => return EINVAL.to_errno(),
+            Self::NotThere => return ENOENT.to_errno(),
+            Self::NoSpace => return ENOSPC.to_errno(),
+            Self::NoRoom => bindings::EMSGSIZE,
+            Self::NoData => bindings::ENODATA,
+            Self::Stale => bindings::ESTALE,
+            Self::NotSupported => bindings::EOPNOTSUPP,
+        };
+        (number as c_int).wrapping_neg()
+    }
+}
+
+/// Why a request was not done.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused {
+    // Negative.
+    errno: c_int,
+    message: Option<&'static CStr>,
+    // Bytes from the first attribute on.
+    offset: Option<usize>,
+}
+
+impl Refused {
+    /// For this reason, which `message` says to people.
+    pub(crate) fn because(reason: Reason, message: &'static CStr) -> Self {
+        Self {
+            errno: reason.errno(),
+            message: Some(message),
+            offset: None,
+        }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self {
+            errno: error.to_errno(),
+            message: None,
+            offset: None,
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            errno: EINVAL.to_errno(),
+            message: Some(refusal.message),
+            offset: Some(refusal.offset),
+        }
+    }
+}
+
+impl From<NoRoom> for Refused {
+    fn from(_: NoRoom) -> Self {
+        Self {
+            errno: Reason::NoRoom.errno(),
+            message: None,
+            offset: None,
+        }
+    }
+}
+
+/// How far a dump has come: zeros at first, and then whatever was left here.
+pub(crate) type Position = [u64; 4];
+
+/// What requests are handed to. All of it may sleep.
+pub(crate) trait Family: Send + Sync + 'static {
+    /// What belongs to a socket. It is dropped by the call that closes the socket's last descriptor, before that returns.
+    type Session: Send + Sync + 'static;
+
+    /// What a socket has that asks for the first time.
+    fn session(&self) -> Result<Self::Session>;
+
+    /// Does what a request says; what is written is the answer.
+    fn request(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>)
+        -> Result<(), Refused>;
+
+    /// Writes one message of a dump, and says by a number when another dump of the same would be another one; `None` at the end.
+    fn dump(
+        &self,
+        request: &Request<'_, Self>,
+        position: &mut Position,
+        message: &mut Writer<'_>,
+    ) -> Result<Option<u32>, Refused>;
+
+    /// Forgets the namespace, which ends: the end waits until nothing refers to it.
+    fn leave(&self, net: &Namespace);
+}
+
+/// A request, or a part of a dump.
+pub(crate) struct Request<'a, F: Family + ?Sized> {
+    /// The namespace of the socket.
+    pub(crate) net: Namespace,
+    /// What is asked for.
+    pub(crate) command: u8,
+    attributes: &'a [u8],
+    sender: NonNull<bindings::sock>,
+    port: u32,
+    sessions: &'a Sessions<F>,
+}
+
+impl<F: Family + ?Sized> Request<'_, F> {
+    /// Its attributes.
+    pub(crate) fn attributes(&self) -> Attributes<'_> {
+        Attributes::new(self.attributes)
+    }
+
+    /// What belongs to its socket, if it has asked for that before.
+    pub(crate) fn known_session(&self) -> Option<Arc<F::Session>> {
+        let sessions = self.sessions.0.lock();
+        let mut known = sessions.iter().flatten();
+        let session = known.find(|one| one.socket.0 == self.sender)?;
+        Some(session.session.clone())
+    }
+
+    /// What belongs to its socket. ENOSPC: too many in its namespace have something.
+    pub(crate) fn session(&self, family: &F) -> Result<Arc<F::Session>, Refused> {
+        if let Some(known) = self.known_session() {
+            return Ok(known);
+        }
+        let new = Arc::new(family.session()?, GFP_KERNEL_ACCOUNT).map_err(Error::from)?;
+        let mut sessions = self.sessions.0.lock();
+        let mut count = 0_usize;
+        for one in sessions.iter().flatten() {
+            if one.socket.0 == self.sender {
+                // Another thread has asked by the same socket meanwhile.
+                return Ok(one.session.clone());
+            }
+            count = count.wrapping_add(usize::from(one.net == self.net.as_ptr()));
+        }
+        if count >= MAX_CONTEXTS {
+            let message = c"64 sockets of this network namespace stage already";
+            return Err(Refused::because(Reason::NoSpace, message));
+        }
+        let entry = Some(Entry {
+            socket: Socket::hold(self.sender),
+            net: self.net.as_ptr(),
+            port: self.port,
+            session: new.clone(),
+        });
+        match sessions.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = entry,
+            None => sessions.push(entry, GFP_KERNEL_ACCOUNT).map_err(Error::from)?,
+        }
+        Ok(new)
+    }
+}
+
+/// A reference to a socket.
+struct Socket(NonNull<bindings::sock>);
+
+impl Socket {
+    // Only of the sender of a request that is being handled.
+    fn hold(sender: NonNull<bindings::sock>) -> Self {
+        // SAFETY: the sender sleeps in sendmsg() or recvmsg() by a descriptor of the socket, which keeps it. Put in `drop`.
+        unsafe { bindings::mxp_sock_hold(sender.as_ptr()) };
+        Self(sender)
+    }
+
+    fn is_closed(&self) -> bool {
+        // SAFETY: the reference keeps the socket.
+        unsafe { bindings::mxp_sock_is_closed(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: got in `hold`.
+        unsafe { bindings::mxp_sock_put(self.0.as_ptr()) };
+    }
+}
+
+/// A socket that has something, and what.
+struct Entry<S> {
+    session: Arc<S>,
+    // For comparing: which is the sender's namespace, and lives as long as the socket.
+    net: *mut bindings::net,
+    port: u32,
+    // Last: what belongs to the socket goes before the socket, and with it the namespace, may.
+    socket: Socket,
+}
+
+// SAFETY: the pointers are compared only, and `Socket` may be put by any task.
+unsafe impl<S: Send + Sync> Send for Entry<S> {}
+
+/// Those of all namespaces: up to `MAX_CONTEXTS` of each.
+struct Sessions<F: Family + ?Sized>(Pin<KBox<Mutex<KVVec<Option<Entry<F::Session>>>>>>);
+
+impl<F: Family + ?Sized> Sessions<F> {
+    // Drops what belongs to sockets that were closed. An address may be that of a new socket already: netlink takes a closing socket
+    // off its table before it tells of it. So the socket itself is asked.
+    fn release(&self, net: *mut bindings::net, port: u32) {
+        Window::Release.pass();
+        loop {
+            let mut sessions = self.0.lock();
+            let slot = sessions.iter_mut().find(|slot| {
+                let is_it = |one: &Entry<_>| {
+                    one.net == net && one.port == port && one.socket.is_closed()
+                };
+                slot.as_ref().is_some_and(is_it)
+            });
+            let Some(entry) = slot.and_then(Option::take) else {
+                return;
+            };
+            drop(sessions);
+            drop(entry);
+        }
+    }
+}
+
+struct Inner<F: Family> {
+    calls: bindings::mxp_netlink_calls,
+    family: F,
+    sessions: Sessions<F>,
+}
+
+/// A family that is there, until this is dropped.
+pub(crate) struct Registered<F: Family>(KBox<Inner<F>>);
+
+// SAFETY: registering and unregistering may happen in any task.
+unsafe impl<F: Family> Send for Registered<F> {}
+// SAFETY: gives access to nothing.
+unsafe impl<F: Family> Sync for Registered<F> {}
+
+impl<F: Family> Registered<F> {
+    /// Hands requests to `family`. Not more than one at a time in the module.
+    pub(crate) fn new(family: F) -> Result<Self> {
+        let sessions = KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL)?;
+        let mut inner = KBox::new(
+            Inner {
+                calls: bindings::mxp_netlink_calls {
+                    target: core::ptr::null_mut(),
+                    request: Some(request::<F>),
+                    dump: Some(dump::<F>),
+                    released: Some(released::<F>),
+                    leave: Some(leave::<F>),
+                },
+                family,
+                sessions: Sessions(sessions),
+            },
+            GFP_KERNEL,
+        )?;
+        inner.calls.target = core::ptr::from_ref::<Inner<F>>(&inner).cast_mut().cast();
+        // SAFETY: the calls, and what they are for, lie in the box, until the family is unregistered.
+        kernel::error::to_result(unsafe { bindings::mxp_netlink_register(&inner.calls) })?;
+        Ok(Self(inner))
+    }
+}
+
+impl<F: Family> Drop for Registered<F> {
+    fn drop(&mut self) {
+        // SAFETY: registered in `new`. May sleep: dropped when the module goes. No call is under way after it.
+        unsafe { bindings::mxp_netlink_unregister() };
+    }
+}
+
+// The calls for a family that is registered.
+unsafe fn inner<'a, F: Family>(target: *mut c_void) -> &'a Inner<F> {
+    // SAFETY: by the caller: `Registered` gave this pointer, and keeps the box until no call is under way.
+    unsafe { &*target.cast_const().cast::<Inner<F>>() }
+}
+
+// A request as netlink.c describes it, and the room for an answer.
+unsafe fn with_request<F: Family>(
+    target: *mut c_void,
+    raw: *mut bindings::mxp_netlink_request,
+    room: *mut c_void,
+    size: *mut usize,
+    call: impl FnOnce(&F, &Request<'_, F>, &mut Writer<'_>) -> Result<Option<u32>, Refused>,
+) -> c_int {
+    // SAFETY: by the caller: netlink.c hands over a request and a size of its own, for the time of this call.
+    let (inner, raw, size) = unsafe { (inner::<F>(target), &mut *raw, &mut *size) };
+    let Some(sender) = NonNull::new(raw.sender) else {
+        return EINVAL.to_errno();
+    };
+    let request = Request {
+        // SAFETY: a socket is in the namespace, so it does not end during this call.
+        net: unsafe { Namespace::until_exit(raw.net) },
+        command: raw.command as u8,
+        // SAFETY: the attributes of the request's skb, which stays during the call, and which nobody writes any more.
+        attributes: unsafe { core::slice::from_raw_parts(raw.attributes.cast(), raw.length) },
+        sender,
+        port: raw.port,
+        sessions: &inner.sessions,
+    };
+    // SAFETY: the tail room of the answer's skb, which is nobody else's, and which netlink.c has made zero.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(room.cast::<u8>(), *size) };
+    let mut answer = Writer::new(bytes);
+    let result = call(&inner.family, &request, &mut answer);
+    *size = answer.written();
+    match result {
+        Ok(Some(generation)) => {
+            raw.generation = generation;
+            1
+        }
+        Ok(None) => 0,
+        Err(refused) => {
+            raw.message = match refused.message {
+                Some(message) => message.as_ptr().cast(),
+                None => core::ptr::null(),
+            };
+            raw.offset = refused.offset.unwrap_or(usize::MAX);
+            refused.errno
+        }
+    }
+}
+
+unsafe extern "C" fn request<F: Family>(
+    target: *mut c_void,
+    raw: *mut bindings::mxp_netlink_request,
+    room: *mut c_void,
+    size: *mut usize,
+) -> c_int {
+    // SAFETY: netlink.c calls this as `with_request` demands.
+    unsafe {
+        with_request::<F>(target, raw, room, size, |family, request, answer| {
+            family.request(request, answer).map(|()| None)
+        })
+    }
+}
+
+unsafe extern "C" fn dump<F: Family>(
+    target: *mut c_void,
+    raw: *mut bindings::mxp_netlink_request,
+    position: *mut u64,
+    room: *mut c_void,
+    size: *mut usize,
+) -> c_int {
+    // SAFETY: netlink.c gives the dump's own memory, aligned, for the time of this call.
+    let position = unsafe { &mut *position.cast::<Position>() };
+    // SAFETY: netlink.c calls this as `with_request` demands.
+    unsafe {
+        with_request::<F>(target, raw, room, size, |family, request, message| {
+            family.dump(request, position, message)
+        })
+    }
+}
+
+unsafe extern "C" fn released<F: Family>(
+    target: *mut c_void,
+    net: *mut bindings::net,
+    port: u32,
+) {
+    // SAFETY: `target` is what was registered.
+    unsafe { inner::<F>(target) }.sessions.release(net, port);
+}
+
+unsafe extern "C" fn leave<F: Family>(target: *mut c_void, net: *mut bindings::net) {
+    // SAFETY: `target` is what was registered.
+    let inner = unsafe { inner::<F>(target) };
+    // SAFETY: the namespace's exit is under way, and waits for the last user after this call.
+    inner.family.leave(&unsafe { Namespace::until_exit(net) });
+}
+
+/// Keeps the module from being unloaded.
+pub(crate) struct ModuleInUse(());
+
+impl ModuleInUse {
+    /// ENODEV: the module is being unloaded.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: may be called in any task.
+        match unsafe { bindings::mxp_module_get() } {
+            true => Ok(Self(())),
+            false => Err(ENODEV),
+        }
+    }
+}
+
+impl Drop for ModuleInUse {
+    fn drop(&mut self) {
+        // SAFETY: got in `new`. The caller is a call of netlink.c, for whose end unregistering waits.
+        unsafe { bindings::mxp_module_put() };
+    }
+}
