@@ -5,11 +5,13 @@
 
 pub mod connection;
 pub mod group;
+pub mod label;
 pub mod rule;
 pub mod upstream;
 
 pub use connection::{Connection, Endpoint};
 pub use group::{Group, Selection};
+pub use label::Label;
 pub use rule::{Action, Rule, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
 pub use upstream::Upstream;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::UdpSocket;
 
 use anyhow::{bail, ensure, Context as _, Result};
-use mprox::{Configuration, Error};
+use mprox_client::{Configuration, Error};
 use mutex_abi::netlink::attribute::{NoRoom, Writer};
 use mutex_abi::netlink::message::kind;
 use mutex_abi::proxy::{Selection, Stats, MAX_GROUPS, MAX_MEMBERS, MAX_RULES};
@@ -85,7 +85,7 @@ pub fn bad_rules_are_refused() -> Result<()> {
             "{what}: expected {message:?} about {item:?}, got {refused:?}"
         );
         // What was refused is not what is committed next.
-        let next = context.client().commit(&mprox::Commit::default());
+        let next = context.client().commit(&mprox_client::Commit::default());
         ensure!(
             next.as_ref().err().and_then(Error::errno) == Some(Errno::ENODATA as i32),
             "{what}: was refused, and then committed: {next:?}"
@@ -118,10 +118,15 @@ fn attributes(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Stag
 }
 
 /// A bad configuration: what is wrong with it, in which item, and what the kernel says.
-type Bad = (&'static str, Staged, Option<mprox::Item>, &'static str);
+type Bad = (
+    &'static str,
+    Staged,
+    Option<mprox_client::Item>,
+    &'static str,
+);
 
 fn bad_configurations() -> Vec<Bad> {
-    use mprox::Item::{Group, Rule as OfRule};
+    use mprox_client::Item::{Group, Rule as OfRule};
     let good = rule(Protocol::Udp, FAMILY);
     let whole = |rules: &[Rule]| Staged::Whole(configuration(Selection::RoundRobin, rules));
     let changed = |change: &dyn Fn(&mut Configuration)| {

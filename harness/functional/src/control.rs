@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
-use mprox::{Client, Commit, Configuration, ContextName, Error};
+use mprox_client::{Client, Commit, Configuration, ContextName, Error};
 use mutex_abi::proxy::{Selection, MAX_CONTEXTS};
 use nix::errno::Errno;
 
@@ -135,7 +135,7 @@ fn commits() -> Result<()> {
 }
 
 /// A round trip of a datagram to the original destination, which must be redirected or must not.
-fn ensure_redirected(setup: &Setup, redirected: bool, sequence: u32) -> Result<()> {
+pub fn ensure_redirected(setup: &Setup, redirected: bool, sequence: u32) -> Result<()> {
     const LENGTH: usize = 64;
     for family in FAMILIES {
         let server = if redirected { upstream } else { original }(family);

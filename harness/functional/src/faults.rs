@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context as _, Result};
-use mprox::{Client, Commit};
+use mprox_client::{Client, Commit};
 use mutex_abi::proxy::Selection;
 use nix::errno::Errno;
 

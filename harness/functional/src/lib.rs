@@ -58,6 +58,7 @@ mod rules;
 mod setup;
 mod sockets;
 mod time_outs;
+mod tool;
 mod turned_ports;
 mod untouched;
 mod upstream_itself;
@@ -150,6 +151,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(path_mtu::tests());
     tests.extend(rules::tests());
     tests.extend(control::tests());
+    tests.extend(tool::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

@@ -301,8 +301,8 @@ fn contexts_are_limited() -> Result<()> {
 
 fn ensure_no_room(error: &anyhow::Error) -> Result<()> {
     let errno = error
-        .downcast_ref::<mprox::Error>()
-        .and_then(mprox::Error::errno);
+        .downcast_ref::<mprox_client::Error>()
+        .and_then(mprox_client::Error::errno);
     ensure!(
         errno == Some(Errno::ENOSPC as i32),
         "expected ENOSPC beyond {MAX_CONTEXTS} contexts, got {error:#}"

@@ -269,7 +269,7 @@ fn many() -> Result<()> {
         let beyond = setup.context(&[])?;
         let error = beyond.configure(&[everything(family)]).err();
         ensure!(
-            error.as_ref().and_then(mprox::Error::errno) == Some(Errno::ENOSPC as i32),
+            error.as_ref().and_then(mprox_client::Error::errno) == Some(Errno::ENOSPC as i32),
             "expected ENOSPC beyond {MAX_RULES} rules, got {error:?}"
         );
     }

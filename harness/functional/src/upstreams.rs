@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context as _, Result};
-use mprox::Configuration;
+use mprox_client::Configuration;
 use mutex_abi::proxy::Selection;
 
 use super::setup::{

@@ -18,7 +18,7 @@ use mutexlab_host::surroundings::Surroundings;
 pub use mutexlab_images::modules::ModuleFiles;
 use mutexlab_protocol::shell_files;
 use mutexlab_protocol::{
-    Order, Work, AGENT_PATH, IPROUTE2, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
+    Order, Work, AGENT_PATH, IPROUTE2, MPROX, ORDER_PATH, PROBE_MODULE_PATH, PROXY_MODULE_PATH,
 };
 
 /// What the guest starts; see `START_SCRIPT`.
@@ -97,6 +97,16 @@ pub fn of(
         // Policy rules and devices of all sorts, of which busybox's knows a few.
         let ip = program::find("ip", "iproute2", surroundings)?;
         install_program(&mut files, &ip, IPROUTE2, &[])?;
+    }
+    if matches!(order.work, Work::Test { .. } | Work::Shell(_)) {
+        let mprox = surroundings.built.join("mprox");
+        if !mprox.is_file() {
+            bail!(
+                "there is no {}: `cargo build --release` builds it",
+                mprox.display()
+            );
+        }
+        install_program(&mut files, &mprox, MPROX, &[])?;
     }
     for program in &baggage.programs {
         let beside = program.libraries_beside();

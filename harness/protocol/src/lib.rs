@@ -54,6 +54,8 @@ pub const PROXY_MODULE_PATH: &str = "/lab/mutex_proxy.ko";
 pub const PROBE_MODULE_PATH: &str = "/lab/mutex_probe.ko";
 /// Where `ip` of iproute2 lies, if the order is to test.
 pub const IPROUTE2: &str = "/usr/sbin/ip";
+/// Where the proxy's command line lies, if the order is to test or to give a shell.
+pub const MPROX: &str = "/usr/sbin/mprox";
 /// Every line of the agent's that is an event starts with this, since a guest's init and its
 /// programs may print, too.
 pub const EVENT_PREFIX: &str = "@mutexlab ";

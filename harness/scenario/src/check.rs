@@ -4,7 +4,6 @@
 
 use std::fmt::Debug;
 
-use super::explain::{nearest, Mistake, Place};
 use crate::named::Named;
 use crate::parameter::Parameters;
 use crate::question::Scenario;
@@ -14,6 +13,7 @@ use mutexlab_model::limits::MAX_FLOWS;
 use mutexlab_model::mode::Mode;
 use mutexlab_model::subject::Subject;
 use mutexlab_model::traffic::{Ends, Load, Part, Steering, Traffic, Unfit, Way};
+use toml_mistake::{nearest, Mistake, Place};
 
 impl Scenario {
     /// The first thing that cannot be meant.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::explain::{self, Mistake};
 use crate::question::Scenario;
+use toml_mistake::{self as explain, Mistake};
 
 /// A scenario with the text that it came from, which goes into the results.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@
 
 pub mod caches;
 mod check;
-mod explain;
 mod file;
 mod named;
 mod parameter;
@@ -19,11 +18,11 @@ mod throughput;
 mod traffic;
 mod values;
 
-pub use explain::{nearest, place, syntax, Mistake, Place};
 pub use file::ScenarioFile;
 pub use named::Named;
 pub use parameter::{ParameterValue, Parameters};
 pub use question::{Combine, Exclusion, Scenario};
 pub use throughput::SearchMatrix;
+pub use toml_mistake::{nearest, place, syntax, Mistake, Place};
 pub use traffic::TrafficMatrix;
 pub use values::{FromNumber, Values};

@@ -21,10 +21,10 @@ pub use combine::Combination;
 pub use filter::Filter;
 pub use shard::Shard;
 
-use crate::explain::Mistake;
 use crate::question::Scenario;
 use mutexlab_model::mode::Mode;
 use mutexlab_protocol::GuestCell;
+use toml_mistake::Mistake;
 
 /// Everything that is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]

@@ -277,7 +277,7 @@ impl Lab {
         let library = loaded.find(|path| path.contains("/libgcc_s.so")).unwrap();
         fs::create_dir_all(self.path("ours")).unwrap();
         fs::copy(library, self.path("ours/libmutex_lens.so")).unwrap();
-        for name in ["mutexlab", "mutexlab-agent"] {
+        for name in ["mutexlab", "mutexlab-agent", "mprox"] {
             let (from, to) = (built.with_file_name(name), self.path("ours").join(name));
             // In the same file system it need not be copied.
             if fs::hard_link(&from, &to).is_err() {

@@ -41,9 +41,10 @@ const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTIO
 	[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mutex_proxy_a_connection_remote_port_range),
 };
 
-const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_UPSTREAM + 1] = {
+const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1] = {
 	[MUTEX_PROXY_A_GROUP_SELECTION] = NLA_POLICY_MAX(NLA_U32, 2),
 	[MUTEX_PROXY_A_GROUP_UPSTREAM] = NLA_POLICY_NESTED(mutex_proxy_upstream_nl_policy),
+	[MUTEX_PROXY_A_GROUP_LABEL] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_LABEL_MAX, },
 };
 
 const struct nla_policy mutex_proxy_network_nl_policy[MUTEX_PROXY_A_NETWORK_PREFIX_LENGTH + 1] = {
@@ -56,7 +57,7 @@ const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1
 	[MUTEX_PROXY_A_PORTS_LAST] = NLA_POLICY_FULL_RANGE(NLA_U32, &mutex_proxy_a_ports_last_range),
 };
 
-const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_GROUP + 1] = {
+const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_LABEL + 1] = {
 	[MUTEX_PROXY_A_RULE_IP_VERSION] = { .type = NLA_U32, },
 	[MUTEX_PROXY_A_RULE_PROTOCOL] = { .type = NLA_U32, },
 	[MUTEX_PROXY_A_RULE_DIRECTIONS] = NLA_POLICY_MASK(NLA_U32, 0x3),
@@ -66,6 +67,7 @@ const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_GROUP + 1]
 	[MUTEX_PROXY_A_RULE_INTERFACE] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_INTERFACE_MAX, },
 	[MUTEX_PROXY_A_RULE_ACTION] = NLA_POLICY_MAX(NLA_U32, 1),
 	[MUTEX_PROXY_A_RULE_GROUP] = NLA_POLICY_MAX(NLA_U32, 255),
+	[MUTEX_PROXY_A_RULE_LABEL] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_LABEL_MAX, },
 };
 
 const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1] = {

@@ -14,10 +14,10 @@
 
 /* Common nested types */
 extern const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT + 1];
-extern const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_UPSTREAM + 1];
+extern const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1];
 extern const struct nla_policy mutex_proxy_network_nl_policy[MUTEX_PROXY_A_NETWORK_PREFIX_LENGTH + 1];
 extern const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1];
-extern const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_GROUP + 1];
+extern const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_LABEL + 1];
 extern const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1];
 
 int mutex_proxy_nl_stage_doit(struct sk_buff *skb, struct genl_info *info);

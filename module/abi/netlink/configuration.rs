@@ -6,8 +6,8 @@ use core::ffi::CStr;
 
 use super::super::proxy::rule::is_name;
 use super::super::proxy::{
-    Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
-    NAME_SIZE,
+    Action, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING, NAME_SIZE,
 };
 use super::attribute::{Attribute, Attributes, NoRoom, Writer};
 use super::message::{kind, UNKNOWN};
@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 mod group {
     pub(super) const SELECTION: u16 = 1;
     pub(super) const UPSTREAM: u16 = 2;
+    pub(super) const LABEL: u16 = 3;
 }
 
 /// Types of the attributes of an upstream.
@@ -37,6 +38,7 @@ mod rule {
     pub(super) const INTERFACE: u16 = 7;
     pub(super) const ACTION: u16 = 8;
     pub(super) const GROUP: u16 = 9;
+    pub(super) const LABEL: u16 = 10;
 }
 
 /// Types of the attributes of a network.
@@ -85,6 +87,18 @@ pub(super) fn put_address(
     writer.bytes(kind, address.get(..length).unwrap_or(address))
 }
 
+fn read_label(attribute: &Attribute<'_>) -> Result<Label, Refusal> {
+    let message = c"a label is at most 31 bytes of UTF-8 without control characters";
+    Label::new(attribute.string()?).ok_or(Refusal::of(attribute, message))
+}
+
+fn put_label(writer: &mut Writer<'_>, kind: u16, label: &Label) -> Result<(), NoRoom> {
+    match label.as_str() {
+        "" => Ok(()),
+        text => writer.string(kind, text.as_bytes()),
+    }
+}
+
 /// Reads a group, and hands on each of its upstreams; `group` is its number.
 ///
 /// # Errors
@@ -94,7 +108,7 @@ pub fn read_group<E: From<Refusal>>(
     number: u8,
     mut upstreams: impl FnMut(Upstream) -> Result<(), E>,
 ) -> Result<Group, E> {
-    let mut selection = Selection::RoundRobin;
+    let (mut selection, mut label) = (Selection::RoundRobin, Label::NONE);
     for inner in attribute.nested().map_err(Refusal::from)? {
         let inner = inner.map_err(Refusal::from)?;
         match inner.kind {
@@ -104,10 +118,11 @@ pub fn read_group<E: From<Refusal>>(
                 selection = Selection::from_number(number).ok_or(unknown)?;
             }
             group::UPSTREAM => upstreams(read_upstream(&inner, number)?)?,
+            group::LABEL => label = read_label(&inner)?,
             _ => return Err(Refusal::of(&inner, UNKNOWN).into()),
         }
     }
-    Ok(Group { selection })
+    Ok(Group { label, selection })
 }
 
 const UNKNOWN_SELECTION: &CStr = c"no such selection: round-robin (0), failover (1), random (2)";
@@ -151,6 +166,7 @@ pub fn write_group(
     upstreams: impl Iterator<Item = Upstream>,
 ) -> Result<(), NoRoom> {
     writer.nest(kind, |writer| {
+        put_label(writer, group::LABEL, &group.label)?;
         writer.u32(group::SELECTION, group.selection as u32)?;
         let mut upstreams = upstreams;
         upstreams.try_for_each(|one| put_upstream(writer, group::UPSTREAM, &one))
@@ -212,6 +228,7 @@ pub fn read_rule(attribute: &Attribute<'_>) -> Result<Rule, Refusal> {
 /// A rule as far as it was read.
 #[derive(Default)]
 struct Reading {
+    label: Label,
     family: Option<Family>,
     protocol: Option<Protocol>,
     directions: Option<u8>,
@@ -263,6 +280,7 @@ impl Reading {
                 let action = Action::from_number(attribute.u32()?);
                 self.action = Some(action.ok_or(refused(message))?);
             }
+            rule::LABEL => self.label = read_label(attribute)?,
             rule::GROUP => self.group = Some(small(attribute, TOO_MANY)?),
             _ => return Err(refused(UNKNOWN)),
         }
@@ -315,6 +333,7 @@ impl Reading {
         };
         let (port_first, port_last) = self.ports.unwrap_or((0, u16::MAX));
         Ok(Rule {
+            label: self.label,
             family: self
                 .family
                 .ok_or(missing(c"a rule needs an IP version, or an address"))?,
@@ -362,6 +381,7 @@ fn read_ports(attribute: &Attribute<'_>) -> Result<(u16, u16), Refusal> {
 /// If there is no room.
 pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(), NoRoom> {
     writer.nest(kind, |writer| {
+        put_label(writer, rule::LABEL, &rule.label)?;
         writer.u32(rule::IP_VERSION, rule.family as u32)?;
         if let Some(protocol) = rule.protocol {
             writer.u32(rule::PROTOCOL, protocol as u32)?;

@@ -2,6 +2,8 @@
 
 //! Groups of upstreams.
 
+use super::Label;
+
 /// How one of several upstreams is selected for a new connection. One that is marked failed is
 /// passed over as long as there is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ impl Selection {
 /// Upstreams of which a new connection goes to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// What people call it.
+    pub label: Label,
     /// To which.
     pub selection: Selection,
 }

@@ -2,7 +2,7 @@
 
 //! Which new connections are redirected, and which are left alone.
 
-use super::{Family, Protocol, NAME_SIZE};
+use super::{Family, Label, Protocol, NAME_SIZE};
 
 /// New connections of packets passing through (PRE_ROUTING).
 pub const HOOK_PRE_ROUTING: u8 = 1 << 0;
@@ -33,6 +33,8 @@ impl Action {
 /// A rule for new connections. It matches those for which all of it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// What people call it.
+    pub label: Label,
     /// IP version.
     pub family: Family,
     /// Transport protocol; `None` is any.
@@ -59,6 +61,27 @@ pub struct Rule {
     /// Name of the interface through which packets come in (PRE_ROUTING) or would go out
     /// (LOCAL_OUT), filled up with zeros; all zero is any.
     pub interface: [u8; NAME_SIZE],
+}
+
+impl Rule {
+    /// For all connections of an IP version, which go where they go.
+    pub const fn any(family: Family) -> Self {
+        Self {
+            label: Label::NONE,
+            family,
+            protocol: None,
+            hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
+            action: Action::Direct,
+            destination_prefix: 0,
+            source_prefix: 0,
+            group: 0,
+            port_first: 0,
+            port_last: u16::MAX,
+            destination: [0; 16],
+            source: [0; 16],
+            interface: [0; NAME_SIZE],
+        }
+    }
 }
 
 /// Whether a device can have the name, or it is empty: dev_valid_name() of net/core/dev.c.

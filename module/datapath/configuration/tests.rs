@@ -2,7 +2,7 @@
 
 use super::super::abi::netlink::attribute::{NoRoom, Writer};
 use super::super::abi::netlink::configuration::{write_group, write_rule};
-use super::super::abi::proxy::{Selection, HOOK_PRE_ROUTING, NAME_SIZE};
+use super::super::abi::proxy::{Label, Selection};
 use super::super::host::HostHeap;
 use super::*;
 use proptest::prelude::*;
@@ -24,21 +24,12 @@ fn upstream(family: Family, last: u8) -> Upstream {
 
 fn rule(group: Option<u8>) -> Rule {
     Rule {
-        family: Family::V4,
-        protocol: None,
-        hooks: HOOK_PRE_ROUTING,
         action: match group {
             Some(_) => Action::Redirect,
             None => Action::Direct,
         },
-        destination_prefix: 0,
-        source_prefix: 0,
         group: group.unwrap_or_default(),
-        port_first: 0,
-        port_last: u16::MAX,
-        destination: [0; 16],
-        source: [0; 16],
-        interface: [0; NAME_SIZE],
+        ..Rule::any(Family::V4)
     }
 }
 
@@ -52,6 +43,7 @@ enum Said {
 impl Said {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), NoRoom> {
         let group = Group {
+            label: Label::NONE,
             selection: Selection::Random,
         };
         match self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use super::super::abi::proxy::{
-    Family, Group, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
+    Family, Group, Label, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
 };
 use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
@@ -24,18 +24,10 @@ fn name(text: &str) -> Name {
 // Anything over TCP, to the first upstream.
 fn anything() -> Rule {
     Rule {
-        family: Family::V4,
         protocol: Some(Protocol::Tcp),
         hooks: HOOK_PRE_ROUTING,
         action: Action::Redirect,
-        destination_prefix: 0,
-        source_prefix: 0,
-        group: 0,
-        port_first: 0,
-        port_last: u16::MAX,
-        destination: [0; 16],
-        source: [0; 16],
-        interface: Name::default(),
+        ..Rule::any(Family::V4)
     }
 }
 
@@ -64,9 +56,15 @@ fn rules<A: Address>(contexts: &[(&[Upstream], &[Rule])]) -> TestRules<A> {
         compiled.extend(rules.iter().filter_map(|rule| Compiled::new(rule, place)));
         // Each in a group of its own.
         let selection = Selection::RoundRobin;
-        let groups = upstreams
-            .iter()
-            .map(|one| (Group { selection }, core::slice::from_ref(one)));
+        let groups = upstreams.iter().map(|one| {
+            (
+                Group {
+                    label: Label::NONE,
+                    selection,
+                },
+                core::slice::from_ref(one),
+            )
+        });
         let Ok(pool) = UpstreamPool::new(owner, groups);
         pools.push(Box::new(pool));
     }
@@ -259,7 +257,6 @@ fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
     )
         .prop_map(
             move |(protocol, (hooks, bypass, prefixes, ports), addresses, interface)| Rule {
-                family,
                 protocol,
                 hooks,
                 action: if bypass {
@@ -269,12 +266,12 @@ fn any_rule(family: Family) -> impl Strategy<Value = Rule> {
                 },
                 destination_prefix: prefixes[0],
                 source_prefix: prefixes[1],
-                group: 0,
                 port_first: ports[0].min(ports[1]),
                 port_last: ports[0].max(ports[1]),
                 destination: cut(addresses[0]),
                 source: cut(addresses[1]),
                 interface: name(interface),
+                ..Rule::any(family)
             },
         )
 }

@@ -6,11 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
-use mprox::{Client, Commit, Configuration, Group};
-use mutex_abi::proxy::{
-    self, Action, Connection, Endpoint, Selection, Stats, Upstream, HOOK_LOCAL_OUT,
-    HOOK_PRE_ROUTING, NAME_SIZE,
-};
+use mprox_client::{Client, Commit, Configuration, Group};
+use mutex_abi::proxy::{self, Action, Connection, Endpoint, Label, Selection, Stats, Upstream};
 
 use crate::net::namespace::Namespace;
 use mutexlab_model::traffic::{Family, Protocol};
@@ -43,12 +40,12 @@ impl Context {
     }
 
     /// Puts `rules` in the place of the former ones; their upstreams take turns.
-    pub fn configure(&self, rules: &[Rule]) -> Result<(), mprox::Error> {
+    pub fn configure(&self, rules: &[Rule]) -> Result<(), mprox_client::Error> {
         self.put(&configuration(Selection::RoundRobin, rules))
     }
 
     /// Puts a configuration in the place of the former one.
-    pub fn put(&self, configuration: &Configuration) -> Result<(), mprox::Error> {
+    pub fn put(&self, configuration: &Configuration) -> Result<(), mprox_client::Error> {
         let mut client = self.client();
         client.stage(configuration)?;
         client.commit(&Commit::default())?;
@@ -56,7 +53,7 @@ impl Context {
     }
 
     /// Reads the configuration back.
-    pub fn read(&self) -> Result<Configuration, mprox::Error> {
+    pub fn read(&self) -> Result<Configuration, mprox_client::Error> {
         self.client().configuration(None)
     }
 
@@ -65,7 +62,7 @@ impl Context {
         &self,
         local: SocketAddr,
         remote: SocketAddr,
-    ) -> Result<SocketAddr, mprox::Error> {
+    ) -> Result<SocketAddr, mprox_client::Error> {
         let end = |at: SocketAddr| Endpoint {
             address: octets(at.ip()),
             port: at.port(),
@@ -112,22 +109,12 @@ impl Rule {
     /// protocol, with `upstreams` to send it to, or to let by.
     pub fn any(family: Family, upstreams: &[Upstream]) -> Self {
         let record = proxy::Rule {
-            family: abi_family(family),
-            protocol: None,
-            hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
             action: if upstreams.is_empty() {
                 Action::Direct
             } else {
                 Action::Redirect
             },
-            destination_prefix: 0,
-            source_prefix: 0,
-            group: 0,
-            port_first: 0,
-            port_last: u16::MAX,
-            destination: [0; 16],
-            source: [0; 16],
-            interface: [0; NAME_SIZE],
+            ..proxy::Rule::any(abi_family(family))
         };
         Self {
             record,
@@ -234,6 +221,7 @@ pub fn configuration(selection: Selection, rules: &[Rule]) -> Configuration {
     Configuration {
         groups: groups
             .map(|(number, upstreams)| Group {
+                label: Label::NONE,
                 selection,
                 upstreams: upstreams.iter().map(member(number)).collect(),
             })

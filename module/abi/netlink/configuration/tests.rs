@@ -89,6 +89,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             let mut interface = [0; NAME_SIZE];
             interface[..name.len()].copy_from_slice(name.as_bytes());
             Rule {
+                label: Label::new(name.as_bytes()).unwrap(),
                 family,
                 protocol,
                 hooks,
@@ -118,7 +119,8 @@ proptest! {
     ) {
         let bytes = written(|writer| write_rule(writer, OUTER, &rule));
         prop_assert_eq!(read_rule(&outer(&bytes)), Ok(rule));
-        let group = Group { selection };
+        let label = Label::new(b"web").unwrap();
+        let group = Group { label, selection };
         let upstreams: Vec<_> = upstreams
             .into_iter()
             .map(|one| Upstream { group: 3, ..one })
@@ -159,6 +161,7 @@ fn types_are_those_of_the_specification() {
             &[
                 ("SELECTION", group::SELECTION),
                 ("UPSTREAM", group::UPSTREAM),
+                ("LABEL", group::LABEL),
             ][..],
         ),
         (
@@ -181,6 +184,7 @@ fn types_are_those_of_the_specification() {
                 ("INTERFACE", rule::INTERFACE),
                 ("ACTION", rule::ACTION),
                 ("GROUP", rule::GROUP),
+                ("LABEL", rule::LABEL),
             ],
         ),
         (
@@ -204,21 +208,7 @@ fn what_is_left_out_is_any() {
         writer.u32(rule::IP_VERSION, 6)?;
         writer.u32(rule::ACTION, 1)
     });
-    let expected = Rule {
-        family: Family::V6,
-        protocol: None,
-        hooks: HOOK_PRE_ROUTING | HOOK_LOCAL_OUT,
-        action: Action::Direct,
-        destination_prefix: 0,
-        source_prefix: 0,
-        group: 0,
-        port_first: 0,
-        port_last: u16::MAX,
-        destination: [0; 16],
-        source: [0; 16],
-        interface: [0; NAME_SIZE],
-    };
-    assert_eq!(rule, Ok(expected));
+    assert_eq!(rule, Ok(Rule::any(Family::V6)));
     // An address says the version, and is a network of its own; a port is a range of its own.
     let rule = rule_of(|writer| {
         writer.nest(rule::SOURCE, |writer| {

@@ -7,8 +7,8 @@ use mutex_abi::netlink::attribute::{Attributes, Writer};
 use mutex_abi::netlink::configuration::{write_group, write_rule};
 use mutex_abi::netlink::message::kind;
 use mutex_abi::proxy::{
-    Action, Family, Group, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING,
-    NAME_SIZE,
+    Action, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING, NAME_SIZE,
 };
 use mutex_datapath::configuration::Configuration;
 use mutex_datapath::host::HostHeap;
@@ -87,6 +87,7 @@ fn rule(input: &mut Input<'_>, family: Family) -> Rule {
     };
     let ports = [input.u8() & 7, input.u8() & 7].map(u16::from);
     Rule {
+        label: Label::NONE,
         family,
         protocol: protocol(kinds),
         hooks: 1 + (how >> 2) % 3,
@@ -135,6 +136,7 @@ fn is_taken(groups: &[Model], rule: &Rule) -> bool {
     let mut writer = Writer::new(&mut bytes);
     for model in groups {
         let group = Group {
+            label: Label::NONE,
             selection: model.selection(),
         };
         let upstreams = model.upstreams().iter().copied();
@@ -255,6 +257,7 @@ fn agree<A: Address>(mut input: Input<'_>) {
         .map(|(owner, context)| {
             let groups = context.groups.iter().map(|model| {
                 let group = Group {
+                    label: Label::NONE,
                     selection: model.selection(),
                 };
                 (group, model.upstreams())

@@ -5,13 +5,15 @@
 use mutex_abi::netlink::attribute::{NoRoom, Writer};
 use mutex_abi::netlink::configuration::{write_group, write_rule};
 use mutex_abi::netlink::message::kind;
-use mutex_abi::proxy::{self, Rule, Selection, Upstream};
+use mutex_abi::proxy::{self, Label, Rule, Selection, Upstream};
 
 use crate::error::Item;
 
 /// Upstreams of which a new connection goes to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// What people call it.
+    pub label: Label,
     /// To which.
     pub selection: Selection,
     /// All of them; what they say of their group's number is not read.
@@ -56,10 +58,12 @@ impl Configuration {
         match item {
             Item::Group(place) => {
                 let Group {
+                    label,
                     selection,
                     upstreams,
                 } = &self.groups[place];
                 let group = proxy::Group {
+                    label: *label,
                     selection: *selection,
                 };
                 write_group(writer, kind::GROUP, &group, upstreams.iter().copied())
@@ -112,22 +116,13 @@ mod tests {
     use mutex_abi::netlink::attribute::Attributes;
     use mutex_abi::netlink::configuration::{read_group, read_rule};
     use mutex_abi::netlink::refusal::Refusal;
-    use mutex_abi::proxy::{Action, Family, HOOK_PRE_ROUTING, NAME_SIZE};
+    use mutex_abi::proxy::Family;
 
     fn rule(port: u16) -> Rule {
         Rule {
-            family: Family::V4,
-            protocol: None,
-            hooks: HOOK_PRE_ROUTING,
-            action: Action::Direct,
-            destination_prefix: 0,
-            source_prefix: 0,
-            group: 0,
             port_first: port,
             port_last: port,
-            destination: [0; 16],
-            source: [0; 16],
-            interface: [0; NAME_SIZE],
+            ..Rule::any(Family::V4)
         }
     }
 
@@ -140,6 +135,7 @@ mod tests {
             address: [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         };
         Group {
+            label: Label::new(b"all").unwrap(),
             selection: Selection::Random,
             upstreams: vec![one; count],
         }
@@ -169,8 +165,10 @@ mod tests {
                             upstreams.push(one);
                             Ok::<_, Refusal>(())
                         });
+                        let proxy::Group { label, selection } = read.unwrap();
                         groups.push(Group {
-                            selection: read.unwrap().selection,
+                            label,
+                            selection,
                             upstreams,
                         });
                     }

@@ -3,13 +3,13 @@
 //! Controls `mutex_proxy.ko` by its Generic Netlink family, `mutex-proxy` (`module/abi/mutex_proxy.yaml`).
 //!
 //! ```no_run
-//! use mprox::{Client, Configuration};
+//! use mprox_client::{Client, Configuration};
 //!
-//! # fn main() -> Result<(), mprox::Error> {
+//! # fn main() -> Result<(), mprox_client::Error> {
 //! let mut client = Client::open()?;
 //! client.stage(&Configuration::default())?;
 //! // The context is the client's: it is gone when that is dropped.
-//! client.commit(&mprox::Commit::default())?;
+//! client.commit(&mprox_client::Commit::default())?;
 //! # Ok(())
 //! # }
 //! ```
@@ -26,5 +26,5 @@ pub use configuration::{Configuration, Group};
 pub use error::{Error, Item, Refused};
 pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};
 pub use mutex_abi::proxy::{
-    Action, Connection, Endpoint, Family, Protocol, Rule, Selection, Stats, Upstream,
+    Action, Connection, Endpoint, Family, Label, Protocol, Rule, Selection, Stats, Upstream,
 };

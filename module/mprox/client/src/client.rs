@@ -248,6 +248,7 @@ fn told_group(attributes: Attributes<'_>) -> Result<Group, Refusal> {
             Ok::<_, Refusal>(())
         })?;
         Ok(Group {
+            label: group.label,
             selection: group.selection,
             upstreams,
         })

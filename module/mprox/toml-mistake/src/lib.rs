@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is wrong with a scenario's text, as `file:line:column: what; did you mean …`.
+//! What is wrong with a text in TOML, as `file:line:column: what; did you mean …`.
+//!
+//! Must not know: what the text is about.
 
 use anyhow::anyhow;
 use toml::de::{DeTable, DeValue};
@@ -30,7 +32,7 @@ impl From<usize> for Place {
     }
 }
 
-/// What a well-formed scenario says and cannot mean.
+/// What a well-formed text says and cannot mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// Where it says so, from the outermost table.

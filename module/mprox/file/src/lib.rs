@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Files that configure the proxy.
+//!
+//! ```toml
+//! [upstreams.web]
+//! servers = ["192.0.2.10:8080", "192.0.2.11:8080"]
+//! select = "failover"
+//!
+//! [[rule]]
+//! name = "lan"
+//! to = ["local", "private"]
+//! action = "direct"
+//!
+//! [[rule]]
+//! name = "web"
+//! ip = 4
+//! protocol = "tcp"
+//! ports = [80, 443]
+//! via = "web"
+//! ```
+//!
+//! Must not know: sockets, the command line, the lab.
+
+mod file;
+mod networks;
+mod rules;
+mod shadow;
+mod text;
+
+pub use file::ProxyFile;
+pub use networks::Network;
+pub use text::{schema, FileText};
+
+#[cfg(test)]
+mod tests;

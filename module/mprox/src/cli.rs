@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The command line: every command there is.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::commands::apply::ApplyCommand;
+use crate::commands::check::CheckCommand;
+use crate::commands::delete::DeleteCommand;
+use crate::commands::run::RunCommand;
+use crate::commands::schema::SchemaCommand;
+use crate::commands::show::ShowCommand;
+use crate::commands::stats::StatsCommand;
+
+/// Redirects connections in the kernel, transparently.
+///
+/// Controls mutex_proxy.ko in this network namespace. All but `check --offline` and `schema` need CAP_NET_ADMIN.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mprox",
+    version,
+    after_help = "Examples:\n  \
+        mprox check /etc/mprox/home.toml    Say what is wrong with a file, by line and column\n  \
+        mprox run /etc/mprox/home.toml      Redirect until Ctrl-C; SIGHUP reads the file again\n  \
+        mprox apply /etc/mprox/home.toml    Redirect from now on, until `mprox delete home`\n  \
+        mprox show                          What is redirected where\n  \
+        mprox stats                         Packets, flows, and what was dropped"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(CheckCommand),
+    Run(RunCommand),
+    Apply(ApplyCommand),
+    Show(ShowCommand),
+    Delete(DeleteCommand),
+    Stats(StatsCommand),
+    Schema(SchemaCommand),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(&self) -> Result<()> {
+        match &self.command {
+            Command::Check(command) => command.run(),
+            Command::Run(command) => command.run(),
+            Command::Apply(command) => command.run(),
+            Command::Show(command) => command.run(),
+            Command::Delete(command) => command.run(),
+            Command::Stats(command) => command.run(),
+            Command::Schema(command) => command.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_help_with_examples() {
+        let mut all = Cli::command();
+        all.build();
+        all.clone().debug_assert();
+        for command in all.get_subcommands_mut() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:\n  mprox "), "{name}: {help}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One file a command, and what they have in common.
+
+use anyhow::{bail, Context, Result};
+use mprox_client::{Client, Commit, ContextName, Error};
+use mprox_file::ProxyFile;
+
+pub mod apply;
+pub mod check;
+pub mod delete;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod stats;
+
+/// A socket of the module's family.
+fn open() -> Result<Client> {
+    Client::open().map_err(|error| match error {
+        Error::NoModule => {
+            anyhow::anyhow!("the module is not there: `modprobe mutex_proxy` loads it")
+        }
+        other => other.into(),
+    })
+}
+
+/// Stages and commits what a file says; how often its context was configured by then.
+fn put(client: &mut Client, file: &ProxyFile, commit: &Commit) -> Result<u32> {
+    let done = client
+        .stage(&file.configuration)
+        .and_then(|()| client.commit(commit));
+    done.map_err(|error| match error {
+        Error::Refused(refused) if refused.errno == nix::libc::EPERM => {
+            anyhow::anyhow!("this needs CAP_NET_ADMIN in the network namespace: try sudo")
+        }
+        Error::Refused(refused) => file.explain(&refused),
+        other => other.into(),
+    })
+}
+
+/// The name that a file's context gets: its own without directory and `.toml`.
+fn name_of(path: &std::path::Path) -> Result<ContextName> {
+    let stem = path.file_stem().context("this is no file")?;
+    let text = stem.to_string_lossy();
+    match ContextName::new(text.as_bytes()) {
+        Some(name) => Ok(name),
+        None => bail!(
+            "`{text}` cannot be a context's name, which is of letters, digits, '-', '_' and '.': give one by --name"
+        ),
+    }
+}
+
+/// A context's name on the command line.
+fn parse_name(text: &str) -> Result<ContextName, String> {
+    ContextName::new(text.as_bytes()).ok_or_else(|| {
+        "a name is of letters, digits, '-', '_' and '.', 63 at most, and begins without a dot"
+            .to_owned()
+    })
+}
+
+/// What the kernel says of a context that is asked for by name.
+fn explain(error: Error, name: &ContextName) -> anyhow::Error {
+    match error.errno() {
+        Some(nix::libc::ENOENT) => {
+            anyhow::anyhow!(
+                "there is no context `{name:?}` in this network namespace: `mprox show` lists them"
+            )
+        }
+        Some(nix::libc::EPERM) => {
+            anyhow::anyhow!("this needs CAP_NET_ADMIN in the network namespace: try sudo")
+        }
+        _ => error.into(),
+    }
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
+/// What a file comes to, in words.
+fn sizes(file: &ProxyFile) -> String {
+    let configuration = &file.configuration;
+    let upstreams = configuration
+        .groups
+        .iter()
+        .map(|group| group.upstreams.len());
+    format!(
+        "{}, {}",
+        count(configuration.rules.len(), "rule"),
+        count(upstreams.sum(), "upstream")
+    )
+}

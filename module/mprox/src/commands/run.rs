@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mprox run`.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use mprox_client::{Client, Commit};
+use mprox_file::ProxyFile;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{open, put, sizes};
+use crate::service::Manager;
+
+/// Redirect as a file says, as long as this runs
+///
+/// The context is this program's: however it ends, the kernel removes all of it. SIGHUP reads the file again; a mistake in it
+/// is told, and leaves what is. Under systemd it says when it is ready (Type=notify-reload), and with
+/// FileDescriptorStoreMax=1 a restart drops no connection.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mprox run home.toml              Until Ctrl-C\n  \
+    kill -HUP $(pidof mprox)         Read the file again\n  \
+    systemctl reload mprox@home      The same of a service")]
+pub struct RunCommand {
+    /// The file
+    file: PathBuf,
+}
+
+impl RunCommand {
+    pub fn run(&self) -> Result<()> {
+        // Before anything is redirected, so that no signal comes too early.
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let manager = Manager::of_this_program();
+        let file = ProxyFile::load(&self.file)?;
+        let mut client = match manager.stored() {
+            Some(descriptor) => Client::adopt(descriptor).context(
+                "the service manager has stored something else than the socket of a context",
+            )?,
+            None => {
+                let client = open()?;
+                manager
+                    .store(client.as_fd())
+                    .context("cannot leave the socket to the service manager")?;
+                client
+            }
+        };
+        put(&mut client, &file, &Commit::default())?;
+        let status = format!("{}: {}", file.path, sizes(&file));
+        println!("{status}");
+        manager.ready(&status)?;
+        for signal in signals.forever() {
+            if signal != SIGHUP {
+                break;
+            }
+            manager.reloading()?;
+            let status = match self.reload(&mut client) {
+                Ok(status) => {
+                    println!("{status}");
+                    status
+                }
+                Err(error) => {
+                    eprintln!("mprox: nothing is changed: {error:#}");
+                    format!("nothing is changed: {error:#}").replace('\n', " ")
+                }
+            };
+            manager.ready(&status)?;
+        }
+        manager.stopping()?;
+        Ok(())
+    }
+
+    fn reload(&self, client: &mut Client) -> Result<String> {
+        let file = ProxyFile::load(&self.file)?;
+        put(client, &file, &Commit::default())?;
+        Ok(format!("{}: {}, read again", file.path, sizes(&file)))
+    }
+}

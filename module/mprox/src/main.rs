@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `mprox`: the proxy's command line.
+//!
+//! Must not know: the lab, and what messages to the kernel look like.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+mod commands;
+mod service;
+mod told;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mprox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
