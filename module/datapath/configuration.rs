@@ -131,6 +131,11 @@ impl<M: Allocate> Configuration<M> {
         Ok(())
     }
 
+    /// Whether it has the same groups and upstreams as another one.
+    pub fn has_upstreams_of(&self, other: &Self) -> bool {
+        self.members().eq(other.members())
+    }
+
     /// The groups in their order.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = Group> + '_ {
         self.groups.iter().map(|members| members.group)

@@ -130,12 +130,14 @@ impl Hosted {
         let Some(configuration) = staged.as_ref() else {
             return Err(NotConfigured::Error(EINVAL));
         };
-        let pools = Pools::new(configuration, id.0)?;
+        let mut pools = Pools::new(configuration, id.0)?;
         let mut ports = instance::ports(configuration)?;
         let mut configured = self.configured.lock();
-        let before = context(&mut configured, id)
-            .and_then(|slot| Some(slot.as_ref()?.generation))
-            .unwrap_or_default();
+        let old = context(&mut configured, id).and_then(|slot| slot.as_ref());
+        let before = old.map(|old| old.generation).unwrap_or_default();
+        if let Some(old) = old.filter(|old| configuration.has_upstreams_of(&old.configuration)) {
+            pools = old.pools.clone();
+        }
         if expected.is_some_and(|expected| expected != before) {
             return Err(NotConfigured::OtherGeneration);
         }

@@ -43,7 +43,8 @@ pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A, Kerne
 /// The upstreams of a context.
 ///
 /// They outlive the sets of rules: the health of upstreams stays when another context is
-/// opened, configured or closed.
+/// opened, configured or closed; and when this one is, unless its upstreams are others then.
+#[derive(Clone)]
 pub(crate) struct Pools {
     v4: Arc<UpstreamPool<V4, KernelHeap>>,
     v6: Arc<UpstreamPool<V6, KernelHeap>>,

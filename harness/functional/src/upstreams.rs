@@ -148,6 +148,16 @@ fn failover() -> Result<()> {
             let _client = attempt().context("after a refusal")?;
             accept(&backup).context("backup")?;
         }
+        // A configuration with other rules and the same upstreams forgets nothing of them.
+        let mut others = by_preference(first, second, family);
+        others
+            .rules
+            .insert(0, Rule::any(family, &[]).ports(9, 9).record);
+        context.put(&others)?;
+        if refused.elapsed() < RETRY / 2 {
+            let _client = attempt().context("after another configuration")?;
+            accept(&backup).context("after another configuration")?;
+        }
         let preferred = listen(&setup.layout.server, first)?;
         if refused.elapsed() < RETRY / 2 {
             let _client = attempt()?;

@@ -104,6 +104,31 @@ fn what_is_staged_in_parts_is_there_as_a_whole() {
 }
 
 #[test]
+fn upstreams_are_the_same_group_by_group() {
+    let [one, two] = [1, 2].map(|last| upstream(Family::V4, last));
+    let of = |said: &[Said]| staged(&[message(said)]).unwrap();
+    let both = of(&[Said::Group(vec![one]), Said::Group(vec![two])]);
+    let with_rule = [
+        Said::Group(vec![one]),
+        Said::Group(vec![two]),
+        Said::Rule(rule(Some(1))),
+    ];
+    assert!(both.has_upstreams_of(&of(&with_rule)));
+    for other in [
+        &[Said::Group(vec![one, two])][..],
+        &[Said::Group(vec![two]), Said::Group(vec![one])],
+        &[Said::Group(vec![one])],
+        &[
+            Said::Group(vec![one]),
+            Said::Group(vec![two]),
+            Said::Group(vec![]),
+        ],
+    ] {
+        assert!(!both.has_upstreams_of(&of(other)), "{other:?}");
+    }
+}
+
+#[test]
 fn a_rule_names_a_group_with_an_upstream_of_its_version() {
     let group = |family| Said::Group(vec![upstream(family, 1)]);
     let redirects = Said::Rule(rule(Some(0)));
