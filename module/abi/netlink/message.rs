@@ -156,4 +156,47 @@ pub(super) mod tests {
         assert_eq!(Command::from_number(0), None);
         assert_eq!(Command::from_number(10), None);
     }
+
+    const SPECIFICATION: &str = include_str!("../mutex_proxy.yaml");
+
+    /// Names in a section of the specification, at a depth of so many spaces, as the header writes them.
+    fn named(section: &str, depth: usize) -> Vec<String> {
+        let prefix = format!("{}name: ", " ".repeat(depth));
+        let lines = section.lines();
+        let names = lines.filter_map(|line| line.strip_prefix(&prefix));
+        names
+            .map(|name| name.to_uppercase().replace('-', "_"))
+            .collect()
+    }
+
+    /// Who changes the specification has to make the header anew, by the kernel's generator.
+    #[test]
+    fn the_header_is_of_the_specification() {
+        let (_, sets) = SPECIFICATION.split_once("\nattribute-sets:\n").unwrap();
+        let (sets, operations) = sets.split_once("\noperations:\n").unwrap();
+        let mut count = 0;
+        for set in sets.split("\n  -\n") {
+            let names = named(set.trim_start_matches("  -\n"), 4);
+            let prefix = format!("MUTEX_PROXY_A_{}_", names[0]);
+            assert_eq!(named(set, 8), specified(&prefix), "{prefix}");
+            count += 1;
+        }
+        assert_eq!(count, HEADER.matches("_MAX - 1)").count() - 1);
+        assert_eq!(named(operations, 6), specified("MUTEX_PROXY_CMD_"));
+        for (name, value) in named(SPECIFICATION, 4)
+            .into_iter()
+            .filter(|name| name.ends_with("_MAX"))
+            .zip(
+                SPECIFICATION
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("    value: ")),
+            )
+        {
+            let defined = HEADER
+                .lines()
+                .filter_map(|line| line.strip_prefix("#define MUTEX_PROXY_"))
+                .any(|line| line.split_whitespace().eq([name.as_str(), value]));
+            assert!(defined, "{name} {value}");
+        }
+    }
 }

@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::apply::ApplyCommand;
 use crate::commands::check::CheckCommand;
+use crate::commands::completions::CompletionsCommand;
 use crate::commands::delete::DeleteCommand;
+use crate::commands::man::ManCommand;
 use crate::commands::run::RunCommand;
 use crate::commands::schema::SchemaCommand;
 use crate::commands::show::ShowCommand;
@@ -15,7 +17,7 @@ use crate::commands::stats::StatsCommand;
 
 /// Redirects connections in the kernel, transparently.
 ///
-/// Controls mutex_proxy.ko in this network namespace. All but `check --offline` and `schema` need CAP_NET_ADMIN.
+/// Controls mutex_proxy.ko in this network namespace. What asks the kernel needs CAP_NET_ADMIN.
 #[derive(Debug, Parser)]
 #[command(
     name = "mprox",
@@ -41,6 +43,8 @@ enum Command {
     Delete(DeleteCommand),
     Stats(StatsCommand),
     Schema(SchemaCommand),
+    Completions(CompletionsCommand),
+    Man(ManCommand),
 }
 
 impl Cli {
@@ -54,6 +58,8 @@ impl Cli {
             Command::Delete(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Schema(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

@@ -8,7 +8,9 @@ use mprox_file::ProxyFile;
 
 pub mod apply;
 pub mod check;
+pub mod completions;
 pub mod delete;
+pub mod man;
 pub mod run;
 pub mod schema;
 pub mod show;

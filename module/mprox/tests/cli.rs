@@ -64,3 +64,25 @@ fn the_schema_is_one() {
     assert_eq!(schema["title"], "FileText");
     assert!(schema["properties"]["rule"].is_object());
 }
+
+#[test]
+fn there_are_manual_pages_and_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = mprox(&["man", directory.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    for (page, expected) in [
+        ("mprox.8", "mprox\\-apply(8)"),
+        ("mprox-apply.8", "generation"),
+    ] {
+        let text = fs::read_to_string(directory.path().join(page)).unwrap();
+        assert!(text.contains(expected), "{page}: {text}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = mprox(&["completions", shell]);
+        assert!(text(&output.stdout).contains("generation"), "{shell}");
+    }
+    let output = mprox(&["man", "/nowhere/at/all"]);
+    let expected =
+        "mprox: cannot write /nowhere/at/all/mprox.8: No such file or directory (os error 2)\n";
+    assert_eq!(text(&output.stderr), expected);
+}
