@@ -14,7 +14,7 @@ use crate::abi::proxy::Connection;
 use crate::datapath::configuration::StageError;
 use crate::registry::{ContextId, NotConfigured, Registry};
 use crate::rule_set::Configuration;
-use crate::sys::netlink::{Family, Position, Reason, Refused, Request};
+use crate::sys::netlink::{Family, Part, Position, Reason, Refused, Request};
 use crate::sys::net::Namespace;
 
 /// The family.
@@ -66,6 +66,10 @@ impl From<NotConfigured> for Refused {
     fn from(why: NotConfigured) -> Self {
         let (error, message) = match why {
             NotConfigured::Error(error) => return error.into(),
+            NotConfigured::Interrupted => (
+                Reason::Again,
+                c"another call makes or deletes a context here: try again",
+            ),
             NotConfigured::Gone => (Reason::NotThere, c"the context is being deleted"),
             NotConfigured::TooManyContexts => {
                 (Reason::NoSpace, c"the network namespace has 64 contexts already")
@@ -106,10 +110,12 @@ fn has(request: &Request<'_, Control>, wanted: u16) -> Result<bool, Refused> {
 
 impl Control {
     fn stage(&self, request: &Request<'_, Self>) -> Result<(), Refused> {
-        let begins = has(request, kind::BEGIN)?;
         let session = request.session(self)?;
         let mut state = session.state.lock();
-        let mut staged = match (begins, state.staged.take()) {
+        // First: whatever goes wrong, it is forgotten.
+        let before = state.staged.take();
+        let begins = has(request, kind::BEGIN)?;
+        let mut staged = match (begins, before) {
             (true, _) => Configuration::new()?,
             (false, Some(staged)) => staged,
             (false, None) => {
@@ -130,29 +136,22 @@ impl Control {
         if staged.is_none() {
             return Err(nothing_staged());
         }
-        let registry = &self.registry;
-        let known = match &commit.context {
+        let known = match commit.context {
             None => *context,
-            Some(name) => registry.named(&request.net, name),
+            Some(_) => None,
         };
-        let id = match known {
-            Some(id) => id,
-            None => registry.open(request.net.clone(), commit.context)?,
-        };
-        match registry.configure(id, staged, commit.generation, commit.dry_run) {
-            Ok(generation) => {
-                if commit.dry_run {
-                    registry.abandon(id);
-                } else if commit.context.is_none() {
-                    *context = Some(id);
-                }
-                Ok(answer.u32(kind::GENERATION, generation)?)
-            }
-            Err(why) => {
-                registry.abandon(id);
-                Err(why.into())
-            }
+        // Closes the context again, if it was opened for nothing.
+        let call = self
+            .registry
+            .open(request.net.clone(), commit.context, known)?;
+        let (expected, dry_run) = (commit.generation, commit.dry_run);
+        let generation = self
+            .registry
+            .configure(&call, staged, expected, dry_run)?;
+        if !dry_run && commit.context.is_none() {
+            *context = Some(call.id());
         }
+        Ok(answer.u32(kind::GENERATION, generation)?)
     }
 
     // The context that a message names, or the socket's own.
@@ -246,7 +245,7 @@ impl Family for Control {
         request: &Request<'_, Self>,
         position: &mut Position,
         message: &mut Writer<'_>,
-    ) -> Result<Option<u32>, Refused> {
+    ) -> Result<Part, Refused> {
         let [place, ..] = position;
         let command = Command::from_number(request.command);
         if command == Some(Command::ContextGet) {
@@ -259,10 +258,13 @@ impl Family for Control {
                 }
                 *place = (at as u64).wrapping_add(1);
                 if info.is_some() {
-                    return Ok(Some(0));
+                    return Ok(Part {
+                        written: true,
+                        generation: 0,
+                    });
                 }
             }
-            return Ok(None);
+            return Ok(Part::END);
         }
         let id = self.which(request)?;
         let at = *place as usize;
@@ -281,16 +283,18 @@ impl Family for Control {
                     .get(at)
                     .map(|rule| write_rule(message, kind::RULE, rule)),
             };
-            written.map(|written| written.map(|()| generation))
+            (written, id.with_generation(generation))
         });
-        match written.ok_or_else(no_context)? {
-            None => Ok(None),
-            Some(written) => {
-                let generation = written?;
-                *place = place.wrapping_add(1);
-                Ok(Some(generation))
-            }
+        let (written, generation) = written.ok_or_else(no_context)?;
+        let is_end = written.is_none();
+        if let Some(written) = written {
+            written?;
+            *place = place.wrapping_add(1);
         }
+        Ok(Part {
+            written: !is_end,
+            generation,
+        })
     }
 
     fn leave(&self, net: &Namespace) {

@@ -50,13 +50,24 @@ use crate::sys::tasklet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContextId(u32);
 
+impl ContextId {
+    /// A number that another context has not, nor this one with another configuration, unless by a rare chance; not zero.
+    pub(crate) fn with_generation(self, generation: u32) -> u32 {
+        // Odd, near 2^32 divided by the golden ratio.
+        const SPREAD: u32 = 0x9e37_79b9;
+        self.0.wrapping_mul(SPREAD).wrapping_add(generation).max(1)
+    }
+}
+
 /// Why a context was not opened or configured.
 #[derive(Clone, Copy)]
 pub(crate) enum NotConfigured {
-    /// For want of memory, or because of a signal.
+    /// For want of memory, or because the module is being unloaded.
     Error(Error),
     /// Another call deletes it.
     Gone,
+    /// A signal came while another call made or closed something that this one has to wait for.
+    Interrupted,
     /// The namespace has [`MAX_CONTEXTS`] already.
     TooManyContexts,
     /// The namespace would have more than [`MAX_RULES`].
@@ -305,7 +316,7 @@ impl Inner {
         contexts.iter_mut().flatten().find(|one| one.id == id)
     }
 
-    // Uses a context, if none closes it.
+    // Uses a context, if no call makes or closes it.
     fn enter(&mut self, id: ContextId) -> Option<Arc<Hosted>> {
         let hosted = self.host_of(id)?.hosted.clone()?;
         let listed = self.listed(id).filter(|one| !one.closing)?;
@@ -338,8 +349,9 @@ impl Inner {
     }
 }
 
-/// A call that uses a context: until it is dropped, that is not closed.
-struct Call<'a> {
+/// A call that uses a context: until it is dropped, that is not closed. One that was opened in vain is closed then, unless another
+/// call uses it, too.
+pub(crate) struct Call<'a> {
     registry: &'a Registry,
     id: ContextId,
     // Dropped before the registry hears of it: who closes a namespace's last context must have the last reference.
@@ -347,6 +359,11 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Which context.
+    pub(crate) fn id(&self) -> ContextId {
+        self.id
+    }
+
     fn hosted(&self) -> Option<&Hosted> {
         self.hosted.as_deref()
     }
@@ -356,14 +373,21 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         self.hosted = None;
         let mut inner = self.registry.inner.lock();
-        let mut waited_for = false;
+        let (mut waited_for, mut in_vain) = (false, false);
         if let Some(listed) = inner.listed(self.id) {
             listed.calls = listed.calls.wrapping_sub(1);
-            waited_for = listed.closing && listed.calls == 0;
+            if listed.calls == 0 {
+                waited_for = listed.closing;
+                in_vain = !listed.closing && !listed.configured;
+                listed.closing |= in_vain;
+            }
         }
         drop(inner);
         if waited_for {
             self.registry.changed.notify_all();
+        }
+        if in_vain {
+            self.registry.remove(self.id);
         }
     }
 }
@@ -396,26 +420,49 @@ impl Registry {
         let mut inner = self.inner.lock();
         let contexts = &inner.host_in(net)?.contexts;
         let id = contexts.iter().flatten().find(|one| !one.closing)?.id;
-        drop(inner);
-        // If it closes meanwhile, the namespace may be said to have none a moment too early.
-        self.call(id)
+        let hosted = inner.enter(id)?;
+        Some(Call {
+            registry: self,
+            id,
+            hosted: Some(hosted),
+        })
     }
 
-    /// Opens a context without rules in `net`; one with this name, if there is not one already.
+    /// Uses a context of `net`: one that is there, `known` or with this name, or a new one without rules.
     pub(crate) fn open(
         &self,
         net: Namespace,
         name: Option<ContextName>,
-    ) -> Result<ContextId, NotConfigured> {
+        known: Option<ContextId>,
+    ) -> Result<Call<'_>, NotConfigured> {
+        if let Some(id) = known {
+            return self.call(id).ok_or(NotConfigured::Gone);
+        }
         let module = ModuleInUse::new()?;
         let mut inner = self.inner.lock();
-        // While another call makes the namespace's host or drops it.
-        while inner
-            .host_in(&net)
-            .is_some_and(|host| host.hosted.is_none())
-        {
+        // While another call makes the namespace's host or drops it, or closes the context of this name.
+        loop {
+            let Some(host) = inner.host_in(&net) else {
+                break;
+            };
+            let mut contexts = host.contexts.iter().flatten();
+            let named = contexts.find(|one| name.is_some() && one.name == name);
+            match named.map(|one| (one.id, one.closing)) {
+                _ if host.hosted.is_none() => {}
+                None => break,
+                Some((_, true)) => {}
+                Some((id, false)) => {
+                    let hosted = inner.enter(id).ok_or(NotConfigured::Gone)?;
+                    drop(inner);
+                    return Ok(Call {
+                        registry: self,
+                        id,
+                        hosted: Some(hosted),
+                    });
+                }
+            }
             if self.changed.wait_interruptible(&mut inner) {
-                return Err(NotConfigured::Error(ERESTARTSYS));
+                return Err(NotConfigured::Interrupted);
             }
         }
         let id = ContextId(inner.next_id);
@@ -424,22 +471,24 @@ impl Registry {
             id,
             name,
             configured: false,
-            calls: 0,
+            // This one.
+            calls: 1,
             closing: false,
             _module: module,
         };
         if let Some(host) = inner.host_in(&net) {
-            let mut contexts = host.contexts.iter().flatten();
-            let same = |one: &&Listed| name.is_some() && one.name == name;
-            if let Some(known) = contexts.find(same) {
-                return Ok(known.id);
-            }
             if host.count() >= MAX_CONTEXTS {
                 return Err(NotConfigured::TooManyContexts);
             }
+            let hosted = host.hosted.clone();
             place(&mut host.contexts, listed)?;
             inner.next_id = next_id;
-            return Ok(id);
+            drop(inner);
+            return Ok(Call {
+                registry: self,
+                id,
+                hosted,
+            });
         }
         let mut contexts = KVVec::new();
         place(&mut contexts, listed)?;
@@ -451,26 +500,30 @@ impl Registry {
         place(&mut inner.hosts, host)?;
         inner.next_id = next_id;
         drop(inner);
-        // Other calls that open a context in this namespace wait meanwhile. Without rules there are no flows,
-        // so on an error no flow has a route.
+        // Other calls that open a context in this namespace wait meanwhile, and so does who would close this one. Without rules
+        // there are no flows, so on an error no flow has a route.
         let made = Hosted::new(&net, self.memory.clone())
             .and_then(|hosted| Ok(Arc::new(hosted, GFP_KERNEL_ACCOUNT)?));
         let mut inner = self.inner.lock();
-        let result = match (made, inner.host_in(&net)) {
-            (Ok(hosted), Some(host)) => {
-                host.hosted = Some(hosted);
-                Ok(id)
+        let result = match &made {
+            Ok(hosted) => {
+                if let Some(host) = inner.host_in(&net) {
+                    host.hosted = Some(hosted.clone());
+                }
+                Ok(())
             }
-            (Err(error), _) => {
+            Err(error) => {
                 inner.forget(&net);
-                Err(NotConfigured::Error(error))
+                Err(NotConfigured::Error(*error))
             }
-            // Does not happen: only this call, or the close of a context, removes the host.
-            (Ok(_), None) => Err(NotConfigured::Gone),
         };
         drop(inner);
         self.changed.notify_all();
-        result
+        result.map(|()| Call {
+            registry: self,
+            id,
+            hosted: made.ok(),
+        })
     }
 
     /// The context with this name.
@@ -496,37 +549,23 @@ impl Registry {
         named.next()
     }
 
-    /// Puts what is staged in the place of the context's configuration, and returns how often that makes it. On an error, and if
-    /// this is only a trial, both stay as they were.
+    /// Puts what is staged in the place of the configuration of the call's context, and returns how often that makes it. On an error,
+    /// and if this is only a trial, both stay as they were.
     pub(crate) fn configure(
         &self,
-        id: ContextId,
+        call: &Call<'_>,
         staged: &mut Option<Configuration>,
         expected: Option<u32>,
         dry_run: bool,
     ) -> Result<u32, NotConfigured> {
-        let call = self.call(id).ok_or(NotConfigured::Gone)?;
         let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
-        let generation = hosted.configure(id, staged, expected, dry_run)?;
+        let generation = hosted.configure(call.id, staged, expected, dry_run)?;
         if !dry_run {
-            if let Some(listed) = self.inner.lock().listed(id) {
+            if let Some(listed) = self.inner.lock().listed(call.id) {
                 listed.configured = true;
             }
         }
         Ok(generation)
-    }
-
-    /// Closes a context that was opened in vain, unless it is another call's, too.
-    pub(crate) fn abandon(&self, id: ContextId) {
-        let mut inner = self.inner.lock();
-        let listed = inner.listed(id);
-        let is_idle = |one: &&mut Listed| !one.configured && one.calls == 0 && !one.closing;
-        let Some(listed) = listed.filter(is_idle) else {
-            return;
-        };
-        listed.closing = true;
-        drop(inner);
-        self.remove(id);
     }
 
     /// What `read` makes of how often the context was configured, and how; `None` if it never was.
@@ -594,6 +633,8 @@ impl Registry {
         }
         drop(inner);
         let Some((hosted, net)) = last else {
+            // Who opens one of that name waits.
+            self.changed.notify_all();
             return;
         };
         // The last reference: all others belong to calls for a context that is on the list.
@@ -601,6 +642,7 @@ impl Registry {
         // That removed all flows that were left, and no hook caches a route any more: so after the drain
         // no flow has a route. Until then `net` keeps the namespace.
         self.memory.drain();
+        // Until now, calls that open a context there have waited.
         self.inner.lock().forget(&net);
         drop(net);
         self.changed.notify_all();

@@ -98,10 +98,12 @@ static int dump(struct sk_buff *skb, struct netlink_callback *cb)
 			return skb->len;
 		size = room(skb);
 		more = calls->dump(calls->target, &request, position, skb_tail_pointer(skb), &size);
+		/* At the end, too: it may have come too early. */
+		if (more >= 0)
+			cb->seq = request.generation;
 		if (more <= 0)
 			break;
 		skb_put(skb, size);
-		cb->seq = request.generation;
 		genl_dump_check_consistent(cb, header);
 		genlmsg_end(skb, header);
 	}

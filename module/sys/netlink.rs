@@ -19,6 +19,8 @@ use crate::abi::proxy::MAX_CONTEXTS;
 /// A reason for which the kernel crate of some version has no [`Error`].
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
+    /// EAGAIN.
+    Again,
     /// EINVAL.
     Invalid,
     /// ENODATA.
@@ -38,6 +40,7 @@ pub(crate) enum Reason {
 impl Reason {
     fn errno(self) -> c_int {
         let number = match self {
+            Self::Again => return EAGAIN.to_errno(),
             Self::Invalid => return EINVAL.to_errno(),
             Self::NotThere => return ENOENT.to_errno(),
             Self::NoSpace => return ENOSPC.to_errno(),
@@ -104,6 +107,23 @@ impl From<NoRoom> for Refused {
 /// How far a dump has come: zeros at first, and then whatever was left here.
 pub(crate) type Position = [u64; 4];
 
+/// What became of a part of a dump.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// A message was written; else the end has come.
+    pub(crate) written: bool,
+    /// What is dumped is the same as before if this is; zero if nobody shall ask. The end has it, too.
+    pub(crate) generation: u32,
+}
+
+impl Part {
+    /// The end of what need not be of one moment.
+    pub(crate) const END: Self = Self {
+        written: false,
+        generation: 0,
+    };
+}
+
 /// What requests are handed to. All of it may sleep.
 pub(crate) trait Family: Send + Sync + 'static {
     /// What belongs to a socket. It is dropped by the call that closes the socket's last descriptor, before that returns.
@@ -116,13 +136,13 @@ pub(crate) trait Family: Send + Sync + 'static {
     fn request(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>)
         -> Result<(), Refused>;
 
-    /// Writes one message of a dump, and says by a number when another dump of the same would be another one; `None` at the end.
+    /// Writes one message of a dump.
     fn dump(
         &self,
         request: &Request<'_, Self>,
         position: &mut Position,
         message: &mut Writer<'_>,
-    ) -> Result<Option<u32>, Refused>;
+    ) -> Result<Part, Refused>;
 
     /// Forgets the namespace, which ends: the end waits until nothing refers to it.
     fn leave(&self, net: &Namespace);
@@ -307,7 +327,7 @@ unsafe fn with_request<F: Family>(
     raw: *mut bindings::mxp_netlink_request,
     room: *mut c_void,
     size: *mut usize,
-    call: impl FnOnce(&F, &Request<'_, F>, &mut Writer<'_>) -> Result<Option<u32>, Refused>,
+    call: impl FnOnce(&F, &Request<'_, F>, &mut Writer<'_>) -> Result<Part, Refused>,
 ) -> c_int {
     // SAFETY: by the caller: netlink.c hands over a request and a size of its own, for the time of this call.
     let (inner, raw, size) = unsafe { (inner::<F>(target), &mut *raw, &mut *size) };
@@ -330,11 +350,10 @@ unsafe fn with_request<F: Family>(
     let result = call(&inner.family, &request, &mut answer);
     *size = answer.written();
     match result {
-        Ok(Some(generation)) => {
-            raw.generation = generation;
-            1
+        Ok(part) => {
+            raw.generation = part.generation;
+            part.written.into()
         }
-        Ok(None) => 0,
         Err(refused) => {
             raw.message = match refused.message {
                 Some(message) => message.as_ptr().cast(),
@@ -355,7 +374,7 @@ unsafe extern "C" fn request<F: Family>(
     // SAFETY: netlink.c calls this as `with_request` demands.
     unsafe {
         with_request::<F>(target, raw, room, size, |family, request, answer| {
-            family.request(request, answer).map(|()| None)
+            family.request(request, answer).map(|()| Part::END)
         })
     }
 }

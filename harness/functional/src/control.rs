@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,12 @@ pub fn tests() -> Vec<GuestTest> {
             "a context with a name does not keep its namespace, and goes with it and its flows",
             names_end,
         ),
+        GuestTest::single(
+            "first-context-twice",
+            "two that configure the first context of a namespace at once, by one name or each its own, both do",
+            twice,
+        )
+        .on_two_cpus(),
         GuestTest::single(
             "socket-is-passed-on",
             "a context lives as long as any descriptor of its socket",
@@ -234,6 +241,59 @@ fn names() -> Result<()> {
     ensure_refused(second.statistics(), Errno::ENOENT, "after the last one")?;
     ensure!(second.contexts()?.is_empty(), "a context is left");
     drop(second);
+    setup.finish()
+}
+
+fn twice() -> Result<()> {
+    const TURNS: usize = 20;
+    let setup = Setup::new()?;
+    let names = [
+        [Some("one"), Some("one")],
+        [Some("one"), Some("two")],
+        [Some("one"), None],
+        [None, None],
+    ];
+    for turn in 0..TURNS {
+        let names = names[turn % names.len()];
+        // One of them may only try.
+        let tries = turn / names.len() % 2 == 1;
+        let begin = Barrier::new(2);
+        let both = names.map(|text| -> Result<_> {
+            let mut client = setup.layout.router.run(|| Ok(Client::open()?))?;
+            client.stage(&everything())?;
+            let context = text.map(name).transpose()?;
+            Ok((client, context))
+        });
+        let [first, second] = both;
+        let both = [(first?, false), (second?, tries)];
+        let left = thread::scope(|scope| -> Result<Vec<_>> {
+            let all = both.map(|((mut client, context), dry_run)| {
+                let begin = &begin;
+                scope.spawn(move || -> Result<_> {
+                    begin.wait();
+                    client.commit(&Commit {
+                        context,
+                        dry_run,
+                        ..Commit::default()
+                    })?;
+                    if !dry_run {
+                        let there = client.configuration(context.as_ref())?;
+                        ensure!(there == everything(), "not whole");
+                    }
+                    Ok((client, context))
+                })
+            });
+            let all = all.map(|one| one.join().map_err(|_| anyhow!("a thread panicked"))?);
+            all.into_iter().collect()
+        })
+        .with_context(|| format!("turn {turn}: {names:?}, the second tries: {tries}"))?;
+        let mut last = setup.layout.router.run(|| Ok(Client::open()?))?;
+        for info in last.contexts()? {
+            last.delete(&info.name.context("a name")?)?;
+        }
+        drop(left);
+        ensure_refused(last.statistics(), Errno::ENOENT, "after all are gone")?;
+    }
     setup.finish()
 }
 

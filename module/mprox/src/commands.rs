@@ -2,6 +2,8 @@
 
 //! One file a command, and what they have in common.
 
+use std::io::Write;
+
 use anyhow::{bail, Context, Result};
 use mprox_client::{Client, Commit, ContextName, Error};
 use mprox_file::ProxyFile;
@@ -15,6 +17,27 @@ pub mod run;
 pub mod schema;
 pub mod show;
 pub mod stats;
+
+/// Prints a line, and says if that cannot be done. That nobody reads any more is no failure.
+fn say(line: &dyn std::fmt::Display) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write what there is to say")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the kernel says of a request for which somebody may lack the right.
+fn without_right(error: Error) -> anyhow::Error {
+    match error.errno() {
+        Some(nix::libc::EPERM) => {
+            anyhow::anyhow!("this needs CAP_NET_ADMIN in the network namespace: try sudo")
+        }
+        _ => error.into(),
+    }
+}
 
 /// A socket of the module's family.
 fn open() -> Result<Client> {
@@ -32,11 +55,8 @@ fn put(client: &mut Client, file: &ProxyFile, commit: &Commit) -> Result<u32> {
         .stage(&file.configuration)
         .and_then(|()| client.commit(commit));
     done.map_err(|error| match error {
-        Error::Refused(refused) if refused.errno == nix::libc::EPERM => {
-            anyhow::anyhow!("this needs CAP_NET_ADMIN in the network namespace: try sudo")
-        }
-        Error::Refused(refused) => file.explain(&refused),
-        other => other.into(),
+        Error::Refused(refused) if refused.errno != nix::libc::EPERM => file.explain(&refused),
+        other => without_right(other),
     })
 }
 
@@ -68,10 +88,7 @@ fn explain(error: Error, name: &ContextName) -> anyhow::Error {
                 "there is no context `{name:?}` in this network namespace: `mprox show` lists them"
             )
         }
-        Some(nix::libc::EPERM) => {
-            anyhow::anyhow!("this needs CAP_NET_ADMIN in the network namespace: try sudo")
-        }
-        _ => error.into(),
+        _ => without_right(error),
     }
 }
 

@@ -3,11 +3,12 @@
 //! What a service manager and a service tell each other: sd_notify(3), sd_listen_fds(3) and the file descriptor store of
 //! systemd.service(5).
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
+use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, ClockId};
 
 /// What the context's socket is called in the store.
@@ -36,7 +37,7 @@ impl Manager {
         let names = value("LISTEN_FDNAMES").unwrap_or_default();
         let names = names.split(':').map(str::to_owned);
         Self {
-            socket: value("NOTIFY_SOCKET"),
+            socket: value("NOTIFY_SOCKET").filter(|path| !path.is_empty()),
             stored: match (is_for_us, count) {
                 (true, Some(count)) => names.take(count).collect(),
                 _ => Vec::new(),
@@ -53,26 +54,38 @@ impl Manager {
     }
 
     /// Keeps a socket in the store: who is started next gets it.
-    pub fn store(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.send(&format!("FDSTORE=1\nFDNAME={STORED}\n"), Some(socket))
+    pub fn store(&self, socket: BorrowedFd<'_>) {
+        // It is not to be polled: the kernel's answers are for us.
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={STORED}\n");
+        self.tell(&text, Some(socket));
     }
 
     /// It works, and this is what it does.
-    pub fn ready(&self, status: &str) -> io::Result<()> {
-        self.send(&format!("READY=1\nSTATUS={status}\n"), None)
+    pub fn ready(&self, status: &str) {
+        self.tell(&format!("READY=1\nSTATUS={status}\n"), None);
     }
 
     /// It reads its file again.
-    pub fn reloading(&self) -> io::Result<()> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
         let microseconds = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000;
         let text = format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\n");
-        self.send(&text, None)
+        self.tell(&text, None);
     }
 
     /// It is about to end.
-    pub fn stopping(&self) -> io::Result<()> {
-        self.send("STOPPING=1\n", None)
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1\n", None);
+    }
+
+    // A manager that cannot be told is no reason to do without what it manages: sd_notify(3).
+    fn tell(&self, text: &str, descriptor: Option<BorrowedFd<'_>>) {
+        if let Err(error) = self.send(text, descriptor) {
+            let _ = writeln!(
+                io::stderr(),
+                "mprox: the service manager cannot be told: {error}"
+            );
+        }
     }
 
     fn send(&self, text: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -122,16 +135,16 @@ mod tests {
             stored: Vec::new(),
         };
         let mut buffer = [0; 256];
-        service.ready("2 rules").unwrap();
+        service.ready("2 rules");
         let length = manager.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"READY=1\nSTATUS=2 rules\n");
-        service.reloading().unwrap();
+        service.reloading();
         let length = manager.recv(&mut buffer).unwrap();
         let text = std::str::from_utf8(&buffer[..length]).unwrap();
         let time = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(time.trim().parse::<u64>().unwrap() > 0);
         let kept = UnixDatagram::unbound().unwrap();
-        service.store(kept.as_fd()).unwrap();
+        service.store(kept.as_fd());
         let mut text = [0; 64];
         let mut space = cmsg_space!([i32; 1]);
         let mut parts = [io::IoSliceMut::new(&mut text)];
@@ -148,14 +161,20 @@ mod tests {
             .any(|one| matches!(one, ControlMessageOwned::ScmRights(all) if all.len() == 1));
         assert!(passed);
         let length = received.bytes;
-        assert_eq!(&text[..length], b"FDSTORE=1\nFDNAME=context\n");
+        assert_eq!(&text[..length], b"FDSTORE=1\nFDPOLL=0\nFDNAME=context\n");
     }
 
     #[test]
     fn without_a_manager_nobody_is_told() {
         let nobody = Manager::default();
-        nobody.ready("").unwrap();
-        nobody.stopping().unwrap();
+        nobody.ready("");
+        nobody.stopping();
         assert!(nobody.stored().is_none());
+        let gone = Manager {
+            socket: Some("/nowhere/at/all".to_owned()),
+            stored: Vec::new(),
+        };
+        // It goes on.
+        gone.ready("");
     }
 }

@@ -43,6 +43,8 @@ fn key(text: &str) -> Place {
     Place::Key(text.to_owned())
 }
 
+const TOO_MANY: &str = "with this rule's networks and ports, each with each, there are more than 4096 rules for the kernel";
+
 /// What the kernel is told.
 pub(crate) fn lower(file: &FileText) -> Result<Lowered, Mistake> {
     let mut lowered = Lowered {
@@ -63,7 +65,12 @@ pub(crate) fn lower(file: &FileText) -> Result<Lowered, Mistake> {
             .push(group(&at, number, name, text)?);
     }
     let mut names: Vec<(&str, usize)> = Vec::new();
-    for (number, text) in file.rule.iter().enumerate() {
+    // Of a file that was cut short, or is being written.
+    let Some(texts) = &file.rule else {
+        let message = "there is no rule, and so nothing would be redirected: say `rule = []` if that is meant";
+        return Err(mistake(&[], message));
+    };
+    for (number, text) in texts.iter().enumerate() {
         let at = [key("rule"), Place::Element(number)];
         if let Some(name) = &text.name {
             if let Some((_, first)) = names.iter().find(|(other, _)| other == name) {
@@ -75,10 +82,7 @@ pub(crate) fn lower(file: &FileText) -> Result<Lowered, Mistake> {
         }
         for rule in rules(&at, text, &lowered)? {
             if lowered.rules.len() == MAX_RULES {
-                let message = format!(
-                    "with this rule's networks and ports, each with each, there are more than {MAX_RULES} rules for the kernel"
-                );
-                return Err(mistake(&at, message));
+                return Err(mistake(&at, TOO_MANY));
             }
             lowered.configuration.rules.push(rule);
             lowered.rules.push(number);
@@ -88,7 +92,7 @@ pub(crate) fn lower(file: &FileText) -> Result<Lowered, Mistake> {
         let message = format!(
             "this rule can never match: all of its connections are those of the {} rule before it{}",
             ordinal(by + 1),
-            match &file.rule[by].name {
+            match &texts[by].name {
                 Some(name) => format!(", `{name}`"),
                 None => String::new(),
             }
@@ -240,6 +244,13 @@ fn rules(at: &[Place], text: &RuleText, so_far: &Lowered) -> Result<Vec<Rule>, M
                     ),
                 ));
             }
+        }
+        let product = from
+            .len()
+            .saturating_mul(to.len())
+            .saturating_mul(ports.len());
+        if product > MAX_RULES {
+            return Err(mistake(at, TOO_MANY));
         }
         for source in &from {
             for destination in &to {

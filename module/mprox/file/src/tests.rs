@@ -74,7 +74,16 @@ fn a_file_becomes_rules_and_groups() {
     assert!(web.iter().all(|rule| rule.family == Family::V4
         && rule.source_prefix == 24
         && rule.interface.starts_with(b"eth0\0")));
-    assert_eq!(read("").unwrap().configuration, Default::default());
+    let nothing = read("rule = []").unwrap().configuration;
+    assert_eq!(nothing, Default::default());
+    for cut in [
+        "",
+        "# Nothing yet.",
+        "[upstreams.a]\nservers = [\"192.0.2.1\"]\n",
+    ] {
+        let error = read(cut).unwrap_err().to_string();
+        assert!(error.starts_with("a.toml: there is no rule"), "{error}");
+    }
 }
 
 /// Each with its place and what is said, when `old` is `new` in the good file.
@@ -175,6 +184,19 @@ fn more_than_the_kernel_takes_is_told() {
     let error = read(&text).unwrap_err().to_string();
     assert!(
         error.contains("more than 4096 rules for the kernel"),
+        "{error}"
+    );
+    // So many that they could not be made first.
+    let many: Vec<String> = (0..1000).map(|port| (2 * port).to_string()).collect();
+    let hosts = (0..1000).map(|host: u32| format!("\"10.{}.{}.1\"", host / 250, host % 250));
+    let hosts = hosts.collect::<Vec<_>>().join(",");
+    let text = format!(
+        "[[rule]]\nports = [{}]\nfrom = [{hosts}]\nto = [{hosts}]\naction = \"direct\"\n",
+        many.join(",")
+    );
+    let error = read(&text).unwrap_err().to_string();
+    assert!(
+        error.starts_with("a.toml:1:1: with this rule's networks"),
         "{error}"
     );
 }

@@ -14,9 +14,8 @@ pub struct FileText {
     /// Groups of upstreams, by names that rules use.
     #[serde(default)]
     pub upstreams: BTreeMap<String, UpstreamsText>,
-    /// Rules. The first that matches a connection says what becomes of it.
-    #[serde(default)]
-    pub rule: Vec<RuleText>,
+    /// Rules. The first that matches a connection says what becomes of it. A file without any has to say so: `rule = []`.
+    pub rule: Option<Vec<RuleText>>,
 }
 
 /// Upstreams of which a new connection goes to one.

@@ -9,7 +9,7 @@ use clap::Args;
 use mprox_client::{Commit, ContextName};
 use mprox_file::ProxyFile;
 
-use super::{name_of, open, parse_name, put, sizes};
+use super::{name_of, open, parse_name, put, say, sizes};
 
 /// Redirect as a file says, from now on
 ///
@@ -48,7 +48,7 @@ impl ApplyCommand {
             1 => "new",
             _ => "replaced",
         };
-        println!("{name:?}: {how}, {}", sizes(&file));
+        say(&format_args!("{name:?}: {how}, {}", sizes(&file)))?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use mprox_client::Commit;
 use mprox_file::ProxyFile;
 
-use super::{open, put, sizes};
+use super::{open, put, say, sizes};
 
 /// Say what is wrong with a file, by line and column
 ///
@@ -30,7 +30,7 @@ impl CheckCommand {
     pub fn run(&self) -> Result<()> {
         let file = ProxyFile::load(&self.file)?;
         if self.offline {
-            println!("{}: {}", file.path, sizes(&file));
+            say(&format_args!("{}: {}", file.path, sizes(&file)))?;
             return Ok(());
         }
         let trial = Commit {
@@ -38,7 +38,11 @@ impl CheckCommand {
             ..Commit::default()
         };
         put(&mut open()?, &file, &trial)?;
-        println!("{}: {}; the kernel would take it", file.path, sizes(&file));
+        say(&format_args!(
+            "{}: {}; the kernel would take it",
+            file.path,
+            sizes(&file)
+        ))?;
         Ok(())
     }
 }

@@ -2,12 +2,11 @@
 
 //! `mprox completions`.
 
-use std::io;
-
 use anyhow::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::{generate, Shell};
 
+use super::say;
 use crate::cli::Cli;
 
 /// Print what a shell needs to complete mprox's command lines
@@ -23,7 +22,8 @@ pub struct CompletionsCommand {
 
 impl CompletionsCommand {
     pub fn run(&self) -> Result<()> {
-        generate(self.shell, &mut Cli::command(), "mprox", &mut io::stdout());
-        Ok(())
+        let mut text = Vec::new();
+        generate(self.shell, &mut Cli::command(), "mprox", &mut text);
+        say(&String::from_utf8_lossy(&text).trim_end())
     }
 }

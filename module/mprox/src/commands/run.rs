@@ -2,6 +2,7 @@
 
 //! `mprox run`.
 
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -30,6 +31,15 @@ pub struct RunCommand {
     file: PathBuf,
 }
 
+/// Who started this may have gone, and with him the terminal or the pipe: connections are redirected all the same.
+fn tell(status: &str) {
+    let _ = writeln!(io::stdout(), "{status}");
+}
+
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "mprox: {message}");
+}
+
 impl RunCommand {
     pub fn run(&self) -> Result<()> {
         // Before anything is redirected, so that no signal comes too early.
@@ -42,34 +52,33 @@ impl RunCommand {
             )?,
             None => {
                 let client = open()?;
-                manager
-                    .store(client.as_fd())
-                    .context("cannot leave the socket to the service manager")?;
+                manager.store(client.as_fd());
                 client
             }
         };
         put(&mut client, &file, &Commit::default())?;
         let status = format!("{}: {}", file.path, sizes(&file));
-        println!("{status}");
-        manager.ready(&status)?;
+        tell(&status);
+        manager.ready(&status);
         for signal in signals.forever() {
             if signal != SIGHUP {
                 break;
             }
-            manager.reloading()?;
+            manager.reloading();
             let status = match self.reload(&mut client) {
                 Ok(status) => {
-                    println!("{status}");
+                    tell(&status);
                     status
                 }
                 Err(error) => {
-                    eprintln!("mprox: nothing is changed: {error:#}");
-                    format!("nothing is changed: {error:#}").replace('\n', " ")
+                    let status = format!("nothing is changed: {error:#}").replace('\n', " ");
+                    complain(&status);
+                    status
                 }
             };
-            manager.ready(&status)?;
+            manager.ready(&status);
         }
-        manager.stopping()?;
+        manager.stopping();
         Ok(())
     }
 

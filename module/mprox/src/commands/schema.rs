@@ -5,6 +5,8 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::say;
+
 /// Print the JSON Schema of files, for editors
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -13,7 +15,10 @@ pub struct SchemaCommand {}
 
 impl SchemaCommand {
     pub fn run(&self) -> Result<()> {
-        println!("{}", serde_json::to_string_pretty(&mprox_file::schema())?);
+        say(&format_args!(
+            "{}",
+            serde_json::to_string_pretty(&mprox_file::schema())?
+        ))?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use mprox_client::ContextName;
 
-use super::{explain, open, parse_name};
+use super::{explain, open, parse_name, say, without_right};
 use crate::told::Told;
 
 /// What is redirected where
@@ -32,7 +32,7 @@ impl ShowCommand {
         let names = match self.name {
             Some(name) => vec![name],
             None => {
-                let infos = client.contexts()?;
+                let infos = client.contexts().map_err(without_right)?;
                 infos.into_iter().filter_map(|info| info.name).collect()
             }
         };
@@ -50,14 +50,16 @@ impl ShowCommand {
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string(&all)?);
+            say(&format_args!("{}", serde_json::to_string(&all)?))?;
             return Ok(());
         }
         if all.is_empty() {
-            println!("no context has a name in this network namespace");
+            say(&format_args!(
+                "no context has a name in this network namespace"
+            ))?;
         }
         for told in all {
-            print!("{told}");
+            say(&told.to_string().trim_end())?;
         }
         Ok(())
     }

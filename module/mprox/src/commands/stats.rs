@@ -7,7 +7,7 @@ use clap::Args;
 use mprox_client::Stats;
 use serde_json::{Map, Value};
 
-use super::open;
+use super::{open, say, without_right};
 
 /// Packets, flows, and what was dropped
 ///
@@ -29,16 +29,19 @@ impl StatsCommand {
             Err(error) if error.errno() == Some(nix::libc::ENOENT) => {
                 bail!("nothing is redirected in this network namespace: it has no context")
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(without_right(error)),
         };
         let all = Stats::NAMES.iter().zip(stats.values());
         if self.json {
             let all = all.map(|(name, value)| ((*name).to_owned(), Value::from(value)));
-            println!("{}", Value::Object(all.collect::<Map<_, _>>()));
+            say(&format_args!(
+                "{}",
+                Value::Object(all.collect::<Map<_, _>>())
+            ))?;
             return Ok(());
         }
         for (name, value) in all {
-            println!("{name:20} {value:>12}");
+            say(&format_args!("{name:20} {value:>12}"))?;
         }
         Ok(())
     }
