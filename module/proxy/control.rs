@@ -12,10 +12,11 @@ use crate::abi::netlink::context::{read_which, Commit, ContextInfo, ContextName}
 use crate::abi::netlink::message::{kind, Command};
 use crate::abi::proxy::Connection;
 use crate::datapath::configuration::StageError;
-use crate::registry::{ContextId, NotConfigured, Registry};
+use crate::hosted::{ContextId, NotConfigured};
+use crate::registry::Registry;
 use crate::rule_set::Configuration;
-use crate::sys::netlink::{Family, Part, Position, Reason, Refused, Request};
 use crate::sys::net::Namespace;
+use crate::sys::netlink::{Family, Part, Position, Reason, Refused, Request};
 
 /// The family.
 pub(crate) struct Control {
@@ -145,9 +146,7 @@ impl Control {
             .registry
             .open(request.net.clone(), commit.context, known)?;
         let (expected, dry_run) = (commit.generation, commit.dry_run);
-        let generation = self
-            .registry
-            .configure(&call, staged, expected, dry_run)?;
+        let generation = self.registry.configure(&call, staged, expected, dry_run)?;
         if !dry_run && commit.context.is_none() {
             *context = Some(call.id());
         }
@@ -194,11 +193,7 @@ impl Family for Control {
         })
     }
 
-    fn request(
-        &self,
-        request: &Request<'_, Self>,
-        answer: &mut Writer<'_>,
-    ) -> Result<(), Refused> {
+    fn request(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
         match Command::from_number(request.command) {
             Some(Command::Stage) => self.stage(request),
             Some(Command::Commit) => self.commit(request, answer),
@@ -234,9 +229,9 @@ impl Family for Control {
                 })?;
                 Ok(told.write(answer)?)
             }
-            Some(Command::GroupGet | Command::UpstreamGet | Command::RuleGet) | None => {
-                Err(Refused::because(Reason::NotSupported, c"only a dump of it can be had"))
-            }
+            Some(Command::GroupGet | Command::UpstreamGet | Command::RuleGet) | None => Err(
+                Refused::because(Reason::NotSupported, c"only a dump of it can be had"),
+            ),
         }
     }
 

@@ -22,6 +22,7 @@ mod batch;
 mod control;
 mod expiry;
 mod flows;
+mod hosted;
 mod icmp;
 mod instance;
 mod later_hooks;
@@ -34,6 +35,7 @@ mod route_lookup;
 mod rule_set;
 #[cfg(shared_counter)]
 mod shared_counter;
+mod slots;
 mod slow_path;
 
 sys::version::kernel_module! {

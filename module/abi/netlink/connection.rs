@@ -107,17 +107,8 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::super::super::proxy::Family;
-    use super::super::message::tests::specified;
+    use super::super::message::tests::{specified, written};
     use super::*;
-
-    fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Vec<u8> {
-        let mut bytes = vec![0; 256];
-        let mut writer = Writer::new(&mut bytes);
-        write(&mut writer).unwrap();
-        let length = writer.written();
-        bytes.truncate(length);
-        bytes
-    }
 
     fn example(family: Family) -> Connection {
         let end = |last, port| {

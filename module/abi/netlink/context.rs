@@ -179,16 +179,8 @@ impl ContextInfo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::tests::written;
     use super::*;
-
-    fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Vec<u8> {
-        let mut bytes = vec![0; 256];
-        let mut writer = Writer::new(&mut bytes);
-        write(&mut writer).unwrap();
-        let length = writer.written();
-        bytes.truncate(length);
-        bytes
-    }
 
     #[test]
     fn names_can_be_those_of_files() {

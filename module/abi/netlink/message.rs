@@ -89,7 +89,18 @@ pub const UNKNOWN: &CStr = c"no attribute of this type is known here";
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::attribute::{NoRoom, Writer};
     use super::*;
+
+    /// What `write` writes.
+    pub fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 13];
+        let mut writer = Writer::new(&mut bytes);
+        write(&mut writer).unwrap();
+        let length = writer.written();
+        bytes.truncate(length);
+        bytes
+    }
 
     /// What the kernel's generator makes of the specification.
     const HEADER: &str = include_str!("../generated/include/uapi/linux/mutex_proxy.h");

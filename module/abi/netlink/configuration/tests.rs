@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-use super::super::message::tests::specified;
+use super::super::message::tests::{specified, written};
 use super::*;
 use proptest::prelude::*;
 
 /// The type of the attribute that all of it is in.
 const OUTER: u16 = 7;
-
-/// What `write` writes.
-fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>) -> Vec<u8> {
-    let mut bytes = vec![0; 1 << 13];
-    let mut writer = Writer::new(&mut bytes);
-    write(&mut writer).unwrap();
-    let length = writer.written();
-    bytes.truncate(length);
-    bytes
-}
 
 fn outer(bytes: &[u8]) -> Attribute<'_> {
     Attributes::new(bytes).next().unwrap().unwrap()
