@@ -40,6 +40,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "protocol",
             "model",
             "mprox-client",
+            "mprox-file",
             "mutex-abi",
         ],
     ),

@@ -6,9 +6,11 @@
 //! Both ends read and write them by these functions: the module as the kernel hands it their attributes, and programs.
 
 pub mod attribute;
+pub mod condition;
 pub mod configuration;
 pub mod connection;
 pub mod context;
 pub mod message;
 pub mod refusal;
+pub mod set;
 pub mod statistics;

@@ -3,16 +3,20 @@
 //! What the proxy is told, and what it tells: values, and how many of them there can be. [`super::netlink`] says how they are
 //! in messages.
 
+pub mod condition;
 pub mod connection;
 pub mod group;
 pub mod label;
 pub mod rule;
+pub mod set;
 pub mod upstream;
 
+pub use condition::{Condition, Conditions, Field, ValueKind, Values, MAX_CONDITIONS};
 pub use connection::{Connection, Endpoint};
 pub use group::{Group, Selection};
 pub use label::Label;
 pub use rule::{Action, Rule, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+pub use set::Set;
 pub use upstream::Upstream;
 
 /// The most contexts that one network namespace takes, and the most sockets in it that stage something.
@@ -25,6 +29,10 @@ pub const MAX_GROUPS: usize = 256;
 pub const MAX_MEMBERS: usize = 256;
 /// The most upstreams that a network namespace takes, in all groups of its contexts together: as with rules.
 pub const MAX_UPSTREAMS: usize = 4096;
+/// The most sets that a network namespace takes, of all its contexts together.
+pub const MAX_SETS: usize = 4096;
+/// The most elements of these sets together. Neighbouring networks, and numbers one after the other, are one element.
+pub const MAX_ELEMENTS: usize = 1 << 20;
 /// Bytes of the name of an interface, with at least one zero at its end: IFNAMSIZ.
 pub const NAME_SIZE: usize = 16;
 /// The transport protocols that can be redirected.
@@ -147,4 +155,6 @@ stats! {
     bytes_direct,
     /// Of the flows created, the direct ones.
     flows_direct,
+    /// Packets dropped because a rule blocks their connection.
+    packets_blocked,
 }

@@ -7,7 +7,7 @@ use core::fmt::Debug;
 use super::abi::proxy::Family;
 use super::checksum::Sum;
 use super::hash::{hash_3_words, hash_9_words, Secret, Seed};
-use super::range::Number;
+use super::set::Key;
 
 /// An address of one version of IP, in network byte order.
 pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
@@ -18,7 +18,7 @@ pub trait Address: Copy + Eq + Debug + Send + Sync + 'static {
     /// What a hash depends on beside them.
     type Seed: Secret + Copy + Debug + Send + Sync;
     /// As a number: addresses of a network are behind each other.
-    type Number: Number;
+    type Number: Key;
 
     /// As a number, which begins with the first byte.
     fn number(self) -> Self::Number;

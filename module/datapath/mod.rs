@@ -39,8 +39,10 @@ pub mod order;
 pub mod packet;
 pub mod ports;
 pub mod range;
+pub mod ranges;
 pub mod reopenings;
 pub mod rules;
+pub mod set;
 pub mod sort;
 #[path = "../sys/stack.rs"]
 pub mod stack;

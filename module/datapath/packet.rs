@@ -69,6 +69,8 @@ pub trait Header: Address {
 
     /// The byte of an IPv4 header that has the DSCP; zero of IPv6, whose routes do not depend on it.
     fn tos(packet: &[u8]) -> u8;
+    /// The differentiated services code point of a packet, given from its first byte: RFC 2474.
+    fn dscp(packet: &[u8]) -> u8;
 
     /// Reads any packet, given from its first byte.
     fn parse(packet: &[u8]) -> Parsed<Self>;
@@ -201,6 +203,10 @@ impl Header for V4 {
         bytes(packet, 1).map_or(0, |[tos]| tos)
     }
 
+    fn dscp(packet: &[u8]) -> u8 {
+        Self::tos(packet) >> 2
+    }
+
     #[inline(always)]
     fn addresses(packet: &[u8]) -> Option<u64> {
         bytes(packet, IPV4_ADDRESSES).map(u64::from_ne_bytes)
@@ -262,6 +268,11 @@ impl Header for V6 {
     #[inline(always)]
     fn tos(_: &[u8]) -> u8 {
         0
+    }
+
+    // The traffic class is the eight bits behind the version's four.
+    fn dscp(packet: &[u8]) -> u8 {
+        bytes(packet, 0).map_or(0, |head| (u16::from_be_bytes(head) >> 6 & 0x3f) as u8)
     }
 
     #[inline(always)]

@@ -56,6 +56,11 @@ impl<K: Number> Range<K> {
         }
     }
 
+    /// Whether a number is in it.
+    pub fn has(&self, number: K) -> bool {
+        self.first <= number && number <= self.last
+    }
+
     // Whether `next`, which does not begin before this one, begins in it or right behind it.
     fn reaches(&self, next: &Self) -> bool {
         self.last.next().is_none_or(|behind| next.first <= behind)

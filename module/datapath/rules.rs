@@ -3,17 +3,23 @@
 //! Which new connections are redirected.
 
 use core::ops::Deref;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::abi::proxy::{Action, Protocol, Rule, NAME_SIZE};
 use super::allocate::Allocate;
 use super::flow::Owner;
 use super::range::Range;
+use super::set::Set;
 use super::tuple::{Address, Tuple};
 use super::upstream::{Moment, UpstreamPool};
 
+mod condition;
 mod index;
 mod places;
 
+use condition::Condition;
+pub use condition::Facts;
 use index::Index;
 use places::Places;
 
@@ -60,14 +66,18 @@ pub struct Compiled<A> {
     destination: Network<A>,
     source: Network<A>,
     interface: Name,
+    // Its place among its context's rules.
+    number: usize,
+    // Where its conditions are, and behind the last.
+    conditions: [usize; 2],
     // Where the pool of its context is.
     pool: usize,
 }
 
 impl<A: Address> Compiled<A> {
-    /// Prepares `rule` of the context whose upstreams are the pool at `pool`; `None` if it is of
-    /// the other IP version.
-    pub fn new(rule: &Rule, pool: usize) -> Option<Self> {
+    // `rule`, the one of this number, of the context whose upstreams are the pool at `pool`; `None` if it is of the other IP
+    // version.
+    fn new(rule: &Rule, number: usize, pool: usize, conditions: [usize; 2]) -> Option<Self> {
         (rule.family == A::FAMILY).then(|| Self {
             protocol: rule.protocol,
             hooks: rule.hooks,
@@ -78,6 +88,8 @@ impl<A: Address> Compiled<A> {
             destination: Network::new(rule.destination, rule.destination_prefix),
             source: Network::new(rule.source, rule.source_prefix),
             interface: rule.interface,
+            number,
+            conditions,
             pool,
         })
     }
@@ -123,6 +135,11 @@ pub enum Decision<A: Address> {
     Redirect(Choice<A>),
     /// It goes where it goes.
     Direct,
+    /// Its packets are dropped.
+    Block {
+        /// Whether their sender is told.
+        tells: bool,
+    },
 }
 
 impl<A: Address> Decision<A> {
@@ -130,7 +147,7 @@ impl<A: Address> Decision<A> {
     pub fn redirected(self) -> Option<Choice<A>> {
         match self {
             Self::Redirect(choice) => Some(choice),
-            Self::Direct => None,
+            Self::Direct | Self::Block { .. } => None,
         }
     }
 }
@@ -144,15 +161,36 @@ pub struct Choice<A: Address> {
     pub upstream: Tuple<A>,
 }
 
+/// How many connections each rule of a context was the first to match.
+pub type Matches<M> = <M as Allocate>::Vec<AtomicU64>;
+
+/// What a context has for one IP version.
+pub struct Context<'a, M: Allocate, P> {
+    /// Its upstreams.
+    pub pool: P,
+    /// Its rules, of either version, in the order in which they are asked.
+    pub rules: &'a [Rule],
+    /// Its sets, which the rules name by their places.
+    pub sets: &'a [M::Shared<Set<M>>],
+    /// A counter for each of the rules.
+    pub matches: M::Shared<Matches<M>>,
+}
+
 /// Rules of one IP version in the order in which they are asked, and the pools of upstreams to
 /// which they lead.
 pub struct Rules<A: Address, M: Allocate, P> {
     rules: M::Vec<Compiled<A>>,
     // None of so few rules that asking them takes less.
     index: Option<Index<A, M>>,
+    // Those of a rule one behind the other.
+    conditions: M::Vec<Condition>,
+    // Of all contexts.
+    sets: M::Vec<M::Shared<Set<M>>>,
     places: Places<A, M>,
     // One for each context.
     pools: M::Vec<P>,
+    // Likewise.
+    matches: M::Vec<M::Shared<Matches<M>>>,
     // A Bloom filter of upstreams' addresses.
     bloom: u64,
 }
@@ -175,11 +213,38 @@ where
     M: Allocate,
     P: Deref<Target = UpstreamPool<A, M>> + 'static,
 {
-    /// These rules, with the pools that they name by their places.
+    /// The rules of these contexts.
     ///
     /// # Errors
-    /// If there is no memory for the index.
-    pub fn new(rules: M::Vec<Compiled<A>>, pools: M::Vec<P>) -> Result<Self, M::Error> {
+    /// If there is no memory.
+    pub fn new<'a>(contexts: impl Iterator<Item = Context<'a, M, P>>) -> Result<Self, M::Error>
+    where
+        M: 'a,
+    {
+        let mut rules = M::collect(core::iter::empty())?;
+        let mut conditions = M::collect(core::iter::empty())?;
+        let mut sets = M::collect(core::iter::empty())?;
+        let mut pools = M::collect(core::iter::empty())?;
+        let mut matches = M::collect(core::iter::empty())?;
+        for context in contexts {
+            let first_set = sets.len();
+            for set in context.sets {
+                M::push(&mut sets, set.clone())?;
+            }
+            for (number, rule) in context.rules.iter().enumerate() {
+                let begin = conditions.len();
+                let end = begin.wrapping_add(rule.conditions.iter().count());
+                let Some(compiled) = Compiled::new(rule, number, pools.len(), [begin, end]) else {
+                    continue;
+                };
+                for condition in rule.conditions.iter() {
+                    M::push(&mut conditions, Condition::new(&condition, first_set))?;
+                }
+                M::push(&mut rules, compiled)?;
+            }
+            M::push(&mut pools, context.pool)?;
+            M::push(&mut matches, context.matches)?;
+        }
         Ok(Self {
             index: match rules.len() {
                 ..=FEW => None,
@@ -188,41 +253,59 @@ where
             places: Places::new(&rules, &pools)?,
             bloom: pools.iter().fold(0, |bloom, pool| bloom | pool.bloom()),
             rules,
+            conditions,
+            sets,
             pools,
+            matches,
         })
     }
 
-    /// What becomes of a new connection of `tuple`, seen at `hook`; `interface` is asked only if a rule names one,
+    /// What becomes of a new connection of `tuple`, seen at `hook`; `facts` are asked only for what a rule names,
     /// and `moment` is told whether its random number is used.
     ///
     /// The first rule that matches decides. A packet on its way to an upstream, of whatever
-    /// context, is left alone: a proxy's own connections do not come back to a proxy. So is a
+    /// context, is not redirected: a proxy's own connections do not come back to a proxy. Nor is a
     /// datagram that comes from there, which may be an answer to what was sent before there was a rule.
     pub fn choose(
         &self,
         search: Search,
         hook: u8,
         tuple: &Tuple<A>,
-        interface: impl Fn() -> Name,
+        facts: &impl Facts,
         moment: impl FnOnce(bool) -> Moment,
     ) -> Decision<A> {
         let index = self.index.as_ref();
         let found = match index.filter(|_| search == Search::Indexed) {
             Some(index) => {
-                let open = |number| self.with_pool(self.rules.get(number)?);
-                index.find(hook, tuple, interface, open)
+                let accepted = |number| {
+                    let rule = self.rules.get(number)?;
+                    let pool = self.pool_of(rule)?;
+                    self.meets(rule, tuple, facts).then_some((rule, pool))
+                };
+                index.find(hook, tuple, || facts.interface(), accepted)
             }
             None => {
-                let matching =
-                    |(rule, _): &(&Compiled<A>, _)| rule.matches(hook, tuple, &interface);
+                let matching = |(rule, _): &(&Compiled<A>, _)| {
+                    rule.matches(hook, tuple, || facts.interface())
+                        && self.meets(rule, tuple, facts)
+                };
                 self.open().find(matching)
             }
         };
         let Some((rule, pool)) = found else {
             return Decision::Direct;
         };
-        if rule.action == Action::Direct
-            || self.leads_to_upstream(tuple)
+        let matches = self.matches.get(rule.pool);
+        if let Some(count) = matches.and_then(|matches| matches.get(rule.number)) {
+            count.fetch_add(1, Relaxed);
+        }
+        match rule.action {
+            Action::Redirect => {}
+            Action::Direct => return Decision::Direct,
+            Action::Drop => return Decision::Block { tells: false },
+            Action::Reject => return Decision::Block { tells: true },
+        }
+        if self.leads_to_upstream(tuple)
             || tuple.protocol == Protocol::Udp && self.comes_from_upstream(tuple)
         {
             return Decision::Direct;
@@ -237,18 +320,30 @@ where
         Decision::Redirect(Choice { owner, upstream })
     }
 
-    // The rules of contexts that have not closed.
-    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A, M>)> {
-        self.rules.iter().filter_map(|rule| self.with_pool(rule))
+    // Whether the rule's conditions hold.
+    #[inline(always)]
+    fn meets(&self, rule: &Compiled<A>, tuple: &Tuple<A>, facts: &impl Facts) -> bool {
+        let [begin, end] = rule.conditions;
+        begin == end || self.all_hold(begin, end, tuple, facts)
     }
 
-    // A rule with its upstreams, unless its context has closed.
-    fn with_pool<'a>(
-        &'a self,
-        rule: &'a Compiled<A>,
-    ) -> Option<(&'a Compiled<A>, &'a UpstreamPool<A, M>)> {
+    #[cold]
+    #[inline(never)]
+    fn all_hold(&self, begin: usize, end: usize, tuple: &Tuple<A>, facts: &impl Facts) -> bool {
+        let mut conditions = self.conditions.get(begin..end).unwrap_or_default().iter();
+        conditions.all(|condition| condition.holds::<A, M, _>(tuple, facts, &self.sets))
+    }
+
+    // The rules of contexts that have not closed.
+    fn open(&self) -> impl Iterator<Item = (&Compiled<A>, &UpstreamPool<A, M>)> {
+        let rules = self.rules.iter();
+        rules.filter_map(|rule| Some((rule, self.pool_of(rule)?)))
+    }
+
+    // A rule's upstreams, unless its context has closed.
+    fn pool_of(&self, rule: &Compiled<A>) -> Option<&UpstreamPool<A, M>> {
         let pool: &UpstreamPool<A, M> = self.pools.get(rule.pool)?;
-        (!pool.is_closed()).then_some((rule, pool))
+        (!pool.is_closed()).then_some(pool)
     }
 
     // Whether the packet goes to an upstream.

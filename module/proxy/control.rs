@@ -2,17 +2,20 @@
 
 //! What requests of the Generic Netlink family do: see `abi/mutex_proxy.yaml`.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::netlink::attribute::Writer;
-use crate::abi::netlink::configuration::{write_group, write_rule, write_upstream};
+use crate::abi::netlink::attribute::{NoRoom, Writer};
+use crate::abi::netlink::configuration::{write_group, write_upstream, ToldRule};
 use crate::abi::netlink::context::{read_which, Commit, ContextInfo, ContextName};
 use crate::abi::netlink::message::{kind, Command};
+use crate::abi::netlink::set::{write_part, SetPart};
 use crate::abi::proxy::Connection;
 use crate::datapath::configuration::StageError;
-use crate::hosted::{ContextId, NotConfigured};
+use crate::hosted::{Context, ContextId, NotConfigured};
 use crate::registry::Registry;
 use crate::rule_set::Configuration;
 use crate::sys::net::Namespace;
@@ -82,6 +85,14 @@ impl From<NotConfigured> for Refused {
             NotConfigured::TooManyUpstreams => (
                 Reason::NoSpace,
                 c"with the other contexts' the network namespace would have more than 4096 upstreams",
+            ),
+            NotConfigured::TooManySets => (
+                Reason::NoSpace,
+                c"with the other contexts' the network namespace would have more than 4096 sets",
+            ),
+            NotConfigured::TooManyElements => (
+                Reason::NoSpace,
+                c"with the other contexts' the network namespace would have sets of more than 1048576 elements",
             ),
             NotConfigured::OtherGeneration => {
                 (Reason::Stale, c"the context has been configured meanwhile")
@@ -166,14 +177,16 @@ impl Control {
 
     // What there is to tell of a context; `None` if it was never configured, or is gone.
     fn info(&self, id: ContextId, name: Option<ContextName>) -> Option<ContextInfo> {
-        self.registry.with(id, |generation, configuration| {
+        self.registry.with(id, |context| {
+            let configuration = &context.configuration;
             let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
             ContextInfo {
                 name,
-                generation,
+                generation: context.generation,
                 groups: count(configuration.groups().len()),
                 upstreams: count(configuration.upstreams().len()),
                 rules: count(configuration.rules().len()),
+                sets: count(configuration.sets().len()),
             }
         })
     }
@@ -229,9 +242,13 @@ impl Family for Control {
                 })?;
                 Ok(told.write(answer)?)
             }
-            Some(Command::GroupGet | Command::UpstreamGet | Command::RuleGet) | None => Err(
-                Refused::because(Reason::NotSupported, c"only a dump of it can be had"),
-            ),
+            Some(
+                Command::GroupGet | Command::UpstreamGet | Command::RuleGet | Command::SetGet,
+            )
+            | None => Err(Refused::because(
+                Reason::NotSupported,
+                c"only a dump of it can be had",
+            )),
         }
     }
 
@@ -241,9 +258,9 @@ impl Family for Control {
         position: &mut Position,
         message: &mut Writer<'_>,
     ) -> Result<Part, Refused> {
-        let [place, ..] = position;
         let command = Command::from_number(request.command);
         if command == Some(Command::ContextGet) {
+            let [place, ..] = position;
             let net = &request.net;
             while let Some((at, id, name)) = self.registry.next_named(net, *place as usize) {
                 // Unless it goes at this moment.
@@ -262,37 +279,92 @@ impl Family for Control {
             return Ok(Part::END);
         }
         let id = self.which(request)?;
-        let at = *place as usize;
-        let written = self.registry.with(id, |generation, configuration| {
-            let written = match command {
-                Some(Command::GroupGet) => configuration
-                    .groups()
-                    .nth(at)
-                    .map(|group| write_group(message, kind::GROUP, &group, core::iter::empty())),
-                Some(Command::UpstreamGet) => configuration
-                    .upstreams()
-                    .get(at)
-                    .map(|upstream| write_upstream(message, upstream)),
-                _ => configuration
-                    .rules()
-                    .get(at)
-                    .map(|rule| write_rule(message, kind::RULE, rule)),
-            };
-            (written, id.with_generation(generation))
+        let part = self.registry.with(id, |context| {
+            Ok::<_, Refused>(Part {
+                written: tell(context, command, position, message)?,
+                generation: id.with_generation(context.generation),
+            })
         });
-        let (written, generation) = written.ok_or_else(no_context)?;
-        let is_end = written.is_none();
-        if let Some(written) = written {
-            written?;
-            *place = place.wrapping_add(1);
-        }
-        Ok(Part {
-            written: !is_end,
-            generation,
-        })
+        part.ok_or_else(no_context)?
     }
 
     fn leave(&self, net: &Namespace) {
         self.registry.leave(net);
     }
+}
+
+// Tells of what is at `position`, and sets that to what is next; false: there is nothing.
+fn tell(
+    context: &Context,
+    command: Option<Command>,
+    position: &mut Position,
+    message: &mut Writer<'_>,
+) -> Result<bool, NoRoom> {
+    let configuration = &context.configuration;
+    if command == Some(Command::SetGet) {
+        return tell_set(configuration, position, message);
+    }
+    let [place, ..] = position;
+    let at = *place as usize;
+    match command {
+        Some(Command::GroupGet) => match configuration.groups().nth(at) {
+            Some(group) => write_group(message, kind::GROUP, &group, core::iter::empty())?,
+            None => return Ok(false),
+        },
+        Some(Command::UpstreamGet) => match configuration.upstreams().get(at) {
+            Some(upstream) => write_upstream(message, upstream)?,
+            None => return Ok(false),
+        },
+        _ => match configuration.rules().get(at) {
+            Some(rule) => {
+                let matches = context.prepared.matches.get(at);
+                let told = ToldRule {
+                    rule: *rule,
+                    number: *place as u32,
+                    connections: matches.map_or(0, |count| count.load(Relaxed)),
+                };
+                told.write(message)?;
+            }
+            None => return Ok(false),
+        },
+    }
+    *place = place.wrapping_add(1);
+    Ok(true)
+}
+
+// Bytes of elements in one message of a dump.
+const PART: usize = 2048;
+
+// The same of sets: a part of one in each message.
+fn tell_set(
+    configuration: &Configuration,
+    position: &mut Position,
+    message: &mut Writer<'_>,
+) -> Result<bool, NoRoom> {
+    let [place, from, ..] = position;
+    let Some(staged) = configuration.sets().get(*place as usize) else {
+        return Ok(false);
+    };
+    let begins = *from == 0;
+    let part = SetPart {
+        number: *place as u32,
+        set: begins.then_some(staged.set),
+        elements: begins.then_some(staged.len() as u32),
+    };
+    let mut told = *from;
+    let elements = core::iter::from_fn(|| {
+        let element = staged.whole()?.element(staged.set.kind, told as usize)?;
+        told = told.wrapping_add(1);
+        Some(element)
+    });
+    let mut elements = elements.peekable();
+    write_part(message, kind::SET, &part, &mut elements, PART)?;
+    let left = elements.peek().is_some();
+    drop(elements);
+    (*place, *from) = match left {
+        // It was looked at, and not told.
+        true => (*place, told.wrapping_sub(1)),
+        false => (place.wrapping_add(1), 0),
+    };
+    Ok(true)
 }

@@ -13,7 +13,7 @@ use crate::datapath::flow::{Direction, Flow, Owner};
 use crate::datapath::hash::Secret;
 use crate::datapath::link::{Owned, ReadGuard};
 use crate::datapath::ports::source_ports;
-use crate::datapath::rules::Decision;
+use crate::datapath::rules::Choice;
 use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
 use crate::datapath::tcp::Opening;
 use crate::datapath::tuple::{Address, Tuple};
@@ -195,7 +195,7 @@ impl<A: Stored> Flows<A> {
         guard: &'g ReadGuard,
         hash: usize,
         original: &Tuple<A>,
-        decision: &Decision<A>,
+        redirect: Option<&Choice<A>>,
         opening: Opening,
         instance: &Instance,
     ) -> Result<Created<'g, A>, Refused> {
@@ -210,7 +210,7 @@ impl<A: Stored> Flows<A> {
             }
             if self.count() >= parameters::max_flows() as usize {
                 // A flood drops only flows that are not assured.
-                let is_direct = *decision == Decision::Direct;
+                let is_direct = redirect.is_none();
                 let rank = |flow: &FlowNode<A>| {
                     let protocol = flow.key(Direction::Original as usize).protocol;
                     flow.early_drop_rank(protocol, is_direct, now, time::HZ)
@@ -227,7 +227,7 @@ impl<A: Stored> Flows<A> {
                 instance.count(Counter::FlowsEvicted);
                 instance.count(Counter::FlowsRemoved);
             }
-            let unique = self.unique_tuple(guard, original, decision, now)?;
+            let unique = self.unique_tuple(guard, original, redirect, now)?;
             let reply = unique.reply;
             let pool = self.pool();
             let opened = |(keys, flow): ([Tuple<A>; 2], Flow<_>)| (keys, flow.opened(opening));
@@ -260,12 +260,12 @@ impl<A: Stored> Flows<A> {
         &self,
         guard: &ReadGuard,
         original: &Tuple<A>,
-        decision: &Decision<A>,
+        redirect: Option<&Choice<A>>,
         now: u32,
     ) -> Result<UniqueTuple<A>, Refused> {
-        let (upstream, owner) = match decision {
-            Decision::Redirect(choice) => (&choice.upstream, choice.owner),
-            Decision::Direct => {
+        let (upstream, owner) = match redirect {
+            Some(choice) => (&choice.upstream, choice.owner),
+            None => {
                 if let Some(reply) = self.unused_reply(guard, original) {
                     return Ok(UniqueTuple { reply, there: None });
                 }

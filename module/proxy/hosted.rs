@@ -7,14 +7,15 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::abi::proxy::{MAX_RULES, MAX_UPSTREAMS};
+use crate::abi::proxy::{MAX_ELEMENTS, MAX_RULES, MAX_SETS, MAX_UPSTREAMS};
+use crate::datapath::configuration::Size;
 use crate::datapath::sort::sort_by_key;
 use crate::expiry;
 use crate::instance::{self, Instance};
 use crate::memory::Memory;
 use crate::monitor;
 use crate::redirect;
-use crate::rule_set::{Configuration, Pools, RuleSet};
+use crate::rule_set::{Configuration, Prepared, RuleSet};
 use crate::slots::{place, reserve};
 use crate::sys::hooks;
 use crate::sys::net::Namespace;
@@ -50,6 +51,10 @@ pub(crate) enum NotConfigured {
     TooManyRules,
     /// The namespace would have more than [`MAX_UPSTREAMS`].
     TooManyUpstreams,
+    /// The namespace would have more than [`MAX_SETS`].
+    TooManySets,
+    /// Its sets would have more than [`MAX_ELEMENTS`].
+    TooManyElements,
     /// It was configured by another call, or not often enough.
     OtherGeneration,
 }
@@ -67,14 +72,8 @@ pub(crate) struct Context {
     pub(crate) generation: u32,
     /// How.
     pub(crate) configuration: Configuration,
-    pools: Pools,
-}
-
-impl Context {
-    // How many rules it has, and how many upstreams.
-    fn size(configuration: &Configuration) -> [usize; 2] {
-        [configuration.rules().len(), configuration.upstreams().len()]
-    }
+    /// What its rules lead to, look into and count in.
+    pub(crate) prepared: Prepared,
 }
 
 /// A namespace with at least one context: the proxy's hooks are in it.
@@ -115,23 +114,27 @@ impl Hosted {
         expected: Option<u32>,
         dry_run: bool,
     ) -> Result<u32, NotConfigured> {
-        let Some(configuration) = staged.as_ref() else {
+        let Some(configuration) = staged.as_mut() else {
             return Err(NotConfigured::Error(EINVAL));
         };
-        let mut pools = Pools::new(configuration, id.0)?;
+        if let Err(error) = configuration.finish() {
+            *staged = None;
+            return Err(error.into());
+        }
+        let configuration = &*configuration;
         let mut ports = instance::ports(configuration)?;
         let mut configured = self.configured.lock();
         let old = context(&mut configured, id).and_then(|slot| slot.as_ref());
         let before = old.map(|old| old.generation).unwrap_or_default();
-        if let Some(old) = old.filter(|old| configuration.has_upstreams_of(&old.configuration)) {
-            pools = old.pools.clone();
-        }
+        let same = old.filter(|old| configuration.has_upstreams_of(&old.configuration));
+        let before_it = same.map(|same| &same.prepared);
+        let prepared = Prepared::new(configuration, id.0, before_it)?;
         if expected.is_some_and(|expected| expected != before) {
             return Err(NotConfigured::OtherGeneration);
         }
         // Before anything is changed.
         reserve(&mut configured)?;
-        let rules = rules(&configured, id, Some((configuration, &pools)))?;
+        let rules = rules(&configured, id, Some((configuration, &prepared)))?;
         let generation = before.checked_add(1).unwrap_or(1);
         let taken = match dry_run {
             true => None,
@@ -148,7 +151,7 @@ impl Hosted {
             id,
             generation,
             configuration,
-            pools,
+            prepared,
         };
         match context(&mut configured, id) {
             Some(slot) => *slot = Some(new),
@@ -197,33 +200,36 @@ pub(crate) fn context(
 fn rules(
     contexts: &[Option<Context>],
     id: ContextId,
-    changed: Option<(&Configuration, &Pools)>,
+    changed: Option<(&Configuration, &Prepared)>,
 ) -> Result<KBox<RuleSet>, NotConfigured> {
     let mut all = KVVec::new();
     for context in contexts.iter().flatten().filter(|one| one.id != id) {
         all.push(
-            (context.id.0, &context.configuration, &context.pools),
+            (context.id.0, &context.configuration, &context.prepared),
             GFP_KERNEL,
         )?;
     }
-    if let Some((configuration, pools)) = changed {
-        all.push((id.0, configuration, pools), GFP_KERNEL)?;
+    if let Some((configuration, prepared)) = changed {
+        all.push((id.0, configuration, prepared), GFP_KERNEL)?;
     }
-    let sum = |[a, b]: [usize; 2], [c, d]: [usize; 2]| [a.wrapping_add(c), b.wrapping_add(d)];
     let sizes = all
         .iter()
-        .map(|(_, configuration, _)| Context::size(configuration));
-    let [rules, upstreams] = sizes.fold([0, 0], sum);
-    if rules > MAX_RULES {
-        return Err(NotConfigured::TooManyRules);
-    }
-    if upstreams > MAX_UPSTREAMS {
-        return Err(NotConfigured::TooManyUpstreams);
+        .map(|(_, configuration, _)| configuration.size());
+    let size = sizes.fold(Size::default(), Size::plus);
+    for (count, most, error) in [
+        (size.rules, MAX_RULES, NotConfigured::TooManyRules),
+        (size.upstreams, MAX_UPSTREAMS, NotConfigured::TooManyUpstreams),
+        (size.sets, MAX_SETS, NotConfigured::TooManySets),
+        (size.elements, MAX_ELEMENTS, NotConfigured::TooManyElements),
+    ] {
+        if count > most {
+            return Err(error);
+        }
     }
     sort_by_key(&mut all, |&(number, ..)| number);
     let in_order = || {
         all.iter()
-            .map(|&(_, configuration, pools)| (pools, configuration.rules()))
+            .map(|&(_, configuration, prepared)| (prepared, configuration.rules()))
     };
     Ok(KBox::new(RuleSet::new(in_order)?, GFP_KERNEL_ACCOUNT)?)
 }

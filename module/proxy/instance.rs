@@ -53,9 +53,10 @@ pub(crate) enum Counter {
     IcmpTranslated,
     CacheHits,
     CacheMisses,
+    PacketsBlocked,
 }
 
-const COUNTERS: usize = Counter::CacheMisses as usize + 1;
+const COUNTERS: usize = Counter::PacketsBlocked as usize + 1;
 
 /// A version of IP, with what an instance has of it.
 pub(crate) trait Version: Header + Stored {
@@ -97,7 +98,8 @@ pub(crate) fn ports(configuration: &Configuration) -> Result<KVVec<Range<u16>>> 
             first: rule.port_first,
             last: rule.port_last,
         };
-        if rule.action == Action::Redirect {
+        // What goes where it goes anyway need not be asked for.
+        if rule.action != Action::Direct {
             ports.push(of_rule, GFP_KERNEL)?;
         }
     }
@@ -314,6 +316,7 @@ impl Instance {
             icmp_translated: sum(Counter::IcmpTranslated),
             cache_hits: sum(Counter::CacheHits),
             cache_misses: sum(Counter::CacheMisses),
+            packets_blocked: sum(Counter::PacketsBlocked),
             lock_acquisitions: self.locks.sum(lock::LockCounter::Acquisitions as usize),
             lock_contentions: self.locks.sum(lock::LockCounter::Contentions as usize),
             packets_direct: sum(Counter::PacketsDirect),

@@ -77,6 +77,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("icmp_translated", Counted(Counter::IcmpTranslated)),
     ("cache_hits", Counted(Counter::CacheHits)),
     ("cache_misses", Counted(Counter::CacheMisses)),
+    ("packets_blocked", Counted(Counter::PacketsBlocked)),
     (
         "lock_acquisitions",
         OfLocks(lock::LockCounter::Acquisitions),

@@ -21,6 +21,7 @@ mod sys;
 mod batch;
 mod control;
 mod expiry;
+mod facts;
 mod flows;
 mod hosted;
 mod icmp;

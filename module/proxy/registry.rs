@@ -30,7 +30,7 @@ use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 use crate::abi::netlink::context::ContextName;
 use crate::abi::proxy::{Connection, Family, Stats, MAX_CONTEXTS};
 use crate::datapath::tuple::{V4, V6};
-use crate::hosted::{context, ContextId, Hosted, NotConfigured};
+use crate::hosted::{context, Context, ContextId, Hosted, NotConfigured};
 use crate::memory::Memory;
 use crate::rule_set::Configuration;
 use crate::slots::place;
@@ -349,16 +349,12 @@ impl Registry {
         Ok(generation)
     }
 
-    /// What `read` makes of how often the context was configured, and how; `None` if it never was.
-    pub(crate) fn with<R>(
-        &self,
-        id: ContextId,
-        read: impl FnOnce(u32, &Configuration) -> R,
-    ) -> Option<R> {
+    /// What `read` makes of a context; `None` if it never was configured.
+    pub(crate) fn with<R>(&self, id: ContextId, read: impl FnOnce(&Context) -> R) -> Option<R> {
         let call = self.call(id)?;
         let mut configured = call.hosted()?.configured.lock();
         let context = context(&mut configured, id)?.as_ref()?;
-        Some(read(context.generation, &context.configuration))
+        Some(read(context))
     }
 
     /// The counters of a namespace; `None` if it has no context.

@@ -3,6 +3,8 @@
 //! The rules and upstreams of contexts, in the form that hooks read; charged to the task that configures a
 //! context.
 
+use core::sync::atomic::AtomicU64;
+
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -10,7 +12,8 @@ use kernel::sync::Arc;
 use crate::abi::proxy::Rule;
 use crate::datapath::allocate::Allocate;
 use crate::datapath::configuration;
-use crate::datapath::rules::{Compiled, Rules};
+use crate::datapath::rules::{self, Matches, Rules};
+use crate::datapath::set::Set;
 use crate::datapath::tuple::{Address, V4, V6};
 use crate::datapath::upstream::UpstreamPool;
 
@@ -19,6 +22,7 @@ pub(crate) struct KernelHeap;
 
 impl Allocate for KernelHeap {
     type Vec<T> = KVVec<T>;
+    type Shared<T> = Arc<T>;
     type Error = Error;
 
     fn collect<T>(items: impl Iterator<Item = T>) -> Result<KVVec<T>> {
@@ -32,27 +36,31 @@ impl Allocate for KernelHeap {
     fn push<T>(items: &mut KVVec<T>, item: T) -> Result {
         Ok(items.push(item, GFP_KERNEL_ACCOUNT)?)
     }
+
+    fn share<T>(value: T) -> Result<Arc<T>> {
+        Ok(Arc::new(value, GFP_KERNEL_ACCOUNT)?)
+    }
 }
 
 /// A context's configuration, as it was staged.
 pub(crate) type Configuration = configuration::Configuration<KernelHeap>;
 
 /// Rules of one IP version, and the pools of upstreams to which they lead.
-pub(crate) type VersionRules<A> = Rules<A, KernelHeap, Arc<UpstreamPool<A, KernelHeap>>>;
+pub(crate) type VersionRules<A> = Rules<A, KernelHeap, SharedPool<A>>;
 
 /// The upstreams of a context.
 ///
 /// They outlive the sets of rules: the health of upstreams stays when another context is
 /// opened, configured or closed; and when this one is, unless its upstreams are others then.
 #[derive(Clone)]
-pub(crate) struct Pools {
+struct Pools {
     v4: Arc<UpstreamPool<V4, KernelHeap>>,
     v6: Arc<UpstreamPool<V6, KernelHeap>>,
 }
 
 impl Pools {
     /// Those of `configuration`, of the context `owner`.
-    pub(crate) fn new(configuration: &Configuration, owner: u32) -> Result<Self> {
+    fn new(configuration: &Configuration, owner: u32) -> Result<Self> {
         Ok(Self {
             v4: pool(configuration, owner)?,
             v6: pool(configuration, owner)?,
@@ -68,6 +76,35 @@ fn pool<A: Address>(
     Ok(Arc::new(pool, GFP_KERNEL_ACCOUNT)?)
 }
 
+/// What the rules of a context lead to, look into and count in.
+pub(crate) struct Prepared {
+    pools: Pools,
+    sets: KVVec<Arc<Set<KernelHeap>>>,
+    /// How many connections each rule was the first to match.
+    pub(crate) matches: Arc<Matches<KernelHeap>>,
+}
+
+impl Prepared {
+    /// Of `configuration`, whose sets are whole, of the context `owner`; `before`: with the upstreams of an earlier one that
+    /// had the same.
+    pub(crate) fn new(
+        configuration: &Configuration,
+        owner: u32,
+        before: Option<&Self>,
+    ) -> Result<Self> {
+        let rules = configuration.rules().iter();
+        let matches = KernelHeap::collect(rules.map(|_| AtomicU64::new(0)))?;
+        Ok(Self {
+            pools: match before {
+                Some(before) => before.pools.clone(),
+                None => Pools::new(configuration, owner)?,
+            },
+            sets: KernelHeap::collect(configuration.whole_sets().cloned())?,
+            matches: KernelHeap::share(matches)?,
+        })
+    }
+}
+
 /// The rules of all contexts of a namespace.
 pub(crate) struct RuleSet {
     /// Those of IPv4.
@@ -77,13 +114,13 @@ pub(crate) struct RuleSet {
 }
 
 impl RuleSet {
-    /// Of contexts with these upstreams and rules, which are asked in this order.
+    /// Of contexts that are so prepared, with their rules, which are asked in this order.
     pub(crate) fn new<'a, I>(contexts: impl Fn() -> I) -> Result<Self>
     where
-        I: Iterator<Item = (&'a Pools, &'a [Rule])>,
+        I: Iterator<Item = (&'a Prepared, &'a [Rule])>,
     {
-        let v4 = contexts().map(|(pools, rules)| (&pools.v4, rules));
-        let v6 = contexts().map(|(pools, rules)| (&pools.v6, rules));
+        let v4 = contexts().map(|(prepared, rules)| (&prepared.pools.v4, prepared, rules));
+        let v6 = contexts().map(|(prepared, rules)| (&prepared.pools.v6, prepared, rules));
         Ok(Self {
             v4: of_version(v4)?,
             v6: of_version(v6)?,
@@ -97,16 +134,15 @@ impl RuleSet {
     }
 }
 
+type SharedPool<A> = Arc<UpstreamPool<A, KernelHeap>>;
+
 fn of_version<'a, A: Address>(
-    contexts: impl Iterator<Item = (&'a Arc<UpstreamPool<A, KernelHeap>>, &'a [Rule])>,
+    contexts: impl Iterator<Item = (&'a SharedPool<A>, &'a Prepared, &'a [Rule])>,
 ) -> Result<VersionRules<A>> {
-    let (mut all, mut pools) = (KVVec::new(), KVVec::new());
-    for (pool, rules) in contexts {
-        let place = pools.len();
-        pools.push(pool.clone(), GFP_KERNEL_ACCOUNT)?;
-        for rule in rules.iter().filter_map(|rule| Compiled::new(rule, place)) {
-            all.push(rule, GFP_KERNEL_ACCOUNT)?;
-        }
-    }
-    Rules::new(all, pools)
+    Rules::new(contexts.map(|(pool, prepared, rules)| rules::Context {
+        pool: pool.clone(),
+        rules,
+        sets: &prepared.sets,
+        matches: prepared.matches.clone(),
+    }))
 }

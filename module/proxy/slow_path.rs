@@ -13,6 +13,7 @@ use crate::datapath::tcp::{segment, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
 use crate::datapath::upstream::{Moment, Outcome};
+use crate::facts::Facts;
 use crate::flows::{Created, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance};
@@ -234,7 +235,6 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             HOOK_PRE_ROUTING
         };
         let rules = A::rules(self.instance.rules.load(self.guard));
-        let state = packet.state;
         let client = || self.instance.client(tuple.source());
         let moment = |is_random| moment(is_random, client());
         let search = if parameters::perf_enable_rule_index() != 0 {
@@ -242,13 +242,24 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         } else {
             Search::Linear
         };
-        let mut decision = rules.choose(search, hook, tuple, || state.interface(), moment);
+        let facts = Facts::<A>::new(packet, self.guard);
+        let mut redirect = match rules.choose(search, hook, tuple, &facts, moment) {
+            Decision::Redirect(choice) => Some(choice),
+            Decision::Direct => None,
+            Decision::Block { tells } => {
+                if tells {
+                    packet.reject(tuple.protocol);
+                }
+                self.instance.count(Counter::PacketsBlocked);
+                return Verdict::DROP;
+            }
+        };
         let mut routed_to = None;
-        match &mut decision {
+        match &mut redirect {
             // The hook that sees it last makes the flow.
-            Decision::Direct if disposition.reenters() => return Verdict::ACCEPT,
-            Decision::Direct => {}
-            Decision::Redirect(choice) if !LOCAL => {
+            None if disposition.reenters() => return Verdict::ACCEPT,
+            None => {}
+            Some(choice) if !LOCAL => {
                 if !self.make_writable(packet) {
                     return Verdict::DROP;
                 }
@@ -264,7 +275,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                     return count_dropped(self.instance, Dropped::NoRoute(0));
                 }
             }
-            Decision::Redirect(_) => {}
+            Some(_) => {}
         }
         let opening = self
             .segment
@@ -276,11 +287,11 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             self.guard,
             self.hash,
             tuple,
-            &decision,
+            redirect.as_ref(),
             opening,
             self.instance,
         );
-        match (created, &decision) {
+        match (created, redirect) {
             (
                 Ok(Created {
                     flow,
@@ -289,7 +300,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                 }),
                 _,
             ) => {
-                if !LOCAL && decision != Decision::Direct && flow.is_direct() {
+                if !LOCAL && redirect.is_some() && flow.is_direct() {
                     // Another CPU made the flow by older or newer rules: undo what was done for a redirect.
                     packet.skb.drop_dst();
                     write_tuple(packet, self.headers.transport, tuple);
@@ -306,8 +317,8 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
                 }
             }
             // It passes as it is, without a flow.
-            (Err(_), Decision::Direct) => Verdict::ACCEPT,
-            (Err(refused), Decision::Redirect(_)) => {
+            (Err(_), None) => Verdict::ACCEPT,
+            (Err(refused), Some(_)) => {
                 // Untranslated, the packet would reach a server that it must not reach.
                 self.instance.count(match refused {
                     Refused::NoMemory => Counter::DroppedNoMemory,

@@ -17,6 +17,8 @@ use crate::abi::proxy::Family;
 use crate::datapath::link::ReadGuard;
 
 mod packet;
+#[cfg(not(probe))]
+mod sender;
 
 #[allow(unused_imports)] // Each module uses its own share.
 pub(crate) use packet::{Fragment, HeaderBytes, HookState, Hooknum, LinearPacket, Packet};

@@ -55,6 +55,7 @@ pub struct HostHeap;
 
 impl Allocate for HostHeap {
     type Vec<T> = Vec<T>;
+    type Shared<T> = Arc<T>;
     type Error = std::convert::Infallible;
 
     fn collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, Self::Error> {
@@ -64,6 +65,10 @@ impl Allocate for HostHeap {
     fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Self::Error> {
         items.push(item);
         Ok(())
+    }
+
+    fn share<T>(value: T) -> Result<Arc<T>, Self::Error> {
+        Ok(Arc::new(value))
     }
 }
 

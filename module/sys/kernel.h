@@ -175,6 +175,15 @@ bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
 void mxp_skb_dst_drop(struct sk_buff *skb);
 
+bool mxp_sender_user(const struct nf_hook_state *state, u32 *user);
+bool mxp_sender_group(const struct nf_hook_state *state, u32 *group);
+u64 mxp_sender_control_group(const struct nf_hook_state *state, int level);
+const struct task_struct *mxp_sender_process(const struct nf_hook_state *state);
+const struct task_struct *mxp_process_parent(const struct task_struct *task);
+u64 mxp_process_number(const struct task_struct *task);
+void mxp_process_name(const struct task_struct *task, u8 *name);
+void mxp_reject(struct sk_buff *skb, const struct nf_hook_state *state, u8 protocol);
+
 bool mxp_may_defragment(const struct sk_buff *skb);
 int mxp_defragment_v4(struct net *net, struct sk_buff *skb, bool local);
 int mxp_defragment_v6(struct net *net, struct sk_buff *skb, bool local);

@@ -165,6 +165,11 @@ int mutex_proxy_nl_rule_get_dumpit(struct sk_buff *skb, struct netlink_callback 
 	return dump(skb, cb);
 }
 
+int mutex_proxy_nl_set_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
+{
+	return dump(skb, cb);
+}
+
 /* netlink_release() calls this in the task that closes the last descriptor, after it has marked the socket as dead. */
 static int released(struct notifier_block *block, unsigned long event, void *data)
 {

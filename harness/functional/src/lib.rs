@@ -33,6 +33,7 @@ mod handshakes;
 mod icmp;
 mod icmp_wire;
 mod keepalive;
+mod landing;
 mod latency;
 mod later_hooks;
 mod lifecycle;
@@ -55,10 +56,12 @@ mod redirect;
 mod redirector;
 mod routing;
 mod rules;
+mod senders;
 mod setup;
 mod sockets;
 mod time_outs;
 mod tool;
+mod tool_exec;
 mod turned_ports;
 mod untouched;
 mod upstream_itself;
@@ -151,7 +154,9 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(path_mtu::tests());
     tests.extend(rules::tests());
     tests.extend(control::tests());
+    tests.extend(senders::tests());
     tests.extend(tool::tests());
+    tests.extend(tool_exec::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

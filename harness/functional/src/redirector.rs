@@ -192,6 +192,9 @@ fn statements(rule: &Rule, hook: u8) -> Result<String> {
     }
     let verdict = match (record.action, rule.upstreams.as_slice()) {
         (Action::Direct, _) => "accept".to_owned(),
+        (Action::Drop, _) => "drop".to_owned(),
+        // With a reset, if that is what the protocol has.
+        (Action::Reject, _) => "reject".to_owned(),
         (Action::Redirect, [upstream]) => {
             let address = address(upstream.family, &upstream.address);
             match (address, upstream.port) {
@@ -210,7 +213,13 @@ fn statements(rule: &Rule, hook: u8) -> Result<String> {
     let (first, last) = (record.port_first, record.port_last);
     Ok(protocols
         .iter()
-        .map(|protocol| format!("        {matches}{protocol} dport {first}-{last} {verdict}\n"))
+        .map(|protocol| {
+            let how = match (record.action, *protocol) {
+                (Action::Reject, "tcp") => " with tcp reset",
+                _ => "",
+            };
+            format!("        {matches}{protocol} dport {first}-{last} {verdict}{how}\n")
+        })
         .collect())
 }
 

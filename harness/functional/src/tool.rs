@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use mprox_client::{Client, Commit, ContextName};
+use mprox_file::ProxyFile;
 use mutex_abi::proxy::Selection;
 use nix::sys::ptrace;
 use nix::sys::signal::{kill, Signal};
@@ -16,7 +18,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use super::control::ensure_redirected;
-use super::setup::{all_rules, original, upstream, Setup};
+use super::setup::{all_rules, original, sized, upstream, Setup};
 use super::sockets::PATIENCE;
 use super::GuestTest;
 use mutexlab_guest::proxy::context::configuration;
@@ -42,6 +44,11 @@ pub fn tests() -> Vec<GuestTest> {
             killed,
         )
         .long(),
+        GuestTest::single(
+            "mprox-networks",
+            "a file with 100,000 networks and 4,000 rules is applied, told and replaced while packets pass",
+            networks,
+        ),
     ]
 }
 
@@ -101,7 +108,7 @@ fn succeeds(setup: &Setup, arguments: &[&str]) -> Result<String> {
 }
 
 /// What it complains of, in one line.
-fn fails(setup: &Setup, arguments: &[&str]) -> Result<String> {
+pub fn fails(setup: &Setup, arguments: &[&str]) -> Result<String> {
     let output = output(setup, arguments)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(
@@ -112,7 +119,7 @@ fn fails(setup: &Setup, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-fn ensure_says(said: &str, expected: &str) -> Result<()> {
+pub fn ensure_says(said: &str, expected: &str) -> Result<()> {
     ensure!(
         said.contains(expected),
         "expected it to say {expected:?}, got {said:?}"
@@ -137,7 +144,7 @@ fn apply() -> Result<()> {
     let six = (original(Family::V6), upstream(Family::V6));
     let expected = format!(
         "context home, generation 1\n  upstreams to-4, round-robin: {}\n  upstreams to-6, round-robin: {}\n  \
-         rule web-4: ipv4 to {} port {} via to-4\n  rule web-6: ipv6 to {} port {} via to-6\n",
+         rule web-4: ipv4 to {} port {} via to-4 (1 connection)\n  rule web-6: ipv6 to {} port {} via to-6 (1 connection)\n",
         four.1,
         six.1,
         four.0.ip(),
@@ -186,7 +193,7 @@ fn apply() -> Result<()> {
 }
 
 /// A program that is killed when this is dropped.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
     fn start(setup: &Setup) -> Result<Self> {
@@ -215,7 +222,7 @@ impl Drop for Running {
 }
 
 /// The next line of a program's.
-fn line(from: &mut impl BufRead) -> Result<String> {
+pub fn line(from: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     from.read_line(&mut line)?;
     ensure!(line.ends_with('\n'), "it ended, and said no more: {line:?}");
@@ -350,5 +357,50 @@ fn killed() -> Result<()> {
     );
     client.delete(&home)?;
     drop(client);
+    setup.finish()
+}
+
+/// Networks of which none is near another, in a file of their own, and a file with so many rules.
+fn write_networks(count: u32, rules: u16) -> Result<String> {
+    let mut lines = String::new();
+    for number in 0..count {
+        let address = std::net::Ipv4Addr::from(0x1400_0000 + (number << 8));
+        lines += &format!("{address}/25\n");
+    }
+    fs::write("/tmp/far.txt", lines)?;
+    let mut text = String::from("[sets.far]\nnetworks-file = \"far.txt\"\n");
+    for number in 0..rules {
+        text += &format!(
+            "[[rule]]\nip = 4\nto = \"@far\"\nports = {}\naction = \"drop\"\n",
+            10_000 + number
+        );
+    }
+    Ok(text)
+}
+
+fn networks() -> Result<()> {
+    let setup = Setup::new()?;
+    let (count, rules) = sized((100_000, 4000), (20_000, 1000))?;
+    let many = write_networks(count, rules)? + &self::text("web");
+    write(&many)?;
+    for sequence in 0..3 {
+        let began = Instant::now();
+        let said = succeeds(&setup, &["apply", FILE])?;
+        ensure_says(&said, "2 upstreams")?;
+        ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
+        ensure_redirected(&setup, true, sequence)?;
+    }
+    let shown = succeeds(&setup, &["show", "home", "--json"])?;
+    ensure_says(
+        &shown,
+        &format!("\"of\":\"addresses\",\"elements\":{count}"),
+    )?;
+    // What is told of it is what was said.
+    let file = ProxyFile::load(Path::new(FILE))?;
+    let home = ContextName::new(b"home").context("a name")?;
+    let mut client = setup.layout.router.run(|| Ok(Client::open()?))?;
+    let told = client.configuration(Some(&home))?;
+    ensure!(told == file.configuration, "it is told as another");
+    succeeds(&setup, &["delete", "home"])?;
     setup.finish()
 }

@@ -33,6 +33,16 @@ static const struct netlink_range_validation mutex_proxy_a_connection_remote_por
 };
 
 /* Common nested types */
+const struct nla_policy mutex_proxy_condition_nl_policy[MUTEX_PROXY_A_CONDITION_SET + 1] = {
+	[MUTEX_PROXY_A_CONDITION_FIELD] = NLA_POLICY_MAX(NLA_U32, 11),
+	[MUTEX_PROXY_A_CONDITION_NOT] = { .type = NLA_FLAG, },
+	[MUTEX_PROXY_A_CONDITION_MASK] = { .type = NLA_U32, },
+	[MUTEX_PROXY_A_CONDITION_FIRST] = { .type = NLA_UINT, },
+	[MUTEX_PROXY_A_CONDITION_LAST] = { .type = NLA_UINT, },
+	[MUTEX_PROXY_A_CONDITION_NAME] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_INTERFACE_MAX, },
+	[MUTEX_PROXY_A_CONDITION_SET] = { .type = NLA_U32, },
+};
+
 const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT + 1] = {
 	[MUTEX_PROXY_A_CONNECTION_PROTOCOL] = { .type = NLA_U32, },
 	[MUTEX_PROXY_A_CONNECTION_LOCAL_ADDRESS] = NLA_POLICY_MAX_LEN(16),
@@ -57,7 +67,7 @@ const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1
 	[MUTEX_PROXY_A_PORTS_LAST] = NLA_POLICY_FULL_RANGE(NLA_U32, &mutex_proxy_a_ports_last_range),
 };
 
-const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_LABEL + 1] = {
+const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_CONDITION + 1] = {
 	[MUTEX_PROXY_A_RULE_IP_VERSION] = { .type = NLA_U32, },
 	[MUTEX_PROXY_A_RULE_PROTOCOL] = { .type = NLA_U32, },
 	[MUTEX_PROXY_A_RULE_DIRECTIONS] = NLA_POLICY_MASK(NLA_U32, 0x3),
@@ -65,9 +75,21 @@ const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_LABEL + 1]
 	[MUTEX_PROXY_A_RULE_DESTINATION] = NLA_POLICY_NESTED(mutex_proxy_network_nl_policy),
 	[MUTEX_PROXY_A_RULE_DESTINATION_PORTS] = NLA_POLICY_NESTED(mutex_proxy_ports_nl_policy),
 	[MUTEX_PROXY_A_RULE_INTERFACE] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_INTERFACE_MAX, },
-	[MUTEX_PROXY_A_RULE_ACTION] = NLA_POLICY_MAX(NLA_U32, 1),
+	[MUTEX_PROXY_A_RULE_ACTION] = NLA_POLICY_MAX(NLA_U32, 3),
 	[MUTEX_PROXY_A_RULE_GROUP] = NLA_POLICY_MAX(NLA_U32, 255),
 	[MUTEX_PROXY_A_RULE_LABEL] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_LABEL_MAX, },
+	[MUTEX_PROXY_A_RULE_CONDITION] = NLA_POLICY_NESTED(mutex_proxy_condition_nl_policy),
+};
+
+const struct nla_policy mutex_proxy_set_nl_policy[MUTEX_PROXY_A_SET_ELEMENTS + 1] = {
+	[MUTEX_PROXY_A_SET_NUMBER] = { .type = NLA_U32, },
+	[MUTEX_PROXY_A_SET_LABEL] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_LABEL_MAX, },
+	[MUTEX_PROXY_A_SET_KIND] = NLA_POLICY_MAX(NLA_U32, 2),
+	[MUTEX_PROXY_A_SET_IPV4] = { .type = NLA_BINARY, },
+	[MUTEX_PROXY_A_SET_IPV6] = { .type = NLA_BINARY, },
+	[MUTEX_PROXY_A_SET_NUMBERS] = { .type = NLA_BINARY, },
+	[MUTEX_PROXY_A_SET_NAMES] = { .type = NLA_BINARY, },
+	[MUTEX_PROXY_A_SET_ELEMENTS] = { .type = NLA_U32, },
 };
 
 const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1] = {
@@ -77,10 +99,11 @@ const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PR
 };
 
 /* MUTEX_PROXY_CMD_STAGE - do */
-static const struct nla_policy mutex_proxy_stage_nl_policy[MUTEX_PROXY_A_PROXY_RULE + 1] = {
+static const struct nla_policy mutex_proxy_stage_nl_policy[MUTEX_PROXY_A_PROXY_SET + 1] = {
 	[MUTEX_PROXY_A_PROXY_BEGIN] = { .type = NLA_FLAG, },
 	[MUTEX_PROXY_A_PROXY_GROUP] = NLA_POLICY_NESTED(mutex_proxy_group_nl_policy),
 	[MUTEX_PROXY_A_PROXY_RULE] = NLA_POLICY_NESTED(mutex_proxy_rule_nl_policy),
+	[MUTEX_PROXY_A_PROXY_SET] = NLA_POLICY_NESTED(mutex_proxy_set_nl_policy),
 };
 
 /* MUTEX_PROXY_CMD_COMMIT - do */
@@ -120,13 +143,18 @@ static const struct nla_policy mutex_proxy_original_get_nl_policy[MUTEX_PROXY_A_
 	[MUTEX_PROXY_A_PROXY_CONNECTION] = NLA_POLICY_NESTED(mutex_proxy_connection_nl_policy),
 };
 
+/* MUTEX_PROXY_CMD_SET_GET - dump */
+static const struct nla_policy mutex_proxy_set_get_nl_policy[MUTEX_PROXY_A_PROXY_CONTEXT + 1] = {
+	[MUTEX_PROXY_A_PROXY_CONTEXT] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_NAME_MAX, },
+};
+
 /* Ops table for mutex_proxy */
 static const struct genl_split_ops mutex_proxy_nl_ops[] = {
 	{
 		.cmd		= MUTEX_PROXY_CMD_STAGE,
 		.doit		= mutex_proxy_nl_stage_doit,
 		.policy		= mutex_proxy_stage_nl_policy,
-		.maxattr	= MUTEX_PROXY_A_PROXY_RULE,
+		.maxattr	= MUTEX_PROXY_A_PROXY_SET,
 		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DO,
 	},
 	{
@@ -187,6 +215,13 @@ static const struct genl_split_ops mutex_proxy_nl_ops[] = {
 		.policy		= mutex_proxy_original_get_nl_policy,
 		.maxattr	= MUTEX_PROXY_A_PROXY_CONNECTION,
 		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DO,
+	},
+	{
+		.cmd		= MUTEX_PROXY_CMD_SET_GET,
+		.dumpit		= mutex_proxy_nl_set_get_dumpit,
+		.policy		= mutex_proxy_set_get_nl_policy,
+		.maxattr	= MUTEX_PROXY_A_PROXY_CONTEXT,
+		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DUMP,
 	},
 };
 

@@ -13,11 +13,13 @@
 #include <uapi/linux/mutex_proxy.h>
 
 /* Common nested types */
+extern const struct nla_policy mutex_proxy_condition_nl_policy[MUTEX_PROXY_A_CONDITION_SET + 1];
 extern const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT + 1];
 extern const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1];
 extern const struct nla_policy mutex_proxy_network_nl_policy[MUTEX_PROXY_A_NETWORK_PREFIX_LENGTH + 1];
 extern const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1];
-extern const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_LABEL + 1];
+extern const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_CONDITION + 1];
+extern const struct nla_policy mutex_proxy_set_nl_policy[MUTEX_PROXY_A_SET_ELEMENTS + 1];
 extern const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1];
 
 int mutex_proxy_nl_stage_doit(struct sk_buff *skb, struct genl_info *info);
@@ -38,6 +40,8 @@ int mutex_proxy_nl_statistics_get_doit(struct sk_buff *skb,
 				       struct genl_info *info);
 int mutex_proxy_nl_original_get_doit(struct sk_buff *skb,
 				     struct genl_info *info);
+int mutex_proxy_nl_set_get_dumpit(struct sk_buff *skb,
+				  struct netlink_callback *cb);
 
 extern struct genl_family mutex_proxy_nl_family;
 

@@ -6,10 +6,11 @@ use core::ffi::CStr;
 
 use super::super::proxy::rule::is_name;
 use super::super::proxy::{
-    Action, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
+    Action, Conditions, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
     HOOK_PRE_ROUTING, NAME_SIZE,
 };
 use super::attribute::{Attribute, Attributes, NoRoom, Writer};
+use super::condition::{read_condition, write_condition};
 use super::message::{kind, UNKNOWN};
 use super::refusal::Refusal;
 
@@ -39,6 +40,7 @@ mod rule {
     pub(super) const ACTION: u16 = 8;
     pub(super) const GROUP: u16 = 9;
     pub(super) const LABEL: u16 = 10;
+    pub(super) const CONDITION: u16 = 11;
 }
 
 /// Types of the attributes of a network.
@@ -87,15 +89,31 @@ pub(super) fn put_address(
     writer.bytes(kind, address.get(..length).unwrap_or(address))
 }
 
-fn read_label(attribute: &Attribute<'_>) -> Result<Label, Refusal> {
+pub(super) fn read_label(attribute: &Attribute<'_>) -> Result<Label, Refusal> {
     let message = c"a label is at most 31 bytes of UTF-8 without control characters";
     Label::new(attribute.string()?).ok_or(Refusal::of(attribute, message))
 }
 
-fn put_label(writer: &mut Writer<'_>, kind: u16, label: &Label) -> Result<(), NoRoom> {
+pub(super) fn put_label(writer: &mut Writer<'_>, kind: u16, label: &Label) -> Result<(), NoRoom> {
     match label.as_str() {
         "" => Ok(()),
         text => writer.string(kind, text.as_bytes()),
+    }
+}
+
+// A name that is not empty, filled up with zeros.
+pub(super) fn padded_name(
+    attribute: &Attribute<'_>,
+    message: &'static CStr,
+) -> Result<[u8; NAME_SIZE], Refusal> {
+    let name = attribute.string()?;
+    let mut padded = [0; NAME_SIZE];
+    for (to, from) in padded.iter_mut().zip(name) {
+        *to = *from;
+    }
+    match (1..NAME_SIZE).contains(&name.len()) {
+        true => Ok(padded),
+        false => Err(Refusal::of(attribute, message)),
     }
 }
 
@@ -238,6 +256,7 @@ struct Reading {
     interface: [u8; NAME_SIZE],
     action: Option<Action>,
     group: Option<u8>,
+    conditions: Conditions,
 }
 
 impl Reading {
@@ -265,23 +284,25 @@ impl Reading {
             rule::DESTINATION => self.destination = self.network(attribute)?,
             rule::DESTINATION_PORTS => self.ports = Some(read_ports(attribute)?),
             rule::INTERFACE => {
-                let name = attribute.string()?;
-                let mut padded = [0; NAME_SIZE];
-                for (to, from) in padded.iter_mut().zip(name) {
-                    *to = *from;
+                let message = c"no interface can have this name";
+                let name = padded_name(attribute, message)?;
+                if !is_name(&name) {
+                    return Err(refused(message));
                 }
-                if name.is_empty() || name.len() >= NAME_SIZE || !is_name(&padded) {
-                    return Err(refused(c"no interface can have this name"));
-                }
-                self.interface = padded;
+                self.interface = name;
             }
             rule::ACTION => {
-                let message = c"no such action: redirect (0), direct (1)";
+                let message = c"no such action: redirect (0), direct (1), drop (2), reject (3)";
                 let action = Action::from_number(attribute.u32()?);
                 self.action = Some(action.ok_or(refused(message))?);
             }
             rule::LABEL => self.label = read_label(attribute)?,
             rule::GROUP => self.group = Some(small(attribute, TOO_MANY)?),
+            rule::CONDITION => {
+                if !self.conditions.push(read_condition(attribute)?) {
+                    return Err(refused(c"a rule has 8 conditions at most"));
+                }
+            }
             _ => return Err(refused(UNKNOWN)),
         }
         Ok(())
@@ -323,13 +344,11 @@ impl Reading {
         let action = self.action.ok_or(missing(c"a rule needs an action"))?;
         let group = match (action, self.group) {
             (Action::Redirect, Some(group)) => group,
-            (Action::Direct, None) => 0,
             (Action::Redirect, None) => {
                 return Err(missing(c"a rule that redirects needs a group"));
             }
-            (Action::Direct, Some(_)) => {
-                return Err(missing(c"only a rule that redirects has a group"));
-            }
+            (_, None) => 0,
+            (_, Some(_)) => return Err(missing(c"only a rule that redirects has a group")),
         };
         let (port_first, port_last) = self.ports.unwrap_or((0, u16::MAX));
         Ok(Rule {
@@ -348,6 +367,7 @@ impl Reading {
             destination: self.destination.0,
             source: self.source.0,
             interface: self.interface,
+            conditions: self.conditions,
         })
     }
 }
@@ -414,11 +434,61 @@ pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(),
             Some(name) => writer.string(rule::INTERFACE, name)?,
         }
         writer.u32(rule::ACTION, rule.action as u32)?;
-        match rule.action {
-            Action::Redirect => writer.u32(rule::GROUP, rule.group.into()),
-            Action::Direct => Ok(()),
+        if rule.action == Action::Redirect {
+            writer.u32(rule::GROUP, rule.group.into())?;
         }
+        let mut conditions = rule.conditions.iter();
+        conditions.try_for_each(|one| write_condition(writer, rule::CONDITION, &one))
     })
+}
+
+/// A rule as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldRule {
+    /// The rule.
+    pub rule: Rule,
+    /// Its place among the context's.
+    pub number: u32,
+    /// How many connections it was the first to match, since it was committed.
+    pub connections: u64,
+}
+
+impl ToldRule {
+    /// Writes it as a message of its own.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn write(&self, writer: &mut Writer<'_>) -> Result<(), NoRoom> {
+        write_rule(writer, kind::RULE, &self.rule)?;
+        writer.u32(kind::RULE_NUMBER, self.number)?;
+        writer.u64(kind::CONNECTIONS, self.connections)
+    }
+
+    /// Reads it from a message of its own; other attributes are of a later version, and passed over.
+    ///
+    /// # Errors
+    /// If an attribute is malformed or missing, or has a value without a meaning.
+    pub fn read(attributes: Attributes<'_>) -> Result<Self, Refusal> {
+        let (mut rule, mut number, mut connections) = (None, 0, 0);
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                kind::RULE => rule = Some(read_rule(&attribute)?),
+                kind::RULE_NUMBER => number = attribute.u32()?,
+                kind::CONNECTIONS => connections = attribute.uint()?,
+                _ => {}
+            }
+        }
+        let missing = Refusal {
+            offset: 0,
+            message: c"a rule is needed",
+        };
+        Ok(Self {
+            rule: rule.ok_or(missing)?,
+            number,
+            connections,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -141,6 +141,8 @@ pub struct ContextInfo {
     pub upstreams: u32,
     /// How many rules.
     pub rules: u32,
+    /// How many sets.
+    pub sets: u32,
 }
 
 impl ContextInfo {
@@ -153,7 +155,8 @@ impl ContextInfo {
         writer.u32(kind::GENERATION, self.generation)?;
         writer.u32(kind::GROUPS, self.groups)?;
         writer.u32(kind::UPSTREAMS, self.upstreams)?;
-        writer.u32(kind::RULES, self.rules)
+        writer.u32(kind::RULES, self.rules)?;
+        writer.u32(kind::SETS, self.sets)
     }
 
     /// Reads it; attributes that are not known here are of a later version, and passed over.
@@ -170,6 +173,7 @@ impl ContextInfo {
                 kind::GROUPS => told.groups = attribute.u32()?,
                 kind::UPSTREAMS => told.upstreams = attribute.u32()?,
                 kind::RULES => told.rules = attribute.u32()?,
+                kind::SETS => told.sets = attribute.u32()?,
                 _ => {}
             }
         }
@@ -230,6 +234,7 @@ mod tests {
             groups: 2,
             upstreams: 3,
             rules: 4,
+            sets: 5,
         };
         let bytes = written(|writer| {
             writer.u32(999, 0)?;

@@ -31,11 +31,13 @@ pub enum Command {
     StatisticsGet = 8,
     /// Tells where a connection wanted to go.
     OriginalGet = 9,
+    /// Dumps a context's sets.
+    SetGet = 10,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Stage,
         Self::Commit,
         Self::ContextGet,
@@ -45,6 +47,7 @@ impl Command {
         Self::RuleGet,
         Self::StatisticsGet,
         Self::OriginalGet,
+        Self::SetGet,
     ];
 
     /// From its number in a message.
@@ -82,6 +85,14 @@ pub mod kind {
     pub const UPSTREAM: u16 = 12;
     /// The number of its group.
     pub const UPSTREAM_GROUP: u16 = 13;
+    /// A set, or a part of it.
+    pub const SET: u16 = 14;
+    /// How many sets a context has.
+    pub const SETS: u16 = 15;
+    /// The place of a rule.
+    pub const RULE_NUMBER: u16 = 16;
+    /// How many connections it was the first to match.
+    pub const CONNECTIONS: u16 = 17;
 }
 
 /// Of an attribute that has no meaning where it stands.
@@ -135,7 +146,7 @@ pub(super) mod tests {
         );
         assert_eq!(
             Command::ALL.map(|command| command as u8),
-            [1, 2, 3, 4, 5, 6, 7, 8, 9]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
         );
         let attributes = [
             ("CONTEXT", kind::CONTEXT),
@@ -151,10 +162,14 @@ pub(super) mod tests {
             ("CONNECTION", kind::CONNECTION),
             ("UPSTREAM", kind::UPSTREAM),
             ("UPSTREAM_GROUP", kind::UPSTREAM_GROUP),
+            ("SET", kind::SET),
+            ("SETS", kind::SETS),
+            ("RULE_NUMBER", kind::RULE_NUMBER),
+            ("CONNECTIONS", kind::CONNECTIONS),
         ];
         let names = specified("MUTEX_PROXY_A_PROXY_");
         assert_eq!(attributes.map(|(name, _)| name).to_vec(), names);
-        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=13));
+        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=17));
         assert!(HEADER.contains(&format!("FAMILY_NAME\t\t\"{FAMILY}\"")));
         assert!(HEADER.contains(&format!("FAMILY_VERSION\t{VERSION}\n")));
         let statistics = specified("MUTEX_PROXY_A_STATISTICS_");
@@ -165,7 +180,7 @@ pub(super) mod tests {
             assert_eq!(Command::from_number(command as u8), Some(command));
         }
         assert_eq!(Command::from_number(0), None);
-        assert_eq!(Command::from_number(10), None);
+        assert_eq!(Command::from_number(11), None);
     }
 
     const SPECIFICATION: &str = include_str!("../mutex_proxy.yaml");

@@ -2,7 +2,7 @@
 
 //! Which new connections are redirected, and which are left alone.
 
-use super::{Family, Label, Protocol, NAME_SIZE};
+use super::{Conditions, Family, Label, Protocol, NAME_SIZE};
 
 /// New connections of packets passing through (PRE_ROUTING).
 pub const HOOK_PRE_ROUTING: u8 = 1 << 0;
@@ -17,6 +17,10 @@ pub enum Action {
     Redirect = 0,
     /// It goes where it goes, and no further rule is asked.
     Direct = 1,
+    /// Its packets are dropped.
+    Drop = 2,
+    /// Its packets are dropped, and their sender is told: by a TCP reset (RFC 9293), or that the port is unreachable (RFC 792, RFC 4443).
+    Reject = 3,
 }
 
 impl Action {
@@ -25,6 +29,8 @@ impl Action {
         match number {
             0 => Some(Self::Redirect),
             1 => Some(Self::Direct),
+            2 => Some(Self::Drop),
+            3 => Some(Self::Reject),
             _ => None,
         }
     }
@@ -61,6 +67,8 @@ pub struct Rule {
     /// Name of the interface through which packets come in (PRE_ROUTING) or would go out
     /// (LOCAL_OUT), filled up with zeros; all zero is any.
     pub interface: [u8; NAME_SIZE],
+    /// What else must hold.
+    pub conditions: Conditions,
 }
 
 impl Rule {
@@ -80,6 +88,7 @@ impl Rule {
             destination: [0; 16],
             source: [0; 16],
             interface: [0; NAME_SIZE],
+            conditions: Conditions::NONE,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 //! The command line: every command there is.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -9,6 +11,7 @@ use crate::commands::apply::ApplyCommand;
 use crate::commands::check::CheckCommand;
 use crate::commands::completions::CompletionsCommand;
 use crate::commands::delete::DeleteCommand;
+use crate::commands::exec::ExecCommand;
 use crate::commands::man::ManCommand;
 use crate::commands::run::RunCommand;
 use crate::commands::schema::SchemaCommand;
@@ -26,6 +29,7 @@ use crate::commands::stats::StatsCommand;
         mprox check /etc/mprox/home.toml    Say what is wrong with a file, by line and column\n  \
         mprox run /etc/mprox/home.toml      Redirect until Ctrl-C; SIGHUP reads the file again\n  \
         mprox apply /etc/mprox/home.toml    Redirect from now on, until `mprox delete home`\n  \
+        mprox exec --via 192.0.2.10 -- curl http://example.org   One command\n  \
         mprox show                          What is redirected where\n  \
         mprox stats                         Packets, flows, and what was dropped"
 )]
@@ -39,6 +43,7 @@ enum Command {
     Check(CheckCommand),
     Run(RunCommand),
     Apply(ApplyCommand),
+    Exec(ExecCommand),
     Show(ShowCommand),
     Delete(DeleteCommand),
     Stats(StatsCommand),
@@ -48,19 +53,21 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub fn run(&self) -> Result<()> {
+    /// Runs the command; its exit code.
+    pub fn run(&self) -> Result<ExitCode> {
         match &self.command {
             Command::Check(command) => command.run(),
             Command::Run(command) => command.run(),
             Command::Apply(command) => command.run(),
+            Command::Exec(command) => return command.run(),
             Command::Show(command) => command.run(),
             Command::Delete(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod check;
 pub mod completions;
 pub mod delete;
+pub mod exec;
 pub mod man;
 pub mod run;
 pub mod schema;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod cgroup;
 mod cli;
 mod commands;
 mod service;
@@ -15,7 +16,7 @@ mod told;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("mprox: {error:#}");
             ExitCode::FAILURE

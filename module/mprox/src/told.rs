@@ -6,9 +6,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mprox_client::{
-    Action, Configuration, ContextInfo, Family, Protocol, Rule, Selection, Upstream,
+    Action, Condition, Configuration, ContextInfo, Family, Field, Protocol, Rule, Selection,
+    Upstream, ValueKind, Values,
 };
-use mprox_file::Network;
+use mprox_file::{control_group_path, process_of, Network};
 use serde::Serialize;
 
 /// A context.
@@ -17,6 +18,7 @@ pub struct Told {
     name: Option<String>,
     generation: u32,
     upstreams: Vec<ToldGroup>,
+    sets: Vec<ToldSet>,
     rules: Vec<ToldRule>,
 }
 
@@ -25,6 +27,22 @@ struct ToldGroup {
     name: String,
     select: &'static str,
     servers: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldSet {
+    // Numbers of those that have none.
+    name: String,
+    of: &'static str,
+    elements: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldCondition {
+    field: &'static str,
+    not: bool,
+    // One value or range of them, or the name of a set behind an `@`.
+    values: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -37,13 +55,15 @@ struct ToldRule {
     to: Option<String>,
     ports: Option<[u16; 2]>,
     interface: Option<String>,
+    conditions: Vec<ToldCondition>,
     action: &'static str,
     via: Option<String>,
+    connections: u64,
 }
 
 impl Told {
-    /// What the kernel told of it.
-    pub fn new(info: &ContextInfo, configuration: &Configuration) -> Self {
+    /// What the kernel told of it, and how many connections each rule was the first to match.
+    pub fn new(info: &ContextInfo, configuration: &Configuration, connections: &[u64]) -> Self {
         let groups = configuration.groups.iter().enumerate();
         let upstreams: Vec<_> = groups
             .map(|(number, group)| ToldGroup {
@@ -59,12 +79,31 @@ impl Told {
                 servers: group.upstreams.iter().map(server).collect(),
             })
             .collect();
-        let rules = configuration.rules.iter();
-        let rules = rules.map(|one| ToldRule::new(one, &upstreams)).collect();
+        let sets = configuration.sets.iter().enumerate();
+        let sets: Vec<_> = sets
+            .map(|(number, set)| ToldSet {
+                name: match set.label.as_str() {
+                    "" => number.to_string(),
+                    label => label.to_owned(),
+                },
+                of: match set.kind {
+                    ValueKind::Addresses => "addresses",
+                    ValueKind::Numbers => "numbers",
+                    ValueKind::Names => "names",
+                },
+                elements: set.elements.len(),
+            })
+            .collect();
+        let counts = connections.iter().copied().chain(std::iter::repeat(0));
+        let rules = configuration.rules.iter().zip(counts);
+        let rules = rules
+            .map(|(one, count)| ToldRule::new(one, &upstreams, &sets, count))
+            .collect();
         Self {
             name: info.name.map(|name| format!("{name:?}")),
             generation: info.generation,
             upstreams,
+            sets,
             rules,
         }
     }
@@ -96,7 +135,7 @@ fn network(family: Family, address: [u8; 16], prefix: u8) -> Option<String> {
 }
 
 impl ToldRule {
-    fn new(rule: &Rule, groups: &[ToldGroup]) -> Self {
+    fn new(rule: &Rule, groups: &[ToldGroup], sets: &[ToldSet], connections: u64) -> Self {
         let interface = rule.interface.split(|&byte| byte == 0).next();
         let interface = interface.map(|name| String::from_utf8_lossy(name).into_owned());
         let group = groups.get(usize::from(rule.group));
@@ -120,15 +159,81 @@ impl ToldRule {
             ports: ((rule.port_first, rule.port_last) != (0, u16::MAX))
                 .then_some([rule.port_first, rule.port_last]),
             interface: interface.filter(|name| !name.is_empty()),
+            conditions: rule
+                .conditions
+                .iter()
+                .map(|one| ToldCondition::new(&one, sets))
+                .collect(),
             action: match rule.action {
                 Action::Redirect => "redirect",
                 Action::Direct => "direct",
+                Action::Drop => "drop",
+                Action::Reject => "reject",
             },
             via: match rule.action {
                 Action::Redirect => group.map(|group| group.name.clone()),
-                Action::Direct => None,
+                _ => None,
+            },
+            connections,
+        }
+    }
+}
+
+impl ToldCondition {
+    fn new(condition: &Condition, sets: &[ToldSet]) -> Self {
+        let number = |number: u64| match condition.field {
+            Field::ControlGroup => {
+                control_group_path(number).unwrap_or_else(|| format!("#{number}"))
+            }
+            Field::Process => match process_of(number) {
+                Some(process) => process.to_string(),
+                None => format!("#{number}"),
+            },
+            Field::Mark => format!("{number:#x}"),
+            _ => number.to_string(),
+        };
+        let values = match condition.values {
+            Values::Range { first, last } if first == last => number(first),
+            Values::Range { first, last } => format!("{}-{}", number(first), number(last)),
+            Values::Name(name) => {
+                let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+                String::from_utf8_lossy(name).into_owned()
+            }
+            Values::Set(set) => match sets.get(usize::from(set)) {
+                Some(set) => format!("@{}", set.name),
+                None => format!("@{set}"),
+            },
+        };
+        Self {
+            field: match condition.field {
+                Field::Source => "from",
+                Field::Destination => "to",
+                Field::SourcePort => "source port",
+                Field::DestinationPort => "port",
+                Field::Interface => "interface",
+                Field::Mark => "mark",
+                Field::Dscp => "dscp",
+                Field::User => "user",
+                Field::Group => "group",
+                Field::ControlGroup => "cgroup",
+                Field::Process => "process",
+                Field::Program => "program",
+            },
+            not: condition.not,
+            values: match condition.mask {
+                u32::MAX => values,
+                mask => format!("{values}/{mask:#x}"),
             },
         }
+    }
+}
+
+impl fmt::Display for ToldCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.not {
+            f.write_str("not ")?;
+        }
+        write!(f, "{} {}", self.field, self.values)
     }
 }
 
@@ -158,9 +263,17 @@ impl fmt::Display for ToldRule {
         if let Some(interface) = &self.interface {
             write!(f, " interface {interface}")?;
         }
+        for condition in &self.conditions {
+            write!(f, " {condition}")?;
+        }
         match &self.via {
-            Some(via) => write!(f, " via {via}"),
-            None => write!(f, " {}", self.action),
+            Some(via) => write!(f, " via {via}")?,
+            None => write!(f, " {}", self.action)?,
+        }
+        match self.connections {
+            0 => Ok(()),
+            1 => f.write_str(" (1 connection)"),
+            count => write!(f, " ({count} connections)"),
         }
     }
 }
@@ -177,6 +290,9 @@ impl fmt::Display for Told {
         {
             writeln!(f, "  upstreams {name}, {select}: {}", servers.join(", "))?;
         }
+        for ToldSet { name, of, elements } in &self.sets {
+            writeln!(f, "  set {name}: {elements} {of}")?;
+        }
         self.rules
             .iter()
             .try_for_each(|rule| writeln!(f, "  rule {rule}"))
@@ -186,7 +302,7 @@ impl fmt::Display for Told {
 #[cfg(test)]
 mod tests {
     use mprox_client::ContextName;
-    use mprox_file::ProxyFile;
+    use mprox_file::{Machine, ProxyFile};
 
     use super::*;
 
@@ -209,20 +325,36 @@ mod tests {
             ports = [443, "8000-8010"]
             interface = "eth0"
             via = "web"
+
+            [sets.slow]
+            networks = ["10.0.0.0/8", "2001:db8::/32"]
+
+            [[rule]]
+            ip = 4
+            to = "@slow"
+            users = [5, 6]
+            not-programs = "curl"
+            mark = "0x100/0xff00"
+            dscp = "ef"
+            action = "reject"
         "#;
-        let file = ProxyFile::parse("x.toml".to_owned(), text.to_owned()).unwrap();
+        let directory = std::path::Path::new("");
+        let file = ProxyFile::parse("x.toml".to_owned(), text.to_owned(), directory, &Machine);
+        let file = file.unwrap();
         let info = ContextInfo {
             name: ContextName::new(b"home"),
             generation: 3,
             ..ContextInfo::default()
         };
-        let told = Told::new(&info, &file.configuration);
+        let told = Told::new(&info, &file.configuration, &[7, 1]);
         let expected = "\
 context home, generation 3
   upstreams web, failover: 192.0.2.10:8080, [2001:db8::1]:8080, 192.0.2.11
-  rule lan: ipv4 to 10.0.0.0/8 direct
-  rule forwarded ipv4 tcp from 192.0.2.0/24 port 443 interface eth0 via web
+  set slow: 2 addresses
+  rule lan: ipv4 to 10.0.0.0/8 direct (7 connections)
+  rule forwarded ipv4 tcp from 192.0.2.0/24 port 443 interface eth0 via web (1 connection)
   rule forwarded ipv4 tcp from 192.0.2.0/24 ports 8000-8010 interface eth0 via web
+  rule local ipv4 mark 0x100/0xff00 dscp 46 user 5-6 not program curl to @slow reject
 ";
         assert_eq!(told.to_string(), expected);
         let json = serde_json::to_value(&told).unwrap();

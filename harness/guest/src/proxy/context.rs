@@ -226,6 +226,7 @@ pub fn configuration(selection: Selection, rules: &[Rule]) -> Configuration {
                 upstreams: upstreams.iter().map(member(number)).collect(),
             })
             .collect(),
+        sets: Vec::new(),
         rules: records,
     }
 }

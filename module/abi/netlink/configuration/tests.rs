@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
+use super::super::super::proxy::MAX_CONDITIONS;
+use super::super::condition::tests::any_condition;
 use super::super::message::tests::{specified, written};
 use super::*;
 use proptest::prelude::*;
@@ -74,8 +76,9 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         any::<[u16; 2]>(),
     );
     let bytes = (any::<[[u8; 16]; 2]>(), "[a-z0-9.-]{3,15}|");
-    (any_family(), protocol, numbers, bytes).prop_map(
-        |(family, protocol, (hooks, prefixes, group, ports), (addresses, name))| {
+    let conditions = prop::collection::vec(any_condition(), 0..=MAX_CONDITIONS);
+    (any_family(), protocol, numbers, bytes, conditions).prop_map(
+        |(family, protocol, (hooks, prefixes, group, ports), (addresses, name), conditions)| {
             let mut interface = [0; NAME_SIZE];
             interface[..name.len()].copy_from_slice(name.as_bytes());
             Rule {
@@ -95,6 +98,12 @@ fn any_rule() -> impl Strategy<Value = Rule> {
                 destination: address(family, addresses[0]),
                 source: address(family, addresses[1]),
                 interface,
+                conditions: conditions
+                    .into_iter()
+                    .fold(Conditions::NONE, |mut all, one| {
+                        assert!(all.push(one));
+                        all
+                    }),
             }
         },
     )
@@ -175,6 +184,7 @@ fn types_are_those_of_the_specification() {
                 ("ACTION", rule::ACTION),
                 ("GROUP", rule::GROUP),
                 ("LABEL", rule::LABEL),
+                ("CONDITION", rule::CONDITION),
             ],
         ),
         (

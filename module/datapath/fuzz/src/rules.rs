@@ -3,16 +3,19 @@
 //! Configurations of several contexts, and where new connections go: as a naive reading of the rules
 //! says, one condition after the other.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+
 use mutex_abi::netlink::attribute::{Attributes, Writer};
 use mutex_abi::netlink::configuration::{write_group, write_rule};
 use mutex_abi::netlink::message::kind;
 use mutex_abi::proxy::{
-    Action, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
+    Action, Conditions, Family, Group, Label, Protocol, Rule, Selection, Upstream, HOOK_LOCAL_OUT,
     HOOK_PRE_ROUTING, NAME_SIZE,
 };
 use mutex_datapath::configuration::Configuration;
 use mutex_datapath::host::HostHeap;
-use mutex_datapath::rules::{Compiled, Name, Rules, Search};
+use mutex_datapath::rules::{self, Decision, Name, Rules, Search};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 use mutex_datapath::upstream::{Moment, UpstreamNumber, UpstreamPool};
 
@@ -80,7 +83,12 @@ fn upstream(input: &mut Input<'_>) -> Upstream {
 fn rule(input: &mut Input<'_>, family: Family) -> Rule {
     let how = input.u8();
     let kinds = input.u8();
-    let bypass = how & 3 == 0;
+    let action = match (how & 3, kinds >> 4 & 1) {
+        (0, _) => Action::Direct,
+        (1, 0) => Action::Drop,
+        (1, _) => Action::Reject,
+        _ => Action::Redirect,
+    };
     let prefix = |byte: u8| match byte & 1 {
         0 => 0,
         _ => (byte >> 1) % (family.bits() + 1),
@@ -91,19 +99,19 @@ fn rule(input: &mut Input<'_>, family: Family) -> Rule {
         family,
         protocol: protocol(kinds),
         hooks: 1 + (how >> 2) % 3,
-        action: if bypass {
-            Action::Direct
-        } else {
-            Action::Redirect
-        },
+        action,
         destination_prefix: prefix(input.u8()),
         source_prefix: prefix(input.u8()),
-        group: if bypass { 0 } else { input.u8() & 3 },
+        group: match action {
+            Action::Redirect => input.u8() & 3,
+            _ => 0,
+        },
         port_first: ports[0].min(ports[1]),
         port_last: ports[0].max(ports[1]),
         destination: address(family, input.u8()),
         source: address(family, input.u8()),
         interface: interface(kinds >> 2),
+        conditions: Conditions::NONE,
     }
 }
 
@@ -149,7 +157,7 @@ fn is_taken(groups: &[Model], rule: &Rule) -> bool {
     let usable = members.any(|one| one.family == rule.family);
     let Ok(mut staged) = Configuration::<HostHeap>::new();
     let taken = staged.stage(Attributes::new(&bytes[..length])).is_ok();
-    assert_eq!(taken, usable || rule.action == Action::Direct);
+    assert_eq!(taken, usable || rule.action != Action::Redirect);
     taken
 }
 
@@ -204,12 +212,25 @@ fn is_upstream(
     })
 }
 
-// The context and the number of its upstream.
-fn choose<A: Address>(
+// What becomes of a connection.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    // The context and the number of its upstream.
+    Redirected(usize, UpstreamNumber),
+    Direct,
+    Blocked { tells: bool },
+}
+
+fn choose<A: Address>(contexts: &mut [Context], connection: &Connection, moment: &Moment) -> Fate {
+    choose_rule::<A>(contexts, connection, moment).unwrap_or(Fate::Direct)
+}
+
+// `None`: no rule, or no upstream, is for it.
+fn choose_rule<A: Address>(
     contexts: &mut [Context],
     connection: &Connection,
     moment: &Moment,
-) -> Option<(usize, UpstreamNumber)> {
+) -> Option<Fate> {
     let (at, rule) = contexts
         .iter()
         .enumerate()
@@ -221,8 +242,12 @@ fn choose<A: Address>(
     let there = |address, port| is_upstream(contexts, A::FAMILY, protocol, address, port);
     let to_upstream = there(&connection.destination, destination);
     let from_upstream = protocol == Protocol::Udp && there(&connection.source, source);
-    if rule.action == Action::Direct || to_upstream || from_upstream {
-        return None;
+    match rule.action {
+        Action::Drop => return Some(Fate::Blocked { tells: false }),
+        Action::Reject => return Some(Fate::Blocked { tells: true }),
+        Action::Direct => return None,
+        Action::Redirect if to_upstream || from_upstream => return None,
+        Action::Redirect => {}
     }
     let model = &mut contexts[at].groups[usize::from(rule.group)];
     let member = model.select(A::FAMILY, protocol, moment)? as u8;
@@ -230,7 +255,7 @@ fn choose<A: Address>(
         group: rule.group,
         member,
     };
-    Some((at, number))
+    Some(Fate::Redirected(at, number))
 }
 
 pub fn run(data: &[u8]) {
@@ -246,27 +271,24 @@ fn agree<A: Address>(mut input: Input<'_>) {
     let mut contexts: Vec<_> = (0..1 + input.below(3))
         .map(|_| context(&mut input, A::FAMILY))
         .collect();
-    let rules: Vec<_> = contexts
-        .iter()
-        .enumerate()
-        .flat_map(|(at, context)| context.rules.iter().map(move |rule| (at, rule)))
-        .filter_map(|(at, rule)| Compiled::<A>::new(rule, at))
-        .collect();
-    let pools: Vec<_> = (1..)
-        .zip(&contexts)
-        .map(|(owner, context)| {
-            let groups = context.groups.iter().map(|model| {
-                let group = Group {
-                    label: Label::NONE,
-                    selection: model.selection(),
-                };
-                (group, model.upstreams())
-            });
-            let Ok(pool) = UpstreamPool::<A, HostHeap>::new(owner, groups);
-            Box::new(pool)
-        })
-        .collect();
-    let Ok(compiled) = Rules::new(rules, pools);
+    let described = (1..).zip(&contexts).map(|(owner, context)| {
+        let groups = context.groups.iter().map(|model| {
+            let group = Group {
+                label: Label::NONE,
+                selection: model.selection(),
+            };
+            (group, model.upstreams())
+        });
+        let Ok(pool) = UpstreamPool::<A, HostHeap>::new(owner, groups);
+        let matches = context.rules.iter().map(|_| AtomicU64::new(0));
+        rules::Context {
+            pool: Box::new(pool),
+            rules: &context.rules,
+            sets: &[],
+            matches: Arc::new(matches.collect()),
+        }
+    });
+    let Ok(compiled) = Rules::new(described);
     while !input.is_empty() {
         let how = input.u8();
         if how & 15 == 15 {
@@ -316,16 +338,18 @@ fn one<A: Address>(
     let ports = Ports::new(from, to);
     let tuple = Tuple::new(connection.protocol, source, destination, ports);
     let interface = || connection.interface;
-    let chosen = rules
-        .choose(search, connection.hook, &tuple, interface, |_| *moment)
-        .redirected();
+    let decision = rules.choose(search, connection.hook, &tuple, &interface, |_| *moment);
     let expected = choose::<A>(contexts, connection, moment);
-    let found = chosen.map(|choice| {
-        let owner = choice.owner;
-        (owner.context as usize - 1, owner.upstream)
-    });
+    let found = match decision {
+        Decision::Redirect(choice) => {
+            let owner = choice.owner;
+            Fate::Redirected(owner.context as usize - 1, owner.upstream)
+        }
+        Decision::Direct => Fate::Direct,
+        Decision::Block { tells } => Fate::Blocked { tells },
+    };
     assert_eq!(found, expected);
-    if let (Some(choice), Some((at, number))) = (chosen, expected) {
+    if let (Decision::Redirect(choice), Fate::Redirected(at, number)) = (decision, expected) {
         let model = &contexts[at].groups[usize::from(number.group)];
         let expected = model.tuple(usize::from(number.member), &tuple);
         assert_eq!(choice.upstream, expected);

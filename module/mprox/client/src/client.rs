@@ -5,13 +5,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mutex_abi::netlink::attribute::{Attributes, NoRoom, Writer};
-use mutex_abi::netlink::configuration::{read_group, read_rule, read_told_upstream};
+use mutex_abi::netlink::configuration::{read_group, read_told_upstream, ToldRule};
 use mutex_abi::netlink::context::{write_which, Commit, ContextInfo, ContextName};
 use mutex_abi::netlink::message::{kind, Command, FAMILY, VERSION};
 use mutex_abi::netlink::refusal::Refusal;
-use mutex_abi::proxy::{Connection, Rule, Stats, Upstream};
+use mutex_abi::netlink::set::{read_elements, SetPart};
+use mutex_abi::proxy::set::Element;
+use mutex_abi::proxy::{self, Connection, Stats, Upstream};
 
-use crate::configuration::{Configuration, Group};
+use crate::configuration::{Configuration, Group, Set};
 use crate::error::{Error, Refused};
 use crate::generic::{Answers, GenericSocket, Target};
 
@@ -151,12 +153,24 @@ impl Client {
     /// # Errors
     /// ENOENT: there is none.
     pub fn configuration(&mut self, name: Option<&ContextName>) -> Result<Configuration, Error> {
+        Ok(self.counted(name)?.0)
+    }
+
+    /// The configuration of a context, and for each of its rules how many connections it was the first to match since it was committed.
+    ///
+    /// # Errors
+    /// ENOENT: there is none.
+    pub fn counted(
+        &mut self,
+        name: Option<&ContextName>,
+    ) -> Result<(Configuration, Vec<u64>), Error> {
         loop {
             let before = self.context(name)?.generation;
             let groups = self.dump(Command::GroupGet, name)?;
             let upstreams = self.dump(Command::UpstreamGet, name)?;
+            let sets = self.dump(Command::SetGet, name)?;
             let rules = self.dump(Command::RuleGet, name)?;
-            // Else the three are of several configurations.
+            // Else these are of several configurations.
             if self.context(name)?.generation != before {
                 continue;
             }
@@ -166,8 +180,18 @@ impl Client {
                 let group = group.ok_or(Error::Protocol("an upstream of no group"))?;
                 group.upstreams.push(upstream);
             }
-            let rules = read_all(&rules, told_rule)?;
-            return Ok(Configuration { groups, rules });
+            let mut whole = Vec::new();
+            for (part, elements) in read_all(&sets, told_part)? {
+                add_part(&mut whole, &part, elements)?;
+            }
+            let rules = read_all(&rules, ToldRule::read)?;
+            let connections = rules.iter().map(|told| told.connections).collect();
+            let configuration = Configuration {
+                groups,
+                sets: whole,
+                rules: rules.into_iter().map(|told| told.rule).collect(),
+            };
+            return Ok((configuration, connections));
         }
     }
 
@@ -255,6 +279,29 @@ fn told_group(attributes: Attributes<'_>) -> Result<Group, Refusal> {
     })
 }
 
-fn told_rule(attributes: Attributes<'_>) -> Result<Rule, Refusal> {
-    one(attributes, kind::RULE, read_rule)
+fn told_part(attributes: Attributes<'_>) -> Result<(SetPart, Vec<Element>), Refusal> {
+    one(attributes, kind::SET, |attribute| {
+        let mut elements = Vec::new();
+        let part = SetPart::read(attribute)?;
+        read_elements(attribute, |_, element| {
+            elements.push(element);
+            Ok::<_, Refusal>(())
+        })?;
+        Ok((part, elements))
+    })
+}
+
+fn add_part(sets: &mut Vec<Set>, part: &SetPart, elements: Vec<Element>) -> Result<(), Error> {
+    if let Some(proxy::Set { label, kind }) = part.set {
+        sets.push(Set {
+            label,
+            kind,
+            elements: Vec::new(),
+        });
+    }
+    let number = usize::try_from(part.number).ok();
+    let set = number.and_then(|number| sets.get_mut(number));
+    let set = set.ok_or(Error::Protocol("a part of no set"))?;
+    set.elements.extend(elements);
+    Ok(())
 }

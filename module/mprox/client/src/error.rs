@@ -5,11 +5,13 @@
 use std::fmt;
 use std::io;
 
-/// A group or a rule of a configuration, by its place there.
+/// A group, a set or a rule of a configuration, by its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A group.
     Group(usize),
+    /// A set.
+    Set(usize),
     /// A rule.
     Rule(usize),
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Error {
             Self::Refused(refused) => {
                 match refused.item {
                     Some(Item::Group(place)) => write!(f, "group {place}: ")?,
+                    Some(Item::Set(place)) => write!(f, "set {place}: ")?,
                     Some(Item::Rule(place)) => write!(f, "rule {place}: ")?,
                     None => {}
                 }

@@ -22,9 +22,12 @@ mod error;
 mod generic;
 
 pub use client::Client;
-pub use configuration::{Configuration, Group};
+pub use configuration::{Configuration, Group, Set};
 pub use error::{Error, Item, Refused};
+pub use mutex_abi::netlink::configuration::ToldRule;
 pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};
 pub use mutex_abi::proxy::{
-    Action, Connection, Endpoint, Family, Label, Protocol, Rule, Selection, Stats, Upstream,
+    set::Element, Action, Condition, Conditions, Connection, Endpoint, Family, Field, Label,
+    Protocol, Rule, Selection, Stats, Upstream, ValueKind, Values, HOOK_LOCAL_OUT,
+    HOOK_PRE_ROUTING,
 };

@@ -2,14 +2,14 @@
 
 //! A file, as it was read.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{anyhow, Result};
 use mprox_client::{Configuration, Item, Refused};
-use toml_mistake::{syntax, Mistake, Place};
+use toml_mistake::{place, syntax, Mistake, Place};
 
 use crate::rules::{lower, Lowered};
+use crate::system::{Machine, System};
 use crate::text::FileText;
 
 /// A file that makes sense, with what it says for the kernel.
@@ -22,6 +22,7 @@ pub struct ProxyFile {
     pub configuration: Configuration,
     // For each of the configuration's groups and rules, what of the file it is of.
     groups: Vec<String>,
+    sets: Vec<Option<String>>,
     rules: Vec<usize>,
 }
 
@@ -31,27 +32,43 @@ impl ProxyFile {
     /// # Errors
     /// If it cannot be read, is not TOML, or says what cannot be meant: with line and column.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(path.display().to_string(), text)
+        let name = path.display().to_string();
+        let bytes = Machine
+            .read(path)
+            .map_err(|error| anyhow!("cannot read {name}: {error}"))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
+            let place = place(&before, before.len(), &name);
+            anyhow!("{place}: this is not UTF-8, which TOML is written in")
+        })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(name, text, directory, &Machine)
     }
 
-    /// The same of a text; `path` names it in errors.
+    /// The same of a text; `path` names it in errors, other files are looked for from `directory` on, and names in `system`.
     ///
     /// # Errors
     /// As [`Self::load`], of what was read.
-    pub fn parse(path: String, text: String) -> Result<Self> {
+    pub fn parse(
+        path: String,
+        text: String,
+        directory: &Path,
+        system: &dyn System,
+    ) -> Result<Self> {
         let read: FileText = toml::from_str(&text).map_err(|error| syntax(&error, &text, &path))?;
         let Lowered {
             configuration,
             groups,
+            sets,
             rules,
-        } = lower(&read).map_err(|mistake| mistake.explain(&text, &path))?;
+        } = lower(&read, directory, system).map_err(|mistake| mistake.explain(&text, &path))?;
         Ok(Self {
             path,
             text,
             configuration,
             groups,
+            sets: sets.into_iter().map(|set| Some(set?.0)).collect(),
             rules,
         })
     }
@@ -62,6 +79,10 @@ impl ProxyFile {
             Some(Item::Group(place)) => self.groups.get(place).map(|name| {
                 let key = |text: &str| Place::Key(text.to_owned());
                 vec![key("upstreams"), key(name)]
+            }),
+            Some(Item::Set(place)) => self.sets.get(place).and_then(|name| {
+                let key = |text: &str| Place::Key(text.to_owned());
+                Some(vec![key("sets"), key(name.as_ref()?)])
             }),
             Some(Item::Rule(place)) => self
                 .rules

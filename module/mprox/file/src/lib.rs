@@ -23,13 +23,20 @@
 //! Must not know: sockets, the command line, the lab.
 
 mod file;
+mod groups;
+mod lowering;
 mod networks;
 mod rules;
+mod sets;
 mod shadow;
+mod system;
 mod text;
+mod values;
 
 pub use file::ProxyFile;
-pub use networks::Network;
+pub use groups::server;
+pub use networks::{class, Network};
+pub use system::{control_group_directory, control_group_path, process_of, Machine, System};
 pub use text::{schema, FileText};
 
 #[cfg(test)]

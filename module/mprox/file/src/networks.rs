@@ -46,6 +46,16 @@ const CLASSES: [(&str, &[&str]); 3] = [
     ("multicast", &["224.0.0.0/4", "ff00::/8"]),
 ];
 
+/// The networks of a class, `local`, `private` or `multicast`; none of another name.
+pub fn class(name: &str) -> Vec<Network> {
+    let networks = CLASSES.iter().find(|(class, _)| *class == name);
+    let networks = networks.map_or(&[][..], |(_, networks)| networks);
+    networks
+        .iter()
+        .filter_map(|text| Network::parse(text).ok())
+        .collect()
+}
+
 impl Network {
     /// All addresses of an IP version.
     pub fn all(family: Family) -> Self {
@@ -105,11 +115,9 @@ impl Network {
     /// # Errors
     /// What is wrong with it.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, String> {
-        if let Some((_, networks)) = CLASSES.iter().find(|(name, _)| *name == text) {
-            return networks
-                .iter()
-                .map(|network| Self::parse(network))
-                .collect();
+        let networks = class(text);
+        if !networks.is_empty() {
+            return Ok(networks);
         }
         let looks_like_a_name = text.starts_with(|first: char| first.is_ascii_alphabetic())
             && !text.contains([':', '.', '/']);

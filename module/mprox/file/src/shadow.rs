@@ -23,6 +23,11 @@ fn covers(first: &Rule, second: &Rule) -> bool {
         && source(first).has(&source(second))
         && destination(first).has(&destination(second))
         && (first.interface == [0; NAME_SIZE] || first.interface == second.interface)
+        // What the first asks for, the second does, too.
+        && first
+            .conditions
+            .iter()
+            .all(|one| second.conditions.iter().any(|other| one == other))
 }
 
 /// The first rule of the file's all of whose rules are covered, each by a single rule of those before it; and of which of these the

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+use std::io;
+use std::path::Path;
+
+use mprox_client::{Condition, Element, Field, ValueKind, Values};
 use mutex_abi::proxy::{Action, Family, Protocol, Selection, HOOK_LOCAL_OUT};
 use proptest::prelude::*;
 
@@ -34,8 +38,56 @@ interface = "eth0"
 via = "web"
 "#;
 
+/// A machine with a user, a group of users, a control group, a process and a file with networks.
+struct Known;
+
+impl System for Known {
+    fn user(&self, name: &str) -> Result<u32, String> {
+        match name {
+            "alice" | "proxy" => Ok(1000),
+            _ => Err(format!("no user is called `{name}`")),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<u32, String> {
+        match name {
+            "staff" => Ok(50),
+            _ => Err(format!("no group of users is called `{name}`")),
+        }
+    }
+
+    fn control_group(&self, path: &str) -> Result<u64, String> {
+        match path {
+            "/user.slice" | "/work.slice" => Ok(77),
+            _ => Err(format!("there is no control group `{path}`")),
+        }
+    }
+
+    fn process(&self, number: u32) -> Result<u64, String> {
+        match number {
+            1234 => Ok(99),
+            _ => Err(format!("there is no process {number}")),
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("/etc/far.txt" | "/etc/blocked.txt") => {
+                Ok(b"203.0.113.0/24\n2001:db8::/32 # doc\n".to_vec())
+            }
+            Some("/etc/bad.txt") => Ok(b"203.0.113.0/24\nx\n".to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
 fn read(text: &str) -> anyhow::Result<ProxyFile> {
-    ProxyFile::parse("a.toml".to_owned(), text.to_owned())
+    ProxyFile::parse(
+        "a.toml".to_owned(),
+        text.to_owned(),
+        Path::new("/etc"),
+        &Known,
+    )
 }
 
 #[test]
@@ -87,7 +139,7 @@ fn a_file_becomes_rules_and_groups() {
 }
 
 /// Each with its place and what is said, when `old` is `new` in the good file.
-const MISTAKES: [(&str, &str, &str); 29] = [
+const MISTAKES: [(&str, &str, &str); 40] = [
     ("via = \"both\"", "via = \"boht\"", "a.toml:18:7: no upstreams are called `boht`; did you mean `both`?"),
     ("via = \"both\"", "", "a.toml:13:1: the rule does nothing: it needs `via"),
     ("via = \"both\"", "vai = \"both\"", "a.toml:18:1: unknown field `vai`"),
@@ -102,7 +154,7 @@ const MISTAKES: [(&str, &str, &str); 29] = [
     ("direction = \"local\"", "direction = \"locale\"", "did you mean `local`?"),
     ("protocol = \"udp\"", "protocol = \"sctp\"", "a.toml:15:12: unknown variant `sctp`"),
     ("ip = 4", "ip = 5", "a.toml:22:6: an IP version is 4 or 6"),
-    ("ip = 4", "ip = 6", "a.toml:20:1: this rule can never match: its networks and its IP version"),
+    ("ip = 4", "ip = 6", "a.toml:24:8: 198.51.100.0/24 is of IPv4, and the rule for IPv6 alone"),
     ("\"198.51.100.0/24\"", "\"198.51.100.1/24\"", "a.toml:24:8: `198.51.100.1/24` has bits set behind its prefix; the network is 198.51.100.0/24"),
     ("\"10.1.0.0/16\"", "\"10.1.0.0/33\"", "a.toml:10:18: the prefix is longer than the address, 32 bits"),
     ("\"private\"", "\"privat\"", "a.toml:10:7: no class of networks is called `privat`; did you mean `private`?"),
@@ -117,6 +169,17 @@ const MISTAKES: [(&str, &str, &str); 29] = [
     ("servers = [\"192.0.2.10:8080\", \"192.0.2.11\"]", "servers = []", "a.toml:2:11: there is no server"),
     ("select = \"failover\"", "select = \"first\"", "a.toml:3:10: unknown variant `first`"),
     ("select = \"failover\"", "select = ", "a.toml:3:10: "),
+    ("ports = 53", "ports = true", "a.toml:17:9: invalid type: boolean `true`, expected a text or a number, or a list of these"),
+    ("ports = 53", "ports = [53, 5.3]", "a.toml:17:14: invalid type: floating point `5.3`, expected a number such as 80, or a text"),
+    ("ports = 53", "ports = -1", "a.toml:17:9: the number -1 is less than 0 or too great"),
+    ("from = \"198.51.100.0/24\"", "from = 7", "a.toml:24:8: invalid type: integer `7`, expected a string"),
+    ("from = \"198.51.100.0/24\"", "from = [\"198.51.100.0/24\", \"2001:db8::/32\"]", "a.toml:24:28: 2001:db8::/32 is of IPv6, and the rule for IPv4 alone"),
+    ("\"192.0.2.11\"", "\"[[::1]]:80\"", "a.toml:2:31: `[[::1]]:80` is no address with a port"),
+    ("\"192.0.2.11\"", "\"[192.0.2.11]\"", "is no address with a port"),
+    ("\"192.0.2.11\"", "\"::ffff:192.0.2.11\"", "say 192.0.2.11 by itself"),
+    ("\"192.0.2.11\"", "\"224.0.0.1\"", "224.0.0.1 is a group's"),
+    ("\"192.0.2.11\"", "\"255.255.255.255\"", "is everybody's"),
+    ("\"192.0.2.11\"", "\"fe80::1%eth0\"", "a.toml:2:31: "),
 ];
 
 #[test]
@@ -174,31 +237,49 @@ fn the_files_of_the_document_are_good() {
 
 #[test]
 fn more_than_the_kernel_takes_is_told() {
-    let ports: Vec<String> = (0..100).map(|port| (2 * port).to_string()).collect();
-    let networks: Vec<String> = (0..50).map(|part| format!("\"192.0.{part}.1\"")).collect();
-    let text = format!(
-        "[[rule]]\nports = [{}]\nto = [{}]\naction = \"direct\"\n",
-        ports.join(","),
-        networks.join(",")
-    );
-    let error = read(&text).unwrap_err().to_string();
-    assert!(
-        error.contains("more than 4096 rules for the kernel"),
-        "{error}"
-    );
-    // So many that they could not be made first.
-    let many: Vec<String> = (0..1000).map(|port| (2 * port).to_string()).collect();
-    let hosts = (0..1000).map(|host: u32| format!("\"10.{}.{}.1\"", host / 250, host % 250));
-    let hosts = hosts.collect::<Vec<_>>().join(",");
-    let text = format!(
-        "[[rule]]\nports = [{}]\nfrom = [{hosts}]\nto = [{hosts}]\naction = \"direct\"\n",
-        many.join(",")
-    );
-    let error = read(&text).unwrap_err().to_string();
+    let ports = |count| {
+        (0..count)
+            .map(|port| (2 * port).to_string())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let hosts = |count| {
+        let hosts = (0..count).map(|host: u32| format!("\"10.{}.{}.1\"", host / 250, host % 250));
+        hosts.collect::<Vec<_>>().join(",")
+    };
+    let text = |ports: String, hosts: String| {
+        format!(
+            "[[rule]]\nports = [{ports}]\nfrom = [{hosts}]\nto = [{hosts}]\ninterface = [\"a\", \"b\"]\naction = \"drop\"\n"
+        )
+    };
+    let error = read(&text(ports(16), hosts(16))).unwrap_err().to_string();
     assert!(
         error.starts_with("a.toml:1:1: with this rule's networks"),
         "{error}"
     );
+    // Longer lists are sets, and need not be made rules.
+    let configuration = read(&text(ports(1000), hosts(1000))).unwrap().configuration;
+    assert_eq!(
+        (configuration.rules.len(), configuration.sets.len()),
+        (2, 3)
+    );
+    let servers = (0..256)
+        .map(|host| format!("\"192.0.2.{host}:1\""))
+        .collect::<Vec<_>>()
+        .join(",");
+    let groups: String = (0..17)
+        .map(|number| format!("[upstreams.g{number}]\nservers = [{servers}]\n"))
+        .collect();
+    let error = read(&format!("{groups}[[rule]]\nvia = \"g1\"\nip = 4\n"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("all upstreams together have more than 4096 servers"),
+        "{error}"
+    );
+    let rules = "[[rule]]\nusers = [1, 3]\naction = \"drop\"\n".repeat(4097);
+    let error = read(&rules).unwrap_err().to_string();
+    assert!(error.contains("there are more than 4096 "), "{error}");
 }
 
 #[test]
@@ -230,4 +311,203 @@ proptest! {
             prop_assert!(error.starts_with("a.toml:"), "{}", error);
         }
     }
+}
+
+fn condition(field: Field, not: bool, values: Values) -> Condition {
+    Condition {
+        field,
+        not,
+        mask: u32::MAX,
+        values,
+    }
+}
+
+fn one(number: u64) -> Values {
+    Values::Range {
+        first: number,
+        last: number,
+    }
+}
+
+#[test]
+fn rules_say_who_and_what() {
+    let text = r#"
+        [sets.far]
+        networks = "198.51.100.0/24"
+        networks-file = "far.txt"
+
+        [sets.web]
+        ports = [443, 80, 81]
+
+        [[rule]]
+        name = "who"
+        users = ["alice", 1001, "5-7"]
+        not-groups = "staff"
+        cgroups = "/user.slice"
+        process = 1234
+        programs = ["curl", "wget"]
+        to = "@far"
+        ports = "@web"
+        action = "reject"
+
+        [[rule]]
+        name = "what"
+        mark = "0x100/0xff00"
+        dscp = "ef"
+        source-ports = 53
+        not-interface = "eth9"
+        interface = ["eth0", "eth1"]
+        not-to = "10.0.0.0/8"
+        ip = 4
+        action = "drop"
+    "#;
+    let configuration = read(text).unwrap().configuration;
+    let sets: Vec<_> = configuration
+        .sets
+        .iter()
+        .map(|set| (set.label.as_str(), set.kind, set.elements.len()))
+        .collect();
+    assert_eq!(
+        sets,
+        [
+            ("far", ValueKind::Addresses, 3),
+            ("web", ValueKind::Numbers, 2),
+            ("", ValueKind::Numbers, 2),
+            ("", ValueKind::Names, 2),
+            ("", ValueKind::Addresses, 1),
+        ]
+    );
+    let users = [Element::Number([5, 7]), Element::Number([1000, 1001])];
+    assert_eq!(configuration.sets[2].elements, users);
+    let who: Vec<_> = configuration.rules[..2].to_vec();
+    assert!(who
+        .iter()
+        .all(|rule| rule.action == Action::Reject && rule.hooks == HOOK_LOCAL_OUT));
+    assert_eq!([who[0].family, who[1].family], [Family::V4, Family::V6]);
+    let asked = [
+        condition(Field::User, false, Values::Set(2)),
+        condition(Field::Group, true, one(50)),
+        condition(Field::ControlGroup, false, one(77)),
+        condition(Field::Process, false, one(99)),
+        condition(Field::Program, false, Values::Set(3)),
+        condition(Field::DestinationPort, false, Values::Set(1)),
+        condition(Field::Destination, false, Values::Set(0)),
+    ];
+    assert!(who.iter().all(|rule| rule.conditions.iter().eq(asked)));
+    let what = &configuration.rules[2..];
+    let interfaces: Vec<_> = what.iter().map(|rule| &rule.interface[..5]).collect();
+    assert_eq!(interfaces, [b"eth0\0", b"eth1\0"]);
+    let mut eth9 = [0; 16];
+    eth9[..4].copy_from_slice(b"eth9");
+    let asked = [
+        condition(Field::Destination, true, Values::Set(4)),
+        condition(Field::SourcePort, false, one(53)),
+        condition(Field::Interface, true, Values::Name(eth9)),
+        Condition {
+            mask: 0xff00,
+            ..condition(Field::Mark, false, one(0x100))
+        },
+        condition(Field::Dscp, false, one(46)),
+    ];
+    assert!(what.iter().all(|rule| rule.conditions.iter().eq(asked)));
+}
+
+#[test]
+fn many_networks_are_a_set_and_are_read_at_once() {
+    let networks: Vec<_> = (0..100_000_u32)
+        .map(|number| format!("\"{}/31\"", std::net::Ipv4Addr::from(number << 2)))
+        .collect();
+    let text = format!(
+        "[[rule]]\nto = [{}, \"private\"]\naction = \"drop\"\n",
+        networks.join(",")
+    );
+    let begin = std::time::Instant::now();
+    let configuration = read(&text).unwrap().configuration;
+    let took = begin.elapsed();
+    let [set] = &configuration.sets[..] else {
+        panic!("{}", configuration.sets.len());
+    };
+    // Of private networks' none touches these, and of IPv6 there is one.
+    assert_eq!(set.elements.len(), 100_000 + 4 + 1);
+    let [four, six] = &configuration.rules[..] else {
+        panic!("{:?}", configuration.rules);
+    };
+    assert!(four
+        .conditions
+        .iter()
+        .eq([condition(Field::Destination, false, Values::Set(0))]));
+    assert!(six.conditions.is_empty() && six.destination_prefix == 7);
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn what_sets_and_conditions_cannot_be_is_told() {
+    let rule = "[[rule]]\naction = \"drop\"\n";
+    for (text, expected) in [
+        ("[sets.a]\n", "a.toml:1:1: there is nothing in the set"),
+        (
+            "[sets.a]\nports = 1\nusers = 2\n",
+            "a.toml:1:1: a set is of one sort of things",
+        ),
+        ("[sets.a]\nports = []\n", "a.toml:2:9: the list is empty"),
+        (
+            "[sets.a]\nnetworks-file = \"none.txt\"\n",
+            "a.toml:2:17: cannot read /etc/none.txt",
+        ),
+        (
+            "[sets.a]\nnetworks-file = \"bad.txt\"\n",
+            "a.toml:2:17: /etc/bad.txt:2: `x` is no network",
+        ),
+        (
+            "[sets.a]\nusers = \"bob\"\n",
+            "a.toml:2:9: no user is called `bob`",
+        ),
+        (
+            "[sets.a]\ncgroups = \"x\"\n",
+            "a.toml:2:11: `x` is no path of a control group",
+        ),
+        (
+            "[sets.a]\nprograms = \"sixteen-letters!\"\n",
+            "is no name of a process",
+        ),
+    ] {
+        let error = read(&format!("{text}{rule}")).expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    for (line, expected) in [
+        ("to = \"@alowed\"", "a.toml:5:6: no set is called `alowed`; did you mean `allowed`?"),
+        ("to = \"@allowed\"", "a.toml:5:6: the set `allowed` has ports, and here are networks asked for"),
+        ("users = \"@allowed\"", "a.toml:5:9: the set `allowed` has ports, and here are users asked for"),
+        ("ports = [\"@allowed\", 1]", "a set stands alone"),
+        ("not-ports = [1, \"@allowed\"]", "a.toml:5:17: a set stands alone"),
+        ("users = 1\ndirection = \"forwarded\"", "a.toml:6:13: whose connections are forwarded nobody knows"),
+        ("process = 7", "a.toml:5:11: there is no process 7"),
+        ("cgroups = \"/none\"", "a.toml:5:11: there is no control group `/none`"),
+        ("mark = \"1/2\"", "a.toml:5:8: `1/2` has bits that the mask leaves out"),
+        ("dscp = \"ff\"", "a.toml:5:8: `ff` is no code point"),
+        ("source-ports = 65536", "a.toml:5:16: 65536 is more than 65535"),
+        (
+            "users = 1\ngroups = 1\nprograms = \"a\"\nmark = 1\ndscp = 1\nnot-to = \"::1\"\nnot-from = \"::1\"\nnot-ports = 1\nsource-ports = 1",
+            "a.toml:3:1: the rule asks for more than the kernel takes of one, 8 conditions",
+        ),
+    ] {
+        let text = format!("[sets.allowed]\nports = 1\n{rule}{line}\n");
+        let error = read(&text).expect_err(line).to_string();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_rule_that_asks_for_more_does_not_hide_one_that_asks_for_less() {
+    let pair = |first: &str, second: &str| {
+        read(&format!(
+            "[[rule]]\n{first}\naction = \"drop\"\n[[rule]]\n{second}\naction = \"direct\"\n"
+        ))
+    };
+    pair("users = 1000", "").unwrap();
+    pair("users = 1000", "users = 1001").unwrap();
+    let error = pair("direction = \"local\"", "users = 1000").unwrap_err();
+    assert!(error.to_string().contains("can never match"), "{error}");
+    let error = pair("users = 1000", "users = 1000\nports = 80").unwrap_err();
+    assert!(error.to_string().contains("can never match"), "{error}");
 }

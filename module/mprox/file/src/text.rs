@@ -3,9 +3,13 @@
 //! What a file may say.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use schemars::{schema_for, JsonSchema, Schema};
-use serde::Deserialize;
+use serde::de::value::{I64Deserializer, StrDeserializer};
+use serde::de::{Error, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// A file of mprox.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -14,8 +18,33 @@ pub struct FileText {
     /// Groups of upstreams, by names that rules use.
     #[serde(default)]
     pub upstreams: BTreeMap<String, UpstreamsText>,
+    /// Sets, by names that rules use with an `@` before them.
+    #[serde(default)]
+    pub sets: BTreeMap<String, SetText>,
     /// Rules. The first that matches a connection says what becomes of it. A file without any has to say so: `rule = []`.
     pub rule: Option<Vec<RuleText>>,
+}
+
+/// A set, of one sort of things.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SetText {
+    /// Networks such as `192.0.2.0/24`, addresses, or `local`, `private`, `multicast`: for `from` and `to`.
+    pub networks: Option<OneOrMany<String>>,
+    /// A file with such networks, one in a line; what is behind a `#` is not read. Its path is relative to this file's directory.
+    pub networks_file: Option<String>,
+    /// Ports: `80`, or `"8000-8099"`.
+    pub ports: Option<OneOrMany<NumberText>>,
+    /// Names of interfaces.
+    pub interfaces: Option<OneOrMany<String>>,
+    /// Users: their names, numbers, or ranges of these.
+    pub users: Option<OneOrMany<NumberText>>,
+    /// Groups of users, likewise.
+    pub groups: Option<OneOrMany<NumberText>>,
+    /// Control groups of version 2: their paths.
+    pub cgroups: Option<OneOrMany<String>>,
+    /// Names of programs.
+    pub programs: Option<OneOrMany<String>>,
 }
 
 /// Upstreams of which a new connection goes to one.
@@ -49,7 +78,7 @@ pub struct ServerText(pub String);
 
 /// Which connections a rule is for, and what becomes of them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RuleText {
     /// What the rule is called.
     pub name: Option<String>,
@@ -59,14 +88,46 @@ pub struct RuleText {
     pub protocol: Option<ProtocolText>,
     /// Both if it is left out.
     pub direction: Option<DirectionText>,
-    /// Where they come from: networks such as `192.0.2.0/24`, addresses, or `local`, `private`, `multicast`.
+    /// Where they come from: networks such as `192.0.2.0/24`, addresses, or `local`, `private`, `multicast`; or `"@name"` of a set.
     pub from: Option<OneOrMany<String>>,
+    /// Where they do not come from.
+    pub not_from: Option<OneOrMany<String>>,
     /// Where they go.
     pub to: Option<OneOrMany<String>>,
-    /// To which ports: `80`, or `"8000-8099"`.
-    pub ports: Option<OneOrMany<PortText>>,
+    /// Where they do not go.
+    pub not_to: Option<OneOrMany<String>>,
+    /// To which ports: `80`, or `"8000-8099"`; or `"@name"` of a set.
+    pub ports: Option<OneOrMany<NumberText>>,
+    /// To which ports they do not go.
+    pub not_ports: Option<OneOrMany<NumberText>>,
+    /// From which ports they come.
+    pub source_ports: Option<OneOrMany<NumberText>>,
     /// Through which interface they come in; those of the machine's own, through which they would go out.
-    pub interface: Option<String>,
+    pub interface: Option<OneOrMany<String>>,
+    /// Through which they do not.
+    pub not_interface: Option<OneOrMany<String>>,
+    /// What their first packet is marked with: a number, or `"0x100/0xff00"` with the bits that count.
+    pub mark: Option<NumberText>,
+    /// The differentiated services code point of their first packet: 0 to 63, or a name such as `"ef"`, `"af41"`, `"cs1"`.
+    pub dscp: Option<NumberText>,
+    /// Whose they are, of the machine's own: names of users, their numbers, or ranges of these; or `"@name"` of a set.
+    pub users: Option<OneOrMany<NumberText>>,
+    /// Whose they are not.
+    pub not_users: Option<OneOrMany<NumberText>>,
+    /// To which groups of users who opened the socket belongs, by its first group.
+    pub groups: Option<OneOrMany<NumberText>>,
+    /// To which it does not.
+    pub not_groups: Option<OneOrMany<NumberText>>,
+    /// In which control groups of version 2, or below them, they are made: paths, such as `"/user.slice"`.
+    pub cgroups: Option<OneOrMany<String>>,
+    /// In which they are not.
+    pub not_cgroups: Option<OneOrMany<String>>,
+    /// The number of the process that makes them, or that those descend from which do.
+    pub process: Option<u32>,
+    /// The names of programs that make them: those of their processes, as `ps -o comm` shows them, at most 15 bytes.
+    pub programs: Option<OneOrMany<String>>,
+    /// The names of programs that do not.
+    pub not_programs: Option<OneOrMany<String>>,
     /// The name of the upstreams to which they are redirected.
     pub via: Option<String>,
     /// What becomes of them if they are not redirected.
@@ -99,20 +160,50 @@ pub enum DirectionText {
 pub enum ActionText {
     /// They go where they go.
     Direct,
+    /// Their packets are dropped.
+    Drop,
+    /// Their packets are dropped, and who sends them is told: by a TCP reset, or that the port is unreachable.
+    Reject,
 }
 
-/// A port, or a range of them.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// A number, or a text: a range of numbers such as `"8000-8099"`, or a name.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(untagged)]
-pub enum PortText {
-    /// One.
-    One(u16),
-    /// From one to another.
-    Range(String),
+pub enum NumberText {
+    /// A number.
+    One(u32),
+    /// A range, or a name.
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for NumberText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = NumberText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number such as 80, or a text such as \"8000-8099\"")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<NumberText, E> {
+                let unfit =
+                    |_| E::custom(format!("the number {number} is less than 0 or too great"));
+                u32::try_from(number).map(NumberText::One).map_err(unfit)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<NumberText, E> {
+                Ok(NumberText::Text(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
 }
 
 /// One thing, or a list.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// One.
@@ -121,7 +212,50 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+// An untagged enum of serde's would say of what is neither only that it matches no variant.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a number, or a list of these")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<OneOrMany<T>, E> {
+                let one: I64Deserializer<E> = number.into_deserializer();
+                T::deserialize(one).map(OneOrMany::One)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
+                let one: StrDeserializer<'_, E> = text.into_deserializer();
+                T::deserialize(one).map(OneOrMany::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany::Many(many))
+            }
+        }
+
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
 impl<T> OneOrMany<T> {
+    /// What `change` makes of each.
+    pub(crate) fn map<R>(&self, change: impl Fn(&T) -> R) -> OneOrMany<R> {
+        match self {
+            Self::One(one) => OneOrMany::One(change(one)),
+            Self::Many(many) => OneOrMany::Many(many.iter().map(change).collect()),
+        }
+    }
+
     /// All of them, each with its place in the list, if it is one.
     pub(crate) fn all(&self) -> Vec<(Option<usize>, &T)> {
         match self {

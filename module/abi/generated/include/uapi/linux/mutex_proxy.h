@@ -30,10 +30,63 @@ enum mutex_proxy_direction {
  * @MUTEX_PROXY_ACTION_REDIRECT: It goes to an upstream of the rule's group.
  * @MUTEX_PROXY_ACTION_DIRECT: It goes where it goes, and no further rule is
  *   asked.
+ * @MUTEX_PROXY_ACTION_DROP: Its packets are dropped.
+ * @MUTEX_PROXY_ACTION_REJECT: Its packets are dropped, and their sender is
+ *   told: by a TCP reset, or that the port is unreachable.
  */
 enum mutex_proxy_action {
 	MUTEX_PROXY_ACTION_REDIRECT,
 	MUTEX_PROXY_ACTION_DIRECT,
+	MUTEX_PROXY_ACTION_DROP,
+	MUTEX_PROXY_ACTION_REJECT,
+};
+
+/**
+ * enum mutex_proxy_field - What a condition is about.
+ * @MUTEX_PROXY_FIELD_SOURCE: The address that the connection's first packet
+ *   comes from.
+ * @MUTEX_PROXY_FIELD_DESTINATION: The address that it goes to.
+ * @MUTEX_PROXY_FIELD_SOURCE_PORT: The port that it comes from.
+ * @MUTEX_PROXY_FIELD_DESTINATION_PORT: The port that it goes to.
+ * @MUTEX_PROXY_FIELD_INTERFACE: The interface through which it comes in; of
+ *   the machine's own, through which it would go out.
+ * @MUTEX_PROXY_FIELD_MARK: Its mark.
+ * @MUTEX_PROXY_FIELD_DSCP: Its differentiated services code point.
+ * @MUTEX_PROXY_FIELD_USER: The user of the socket that sent it, as the user
+ *   namespace of the network namespace numbers it.
+ * @MUTEX_PROXY_FIELD_GROUP: The group of who opened the socket, numbered
+ *   likewise.
+ * @MUTEX_PROXY_FIELD_CONTROL_GROUP: A control group of version 2 that the
+ *   socket is in, or one below it: its inode number in cgroup2's file system.
+ * @MUTEX_PROXY_FIELD_PROCESS: The process that connects, or one that it
+ *   descends from: the inode number of its pidfd.
+ * @MUTEX_PROXY_FIELD_PROGRAM: The name of the process that connects.
+ */
+enum mutex_proxy_field {
+	MUTEX_PROXY_FIELD_SOURCE,
+	MUTEX_PROXY_FIELD_DESTINATION,
+	MUTEX_PROXY_FIELD_SOURCE_PORT,
+	MUTEX_PROXY_FIELD_DESTINATION_PORT,
+	MUTEX_PROXY_FIELD_INTERFACE,
+	MUTEX_PROXY_FIELD_MARK,
+	MUTEX_PROXY_FIELD_DSCP,
+	MUTEX_PROXY_FIELD_USER,
+	MUTEX_PROXY_FIELD_GROUP,
+	MUTEX_PROXY_FIELD_CONTROL_GROUP,
+	MUTEX_PROXY_FIELD_PROCESS,
+	MUTEX_PROXY_FIELD_PROGRAM,
+};
+
+/**
+ * enum mutex_proxy_value_kind - What is in a set.
+ * @MUTEX_PROXY_VALUE_KIND_ADDRESSES: Addresses of either IP version.
+ * @MUTEX_PROXY_VALUE_KIND_NUMBERS: Numbers.
+ * @MUTEX_PROXY_VALUE_KIND_NAMES: Names of up to 15 bytes.
+ */
+enum mutex_proxy_value_kind {
+	MUTEX_PROXY_VALUE_KIND_ADDRESSES,
+	MUTEX_PROXY_VALUE_KIND_NUMBERS,
+	MUTEX_PROXY_VALUE_KIND_NAMES,
 };
 
 /**
@@ -63,6 +116,10 @@ enum {
 	MUTEX_PROXY_A_PROXY_CONNECTION,
 	MUTEX_PROXY_A_PROXY_UPSTREAM,
 	MUTEX_PROXY_A_PROXY_UPSTREAM_GROUP,
+	MUTEX_PROXY_A_PROXY_SET,
+	MUTEX_PROXY_A_PROXY_SETS,
+	MUTEX_PROXY_A_PROXY_RULE_NUMBER,
+	MUTEX_PROXY_A_PROXY_CONNECTIONS,
 
 	__MUTEX_PROXY_A_PROXY_MAX,
 	MUTEX_PROXY_A_PROXY_MAX = (__MUTEX_PROXY_A_PROXY_MAX - 1)
@@ -97,6 +154,7 @@ enum {
 	MUTEX_PROXY_A_RULE_ACTION,
 	MUTEX_PROXY_A_RULE_GROUP,
 	MUTEX_PROXY_A_RULE_LABEL,
+	MUTEX_PROXY_A_RULE_CONDITION,
 
 	__MUTEX_PROXY_A_RULE_MAX,
 	MUTEX_PROXY_A_RULE_MAX = (__MUTEX_PROXY_A_RULE_MAX - 1)
@@ -116,6 +174,33 @@ enum {
 
 	__MUTEX_PROXY_A_PORTS_MAX,
 	MUTEX_PROXY_A_PORTS_MAX = (__MUTEX_PROXY_A_PORTS_MAX - 1)
+};
+
+enum {
+	MUTEX_PROXY_A_CONDITION_FIELD = 1,
+	MUTEX_PROXY_A_CONDITION_NOT,
+	MUTEX_PROXY_A_CONDITION_MASK,
+	MUTEX_PROXY_A_CONDITION_FIRST,
+	MUTEX_PROXY_A_CONDITION_LAST,
+	MUTEX_PROXY_A_CONDITION_NAME,
+	MUTEX_PROXY_A_CONDITION_SET,
+
+	__MUTEX_PROXY_A_CONDITION_MAX,
+	MUTEX_PROXY_A_CONDITION_MAX = (__MUTEX_PROXY_A_CONDITION_MAX - 1)
+};
+
+enum {
+	MUTEX_PROXY_A_SET_NUMBER = 1,
+	MUTEX_PROXY_A_SET_LABEL,
+	MUTEX_PROXY_A_SET_KIND,
+	MUTEX_PROXY_A_SET_IPV4,
+	MUTEX_PROXY_A_SET_IPV6,
+	MUTEX_PROXY_A_SET_NUMBERS,
+	MUTEX_PROXY_A_SET_NAMES,
+	MUTEX_PROXY_A_SET_ELEMENTS,
+
+	__MUTEX_PROXY_A_SET_MAX,
+	MUTEX_PROXY_A_SET_MAX = (__MUTEX_PROXY_A_SET_MAX - 1)
 };
 
 enum {
@@ -140,6 +225,7 @@ enum {
 	MUTEX_PROXY_A_STATISTICS_PACKETS_DIRECT,
 	MUTEX_PROXY_A_STATISTICS_BYTES_DIRECT,
 	MUTEX_PROXY_A_STATISTICS_FLOWS_DIRECT,
+	MUTEX_PROXY_A_STATISTICS_PACKETS_BLOCKED,
 
 	__MUTEX_PROXY_A_STATISTICS_MAX,
 	MUTEX_PROXY_A_STATISTICS_MAX = (__MUTEX_PROXY_A_STATISTICS_MAX - 1)
@@ -166,6 +252,7 @@ enum {
 	MUTEX_PROXY_CMD_RULE_GET,
 	MUTEX_PROXY_CMD_STATISTICS_GET,
 	MUTEX_PROXY_CMD_ORIGINAL_GET,
+	MUTEX_PROXY_CMD_SET_GET,
 
 	__MUTEX_PROXY_CMD_MAX,
 	MUTEX_PROXY_CMD_MAX = (__MUTEX_PROXY_CMD_MAX - 1)
