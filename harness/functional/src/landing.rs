@@ -5,6 +5,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
@@ -28,6 +29,11 @@ pub enum Landing {
     Nowhere,
 }
 
+/// Each client has a port of its own: flows of those before it are still there, as other rules made them.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 10_000;
+
 /// So long somebody may hear of it.
 const TRIES: u32 = 40;
 const TRY: Duration = Duration::from_millis(5);
@@ -45,7 +51,8 @@ pub fn land_as(
     protocol: Protocol,
     changed: impl Fn(&UdpSocket) -> Result<()>,
 ) -> Result<Landing> {
-    let from = client_address(way, family);
+    let mut from = client_address(way, family);
+    from.set_port(FIRST_PORT + NEXT_PORT.fetch_add(1, Ordering::Relaxed) % PORTS);
     let to = original(family);
     let landing = match protocol {
         Protocol::Udp => {
