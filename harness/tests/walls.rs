@@ -30,7 +30,14 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     ("mprox", &["mprox-client", "mprox-file"]),
     (
         "guest",
-        &["model", "protocol", "wire", "mprox-client", "mutex-abi"],
+        &[
+            "model",
+            "protocol",
+            "wire",
+            "mprox-client",
+            "mprox-file",
+            "mutex-abi",
+        ],
     ),
     (
         "functional",

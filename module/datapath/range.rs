@@ -30,7 +30,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(u16, u32, u128);
+numbers!(u16, u32, u64, u128);
 
 /// Numbers one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,11 +53,11 @@ impl<M: Allocate> Set<M> {
 
     /// The element at a place, of a set of this kind.
     pub fn element(&self, kind: ValueKind, place: usize) -> Option<Element> {
-        if let Some(range) = self.narrow.as_slice().get(place) {
+        if let Some(range) = self.narrow.get(place) {
             return Some(Element::V4([range.first, range.last]));
         }
         let place = place.wrapping_sub(self.narrow.len());
-        let range = self.wide.as_slice().get(place)?;
+        let range = self.wide.get(place)?;
         Some(match kind {
             ValueKind::Addresses => Element::V6([range.first, range.last]),
             ValueKind::Numbers => Element::Number([range.first as u64, range.last as u64]),
@@ -155,7 +155,7 @@ impl<M: Allocate> Staged<M> {
         let narrow = core::mem::replace(narrow, empty()?);
         let wide = core::mem::replace(wide, M::collect(core::iter::empty())?);
         // They are in order, by `add`.
-        if let (Some(narrow), Some(wide)) = (Ranges::new(narrow)?, Ranges::new(wide)?) {
+        if let (Some(narrow), Some(wide)) = (Ranges::new(&narrow)?, Ranges::new(&wide)?) {
             self.elements = Elements::Whole(M::share(Set { narrow, wide })?);
         }
         Ok(())

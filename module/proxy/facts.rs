@@ -28,18 +28,17 @@ impl<'a, 'p, A> Facts<'a, 'p, A> {
     }
 }
 
-fn one<T>(known: Option<T>, is: impl FnMut(u128) -> bool) -> Option<bool>
-where
-    u128: From<T>,
-{
-    known.map(u128::from).map(is)
-}
-
 // There is at least one, or nothing is known.
-fn any(numbers: impl Iterator<Item = u64>, mut is: impl FnMut(u128) -> bool) -> Option<bool> {
-    let mut numbers = numbers.peekable();
-    numbers.peek()?;
-    Some(numbers.any(|number| is(number.into())))
+#[inline(always)]
+fn any(numbers: impl Iterator<Item = u64>, mut is: impl FnMut(u64) -> bool) -> Option<bool> {
+    let mut known = None;
+    for number in numbers {
+        if is(number) {
+            return Some(true);
+        }
+        known = Some(false);
+    }
+    known
 }
 
 impl<A: Header> rules::Facts for Facts<'_, '_, A> {
@@ -47,20 +46,23 @@ impl<A: Header> rules::Facts for Facts<'_, '_, A> {
         self.packet.state.interface()
     }
 
-    fn any(&self, field: Field, is: impl FnMut(u128) -> bool) -> Option<bool> {
+    fn program(&self) -> Option<Name> {
+        self.packet.state.program(self.guard)
+    }
+
+    #[inline(always)]
+    fn any(&self, field: Field, mut is: impl FnMut(u64) -> bool) -> Option<bool> {
         let state = self.packet.state;
-        match field {
-            Field::Mark => one(Some(self.packet.skb.mark()), is),
-            Field::Dscp => one(Some(A::dscp(self.packet.skb.linear())), is),
-            Field::User if state.is_own() => one(state.user(), is),
-            Field::Group if state.is_own() => one(state.group(), is),
-            Field::ControlGroup if state.is_own() => any(state.control_groups(), is),
-            Field::Process => any(state.processes(self.guard), is),
-            Field::Program => one(
-                state.program(self.guard).map(u128::from_be_bytes),
-                is,
-            ),
-            _ => None,
-        }
+        let number = match field {
+            Field::Mark => self.packet.skb.mark().into(),
+            Field::Dscp => A::dscp(self.packet.skb.linear()).into(),
+            _ if !state.is_own() => return None,
+            Field::User => state.user()?.into(),
+            Field::Group => state.group()?.into(),
+            Field::ControlGroup => return any(state.control_groups(), is),
+            Field::Process => return any(state.processes(self.guard), is),
+            _ => return None,
+        };
+        Some(is(number))
     }
 }

@@ -175,8 +175,8 @@ bool mxp_dst_hold(struct dst_entry *dst);
 void mxp_dst_release(struct dst_entry *dst);
 void mxp_skb_dst_drop(struct sk_buff *skb);
 
-bool mxp_sender_user(const struct nf_hook_state *state, u32 *user);
-bool mxp_sender_group(const struct nf_hook_state *state, u32 *group);
+s64 mxp_sender_user(const struct nf_hook_state *state);
+s64 mxp_sender_group(const struct nf_hook_state *state);
 u64 mxp_sender_control_group(const struct nf_hook_state *state, int level);
 const struct task_struct *mxp_sender_process(const struct nf_hook_state *state);
 const struct task_struct *mxp_process_parent(const struct task_struct *task);

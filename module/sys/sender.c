@@ -16,38 +16,45 @@
 #include <net/sock.h>
 #include "kernel.h"
 
-/* The socket itself, unless it is a small one (a handshake's, or what is left of a connection) or of another namespace. */
+/*
+ * The socket, unless it is a small one (a handshake's, or what is left of a connection), which begins no connection, or of another
+ * namespace.
+ */
 static struct sock *sender(const struct nf_hook_state *state)
 {
-	struct sock *sk = sk_to_full_sk(state->sk);
+	struct sock *sk = state->sk;
 
 	return sk && sk_fullsock(sk) && net_eq(sock_net(sk), state->net) ? sk : NULL;
 }
 
-bool mxp_sender_user(const struct nf_hook_state *state, u32 *user)
+/* As the user namespace of the network namespace numbers it; less than zero if nobody knows. */
+s64 mxp_sender_user(const struct nf_hook_state *state)
 {
 	struct sock *sk = sender(state);
+	kuid_t uid;
 
 	if (!sk)
-		return false;
-	*user = from_kuid_munged(state->net->user_ns, READ_ONCE(sk->sk_uid));
-	return true;
+		return -1;
+	uid = READ_ONCE(sk->sk_uid);
+	/* There numbers are what they are. */
+	if (state->net->user_ns == &init_user_ns)
+		return __kuid_val(uid);
+	return from_kuid_munged(state->net->user_ns, uid);
 }
 
 /* As xt_owner has it: until sock_orphan(), which takes the lock, a socket has its file. */
-bool mxp_sender_group(const struct nf_hook_state *state, u32 *group)
+s64 mxp_sender_group(const struct nf_hook_state *state)
 {
 	struct sock *sk = sender(state);
-	bool known;
+	s64 group = -1;
 
 	if (!sk)
-		return false;
+		return -1;
 	read_lock_bh(&sk->sk_callback_lock);
-	known = sk->sk_socket && sk->sk_socket->file;
-	if (known)
-		*group = from_kgid_munged(state->net->user_ns, sk->sk_socket->file->f_cred->fsgid);
+	if (sk->sk_socket && sk->sk_socket->file)
+		group = from_kgid_munged(state->net->user_ns, sk->sk_socket->file->f_cred->fsgid);
 	read_unlock_bh(&sk->sk_callback_lock);
-	return known;
+	return group;
 }
 
 /*

@@ -73,6 +73,13 @@ pub enum Deed {
         /// Its parameters.
         parameters: BTreeMap<String, String>,
     },
+    /// Loads the proxy module, which redirects in the router as a file of mprox's says; unloads it.
+    Mprox {
+        /// The file.
+        file: Script,
+        /// The module's parameters.
+        parameters: BTreeMap<String, String>,
+    },
     /// Loads rules of nftables; flushes the machine's rules.
     Nft {
         /// Where.
@@ -133,11 +140,11 @@ pub struct Daemon {
     pub resident: bool,
 }
 
-/// A text for the shell.
+/// A text for the shell, or for mprox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
-    /// Its file's name, which the shell's messages have.
+    /// Its file's name, which messages have.
     pub name: String,
     /// The text.
     pub text: String,

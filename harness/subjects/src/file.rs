@@ -82,12 +82,14 @@ pub struct KernelNeeds {
     pub options: Vec<String>,
 }
 
-/// A step: just one of `module`, `nft`, `daemon`, `run` and `bpf`, and what belongs to that.
+/// A step: just one of `module`, `mprox`, `nft`, `daemon`, `run` and `bpf`, and what belongs to that.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Up {
     /// A kernel module: a directory of sources, which is built for each kernel, or a `.ko` that is.
     pub module: Option<String>,
+    /// A file of mprox's, a template: this repository's proxy module redirects as it says, in the router.
+    pub mprox: Option<String>,
     /// A file of rules for nftables, a template.
     pub nft: Option<String>,
     /// A program that stays: one that is installed, `./one` of the subject's directory, or `agent`, which has a
@@ -98,7 +100,7 @@ pub struct Up {
     /// A BPF program in C, which is compiled, or its object.
     pub bpf: Option<String>,
 
-    /// A module's parameters; what is text is a template.
+    /// A module's parameters, or with `mprox` the proxy module's; what is text is a template.
     pub parameters: Option<BTreeMap<String, ParameterValue>>,
     /// Where rules, daemon and script are: `router` unless told otherwise.
     #[serde(rename = "in")]

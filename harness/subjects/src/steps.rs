@@ -45,6 +45,11 @@ pub enum Step {
         /// Each a template.
         parameters: BTreeMap<String, String>,
     },
+    Mprox {
+        file: Text,
+        /// Each a template.
+        parameters: BTreeMap<String, String>,
+    },
     Nft {
         machine: Machine,
         rules: Text,
@@ -82,8 +87,9 @@ pub enum Program {
 }
 
 /// The kinds of steps, and the keys that each may have.
-const KINDS: [(&str, &[&str]); 5] = [
+const KINDS: [(&str, &[&str]); 6] = [
     ("module", &["parameters"]),
+    ("mprox", &["parameters"]),
     ("nft", &["in"]),
     (
         "daemon",
@@ -97,6 +103,7 @@ const KINDS: [(&str, &[&str]); 5] = [
 fn keys(up: &Up) -> Vec<&'static str> {
     [
         ("module", up.module.is_some()),
+        ("mprox", up.mprox.is_some()),
         ("nft", up.nft.is_some()),
         ("daemon", up.daemon.is_some()),
         ("run", up.run.is_some()),
@@ -131,7 +138,7 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Mistake> {
     let there = keys(up);
     let mut kinds = KINDS.iter().filter(|(kind, _)| there.contains(kind));
     let (Some((kind, allowed)), None) = (kinds.next(), kinds.next()) else {
-        let message = "a step is just one of module, nft, daemon, run and bpf";
+        let message = "a step is just one of module, mprox, nft, daemon, run and bpf";
         return Err(at(None, message.to_owned()));
     };
     if let Some(key) = there
@@ -170,18 +177,23 @@ pub fn of(up: &Up, index: usize, directory: &Path) -> Result<Step, Mistake> {
         })
     };
     let machine = up.machine.unwrap_or_default();
+    let parameters = up.parameters.iter().flatten();
+    let parameters = parameters
+        .map(|(name, value)| (name.clone(), value.to_string()))
+        .collect();
     if let Some(name) = &up.module {
         let source = below("module", name)?;
         let name = module_name(&directory.join(&source))
             .map_err(|error| at(Some("module"), format!("{error:#}")))?;
-        let parameters = up.parameters.iter().flatten();
         return Ok(Step::Module {
             source,
             name,
-            parameters: parameters
-                .map(|(name, value)| (name.clone(), value.to_string()))
-                .collect(),
+            parameters,
         });
+    }
+    if let Some(name) = &up.mprox {
+        let file = text("mprox", name)?;
+        return Ok(Step::Mprox { file, parameters });
     }
     if let Some(name) = &up.nft {
         let rules = text("nft", name)?;
@@ -288,18 +300,23 @@ impl Step {
                 text: fill(text)?,
             })
         };
+        let fill_all = |texts: &BTreeMap<String, String>| -> Result<BTreeMap<String, String>> {
+            let fill = |(name, text): (&String, &String)| {
+                let value = template::render(text, &place("subject.toml"), known)?;
+                Ok((name.clone(), value))
+            };
+            texts.iter().map(fill).collect()
+        };
         Ok(match self {
             Self::Module {
                 name, parameters, ..
             } => Deed::Module {
                 path: file_path(subject, &format!("{name}.ko")),
-                parameters: parameters
-                    .iter()
-                    .map(|(name, text)| {
-                        let value = template::render(text, &place("subject.toml"), known)?;
-                        Ok((name.clone(), value))
-                    })
-                    .collect::<Result<_>>()?,
+                parameters: fill_all(parameters)?,
+            },
+            Self::Mprox { file, parameters } => Deed::Mprox {
+                file: script(file)?,
+                parameters: fill_all(parameters)?,
             },
             Self::Nft { machine, rules } => Deed::Nft {
                 machine: *machine,
@@ -351,6 +368,7 @@ impl Step {
             Self::Module { source, .. } | Self::Bpf { source, .. } => {
                 source.to_string_lossy().into_owned()
             }
+            Self::Mprox { file, .. } => file.name.clone(),
             Self::Nft { rules, .. } => rules.name.clone(),
             Self::Daemon { program, .. } => match program {
                 Program::Agent => AGENT.to_owned(),

@@ -403,7 +403,7 @@ proptest! {
 struct Known {
     interface: Name,
     numbers: Vec<(Field, Vec<u64>)>,
-    names: Vec<(Field, Name)>,
+    program: Option<Name>,
 }
 
 impl Facts for Known {
@@ -411,12 +411,13 @@ impl Facts for Known {
         self.interface
     }
 
-    fn any(&self, field: Field, is: impl FnMut(u128) -> bool) -> Option<bool> {
-        if let Some((_, name)) = self.names.iter().find(|(of, _)| *of == field) {
-            return Some([u128::from_be_bytes(*name)].into_iter().any(is));
-        }
+    fn program(&self) -> Option<Name> {
+        self.program
+    }
+
+    fn any(&self, field: Field, is: impl FnMut(u64) -> bool) -> Option<bool> {
         let (_, numbers) = self.numbers.iter().find(|(of, _)| *of == field)?;
-        Some(numbers.iter().map(|&number| number.into()).any(is))
+        Some(numbers.iter().copied().any(is))
     }
 }
 
@@ -537,7 +538,7 @@ fn fields_of_the_packet_are_asked() {
     let facts = Known {
         interface: name("eth0"),
         numbers: vec![(Field::Mark, vec![0xa5f0]), (Field::Dscp, vec![46])],
-        names: vec![(Field::Program, name("curl"))],
+        program: Some(name("curl")),
     };
     let range = |first, last| Values::Range { first, last };
     let masked = proxy::Condition {

@@ -12,17 +12,16 @@ const GENERATIONS: usize = 64;
 
 impl<'h> HookState<'h> {
     /// The user of the socket, as the namespace's user namespace numbers it.
+    #[inline(always)]
     pub(crate) fn user(self) -> Option<u32> {
-        let mut user = 0;
-        // SAFETY: the state is the hook's; the function writes a number.
-        unsafe { bindings::mxp_sender_user(self.raw(), &raw mut user) }.then_some(user)
+        // SAFETY: the state is the hook's.
+        u32::try_from(unsafe { bindings::mxp_sender_user(self.raw()) }).ok()
     }
 
     /// The group of who opened the socket, numbered likewise.
     pub(crate) fn group(self) -> Option<u32> {
-        let mut group = 0;
-        // SAFETY: as above.
-        unsafe { bindings::mxp_sender_group(self.raw(), &raw mut group) }.then_some(group)
+        // SAFETY: the state is the hook's.
+        u32::try_from(unsafe { bindings::mxp_sender_group(self.raw()) }).ok()
     }
 
     /// The numbers of the socket's control group's ancestors, from the root on, and its own; none if it has none.

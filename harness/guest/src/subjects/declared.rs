@@ -9,20 +9,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context as _, Result};
+use mprox_file::ProxyFile;
 
 use super::daemon::Process;
 use super::installed;
 use crate::kernel::memory::Slabs;
-use crate::kernel::module::LoadedModule;
+use crate::kernel::module::{LoadedModule, Parameters};
 use crate::net::conntrack;
 use crate::net::layout::Layout;
 use crate::net::namespace::Namespace;
 use crate::net::nft;
+use crate::proxy::context::Context;
 use mutexlab_model::facts::Counts;
 use mutexlab_model::traffic::Traffic;
 use mutexlab_protocol::datapath::{
     program_path, Attach, Declared, Deed, FlowMemory, Machine, Readings, Script, Step,
 };
+use mutexlab_protocol::PROXY_MODULE_PATH;
 
 /// Where scripts find programs that are not the subject's.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,6 +59,7 @@ struct Taken {
 
 enum Done {
     Module(LoadedModule),
+    Mprox(Proxy),
     Nft(Machine),
     Process(Process),
     Run {
@@ -66,6 +70,36 @@ enum Done {
         attach: Attach,
         link: String,
     },
+}
+
+/// The proxy module with a context. The order matters: the context holds the module.
+struct Proxy {
+    context: Context,
+    module: LoadedModule,
+}
+
+impl Proxy {
+    fn up(file: &Script, parameters: &Parameters, router: &Namespace) -> Result<Self> {
+        let (name, text) = (file.name.clone(), file.text.clone());
+        let file = ProxyFile::parse(name, text, Path::new(""), &mprox_file::Machine)?;
+        let module = LoadedModule::load(PROXY_MODULE_PATH, parameters)?;
+        let context = Context::open(router)?;
+        context
+            .put(&file.configuration)
+            .map_err(|error| match error {
+                mprox_client::Error::Refused(refused) => file.explain(&refused),
+                other => other.into(),
+            })?;
+        Ok(Self {
+            context,
+            module,
+        })
+    }
+
+    fn down(self) -> Result<()> {
+        drop(self.context);
+        self.module.unload()
+    }
 }
 
 impl Installed {
@@ -104,6 +138,9 @@ fn namespace(machine: Machine, layout: &Layout) -> &Namespace {
 fn take(deed: &Deed, traffic: &Traffic, layout: &Layout) -> Result<Done> {
     Ok(match deed {
         Deed::Module { path, parameters } => Done::Module(LoadedModule::load(path, parameters)?),
+        Deed::Mprox { file, parameters } => {
+            Done::Mprox(Proxy::up(file, parameters, &layout.router)?)
+        }
         Deed::Nft { machine, rules } => {
             nft::load(namespace(*machine, layout), rules)?;
             Done::Nft(*machine)
@@ -280,6 +317,7 @@ impl Drop for Installed {
 fn take_back(deed: Done, layout: &Layout) -> Result<()> {
     match deed {
         Done::Module(module) => module.unload(),
+        Done::Mprox(proxy) => proxy.down(),
         // All that is there is of the subject: the namespace was made for the cell.
         Done::Nft(machine) => nft::load(namespace(machine, layout), "flush ruleset\n"),
         Done::Process(process) => {

@@ -1,0 +1,1 @@
+mount -t cgroup2 cgroup2 /sys/fs/cgroup

@@ -1,0 +1,1 @@
+umount /sys/fs/cgroup
