@@ -226,7 +226,7 @@ fn bad_numbers_of_flows_are_shown_where_they_are() {
     for (flows, place, part) in [
         ("[1, 0]", "14:13", "0 flows are not between 1 and 1000000"),
         ("[1000001]", "14:10", "1000001 flows are not between"),
-        ("[1, -1]", "14:13", "invalid value"),
+        ("[1, -1]", "14:13", "found the number `-1`"),
         ("[]", "", "traffic.flows is empty"),
         ("[1, 1]", "", "traffic.flows lists 1 twice"),
     ] {
@@ -295,7 +295,7 @@ fn kinds_of_packets_are_of_closed_loops_on_the_wire() {
     for (to, part) in [
         (
             "[64]\nchecksum = [\"complete\"]",
-            "unknown variant `complete`",
+            "unknown value `complete`",
         ),
         ("[64]\nchecksum = []", "traffic.checksum is empty"),
         (

@@ -302,7 +302,7 @@ fn mistakes_are_told_with_their_place() {
         ),
         (
             "about = \"x\"\n[arrives]\nat = \"nowhere\"".to_owned(),
-            "mine/subject.toml:3:6: unknown variant `nowhere`",
+            "mine/subject.toml:3:6: unknown value `nowhere`",
         ),
         (
             "about = \"x\"\n[traffic]\nfamilies = []".to_owned(),

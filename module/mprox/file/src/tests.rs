@@ -139,7 +139,7 @@ fn a_file_becomes_rules_and_groups() {
 }
 
 /// Each with its place and what is said, when `old` is `new` in the good file.
-const MISTAKES: [(&str, &str, &str); 40] = [
+const MISTAKES: [(&str, &str, &str); 49] = [
     ("via = \"both\"", "via = \"boht\"", "a.toml:18:7: no upstreams are called `boht`; did you mean `both`?"),
     ("via = \"both\"", "", "a.toml:13:1: the rule does nothing: it needs `via"),
     ("via = \"both\"", "vai = \"both\"", "a.toml:18:1: unknown field `vai`"),
@@ -150,9 +150,9 @@ const MISTAKES: [(&str, &str, &str); 40] = [
     ("ports = 53", "ports = \"54-53\"", "a.toml:17:9: the range `54-53` ends before it begins"),
     ("ports = 53", "ports = []", "a.toml:17:9: the list is empty"),
     ("\"8000-8010\"", "\"x\"", "a.toml:25:19: `x` is no port"),
-    ("direction = \"local\"", "direction = \"outwards\"", "a.toml:16:13: unknown variant `outwards`"),
+    ("direction = \"local\"", "direction = \"outwards\"", "a.toml:16:13: unknown value `outwards`"),
     ("direction = \"local\"", "direction = \"locale\"", "did you mean `local`?"),
-    ("protocol = \"udp\"", "protocol = \"sctp\"", "a.toml:15:12: unknown variant `sctp`"),
+    ("protocol = \"udp\"", "protocol = \"sctp\"", "a.toml:15:12: unknown value `sctp`"),
     ("ip = 4", "ip = 5", "a.toml:22:6: an IP version is 4 or 6"),
     ("ip = 4", "ip = 6", "a.toml:24:8: 198.51.100.0/24 is of IPv4, and the rule for IPv6 alone"),
     ("\"198.51.100.0/24\"", "\"198.51.100.1/24\"", "a.toml:24:8: `198.51.100.1/24` has bits set behind its prefix; the network is 198.51.100.0/24"),
@@ -167,12 +167,12 @@ const MISTAKES: [(&str, &str, &str); 40] = [
     ("\"192.0.2.11\"", "\"example.org\"", "a.toml:2:31: `example.org` is no address with a port"),
     ("\"192.0.2.11\"", "\"0.0.0.0\"", "a.toml:2:31: nobody is at 0.0.0.0"),
     ("servers = [\"192.0.2.10:8080\", \"192.0.2.11\"]", "servers = []", "a.toml:2:11: there is no server"),
-    ("select = \"failover\"", "select = \"first\"", "a.toml:3:10: unknown variant `first`"),
+    ("select = \"failover\"", "select = \"first\"", "a.toml:3:10: unknown value `first`"),
     ("select = \"failover\"", "select = ", "a.toml:3:10: "),
-    ("ports = 53", "ports = true", "a.toml:17:9: invalid type: boolean `true`, expected a text or a number, or a list of these"),
-    ("ports = 53", "ports = [53, 5.3]", "a.toml:17:14: invalid type: floating point `5.3`, expected a number such as 80, or a text"),
+    ("ports = 53", "ports = true", "a.toml:17:9: expected a number such as 80, a text such as \"8000-8099\", or a list of these, found `true`"),
+    ("ports = 53", "ports = [53, 5.3]", "a.toml:17:14: expected a number such as 80, or a text such as \"8000-8099\", found the number `5.3`"),
     ("ports = 53", "ports = -1", "a.toml:17:9: the number -1 is less than 0 or too great"),
-    ("from = \"198.51.100.0/24\"", "from = 7", "a.toml:24:8: invalid type: integer `7`, expected a string"),
+    ("from = \"198.51.100.0/24\"", "from = 7", "a.toml:24:8: expected a text in quotes, found the number `7`"),
     ("from = \"198.51.100.0/24\"", "from = [\"198.51.100.0/24\", \"2001:db8::/32\"]", "a.toml:24:28: 2001:db8::/32 is of IPv6, and the rule for IPv4 alone"),
     ("\"192.0.2.11\"", "\"[[::1]]:80\"", "a.toml:2:31: `[[::1]]:80` is no address with a port"),
     ("\"192.0.2.11\"", "\"[192.0.2.11]\"", "is no address with a port"),
@@ -180,6 +180,15 @@ const MISTAKES: [(&str, &str, &str); 40] = [
     ("\"192.0.2.11\"", "\"224.0.0.1\"", "224.0.0.1 is a group's"),
     ("\"192.0.2.11\"", "\"255.255.255.255\"", "is everybody's"),
     ("\"192.0.2.11\"", "\"fe80::1%eth0\"", "a.toml:2:31: "),
+    ("from = \"198.51.100.0/24\"", "from = true", "a.toml:24:8: expected a text in quotes, or a list of these, found `true`"),
+    ("from = \"198.51.100.0/24\"", "from = 1979-05-27", "a.toml:24:8: expected a text in quotes, or a list of these, found a date or time"),
+    ("ip = 4", "ip = \"4\"", "a.toml:22:6: expected a whole number from 0 to 255, found the text \"4\""),
+    ("ip = 4", "process = -1", "a.toml:22:11: expected a whole number from 0 to 4294967295, found the number `-1`"),
+    ("select = \"failover\"", "select = 3", "a.toml:3:10: expected a text in quotes"),
+    ("[\"192.0.2.10:8080\", \"192.0.2.11\"]", "\"192.0.2.11\"", "a.toml:2:11: expected a list, found the text"),
+    ("servers = [\"[2001:db8::1]:53\", \"192.0.2.53:53\"]", "", "a.toml:5:1: missing field `servers`"),
+    ("[upstreams.web]", "[upstreams]\nx = 1\n[upstreams.web]", "a.toml:2:5: expected a table, found the number `1`"),
+    ("[upstreams.web]", "sets = 1\n[upstreams.web]", "a.toml:1:8: expected a table, found the number `1`"),
 ];
 
 #[test]
@@ -191,6 +200,36 @@ fn mistakes_are_told_with_their_place() {
         assert!(error.contains(expected), "{new}: {error}");
         assert!(error.starts_with("a.toml:"), "{new}: {error}");
     }
+}
+
+#[test]
+fn a_single_rule_s_table_is_told_how_a_list_is_written() {
+    let error = read("[rule]\naction = \"drop\"\n").unwrap_err();
+    let expected = "a.toml:1:1: expected a list, found a table; a table of a list has a header in double brackets, such as `[[name]]`";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_long_name_is_told_at_once_and_not_repeated() {
+    let groups: String = (0..200)
+        .map(|number| format!("[upstreams.g{number}]\nservers = [\"192.0.2.1\"]\n"))
+        .collect();
+    let long = "x".repeat(1_000_000);
+    let begin = std::time::Instant::now();
+    for rule in [
+        format!("via = \"{long}\""),
+        format!("to = \"@{long}\""),
+        format!("{long} = 1"),
+    ] {
+        let error = read(&format!("{groups}[[rule]]\n{rule}\n")).unwrap_err();
+        assert!(
+            error.to_string().len() < 1000,
+            "{}",
+            error.to_string().len()
+        );
+    }
+    let took = begin.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

@@ -212,16 +212,31 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+/// What lists are of.
+trait Listed {
+    /// What is expected where there may be one, or a list.
+    const EXPECTED: &'static str;
+}
+
+impl Listed for String {
+    const EXPECTED: &'static str = "a text in quotes, or a list of these";
+}
+
+impl Listed for NumberText {
+    const EXPECTED: &'static str =
+        "a number such as 80, a text such as \"8000-8099\", or a list of these";
+}
+
 // An untagged enum of serde's would say of what is neither only that it matches no variant.
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<'de, T: Listed + Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+        impl<'de, T: Listed + Deserialize<'de>> Visitor<'de> for Either<T> {
             type Value = OneOrMany<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a number, or a list of these")
+                f.write_str(T::EXPECTED)
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<OneOrMany<T>, E> {

@@ -8,8 +8,12 @@ use anyhow::anyhow;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 
+mod wording;
+
 /// A misspelt name is put right if at most this many letters are wrong.
 const MAX_TYPOS: usize = 4;
+/// A longer name, in characters, is not put right.
+const MAX_NAME: usize = 256;
 
 /// A step from a table or a list into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ impl Mistake {
             Some(offset) => place(text, offset, file),
             None => file.to_owned(),
         };
-        anyhow!("{place}: {}", self.message)
+        anyhow!("{place}: {}", wording::shortened(&self.message))
     }
 }
 
@@ -88,11 +92,14 @@ fn offset(text: &str, path: &[Place]) -> Option<usize> {
 
 /// What the parser found wrong.
 pub fn syntax(error: &toml::de::Error, text: &str, file: &str) -> anyhow::Error {
-    let message = error.message();
-    let hint = suggestion(message)
+    let hint = suggestion(error.message())
         .map(|name| format!("; did you mean `{name}`?"))
         .unwrap_or_default();
-    let Some(span) = error.span() else {
+    let span = error.span();
+    let there = span.clone().and_then(|span| text.get(span));
+    let plain = wording::plain(error.message(), there.unwrap_or_default());
+    let message = wording::shortened(&plain);
+    let Some(span) = span else {
         return anyhow!("{file}: {message}{hint}");
     };
     let place = place(text, span.start, file);
@@ -126,9 +133,53 @@ fn suggestion(message: &str) -> Option<&str> {
 
 /// The one of `names` that `wrong` was probably meant to be.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let length = wrong.chars().count();
+    // The distance takes the product of both lengths, in time and memory; who makes a name so long has not misspelt it.
+    if length > MAX_NAME {
+        return None;
+    }
     names
+        // Each letter that one has more than the other is a typo.
+        .filter(|name| name.chars().count().abs_diff(length) <= MAX_TYPOS)
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
         .filter(|&(distance, name)| distance <= MAX_TYPOS.min(name.len() / 2))
         .min()
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_and_a_long_one_is_near_to_none() {
+        let names = ["round-robin", "failover", "random"];
+        let near = |wrong: &str| nearest(wrong, names.into_iter());
+        assert_eq!(near("ranodm"), Some("random"));
+        assert_eq!(near("roundrobin"), Some("round-robin"));
+        assert_eq!(near("last"), None);
+        let long = "x".repeat(1_000_000);
+        let like_it = format!("{long}y");
+        let many = std::iter::repeat_n(like_it.as_str(), 256).chain(names);
+        let begin = Instant::now();
+        assert_eq!(nearest(&long, many), None);
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_at_its_place_in_plain_words() {
+        let explain = |text: &str| {
+            let error = toml::from_str::<std::collections::BTreeMap<String, u8>>(text).unwrap_err();
+            syntax(&error, text, "a.toml").to_string()
+        };
+        assert_eq!(
+            explain("a = 1\nb = \"x\""),
+            "a.toml:2:5: expected a whole number from 0 to 255, found the text \"x\""
+        );
+        let long = format!("a = \"{}\"", "x".repeat(1_000_000));
+        assert!(explain(&long).len() < 300);
+    }
 }
