@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{anyhow, bail, ensure, Context as _, Result};
 use mprox_client::{Client, Commit, ContextName};
 use mprox_file::ProxyFile;
-use mutex_abi::proxy::Selection;
+use mutex_abi::proxy::{Selection, MAX_RULES};
 use nix::sys::ptrace;
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
@@ -389,6 +389,13 @@ fn networks() -> Result<()> {
         ensure_says(&said, "2 upstreams")?;
         ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
         ensure_redirected(&setup, true, sequence)?;
+    }
+    // The same again is no more than there is already; beside it, there is no room for so many rules.
+    let said = succeeds(&setup, &["check", FILE])?;
+    ensure_says(&said, "the kernel would take it")?;
+    if usize::from(rules) > MAX_RULES / 2 {
+        let said = fails(&setup, &["check", "--name", "another", FILE])?;
+        ensure_says(&said, "the kernel refuses it")?;
     }
     let shown = succeeds(&setup, &["show", "home", "--json"])?;
     ensure_says(

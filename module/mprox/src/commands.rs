@@ -3,8 +3,10 @@
 //! One file a command, and what they have in common.
 
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use mprox_client::{Client, Commit, ContextName, Error};
 use mprox_file::ProxyFile;
 
@@ -61,24 +63,29 @@ fn put(client: &mut Client, file: &ProxyFile, commit: &Commit) -> Result<u32> {
     })
 }
 
-/// The name that a file's context gets: its own without directory and `.toml`.
-fn name_of(path: &std::path::Path) -> Result<ContextName> {
-    let stem = path.file_stem().context("this is no file")?;
-    let text = stem.to_string_lossy();
-    match ContextName::new(text.as_bytes()) {
-        Some(name) => Ok(name),
-        None => bail!(
-            "`{text}` cannot be a context's name, which is of letters, digits, '-', '_' and '.': give one by --name"
-        ),
+const NAMES: &str = "letters, digits, '-', '_' and '.', 63 at most, and begins without a dot";
+
+/// The name that a file's context gets: the one that was asked for, or the file's own without directory and `.toml`.
+fn name_of(asked: Option<ContextName>, path: &Path) -> Result<ContextName> {
+    if let Some(name) = asked {
+        return Ok(name);
     }
+    let file = path
+        .file_name()
+        .with_context(|| format!("{} is no file", path.display()))?;
+    let bytes = file.as_bytes();
+    let stem = bytes.strip_suffix(b".toml").unwrap_or(bytes);
+    ContextName::new(stem).with_context(|| {
+        format!(
+            "the context would be called `{}`, as the file is, and a name is of {NAMES}: give one by --name",
+            String::from_utf8_lossy(stem)
+        )
+    })
 }
 
 /// A context's name on the command line.
 fn parse_name(text: &str) -> Result<ContextName, String> {
-    ContextName::new(text.as_bytes()).ok_or_else(|| {
-        "a name is of letters, digits, '-', '_' and '.', 63 at most, and begins without a dot"
-            .to_owned()
-    })
+    ContextName::new(text.as_bytes()).ok_or_else(|| format!("a name is of {NAMES}"))
 }
 
 /// What the kernel says of a context that is asked for by name.
@@ -113,4 +120,31 @@ fn sizes(file: &ProxyFile) -> String {
         count(configuration.rules.len(), "rule"),
         count(upstreams.sum(), "upstream")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_called_as_its_file_without_toml() {
+        let name = |path: &str| name_of(None, Path::new(path)).map(|name| format!("{name:?}"));
+        for (path, expected) in [
+            ("/etc/mprox/home.toml", "home"),
+            ("home", "home"),
+            ("home.net.toml", "home.net"),
+            ("home.v2", "home.v2"),
+            ("home.toml.bak", "home.toml.bak"),
+        ] {
+            assert_eq!(name(path).unwrap(), expected);
+        }
+        let long = format!("{}.toml", "x".repeat(64));
+        for path in ["my rules.toml", ".toml", ".hidden.toml", "é.toml", &long] {
+            let error = name(path).unwrap_err().to_string();
+            assert!(error.contains("give one by --name"), "{path}: {error}");
+        }
+        assert!(name("/").is_err() && name("..").is_err());
+        let asked = ContextName::new(b"guests");
+        assert_eq!(name_of(asked, Path::new("my rules.toml")).ok(), asked);
+    }
 }

@@ -48,6 +48,10 @@ fn the_command_line_says_what_is_wrong_with_it() {
             &["apply", "--name", "a/b", "x.toml"],
             "a name is of letters, digits",
         ),
+        (
+            &["check", "--name", "a/b", "x.toml"],
+            "a name is of letters, digits",
+        ),
         (&["delete"], "<NAME>"),
     ] {
         let output = mprox(arguments);
@@ -55,6 +59,41 @@ fn the_command_line_says_what_is_wrong_with_it() {
         let told = text(&output.stderr);
         assert!(told.contains(expected), "{arguments:?}: {told}");
     }
+}
+
+#[test]
+fn a_file_whose_name_no_context_can_have_needs_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("my rules.toml");
+    let path = path.to_str().unwrap();
+    fs::write(path, GOOD).unwrap();
+    assert!(mprox(&["check", "--offline", path]).status.success());
+    for command in ["check", "apply"] {
+        let output = mprox(&[command, path]);
+        assert_eq!(
+            text(&output.stderr),
+            "mprox: the context would be called `my rules`, as the file is, and a name is of letters, digits, '-', '_' and '.', \
+             63 at most, and begins without a dot: give one by --name\n"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_once_and_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("home.toml");
+    let path = path.to_str().unwrap();
+    fs::write(path, b"rule = []\n# \xc3\xa9 \xff\n").unwrap();
+    let output = mprox(&["check", "--offline", path]);
+    assert_eq!(
+        text(&output.stderr),
+        format!("mprox: {path}:2:5: this is not UTF-8, which TOML is written in\n")
+    );
+    fs::write(path, "[sets.a]\nnetworks-file = \"none.txt\"\n").unwrap();
+    let output = mprox(&["check", "--offline", path]);
+    assert!(!output.status.success());
+    let told = text(&output.stderr);
+    assert_eq!(told.matches("No such file").count(), 1, "{told}");
 }
 
 #[test]

@@ -78,17 +78,26 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::NoModule | Self::Refused(_) | Self::Protocol(_) => None,
-        }
-    }
-}
+// What it is due to is in its own text, and so is no source, which would be told once more behind it.
+impl std::error::Error for Error {}
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let error: &dyn std::error::Error = &Error::Io(io::Error::from_raw_os_error(105));
+        assert_eq!(
+            error.to_string(),
+            "the netlink socket failed: No buffer space available (os error 105)"
+        );
+        assert!(error.source().is_none());
     }
 }

@@ -33,11 +33,8 @@ pub struct ApplyCommand {
 
 impl ApplyCommand {
     pub fn run(&self) -> Result<()> {
+        let name = name_of(self.name, &self.file)?;
         let file = ProxyFile::load(&self.file)?;
-        let name = match self.name {
-            Some(name) => name,
-            None => name_of(&self.file)?,
-        };
         let commit = Commit {
             context: Some(name),
             generation: self.generation,
