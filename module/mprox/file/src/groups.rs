@@ -68,6 +68,11 @@ pub fn server(text: &str) -> Result<Upstream, String> {
 /// Reads `192.0.2.1:80`, `[2001:db8::1]:80`, or an address alone.
 fn server_place(text: &str) -> Result<(IpAddr, u16), String> {
     let (address, port) = if let Ok(place) = text.parse::<SocketAddr>() {
+        if text.contains('%') {
+            return Err(format!(
+                "`{text}` names a link by `%`, and the kernel is not told of links: take an address that needs none"
+            ));
+        }
         if place.port() == 0 {
             return Err("port 0: leave the port out to keep the one that the client wanted".into());
         }

@@ -195,12 +195,48 @@ impl Lowering<'_> {
         self.add(field, not, values)
     }
 
+    // What a list says of an IP version that the rule is not for would say nothing; classes have networks of both.
+    fn of_families(
+        &self,
+        at: &[Place],
+        list: &OneOrMany<String>,
+        families: &[Family],
+    ) -> Result<(), Mistake> {
+        for (place, text) in list.all() {
+            let read = Network::parse(text).ok();
+            if let Some(other) = read.filter(|read| !families.contains(&read.family)) {
+                let message = format!(
+                    "{other} is of IPv{}, {}",
+                    other.family as u8,
+                    only(families)
+                );
+                return Err(in_list(at, place, message));
+            }
+        }
+        Ok(())
+    }
+
+    // Of which of these IP versions a set has addresses.
+    fn families_of(&self, set: u16, families: &[Family]) -> Vec<bool> {
+        let set = self.lowered.configuration.sets.get(usize::from(set));
+        let has = |family: &Family| {
+            let elements = set.map_or(&[][..], |set| &set.elements);
+            // In order, those of IPv4 first.
+            match family {
+                Family::V4 => matches!(elements.first(), Some(Element::V4(_))),
+                Family::V6 => matches!(elements.last(), Some(Element::V6(_))),
+            }
+        };
+        families.iter().map(has).collect()
+    }
+
     // Where connections must not come from, or go.
     fn excluded(
         &mut self,
         name: &str,
         field: Field,
         list: Option<&OneOrMany<String>>,
+        families: &[Family],
     ) -> Result<(), Mistake> {
         let Some(list) = list else {
             return Ok(());
@@ -210,6 +246,7 @@ impl Lowering<'_> {
             Some(set) => set,
             None => {
                 let elements = values::elements(&values::networks(&at, list)?);
+                self.of_families(&at, list, families)?;
                 self.set(ValueKind::Addresses, elements)?
             }
         };
@@ -221,7 +258,7 @@ impl Lowering<'_> {
         &mut self,
         name: &str,
         list: Option<&OneOrMany<String>>,
-        (ip, families): (Option<u8>, &[Family]),
+        families: &[Family],
     ) -> Result<Vec<Option<Side>>, Mistake> {
         let Some(list) = list else {
             let all = families.iter().map(|family| Network::all(*family));
@@ -229,21 +266,19 @@ impl Lowering<'_> {
         };
         let at = self.below(name);
         if let Some(set) = self.named(&at, Sort::Networks, list, |text| Some(text.as_str()))? {
-            return Ok(vec![Some(Side::Set(set)); families.len()]);
+            let has = self.families_of(set, families);
+            if !has.contains(&true) {
+                let message = format!(
+                    "the set has no network that it could match, {}",
+                    only(families)
+                );
+                return Err(mistake(&at, message));
+            }
+            let sides = has.into_iter().map(|has| has.then_some(Side::Set(set)));
+            return Ok(sides.collect());
         }
         let networks = values::networks(&at, list)?;
-        // Classes have networks of both.
-        for (place, text) in list.all() {
-            let read = Network::parse(text).ok();
-            if let Some(other) = read.filter(|read| !families.contains(&read.family)) {
-                let message = format!(
-                    "{other} is of IPv{}, and the rule for IPv{} alone",
-                    other.family as u8,
-                    ip.unwrap_or_default()
-                );
-                return Err(in_list(&at, place, message));
-            }
-        }
+        self.of_families(&at, list, families)?;
         let count = |family| {
             networks
                 .iter()
@@ -273,9 +308,9 @@ impl Lowering<'_> {
     }
 
     // What more is asked for than where connections come from and go.
-    fn conditions(&mut self, text: &RuleText) -> Result<(), Mistake> {
-        self.excluded("not-from", Field::Source, text.not_from.as_ref())?;
-        self.excluded("not-to", Field::Destination, text.not_to.as_ref())?;
+    fn conditions(&mut self, text: &RuleText, families: &[Family]) -> Result<(), Mistake> {
+        self.excluded("not-from", Field::Source, text.not_from.as_ref(), families)?;
+        self.excluded("not-to", Field::Destination, text.not_to.as_ref(), families)?;
         let ports = (Field::SourcePort, Sort::Ports, false);
         self.numbers("source-ports", ports, text.source_ports.as_ref())?;
         let ports = (Field::DestinationPort, Sort::Ports, true);
@@ -377,10 +412,9 @@ impl Lowering<'_> {
                 None => return Err(mistake(&self.below("ip"), "an IP version is 4 or 6")),
             },
         };
-        self.conditions(text)?;
-        let versions = (text.ip, &families[..]);
-        let from = self.side("from", text.from.as_ref(), versions)?;
-        let to = self.side("to", text.to.as_ref(), versions)?;
+        self.conditions(text, &families)?;
+        let from = self.side("from", text.from.as_ref(), &families)?;
+        let to = self.side("to", text.to.as_ref(), &families)?;
         let ports = self.ports(text.ports.as_ref())?;
         let interfaces = self.interfaces(text.interface.as_ref())?;
         let like = Rule {
@@ -500,6 +534,12 @@ impl Lowering<'_> {
         }
         values::names(&self.below("interface"), Sort::Interfaces, list)
     }
+}
+
+// Said of a rule for one IP version.
+fn only(families: &[Family]) -> String {
+    let version = families.first().map_or(0, |family| *family as u8);
+    format!("and the rule is for IPv{version} alone")
 }
 
 fn hint<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> String {

@@ -86,12 +86,17 @@ impl Network {
             Some((address, prefix)) => (address, Some(prefix)),
         };
         let wrong = || format!("`{text}` is no network such as 192.0.2.0/24 or 2001:db8::/32");
+        if address.contains('%') {
+            return Err(format!(
+                "`{text}` names a link by `%`: say the address alone, and the link by `interface`"
+            ));
+        }
         let host = Self::host(address.parse().map_err(|_| wrong())?);
-        let Some(prefix) = prefix else {
-            return Ok(host);
-        };
         let bits = host.family.bits();
-        let length: u8 = prefix.parse().map_err(|_| wrong())?;
+        let length: u8 = match prefix {
+            None => bits,
+            Some(prefix) => prefix.parse().map_err(|_| wrong())?,
+        };
         if length > bits {
             return Err(format!(
                 "the prefix is longer than the address, {bits} bits"
@@ -102,6 +107,20 @@ impl Network {
             prefix: length,
             ..host
         };
+        // A socket shows an IPv4 address so, and no packet has one.
+        if let (Family::V6, 96.., Some(four)) = (
+            network.family,
+            network.prefix,
+            Ipv6Addr::from(network.address).to_ipv4_mapped(),
+        ) {
+            let four = Self {
+                prefix: length.saturating_sub(96),
+                ..Self::host(four.into())
+            };
+            return Err(format!(
+                "no packet has an address of `{text}`: say {four} by itself"
+            ));
+        }
         if network.address != host.address {
             return Err(format!(
                 "`{text}` has bits set behind its prefix; the network is {network}"
@@ -195,6 +214,9 @@ mod tests {
             ("192.0.2.0/33", "32 bits"),
             ("2001:db8::/129", "128 bits"),
             ("192.0.2/24", "is no network"),
+            ("fe80::1%eth0", "names a link"),
+            ("::ffff:192.0.2.1", "say 192.0.2.1 by itself"),
+            ("::ffff:192.0.2.0/120", "say 192.0.2.0/24 by itself"),
             ("192.0.2.0/", "is no network"),
             ("", "is no network"),
         ] {

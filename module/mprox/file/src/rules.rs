@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use mprox_client::Configuration;
-use mutex_abi::proxy::{Conditions, Label, MAX_ELEMENTS, MAX_GROUPS, MAX_RULES, MAX_UPSTREAMS};
+use mutex_abi::proxy::{
+    Conditions, Label, MAX_ELEMENTS, MAX_GROUPS, MAX_RULES, MAX_SETS, MAX_UPSTREAMS,
+};
 use toml_mistake::{Mistake, Place};
 
 use crate::groups::group;
@@ -68,6 +70,10 @@ pub(crate) fn lower(
             .configuration
             .groups
             .push(group(&at, number, name, text)?);
+    }
+    if file.sets.len() > MAX_SETS {
+        let message = format!("there are more than {MAX_SETS} sets");
+        return Err(mistake(&[key("sets")], message));
     }
     for (name, text) in &file.sets {
         let at = [key("sets"), key(name)];

@@ -41,8 +41,9 @@ pub(crate) fn set(
         let bytes = bytes
             .map_err(|error| mistake(&at, format!("cannot read {}: {error}", path.display())))?;
         let lines = values::network_lines(&bytes);
-        networks.extend(lines.map_err(|(line, message)| {
-            mistake(&at, format!("{}:{line}: {message}", path.display()))
+        networks.extend(lines.map_err(|(line, column, message)| {
+            let place = format!("{}:{line}:{column}", path.display());
+            mistake(&at, format!("{place}: {message}"))
         })?);
     }
     if text.networks.is_some() || text.networks_file.is_some() {

@@ -139,7 +139,7 @@ fn a_file_becomes_rules_and_groups() {
 }
 
 /// Each with its place and what is said, when `old` is `new` in the good file.
-const MISTAKES: [(&str, &str, &str); 49] = [
+const MISTAKES: [(&str, &str, &str); 54] = [
     ("via = \"both\"", "via = \"boht\"", "a.toml:18:7: no upstreams are called `boht`; did you mean `both`?"),
     ("via = \"both\"", "", "a.toml:13:1: the rule does nothing: it needs `via"),
     ("via = \"both\"", "vai = \"both\"", "a.toml:18:1: unknown field `vai`"),
@@ -154,7 +154,7 @@ const MISTAKES: [(&str, &str, &str); 49] = [
     ("direction = \"local\"", "direction = \"locale\"", "did you mean `local`?"),
     ("protocol = \"udp\"", "protocol = \"sctp\"", "a.toml:15:12: unknown value `sctp`"),
     ("ip = 4", "ip = 5", "a.toml:22:6: an IP version is 4 or 6"),
-    ("ip = 4", "ip = 6", "a.toml:24:8: 198.51.100.0/24 is of IPv4, and the rule for IPv6 alone"),
+    ("ip = 4", "ip = 6", "a.toml:24:8: 198.51.100.0/24 is of IPv4, and the rule is for IPv6 alone"),
     ("\"198.51.100.0/24\"", "\"198.51.100.1/24\"", "a.toml:24:8: `198.51.100.1/24` has bits set behind its prefix; the network is 198.51.100.0/24"),
     ("\"10.1.0.0/16\"", "\"10.1.0.0/33\"", "a.toml:10:18: the prefix is longer than the address, 32 bits"),
     ("\"private\"", "\"privat\"", "a.toml:10:7: no class of networks is called `privat`; did you mean `private`?"),
@@ -173,13 +173,18 @@ const MISTAKES: [(&str, &str, &str); 49] = [
     ("ports = 53", "ports = [53, 5.3]", "a.toml:17:14: expected a number such as 80, or a text such as \"8000-8099\", found the number `5.3`"),
     ("ports = 53", "ports = -1", "a.toml:17:9: the number -1 is less than 0 or too great"),
     ("from = \"198.51.100.0/24\"", "from = 7", "a.toml:24:8: expected a text in quotes, found the number `7`"),
-    ("from = \"198.51.100.0/24\"", "from = [\"198.51.100.0/24\", \"2001:db8::/32\"]", "a.toml:24:28: 2001:db8::/32 is of IPv6, and the rule for IPv4 alone"),
+    ("from = \"198.51.100.0/24\"", "from = [\"198.51.100.0/24\", \"2001:db8::/32\"]", "a.toml:24:28: 2001:db8::/32 is of IPv6, and the rule is for IPv4 alone"),
     ("\"192.0.2.11\"", "\"[[::1]]:80\"", "a.toml:2:31: `[[::1]]:80` is no address with a port"),
     ("\"192.0.2.11\"", "\"[192.0.2.11]\"", "is no address with a port"),
     ("\"192.0.2.11\"", "\"::ffff:192.0.2.11\"", "say 192.0.2.11 by itself"),
     ("\"192.0.2.11\"", "\"224.0.0.1\"", "224.0.0.1 is a group's"),
     ("\"192.0.2.11\"", "\"255.255.255.255\"", "is everybody's"),
     ("\"192.0.2.11\"", "\"fe80::1%eth0\"", "a.toml:2:31: "),
+    ("\"192.0.2.11\"", "\"[2001:db8::1%3]:80\"", "a.toml:2:31: `[2001:db8::1%3]:80` names a link by `%`"),
+    ("from = \"198.51.100.0/24\"", "not-from = [\"private\", \"2001:db8::/32\"]", "a.toml:24:24: 2001:db8::/32 is of IPv6, and the rule is for IPv4 alone"),
+    ("from = \"198.51.100.0/24\"", "not-to = \"::1\"", "a.toml:24:10: ::1 is of IPv6, and the rule is for IPv4 alone"),
+    ("from = \"198.51.100.0/24\"", "to = \"fe80::1%eth0\"", "a.toml:24:6: `fe80::1%eth0` names a link by `%`"),
+    ("from = \"198.51.100.0/24\"", "to = \"::ffff:192.0.2.1\"", "a.toml:24:6: no packet has an address of `::ffff:192.0.2.1`: say 192.0.2.1 by itself"),
     ("from = \"198.51.100.0/24\"", "from = true", "a.toml:24:8: expected a text in quotes, or a list of these, found `true`"),
     ("from = \"198.51.100.0/24\"", "from = 1979-05-27", "a.toml:24:8: expected a text in quotes, or a list of these, found a date or time"),
     ("ip = 4", "ip = \"4\"", "a.toml:22:6: expected a whole number from 0 to 255, found the text \"4\""),
@@ -314,6 +319,29 @@ fn more_than_the_kernel_takes_is_told() {
         .to_string();
     assert!(
         error.contains("all upstreams together have more than 4096 servers"),
+        "{error}"
+    );
+    let sets: String = (0..4097)
+        .map(|number| format!("[sets.s{number}]\nports = 1\n"))
+        .collect();
+    let error = read(&format!("rule = []\n{sets}")).unwrap_err();
+    assert!(error.to_string().starts_with("a.toml:"), "{error}");
+    assert!(error.to_string().ends_with("there are more than 4096 sets"));
+    let error = read(&format!(
+        "[upstreams.a]\nservers = [{servers}, \"192.0.3.1:1\"]\n[[rule]]\nvia = \"a\"\nip = 4\n"
+    ));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.ends_with("2:11: there are more than 256 servers"),
+        "{error}"
+    );
+    let groups: String = (0..257)
+        .map(|number| format!("[upstreams.g{number}]\nservers = [\"192.0.2.1\"]\n"))
+        .collect();
+    let error = read(&format!("{groups}[[rule]]\nvia = \"g1\"\nip = 4\n"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.ends_with("there are more than 256 groups of upstreams"),
         "{error}"
     );
     let rules = "[[rule]]\nusers = [1, 3]\naction = \"drop\"\n".repeat(4097);
@@ -495,7 +523,7 @@ fn what_sets_and_conditions_cannot_be_is_told() {
         ),
         (
             "[sets.a]\nnetworks-file = \"bad.txt\"\n",
-            "a.toml:2:17: /etc/bad.txt:2: `x` is no network",
+            "a.toml:2:17: /etc/bad.txt:2:1: `x` is no network",
         ),
         (
             "[sets.a]\nusers = \"bob\"\n",
@@ -533,6 +561,23 @@ fn what_sets_and_conditions_cannot_be_is_told() {
         let text = format!("[sets.allowed]\nports = 1\n{rule}{line}\n");
         let error = read(&text).expect_err(line).to_string();
         assert!(error.contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_set_without_a_network_of_the_rule_s_ip_version_is_told() {
+    let with = |ip: &str| {
+        read(&format!(
+            "[sets.six]\nnetworks = \"2001:db8::/32\"\n[[rule]]\n{ip}\nto = \"@six\"\naction = \"drop\"\n"
+        ))
+    };
+    let error = with("ip = 4").unwrap_err().to_string();
+    let expected =
+        "a.toml:5:6: the set has no network that it could match, and the rule is for IPv4 alone";
+    assert_eq!(error, expected);
+    for ip in ["", "ip = 6"] {
+        let rules = with(ip).unwrap().configuration.rules;
+        assert!(rules.len() == 1 && rules[0].family == Family::V6);
     }
 }
 

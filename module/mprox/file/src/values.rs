@@ -235,15 +235,20 @@ pub(crate) fn networks(at: &[Place], texts: &OneOrMany<String>) -> Result<Vec<Ne
 /// Networks of a file's lines.
 ///
 /// # Errors
-/// The line that is wrong, from 1 on, and how.
-pub(crate) fn network_lines(bytes: &[u8]) -> Result<Vec<Network>, (usize, String)> {
+/// The line and column that are wrong, both from 1 on, and how.
+pub(crate) fn network_lines(bytes: &[u8]) -> Result<Vec<Network>, (usize, usize, String)> {
     let mut all = Vec::new();
     for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
-        let line =
-            std::str::from_utf8(line).map_err(|_| (number, "this is not UTF-8".to_owned()))?;
-        let text = line.split('#').next().unwrap_or_default().trim();
+        let line = std::str::from_utf8(line).map_err(|error| {
+            let good = line.get(..error.valid_up_to()).unwrap_or_default();
+            let column = String::from_utf8_lossy(good).chars().count() + 1;
+            (number, column, "this is not UTF-8".to_owned())
+        })?;
+        let text = line.split('#').next().unwrap_or_default();
+        let column = text.chars().take_while(|char| char.is_whitespace()).count() + 1;
+        let text = text.trim();
         if !text.is_empty() {
-            all.push(Network::parse(text).map_err(|message| (number, message))?);
+            all.push(Network::parse(text).map_err(|message| (number, column, message))?);
         }
     }
     Ok(all)
@@ -330,8 +335,10 @@ mod tests {
             network_lines(b"10.0.0.0/8 # ours\n\n# all\n10.1.0.0/16\r\n2001:db8::1\n").unwrap();
         let read: Vec<_> = read.iter().map(ToString::to_string).collect();
         assert_eq!(read, ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::1"]);
-        assert_eq!(network_lines(b"::1\nx\n").unwrap_err().0, 2);
-        assert_eq!(network_lines(b"::1\n\n\xff\n").unwrap_err().0, 3);
+        let place = |bytes| network_lines(bytes).map_err(|(line, column, _)| (line, column));
+        assert_eq!(place(b"::1\n  x\n"), Err((2, 3)));
+        assert_eq!(place(b"::1\n\n\xff\n"), Err((3, 1)));
+        assert_eq!(place(b"::1 # \xc3\xa9\xff\n"), Err((1, 8)));
     }
 
     fn has(element: &Element, address: u128) -> bool {
