@@ -19,7 +19,7 @@ use crate::lowering::Lowering;
 use crate::sets::set;
 use crate::shadow::shadowed;
 use crate::system::System;
-use crate::text::FileText;
+use crate::text::{FileText, RuleText};
 use crate::values::Sort;
 
 /// What became of a file.
@@ -129,18 +129,39 @@ pub(crate) fn lower(
         );
         return Err(mistake(&[key("sets")], message));
     }
-    if let Some((rule, by)) = shadowed(&lowered.configuration.rules, &lowered.rules) {
+    let Configuration { rules, sets, .. } = &lowered.configuration;
+    if let Some((rule, by)) = shadowed(rules, sets, &lowered.rules) {
+        let by: Vec<_> = by.into_iter().collect();
         let message = format!(
-            "this rule can never match: all of its connections are those of the {} rule before it{}",
-            ordinal(by + 1),
-            match &texts[by].name {
-                Some(name) => format!(", `{name}`"),
-                None => String::new(),
-            }
+            "this rule can never match: all of its connections are those of {}",
+            told(&by, texts)
         );
         return Err(mistake(&[key("rule"), Place::Element(rule)], message));
     }
     Ok(lowered)
+}
+
+// Rules, by their places in the file.
+fn told(rules: &[usize], texts: &[RuleText]) -> String {
+    // Who reads of more looks for them anyway.
+    const TOLD: usize = 3;
+    let name = |rule: usize| {
+        let name = texts.get(rule).and_then(|text| text.name.as_deref());
+        name.map(|name| format!(", `{name}`")).unwrap_or_default()
+    };
+    if let [rule] = rules {
+        return format!("the {} rule before it{}", ordinal(rule + 1), name(*rule));
+    }
+    let shown = rules.iter().take(TOLD);
+    let mut all: Vec<_> = shown
+        .map(|rule| format!("the {}{}", ordinal(rule + 1), name(*rule)))
+        .collect();
+    match rules.len().saturating_sub(TOLD) {
+        0 => {}
+        1 => all.push("and 1 other".to_owned()),
+        others => all.push(format!("and {others} others")),
+    }
+    format!("{} rules before it: {}", rules.len(), all.join("; "))
 }
 
 fn ordinal(number: usize) -> String {
