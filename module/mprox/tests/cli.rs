@@ -100,7 +100,7 @@ fn what_cannot_be_read_is_told_once_and_with_its_place() {
 fn the_schema_is_one() {
     let output = mprox(&["schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(schema["title"], "FileText");
+    assert_eq!(schema["title"], "file of mprox");
     assert!(schema["properties"]["rule"].is_object());
 }
 

@@ -27,6 +27,7 @@ mod groups;
 mod lowering;
 mod networks;
 mod rules;
+mod schema;
 mod sets;
 mod shadow;
 mod system;
@@ -36,8 +37,9 @@ mod values;
 pub use file::ProxyFile;
 pub use groups::server;
 pub use networks::{class, Network};
+pub use schema::schema;
 pub use system::{control_group_directory, control_group_path, process_of, Machine, System};
-pub use text::{schema, FileText};
+pub use text::FileText;
 
 #[cfg(test)]
 mod tests;

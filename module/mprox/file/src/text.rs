@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use schemars::{schema_for, JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::de::value::{I64Deserializer, StrDeserializer};
 use serde::de::{Error, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 /// A file of mprox.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "file of mprox")]
 pub struct FileText {
     /// Groups of upstreams, by names that rules use.
     #[serde(default)]
@@ -22,12 +23,14 @@ pub struct FileText {
     #[serde(default)]
     pub sets: BTreeMap<String, SetText>,
     /// Rules. The first that matches a connection says what becomes of it. A file without any has to say so: `rule = []`.
+    #[schemars(required)]
     pub rule: Option<Vec<RuleText>>,
 }
 
 /// A set, of one sort of things.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(rename = "set")]
 pub struct SetText {
     /// Networks such as `192.0.2.0/24`, addresses, or `local`, `private`, `multicast`: for `from` and `to`.
     pub networks: Option<OneOrMany<String>>,
@@ -39,7 +42,7 @@ pub struct SetText {
     pub interfaces: Option<OneOrMany<String>>,
     /// Users: their names, numbers, or ranges of these.
     pub users: Option<OneOrMany<NumberText>>,
-    /// Groups of users, likewise.
+    /// Groups of users: their names, numbers, or ranges of these.
     pub groups: Option<OneOrMany<NumberText>>,
     /// Control groups of version 2: their paths.
     pub cgroups: Option<OneOrMany<String>>,
@@ -50,8 +53,9 @@ pub struct SetText {
 /// Upstreams of which a new connection goes to one.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "upstreams")]
 pub struct UpstreamsText {
-    /// The servers.
+    /// The servers, 256 at most.
     pub servers: Vec<ServerText>,
     /// Which of them a new connection goes to.
     #[serde(default)]
@@ -61,6 +65,7 @@ pub struct UpstreamsText {
 /// Which server a new connection goes to. One that has failed is passed over as long as there is another.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "select")]
 pub enum SelectText {
     /// One after the other.
     #[default]
@@ -74,37 +79,40 @@ pub enum SelectText {
 /// A server: its address and port, as `192.0.2.1:8080` or `[2001:db8::1]:8080`; without a port, the one that the client wanted.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(rename = "server")]
 pub struct ServerText(pub String);
 
 /// Which connections a rule is for, and what becomes of them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(rename = "rule")]
 pub struct RuleText {
     /// What the rule is called.
     pub name: Option<String>,
-    /// 4 or 6; both if it is left out.
+    /// Over which IP version they are made, 4 or 6; both if it is left out.
+    #[schemars(extend("enum" = [4, 6]))]
     pub ip: Option<u8>,
-    /// Both if it is left out.
+    /// Over which transport protocol they are made; both if it is left out.
     pub protocol: Option<ProtocolText>,
-    /// Both if it is left out.
+    /// Whether they come in from outside or are the machine's own; both if it is left out.
     pub direction: Option<DirectionText>,
     /// Where they come from: networks such as `192.0.2.0/24`, addresses, or `local`, `private`, `multicast`; or `"@name"` of a set.
     pub from: Option<OneOrMany<String>>,
-    /// Where they do not come from.
+    /// Where they do not come from: as `from`.
     pub not_from: Option<OneOrMany<String>>,
-    /// Where they go.
+    /// Where they go: as `from`.
     pub to: Option<OneOrMany<String>>,
-    /// Where they do not go.
+    /// Where they do not go: as `from`.
     pub not_to: Option<OneOrMany<String>>,
     /// To which ports: `80`, or `"8000-8099"`; or `"@name"` of a set.
     pub ports: Option<OneOrMany<NumberText>>,
-    /// To which ports they do not go.
+    /// To which ports they do not go: as `ports`.
     pub not_ports: Option<OneOrMany<NumberText>>,
-    /// From which ports they come.
+    /// From which of the client's ports they come: as `ports`.
     pub source_ports: Option<OneOrMany<NumberText>>,
-    /// Through which interface they come in; those of the machine's own, through which they would go out.
+    /// Through which interfaces they come in; those of the machine's own, through which they would go out: names, or `"@name"` of a set.
     pub interface: Option<OneOrMany<String>>,
-    /// Through which they do not.
+    /// Through which interfaces they do not: as `interface`.
     pub not_interface: Option<OneOrMany<String>>,
     /// What their first packet is marked with: a number, or `"0x100/0xff00"` with the bits that count.
     pub mark: Option<NumberText>,
@@ -112,21 +120,21 @@ pub struct RuleText {
     pub dscp: Option<NumberText>,
     /// Whose they are, of the machine's own: names of users, their numbers, or ranges of these; or `"@name"` of a set.
     pub users: Option<OneOrMany<NumberText>>,
-    /// Whose they are not.
+    /// Whose they are not, of the machine's own: as `users`.
     pub not_users: Option<OneOrMany<NumberText>>,
-    /// To which groups of users who opened the socket belongs, by its first group.
+    /// Of the machine's own: to which groups of users who opened the socket belongs, by its first group: as `users`.
     pub groups: Option<OneOrMany<NumberText>>,
-    /// To which it does not.
+    /// Of the machine's own: to which groups who opened the socket does not belong: as `users`.
     pub not_groups: Option<OneOrMany<NumberText>>,
-    /// In which control groups of version 2, or below them, they are made: paths, such as `"/user.slice"`.
+    /// Of the machine's own: in which control groups of version 2, or below them, they are made: paths, such as `"/user.slice"`; or `"@name"` of a set.
     pub cgroups: Option<OneOrMany<String>>,
-    /// In which they are not.
+    /// Of the machine's own: in which control groups they are not made: as `cgroups`.
     pub not_cgroups: Option<OneOrMany<String>>,
-    /// The number of the process that makes them, or that those descend from which do.
+    /// Of the machine's own: the number of the process that makes them, or that those descend from which do.
     pub process: Option<u32>,
-    /// The names of programs that make them: those of their processes, as `ps -o comm` shows them, at most 15 bytes.
+    /// Of the machine's own: the names of programs that make them, those of their processes, as `ps -o comm` shows them, at most 15 bytes; or `"@name"` of a set.
     pub programs: Option<OneOrMany<String>>,
-    /// The names of programs that do not.
+    /// Of the machine's own: the names of programs that do not make them: as `programs`.
     pub not_programs: Option<OneOrMany<String>>,
     /// The name of the upstreams to which they are redirected.
     pub via: Option<String>,
@@ -137,6 +145,7 @@ pub struct RuleText {
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "protocol")]
 pub enum ProtocolText {
     /// RFC 9293.
     Tcp,
@@ -147,6 +156,7 @@ pub enum ProtocolText {
 /// Where a connection's first packet is seen.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "direction")]
 pub enum DirectionText {
     /// It comes in from outside.
     Forwarded,
@@ -157,6 +167,7 @@ pub enum DirectionText {
 /// What becomes of connections that are not redirected.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "action")]
 pub enum ActionText {
     /// They go where they go.
     Direct,
@@ -169,6 +180,7 @@ pub enum ActionText {
 /// A number, or a text: a range of numbers such as `"8000-8099"`, or a name.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "number")]
 pub enum NumberText {
     /// A number.
     One(u32),
@@ -205,6 +217,7 @@ impl<'de> Deserialize<'de> for NumberText {
 /// One thing, or a list.
 #[derive(Clone, Debug, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "list-of-{T}")]
 pub enum OneOrMany<T> {
     /// One.
     One(T),
@@ -282,9 +295,4 @@ impl<T> OneOrMany<T> {
                 .collect(),
         }
     }
-}
-
-/// The JSON Schema of files.
-pub fn schema() -> Schema {
-    schema_for!(FileText)
 }
