@@ -22,6 +22,7 @@
 //!
 //! Must not know: sockets, the command line, the lab.
 
+mod conditions;
 mod file;
 mod groups;
 mod lowering;
