@@ -77,7 +77,6 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("icmp_translated", Counted(Counter::IcmpTranslated)),
     ("cache_hits", Counted(Counter::CacheHits)),
     ("cache_misses", Counted(Counter::CacheMisses)),
-    ("packets_blocked", Counted(Counter::PacketsBlocked)),
     (
         "lock_acquisitions",
         OfLocks(lock::LockCounter::Acquisitions),
@@ -86,6 +85,7 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
     ("packets_direct", Counted(Counter::PacketsDirect)),
     ("bytes_direct", Counted(Counter::BytesDirect)),
     ("flows_direct", Counted(Counter::FlowsDirect)),
+    ("packets_blocked", Counted(Counter::PacketsBlocked)),
 ];
 
 /// The counters, for each CPU.

@@ -90,10 +90,7 @@ impl Proxy {
                 mprox_client::Error::Refused(refused) => file.explain(&refused),
                 other => other.into(),
             })?;
-        Ok(Self {
-            context,
-            module,
-        })
+        Ok(Self { context, module })
     }
 
     fn down(self) -> Result<()> {
