@@ -59,11 +59,16 @@ impl ControlGroup {
     /// Does `work` in the group, so that the processes that it starts are born there.
     ///
     /// # Errors
-    /// If this process may not change its group, and those of `work`.
+    /// If this process may not change its group, and those of `work`. If it cannot go back, what it has started is killed with it: there
+    /// would be nobody to wait for that.
     pub fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.put_self(&self.below)?;
         let done = work();
-        self.put_self(&self.own)?;
+        if let Err(error) = self.put_self(&self.own) {
+            eprintln!("mprox: {error:#}: the command is ended");
+            let _ = self.kill();
+            return Err(error);
+        }
         done
     }
 

@@ -218,8 +218,10 @@ impl ExecCommand {
         }
         let mut client = open()?;
         let group = ControlGroup::new()?;
-        client.stage(&configuration(&self.via, self.udp, group.number)?)?;
-        client.commit(&Commit::default()).map_err(without_right)?;
+        let configuration = configuration(&self.via, self.udp, group.number)?;
+        let staged = client.stage(&configuration);
+        let done = staged.and_then(|()| client.commit(&Commit::default()));
+        done.map_err(without_right)?;
         let mut child = group.within(|| {
             let what = || format!("cannot run {}", program.to_string_lossy());
             command.spawn().with_context(what)
