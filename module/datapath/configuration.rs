@@ -218,6 +218,7 @@ impl<M: Allocate> Configuration<M> {
             *elements = elements.wrapping_add(1);
             set.add(element).map_err(|why| match why {
                 NotAdded::Kind => refused(c"the set is not of such elements"),
+                NotAdded::Whole => refused(c"the set was tried, and is whole since"),
                 NotAdded::Order => refused(
                     c"elements are in order, and there is some value between one and the next",
                 ),

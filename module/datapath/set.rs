@@ -71,6 +71,8 @@ impl<M: Allocate> Set<M> {
 pub enum NotAdded<E> {
     /// It is of another kind than the set.
     Kind,
+    /// The set is whole, and takes none any more.
+    Whole,
     /// It is not behind the one before, or touches it, or ends before it begins.
     Order,
     /// There is no memory.
@@ -123,10 +125,10 @@ impl<M: Allocate> Staged<M> {
     /// Adds an element.
     ///
     /// # Errors
-    /// See [`NotAdded`]. A set that is whole takes none any more, as one of another kind.
+    /// See [`NotAdded`].
     pub fn add(&mut self, element: Element) -> Result<(), NotAdded<M::Error>> {
         let Elements::Growing { narrow, wide } = &mut self.elements else {
-            return Err(NotAdded::Kind);
+            return Err(NotAdded::Whole);
         };
         match (self.set.kind, element) {
             (ValueKind::Addresses, Element::V4(range)) => add::<_, M>(narrow, range),
@@ -224,7 +226,7 @@ mod tests {
         }
         assert!(set.whole().is_none());
         let Ok(()) = set.finish();
-        assert_eq!(set.add(Element::V4([3, 3])), Err(NotAdded::Kind));
+        assert_eq!(set.add(Element::V4([3, 3])), Err(NotAdded::Whole));
         let whole = set.whole().unwrap();
         assert!(whole.has(1_u32) && !whole.has(3_u32) && whole.has(u32::MAX));
         assert!(whole.has(5_u128) && !whole.has(6_u128) && !whole.has(1_u128));

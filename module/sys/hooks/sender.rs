@@ -10,6 +10,9 @@ use crate::datapath::link::ReadGuard;
 /// So many processes at most are asked of those that one descends from.
 const GENERATIONS: usize = 64;
 
+/// So deep are the control groups that rules can name, from the root on.
+const DEPTH: i32 = 64;
+
 impl<'h> HookState<'h> {
     /// The user of the socket, as the namespace's user namespace numbers it.
     #[inline(always)]
@@ -24,14 +27,15 @@ impl<'h> HookState<'h> {
         u32::try_from(unsafe { bindings::mxp_sender_group(self.raw()) }).ok()
     }
 
-    /// The numbers of the socket's control group's ancestors, from the root on, and its own; none if it has none.
+    /// The numbers of the socket's control group's ancestors, from the root on, and its own, as far as they are not deeper than anybody's
+    /// rule: who may make groups may make them as deep as he likes. None if it has none.
     pub(crate) fn control_groups(self) -> impl Iterator<Item = u64> + use<'h> {
         let mut level = 0_i32;
         core::iter::from_fn(move || {
             // SAFETY: the state is the hook's.
             let number = unsafe { bindings::mxp_sender_control_group(self.raw(), level) };
             level = level.wrapping_add(1);
-            (number != 0).then_some(number)
+            (number != 0 && level <= DEPTH).then_some(number)
         })
     }
 
