@@ -159,7 +159,7 @@ fn bad_configurations() -> Vec<Bad> {
             "an attribute of another message",
             attributes(|to| to.u32(kind::GENERATION, 1)),
             None,
-            "Unknown attribute type",
+            "Unsupported attribute",
         ),
         (
             "a number in the place of a group",
@@ -175,7 +175,7 @@ fn bad_configurations() -> Vec<Bad> {
         ),
         (
             "unknown action",
-            attributes(|to| to.nest(kind::RULE, |to| to.u32(8, 2))),
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(8, 4))),
             None,
             "integer out of range",
         ),
