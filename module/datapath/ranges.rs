@@ -50,13 +50,14 @@ fn place<T, K: Number>(all: &[T; WIDTH], key: impl Fn(&T) -> K, number: K) -> us
     at
 }
 
-// The first of so many, and behind them the last one again.
-fn filled<T: Copy>(few: &[T]) -> Option<[T; WIDTH]> {
-    let mut all = [*few.last()?; WIDTH];
+// The first of so many, of which there is at least one, and behind them the last one again.
+fn filled<K: Number>(few: &[Range<K>]) -> [Range<K>; WIDTH] {
+    let last = few.last().copied().unwrap_or(Range::ALL);
+    let mut all = [last; WIDTH];
     for (to, from) in all.iter_mut().zip(few) {
         *to = *from;
     }
-    Some(all)
+    all
 }
 
 impl<K: Number, M: Allocate> Ranges<K, M> {
@@ -75,10 +76,7 @@ impl<K: Number, M: Allocate> Ranges<K, M> {
         if !are_apart || !are_ranges || ranges.len() > MOST {
             return Ok(None);
         }
-        let mut runs = M::collect(core::iter::empty())?;
-        for run in ranges.chunks(WIDTH).filter_map(filled) {
-            M::push(&mut runs, run)?;
-        }
+        let runs = M::collect(ranges.chunks(WIDTH).map(filled))?;
         let mut nodes = M::collect(core::iter::empty())?;
         let mut levels = [Level::default(); LEVELS];
         let mut height = 0_usize;

@@ -99,6 +99,10 @@ impl<A: Address> Compiled<A> {
         self.hooks & hook != 0 && self.protocol.is_none_or(|one| one == protocol)
     }
 
+    fn blocks(&self) -> bool {
+        matches!(self.action, Action::Drop | Action::Reject)
+    }
+
     // The places of its pool, and of its group in there.
     fn group_place(&self) -> (usize, usize) {
         (self.pool, self.group.into())
@@ -152,6 +156,17 @@ impl<A: Address> Decision<A> {
     }
 }
 
+/// What the rules may do to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Whatever they say.
+    All,
+    /// Only block it: what goes to more than one host is never redirected, and the flow of what is there already stays.
+    Block,
+    /// Only redirect it: they were asked about it at another hook, which knew whose it is, and let it by.
+    Redirect,
+}
+
 /// Where a new connection is redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice<A: Address> {
@@ -193,6 +208,8 @@ pub struct Rules<A: Address, M: Allocate, P> {
     matches: M::Vec<M::Shared<Matches<M>>>,
     // A Bloom filter of upstreams' addresses.
     bloom: u64,
+    // Whether any blocks.
+    blocks: bool,
 }
 
 /// Rules of which one after the other is asked in less time than it takes to look them up.
@@ -252,6 +269,7 @@ where
             },
             places: Places::new(&rules, &pools)?,
             bloom: pools.iter().fold(0, |bloom, pool| bloom | pool.bloom()),
+            blocks: rules.iter().any(Compiled::blocks),
             rules,
             conditions,
             sets,
@@ -260,8 +278,14 @@ where
         })
     }
 
-    /// What becomes of a new connection of `tuple`, seen at `hook`; `facts` are asked only for what a rule names,
-    /// and `moment` is told whether its random number is used.
+    /// Whether any rule blocks.
+    #[inline(always)]
+    pub fn block(&self) -> bool {
+        self.blocks
+    }
+
+    /// What becomes of a new connection of `tuple`, seen at `hook`, as far as the rules may; `facts` are asked only for what a rule
+    /// names, and `moment` is told whether its random number is used.
     ///
     /// The first rule that matches decides. A packet on its way to an upstream, of whatever
     /// context, is not redirected: a proxy's own connections do not come back to a proxy. Nor is a
@@ -270,6 +294,7 @@ where
         &self,
         search: Search,
         hook: u8,
+        scope: Scope,
         tuple: &Tuple<A>,
         facts: &impl Facts,
         moment: impl FnOnce(bool) -> Moment,
@@ -295,6 +320,14 @@ where
         let Some((rule, pool)) = found else {
             return Decision::Direct;
         };
+        let counts = match scope {
+            Scope::All => true,
+            Scope::Block => rule.blocks(),
+            Scope::Redirect => rule.action == Action::Redirect,
+        };
+        if !counts {
+            return Decision::Direct;
+        }
         let matches = self.matches.get(rule.pool);
         if let Some(count) = matches.and_then(|matches| matches.get(rule.number)) {
             count.fetch_add(1, Relaxed);

@@ -148,16 +148,13 @@ impl<M: Allocate> Staged<M> {
     /// Makes it whole, so that it can be shared; if it is, that is all.
     ///
     /// # Errors
-    /// If there is no memory. It is empty then.
+    /// If there is no memory. It is as it was then.
     pub fn finish(&mut self) -> Result<(), M::Error> {
         let Elements::Growing { narrow, wide } = &mut self.elements else {
             return Ok(());
         };
-        let empty = || M::collect(core::iter::empty());
-        let narrow = core::mem::replace(narrow, empty()?);
-        let wide = core::mem::replace(wide, M::collect(core::iter::empty())?);
         // They are in order, by `add`.
-        if let (Some(narrow), Some(wide)) = (Ranges::new(&narrow)?, Ranges::new(&wide)?) {
+        if let (Some(narrow), Some(wide)) = (Ranges::new(narrow)?, Ranges::new(wide)?) {
             self.elements = Elements::Whole(M::share(Set { narrow, wide })?);
         }
         Ok(())

@@ -117,10 +117,7 @@ impl Hosted {
         let Some(configuration) = staged.as_mut() else {
             return Err(NotConfigured::Error(EINVAL));
         };
-        if let Err(error) = configuration.finish() {
-            *staged = None;
-            return Err(error.into());
-        }
+        configuration.finish()?;
         let configuration = &*configuration;
         let mut ports = instance::ports(configuration)?;
         let mut configured = self.configured.lock();

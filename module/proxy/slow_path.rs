@@ -3,31 +3,31 @@
 //! The slow path: what happens to packets that are not ordinary ones of an established flow. These are first
 //! packets, FIN and RST, packets of an unusual shape, and those that are of no flow.
 
-use crate::abi::proxy::{Protocol, HOOK_LOCAL_OUT, HOOK_PRE_ROUTING};
+use crate::abi::proxy::Protocol;
 use crate::batch::{self, Batched};
 use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
-use crate::datapath::rules::{Decision, Search};
+use crate::datapath::rules::{Decision, Scope};
 use crate::datapath::tcp::{segment, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
-use crate::datapath::upstream::{Moment, Outcome};
-use crate::facts::Facts;
+use crate::datapath::upstream::Outcome;
 use crate::flows::{Created, Refused};
 use crate::icmp;
 use crate::instance::{Counter, Instance};
 use crate::memory::FlowNode;
-use crate::parameters::{self, keys};
+use crate::parameters::keys;
 use crate::redirect::{read_segment, Redirect};
 use crate::reinject::Reinject;
 use crate::route_lookup::{count_dropped, hairpin_source, write_tuple, Dropped};
 use crate::sys::hooks::{Fragment, Packet, Verdict};
 use crate::sys::later_hooks::LaterHooks;
-use crate::sys::random::random;
 use crate::sys::route::RouteKey;
 use crate::sys::static_key::is_on;
 use crate::sys::time;
+
+mod decide;
 
 /// A packet of the usual shape that the fast path has found no flow for, as are most first packets.
 #[cold]
@@ -88,7 +88,11 @@ pub(crate) fn slow_path<A: Batched, const LOCAL: bool>(
             Parsed::Short(needed) if packet.skb.pull(needed) => {}
             Parsed::Short(_) | Parsed::Malformed => {
                 instance.count(Counter::Malformed);
-                return Verdict::ACCEPT;
+                // What cannot be read could be what a rule blocks.
+                return match A::rules(instance.rules.load(guard)).block() {
+                    true => Verdict::DROP,
+                    false => Verdict::ACCEPT,
+                };
             }
         }
     }
@@ -115,6 +119,9 @@ fn handle<A: Batched, const LOCAL: bool>(
     let Some((flow, direction)) = known else {
         return slow.first_packet::<LOCAL>(packet);
     };
+    if let Some(verdict) = slow.block_anew::<LOCAL>(packet, flow, direction) {
+        return verdict;
+    }
     let Next::Pass(outcome) = slow.advance(packet, flow, direction) else {
         flows.remove(guard, flow, instance);
         return slow.first_packet::<LOCAL>(packet);
@@ -218,9 +225,14 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         }
         let tuple = &self.headers.tuple;
         let disposition = packet.disposition();
+        let rules = A::rules(self.instance.rules.load(self.guard));
         // Broadcast and multicast are never redirected.
         if tuple.destination().is_shared() || !disposition.is_unicast() {
-            return Verdict::ACCEPT;
+            // Nor is anybody told that they are blocked.
+            return match rules.block().then(|| self.ask_again::<LOCAL>(packet)) {
+                Some(Decision::Block { .. }) => self.block(packet, false),
+                _ => Verdict::ACCEPT,
+            };
         }
         let flows = A::flows(self.instance);
         // Translated already, and back at one of our hooks: see `Disposition::reenters`.
@@ -229,30 +241,14 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         {
             return Verdict::ACCEPT;
         }
-        let hook = if LOCAL {
-            HOOK_LOCAL_OUT
-        } else {
-            HOOK_PRE_ROUTING
+        let scope = match decide::is_known_at_local_out::<LOCAL>(packet) {
+            true => Scope::Redirect,
+            false => Scope::All,
         };
-        let rules = A::rules(self.instance.rules.load(self.guard));
-        let client = || self.instance.client(tuple.source());
-        let moment = |is_random| moment(is_random, client());
-        let search = if parameters::perf_enable_rule_index() != 0 {
-            Search::Indexed
-        } else {
-            Search::Linear
-        };
-        let facts = Facts::<A>::new(packet, self.guard);
-        let mut redirect = match rules.choose(search, hook, tuple, &facts, moment) {
+        let mut redirect = match self.decide::<LOCAL>(packet, scope) {
             Decision::Redirect(choice) => Some(choice),
             Decision::Direct => None,
-            Decision::Block { tells } => {
-                if tells {
-                    packet.reject(tuple.protocol);
-                }
-                self.instance.count(Counter::PacketsBlocked);
-                return Verdict::DROP;
-            }
+            Decision::Block { tells } => return self.block(packet, tells),
         };
         let mut routed_to = None;
         match &mut redirect {
@@ -449,15 +445,5 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
             is_routed: routed.is_some(),
         };
         reinject.send::<LOCAL>(self.instance, self.guard, packet)
-    }
-}
-
-fn moment(is_random: bool, client: u32) -> Moment {
-    Moment {
-        now: time::jiffies(),
-        second: time::HZ,
-        client,
-        retry: parameters::upstream_retry().saturating_mul(time::HZ),
-        random: if is_random { random() } else { 0 },
     }
 }

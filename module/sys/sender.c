@@ -10,6 +10,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/uidgid.h>
+#include <net/dst_metadata.h>
 #include <net/inet_sock.h>
 #include <net/netfilter/ipv4/nf_reject.h>
 #include <net/netfilter/ipv6/nf_reject.h>
@@ -121,6 +122,10 @@ void mxp_process_name(const struct task_struct *task, u8 *name)
 void mxp_reject(struct sk_buff *skb, const struct nf_hook_state *state, u8 protocol)
 {
 	bool is_tcp = protocol == IPPROTO_TCP;
+
+	/* What a tunnel has attached is no route: 7.2 would take it for one. */
+	if (skb_dst(skb) && !skb_valid_dst(skb))
+		skb_dst_drop(skb);
 
 	if (state->pf == NFPROTO_IPV4) {
 		if (is_tcp)

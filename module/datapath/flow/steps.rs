@@ -230,6 +230,17 @@ impl<R> Flow<R> {
         self.is_direct() && !self.dir(Direction::Reply).seq.is_known()
     }
 
+    /// Whether a segment of `direction` may begin another connection than the flow's: any SYN of the client's but the one with which that
+    /// began, once more. Whose socket has sent it may be another, too.
+    pub fn may_begin_anew(&self, direction: Direction, segment: &Segment) -> bool {
+        if !segment.flags.opens() || direction != Direction::Original {
+            return false;
+        }
+        let syn = self.dir(Direction::Original).seq.syn();
+        let is_known = syn.is_some_and(|syn| syn.first == segment.start().wrapping_add(1));
+        self.state() != FlowState::Opening || !is_known
+    }
+
     /// Whether a segment of `direction` begins another connection of the same ports than one that is over. If that
     /// was closed by both ends, only a SYN with a number after the client's last does (RFC 9293, section 3.10.7.4, TIME-WAIT):
     /// any other is late or forged, or its answer will tell.

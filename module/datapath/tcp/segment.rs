@@ -83,7 +83,7 @@ impl Segment {
     }
 
     /// Sequence number of the first byte.
-    pub(super) const fn start(&self) -> u32 {
+    pub const fn start(&self) -> u32 {
         (self.numbers >> 32) as u32
     }
 

@@ -45,11 +45,13 @@ impl Manager {
         }
     }
 
-    /// The socket that this program has left in the store before it was started again.
-    pub fn stored(&self) -> Option<OwnedFd> {
+    /// The socket that this program has left in the store before it was started again; the first time.
+    pub fn take_stored(&mut self) -> Option<OwnedFd> {
         let place = self.stored.iter().position(|name| name == STORED)?;
+        self.stored[place].clear();
         let descriptor = FIRST + i32::try_from(place).ok()?;
-        // SAFETY: the manager has opened it for this process, nobody else here uses it, and this is called once.
+        // SAFETY: the manager has opened it for this process, and nobody else here uses it: there is one `Manager`, since only
+        // `of_this_program` gives it names, and this one was taken just now.
         Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 
@@ -166,10 +168,10 @@ mod tests {
 
     #[test]
     fn without_a_manager_nobody_is_told() {
-        let nobody = Manager::default();
+        let mut nobody = Manager::default();
         nobody.ready("");
         nobody.stopping();
-        assert!(nobody.stored().is_none());
+        assert!(nobody.take_stored().is_none());
         let gone = Manager {
             socket: Some("/nowhere/at/all".to_owned()),
             stored: Vec::new(),

@@ -7,9 +7,6 @@ use super::{HookState, Packet};
 use crate::abi::proxy::{Protocol, NAME_SIZE};
 use crate::datapath::link::ReadGuard;
 
-/// So many processes at most are asked of those that one descends from.
-const GENERATIONS: usize = 64;
-
 /// So deep are the control groups that rules can name, from the root on.
 const DEPTH: i32 = 64;
 
@@ -43,7 +40,7 @@ impl<'h> HookState<'h> {
     pub(crate) fn processes<'a>(self, _: &'a ReadGuard) -> impl Iterator<Item = u64> + use<'a, 'h> {
         // SAFETY: the state is the hook's.
         let mut next = unsafe { bindings::mxp_sender_process(self.raw()) };
-        let each = core::iter::from_fn(move || {
+        core::iter::from_fn(move || {
             if next.is_null() {
                 return None;
             }
@@ -54,8 +51,7 @@ impl<'h> HookState<'h> {
                 next = bindings::mxp_process_parent(task);
                 Some(bindings::mxp_process_number(task))
             }
-        });
-        each.take(GENERATIONS)
+        })
     }
 
     /// The name of the process that sends, filled up with zeros.

@@ -138,3 +138,28 @@ fn what_is_plain_of_a_direct_connection_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn another_syn_may_be_of_another_socket() {
+    let at = |first: u32, flags: u8| {
+        let [a, b, c, d] = first.to_be_bytes();
+        Segment::read(
+            &[
+                0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 80, flags, 0, 0, 0, 0, 0, 0,
+            ],
+            20,
+        )
+    };
+    let mut talk = Talk::direct();
+    let first = talk.peers[0].at;
+    talk.send(Original, SYN, 0);
+    let anew = |talk: &Talk, segment| talk.flow.may_begin_anew(Original, &segment);
+    // The same once more, and another one, before there is an answer.
+    assert!(!anew(&talk, at(first, SYN)));
+    assert!(anew(&talk, at(first.wrapping_add(77), SYN)));
+    talk.send(Reply, SYN | ACK, 0);
+    talk.send(Original, ACK, 0);
+    assert!(anew(&talk, at(first, SYN)) && anew(&talk, at(5, SYN)));
+    assert!(!anew(&talk, at(first, ACK)) && !anew(&talk, at(first, SYN | ACK)));
+    assert!(!talk.flow.may_begin_anew(Reply, &at(5, SYN)));
+}

@@ -15,7 +15,7 @@ use mutex_abi::proxy::{
 };
 use mutex_datapath::configuration::Configuration;
 use mutex_datapath::host::HostHeap;
-use mutex_datapath::rules::{self, Decision, Name, Rules, Search};
+use mutex_datapath::rules::{self, Decision, Name, Rules, Scope, Search};
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4, V6};
 use mutex_datapath::upstream::{Moment, UpstreamNumber, UpstreamPool};
 
@@ -31,6 +31,7 @@ struct Context {
 // A new connection.
 struct Connection {
     hook: u8,
+    scope: Scope,
     interface: Name,
     protocol: Protocol,
     source: [u8; 16],
@@ -242,6 +243,12 @@ fn choose_rule<A: Address>(
     let there = |address, port| is_upstream(contexts, A::FAMILY, protocol, address, port);
     let to_upstream = there(&connection.destination, destination);
     let from_upstream = protocol == Protocol::Udp && there(&connection.source, source);
+    let blocks = matches!(rule.action, Action::Drop | Action::Reject);
+    match connection.scope {
+        Scope::Block if !blocks => return None,
+        Scope::Redirect if rule.action != Action::Redirect => return None,
+        _ => {}
+    }
     match rule.action {
         Action::Drop => return Some(Fate::Blocked { tells: false }),
         Action::Reject => return Some(Fate::Blocked { tells: true }),
@@ -304,6 +311,11 @@ fn agree<A: Address>(mut input: Input<'_>) {
             } else {
                 HOOK_LOCAL_OUT
             },
+            scope: match how >> 5 & 3 {
+                2 => Scope::Block,
+                3 => Scope::Redirect,
+                _ => Scope::All,
+            },
             interface: interface(2 | how >> 1),
             protocol: protocol(2 | how >> 2).expect("one of the two"),
             source: address(A::FAMILY, source),
@@ -338,7 +350,14 @@ fn one<A: Address>(
     let ports = Ports::new(from, to);
     let tuple = Tuple::new(connection.protocol, source, destination, ports);
     let interface = || connection.interface;
-    let decision = rules.choose(search, connection.hook, &tuple, &interface, |_| *moment);
+    let decision = rules.choose(
+        search,
+        connection.hook,
+        connection.scope,
+        &tuple,
+        &interface,
+        |_| *moment,
+    );
     let expected = choose::<A>(contexts, connection, moment);
     let found = match decision {
         Decision::Redirect(choice) => {

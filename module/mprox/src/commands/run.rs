@@ -44,9 +44,9 @@ impl RunCommand {
     pub fn run(&self) -> Result<()> {
         // Before anything is redirected, so that no signal comes too early.
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-        let manager = Manager::of_this_program();
+        let mut manager = Manager::of_this_program();
         let file = ProxyFile::load(&self.file)?;
-        let mut client = match manager.stored() {
+        let mut client = match manager.take_stored() {
             Some(descriptor) => Client::adopt(descriptor).context(
                 "the service manager has stored something else than the socket of a context",
             )?,
