@@ -28,7 +28,8 @@ impl CallGraph {
         let mut graph = BTreeMap::<String, Function>::new();
         let mut current = None;
         let mut is_call = false;
-        for line in disassembly.lines() {
+        let mut lines = disassembly.lines().peekable();
+        while let Some(line) = lines.next() {
             if let Some(name) = heading(line) {
                 graph.entry(name.to_owned()).or_default();
                 current = Some(name);
@@ -37,15 +38,18 @@ impl CallGraph {
             let Some(name) = current else { continue };
             let function = graph.entry(name.to_owned()).or_default();
             function.frame += taken(line);
-            let is_relocation = line.contains("R_X86_64_");
+            let is_relocation = line.contains(RELOCATION);
             if !is_relocation {
                 is_call = line.contains("\tcall") || line.contains(" call");
+                if lines.peek().is_some_and(|next| next.contains(RELOCATION)) {
+                    // The instruction itself names what happens to follow it, which may be another function.
+                    continue;
+                }
             }
             let Some(target) = target(line) else { continue };
             if target != name {
                 function.calls.insert(target.to_owned());
             } else if is_call && (is_relocation || line.ends_with(&format!("<{name}>"))) {
-                // Of a call that is still to be resolved, the instruction names what follows it.
                 function.recurses = true;
             }
         }
@@ -184,6 +188,9 @@ impl<'a> Search<'a, '_> {
     }
 }
 
+/// Marks the line that tells where a call or jump leads that is still to be resolved.
+const RELOCATION: &str = "R_X86_64_";
+
 /// Where a call returns to.
 const CALL: u64 = 8;
 
@@ -217,7 +224,7 @@ fn heading(line: &str) -> Option<&str> {
 
 // "…: R_X86_64_PLT32 name-0x4" and "…: call 0x10 <name+0x5>" refer to one.
 fn target(line: &str) -> Option<&str> {
-    let name = match line.split_once("R_X86_64_") {
+    let name = match line.split_once(RELOCATION) {
         Some((_, relocation)) => relocation.split_whitespace().nth(1)?,
         None => line.split_once('<')?.1.strip_suffix('>')?,
     };
@@ -238,7 +245,8 @@ Disassembly of section .text:
 0000000000000000 <hook>:
        0: endbr64
        4: callq\t0x30 <helper>
-\t\t0000000000000005:  R_X86_64_PLT32\tkfree-0x4
+       5: callq\t0x9 <hook+0x9>
+\t\t0000000000000006:  R_X86_64_PLT32\tkfree-0x4
        9: jne\t0x2 <hook+0x2>
 
 0000000000000030 <helper>:
@@ -267,6 +275,22 @@ Disassembly of section .text:
             graph.functions().collect::<Vec<_>>(),
             ["helper", "hook", "open"]
         );
+    }
+
+    #[test]
+    fn the_last_jump_of_a_function_leads_where_its_relocation_says() {
+        let disassembly = "
+0000000000000000 <first>:
+       0: jmp\t0x5 <next>
+\t\t0000000000000001:  R_X86_64_PLT32\tkfree-0x4
+
+0000000000000005 <next>:
+       5: retq
+";
+        let graph = CallGraph::parse(disassembly);
+        let way = |ends: &str| graph.path(|name| name == "first", |name| name == ends);
+        assert_eq!(way("next"), None);
+        assert_eq!(way("kfree"), Some(vec!["first", "kfree"]));
     }
 
     #[test]
