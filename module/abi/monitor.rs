@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The text files below /proc/net/mutex_proxy/, of a network namespace that has a context.
+//! The text files below /proc/net/mutex_proxy/, of a network namespace. To read one gives ENOENT while that has no context.
 //!
 //! Lines end with a line feed, words are separated by one space, and numbers are decimal. The
 //! first line names the file and the version of its format.

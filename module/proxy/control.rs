@@ -5,7 +5,9 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::c_str;
 use kernel::prelude::*;
+use kernel::str::CStr;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::abi::netlink::attribute::{NoRoom, Writer};
@@ -16,21 +18,23 @@ use crate::abi::netlink::set::{write_part, SetPart};
 use crate::abi::proxy::Connection;
 use crate::datapath::configuration::StageError;
 use crate::hosted::{Context, ContextId, NotConfigured};
+use crate::memory::Memory;
+use crate::monitor;
 use crate::registry::Registry;
 use crate::rule_set::Configuration;
-use crate::sys::net::Namespace;
 use crate::sys::netlink::{Family, Part, Position, Reason, Refused, Request};
+use crate::sys::procfs::Directory;
 
 /// The family.
 pub(crate) struct Control {
-    registry: Arc<Registry>,
+    memory: Arc<Memory>,
 }
 
 impl Control {
     /// Without any context.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            registry: Arc::new(Registry::new()?, GFP_KERNEL)?,
+            memory: Arc::new(Memory::new()?, GFP_KERNEL)?,
         })
     }
 }
@@ -121,8 +125,8 @@ fn has(request: &Request<'_, Control>, wanted: u16) -> Result<bool, Refused> {
 }
 
 impl Control {
-    fn stage(&self, request: &Request<'_, Self>) -> Result<(), Refused> {
-        let session = request.session(self)?;
+    fn stage(request: &Request<'_, Self>) -> Result<(), Refused> {
+        let session = request.session()?;
         let mut state = session.state.lock();
         // First: whatever goes wrong, it is forgotten.
         let before = state.staged.take();
@@ -140,7 +144,7 @@ impl Control {
         Ok(())
     }
 
-    fn commit(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
+    fn commit(request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
         let commit = Commit::read(request.attributes())?;
         let session = request.known_session().ok_or_else(nothing_staged)?;
         let mut state = session.state.lock();
@@ -152,22 +156,24 @@ impl Control {
             None => *context,
             Some(_) => None,
         };
+        let (registry, expected) = (request.local, commit.generation);
+        if commit.dry_run {
+            let generation = registry.judge(commit.context, known, staged, expected)?;
+            return Ok(answer.u32(kind::GENERATION, generation)?);
+        }
         // Closes the context again, if it was opened for nothing.
-        let call = self
-            .registry
-            .open(request.net.clone(), commit.context, known)?;
-        let (expected, dry_run) = (commit.generation, commit.dry_run);
-        let generation = self.registry.configure(&call, staged, expected, dry_run)?;
-        if !dry_run && commit.context.is_none() {
+        let call = registry.open(&request.net, commit.context, known)?;
+        let generation = registry.configure(&call, staged, expected)?;
+        if commit.context.is_none() {
             *context = Some(call.id());
         }
         Ok(answer.u32(kind::GENERATION, generation)?)
     }
 
     // The context that a message names, or the socket's own.
-    fn which(&self, request: &Request<'_, Self>) -> Result<ContextId, Refused> {
+    fn which(request: &Request<'_, Self>) -> Result<ContextId, Refused> {
         match read_which(request.attributes())? {
-            Some(name) => self.registry.named(&request.net, &name),
+            Some(name) => request.local.named(&name),
             None => request
                 .known_session()
                 .and_then(|session| session.state.lock().context),
@@ -176,8 +182,12 @@ impl Control {
     }
 
     // What there is to tell of a context; `None` if it was never configured, or is gone.
-    fn info(&self, id: ContextId, name: Option<ContextName>) -> Option<ContextInfo> {
-        self.registry.with(id, |context| {
+    fn info(
+        registry: &Registry,
+        id: ContextId,
+        name: Option<ContextName>,
+    ) -> Option<ContextInfo> {
+        registry.with(id, |context| {
             let configuration = &context.configuration;
             let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
             ContextInfo {
@@ -194,25 +204,36 @@ impl Control {
 
 impl Family for Control {
     type Session = Session;
+    type Local = Registry;
+    const DIRECTORY: &'static CStr = c_str!("mutex_proxy");
 
-    fn session(&self) -> Result<Session> {
+    fn enter(&self) -> Result<Registry> {
+        Registry::new(self.memory.clone())
+    }
+
+    fn publish(directory: &mut Directory<Registry>) -> Result {
+        monitor::publish(directory)
+    }
+
+    fn session(registry: &Arc<Registry>) -> Result<Session> {
         let state = State {
             staged: None,
             context: None,
         };
         Ok(Session {
-            registry: self.registry.clone(),
+            registry: registry.clone(),
             state: KBox::pin_init(new_mutex!(state), GFP_KERNEL_ACCOUNT)?,
         })
     }
 
-    fn request(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
+    fn request(request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused> {
+        let registry = request.local;
         match Command::from_number(request.command) {
-            Some(Command::Stage) => self.stage(request),
-            Some(Command::Commit) => self.commit(request, answer),
+            Some(Command::Stage) => Self::stage(request),
+            Some(Command::Commit) => Self::commit(request, answer),
             Some(Command::ContextGet) => {
                 let name = read_which(request.attributes())?;
-                let info = self.info(self.which(request)?, name);
+                let info = Self::info(registry, Self::which(request)?, name);
                 Ok(info.ok_or_else(no_context)?.write(answer)?)
             }
             Some(Command::ContextDel) => {
@@ -220,14 +241,13 @@ impl Family for Control {
                     let message = c"only a context with a name is deleted";
                     Refused::because(Reason::Invalid, message)
                 })?;
-                let id = self.registry.named(&request.net, &name);
-                match id.is_some_and(|id| self.registry.close(id)) {
+                match registry.delete(&name)? {
                     true => Ok(()),
                     false => Err(no_context()),
                 }
             }
             Some(Command::StatisticsGet) => {
-                let stats = self.registry.stats(&request.net).ok_or_else(|| {
+                let stats = registry.stats().ok_or_else(|| {
                     let message = c"the network namespace has no context";
                     Refused::because(Reason::NotThere, message)
                 })?;
@@ -235,7 +255,7 @@ impl Family for Control {
             }
             Some(Command::OriginalGet) => {
                 let connection = Connection::read(request.attributes())?;
-                let told = self.registry.original(&request.net, &connection);
+                let told = registry.original(&connection);
                 let told = told.ok_or_else(|| {
                     let message = c"no such connection was redirected";
                     Refused::because(Reason::NotThere, message)
@@ -253,18 +273,17 @@ impl Family for Control {
     }
 
     fn dump(
-        &self,
         request: &Request<'_, Self>,
         position: &mut Position,
         message: &mut Writer<'_>,
     ) -> Result<Part, Refused> {
+        let registry = request.local;
         let command = Command::from_number(request.command);
         if command == Some(Command::ContextGet) {
             let [place, ..] = position;
-            let net = &request.net;
-            while let Some((at, id, name)) = self.registry.next_named(net, *place as usize) {
+            while let Some((at, id, name)) = registry.next_named(*place as usize) {
                 // Unless it goes at this moment.
-                let info = self.info(id, Some(name));
+                let info = Self::info(registry, id, Some(name));
                 if let Some(info) = info {
                     info.write(message)?;
                 }
@@ -278,8 +297,8 @@ impl Family for Control {
             }
             return Ok(Part::END);
         }
-        let id = self.which(request)?;
-        let part = self.registry.with(id, |context| {
+        let id = Self::which(request)?;
+        let part = registry.with(id, |context| {
             Ok::<_, Refused>(Part {
                 written: tell(context, command, position, message)?,
                 generation: id.with_generation(context.generation),
@@ -288,8 +307,8 @@ impl Family for Control {
         part.ok_or_else(no_context)?
     }
 
-    fn leave(&self, net: &Namespace) {
-        self.registry.leave(net);
+    fn leave(registry: &Registry) {
+        registry.leave();
     }
 }
 

@@ -403,6 +403,11 @@ impl<A: Stored> Flows<A> {
         }
     }
 
+    /// Removes all flows, when no hook makes any and the table is not resized any more. Sleeps.
+    pub(crate) fn remove_all(&self, instance: &Instance) {
+        self.sweep(0..self.buckets(), instance, |_| true, |_| ());
+    }
+
     /// Removes the flows that a context's rules made: all of them, if no hook makes any more. Sleeps.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
         // If the table is resized meanwhile, its flows are in other buckets: it is swept again, until its
@@ -438,16 +443,4 @@ fn heads<A: Address>(count: usize) -> Result<Heads<A>> {
         heads.push(Head::null(), GFP_KERNEL_ACCOUNT)?;
     }
     Ok(heads)
-}
-
-impl<A: Stored> Drop for Flows<A> {
-    fn drop(&mut self) {
-        // `&mut self` is the only reference: the table is not resized. Dropped by tasks only.
-        for bucket in 0..self.buckets() {
-            if bucket % BUCKETS_AT_ONCE == 0 {
-                task::pause();
-            }
-            self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, |_| true));
-        }
-    }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a namespace with contexts has of the proxy: hooks, files, work on flows, and the configurations of its contexts. Which
-//! namespaces have it is the registry's.
+//! What a namespace with contexts has of the proxy: hooks, work on flows, and the configurations of its contexts. When it has
+//! that is the registry's.
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
@@ -13,26 +13,40 @@ use crate::datapath::sort::sort_by_key;
 use crate::expiry;
 use crate::instance::{self, Instance};
 use crate::memory::Memory;
-use crate::monitor;
 use crate::redirect;
 use crate::rule_set::{Configuration, Prepared, RuleSet};
 use crate::slots::{place, reserve};
 use crate::sys::hooks;
 use crate::sys::net::Namespace;
-use crate::sys::procfs::Directory;
 use crate::sys::rcu;
 use crate::sys::tasklet;
 
-/// Names a context; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ContextId(pub(crate) u32);
+/// Names a context of a namespace; never used twice there. Those that were opened later have greater ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ContextId(u64);
 
 impl ContextId {
+    /// The first one's.
+    pub(crate) const FIRST: Self = Self(1);
+    /// Of one that is not made: after all others.
+    pub(crate) const TRIAL: Self = Self(u64::MAX);
+
+    /// The next one. At a million a second they last for half a million years.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// What its flows and upstreams know of it: contexts that are there at the same time differ by it, and it is not zero.
+    pub(crate) fn owner(self) -> u32 {
+        self.0 as u32
+    }
+
     /// A number that another context has not, nor this one with another configuration, unless by a rare chance; not zero.
     pub(crate) fn with_generation(self, generation: u32) -> u32 {
         // Odd, near 2^32 divided by the golden ratio.
         const SPREAD: u32 = 0x9e37_79b9;
-        self.0.wrapping_mul(SPREAD).wrapping_add(generation).max(1)
+        let spread = self.owner().wrapping_mul(SPREAD);
+        spread.wrapping_add(generation).max(1)
     }
 }
 
@@ -78,68 +92,80 @@ pub(crate) struct Context {
 
 /// A namespace with at least one context: the proxy's hooks are in it.
 pub(crate) struct Hosted {
-    // In the order in which they are dropped: batching, then the hooks, the work on flows, and the rest. The
-    // files come after the hooks: dropping them waits for readers, and until then no rule may hold any more.
+    // In the order in which they are dropped: batching, then the hooks and the work on flows, and then flows are neither made nor
+    // moved any more, and can be removed.
     _batching: tasklet::Running<Instance>,
     _hooks: hooks::Registered<Instance>,
     _expiry: expiry::Running,
-    _monitor: Directory,
+    _flows: FlowsOf,
     /// What all hooks share.
     pub(crate) instance: Arc<Instance>,
     /// Its contexts that were configured.
     pub(crate) configured: Pin<KBox<Mutex<KVVec<Option<Context>>>>>,
+    // What hooks and routes are in.
+    _net: Namespace,
+}
+
+/// The flows of an instance, which readers of files may keep longer. Dropping this removes them, and waits until none of
+/// them has a route.
+struct FlowsOf {
+    instance: Arc<Instance>,
+    memory: Arc<Memory>,
+}
+
+impl Drop for FlowsOf {
+    fn drop(&mut self) {
+        self.instance.remove_flows();
+        // No hook caches a route any more: so after this no flow has one.
+        self.memory.drain();
+    }
+}
+
+/// What a configuration would make of the rules.
+struct Judged {
+    prepared: Prepared,
+    rules: KBox<RuleSet>,
+    /// The context's generation before.
+    before: u32,
 }
 
 impl Hosted {
-    /// Puts hooks and files into the namespace; flows will be in `memory`.
+    /// Puts hooks into the namespace; flows will be in `memory`.
     pub(crate) fn new(net: &Namespace, memory: Arc<Memory>) -> Result<Self> {
-        let instance = Arc::new(Instance::new(memory)?, GFP_KERNEL_ACCOUNT)?;
+        let instance = Arc::new(Instance::new(memory.clone())?, GFP_KERNEL_ACCOUNT)?;
         let configured = KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL_ACCOUNT)?;
         Ok(Self {
             _hooks: redirect::register(net, instance.clone())?,
             _batching: tasklet::Running::new(instance.clone()),
             _expiry: expiry::start(instance.clone(), net.clone())?,
-            // Last, when nothing can fail any more: dropping it waits for its readers.
-            _monitor: monitor::publish(net, &instance)?,
+            _flows: FlowsOf {
+                instance: instance.clone(),
+                memory,
+            },
             instance,
             configured,
+            _net: net.clone(),
         })
     }
 
-    /// Takes what is staged, unless there is an error or nothing is to be changed; the generation after that.
+    /// Takes what is staged, unless there is an error; the generation after that.
     pub(crate) fn configure(
         &self,
         id: ContextId,
         staged: &mut Option<Configuration>,
         expected: Option<u32>,
-        dry_run: bool,
     ) -> Result<u32, NotConfigured> {
-        let Some(configuration) = staged.as_mut() else {
-            return Err(NotConfigured::Error(EINVAL));
-        };
-        configuration.finish()?;
-        let configuration = &*configuration;
-        let mut ports = instance::ports(configuration)?;
+        let mut ports = instance::ports(finished(staged)?)?;
         let mut configured = self.configured.lock();
-        let old = context(&mut configured, id).and_then(|slot| slot.as_ref());
-        let before = old.map(|old| old.generation).unwrap_or_default();
-        let same = old.filter(|old| configuration.has_upstreams_of(&old.configuration));
-        let before_it = same.map(|same| &same.prepared);
-        let prepared = Prepared::new(configuration, id.0, before_it)?;
-        if expected.is_some_and(|expected| expected != before) {
-            return Err(NotConfigured::OtherGeneration);
-        }
         // Before anything is changed.
         reserve(&mut configured)?;
-        let rules = rules(&configured, id, Some((configuration, &prepared)))?;
+        let Judged {
+            prepared,
+            rules,
+            before,
+        } = judge(&mut configured, id, finished(staged)?, expected)?;
         let generation = before.checked_add(1).unwrap_or(1);
-        let taken = match dry_run {
-            true => None,
-            false => staged.take(),
-        };
-        let Some(configuration) = taken else {
-            return Ok(before);
-        };
+        let configuration = staged.take().ok_or(EINVAL)?;
         // First the filter, so that no packet of a new flow is overlooked. Ports that no rule names
         // any more stay in it, since flows may have them.
         self.instance.admit(&mut ports);
@@ -158,6 +184,18 @@ impl Hosted {
         Ok(generation)
     }
 
+    /// What [`Self::configure`] would say, but the generation before.
+    pub(crate) fn judge(
+        &self,
+        id: ContextId,
+        staged: &mut Option<Configuration>,
+        expected: Option<u32>,
+    ) -> Result<u32, NotConfigured> {
+        let configuration = finished(staged)?;
+        let judged = judge(&mut self.configured.lock(), id, configuration, expected)?;
+        Ok(judged.before)
+    }
+
     /// Removes the rules and flows of a context that is not the namespace's last.
     pub(crate) fn forget(&self, id: ContextId) {
         let mut configured = self.configured.lock();
@@ -165,7 +203,7 @@ impl Hosted {
             // Without rules it has no flows.
             return;
         }
-        rcu::read(|guard| self.instance.rules.load(guard).disable(id.0));
+        rcu::read(|guard| self.instance.rules.load(guard).disable(id.owner()));
         match rules(&configured, id, None) {
             // Waits for a grace period.
             Ok(rules) => self.instance.rules.replace(rules),
@@ -178,8 +216,46 @@ impl Hosted {
         }
         drop(configured);
         // No hook makes a flow of the context any more.
-        self.instance.remove_flows_of(id.0);
+        self.instance.remove_flows_of(id.owner());
     }
+}
+
+/// As [`Hosted::judge`], of a namespace without contexts.
+pub(crate) fn judge_alone(
+    staged: &mut Option<Configuration>,
+    expected: Option<u32>,
+) -> Result<u32, NotConfigured> {
+    let judged = judge(&mut [], ContextId::TRIAL, finished(staged)?, expected)?;
+    Ok(judged.before)
+}
+
+// What is staged, with all that it needs. It stays if something is missing.
+fn finished(staged: &mut Option<Configuration>) -> Result<&Configuration, NotConfigured> {
+    let configuration = staged.as_mut().ok_or(NotConfigured::Error(EINVAL))?;
+    configuration.finish()?;
+    Ok(configuration)
+}
+
+fn judge(
+    configured: &mut [Option<Context>],
+    id: ContextId,
+    configuration: &Configuration,
+    expected: Option<u32>,
+) -> Result<Judged, NotConfigured> {
+    let old = context(configured, id).and_then(|slot| slot.as_ref());
+    let before = old.map(|old| old.generation).unwrap_or_default();
+    if expected.is_some_and(|expected| expected != before) {
+        return Err(NotConfigured::OtherGeneration);
+    }
+    let same = old.filter(|old| configuration.has_upstreams_of(&old.configuration));
+    let before_it = same.map(|same| &same.prepared);
+    let prepared = Prepared::new(configuration, id.owner(), before_it)?;
+    let rules = rules(configured, id, Some((configuration, &prepared)))?;
+    Ok(Judged {
+        prepared,
+        rules,
+        before,
+    })
 }
 
 /// The slot of a context.
@@ -202,12 +278,12 @@ fn rules(
     let mut all = KVVec::new();
     for context in contexts.iter().flatten().filter(|one| one.id != id) {
         all.push(
-            (context.id.0, &context.configuration, &context.prepared),
+            (context.id, &context.configuration, &context.prepared),
             GFP_KERNEL,
         )?;
     }
     if let Some((configuration, prepared)) = changed {
-        all.push((id.0, configuration, prepared), GFP_KERNEL)?;
+        all.push((id, configuration, prepared), GFP_KERNEL)?;
     }
     let sizes = all
         .iter()

@@ -257,6 +257,12 @@ impl Instance {
         self.v6.0.remove_of(owner, self);
     }
 
+    /// Removes all flows, when no hook makes any and no table is resized any more. Sleeps.
+    pub(crate) fn remove_flows(&self) {
+        self.v4.remove_all(self);
+        self.v6.0.remove_all(self);
+    }
+
     /// Counts one.
     #[inline(always)]
     pub(crate) fn count(&self, counter: Counter) {

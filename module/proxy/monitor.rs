@@ -3,10 +3,11 @@
 //! What /proc/net/mutex_proxy/ says of a namespace; `abi::monitor` tells the format.
 
 use core::fmt::Write;
+use core::marker::PhantomData;
 
 use kernel::c_str;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::str::CStr;
 
 use self::Source::{Counted, Gauge, OfLocks};
 use crate::abi::histogram::{Octaves, Scale};
@@ -18,14 +19,15 @@ use crate::abi::proxy;
 use crate::datapath::batch::FlushReason;
 use crate::datapath::tuple::{V4, V6};
 use crate::instance::{Counter, Instance, Version};
+use crate::registry::Registry;
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
-use crate::sys::net::Namespace;
 use crate::sys::percpu;
 use crate::sys::pool::AllocStats;
-use crate::sys::procfs::{Directory, Show, Text};
+use crate::sys::procfs::{Directory, File, Text};
 use crate::sys::task;
 use crate::sys::time;
+use crate::sys::window::Window;
 
 /// Readable by everybody: counts.
 const OPEN: u16 = 0o444;
@@ -33,20 +35,36 @@ const OPEN: u16 = 0o444;
 /// send.
 const OWNED: u16 = 0o400;
 
-/// Makes the directory of `instance` in `net`.
-pub(crate) fn publish(net: &Namespace, instance: &Arc<Instance>) -> Result<Directory> {
-    let mut directory = Directory::new(net, c_str!("mutex_proxy"))?;
-    let stats = StatsFile(instance.clone());
-    directory.file(c_str!("stats"), OPEN, Arc::new(stats, GFP_KERNEL)?)?;
-    let batch = BatchFile(instance.clone());
-    directory.file(c_str!("batch"), OPEN, Arc::new(batch, GFP_KERNEL)?)?;
-    let hash = HashFile(instance.clone());
-    directory.file(c_str!("hash"), OWNED, Arc::new(hash, GFP_KERNEL)?)?;
-    let pool = PoolFile(instance.clone());
-    directory.file(c_str!("pool"), OWNED, Arc::new(pool, GFP_KERNEL)?)?;
-    let latency = LatencyFile(instance.clone());
-    directory.file(c_str!("latency"), OWNED, Arc::new(latency, GFP_KERNEL)?)?;
-    Ok(directory)
+/// Puts the files of a namespace into its directory. To read one gives ENOENT while there is no context.
+pub(crate) fn publish(directory: &mut Directory<Registry>) -> Result {
+    directory.file::<Of<StatsFile>>()?;
+    directory.file::<Of<BatchFile>>()?;
+    directory.file::<Of<HashFile>>()?;
+    directory.file::<Of<PoolFile>>()?;
+    directory.file::<Of<LatencyFile>>()
+}
+
+/// A file about an instance.
+trait Show {
+    const NAME: &'static CStr;
+    const MODE: u16;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result;
+}
+
+/// The file about the instance that the namespace has.
+struct Of<S>(PhantomData<S>);
+
+impl<S: Show> File for Of<S> {
+    type Target = Registry;
+    const NAME: &'static CStr = S::NAME;
+    const MODE: u16 = S::MODE;
+
+    fn show(registry: &Registry, out: &mut Text<'_>) -> Result {
+        let instance = registry.instance().ok_or(ENOENT)?;
+        Window::Show.pass();
+        S::show(&instance, out)
+    }
 }
 
 /// Where a line's numbers come from.
@@ -89,19 +107,22 @@ const LINES: [(&str, Source); proxy::Stats::NAMES.len()] = [
 ];
 
 /// The counters, for each CPU.
-struct StatsFile(Arc<Instance>);
+struct StatsFile;
 
 impl Show for StatsFile {
-    fn show(&self, out: &mut Text<'_>) -> Result {
+    const NAME: &'static CStr = c_str!("stats");
+    const MODE: u16 = OPEN;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result {
         writeln!(out, "{STATS_TITLE}")?;
         out.write_str("cpus")?;
         numbers(out, percpu::cpus())?;
         for (name, source) in &LINES {
             write!(out, "\n{name}")?;
             match *source {
-                Gauge(read) => numbers(out, [read(&self.0)])?,
-                Counted(counter) => sum_and_counts(out, self.0.by_cpu(counter))?,
-                OfLocks(counter) => sum_and_counts(out, self.0.locks.by_cpu(counter as usize))?,
+                Gauge(read) => numbers(out, [read(instance)])?,
+                Counted(counter) => sum_and_counts(out, instance.by_cpu(counter))?,
+                OfLocks(counter) => sum_and_counts(out, instance.locks.by_cpu(counter as usize))?,
             }
         }
         out.write_str("\n")?;
@@ -131,14 +152,17 @@ fn numbers(
 }
 
 /// How packets waited for each other.
-struct BatchFile(Arc<Instance>);
+struct BatchFile;
 
 impl Show for BatchFile {
-    fn show(&self, out: &mut Text<'_>) -> Result {
+    const NAME: &'static CStr = c_str!("batch");
+    const MODE: u16 = OPEN;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result {
         writeln!(out, "{BATCH_TITLE}")?;
         out.write_str("cpus")?;
         numbers(out, percpu::cpus())?;
-        let batches = &self.0.batches;
+        let batches = &instance.batches;
         out.write_str("\npackets")?;
         sum_and_counts(out, batches.packets())?;
         for (name, reason) in [
@@ -156,13 +180,16 @@ impl Show for BatchFile {
 }
 
 /// How well the flows are spread over the tables.
-struct HashFile(Arc<Instance>);
+struct HashFile;
 
 impl Show for HashFile {
-    fn show(&self, out: &mut Text<'_>) -> Result {
+    const NAME: &'static CStr = c_str!("hash");
+    const MODE: u16 = OWNED;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result {
         writeln!(out, "{HASH_TITLE}")?;
-        table::<V4>(&self.0, "v4", out)?;
-        table::<V6>(&self.0, "v6", out)
+        table::<V4>(instance, "v4", out)?;
+        table::<V6>(instance, "v6", out)
     }
 }
 
@@ -191,10 +218,13 @@ fn table<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Res
 }
 
 /// The memory that flows are in.
-struct PoolFile(Arc<Instance>);
+struct PoolFile;
 
 impl Show for PoolFile {
-    fn show(&self, out: &mut Text<'_>) -> Result {
+    const NAME: &'static CStr = c_str!("pool");
+    const MODE: u16 = OWNED;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result {
         // The file tells of all namespaces, and the owner of one need not own the machine.
         if !task::is_machine_admin() {
             return Err(EPERM);
@@ -203,8 +233,8 @@ impl Show for PoolFile {
         out.write_str("cpus")?;
         numbers(out, percpu::cpus())?;
         out.write_str("\n")?;
-        memory::<V4>(&self.0, "v4", out)?;
-        memory::<V6>(&self.0, "v6", out)
+        memory::<V4>(instance, "v4", out)?;
+        memory::<V6>(instance, "v6", out)
     }
 }
 
@@ -236,10 +266,13 @@ fn memory<A: Version>(instance: &Instance, name: &str, out: &mut Text<'_>) -> Re
 }
 
 /// How long hooks take.
-struct LatencyFile(Arc<Instance>);
+struct LatencyFile;
 
 impl Show for LatencyFile {
-    fn show(&self, out: &mut Text<'_>) -> Result {
+    const NAME: &'static CStr = c_str!("latency");
+    const MODE: u16 = OWNED;
+
+    fn show(instance: &Instance, out: &mut Text<'_>) -> Result {
         writeln!(out, "{LATENCY_TITLE}")?;
         writeln!(out, "unit ticks")?;
         writeln!(out, "tsc_khz {}", time::ticks_khz())?;
@@ -247,7 +280,7 @@ impl Show for LatencyFile {
         out.write_str("cpus")?;
         numbers(out, percpu::cpus())?;
         out.write_str("\n")?;
-        for (name, histogram) in Iterator::zip(LATENCY_HOOKS.iter(), &self.0.latency) {
+        for (name, histogram) in Iterator::zip(LATENCY_HOOKS.iter(), &instance.latency) {
             hook(name, histogram, out)?;
         }
         Ok(())

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which contexts there are, and in which network namespaces.
+//! Which contexts a network namespace has.
 //!
-//! There are two sorts of locks. The registry's guards which contexts each namespace has; it is never held
-//! while anything is made, rebuilt or waited for, so that no namespace holds up another. Each namespace has a
-//! lock for its rules, under which they are rebuilt and replaced, which takes a grace period. The
-//! registry's lock is not taken under a rules' lock.
+//! There are two sorts of locks in a namespace. The registry's guards which contexts there are; it is never held
+//! while anything is made, rebuilt or waited for. The other is for the rules, under which they are rebuilt and
+//! replaced, which takes a grace period. The registry's lock is not taken under the rules' lock. Namespaces share
+//! nothing of this.
 //!
 //! What holds where a namespace changes hands:
 //!
@@ -14,9 +14,12 @@
 //! * [`Registry::configure`] fails: the context's rules are as they were.
 //! * [`Registry::close`] returns: no rule of the context matches, and none of its flows is left. If it
 //!   was the namespace's last, nothing of the proxy refers to the namespace any more: not a hook, not
-//!   a file, not the route of a flow, even of one that was removed before. Routes of IPv6 are counted in the namespace
+//!   the route of a flow, even of one that was removed before. Routes of IPv6 are counted in the namespace
 //!   (ip6_dst_ops in struct net), and must be gone before that ends (ip6_route_net_exit()). So a namespace's exit, of
 //!   which [`Registry::leave`] is a part, comes first: netlink.c has it as `pre_exit`.
+//!
+//! A reader of the namespace's files may still have a reference to the [`Instance`] then, which refers to neither flows nor
+//! namespace any more: nobody waits for readers, who take their time as they like, before the namespace's files go.
 //!
 //! A context with a name can be used by one call while another one closes it: that waits for those that are under way.
 //!
@@ -30,14 +33,15 @@ use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 use crate::abi::netlink::context::ContextName;
 use crate::abi::proxy::{Connection, Family, Stats, MAX_CONTEXTS};
 use crate::datapath::tuple::{V4, V6};
-use crate::hosted::{context, Context, ContextId, Hosted, NotConfigured};
+use crate::hosted::{self, context, Context, ContextId, Hosted, NotConfigured};
+use crate::instance::Instance;
 use crate::memory::Memory;
 use crate::rule_set::Configuration;
 use crate::slots::place;
 use crate::sys::net::Namespace;
 use crate::sys::netlink::ModuleInUse;
 
-/// A context on a namespace's list.
+/// A context on the list.
 struct Listed {
     id: ContextId,
     name: Option<ContextName>,
@@ -50,83 +54,91 @@ struct Listed {
     _module: ModuleInUse,
 }
 
-/// A namespace in the registry.
-struct Host {
-    net: Namespace,
-    // None while it is being made or dropped: the latter waits for readers of its files, which may take long.
-    hosted: Option<Arc<Hosted>>,
-    // Its contexts. One that is closing stays among them until all of it has gone; the last one leaves first.
-    contexts: KVVec<Option<Listed>>,
+/// What the contexts share.
+enum Host {
+    /// Nothing: there are none.
+    Absent,
+    /// It is being made for the first context, or dropped with the last one.
+    Changing,
+    Present(Arc<Hosted>),
 }
 
 struct Inner {
-    hosts: KVVec<Option<Host>>,
-    next_id: u32,
+    host: Host,
+    // One that is closing stays among them until all of it has gone.
+    contexts: KVVec<Option<Listed>>,
+    next_id: ContextId,
 }
 
-/// All contexts.
+/// The contexts of a namespace.
 pub(crate) struct Registry {
     inner: Pin<KBox<Mutex<Inner>>>,
-    // Signalled when a namespace was made, or has left, and when a context is not used any more.
+    // Signalled when the host was made or dropped, and when a context is not used any more, or is gone.
     changed: Pin<KBox<CondVar>>,
     memory: Arc<Memory>,
 }
 
-impl Host {
-    fn has(&self, id: ContextId) -> bool {
-        self.contexts.iter().flatten().any(|one| one.id == id)
-    }
-
+impl Inner {
     fn count(&self) -> usize {
         self.contexts.iter().flatten().count()
     }
-}
-
-impl Inner {
-    fn host_in(&mut self, net: &Namespace) -> Option<&mut Host> {
-        let mut hosts = self.hosts.iter_mut().flatten();
-        hosts.find(|host| host.net == *net)
-    }
-
-    fn host_of(&mut self, id: ContextId) -> Option<&mut Host> {
-        self.hosts.iter_mut().flatten().find(|host| host.has(id))
-    }
 
     fn listed(&mut self, id: ContextId) -> Option<&mut Listed> {
-        let contexts = &mut self.host_of(id)?.contexts;
-        contexts.iter_mut().flatten().find(|one| one.id == id)
+        let mut contexts = self.contexts.iter_mut().flatten();
+        contexts.find(|one| one.id == id)
+    }
+
+    fn named(&self, name: &ContextName) -> Option<&Listed> {
+        let mut contexts = self.contexts.iter().flatten();
+        contexts.find(|one| one.name.as_ref() == Some(name))
+    }
+
+    fn hosted(&self) -> Option<Arc<Hosted>> {
+        match &self.host {
+            Host::Present(hosted) => Some(hosted.clone()),
+            Host::Absent | Host::Changing => None,
+        }
     }
 
     // Uses a context, if no call makes or closes it.
     fn enter(&mut self, id: ContextId) -> Option<Arc<Hosted>> {
-        let hosted = self.host_of(id)?.hosted.clone()?;
+        let hosted = self.hosted()?;
         let listed = self.listed(id).filter(|one| !one.closing)?;
         listed.calls = listed.calls.wrapping_add(1);
         Some(hosted)
     }
 
-    fn forget(&mut self, net: &Namespace) {
-        let mut hosts = self.hosts.iter_mut();
-        let is_it = |slot: &&mut Option<Host>| slot.as_ref().is_some_and(|host| host.net == *net);
-        if let Some(slot) = hosts.find(is_it) {
-            *slot = None;
+    // A number for one more context. There are not so many contexts that none is left.
+    fn unused_id(&mut self) -> ContextId {
+        let mut id = self.next_id;
+        while id.owner() == 0 || self.has_owner(id.owner()) {
+            id = id.next();
         }
+        self.next_id = id.next();
+        id
     }
 
-    // Takes the context off the list. If it was the namespace's last, returns what the namespace has, and the
-    // namespace; that stays in the registry until `forget`.
-    fn leave(&mut self, id: ContextId) -> Option<(Option<Arc<Hosted>>, Namespace)> {
-        let host = self.host_of(id)?;
+    fn has_owner(&self, owner: u32) -> bool {
+        let mut contexts = self.contexts.iter().flatten();
+        contexts.any(|one| one.id.owner() == owner)
+    }
+
+    fn unlist(&mut self, id: ContextId) {
         let is_it = |slot: &&mut Option<Listed>| slot.as_ref().is_some_and(|one| one.id == id);
-        if let Some(slot) = host.contexts.iter_mut().find(is_it) {
+        if let Some(slot) = self.contexts.iter_mut().find(is_it) {
             *slot = None;
         }
-        (host.count() == 0).then(|| (host.hosted.take(), host.net.clone()))
     }
 
-    // Whether the context is the only one in its namespace.
+    // Whether the context is the only one.
     fn is_alone(&mut self, id: ContextId) -> bool {
-        self.host_of(id).is_some_and(|host| host.count() == 1)
+        self.count() == 1 && self.listed(id).is_some()
+    }
+
+    // No context is left.
+    fn end(&mut self) {
+        self.host = Host::Absent;
+        self.contexts = KVVec::new();
     }
 }
 
@@ -174,45 +186,46 @@ impl Drop for Call<'_> {
 }
 
 impl Registry {
-    /// Without any context.
-    pub(crate) fn new() -> Result<Self> {
+    /// Without any context; flows will be in `memory`. Charged to the task that makes the namespace.
+    pub(crate) fn new(memory: Arc<Memory>) -> Result<Self> {
         let inner = Inner {
-            hosts: KVVec::new(),
-            next_id: 1,
+            host: Host::Absent,
+            contexts: KVVec::new(),
+            next_id: ContextId::FIRST,
         };
         Ok(Self {
-            inner: KBox::pin_init(new_mutex!(inner), GFP_KERNEL)?,
-            changed: KBox::pin_init(new_condvar!(), GFP_KERNEL)?,
-            memory: Arc::new(Memory::new()?, GFP_KERNEL)?,
+            inner: KBox::pin_init(new_mutex!(inner), GFP_KERNEL_ACCOUNT)?,
+            changed: KBox::pin_init(new_condvar!(), GFP_KERNEL_ACCOUNT)?,
+            memory,
         })
+    }
+
+    fn using(&self, id: ContextId, hosted: Arc<Hosted>) -> Call<'_> {
+        Call {
+            registry: self,
+            id,
+            hosted: Some(hosted),
+        }
     }
 
     fn call(&self, id: ContextId) -> Option<Call<'_>> {
         let hosted = self.inner.lock().enter(id)?;
-        Some(Call {
-            registry: self,
-            id,
-            hosted: Some(hosted),
-        })
+        Some(self.using(id, hosted))
     }
 
-    // A call that uses any context of the namespace.
-    fn call_in(&self, net: &Namespace) -> Option<Call<'_>> {
+    // A call that uses any context.
+    fn call_any(&self) -> Option<Call<'_>> {
         let mut inner = self.inner.lock();
-        let contexts = &inner.host_in(net)?.contexts;
-        let id = contexts.iter().flatten().find(|one| !one.closing)?.id;
+        let mut contexts = inner.contexts.iter().flatten();
+        let id = contexts.find(|one| !one.closing)?.id;
         let hosted = inner.enter(id)?;
-        Some(Call {
-            registry: self,
-            id,
-            hosted: Some(hosted),
-        })
+        Some(self.using(id, hosted))
     }
 
-    /// Uses a context of `net`: one that is there, `known` or with this name, or a new one without rules.
+    /// Uses a context: one that is there, `known` or with this name, or a new one without rules. `net`: the registry's.
     pub(crate) fn open(
         &self,
-        net: Namespace,
+        net: &Namespace,
         name: Option<ContextName>,
         known: Option<ContextId>,
     ) -> Result<Call<'_>, NotConfigured> {
@@ -221,33 +234,26 @@ impl Registry {
         }
         let module = ModuleInUse::new()?;
         let mut inner = self.inner.lock();
-        // While another call makes the namespace's host or drops it, or closes the context of this name.
+        // While another call makes the host or drops it, or closes the context of this name.
         loop {
-            let Some(host) = inner.host_in(&net) else {
-                break;
-            };
-            let mut contexts = host.contexts.iter().flatten();
-            let named = contexts.find(|one| name.is_some() && one.name == name);
+            let named = name.as_ref().and_then(|name| inner.named(name));
             match named.map(|one| (one.id, one.closing)) {
-                _ if host.hosted.is_none() => {}
+                _ if matches!(inner.host, Host::Changing) => {}
                 None => break,
                 Some((_, true)) => {}
                 Some((id, false)) => {
                     let hosted = inner.enter(id).ok_or(NotConfigured::Gone)?;
-                    drop(inner);
-                    return Ok(Call {
-                        registry: self,
-                        id,
-                        hosted: Some(hosted),
-                    });
+                    return Ok(self.using(id, hosted));
                 }
             }
             if self.changed.wait_interruptible(&mut inner) {
                 return Err(NotConfigured::Interrupted);
             }
         }
-        let id = ContextId(inner.next_id);
-        let next_id = inner.next_id.checked_add(1).ok_or(EMFILE)?;
+        if inner.count() >= MAX_CONTEXTS {
+            return Err(NotConfigured::TooManyContexts);
+        }
+        let id = inner.unused_id();
         let listed = Listed {
             id,
             name,
@@ -257,72 +263,43 @@ impl Registry {
             closing: false,
             _module: module,
         };
-        if let Some(host) = inner.host_in(&net) {
-            if host.count() >= MAX_CONTEXTS {
-                return Err(NotConfigured::TooManyContexts);
-            }
-            let hosted = host.hosted.clone();
-            place(&mut host.contexts, listed)?;
-            inner.next_id = next_id;
-            drop(inner);
-            return Ok(Call {
-                registry: self,
-                id,
-                hosted,
-            });
+        place(&mut inner.contexts, listed)?;
+        if let Some(hosted) = inner.hosted() {
+            return Ok(self.using(id, hosted));
         }
-        let mut contexts = KVVec::new();
-        place(&mut contexts, listed)?;
-        let host = Host {
-            net: net.clone(),
-            hosted: None,
-            contexts,
-        };
-        place(&mut inner.hosts, host)?;
-        inner.next_id = next_id;
+        inner.host = Host::Changing;
         drop(inner);
-        // Other calls that open a context in this namespace wait meanwhile, and so does who would close this one. Without rules
+        // Other calls that open a context here wait meanwhile, and so does who would close this one. Without rules
         // there are no flows, so on an error no flow has a route.
-        let made = Hosted::new(&net, self.memory.clone())
+        let made = Hosted::new(net, self.memory.clone())
             .and_then(|hosted| Ok(Arc::new(hosted, GFP_KERNEL_ACCOUNT)?));
         let mut inner = self.inner.lock();
-        let result = match &made {
+        let result = match made {
             Ok(hosted) => {
-                if let Some(host) = inner.host_in(&net) {
-                    host.hosted = Some(hosted.clone());
-                }
-                Ok(())
+                inner.host = Host::Present(hosted.clone());
+                Ok(self.using(id, hosted))
             }
             Err(error) => {
-                inner.forget(&net);
-                Err(NotConfigured::Error(*error))
+                inner.end();
+                Err(NotConfigured::Error(error))
             }
         };
         drop(inner);
         self.changed.notify_all();
-        result.map(|()| Call {
-            registry: self,
-            id,
-            hosted: made.ok(),
-        })
+        result
     }
 
     /// The context with this name.
-    pub(crate) fn named(&self, net: &Namespace, name: &ContextName) -> Option<ContextId> {
-        let mut inner = self.inner.lock();
-        let mut contexts = inner.host_in(net)?.contexts.iter().flatten();
-        let found = contexts.find(|one| one.name == Some(*name) && !one.closing);
+    pub(crate) fn named(&self, name: &ContextName) -> Option<ContextId> {
+        let inner = self.inner.lock();
+        let found = inner.named(name).filter(|one| !one.closing);
         found.map(|one| one.id)
     }
 
-    /// The first context with a name from this place of the namespace's list on, and its place there.
-    pub(crate) fn next_named(
-        &self,
-        net: &Namespace,
-        from: usize,
-    ) -> Option<(usize, ContextId, ContextName)> {
-        let mut inner = self.inner.lock();
-        let slots = inner.host_in(net)?.contexts.iter().enumerate();
+    /// The first context with a name from this place of the list on, and its place there.
+    pub(crate) fn next_named(&self, from: usize) -> Option<(usize, ContextId, ContextName)> {
+        let inner = self.inner.lock();
+        let slots = inner.contexts.iter().enumerate();
         let mut named = slots.skip(from).filter_map(|(at, slot)| {
             let listed = slot.as_ref().filter(|one| one.configured)?;
             Some((at, listed.id, listed.name?))
@@ -330,23 +307,47 @@ impl Registry {
         named.next()
     }
 
-    /// Puts what is staged in the place of the configuration of the call's context, and returns how often that makes it. On an error,
-    /// and if this is only a trial, both stay as they were.
+    /// Puts what is staged in the place of the configuration of the call's context, and returns how often that makes it. On an error
+    /// both stay as they were.
     pub(crate) fn configure(
         &self,
         call: &Call<'_>,
         staged: &mut Option<Configuration>,
         expected: Option<u32>,
-        dry_run: bool,
     ) -> Result<u32, NotConfigured> {
         let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
-        let generation = hosted.configure(call.id, staged, expected, dry_run)?;
-        if !dry_run {
-            if let Some(listed) = self.inner.lock().listed(call.id) {
-                listed.configured = true;
-            }
+        let generation = hosted.configure(call.id, staged, expected)?;
+        if let Some(listed) = self.inner.lock().listed(call.id) {
+            listed.configured = true;
         }
         Ok(generation)
+    }
+
+    /// Whether [`Self::open`] and [`Self::configure`] would do so, as far as that can be told without making anything; how often the
+    /// context was configured.
+    pub(crate) fn judge(
+        &self,
+        name: Option<ContextName>,
+        known: Option<ContextId>,
+        staged: &mut Option<Configuration>,
+        expected: Option<u32>,
+    ) -> Result<u32, NotConfigured> {
+        let there = known.or_else(|| self.named(&name?));
+        if let Some(call) = there.and_then(|id| self.call(id)) {
+            let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
+            return hosted.judge(call.id, staged, expected);
+        }
+        if self.inner.lock().count() >= MAX_CONTEXTS {
+            return Err(NotConfigured::TooManyContexts);
+        }
+        // It would be a new one, beside those that are there.
+        match self.call_any() {
+            Some(call) => {
+                let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
+                hosted.judge(ContextId::TRIAL, staged, expected)
+            }
+            None => hosted::judge_alone(staged, expected),
+        }
     }
 
     /// What `read` makes of a context; `None` if it never was configured.
@@ -357,16 +358,23 @@ impl Registry {
         Some(read(context))
     }
 
-    /// The counters of a namespace; `None` if it has no context.
-    pub(crate) fn stats(&self, net: &Namespace) -> Option<Stats> {
-        let call = self.call_in(net)?;
-        Some(call.hosted()?.instance.stats())
+    /// What packets of the namespace are handled by, and counted in; `None` if it has no context. Who has it may keep it longer than
+    /// the contexts.
+    pub(crate) fn instance(&self) -> Option<Arc<Instance>> {
+        match &self.inner.lock().host {
+            Host::Present(hosted) => Some(hosted.instance.clone()),
+            Host::Absent | Host::Changing => None,
+        }
+    }
+
+    /// The counters of the namespace; `None` if it has no context.
+    pub(crate) fn stats(&self) -> Option<Stats> {
+        Some(self.instance()?.stats())
     }
 
     /// The connection, with the original destination that it had before it was redirected in the namespace.
-    pub(crate) fn original(&self, net: &Namespace, connection: &Connection) -> Option<Connection> {
-        let call = self.call_in(net)?;
-        let instance = &call.hosted()?.instance;
+    pub(crate) fn original(&self, connection: &Connection) -> Option<Connection> {
+        let instance = self.instance()?;
         let local = match connection.family {
             Family::V4 => instance.original::<V4>(connection),
             Family::V6 => instance.original::<V6>(connection),
@@ -377,7 +385,7 @@ impl Registry {
         })
     }
 
-    /// Removes the context, its rules and its flows; with a namespace's last one, the hooks. `false`: another call does so.
+    /// Removes the context, its rules and its flows; with the namespace's last one, the hooks. `false`: another call does so.
     pub(crate) fn close(&self, id: ContextId) -> bool {
         let mut inner = self.inner.lock();
         let Some(listed) = inner.listed(id).filter(|one| !one.closing) else {
@@ -392,52 +400,69 @@ impl Registry {
         true
     }
 
+    /// Closes the context with this name. `false`: there is none, not even one that another call has not closed yet.
+    pub(crate) fn delete(&self, name: &ContextName) -> Result<bool, NotConfigured> {
+        let mut inner = self.inner.lock();
+        let Some(id) = inner.named(name).map(|one| one.id) else {
+            return Ok(false);
+        };
+        while let Some(listed) = inner.listed(id) {
+            if !listed.closing {
+                drop(inner);
+                if self.close(id) {
+                    return Ok(true);
+                }
+                inner = self.inner.lock();
+            } else if self.changed.wait_interruptible(&mut inner) {
+                return Err(NotConfigured::Interrupted);
+            }
+        }
+        Ok(false)
+    }
+
     // Removes a context that is closing and that no call uses.
     fn remove(&self, id: ContextId) {
         let mut inner = self.inner.lock();
-        let mut last = None;
-        if inner.is_alone(id) {
-            // All of it goes at once.
-            last = inner.leave(id);
-        } else if let Some(hosted) = inner.host_of(id).and_then(|host| host.hosted.clone()) {
-            drop(inner);
-            hosted.forget(id);
-            // Before the context is off the list: the call that closes the last one must have the last
-            // reference.
-            drop(hosted);
-            inner = self.inner.lock();
-            last = inner.leave(id);
-        }
-        drop(inner);
-        let Some((hosted, net)) = last else {
-            // Who opens one of that name waits.
-            self.changed.notify_all();
+        if inner.listed(id).is_none() {
+            // It could not be made.
             return;
-        };
-        // The last reference: all others belong to calls for a context that is on the list.
-        drop(hosted);
-        // That removed all flows that were left, and no hook caches a route any more: so after the drain
-        // no flow has a route. Until then `net` keeps the namespace.
-        self.memory.drain();
-        // Until now, calls that open a context there have waited.
-        self.inner.lock().forget(&net);
-        drop(net);
+        }
+        if !inner.is_alone(id) {
+            if let Some(hosted) = inner.hosted() {
+                drop(inner);
+                hosted.forget(id);
+                // Before the context is off the list: the call that closes the last one must have the last
+                // reference.
+                drop(hosted);
+                inner = self.inner.lock();
+            }
+            if !inner.is_alone(id) {
+                inner.unlist(id);
+                drop(inner);
+                // Who opens or deletes one of that name waits.
+                self.changed.notify_all();
+                return;
+            }
+        }
+        // All of it goes at once. The last reference: all others belong to calls for a context that is on the list.
+        let host = core::mem::replace(&mut inner.host, Host::Changing);
+        drop(inner);
+        drop(host);
+        // Until now, calls that open a context here have waited.
+        self.inner.lock().end();
         self.changed.notify_all();
     }
 
-    /// Closes all contexts of a namespace that ends: those with names, since no socket is in it any more.
-    pub(crate) fn leave(&self, net: &Namespace) {
-        loop {
-            let mut inner = self.inner.lock();
-            let host = inner.host_in(net);
-            let left = host.and_then(|host| Some(host.contexts.iter().flatten().next()?.id));
-            drop(inner);
-            match left {
-                Some(id) => {
-                    self.close(id);
-                }
-                None => return,
-            }
+    /// Closes all contexts of a namespace that ends, at once: those with names, since no socket is in it any more, and so no call is
+    /// under way.
+    pub(crate) fn leave(&self) {
+        let mut inner = self.inner.lock();
+        if !matches!(inner.host, Host::Present(_)) {
+            return;
         }
+        let host = core::mem::replace(&mut inner.host, Host::Changing);
+        drop(inner);
+        drop(host);
+        self.inner.lock().end();
     }
 }

@@ -44,6 +44,7 @@ pub(crate) mod netlink;
 pub(crate) mod percpu;
 pub(crate) mod pool;
 pub(crate) mod prefetch;
+#[cfg(not(probe))]
 pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod rcu;

@@ -4,6 +4,7 @@
  * in Rust, in netlink.rs.
  */
 #include <linux/completion.h>
+#include <linux/err.h>
 #include <linux/module.h>
 #include <linux/netlink.h>
 #include <linux/notifier.h>
@@ -20,10 +21,23 @@
 
 static const struct mxp_netlink_calls *calls;
 
+struct mxp_net {
+	/* One for the namespace itself. */
+	refcount_t users;
+	struct completion unused;
+	/* What netlink.rs has of it. */
+	void *of_net;
+};
+
+static unsigned int mxp_net_id;
+
 static struct mxp_netlink_request describe(const struct genl_info *info, const struct sk_buff *sent)
 {
+	struct mxp_net *of = net_generic(genl_info_net(info), mxp_net_id);
+
 	return (struct mxp_netlink_request) {
 		.net = genl_info_net(info),
+		.of_net = of->of_net,
 		.sender = NETLINK_CB(sent).sk,
 		.port = info->snd_portid,
 		.command = info->genlhdr->cmd,
@@ -70,7 +84,7 @@ static int request(struct sk_buff *sent, struct genl_info *info)
 		return -EMSGSIZE;
 	}
 	size = room(answer);
-	err = calls->request(calls->target, &request, skb_tail_pointer(answer), &size);
+	err = calls->request(&request, skb_tail_pointer(answer), &size);
 	if (err || !size) {
 		explain(info->extack, &request);
 		nlmsg_free(answer);
@@ -97,7 +111,7 @@ static int dump(struct sk_buff *skb, struct netlink_callback *cb)
 		if (!header)
 			return skb->len;
 		size = room(skb);
-		more = calls->dump(calls->target, &request, position, skb_tail_pointer(skb), &size);
+		more = calls->dump(&request, position, skb_tail_pointer(skb), &size);
 		/* At the end, too: it may have come too early. */
 		if (more >= 0)
 			cb->seq = request.generation;
@@ -175,8 +189,11 @@ static int released(struct notifier_block *block, unsigned long event, void *dat
 {
 	const struct netlink_notify *socket = data;
 
-	if (event == NETLINK_URELEASE && socket->protocol == NETLINK_GENERIC)
-		calls->released(calls->target, socket->net, socket->portid);
+	if (event == NETLINK_URELEASE && socket->protocol == NETLINK_GENERIC) {
+		struct mxp_net *of = net_generic(socket->net, mxp_net_id);
+
+		calls->released(of->of_net, socket->portid);
+	}
 	return NOTIFY_DONE;
 }
 
@@ -184,36 +201,40 @@ static struct notifier_block notifier = {
 	.notifier_call = released,
 };
 
-struct mxp_net {
-	/* One for the namespace itself. */
-	refcount_t users;
-	struct completion unused;
-};
-
-static unsigned int mxp_net_id;
-
 static int __net_init enter(struct net *net)
 {
 	struct mxp_net *of = net_generic(net, mxp_net_id);
 
 	refcount_set(&of->users, 1);
 	init_completion(&of->unused);
-	return 0;
+	of->of_net = calls->enter(calls->target, net);
+	return PTR_ERR_OR_ZERO(of->of_net);
 }
 
 static void __net_exit leave(struct net *net)
 {
 	struct mxp_net *of = net_generic(net, mxp_net_id);
 
-	calls->leave(calls->target, net);
+	calls->leave(of->of_net);
 	mxp_net_release(net);
 	wait_for_completion(&of->unused);
 }
 
-/* `pre_exit`: devices, routes and netfilter are still there. */
+static void __net_exit end(struct net *net)
+{
+	struct mxp_net *of = net_generic(net, mxp_net_id);
+
+	calls->end(of->of_net);
+}
+
+/*
+ * `pre_exit`: devices, routes and netfilter are still there. `exit`: proc_net_ns_exit() comes later, since it was registered
+ * earlier.
+ */
 static struct pernet_operations namespaces = {
 	.init = enter,
 	.pre_exit = leave,
+	.exit = end,
 	.id = &mxp_net_id,
 	.size = sizeof(struct mxp_net),
 };

@@ -11,6 +11,8 @@ struct sock;
 /* A request, or a part of a dump. */
 struct mxp_netlink_request {
 	struct net *net;
+	/* What netlink.rs has of the namespace. */
+	void *of_net;
 	/* The socket that sent it, and its address: unique in the namespace among sockets that are open. */
 	struct sock *sender;
 	u32 port;
@@ -31,14 +33,18 @@ struct mxp_netlink_request {
  */
 struct mxp_netlink_calls {
 	void *target;
-	int (*request)(void *target, struct mxp_netlink_request *request, void *room, size_t *size);
+	int (*request)(struct mxp_netlink_request *request, void *room, size_t *size);
 	/* One message: 1. At the end: 0. -EMSGSIZE: more room is needed. `position` is of four numbers, zero at first. */
-	int (*dump)(void *target, struct mxp_netlink_request *request, u64 *position, void *room,
+	int (*dump)(struct mxp_netlink_request *request, u64 *position, void *room,
 		    size_t *size);
+	/* The namespace begins: what netlink.rs has of it. An error is an ERR_PTR(). */
+	void *(*enter)(void *target, struct net *net);
 	/* A socket with this address was closed. */
-	void (*released)(void *target, struct net *net, u32 port);
-	/* The namespace ends; no socket is in it. */
-	void (*leave)(void *target, struct net *net);
+	void (*released)(void *of_net, u32 port);
+	/* The namespace ends; no socket is in it. Must not wait for readers of files. */
+	void (*leave)(void *of_net);
+	/* Nothing in the namespace calls anything any more: frees what netlink.rs has of it. */
+	void (*end)(void *of_net);
 };
 
 /* One at a time; `calls` stays until mxp_netlink_unregister() has returned. */

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The Generic Netlink family, and what belongs to each of its sockets.
+//! The Generic Netlink family, and what belongs to each of its sockets and to each network namespace.
 
 use core::ffi::{c_int, c_void, CStr};
 use core::ptr::NonNull;
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::str::CStr as KernelStr;
+use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
 use super::bindings;
 use super::net::Namespace;
+use super::procfs::Directory;
 use super::window::Window;
 use crate::abi::netlink::attribute::{Attributes, NoRoom, Writer};
 use crate::abi::netlink::refusal::Refusal;
@@ -128,30 +130,40 @@ impl Part {
 pub(crate) trait Family: Send + Sync + 'static {
     /// What belongs to a socket. It is dropped by the call that closes the socket's last descriptor, before that returns.
     type Session: Send + Sync + 'static;
+    /// What belongs to a namespace, from its beginning to its end, or while the module is there.
+    type Local: Send + Sync + 'static;
+    /// The directory of each namespace in its /proc/net/.
+    const DIRECTORY: &'static KernelStr;
+
+    /// What a namespace has that begins.
+    fn enter(&self) -> Result<Self::Local>;
+
+    /// Puts files into a namespace's directory.
+    fn publish(directory: &mut Directory<Self::Local>) -> Result;
 
     /// What a socket has that asks for the first time.
-    fn session(&self) -> Result<Self::Session>;
+    fn session(local: &Arc<Self::Local>) -> Result<Self::Session>;
 
     /// Does what a request says; what is written is the answer.
-    fn request(&self, request: &Request<'_, Self>, answer: &mut Writer<'_>)
-        -> Result<(), Refused>;
+    fn request(request: &Request<'_, Self>, answer: &mut Writer<'_>) -> Result<(), Refused>;
 
     /// Writes one message of a dump.
     fn dump(
-        &self,
         request: &Request<'_, Self>,
         position: &mut Position,
         message: &mut Writer<'_>,
     ) -> Result<Part, Refused>;
 
-    /// Forgets the namespace, which ends: the end waits until nothing refers to it.
-    fn leave(&self, net: &Namespace);
+    /// The namespace ends: the end waits until nothing refers to it. Files may still be read.
+    fn leave(local: &Self::Local);
 }
 
 /// A request, or a part of a dump.
 pub(crate) struct Request<'a, F: Family + ?Sized> {
     /// The namespace of the socket.
     pub(crate) net: Namespace,
+    /// What belongs to the namespace.
+    pub(crate) local: &'a Arc<F::Local>,
     /// What is asked for.
     pub(crate) command: u8,
     attributes: &'a [u8],
@@ -168,36 +180,32 @@ impl<F: Family + ?Sized> Request<'_, F> {
 
     /// What belongs to its socket, if it has asked for that before.
     pub(crate) fn known_session(&self) -> Option<Arc<F::Session>> {
-        let sessions = self.sessions.0.lock();
+        let sessions = self.sessions.inner.lock();
         let mut known = sessions.iter().flatten();
-        let session = known.find(|one| one.socket.0 == self.sender)?;
-        Some(session.session.clone())
+        let entry = known.find(|one| one.socket.0 == self.sender)?;
+        entry.session.clone()
     }
 
     /// What belongs to its socket. ENOSPC: too many in its namespace have something.
-    pub(crate) fn session(&self, family: &F) -> Result<Arc<F::Session>, Refused> {
+    pub(crate) fn session(&self) -> Result<Arc<F::Session>, Refused> {
         if let Some(known) = self.known_session() {
             return Ok(known);
         }
-        let new = Arc::new(family.session()?, GFP_KERNEL_ACCOUNT).map_err(Error::from)?;
-        let mut sessions = self.sessions.0.lock();
-        let mut count = 0_usize;
-        for one in sessions.iter().flatten() {
-            if one.socket.0 == self.sender {
-                // Another thread has asked by the same socket meanwhile.
-                return Ok(one.session.clone());
-            }
-            count = count.wrapping_add(usize::from(one.net == self.net.as_ptr()));
+        let new = Arc::new(F::session(self.local)?, GFP_KERNEL_ACCOUNT).map_err(Error::from)?;
+        let mut sessions = self.sessions.inner.lock();
+        let mut known = sessions.iter().flatten();
+        if let Some(one) = known.find(|one| one.socket.0 == self.sender) {
+            // Another thread has asked by the same socket meanwhile. It is open: its session is there.
+            return Ok(one.session.clone().ok_or(EINVAL)?);
         }
-        if count >= MAX_CONTEXTS {
+        if sessions.iter().flatten().count() >= MAX_CONTEXTS {
             let message = c"64 sockets of this network namespace stage already";
             return Err(Refused::because(Reason::NoSpace, message));
         }
         let entry = Some(Entry {
             socket: Socket::hold(self.sender),
-            net: self.net.as_ptr(),
             port: self.port,
-            session: new.clone(),
+            session: Some(new.clone()),
         });
         match sessions.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = entry,
@@ -233,46 +241,93 @@ impl Drop for Socket {
 
 /// A socket that has something, and what.
 struct Entry<S> {
-    session: Arc<S>,
-    // For comparing: which is the sender's namespace, and lives as long as the socket.
-    net: *mut bindings::net,
+    // None while it is dropped.
+    session: Option<Arc<S>>,
     port: u32,
     // Last: what belongs to the socket goes before the socket, and with it the namespace, may.
     socket: Socket,
 }
 
-// SAFETY: the pointers are compared only, and `Socket` may be put by any task.
+// SAFETY: `Socket` may be put by any task.
 unsafe impl<S: Send + Sync> Send for Entry<S> {}
 
-/// Those of all namespaces: up to `MAX_CONTEXTS` of each.
-struct Sessions<F: Family + ?Sized>(Pin<KBox<Mutex<KVVec<Option<Entry<F::Session>>>>>>);
+/// Those of a namespace: up to `MAX_CONTEXTS`.
+struct Sessions<F: Family + ?Sized> {
+    inner: Pin<KBox<Mutex<KVVec<Option<Entry<F::Session>>>>>>,
+    // Signalled when an entry has gone.
+    gone: Pin<KBox<CondVar>>,
+}
 
 impl<F: Family + ?Sized> Sessions<F> {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            inner: KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL_ACCOUNT)?,
+            gone: KBox::pin_init(new_condvar!(), GFP_KERNEL_ACCOUNT)?,
+        })
+    }
+
     // Drops what belongs to sockets that were closed. An address may be that of a new socket already: netlink takes a closing socket
-    // off its table before it tells of it. So the socket itself is asked.
-    fn release(&self, net: *mut bindings::net, port: u32) {
+    // off its table before it tells of it. So the socket itself is asked. If two of one address were closed, a call may drop
+    // what belonged to the other one's socket: so either waits until both have nothing left.
+    fn release(&self, port: u32) {
         Window::Release.pass();
+        let mut sessions = self.inner.lock();
         loop {
-            let mut sessions = self.0.lock();
-            let slot = sessions.iter_mut().find(|slot| {
-                let is_it = |one: &Entry<_>| {
-                    one.net == net && one.port == port && one.socket.is_closed()
-                };
-                slot.as_ref().is_some_and(is_it)
-            });
-            let Some(entry) = slot.and_then(Option::take) else {
-                return;
+            let is_closed = |one: &Entry<_>| one.port == port && one.socket.is_closed();
+            let mut closed = sessions.iter_mut().flatten().filter(|one| is_closed(one));
+            let Some((socket, session)) =
+                closed.find_map(|one| Some((one.socket.0, one.session.take()?)))
+            else {
+                if !sessions.iter().flatten().any(is_closed) {
+                    return;
+                }
+                self.gone.wait(&mut sessions);
+                continue;
             };
             drop(sessions);
-            drop(entry);
+            drop(session);
+            sessions = self.inner.lock();
+            let is_it = |slot: &&mut Option<Entry<_>>| {
+                slot.as_ref().is_some_and(|one| one.socket.0 == socket)
+            };
+            if let Some(slot) = sessions.iter_mut().find(is_it) {
+                *slot = None;
+            }
+            self.gone.notify_all();
         }
+    }
+}
+
+/// What there is of a namespace.
+struct OfNet<F: Family> {
+    // First: dropping it waits for readers, who use the rest.
+    _directory: Directory<F::Local>,
+    local: Arc<F::Local>,
+    sessions: Sessions<F>,
+}
+
+impl<F: Family> OfNet<F> {
+    /// # Safety
+    ///
+    /// The namespace begins, and netlink.c hands this back at its end.
+    unsafe fn new(family: &F, net: &Namespace) -> Result<KBox<Self>> {
+        let local = Arc::new(family.enter()?, GFP_KERNEL_ACCOUNT)?;
+        let sessions = Sessions::new()?;
+        // SAFETY: the caller's promise: netlink.c has `end` as its `exit`, which comes before that of /proc/net.
+        let mut directory = unsafe { Directory::new(net, F::DIRECTORY, local.clone()) }?;
+        F::publish(&mut directory)?;
+        let of_net = Self {
+            _directory: directory,
+            local,
+            sessions,
+        };
+        Ok(KBox::new(of_net, GFP_KERNEL_ACCOUNT)?)
     }
 }
 
 struct Inner<F: Family> {
     calls: bindings::mxp_netlink_calls,
     family: F,
-    sessions: Sessions<F>,
 }
 
 /// A family that is there, until this is dropped.
@@ -286,18 +341,18 @@ unsafe impl<F: Family> Sync for Registered<F> {}
 impl<F: Family> Registered<F> {
     /// Hands requests to `family`. Not more than one at a time in the module.
     pub(crate) fn new(family: F) -> Result<Self> {
-        let sessions = KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL)?;
         let mut inner = KBox::new(
             Inner {
                 calls: bindings::mxp_netlink_calls {
                     target: core::ptr::null_mut(),
+                    enter: Some(enter::<F>),
                     request: Some(request::<F>),
                     dump: Some(dump::<F>),
                     released: Some(released::<F>),
                     leave: Some(leave::<F>),
+                    end: Some(end::<F>),
                 },
                 family,
-                sessions: Sessions(sessions),
             },
             GFP_KERNEL,
         )?;
@@ -315,39 +370,41 @@ impl<F: Family> Drop for Registered<F> {
     }
 }
 
-// The calls for a family that is registered.
-unsafe fn inner<'a, F: Family>(target: *mut c_void) -> &'a Inner<F> {
-    // SAFETY: by the caller: `Registered` gave this pointer, and keeps the box until no call is under way.
-    unsafe { &*target.cast_const().cast::<Inner<F>>() }
+// What netlink.c got of `enter`, and has not handed to `end` yet.
+unsafe fn of_net<'a, F: Family>(pointer: *mut c_void) -> &'a OfNet<F> {
+    // SAFETY: by the caller.
+    unsafe { &*pointer.cast_const().cast::<OfNet<F>>() }
 }
 
 // A request as netlink.c describes it, and the room for an answer.
 unsafe fn with_request<F: Family>(
-    target: *mut c_void,
     raw: *mut bindings::mxp_netlink_request,
     room: *mut c_void,
     size: *mut usize,
-    call: impl FnOnce(&F, &Request<'_, F>, &mut Writer<'_>) -> Result<Part, Refused>,
+    call: impl FnOnce(&Request<'_, F>, &mut Writer<'_>) -> Result<Part, Refused>,
 ) -> c_int {
     // SAFETY: by the caller: netlink.c hands over a request and a size of its own, for the time of this call.
-    let (inner, raw, size) = unsafe { (inner::<F>(target), &mut *raw, &mut *size) };
+    let (raw, size) = unsafe { (&mut *raw, &mut *size) };
+    // SAFETY: the namespace has a socket, so it has begun and does not end during this call.
+    let of_net = unsafe { of_net::<F>(raw.of_net) };
     let Some(sender) = NonNull::new(raw.sender) else {
         return EINVAL.to_errno();
     };
     let request = Request {
         // SAFETY: a socket is in the namespace, so it does not end during this call.
         net: unsafe { Namespace::until_exit(raw.net) },
+        local: &of_net.local,
         command: raw.command as u8,
         // SAFETY: the attributes of the request's skb, which stays during the call, and which nobody writes any more.
         attributes: unsafe { core::slice::from_raw_parts(raw.attributes.cast(), raw.length) },
         sender,
         port: raw.port,
-        sessions: &inner.sessions,
+        sessions: &of_net.sessions,
     };
     // SAFETY: the tail room of the answer's skb, which is nobody else's, and which netlink.c has made zero.
     let bytes = unsafe { core::slice::from_raw_parts_mut(room.cast::<u8>(), *size) };
     let mut answer = Writer::new(bytes);
-    let result = call(&inner.family, &request, &mut answer);
+    let result = call(&request, &mut answer);
     *size = answer.written();
     match result {
         Ok(part) => {
@@ -366,21 +423,19 @@ unsafe fn with_request<F: Family>(
 }
 
 unsafe extern "C" fn request<F: Family>(
-    target: *mut c_void,
     raw: *mut bindings::mxp_netlink_request,
     room: *mut c_void,
     size: *mut usize,
 ) -> c_int {
     // SAFETY: netlink.c calls this as `with_request` demands.
     unsafe {
-        with_request::<F>(target, raw, room, size, |family, request, answer| {
-            family.request(request, answer).map(|()| Part::END)
+        with_request::<F>(raw, room, size, |request, answer| {
+            F::request(request, answer).map(|()| Part::END)
         })
     }
 }
 
 unsafe extern "C" fn dump<F: Family>(
-    target: *mut c_void,
     raw: *mut bindings::mxp_netlink_request,
     position: *mut u64,
     room: *mut c_void,
@@ -390,26 +445,40 @@ unsafe extern "C" fn dump<F: Family>(
     let position = unsafe { &mut *position.cast::<Position>() };
     // SAFETY: netlink.c calls this as `with_request` demands.
     unsafe {
-        with_request::<F>(target, raw, room, size, |family, request, message| {
-            family.dump(request, position, message)
+        with_request::<F>(raw, room, size, |request, message| {
+            F::dump(request, position, message)
         })
     }
 }
 
-unsafe extern "C" fn released<F: Family>(
+unsafe extern "C" fn enter<F: Family>(
     target: *mut c_void,
     net: *mut bindings::net,
-    port: u32,
-) {
-    // SAFETY: `target` is what was registered.
-    unsafe { inner::<F>(target) }.sessions.release(net, port);
+) -> *mut c_void {
+    // SAFETY: `Registered` gave this pointer, and keeps the box until no call is under way.
+    let inner = unsafe { &*target.cast_const().cast::<Inner<F>>() };
+    // SAFETY: the namespace begins.
+    let net = unsafe { Namespace::until_exit(net) };
+    // SAFETY: netlink.c calls `end` with this.
+    match unsafe { OfNet::new(&inner.family, &net) } {
+        Ok(of_net) => KBox::into_raw(of_net).cast(),
+        Err(error) => core::ptr::without_provenance_mut(error.to_errno() as usize),
+    }
 }
 
-unsafe extern "C" fn leave<F: Family>(target: *mut c_void, net: *mut bindings::net) {
-    // SAFETY: `target` is what was registered.
-    let inner = unsafe { inner::<F>(target) };
-    // SAFETY: the namespace's exit is under way, and waits for the last user after this call.
-    inner.family.leave(&unsafe { Namespace::until_exit(net) });
+unsafe extern "C" fn released<F: Family>(pointer: *mut c_void, port: u32) {
+    // SAFETY: a socket is in the namespace.
+    unsafe { of_net::<F>(pointer) }.sessions.release(port);
+}
+
+unsafe extern "C" fn leave<F: Family>(pointer: *mut c_void) {
+    // SAFETY: the namespace's end has not come yet.
+    F::leave(&unsafe { of_net::<F>(pointer) }.local);
+}
+
+unsafe extern "C" fn end<F: Family>(pointer: *mut c_void) {
+    // SAFETY: from `enter`, and netlink.c does not use it any more.
+    drop(unsafe { KBox::from_raw(pointer.cast::<OfNet<F>>()) });
 }
 
 /// Keeps the module from being unloaded.

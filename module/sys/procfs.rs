@@ -13,14 +13,20 @@ use kernel::sync::Arc;
 use super::bindings;
 use super::net::Namespace;
 
-/// What a file says.
-pub(crate) trait Show: Send + Sync {
+/// A file.
+pub(crate) trait File {
+    /// Of what it tells.
+    type Target: Send + Sync;
+    /// Its name.
+    const NAME: &'static CStr;
+    /// Its permissions.
+    const MODE: u16;
+
     /// Writes the whole text. It is called for each reader that starts at the beginning, and again if the text
     /// did not fit into the reader's buffer. `read` returns its error.
     ///
-    /// Runs in the reader's task, and may sleep. Dropping the [`Directory`] waits for it: so it must not take a
-    /// lock under which the directory is dropped.
-    fn show(&self, out: &mut Text<'_>) -> Result;
+    /// Runs in the reader's task, and may sleep. The reader's own memory is written after it.
+    fn show(target: &Self::Target, out: &mut Text<'_>) -> Result;
 }
 
 /// The text that one reader gets.
@@ -50,16 +56,16 @@ impl core::fmt::Write for Text<'_> {
     }
 }
 
-unsafe extern "C" fn show<T: Show>(file: *mut bindings::seq_file, _: *mut c_void) -> c_int {
+unsafe extern "C" fn show<F: File>(file: *mut bindings::seq_file, _: *mut c_void) -> c_int {
     let Some(file) = NonNull::new(file) else {
         return EINVAL.to_errno();
     };
-    // SAFETY: single_open() left here what `Directory::file` gave to procfs: a `T` in an `Arc` that
-    // the directory drops only after proc_remove(), which waits for this call.
-    let target = unsafe { &*(*file.as_ptr()).private.cast_const().cast::<T>() };
+    // SAFETY: single_open() left here what `Directory::file` gave to procfs: the directory's target, which
+    // that drops only after proc_remove(), which waits for this call.
+    let target = unsafe { &*(*file.as_ptr()).private.cast_const().cast::<F::Target>() };
     // INVARIANT: seq_file holds the file's lock during this call.
     let mut text = Text(file, PhantomData);
-    match target.show(&mut text) {
+    match F::show(target, &mut text) {
         // Even after an error: seq_file calls again only if there was none.
         _ if text.overflowed() => 0,
         Ok(()) => 0,
@@ -67,49 +73,46 @@ unsafe extern "C" fn show<T: Show>(file: *mut bindings::seq_file, _: *mut c_void
     }
 }
 
-/// A directory in a namespace's /proc/net/, owned by the root of its user namespace. Dropping it
-/// removes it with all its files, and waits for reads under way; a file that is still open then gives
-/// EIO.
+/// A directory in a namespace's /proc/net/, owned by the root of its user namespace, with files about `T`. Dropping it
+/// removes it with all its files, and waits for reads under way, for as long as these wait for the readers' memory; a file that is
+/// still open then gives EIO.
 ///
 /// # Invariants
 ///
-/// The entry is in `net` and was not removed. Each file's data is a target in `targets`.
-pub(crate) struct Directory {
+/// The entry was not removed, and each file's data is `target`.
+pub(crate) struct Directory<T> {
     entry: NonNull<bindings::proc_dir_entry>,
-    targets: KVec<Arc<dyn Show>>,
-    // procfs frees the parent entry with the namespace.
-    _net: Namespace,
+    target: Arc<T>,
 }
 
-// SAFETY: procfs has locks of its own; targets are `Send` and `Sync`.
-unsafe impl Send for Directory {}
+// SAFETY: procfs has locks of its own; readers share the target.
+unsafe impl<T: Send + Sync> Send for Directory<T> {}
 // SAFETY: a shared reference gives access to nothing.
-unsafe impl Sync for Directory {}
+unsafe impl<T: Send + Sync> Sync for Directory<T> {}
 
-impl Directory {
+impl<T: Send + Sync> Directory<T> {
     /// Makes /proc/net/`name`/ in `net`. ENOMEM if that is not possible: for want of memory, or
     /// because the name is taken, of which the kernel warns.
-    pub(crate) fn new(net: &Namespace, name: &'static CStr) -> Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// It is dropped before `net->proc_net` is freed: proc_net_ns_exit().
+    pub(super) unsafe fn new(
+        net: &Namespace,
+        name: &'static CStr,
+        target: Arc<T>,
+    ) -> Result<Self> {
         // SAFETY: the namespace lives, and procfs copies the name. May sleep: called by tasks.
         let entry = unsafe { bindings::mxp_proc_net_mkdir(net.as_ptr(), name.as_ptr().cast()) };
         Ok(Self {
             entry: NonNull::new(entry).ok_or(ENOMEM)?,
-            targets: KVec::new(),
-            _net: net.clone(),
+            target,
         })
     }
 
-    /// Adds a file that says what `target` says; `mode` is its permissions. Errors as in
-    /// [`Self::new`].
-    pub(crate) fn file<T: Show + 'static>(
-        &mut self,
-        name: &'static CStr,
-        mode: u16,
-        target: Arc<T>,
-    ) -> Result {
-        let data = core::ptr::from_ref::<T>(&target).cast_mut();
-        // First, since the file can be read as soon as it is there.
-        self.targets.push(target, GFP_KERNEL)?;
+    /// Adds a file. Errors as in [`Self::new`].
+    pub(crate) fn file<F: File<Target = T>>(&mut self) -> Result {
+        let data = core::ptr::from_ref::<T>(&self.target).cast_mut();
         // SAFETY: the directory is there, by the invariant, and procfs copies the name.
         //
         // Nothing of the module is called once proc_remove() has returned, so a file that is
@@ -120,10 +123,10 @@ impl Directory {
         // counted any more, and itself releases the seq_file of each open descriptor.
         let entry = unsafe {
             bindings::proc_create_single_data(
-                name.as_ptr().cast(),
-                mode,
+                F::NAME.as_ptr().cast(),
+                F::MODE,
                 self.entry.as_ptr(),
-                Some(show::<T>),
+                Some(show::<F>),
                 data.cast(),
             )
         };
@@ -134,10 +137,10 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl<T> Drop for Directory<T> {
     fn drop(&mut self) {
-        // SAFETY: made in `new` and not removed yet; `_net` keeps its parent. May sleep: dropped by
-        // tasks. The targets are dropped after this.
+        // SAFETY: made in `new` and not removed yet; its parent is there, by the promise to `new`. May sleep: dropped by
+        // tasks. The target is dropped after this.
         unsafe { bindings::proc_remove(self.entry.as_ptr()) };
     }
 }

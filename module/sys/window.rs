@@ -18,6 +18,8 @@ pub(crate) enum Window {
     Sweep = bindings::MXP_WINDOW_SWEEP,
     /// A socket was closed, its address is free, and what belongs to it is about to go.
     Release = bindings::MXP_WINDOW_RELEASE,
+    /// A file is read, and its reader has a reference to what it tells of.
+    Show = bindings::MXP_WINDOW_SHOW,
 }
 
 impl Window {

@@ -62,6 +62,18 @@ pub fn tests() -> Vec<GuestTest> {
         )
         .on_debug(),
         GuestTest::single(
+            "socket-address-closed-twice",
+            "who closes a socket finds its flows gone, even if the close of another one at its address removes them",
+            closed_twice,
+        )
+        .on_debug(),
+        GuestTest::single(
+            "names-go-at-once",
+            "all contexts of a namespace that ends go at once, and not one after the other",
+            names_end_at_once,
+        )
+        .on_debug(),
+        GuestTest::single(
             "stages-are-limited",
             "no more sockets of a namespace stage than may, and one that closes makes room",
             stages_are_limited,
@@ -383,6 +395,78 @@ fn same_address() -> Result<()> {
     }
     ensure_redirected(&setup, false, 4)?;
     setup.finish()
+}
+
+/// The first close comes to the second socket's context while that waits in its own close, and takes its time to remove the flows:
+///
+/// ```text
+/// first    close ── 500 ms ──► its context: 2 * 400 ms ──► the second one's: 2 * 400 ms ──►
+/// second         open, flows ──────────────► close ── 500 ms ──►
+/// ```
+fn closed_twice() -> Result<()> {
+    const FLOWS: Duration = Duration::from_millis(600);
+    const CLOSE: Duration = Duration::from_millis(1_000);
+    let setup = Setup::with_parameters(&[("debug_windows", "0,0,400,500")])?;
+    let open = || -> Result<Client> { setup.layout.router.run(|| Ok(Client::open()?)) };
+    // So that neither is the namespace's last.
+    let mut stays = open()?;
+    stays.stage(&Configuration::default())?;
+    stays.commit(&named("stays")?)?;
+    drop(stays);
+    for turn in 0..3 {
+        let mut first = open()?;
+        first.stage(&Configuration::default())?;
+        first.commit(&Commit::default())?;
+        thread::scope(|scope| -> Result<()> {
+            let began = Instant::now();
+            let closing = scope.spawn(|| drop(first));
+            thread::sleep(FLOWS / 4);
+            let mut second = open()?;
+            second.stage(&everything())?;
+            second.commit(&Commit::default())?;
+            thread::sleep(FLOWS.saturating_sub(began.elapsed()));
+            ensure_redirected(&setup, true, turn)?;
+            let mut other = open()?;
+            ensure!(other.statistics()?.flows_current > 0, "there are no flows");
+            thread::sleep(CLOSE.saturating_sub(began.elapsed()));
+            drop(second);
+            let stats = other.statistics()?;
+            ensure!(
+                stats.flows_current == 0,
+                "flows of a socket that has closed: {stats:?}"
+            );
+            closing.join().map_err(|_| anyhow!("the close panicked"))
+        })
+        .with_context(|| format!("turn {turn}"))?;
+    }
+    let mut last = open()?;
+    last.delete(&name("stays")?)?;
+    drop(last);
+    setup.finish()
+}
+
+/// To remove the flows of one context takes its time here.
+fn names_end_at_once() -> Result<()> {
+    const SLOW: Duration = Duration::from_millis(200);
+    let windows = format!("0,0,{}", SLOW.as_millis());
+    let parameters = Parameters::from([("debug_windows".to_owned(), windows)]);
+    let module = LoadedModule::load(PROXY_MODULE_PATH, &parameters)?;
+    let (home, dying) = (Namespace::new("home")?, Namespace::new("dying")?);
+    RouteSocket::open(&dying)?.add_veth(&ROUTER_CLIENT_LINK, &CLIENT_LINK, &home)?;
+    let mut client = dying.run(|| Ok(Client::open()?))?;
+    for number in 0..MAX_CONTEXTS {
+        client.stage(&Configuration::default())?;
+        client.commit(&named(&number.to_string())?)?;
+    }
+    let began = Instant::now();
+    drop((dying, client));
+    wait_until_alone(&home)?;
+    let (took, each) = (began.elapsed(), SLOW * MAX_CONTEXTS as u32);
+    ensure!(
+        took < each,
+        "the namespace took {took:?} to end, as if its contexts had gone one after the other"
+    );
+    module.unload()
 }
 
 fn stages_are_limited() -> Result<()> {

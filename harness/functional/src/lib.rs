@@ -222,9 +222,15 @@ pub fn all() -> Vec<GuestTest> {
         .on_two_cpus(),
         GuestTest::single(
             "monitor-open-file",
-            "who holds such a file open keeps nothing from going, and reads EIO",
-            monitor::open_file_ends,
+            "who holds such a file open keeps nothing from going, and reads of what comes then",
+            monitor::open_file_outlives,
         ),
+        GuestTest::single(
+            "monitor-slow-readers",
+            "who reads such files slowly holds up no context that closes",
+            monitor::readers_hold_up_nobody,
+        )
+        .on_debug(),
         GuestTest::single(
             "monitor-race",
             "contexts come and go under readers of their files",

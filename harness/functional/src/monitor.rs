@@ -28,7 +28,7 @@ const STATS: &str = "stats";
 /// So rarely does the search for idle flows lock tables that no test sees it.
 const QUIET: [(&str, &str); 1] = [("gc_interval", "3600")];
 
-/// The file says what the device says, of the namespaces that have a context and of no others.
+/// The file says what the module says over netlink, of the namespaces that have a context, and nothing of others.
 pub fn stats_by_cpu() -> Result<()> {
     let setup = Setup::with_parameters(&QUIET)?;
     let layout = &setup.layout;
@@ -51,7 +51,7 @@ pub fn stats_by_cpu() -> Result<()> {
     drop(other);
     ensure_files(&setup, [false, true, false]).context("with the client's context closed")?;
 
-    // Not the last one to close takes the files away.
+    // While one is left, there is something to tell.
     let second = Context::open(&layout.router)?;
     drop(context);
     ensure_files(&setup, [false, true, false]).context("with one of two contexts closed")?;
@@ -77,7 +77,7 @@ fn send_some(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless client, router and server have the file as `expected`.
+/// Fails unless the file says something in client, router and server as `expected`; each has it.
 fn ensure_files(setup: &Setup, expected: [bool; 3]) -> Result<()> {
     let layout = &setup.layout;
     for (namespace, expected) in [&layout.client, &layout.router, &layout.server]
@@ -88,14 +88,11 @@ fn ensure_files(setup: &Setup, expected: [bool; 3]) -> Result<()> {
         let name = namespace.name();
         ensure!(
             file.is_some() == expected,
-            "expected a file in {name}: {expected}, found one: {}",
+            "expected something to read in {name}: {expected}, found it: {}",
             file.is_some()
         );
         let directory = namespace.run(|| Ok(std::fs::exists(monitor::DIRECTORY)?))?;
-        ensure!(
-            directory == expected,
-            "expected a directory in {name}: {expected}, found one: {directory}"
-        );
+        ensure!(directory, "there is no directory in {name}");
         if let Some(file) = file {
             let mode = file.metadata()?.permissions().mode() & 0o7777;
             ensure!(mode == 0o444, "expected mode 444 in {name}, got {mode:o}");
@@ -248,8 +245,8 @@ fn read(mut file: &File) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Descriptors outlive the context, and the module, but cannot be read any more.
-pub fn open_file_ends() -> Result<()> {
+/// Descriptors outlive the context, and tell of the next one; they outlive the module, but cannot be read any more.
+pub fn open_file_outlives() -> Result<()> {
     let setup = Setup::with_parameters(&QUIET)?;
     let router = &setup.layout.router;
     let context = setup.context(&all_rules())?;
@@ -260,34 +257,84 @@ pub fn open_file_ends() -> Result<()> {
         .read_exact(&mut some)
         .context("cannot begin to read")?;
     drop(context);
-    let ensure_ended = |when: &str| -> Result<()> {
-        for (what, mut file) in [("unread", &unread), ("begun", &begun)] {
-            let result = file.read(&mut [0; 100]);
-            ensure!(
-                ended(&result),
-                "{what} file, {when}: expected EIO, got {result:?}"
-            );
-            let result = file.rewind();
-            ensure!(
-                result.is_err(),
-                "{what} file, {when}: expected no way to rewind"
-            );
-        }
-        Ok(())
-    };
-    ensure_ended("with the context closed")?;
-    // A new context's file is another one.
+    for (what, file) in [("unread", &unread), ("begun", &begun)] {
+        let result = file.read_at(&mut [0; 100], 0);
+        ensure!(
+            failed_with(&result, Errno::ENOENT),
+            "{what} file, with the context closed: expected ENOENT, got {result:?}"
+        );
+    }
     let context = setup.context(&all_rules())?;
-    ensure_ended("with a new context")?;
     ensure_told(router, &context.stats()?)?;
+    for (what, mut file) in [("unread", &unread), ("begun", &begun)] {
+        file.rewind()?;
+        let text = read(file).with_context(|| format!("{what} file, with a new context"))?;
+        monitor::Stats::parse(&text).with_context(|| format!("{what} file, in {text:?}"))?;
+    }
     drop(context);
     setup.finish()?;
-    ensure_ended("without the module")
+    for (what, mut file) in [("unread", &unread), ("begun", &begun)] {
+        let result = file.read_at(&mut [0; 100], 0);
+        ensure!(
+            failed_with(&result, Errno::EIO),
+            "{what} file, without the module: expected EIO, got {result:?}"
+        );
+        let result = file.rewind();
+        ensure!(
+            result.is_err(),
+            "{what} file, without the module: expected no way to rewind"
+        );
+    }
+    Ok(())
 }
 
-fn ended<T>(result: &std::io::Result<T>) -> bool {
+/// Who reads slowly holds up neither the close of a namespace's last context nor the next one. The reader has begun before the close,
+/// and reads on of a table whose flows are gone.
+pub fn readers_hold_up_nobody() -> Result<()> {
+    const SLOW: Duration = Duration::from_secs(6);
+    const BEGUN: Duration = Duration::from_secs(1);
+    let windows = format!("0,0,0,0,{}", SLOW.as_millis());
+    let setup = Setup::with_parameters(&[("debug_windows", &windows)])?;
+    let router = &setup.layout.router;
+    let context = setup.context(&all_rules())?;
+    send_some(&setup)?;
+    let paths = [STATS, "batch", "hash", "pool", "latency"]
+        .map(|name| (name, format!("{}/{name}", monitor::DIRECTORY)));
+    thread::scope(|scope| -> Result<()> {
+        let began = Instant::now();
+        let readers = paths.map(|(name, path)| {
+            let reader = scope.spawn(move || -> Result<String> {
+                router.run(|| Ok(std::fs::read_to_string(path)?))
+            });
+            (name, reader)
+        });
+        thread::sleep(BEGUN);
+        drop(context);
+        let context = setup.context(&all_rules())?;
+        drop(context);
+        let took = began.elapsed();
+        for (name, reader) in readers {
+            let text = reader.join().map_err(|_| anyhow!("a reader panicked"))?;
+            let text = text.with_context(|| format!("cannot read {name}"))?;
+            ensure!(!text.is_empty(), "{name} is empty");
+        }
+        let read = began.elapsed();
+        ensure!(
+            read >= SLOW,
+            "the readers took {read:?}: nothing held them up"
+        );
+        ensure!(
+            took < SLOW,
+            "contexts were closed after {took:?}, while others read for {read:?}"
+        );
+        Ok(())
+    })?;
+    setup.finish()
+}
+
+fn failed_with<T>(result: &std::io::Result<T>, expected: Errno) -> bool {
     let errno = result.as_ref().err().and_then(std::io::Error::raw_os_error);
-    errno == Some(Errno::EIO as i32)
+    errno == Some(expected as i32)
 }
 
 /// Contexts of two threads come and go under readers, who see whole files or none.
@@ -326,7 +373,7 @@ pub fn files_come_and_go() -> Result<()> {
                     );
                     reads.fetch_add(1, Ordering::Relaxed);
                 }
-                result if ended(&result) => {}
+                result if failed_with(&result, Errno::ENOENT) => {}
                 Err(error) => return Err(error).context("cannot read"),
             }
         }

@@ -8,6 +8,7 @@ mod text;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
@@ -19,11 +20,15 @@ pub use stats::Stats;
 /// process's first thread.
 pub const DIRECTORY: &str = "/proc/thread-self/net/mutex_proxy";
 
-/// Opens the file called `name` of `namespace`; `None` if there is no such file.
+/// Opens the file called `name` of `namespace`; `None` if there is no such file, or nothing that it could tell of.
 pub fn open(namespace: &Namespace, name: &str) -> Result<Option<File>> {
     let path = format!("{DIRECTORY}/{name}");
     namespace.run(|| match File::open(&path) {
-        Ok(file) => Ok(Some(file)),
+        Ok(file) => match file.read_at(&mut [0], 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Any other error is for who reads.
+            _ => Ok(Some(file)),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             Err(error).with_context(|| format!("cannot open {path} ({})", namespace.name()))
