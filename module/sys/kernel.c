@@ -205,6 +205,11 @@ struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name)
 	return proc_net_mkdir(net, name, net->proc_net);
 }
 
+void *mxp_proc_data(const struct seq_file *file)
+{
+	return pde_data(file_inode(file->file));
+}
+
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size)
 {
 	return copy_from_user(to, from, size);

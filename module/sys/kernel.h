@@ -156,6 +156,8 @@ void mxp_put_net(struct net *net);
 bool mxp_net_admin(struct net *net);
 bool mxp_machine_admin(void);
 struct proc_dir_entry *mxp_proc_net_mkdir(struct net *net, const char *name);
+/* What the entry of an open file was made with. */
+void *mxp_proc_data(const struct seq_file *file);
 
 unsigned long mxp_copy_from_user(void *to, const void __user *from, unsigned long size);
 unsigned long mxp_copy_to_user(void __user *to, const void *from, unsigned long size);

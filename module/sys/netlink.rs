@@ -300,7 +300,7 @@ impl<F: Family + ?Sized> Sessions<F> {
 
 /// What there is of a namespace.
 struct OfNet<F: Family> {
-    // First: dropping it waits for readers, who use the rest.
+    // First: it has no reader once it is dropped, and readers use the rest.
     _directory: Directory<F::Local>,
     local: Arc<F::Local>,
     sessions: Sessions<F>,

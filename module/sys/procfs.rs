@@ -60,9 +60,13 @@ unsafe extern "C" fn show<F: File>(file: *mut bindings::seq_file, _: *mut c_void
     let Some(file) = NonNull::new(file) else {
         return EINVAL.to_errno();
     };
-    // SAFETY: single_open() left here what `Directory::file` gave to procfs: the directory's target, which
-    // that drops only after proc_remove(), which waits for this call.
-    let target = unsafe { &*(*file.as_ptr()).private.cast_const().cast::<F::Target>() };
+    // SAFETY: procfs has what `Directory::file` gave it: the directory's target, which that drops only after proc_remove(), which
+    // waits for this call.
+    let target = unsafe {
+        &*bindings::mxp_proc_data(file.as_ptr())
+            .cast_const()
+            .cast::<F::Target>()
+    };
     // INVARIANT: seq_file holds the file's lock during this call.
     let mut text = Text(file, PhantomData);
     match F::show(target, &mut text) {
@@ -73,9 +77,9 @@ unsafe extern "C" fn show<F: File>(file: *mut bindings::seq_file, _: *mut c_void
     }
 }
 
-/// A directory in a namespace's /proc/net/, owned by the root of its user namespace, with files about `T`. Dropping it
-/// removes it with all its files, and waits for reads under way, for as long as these wait for the readers' memory; a file that is
-/// still open then gives EIO.
+/// A directory in a namespace's /proc/net/, owned by the root of its user namespace, with files about `T`. A file that is open keeps
+/// the namespace: so the end of that finds no reader. Dropping this before, as the module goes, removes the directory with all its
+/// files, and waits for reads under way, for as long as these wait for the readers' memory; a file that is still open then gives EIO.
 ///
 /// # Invariants
 ///
@@ -120,9 +124,10 @@ impl<T: Send + Sync> Directory<T> {
         // only `show` is the module's; the others are procfs's. Only reads and seeks lead to `show`,
         // and procfs counts them in the entry while they last (use_pde() in fs/proc/inode.c).
         // proc_remove() closes the entry, so that later ones get an error, waits until none is
-        // counted any more, and itself releases the seq_file of each open descriptor.
+        // counted any more, and itself releases the seq_file of each open descriptor, and the reference to the namespace that
+        // single_open_net() has taken for it.
         let entry = unsafe {
-            bindings::proc_create_single_data(
+            bindings::proc_create_net_single(
                 F::NAME.as_ptr().cast(),
                 F::MODE,
                 self.entry.as_ptr(),

@@ -232,6 +232,12 @@ pub fn all() -> Vec<GuestTest> {
         )
         .on_debug(),
         GuestTest::single(
+            "monitor-slow-reader-of-end",
+            "who reads such a file slowly keeps its namespace, and holds up the end of no other one",
+            monitor::readers_hold_up_no_end,
+        )
+        .on_debug(),
+        GuestTest::single(
             "monitor-race",
             "contexts come and go under readers of their files",
             monitor::files_come_and_go,

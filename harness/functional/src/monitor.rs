@@ -14,14 +14,19 @@ use mutex_abi::proxy::Stats;
 use nix::errno::Errno;
 
 use super::conversation::Servers;
+use super::netns::{has_link, wait_until_alone};
 use super::setup::{all_rules, client_address, original, upstream, Setup, FAMILIES};
 use super::sockets::{self, udp};
+use mutexlab_guest::kernel::module::{LoadedModule, Parameters};
+use mutexlab_guest::net::layout::{CLIENT_LINK, ROUTER_CLIENT_LINK};
 use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::net::netlink::RouteSocket;
 use mutexlab_guest::proxy::context::Context;
 use mutexlab_guest::proxy::monitor;
 use mutexlab_guest::traffic::payload::Label;
 use mutexlab_guest::traffic::placement;
 use mutexlab_model::traffic::{Protocol, Way};
+use mutexlab_protocol::PROXY_MODULE_PATH;
 
 const STATS: &str = "stats";
 
@@ -330,6 +335,55 @@ pub fn readers_hold_up_nobody() -> Result<()> {
         Ok(())
     })?;
     setup.finish()
+}
+
+/// The end of all namespaces is one thread's work: it must not find a reader who takes their time. An open file keeps its namespace
+/// instead, as any file of /proc/net does.
+pub fn readers_hold_up_no_end() -> Result<()> {
+    const SLOW: Duration = Duration::from_secs(6);
+    const BEGUN: Duration = Duration::from_secs(1);
+    let windows = format!("0,0,0,0,{}", SLOW.as_millis());
+    let parameters = Parameters::from([("debug_windows".to_owned(), windows)]);
+    let module = LoadedModule::load(PROXY_MODULE_PATH, &parameters)?;
+    let with_link = || -> Result<(Namespace, Namespace)> {
+        let (home, dying) = (Namespace::new("home")?, Namespace::new("dying")?);
+        RouteSocket::open(&dying)?.add_veth(&ROUTER_CLIENT_LINK, &CLIENT_LINK, &home)?;
+        Ok((home, dying))
+    };
+    let ((read_home, read), (home, dying)) = (with_link()?, with_link()?);
+    let context = Context::open(&read)?;
+    let path = format!("{}/{STATS}", monitor::DIRECTORY);
+    let file = read.run(|| Ok(File::open(path)?))?;
+    thread::scope(|scope| -> Result<()> {
+        let began = Instant::now();
+        let reader = scope.spawn(|| -> Result<usize> { Ok(file.read_at(&mut [0; 100], 0)?) });
+        thread::sleep(BEGUN);
+        // First the one that is read.
+        drop((context, read));
+        thread::sleep(BEGUN);
+        drop(dying);
+        wait_until_alone(&home).context("while a file of another one is read")?;
+        let took = began.elapsed();
+        let length = reader.join().map_err(|_| anyhow!("the reader panicked"))?;
+        ensure!(length? != 0, "the file is empty");
+        let read_for = began.elapsed();
+        ensure!(
+            read_for >= SLOW,
+            "the reader took {read_for:?}: nothing held it up"
+        );
+        ensure!(
+            took < SLOW,
+            "a namespace ended after {took:?}, while a file of another one was read for {read_for:?}"
+        );
+        Ok(())
+    })?;
+    ensure!(
+        has_link(&read_home)?,
+        "a namespace has ended of which a file is open"
+    );
+    drop(file);
+    wait_until_alone(&read_home).context("with its file closed")?;
+    module.unload()
 }
 
 fn failed_with<T>(result: &std::io::Result<T>, expected: Errno) -> bool {
