@@ -11,6 +11,7 @@ use clap::Parser;
 mod cgroup;
 mod cli;
 mod commands;
+mod reference;
 mod service;
 mod told;
 

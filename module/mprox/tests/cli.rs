@@ -110,8 +110,9 @@ fn there_are_manual_pages_and_completions() {
     let output = mprox(&["man", directory.path().to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");
     for (page, expected) in [
-        ("mprox.8", "mprox\\-apply(8)"),
-        ("mprox-apply.8", "generation"),
+        ("man8/mprox.8", "mprox\\-apply(8)"),
+        ("man8/mprox-apply.8", "generation"),
+        ("man5/mprox.conf.5", "\\fBsource\\-ports\\fR"),
     ] {
         let text = fs::read_to_string(directory.path().join(page)).unwrap();
         assert!(text.contains(expected), "{page}: {text}");
@@ -120,8 +121,8 @@ fn there_are_manual_pages_and_completions() {
         let output = mprox(&["completions", shell]);
         assert!(text(&output.stdout).contains("generation"), "{shell}");
     }
-    let output = mprox(&["man", "/nowhere/at/all"]);
+    let output = mprox(&["man", "/proc/nowhere"]);
     let expected =
-        "mprox: cannot write /nowhere/at/all/mprox.8: No such file or directory (os error 2)\n";
+        "mprox: cannot write /proc/nowhere/man8/mprox.8: No such file or directory (os error 2)\n";
     assert_eq!(text(&output.stderr), expected);
 }

@@ -19,13 +19,14 @@ use crate::service::Manager;
 /// Redirect as a file says, as long as this runs
 ///
 /// The context is this program's: however it ends, the kernel removes all of it. SIGHUP reads the file again; a mistake in it
-/// is told, and leaves what is. Under systemd it says when it is ready (Type=notify-reload), and with
+/// is told, and leaves what is. Under systemd it says when it is ready (Type=notify or notify-reload), and with
 /// FileDescriptorStoreMax=1 a restart drops no connection.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mprox run home.toml              Until Ctrl-C\n  \
     kill -HUP $(pidof mprox)         Read the file again\n  \
-    systemctl reload mprox@home      The same of a service")]
+    systemctl start mprox@home       As a service of the package, with /etc/mprox/home.toml\n  \
+    systemctl reload mprox@home      Read that again")]
 pub struct RunCommand {
     /// The file
     file: PathBuf,
