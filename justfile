@@ -139,6 +139,10 @@ check-ci:
     @if command -v nix-instantiate >/dev/null; then .ci/workflow check-nix; \
         else echo "NOT CHECKED: flake.nix, since nix is missing" >&2; fi
 
+# Make a Debian package of mprox: target/package/mprox_<version>_<architecture>.deb
+package *args:
+    cargo run --quiet --release -p mprox-package -- "$@"
+
 # Build the harness
 build:
     cargo build --release
