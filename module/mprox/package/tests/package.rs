@@ -114,6 +114,8 @@ impl Root {
     fn dpkg(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("dpkg");
         let root = format!("--root={}", self.0.path().display());
+        // The log would be this machine's.
+        command.arg("--log=/dev/null");
         // Neither shell nor libraries are there, nor, maybe, are we root.
         command.args(["--force-script-chrootless,depends,not-root,bad-path", &root]);
         let output = try_output(command.args(arguments))?;
@@ -128,7 +130,7 @@ impl Root {
             for one in fs::read_dir(&directory).unwrap() {
                 let path = one.unwrap().path();
                 let name = path.strip_prefix(self.0.path()).unwrap();
-                if name.starts_with("var/lib/dpkg") || name.starts_with("var/log") {
+                if name.starts_with("var/lib/dpkg") {
                     continue;
                 }
                 match path.is_dir() && !path.is_symlink() {
