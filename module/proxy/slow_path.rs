@@ -8,7 +8,7 @@ use crate::batch::{self, Batched};
 use crate::datapath::flow::Direction;
 use crate::datapath::link::ReadGuard;
 use crate::datapath::packet::{self, header_length, Parsed};
-use crate::datapath::rules::{Decision, Scope};
+use crate::datapath::rules::Decision;
 use crate::datapath::tcp::{segment, Opening, Segment};
 use crate::datapath::translate::translate;
 use crate::datapath::tuple::Tuple;
@@ -241,11 +241,7 @@ impl<'p, A: Batched> SlowPacket<'p, A> {
         {
             return Verdict::ACCEPT;
         }
-        let scope = match decide::is_known_at_local_out::<LOCAL>(packet) {
-            true => Scope::Redirect,
-            false => Scope::All,
-        };
-        let mut redirect = match self.decide::<LOCAL>(packet, scope) {
+        let mut redirect = match self.decide::<LOCAL, false>(packet) {
             Decision::Redirect(choice) => Some(choice),
             Decision::Direct => None,
             Decision::Block { tells } => return self.block(packet, tells),

@@ -10,6 +10,7 @@ mod astray;
 mod back_to_back;
 mod bad_clients;
 mod batch;
+mod blocking;
 mod bulk;
 mod conntrack;
 mod context;
@@ -155,6 +156,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(rules::tests());
     tests.extend(control::tests());
     tests.extend(senders::tests());
+    tests.extend(blocking::tests());
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
     tests.extend([

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Rules that ask who begins a connection, what its packets are marked with, and which sets it is in; and rules that block.
+//! Rules that ask who begins a connection, what its packets are marked with, and which sets it is in.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -12,8 +12,7 @@ use anyhow::{ensure, Context as _, Result};
 use mprox_client::{Configuration, Set};
 use mprox_file::{Machine, System};
 use mutex_abi::proxy::{
-    set::Element, Action, Condition, Field, Label, Selection, ValueKind, Values, HOOK_LOCAL_OUT,
-    NAME_SIZE,
+    set::Element, Condition, Field, Label, Selection, ValueKind, Values, NAME_SIZE,
 };
 use nix::mount::{mount, umount, MsFlags};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -23,7 +22,7 @@ use super::landing::{ensure_lands, land_as, Landing};
 use super::setup::{all_rules, original, Setup, FAMILIES, PROTOCOLS, WAYS};
 use super::GuestTest;
 use mutexlab_guest::net::layout::ROUTER_CLIENT_LINK;
-use mutexlab_guest::proxy::context::{configuration, Context, Rule};
+use mutexlab_guest::proxy::context::{configuration, Context};
 use mutexlab_model::traffic::{Protocol, Way};
 
 /// All of this file.
@@ -54,24 +53,14 @@ pub fn tests() -> Vec<GuestTest> {
             "a rule is for what is in its sets only, or for what is not",
             sets,
         ),
-        GuestTest::single(
-            "rule-block",
-            "a rule drops connections, or refuses them, and what was begun before goes on",
-            block,
-        ),
-        GuestTest::single(
-            "rule-counters",
-            "each rule counts the connections that it was the first to match",
-            counters,
-        ),
     ]
 }
 
-fn range(first: u64, last: u64) -> Values {
+pub(super) fn range(first: u64, last: u64) -> Values {
     Values::Range { first, last }
 }
 
-fn condition(field: Field, values: Values) -> Condition {
+pub(super) fn condition(field: Field, values: Values) -> Condition {
     Condition {
         field,
         not: false,
@@ -80,7 +69,7 @@ fn condition(field: Field, values: Values) -> Condition {
     }
 }
 
-fn not(condition: Condition) -> Condition {
+pub(super) fn not(condition: Condition) -> Condition {
     Condition {
         not: true,
         ..condition
@@ -88,7 +77,7 @@ fn not(condition: Condition) -> Condition {
 }
 
 /// The rules that redirect everything, with this to be asked for, too.
-fn redirecting(conditions: &[Condition], sets: &[Set]) -> Result<Configuration> {
+pub(super) fn redirecting(conditions: &[Condition], sets: &[Set]) -> Result<Configuration> {
     let mut all = configuration(Selection::RoundRobin, &all_rules());
     all.sets = sets.to_vec();
     for rule in &mut all.rules {
@@ -111,20 +100,20 @@ fn numbers(all: &[(u64, u64)]) -> Set {
 }
 
 /// A test's network with a context, whose rules it puts there one after the other.
-struct Asked {
+pub(super) struct Asked {
     // Closed before the module goes, if a test fails.
-    context: Context,
-    setup: Setup,
+    pub(super) context: Context,
+    pub(super) setup: Setup,
 }
 
 impl Asked {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let setup = Setup::new()?;
         let context = setup.context(&[])?;
         Ok(Self { setup, context })
     }
 
-    fn put(&self, conditions: &[Condition], sets: &[Set]) -> Result<()> {
+    pub(super) fn put(&self, conditions: &[Condition], sets: &[Set]) -> Result<()> {
         let configuration = redirecting(conditions, sets)?;
         self.context.put(&configuration)?;
         ensure!(
@@ -141,21 +130,21 @@ impl Asked {
             .with_context(|| format!("{conditions:?}"))
     }
 
-    fn ensure(&self, ways: &[Way], expected: Landing) -> Result<()> {
+    pub(super) fn ensure(&self, ways: &[Way], expected: Landing) -> Result<()> {
         ensure_lands(&self.setup, ways, &PROTOCOLS, expected)
     }
 
-    fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         drop(self.context);
         self.setup.finish()
     }
 }
 
 /// This thread opens sockets and files as another user and group until it is dropped.
-struct As(Uid, Gid);
+pub(super) struct As(Uid, Gid);
 
 impl As {
-    fn new(user: u32, group: u32) -> Self {
+    pub(super) fn new(user: u32, group: u32) -> Self {
         // The group first: who is not root cannot change it.
         let group = setfsgid(Gid::from_raw(group));
         Self(setfsuid(Uid::from_raw(user)), group)
@@ -467,79 +456,5 @@ fn sets() -> Result<()> {
     asked.put(&[not(through)], &[interfaces])?;
     asked.ensure(&[Way::Forward], Landing::Original)?;
     asked.ensure(&[Way::Local], Landing::Upstream)?;
-    asked.finish()
-}
-
-fn blocking(action: Action) -> Vec<Rule> {
-    FAMILIES
-        .into_iter()
-        .map(|family| {
-            let mut rule = Rule::any(family, &[]).to(original(family));
-            rule.record.action = action;
-            rule
-        })
-        .collect()
-}
-
-fn block() -> Result<()> {
-    let asked = Asked::new()?;
-    let blocked = || -> Result<u64> { Ok(asked.context.stats()?.packets_blocked) };
-    asked.ensure(&WAYS, Landing::Original)?;
-    for (action, expected) in [
-        (Action::Drop, Landing::Nowhere),
-        (Action::Reject, Landing::Refused),
-        (Action::Drop, Landing::Nowhere),
-    ] {
-        let before = blocked()?;
-        asked.context.configure(&blocking(action))?;
-        asked
-            .ensure(&WAYS, expected)
-            .with_context(|| format!("{action:?}"))?;
-        // One packet of each, and the SYNs that were sent again.
-        ensure!(
-            blocked()? >= before + 8,
-            "{action:?}: {} blocked",
-            blocked()? - before
-        );
-    }
-    asked.context.configure(&[])?;
-    asked.ensure(&WAYS, Landing::Original)?;
-    // Connections that were there before go on.
-    let family = FAMILIES[0];
-    let (listener, client) = (
-        super::sockets::listen(&asked.setup.layout.server, original(family))?,
-        super::sockets::connect(
-            &asked.setup.layout.client,
-            super::setup::client_address(Way::Forward, family),
-            original(family),
-        ),
-    );
-    let (client, (server, _)) = (client?, super::sockets::accept(&listener)?);
-    asked.context.configure(&blocking(Action::Reject))?;
-    super::sockets::exchange_streams(&client, &server, 1 << 14)?;
-    asked.finish()
-}
-
-fn counters() -> Result<()> {
-    let asked = Asked::new()?;
-    let mut configuration = redirecting(&[], &[])?;
-    // The first rule of the machine's own only; those behind it are for what passes through.
-    for rule in &mut configuration.rules {
-        rule.hooks = HOOK_LOCAL_OUT;
-    }
-    let mut through = configuration.rules.clone();
-    through.iter_mut().for_each(|rule| rule.hooks = 3);
-    let count = through.len();
-    configuration.rules.extend(through);
-    asked.context.put(&configuration)?;
-    asked.ensure(&WAYS, Landing::Upstream)?;
-    asked.ensure(&[Way::Forward], Landing::Upstream)?;
-    let (_, counts) = asked.context.client().counted(None)?;
-    let expected: Vec<u64> = [vec![1; count], vec![2; count]].concat();
-    ensure!(counts == expected, "expected {expected:?}, got {counts:?}");
-    // A new configuration counts anew.
-    asked.context.put(&configuration)?;
-    let (_, counts) = asked.context.client().counted(None)?;
-    ensure!(counts == vec![0; 2 * count], "{counts:?}");
     asked.finish()
 }

@@ -150,7 +150,7 @@ fn hop() -> Hop {
 }
 
 /// A frame to [`WIRE_ORIGINAL`] with the bytes `body` after the IP header.
-fn with_body(family: Family, protocol: IpNextHeaderProtocol, body: &[u8]) -> Result<Vec<u8>> {
+pub fn with_body(family: Family, protocol: IpNextHeaderProtocol, body: &[u8]) -> Result<Vec<u8>> {
     // An empty UDP datagram has the headers but for the protocol and the length.
     let header = Header {
         source: WIRE_CLIENT.socket(family, CLIENT_PORT),
