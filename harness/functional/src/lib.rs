@@ -55,6 +55,7 @@ mod port_reuse;
 mod priorities;
 mod redirect;
 mod redirector;
+mod replaced;
 mod routing;
 mod rules;
 mod senders;
@@ -157,6 +158,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(control::tests());
     tests.extend(senders::tests());
     tests.extend(blocking::tests());
+    tests.extend(replaced::tests());
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
     tests.extend([
