@@ -59,6 +59,10 @@ test *args: build
 shell *args: build
     {{mutexlab}} shell "$@"
 
+# Try every operation of the module's Generic Netlink family with the kernel's own Python client, in a guest
+ynl kernel="7.3": build
+    tests/ynl/run {{mutexlab}} "{{kernel}}" "{{cache}}/tools/venv"
+
 # Test and measure on every kernel, and tell what is the module's and what the kernel's
 matrix *args: build
     {{mutexlab}} matrix "$@"

@@ -136,7 +136,7 @@ stats! {
     dropped_no_port,
     /// Packets dropped because no route led to the upstream.
     dropped_no_route,
-    /// Packets let through untouched because their headers were malformed or cut short.
+    /// Packets whose headers were malformed or cut short: they pass untouched, unless a rule blocks.
     malformed,
     /// Errors of ICMP and ICMPv6 about packets of flows that were translated.
     icmp_translated,

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{ensure, Context as _, Result};
 use mprox_client::{Configuration, Set};
@@ -30,7 +31,8 @@ pub fn tests() -> Vec<GuestTest> {
             "10,000 commits (1,000 on a debug kernel) lose and mistranslate no packet of old and new connections",
             || beside_streams(sized(10_000, 1000)?),
         )
-        .nightly(),
+        .nightly()
+        .lasting(Duration::from_secs(600)),
     ]
 }
 
