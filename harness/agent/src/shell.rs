@@ -10,14 +10,15 @@ mod session;
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Context as _, Result};
 
 use crate::tell::tell;
 use mutexlab_guest::fault;
 use mutexlab_guest::kernel::memory_map;
 use mutexlab_guest::kernel::module::LoadedModule;
 use mutexlab_guest::net::layout::Layout;
-use mutexlab_guest::proxy::context;
+use mutexlab_guest::net::namespace::Namespace;
+use mutexlab_guest::proxy::context::Context;
 use mutexlab_protocol::visit::{Visit, PORT};
 use mutexlab_protocol::{Event, PROXY_MODULE_PATH};
 
@@ -36,15 +37,21 @@ pub fn open(visit: &Visit) -> Result<()> {
         namespaces::publish(namespace)?;
     }
     let _module = LoadedModule::load(PROXY_MODULE_PATH, &visit.parameters)?;
-    let context = context::Context::open(&layout.router)?;
-    context
-        .configure(&echo::rules())
-        .context("the module refuses the rules")?;
+    // Goes with the guest.
+    let _rules = visit.rules.then(|| redirect(&layout.router)).transpose()?;
     echo::serve(&layout.server)?;
     tell(&Event::LaidOut {
         modules: memory_map::modules()?,
     })?;
     session::run(visit, port, &layout.router)
+}
+
+fn redirect(router: &Namespace) -> Result<Context> {
+    let rules = Context::open(router)?;
+    rules
+        .configure(&echo::rules())
+        .context("the module refuses the rules")?;
+    Ok(rules)
 }
 
 /// The port to the host; there is no udev that would call it by its name.

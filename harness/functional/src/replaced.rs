@@ -32,7 +32,7 @@ pub fn tests() -> Vec<GuestTest> {
             || beside_streams(sized(10_000, 1000)?),
         )
         .nightly()
-        .lasting(Duration::from_secs(600)),
+        .lasting(Duration::from_secs(1800)),
     ]
 }
 

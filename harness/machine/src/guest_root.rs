@@ -98,7 +98,13 @@ pub fn of(
         let ip = program::find("ip", "iproute2", surroundings)?;
         install_program(&mut files, &ip, IPROUTE2, &[])?;
     }
-    if matches!(order.work, Work::Test { .. } | Work::Shell(_)) {
+    let mprox_path = match order.work {
+        Work::Test { .. } => Some(MPROX),
+        // Of the guest's root nothing else is left there.
+        Work::Shell(_) => Some(shell_files::MPROX),
+        _ => None,
+    };
+    if let Some(path) = mprox_path {
         let mprox = surroundings.built.join("mprox");
         if !mprox.is_file() {
             bail!(
@@ -106,7 +112,7 @@ pub fn of(
                 mprox.display()
             );
         }
-        install_program(&mut files, &mprox, MPROX, &[])?;
+        install_program(&mut files, &mprox, path, &[])?;
     }
     for program in &baggage.programs {
         let beside = program.libraries_beside();

@@ -4,6 +4,8 @@
 
 /// Where the guest looks for its programs first.
 pub const PROGRAMS: &str = "/lab/bin";
+/// The tool that controls the module.
+pub const MPROX: &str = "/lab/bin/mprox";
 /// What a shell reads when it starts.
 pub const SHELL_RC: &str = "/lab/shellrc";
 

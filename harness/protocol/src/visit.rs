@@ -25,6 +25,8 @@ pub struct Size {
 pub struct Visit {
     /// Parameters of the module.
     pub parameters: BTreeMap<String, String>,
+    /// Whether the module is to have rules that redirect.
+    pub rules: bool,
     /// The command and its arguments; if there are none, a shell.
     pub command: Vec<String>,
     /// The terminal; without one, input and both outputs are pipes.

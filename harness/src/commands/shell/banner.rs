@@ -24,6 +24,8 @@ pub struct Banner<'a> {
     pub accelerator: &'a str,
     /// The module's parameters that were given.
     pub parameters: &'a BTreeMap<String, String>,
+    /// Whether there are rules that redirect.
+    pub rules: bool,
     /// How a debugger attaches, a line each; empty if none can.
     pub debugger: &'a [String],
     /// Where the kernel's messages go.
@@ -56,17 +58,27 @@ impl Display for Banner<'_> {
                 ORIGINAL.address(family),
             )?;
         }
-        writeln!(
-            f,
-            "\n  What goes to port {ORIGINAL_PORT} of {}, TCP or UDP, is redirected to port {UPSTREAM_PORT} of {}; with\n  \
-             IPv6 likewise. Both answer. This shell is in the router's namespace, in the host's files (read-only).\n",
-            ORIGINAL.address(Family::V4),
-            UPSTREAM.address(Family::V4),
-        )?;
+        let (original, upstream) = (ORIGINAL.address(Family::V4), UPSTREAM.address(Family::V4));
+        match self.rules {
+            true => writeln!(
+                f,
+                "\n  What goes to port {ORIGINAL_PORT} of {original}, TCP or UDP, is redirected to port {UPSTREAM_PORT} of {upstream}; with\n  \
+                 IPv6 likewise. Both answer. This shell is in the router's namespace, in the host's files (read-only).\n"
+            ),
+            false => writeln!(
+                f,
+                "\n  Port {ORIGINAL_PORT} of {original} and port {UPSTREAM_PORT} of {upstream} answer; with IPv6 likewise. Nothing is redirected\n  \
+                 yet. This shell is in the router's namespace, in the host's files (read-only).\n"
+            ),
+        }?;
         for (command, about) in [
             (
                 "client ask",
                 "a question to the original, and who answers; -u by UDP, -6 over IPv6",
+            ),
+            (
+                "mprox apply FILE",
+                "rules of your own; mprox --help tells more",
             ),
             ("cat /proc/net/mutex_proxy/stats", "the module's counters"),
             (
@@ -120,6 +132,7 @@ mod tests {
             cpus: 1,
             accelerator: "emulated",
             parameters: &parameters,
+            rules: true,
             debugger: &["gdb here".to_owned()],
             console_log: Path::new("a/b.log"),
         };
@@ -127,7 +140,8 @@ mod tests {
         for part in [
             "Linux 7.3.4-x (7.3:debug), emulated, 1 CPU, mutex_proxy with max_flows=7\n",
             "client 192.0.2.2 -- 192.0.2.1 router 198.51.100.1 -- 198.51.100.2, 198.51.100.3 server",
-            "port 7 of 198.51.100.3",
+            "port 7 of 198.51.100.3, TCP or UDP, is redirected",
+            "mprox apply",
             "  gdb here\n",
             "a/b.log",
         ] {
@@ -135,9 +149,11 @@ mod tests {
         }
         let plain = Banner {
             parameters: &BTreeMap::new(),
+            rules: false,
             debugger: &[],
             ..banner
         };
-        assert!(plain.to_string().contains("its defaults"));
+        let text = plain.to_string();
+        assert!(text.contains("its defaults") && text.contains("Nothing is redirected"));
     }
 }

@@ -49,6 +49,7 @@ const PASSED_ON: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
     mutexlab shell                                  A shell with the default kernel\n  \
     mutexlab shell 7.3:debug                        With KASAN, lockdep and kmemleak\n  \
     mutexlab shell 6.12 --param max_flows=100       With a parameter of the module's\n  \
+    mutexlab shell --no-rules                       To try your own: mprox apply FILE\n  \
     mutexlab shell -- client ask                    One command, whose exit code it passes on\n  \
     mutexlab shell --cpus 4 < script.sh             Commands from a file\n  \
     mutexlab shell --gdb                            With a way in for gdb, which it tells\n  \
@@ -62,6 +63,9 @@ pub struct ShellCommand {
     /// Load the module with this parameter; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     param: Vec<Parameter>,
+    /// Load the module without rules that redirect, so that it is for you to write some, with mprox
+    #[arg(long)]
+    no_rules: bool,
     /// Number of CPUs
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
@@ -247,6 +251,7 @@ impl ShellCommand {
                         Accelerator::Tcg | Accelerator::TcgIcount => "emulated",
                     },
                     parameters: &guest.parameters,
+                    rules: !self.no_rules,
                     debugger: &debugger,
                     console_log: &guest.shown_log,
                 }
@@ -267,6 +272,7 @@ impl ShellCommand {
         });
         Ok(Visit {
             parameters: guest.parameters.clone(),
+            rules: !self.no_rules,
             command: self.command.clone(),
             terminal: guest.terminal.map(Saved::size).transpose()?.map(told),
             environment: variables.collect(),
