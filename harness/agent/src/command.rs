@@ -7,14 +7,14 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use lexopt::{Arg, Parser, ValueExt};
 use mutexlab_protocol::test_info::TestInfo;
 use mutexlab_protocol::ORDER_PATH;
 
 use crate::agent;
 use crate::init;
-use crate::shell::echo::Question;
+use crate::shell::echo::{Answers, Question};
 use crate::shell::namespaces::Visit;
 use crate::splice::Splice;
 
@@ -31,6 +31,7 @@ Usage:
   mutexlab-agent in-namespace NAME [COMMAND]... Run a command, or a shell, in a network namespace
   mutexlab-agent ask [-6] [-u] [--at ADDRESS:PORT] [WORD]...
                                                 Ask the original destination who answers
+  mutexlab-agent answer NAME ADDRESS:PORT...    Answer there, too, over TCP and UDP; in the background
 
 Example:
   mutexlab-agent splice-proxy --listen 0.0.0.0:3129 --rule 198.51.100.3:7=198.51.100.2:7007
@@ -54,6 +55,8 @@ pub enum Command {
     Visit(Visit),
     /// Ask who answers.
     Ask(Question),
+    /// Answer who asks.
+    Answer(Answers),
 }
 
 impl Command {
@@ -75,6 +78,7 @@ impl Command {
             "splice-proxy" => splice(words).map(Self::Splice),
             "in-namespace" => visit(words).map(Self::Visit),
             "ask" => question(words).map(Self::Ask),
+            "answer" => answers(words).map(Self::Answer),
             _ => bail!("there is no {verb}: see mutexlab-agent --help"),
         }
     }
@@ -97,6 +101,7 @@ impl Command {
             Self::Splice(splice) => splice.run(),
             Self::Visit(visit) => visit.run(),
             Self::Ask(question) => print(question.ask()?.as_bytes()),
+            Self::Answer(answers) => answers.begin(),
         }
     }
 }
@@ -157,6 +162,22 @@ fn question(mut words: Parser) -> Result<Question> {
     Ok(question)
 }
 
+fn answers(mut words: Parser) -> Result<Answers> {
+    let name = match words.next()? {
+        Some(Arg::Value(name)) => name.string()?,
+        _ => bail!("answer needs a name"),
+    };
+    let mut at = Vec::new();
+    while let Some(word) = words.next()? {
+        match word {
+            Arg::Value(address) => at.push(address.parse()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    ensure!(!at.is_empty(), "answer needs an address and port");
+    Ok(Answers { name, at })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +208,11 @@ mod tests {
         };
         assert_eq!(splice.listen.port(), 3129);
         assert_eq!(splice.rules.len(), 1);
+        let Ok(Command::Answer(answers)) = parse("answer web 198.51.100.2:80 [2001:db8:2::2]:80")
+        else {
+            panic!("not understood");
+        };
+        assert_eq!((answers.name.as_str(), answers.at.len()), ("web", 2));
     }
 
     #[test]
@@ -199,6 +225,9 @@ mod tests {
             "splice-proxy --listen 0.0.0.0:1 --rule a",
             "in-namespace",
             "ask --loudly",
+            "answer",
+            "answer web",
+            "answer web 198.51.100.2",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -53,6 +53,7 @@ mod path_mtu;
 mod pinned;
 mod port_reuse;
 mod priorities;
+mod random_messages;
 mod redirect;
 mod redirector;
 mod replaced;
@@ -159,6 +160,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(senders::tests());
     tests.extend(blocking::tests());
     tests.extend(replaced::tests());
+    tests.extend(random_messages::tests());
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
     tests.extend([

@@ -103,6 +103,16 @@ pub const ALL: &[KnownLine] = &[
          are judged themselves",
     ),
     known(
+        "netlink: ",
+        "some tests send messages whose attributes are malformed, and the kernel says so of its own; what it answers is \
+         judged",
+    ),
+    known(
+        "__nla_validate_parse: ",
+        "counts such messages that were left out",
+    ),
+    known("validate_nla: ", "the same"),
+    known(
         "TCP: request_sock_TCP: Possible SYN flooding on port",
         "there is one",
     ),

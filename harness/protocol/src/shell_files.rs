@@ -29,7 +29,7 @@ const fn program(path: &'static str, text: &'static str) -> GuestFile {
 }
 
 /// All of them.
-pub const ALL: [GuestFile; 5] = [
+pub const ALL: [GuestFile; 6] = [
     program(
         "/lab/bin/client",
         "#!/bin/sh\nexec /lab/agent in-namespace client \"$@\"\n",
@@ -43,6 +43,10 @@ pub const ALL: [GuestFile; 5] = [
         "#!/bin/sh\nexec /lab/agent in-namespace server \"$@\"\n",
     ),
     program("/lab/bin/ask", "#!/bin/sh\nexec /lab/agent ask \"$@\"\n"),
+    program(
+        "/lab/bin/answer",
+        "#!/bin/sh\nexec /lab/agent answer \"$@\"\n",
+    ),
     GuestFile {
         path: SHELL_RC,
         // Other shells expand variables in it, but do not know \w.

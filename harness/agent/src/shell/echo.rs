@@ -3,12 +3,13 @@
 //! Servers at both ends of the redirection, which say who they are, and who asked what; and their
 //! client.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use nix::unistd::daemon;
 
 use mutexlab_guest::net::namespace::Namespace;
 use mutexlab_guest::proxy::context;
@@ -44,17 +45,72 @@ pub fn serve(server: &Namespace) -> Result<()> {
         ("upstream", UPSTREAM, UPSTREAM_PORT),
     ] {
         for family in FAMILIES {
-            let at = host.socket(family, port);
-            let who = format!("{name} {at}");
-            let (listener, socket) = server
-                .run(|| Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?)))
-                .with_context(|| format!("cannot serve at {at}"))?;
-            let same = who.clone();
-            start(&who, move || serve_streams(&listener, &same))?;
-            start(&who.clone(), move || serve_datagrams(&socket, &who))?;
+            server
+                .run(|| Server::bind(name, host.socket(family, port)))?
+                .start()?;
         }
     }
     Ok(())
+}
+
+/// Somebody who answers at one address, over TCP and UDP.
+struct Server {
+    who: String,
+    listener: TcpListener,
+    socket: UdpSocket,
+}
+
+impl Server {
+    fn bind(name: &str, at: SocketAddr) -> Result<Self> {
+        let bind = || -> io::Result<_> { Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?)) };
+        let (listener, socket) = bind().with_context(|| format!("cannot serve at {at}"))?;
+        Ok(Self {
+            who: format!("{name} {at}"),
+            listener,
+            socket,
+        })
+    }
+
+    /// Answers as long as this process lives.
+    fn start(self) -> Result<()> {
+        let Self {
+            who,
+            listener,
+            socket,
+        } = self;
+        let same = who.clone();
+        start(&who, move || serve_streams(&listener, &same))?;
+        start(&who.clone(), move || serve_datagrams(&socket, &who))
+    }
+}
+
+/// More who answer, for guests that somebody looks around in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// What they call themselves.
+    pub name: String,
+    /// Where.
+    pub at: Vec<SocketAddr>,
+}
+
+impl Answers {
+    /// Returns as soon as they can be asked; a process of its own goes on answering until it is ended.
+    ///
+    /// # Errors
+    /// If that cannot be at one of the addresses.
+    pub fn begin(&self) -> Result<()> {
+        let servers: Vec<Server> = (self.at.iter())
+            .map(|&at| Server::bind(&self.name, at))
+            .collect::<Result<_>>()?;
+        // Before there are threads, which it would not take along.
+        daemon(true, false).context("cannot go to the background")?;
+        for server in servers {
+            server.start()?;
+        }
+        loop {
+            thread::park();
+        }
+    }
 }
 
 fn start(who: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

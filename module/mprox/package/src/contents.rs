@@ -66,9 +66,11 @@ pub fn deb(workspace: &Workspace, commit: &Commit, program: &Path) -> Result<Deb
     for (path, page) in pages(program)? {
         add(format!("usr/share/man/{path}.gz"), 0o644, gzip(&page)?);
     }
-    let guide = workspace.root.join("docs/mprox.md");
-    let text = fs::read(&guide).with_context(|| format!("cannot read {}", guide.display()))?;
-    add("usr/share/doc/mprox/mprox.md".to_owned(), 0o644, text);
+    for name in ["mprox.md", "recipes.md"] {
+        let guide = workspace.root.join("docs").join(name);
+        let text = fs::read(&guide).with_context(|| format!("cannot read {}", guide.display()))?;
+        add(format!("usr/share/doc/mprox/{name}"), 0o644, text);
+    }
     let changelog = format!(
         "mprox ({}) unstable; urgency=medium\n\n  * Built of commit {}{}.\n\n -- {}  {}\n",
         workspace.version,

@@ -159,6 +159,7 @@ fn it_installs_and_removes_clean() {
         "usr/share/doc/mprox/changelog.gz",
         "usr/share/doc/mprox/copyright",
         "usr/share/doc/mprox/mprox.md",
+        "usr/share/doc/mprox/recipes.md",
         "usr/share/fish/vendor_completions.d/mprox.fish",
         "usr/share/man/man5/mprox.conf.5.gz",
         "usr/share/man/man8/mprox-run.8.gz",
