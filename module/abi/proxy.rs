@@ -5,6 +5,7 @@
 
 pub mod condition;
 pub mod connection;
+pub mod flow;
 pub mod group;
 pub mod label;
 pub mod rule;

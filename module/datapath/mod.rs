@@ -52,5 +52,6 @@ pub mod tcp;
 pub mod translate;
 pub mod tuple;
 pub mod upstream;
+pub mod walk;
 #[path = "../sys/work_state.rs"]
 pub mod work_state;

@@ -110,17 +110,26 @@ impl<A: Address, R, S: Deref<Target = [Head<A, R>]>, L: Lock> Table<A, R, S, L> 
         self.buckets.entries(guard, bucket).count()
     }
 
+    /// The flows whose original direction is in the bucket, in turn. Takes no lock.
+    pub fn originals<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        bucket: usize,
+    ) -> impl Iterator<Item = &'g FlowNode<A, R>> {
+        self.buckets
+            .entries(guard, bucket)
+            .filter(|found| Direction::from_index(found.direction) == Direction::Original)
+            .map(|found| found.node)
+    }
+
     /// Whether a flow is in the bucket of its original direction for which `is` says so. Takes no lock.
     pub fn any(
         &self,
         guard: &ReadGuard,
         bucket: usize,
-        mut is: impl FnMut(&FlowNode<A, R>) -> bool,
+        is: impl FnMut(&FlowNode<A, R>) -> bool,
     ) -> bool {
-        let mut entries = self.buckets.entries(guard, bucket);
-        entries.any(|found| {
-            Direction::from_index(found.direction) == Direction::Original && is(found.node)
-        })
+        self.originals(guard, bucket).any(is)
     }
 
     fn hashes(&self, flow: &FlowNode<A, R>) -> [usize; 2] {

@@ -13,8 +13,10 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use crate::abi::netlink::attribute::{NoRoom, Writer};
 use crate::abi::netlink::configuration::{write_group, write_upstream, ToldRule};
 use crate::abi::netlink::context::{read_which, Commit, ContextInfo, ContextName};
+use crate::abi::netlink::flow::FlowsMeant;
 use crate::abi::netlink::message::{kind, Command};
 use crate::abi::netlink::set::{write_part, SetPart};
+use crate::abi::proxy::flow::FlowFilter;
 use crate::abi::proxy::Connection;
 use crate::datapath::configuration::StageError;
 use crate::hosted::{Context, ContextId, NotConfigured};
@@ -24,6 +26,7 @@ use crate::registry::Registry;
 use crate::rule_set::Configuration;
 use crate::sys::netlink::{Family, Part, Position, Reason, Refused, Request};
 use crate::sys::procfs::Directory;
+use crate::told::Meant;
 
 /// The family.
 pub(crate) struct Control {
@@ -110,6 +113,10 @@ fn no_context() -> Refused {
     Refused::because(Reason::NotThere, c"there is no such context")
 }
 
+fn no_contexts() -> Refused {
+    Refused::because(Reason::NotThere, c"the network namespace has no context")
+}
+
 fn nothing_staged() -> Refused {
     Refused::because(Reason::NoData, c"nothing is staged by this socket")
 }
@@ -181,6 +188,18 @@ impl Control {
         .ok_or_else(no_context)
     }
 
+    // The flows that a message means.
+    fn meant(registry: &Registry, read: &FlowsMeant) -> Result<Meant, Refused> {
+        let owner = match &read.context {
+            Some(name) => Some(registry.named(name).ok_or_else(no_context)?.owner()),
+            None => None,
+        };
+        Ok(Meant {
+            owner,
+            filter: read.filter.unwrap_or(FlowFilter::ALL),
+        })
+    }
+
     // What there is to tell of a context; `None` if it was never configured, or is gone.
     fn info(
         registry: &Registry,
@@ -247,10 +266,7 @@ impl Family for Control {
                 }
             }
             Some(Command::StatisticsGet) => {
-                let stats = registry.stats().ok_or_else(|| {
-                    let message = c"the network namespace has no context";
-                    Refused::because(Reason::NotThere, message)
-                })?;
+                let stats = registry.stats().ok_or_else(no_contexts)?;
                 Ok(stats.write(answer)?)
             }
             Some(Command::OriginalGet) => {
@@ -262,8 +278,22 @@ impl Family for Control {
                 })?;
                 Ok(told.write(answer)?)
             }
+            Some(Command::FlowDel) => {
+                let read = FlowsMeant::read(request.attributes())?;
+                if read.filter.is_none() {
+                    let message = c"which flows is not said: a filter is needed, which may be empty";
+                    return Err(Refused::because(Reason::Invalid, message));
+                }
+                let meant = Self::meant(registry, &read)?;
+                let gone = registry.end_flows(&meant).ok_or_else(no_contexts)?;
+                Ok(answer.u64(kind::FLOWS, gone)?)
+            }
             Some(
-                Command::GroupGet | Command::UpstreamGet | Command::RuleGet | Command::SetGet,
+                Command::GroupGet
+                | Command::UpstreamGet
+                | Command::RuleGet
+                | Command::SetGet
+                | Command::FlowGet,
             )
             | None => Err(Refused::because(
                 Reason::NotSupported,
@@ -296,6 +326,24 @@ impl Family for Control {
                 }
             }
             return Ok(Part::END);
+        }
+        if command == Some(Command::FlowGet) {
+            let meant = Self::meant(registry, &FlowsMeant::read(request.attributes())?)?;
+            // Else nobody would hear of it.
+            if *position == Position::default() && registry.instance().is_none() {
+                return Err(no_contexts());
+            }
+            // One that has no room is told in the next message.
+            let mut after = *position;
+            let told = registry.next_flow(&mut after, &meant);
+            if let Some(told) = &told {
+                told.write(message)?;
+            }
+            *position = after;
+            return Ok(Part {
+                written: told.is_some(),
+                generation: 0,
+            });
         }
         let id = Self::which(request)?;
         let part = registry.with(id, |context| {

@@ -17,6 +17,7 @@ use crate::datapath::rules::Choice;
 use crate::datapath::table::{Edit, Head, Table, FAR, NEAR};
 use crate::datapath::tcp::Opening;
 use crate::datapath::tuple::{Address, Tuple};
+use crate::datapath::walk::{Step, Walk};
 use crate::instance::{Counter, Instance};
 use crate::memory::{FlowNode, FlowPool, Memory, Stored};
 use crate::parameters;
@@ -59,7 +60,7 @@ struct UniqueTuple<A: Stored> {
 /// The most buckets of a table.
 const MAX_BUCKETS: usize = 1 << 21;
 /// How many buckets are looked at between two calls of `task::pause`.
-const BUCKETS_AT_ONCE: usize = 64;
+pub(crate) const BUCKETS_AT_ONCE: usize = 64;
 /// How many heads of buckets are made between two calls.
 const HEADS_AT_ONCE: usize = 4096;
 
@@ -343,7 +344,7 @@ impl<A: Stored> Flows<A> {
         }
     }
 
-    /// Removes the flows of the buckets `range` for which `goes` says so, and calls `going` with each before.
+    /// Removes the flows of the buckets `range` for which `goes` says so, and calls `going` with each before. Tells how many.
     /// The table is locked only for a bucket that has such a flow.
     pub(crate) fn sweep(
         &self,
@@ -351,7 +352,8 @@ impl<A: Stored> Flows<A> {
         instance: &Instance,
         goes: impl Fn(&FlowNode<A>) -> bool,
         going: impl Fn(&FlowNode<A>),
-    ) {
+    ) -> u64 {
+        let mut all = 0_u64;
         let goes_now = |flow: &FlowNode<A>| {
             let now = goes(flow);
             if now {
@@ -368,7 +370,9 @@ impl<A: Stored> Flows<A> {
             }
             let gone = self.edit(|edit, guard| edit.sweep(guard, self.pool(), bucket, goes_now));
             instance.add(Counter::FlowsRemoved, gone as u64);
+            all = all.wrapping_add(gone as u64);
         }
+        all
     }
 
     /// Runs `function` under the table's lock. It must not take that lock again.
@@ -410,17 +414,38 @@ impl<A: Stored> Flows<A> {
 
     /// Removes the flows that a context's rules made: all of them, if no hook makes any more. Sleeps.
     pub(crate) fn remove_of(&self, owner: u32, instance: &Instance) {
+        self.remove_if(instance, |flow| flow.owner().context == owner);
+    }
+
+    /// Removes the flows for which `goes` says so, and tells how many: all of them, if no hook makes such any more. Sleeps.
+    pub(crate) fn remove_if(
+        &self,
+        instance: &Instance,
+        goes: impl Fn(&FlowNode<A>) -> bool,
+    ) -> u64 {
+        let mut all = 0_u64;
         // If the table is resized meanwhile, its flows are in other buckets: it is swept again, until its
         // number of buckets stays. It only grows, and not often.
         loop {
             let buckets = self.buckets();
             Window::Sweep.pass();
-            let is_of = |flow: &FlowNode<A>| flow.owner().context == owner;
-            self.sweep(0..buckets, instance, is_of, |_| ());
+            let gone = self.sweep(0..buckets, instance, &goes, |_| ());
+            all = all.wrapping_add(gone);
             if self.buckets() == buckets {
-                return;
+                return all;
             }
         }
+    }
+
+    /// As [`Walk::step`].
+    pub(crate) fn step<'g>(
+        &'g self,
+        guard: &'g ReadGuard,
+        walk: &mut Walk,
+        most: usize,
+        is: impl FnMut(&FlowNode<A>) -> bool,
+    ) -> Step<'g, A, CachedRoute> {
+        walk.step(guard, &self.table, most, is)
     }
 
     fn edit<R>(

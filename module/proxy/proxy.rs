@@ -38,6 +38,7 @@ mod rule_set;
 mod shared_counter;
 mod slots;
 mod slow_path;
+mod told;
 
 sys::version::kernel_module! {
     { type: ProxyModule, name: "mutex_proxy", }

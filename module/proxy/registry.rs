@@ -31,6 +31,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
 use crate::abi::netlink::context::ContextName;
+use crate::abi::netlink::flow::ToldFlow;
 use crate::abi::proxy::{Connection, Family, Stats, MAX_CONTEXTS};
 use crate::datapath::tuple::{V4, V6};
 use crate::hosted::{self, context, Context, ContextId, Hosted, NotConfigured};
@@ -39,7 +40,8 @@ use crate::memory::Memory;
 use crate::rule_set::Configuration;
 use crate::slots::place;
 use crate::sys::net::Namespace;
-use crate::sys::netlink::ModuleInUse;
+use crate::sys::netlink::{ModuleInUse, Position};
+use crate::told::{self, Meant};
 
 /// A context on the list.
 struct Listed {
@@ -383,6 +385,26 @@ impl Registry {
             local: local?,
             ..*connection
         })
+    }
+
+    /// The next flow of a dump that is meant, with the name of the context that it is of: see [`told::next`]. `None`: the end, or
+    /// there is no context.
+    pub(crate) fn next_flow(&self, position: &mut Position, meant: &Meant) -> Option<ToldFlow> {
+        let (owner, flow) = told::next(&*self.instance()?, position, meant)?;
+        let inner = self.inner.lock();
+        let mut contexts = inner.contexts.iter().flatten();
+        let context = contexts.find(|one| flow.redirection.is_some() && one.id.owner() == owner);
+        Some(ToldFlow {
+            context: context.and_then(|one| one.name),
+            flow,
+        })
+    }
+
+    /// Removes the flows that are meant, and tells how many; `None`: there is no context.
+    pub(crate) fn end_flows(&self, meant: &Meant) -> Option<u64> {
+        // Who closes the last context waits for this: flows do not go from the table behind its back.
+        let call = self.call_any()?;
+        Some(told::end(&call.hosted()?.instance, meant))
     }
 
     /// Removes the context, its rules and its flows; with the namespace's last one, the hooks. `false`: another call does so.

@@ -159,6 +159,11 @@ int mutex_proxy_nl_original_get_doit(struct sk_buff *skb, struct genl_info *info
 	return request(skb, info);
 }
 
+int mutex_proxy_nl_flow_del_doit(struct sk_buff *skb, struct genl_info *info)
+{
+	return request(skb, info);
+}
+
 int mutex_proxy_nl_context_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	return dump(skb, cb);
@@ -180,6 +185,11 @@ int mutex_proxy_nl_rule_get_dumpit(struct sk_buff *skb, struct netlink_callback 
 }
 
 int mutex_proxy_nl_set_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
+{
+	return dump(skb, cb);
+}
+
+int mutex_proxy_nl_flow_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	return dump(skb, cb);
 }

@@ -51,6 +51,14 @@ const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTIO
 	[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mutex_proxy_a_connection_remote_port_range),
 };
 
+const struct nla_policy mutex_proxy_filter_nl_policy[MUTEX_PROXY_A_FILTER_DESTINATION_PORTS + 1] = {
+	[MUTEX_PROXY_A_FILTER_IP_VERSION] = { .type = NLA_U32, },
+	[MUTEX_PROXY_A_FILTER_PROTOCOL] = { .type = NLA_U32, },
+	[MUTEX_PROXY_A_FILTER_SOURCE] = NLA_POLICY_NESTED(mutex_proxy_network_nl_policy),
+	[MUTEX_PROXY_A_FILTER_DESTINATION] = NLA_POLICY_NESTED(mutex_proxy_network_nl_policy),
+	[MUTEX_PROXY_A_FILTER_DESTINATION_PORTS] = NLA_POLICY_NESTED(mutex_proxy_ports_nl_policy),
+};
+
 const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1] = {
 	[MUTEX_PROXY_A_GROUP_SELECTION] = NLA_POLICY_MAX(NLA_U32, 2),
 	[MUTEX_PROXY_A_GROUP_UPSTREAM] = NLA_POLICY_NESTED(mutex_proxy_upstream_nl_policy),
@@ -148,6 +156,18 @@ static const struct nla_policy mutex_proxy_set_get_nl_policy[MUTEX_PROXY_A_PROXY
 	[MUTEX_PROXY_A_PROXY_CONTEXT] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_NAME_MAX, },
 };
 
+/* MUTEX_PROXY_CMD_FLOW_GET - dump */
+static const struct nla_policy mutex_proxy_flow_get_nl_policy[MUTEX_PROXY_A_PROXY_FILTER + 1] = {
+	[MUTEX_PROXY_A_PROXY_CONTEXT] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_NAME_MAX, },
+	[MUTEX_PROXY_A_PROXY_FILTER] = NLA_POLICY_NESTED(mutex_proxy_filter_nl_policy),
+};
+
+/* MUTEX_PROXY_CMD_FLOW_DEL - do */
+static const struct nla_policy mutex_proxy_flow_del_nl_policy[MUTEX_PROXY_A_PROXY_FILTER + 1] = {
+	[MUTEX_PROXY_A_PROXY_CONTEXT] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_NAME_MAX, },
+	[MUTEX_PROXY_A_PROXY_FILTER] = NLA_POLICY_NESTED(mutex_proxy_filter_nl_policy),
+};
+
 /* Ops table for mutex_proxy */
 static const struct genl_split_ops mutex_proxy_nl_ops[] = {
 	{
@@ -222,6 +242,20 @@ static const struct genl_split_ops mutex_proxy_nl_ops[] = {
 		.policy		= mutex_proxy_set_get_nl_policy,
 		.maxattr	= MUTEX_PROXY_A_PROXY_CONTEXT,
 		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DUMP,
+	},
+	{
+		.cmd		= MUTEX_PROXY_CMD_FLOW_GET,
+		.dumpit		= mutex_proxy_nl_flow_get_dumpit,
+		.policy		= mutex_proxy_flow_get_nl_policy,
+		.maxattr	= MUTEX_PROXY_A_PROXY_FILTER,
+		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DUMP,
+	},
+	{
+		.cmd		= MUTEX_PROXY_CMD_FLOW_DEL,
+		.doit		= mutex_proxy_nl_flow_del_doit,
+		.policy		= mutex_proxy_flow_del_nl_policy,
+		.maxattr	= MUTEX_PROXY_A_PROXY_FILTER,
+		.flags		= GENL_UNS_ADMIN_PERM | GENL_CMD_CAP_DO,
 	},
 };
 

@@ -15,6 +15,7 @@
 /* Common nested types */
 extern const struct nla_policy mutex_proxy_condition_nl_policy[MUTEX_PROXY_A_CONDITION_SET + 1];
 extern const struct nla_policy mutex_proxy_connection_nl_policy[MUTEX_PROXY_A_CONNECTION_REMOTE_PORT + 1];
+extern const struct nla_policy mutex_proxy_filter_nl_policy[MUTEX_PROXY_A_FILTER_DESTINATION_PORTS + 1];
 extern const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1];
 extern const struct nla_policy mutex_proxy_network_nl_policy[MUTEX_PROXY_A_NETWORK_PREFIX_LENGTH + 1];
 extern const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1];
@@ -42,6 +43,9 @@ int mutex_proxy_nl_original_get_doit(struct sk_buff *skb,
 				     struct genl_info *info);
 int mutex_proxy_nl_set_get_dumpit(struct sk_buff *skb,
 				  struct netlink_callback *cb);
+int mutex_proxy_nl_flow_get_dumpit(struct sk_buff *skb,
+				   struct netlink_callback *cb);
+int mutex_proxy_nl_flow_del_doit(struct sk_buff *skb, struct genl_info *info);
 
 extern struct genl_family mutex_proxy_nl_family;
 

@@ -29,18 +29,18 @@ mod upstream {
 }
 
 /// Types of the attributes of a rule.
-mod rule {
-    pub(super) const IP_VERSION: u16 = 1;
-    pub(super) const PROTOCOL: u16 = 2;
-    pub(super) const DIRECTIONS: u16 = 3;
-    pub(super) const SOURCE: u16 = 4;
-    pub(super) const DESTINATION: u16 = 5;
-    pub(super) const DESTINATION_PORTS: u16 = 6;
-    pub(super) const INTERFACE: u16 = 7;
-    pub(super) const ACTION: u16 = 8;
-    pub(super) const GROUP: u16 = 9;
-    pub(super) const LABEL: u16 = 10;
-    pub(super) const CONDITION: u16 = 11;
+pub(super) mod rule {
+    pub(in super::super) const IP_VERSION: u16 = 1;
+    pub(in super::super) const PROTOCOL: u16 = 2;
+    pub(in super::super) const DIRECTIONS: u16 = 3;
+    pub(in super::super) const SOURCE: u16 = 4;
+    pub(in super::super) const DESTINATION: u16 = 5;
+    pub(in super::super) const DESTINATION_PORTS: u16 = 6;
+    pub(in super::super) const INTERFACE: u16 = 7;
+    pub(in super::super) const ACTION: u16 = 8;
+    pub(in super::super) const GROUP: u16 = 9;
+    pub(in super::super) const LABEL: u16 = 10;
+    pub(in super::super) const CONDITION: u16 = 11;
 }
 
 /// Types of the attributes of a network.
@@ -245,14 +245,14 @@ pub fn read_rule(attribute: &Attribute<'_>) -> Result<Rule, Refusal> {
 
 /// A rule as far as it was read.
 #[derive(Default)]
-struct Reading {
+pub(super) struct Reading {
     label: Label,
-    family: Option<Family>,
-    protocol: Option<Protocol>,
+    pub(super) family: Option<Family>,
+    pub(super) protocol: Option<Protocol>,
     directions: Option<u8>,
-    source: ([u8; 16], u8),
-    destination: ([u8; 16], u8),
-    ports: Option<(u16, u16)>,
+    pub(super) source: ([u8; 16], u8),
+    pub(super) destination: ([u8; 16], u8),
+    pub(super) ports: Option<(u16, u16)>,
     interface: [u8; NAME_SIZE],
     action: Option<Action>,
     group: Option<u8>,
@@ -261,8 +261,13 @@ struct Reading {
 
 impl Reading {
     fn take(&mut self, attribute: &Attribute<'_>) -> Result<(), Refusal> {
+        self.take_as(attribute.kind, attribute)
+    }
+
+    /// Takes an attribute as a rule's of type `kind`.
+    pub(super) fn take_as(&mut self, kind: u16, attribute: &Attribute<'_>) -> Result<(), Refusal> {
         let refused = |message| Refusal::of(attribute, message);
-        match attribute.kind {
+        match kind {
             rule::IP_VERSION => {
                 let message = c"an IP version is 4 or 6";
                 let family = Family::from_number(small(attribute, message)?);
@@ -313,7 +318,7 @@ impl Reading {
         if *self.family.get_or_insert(family) == family {
             return Ok(());
         }
-        let message = c"the rule has another IP version by an attribute before";
+        let message = c"an attribute before says another IP version";
         Err(Refusal::of(attribute, message))
     }
 
@@ -395,6 +400,30 @@ fn read_ports(attribute: &Attribute<'_>) -> Result<(u16, u16), Refusal> {
     Ok((first, last))
 }
 
+pub(super) fn write_network(
+    writer: &mut Writer<'_>,
+    kind: u16,
+    family: Family,
+    address: &[u8; 16],
+    length: u8,
+) -> Result<(), NoRoom> {
+    writer.nest(kind, |writer| {
+        put_address(writer, network::ADDRESS, family, address)?;
+        writer.u32(network::PREFIX_LENGTH, length.into())
+    })
+}
+
+pub(super) fn write_ports(
+    writer: &mut Writer<'_>,
+    kind: u16,
+    (first, last): (u16, u16),
+) -> Result<(), NoRoom> {
+    writer.nest(kind, |writer| {
+        writer.u32(ports::FIRST, first.into())?;
+        writer.u32(ports::LAST, last.into())
+    })
+}
+
 /// Writes a rule.
 ///
 /// # Errors
@@ -416,17 +445,12 @@ pub fn write_rule(writer: &mut Writer<'_>, kind: u16, rule: &Rule) -> Result<(),
             ),
         ] {
             if length != 0 || *address != [0; 16] {
-                writer.nest(kind, |writer| {
-                    put_address(writer, network::ADDRESS, rule.family, address)?;
-                    writer.u32(network::PREFIX_LENGTH, length.into())
-                })?;
+                write_network(writer, kind, rule.family, address, length)?;
             }
         }
         if (rule.port_first, rule.port_last) != (0, u16::MAX) {
-            writer.nest(rule::DESTINATION_PORTS, |writer| {
-                writer.u32(ports::FIRST, rule.port_first.into())?;
-                writer.u32(ports::LAST, rule.port_last.into())
-            })?;
+            let ports = (rule.port_first, rule.port_last);
+            write_ports(writer, rule::DESTINATION_PORTS, ports)?;
         }
         let mut name = rule.interface.split(|&byte| byte == 0);
         match name.next() {

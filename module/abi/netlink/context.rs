@@ -47,7 +47,7 @@ impl core::fmt::Debug for ContextName {
     }
 }
 
-fn read_name(attribute: &Attribute<'_>) -> Result<ContextName, Refusal> {
+pub(super) fn read_name(attribute: &Attribute<'_>) -> Result<ContextName, Refusal> {
     let message = c"a context's name is of letters, digits, '-', '_' and '.', 63 at most, and begins without a dot";
     ContextName::new(attribute.string()?).ok_or(Refusal::of(attribute, message))
 }

@@ -33,11 +33,15 @@ pub enum Command {
     OriginalGet = 9,
     /// Dumps a context's sets.
     SetGet = 10,
+    /// Dumps flows.
+    FlowGet = 11,
+    /// Forgets flows.
+    FlowDel = 12,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Stage,
         Self::Commit,
         Self::ContextGet,
@@ -48,6 +52,8 @@ impl Command {
         Self::StatisticsGet,
         Self::OriginalGet,
         Self::SetGet,
+        Self::FlowGet,
+        Self::FlowDel,
     ];
 
     /// From its number in a message.
@@ -93,6 +99,12 @@ pub mod kind {
     pub const RULE_NUMBER: u16 = 16;
     /// How many connections it was the first to match.
     pub const CONNECTIONS: u16 = 17;
+    /// A flow.
+    pub const FLOW: u16 = 18;
+    /// Which flows are meant.
+    pub const FILTER: u16 = 19;
+    /// How many flows.
+    pub const FLOWS: u16 = 20;
 }
 
 /// Of an attribute that has no meaning where it stands.
@@ -146,7 +158,7 @@ pub(super) mod tests {
         );
         assert_eq!(
             Command::ALL.map(|command| command as u8),
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         );
         let attributes = [
             ("CONTEXT", kind::CONTEXT),
@@ -166,10 +178,13 @@ pub(super) mod tests {
             ("SETS", kind::SETS),
             ("RULE_NUMBER", kind::RULE_NUMBER),
             ("CONNECTIONS", kind::CONNECTIONS),
+            ("FLOW", kind::FLOW),
+            ("FILTER", kind::FILTER),
+            ("FLOWS", kind::FLOWS),
         ];
         let names = specified("MUTEX_PROXY_A_PROXY_");
         assert_eq!(attributes.map(|(name, _)| name).to_vec(), names);
-        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=17));
+        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=20));
         assert!(HEADER.contains(&format!("FAMILY_NAME\t\t\"{FAMILY}\"")));
         assert!(HEADER.contains(&format!("FAMILY_VERSION\t{VERSION}\n")));
         let statistics = specified("MUTEX_PROXY_A_STATISTICS_");
@@ -180,7 +195,7 @@ pub(super) mod tests {
             assert_eq!(Command::from_number(command as u8), Some(command));
         }
         assert_eq!(Command::from_number(0), None);
-        assert_eq!(Command::from_number(11), None);
+        assert_eq!(Command::from_number(13), None);
     }
 
     const SPECIFICATION: &str = include_str!("../mutex_proxy.yaml");

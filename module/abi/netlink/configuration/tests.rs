@@ -258,7 +258,7 @@ fn rules_without_meaning_are_refused_where_they_have_none() {
         (
             |to| to.nest(rule::SOURCE, |to| to.bytes(network::ADDRESS, &[0; 16])),
             BEHIND + 4,
-            c"the rule has another IP version by an attribute before",
+            c"an attribute before says another IP version",
         ),
         (
             |to| to.nest(rule::SOURCE, |to| to.bytes(network::ADDRESS, &[0; 5])),
