@@ -116,8 +116,24 @@ def main():
             asked |= {f"{end}-address": address, f"{end}-port": port}
         found = client.do("original-get", connection=asked)["connection"]
         expect("the original", found, {"local-address": "198.51.100.3", "local-port": 7})
+        address, port = connection.getsockname()
+        flow = {
+            "protocol": 6,
+            "client-address": address,
+            "client-port": port,
+            "original-address": "198.51.100.3",
+            "original-port": 7,
+            "upstream-address": "198.51.100.2",
+            "upstream-port": 7007,
+            "state": "established",
+        }
+        tcp = {"ip-version": 4, "protocol": 6, "destination-ports": {"first": 7}}
+        expect("flows", client.dump("flow-get", filter=tcp), [{"flow": flow}])
+        expect("no such flow", client.dump("flow-get", filter={**tcp, "protocol": 17}), [])
+        expect("flows that go", client.do("flow-del", filter=tcp), {"flows": 1})
+        expect("flows afterwards", client.dump("flow-get", filter=tcp), [])
     statistics = client.do("statistics-get")["statistics"]
-    if statistics["flows-created"] < 1 or statistics["packets-original"] < 3:
+    if statistics["flows-created"] < 1 or statistics["packets-original"] < 2:
         sys.exit(f"the connection was not counted: {statistics}")
 
     refused("nothing staged", (61, ""), lambda: client.do("commit", context="ynl"))

@@ -63,6 +63,7 @@ mod senders;
 mod setup;
 mod sockets;
 mod time_outs;
+mod told_flows;
 mod tool;
 mod tool_exec;
 mod turned_ports;
@@ -163,6 +164,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(random_messages::tests());
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
+    tests.extend(told_flows::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

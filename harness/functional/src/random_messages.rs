@@ -40,7 +40,7 @@ pub fn tests() -> Vec<GuestTest> {
             || at_random(sized(20_000, 4000)?),
         ),
         GuestTest::single(
-            "messages-at-random-for-long",
+            "a-million-messages",
             "a million random messages harm nothing, and are answered at once",
             || at_random(1_000_000),
         )

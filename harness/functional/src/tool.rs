@@ -96,7 +96,7 @@ fn output(setup: &Setup, arguments: &[&str]) -> Result<Output> {
 }
 
 /// What it prints.
-fn succeeds(setup: &Setup, arguments: &[&str]) -> Result<String> {
+pub fn succeeds(setup: &Setup, arguments: &[&str]) -> Result<String> {
     let output = output(setup, arguments)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(

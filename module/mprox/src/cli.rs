@@ -12,6 +12,7 @@ use crate::commands::check::CheckCommand;
 use crate::commands::completions::CompletionsCommand;
 use crate::commands::delete::DeleteCommand;
 use crate::commands::exec::ExecCommand;
+use crate::commands::flows::FlowsCommand;
 use crate::commands::man::ManCommand;
 use crate::commands::run::RunCommand;
 use crate::commands::schema::SchemaCommand;
@@ -31,6 +32,7 @@ use crate::commands::stats::StatsCommand;
         mprox apply /etc/mprox/home.toml    Redirect from now on, until `mprox delete home`\n  \
         mprox exec --via 192.0.2.10 -- curl http://example.org   One command\n  \
         mprox show                          What is redirected where\n  \
+        mprox flows --port 443              Connections, as they are now\n  \
         mprox stats                         Packets, flows, and what was dropped"
 )]
 pub struct Cli {
@@ -45,6 +47,7 @@ enum Command {
     Apply(ApplyCommand),
     Exec(ExecCommand),
     Show(ShowCommand),
+    Flows(FlowsCommand),
     Delete(DeleteCommand),
     Stats(StatsCommand),
     Schema(SchemaCommand),
@@ -61,6 +64,7 @@ impl Cli {
             Command::Apply(command) => command.run(),
             Command::Exec(command) => return command.run(),
             Command::Show(command) => command.run(),
+            Command::Flows(command) => command.run(),
             Command::Delete(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::Schema(command) => command.run(),

@@ -15,6 +15,7 @@ pub mod check;
 pub mod completions;
 pub mod delete;
 pub mod exec;
+pub mod flows;
 pub mod man;
 pub mod run;
 pub mod schema;

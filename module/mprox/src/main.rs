@@ -14,6 +14,7 @@ mod commands;
 mod reference;
 mod service;
 mod told;
+mod told_flow;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {

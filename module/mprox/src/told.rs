@@ -109,7 +109,8 @@ impl Told {
     }
 }
 
-fn address(family: Family, bytes: [u8; 16]) -> IpAddr {
+/// An address.
+pub fn address(family: Family, bytes: [u8; 16]) -> IpAddr {
     let [a, b, c, d, ..] = bytes;
     match family {
         Family::V4 => Ipv4Addr::new(a, b, c, d).into(),

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mutex_abi::netlink::attribute::{Attributes, NoRoom, Writer};
 use mutex_abi::netlink::configuration::{read_group, read_told_upstream, ToldRule};
 use mutex_abi::netlink::context::{write_which, Commit, ContextInfo, ContextName};
+use mutex_abi::netlink::flow::{FlowsMeant, ToldFlow};
 use mutex_abi::netlink::message::{kind, Command, FAMILY, VERSION};
 use mutex_abi::netlink::refusal::Refusal;
 use mutex_abi::netlink::set::{read_elements, SetPart};
@@ -77,7 +78,15 @@ impl Client {
     }
 
     fn dump(&mut self, command: Command, which: Option<&ContextName>) -> Result<Answers, Error> {
-        let attributes = attributes(|writer| write_which(writer, which))?;
+        self.dump_with(command, |writer| write_which(writer, which))
+    }
+
+    fn dump_with(
+        &mut self,
+        command: Command,
+        write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>,
+    ) -> Result<Answers, Error> {
+        let attributes = attributes(write)?;
         self.socket.dump(self.target(command), &attributes)
     }
 
@@ -202,6 +211,27 @@ impl Client {
     pub fn statistics(&mut self) -> Result<Stats, Error> {
         let answers = self.ask(Command::StatisticsGet, |_| Ok(()))?;
         told(&answers, Stats::read)
+    }
+
+    /// The flows that are meant, which are not those of one moment: some may be told twice, and those that come or go meanwhile
+    /// or not.
+    ///
+    /// # Errors
+    /// ENOENT: the namespace has no context, or none of this name.
+    pub fn flows(&mut self, meant: &FlowsMeant) -> Result<Vec<ToldFlow>, Error> {
+        let answers = self.dump_with(Command::FlowGet, |writer| meant.write(writer))?;
+        read_all(&answers, ToldFlow::read)
+    }
+
+    /// Forgets the flows that are meant, and tells how many; what comes of them afterwards is taken for new connections.
+    ///
+    /// # Errors
+    /// ENOENT: the namespace has no context, or none of this name. EINVAL: there is no filter.
+    pub fn end_flows(&mut self, meant: &FlowsMeant) -> Result<u64, Error> {
+        let answers = self.ask(Command::FlowDel, |writer| meant.write(writer))?;
+        told(&answers, |attributes| {
+            one(attributes, kind::FLOWS, |attribute| Ok(attribute.uint()?))
+        })
     }
 
     /// A connection as the server sees it to which it was redirected, with its original destination in the place of the server's

@@ -26,6 +26,8 @@ pub use configuration::{Configuration, Group, Set};
 pub use error::{Error, Item, Refused};
 pub use mutex_abi::netlink::configuration::ToldRule;
 pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};
+pub use mutex_abi::netlink::flow::{FlowsMeant, ToldFlow};
+pub use mutex_abi::proxy::flow::{Flow, FlowFilter, FlowState, Prefix, Redirection};
 pub use mutex_abi::proxy::{
     set::Element, Action, Condition, Conditions, Connection, Endpoint, Family, Field, Label,
     Protocol, Rule, Selection, Stats, Upstream, ValueKind, Values, HOOK_LOCAL_OUT,
