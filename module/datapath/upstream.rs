@@ -11,6 +11,8 @@ use super::tuple::{Address, Tuple};
 mod group;
 mod health;
 mod moment;
+mod rendezvous;
+mod spread;
 
 pub use group::Group;
 pub use health::{Outcome, Report};

@@ -11,7 +11,7 @@ use kernel::str::CStr;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::abi::netlink::attribute::{NoRoom, Writer};
-use crate::abi::netlink::configuration::{write_group, write_upstream, ToldRule};
+use crate::abi::netlink::configuration::{write_group, ToldRule, ToldUpstream};
 use crate::abi::netlink::context::{read_which, Commit, ContextInfo, ContextName};
 use crate::abi::netlink::flow::FlowsMeant;
 use crate::abi::netlink::message::{kind, Command};
@@ -379,7 +379,15 @@ fn tell(
             None => return Ok(false),
         },
         Some(Command::UpstreamGet) => match configuration.upstreams().get(at) {
-            Some(upstream) => write_upstream(message, upstream)?,
+            Some(upstream) => {
+                let before = configuration.upstreams().iter().take(at).rev();
+                let member = before.take_while(|one| one.group == upstream.group).count();
+                let told = ToldUpstream {
+                    upstream: *upstream,
+                    connections: context.prepared.connections(upstream, member),
+                };
+                told.write(message)?;
+            }
             None => return Ok(false),
         },
         _ => match configuration.rules().get(at) {

@@ -9,7 +9,7 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::proxy::Rule;
+use crate::abi::proxy::{Family, Rule, Upstream};
 use crate::datapath::allocate::Allocate;
 use crate::datapath::configuration;
 use crate::datapath::rules::{self, Matches, Rules};
@@ -103,6 +103,21 @@ impl Prepared {
             matches: KernelHeap::share(matches)?,
         })
     }
+
+    /// How many new connections went to this upstream, which has this place in its group.
+    pub(crate) fn connections(&self, upstream: &Upstream, member: usize) -> u64 {
+        let count = match upstream.family {
+            Family::V4 => connections(&self.pools.v4, upstream.group, member),
+            Family::V6 => connections(&self.pools.v6, upstream.group, member),
+        };
+        count.unwrap_or_default()
+    }
+}
+
+fn connections<A: Address>(pool: &SharedPool<A>, group: u8, member: usize) -> Option<u64> {
+    let group = pool.groups().get(usize::from(group))?;
+    let mut all = group.connections();
+    Some(all.find(|(number, _)| usize::from(*number) == member)?.1)
 }
 
 /// The rules of all contexts of a namespace.

@@ -368,12 +368,12 @@ fn counters() -> Result<()> {
     asked.context.put(&configuration)?;
     asked.ensure(&WAYS, Landing::Upstream)?;
     asked.ensure(&[Way::Forward], Landing::Upstream)?;
-    let (_, counts) = asked.context.client().counted(None)?;
+    let counts = asked.context.client().counted(None)?.of_rules;
     let expected: Vec<u64> = [vec![1; count], vec![2; count]].concat();
     ensure!(counts == expected, "expected {expected:?}, got {counts:?}");
     // A new configuration counts anew.
     asked.context.put(&configuration)?;
-    let (_, counts) = asked.context.client().counted(None)?;
+    let counts = asked.context.client().counted(None)?.of_rules;
     ensure!(counts == vec![0; 2 * count], "{counts:?}");
     asked.finish()
 }

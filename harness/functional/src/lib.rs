@@ -59,6 +59,7 @@ mod redirector;
 mod replaced;
 mod routing;
 mod rules;
+mod selection;
 mod senders;
 mod setup;
 mod sockets;
@@ -165,6 +166,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
     tests.extend(told_flows::tests());
+    tests.extend(selection::tests());
     tests.extend([
         GuestTest::single(
             "one-port-two-targets",

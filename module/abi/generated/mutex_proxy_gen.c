@@ -60,7 +60,7 @@ const struct nla_policy mutex_proxy_filter_nl_policy[MUTEX_PROXY_A_FILTER_DESTIN
 };
 
 const struct nla_policy mutex_proxy_group_nl_policy[MUTEX_PROXY_A_GROUP_LABEL + 1] = {
-	[MUTEX_PROXY_A_GROUP_SELECTION] = NLA_POLICY_MAX(NLA_U32, 2),
+	[MUTEX_PROXY_A_GROUP_SELECTION] = NLA_POLICY_MAX(NLA_U32, 3),
 	[MUTEX_PROXY_A_GROUP_UPSTREAM] = NLA_POLICY_NESTED(mutex_proxy_upstream_nl_policy),
 	[MUTEX_PROXY_A_GROUP_LABEL] = { .type = NLA_NUL_STRING, .len = MUTEX_PROXY_LABEL_MAX, },
 };
@@ -100,10 +100,11 @@ const struct nla_policy mutex_proxy_set_nl_policy[MUTEX_PROXY_A_SET_ELEMENTS + 1
 	[MUTEX_PROXY_A_SET_ELEMENTS] = { .type = NLA_U32, },
 };
 
-const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1] = {
+const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_WEIGHT + 1] = {
 	[MUTEX_PROXY_A_UPSTREAM_ADDRESS] = NLA_POLICY_MAX_LEN(16),
 	[MUTEX_PROXY_A_UPSTREAM_PORT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mutex_proxy_a_upstream_port_range),
 	[MUTEX_PROXY_A_UPSTREAM_PRIORITY] = NLA_POLICY_MAX(NLA_U32, 255),
+	[MUTEX_PROXY_A_UPSTREAM_WEIGHT] = NLA_POLICY_RANGE(NLA_U32, 1, 255),
 };
 
 /* MUTEX_PROXY_CMD_STAGE - do */

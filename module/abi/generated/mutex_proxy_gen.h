@@ -21,7 +21,7 @@ extern const struct nla_policy mutex_proxy_network_nl_policy[MUTEX_PROXY_A_NETWO
 extern const struct nla_policy mutex_proxy_ports_nl_policy[MUTEX_PROXY_A_PORTS_LAST + 1];
 extern const struct nla_policy mutex_proxy_rule_nl_policy[MUTEX_PROXY_A_RULE_CONDITION + 1];
 extern const struct nla_policy mutex_proxy_set_nl_policy[MUTEX_PROXY_A_SET_ELEMENTS + 1];
-extern const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_PRIORITY + 1];
+extern const struct nla_policy mutex_proxy_upstream_nl_policy[MUTEX_PROXY_A_UPSTREAM_WEIGHT + 1];
 
 int mutex_proxy_nl_stage_doit(struct sk_buff *skb, struct genl_info *info);
 int mutex_proxy_nl_commit_doit(struct sk_buff *skb, struct genl_info *info);

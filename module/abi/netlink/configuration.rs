@@ -3,6 +3,7 @@
 //! Groups of upstreams, and rules, as attributes: see `mutex_proxy.yaml`.
 
 use core::ffi::CStr;
+use core::num::NonZeroU8;
 
 use super::super::proxy::rule::is_name;
 use super::super::proxy::{
@@ -26,6 +27,7 @@ mod upstream {
     pub(super) const ADDRESS: u16 = 1;
     pub(super) const PORT: u16 = 2;
     pub(super) const PRIORITY: u16 = 3;
+    pub(super) const WEIGHT: u16 = 4;
 }
 
 /// Types of the attributes of a rule.
@@ -143,10 +145,11 @@ pub fn read_group<E: From<Refusal>>(
     Ok(Group { label, selection })
 }
 
-const UNKNOWN_SELECTION: &CStr = c"no such selection: round-robin (0), failover (1), random (2)";
+const UNKNOWN_SELECTION: &CStr =
+    c"no such selection: round-robin (0), failover (1), random (2), source-hash (3)";
 
 fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refusal> {
-    let (mut place, mut port, mut priority) = (None, 0, 0);
+    let (mut place, mut port, mut priority, mut weight) = (None, 0, 0, NonZeroU8::MIN);
     for inner in attribute.nested()? {
         let inner = inner?;
         match inner.kind {
@@ -160,6 +163,11 @@ fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refus
             }
             upstream::PORT => port = small(&inner, c"a port is at most 65535")?,
             upstream::PRIORITY => priority = small(&inner, c"a priority is at most 255")?,
+            upstream::WEIGHT => {
+                let message = c"a weight is from 1 to 255";
+                let number = NonZeroU8::new(small(&inner, message)?);
+                weight = number.ok_or(Refusal::of(&inner, message))?;
+            }
             _ => return Err(Refusal::of(&inner, UNKNOWN)),
         }
     }
@@ -167,6 +175,7 @@ fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refus
     Ok(Upstream {
         family,
         priority,
+        weight,
         port,
         group,
         address,
@@ -195,38 +204,59 @@ fn put_upstream(writer: &mut Writer<'_>, kind: u16, one: &Upstream) -> Result<()
     writer.nest(kind, |writer| {
         put_address(writer, upstream::ADDRESS, one.family, &one.address)?;
         writer.u32(upstream::PORT, one.port.into())?;
-        writer.u32(upstream::PRIORITY, one.priority.into())
+        writer.u32(upstream::PRIORITY, one.priority.into())?;
+        match one.weight {
+            NonZeroU8::MIN => Ok(()),
+            weight => writer.u32(upstream::WEIGHT, weight.get().into()),
+        }
     })
 }
 
-/// Writes an upstream as a message of its own.
-///
-/// # Errors
-/// If there is no room.
-pub fn write_upstream(writer: &mut Writer<'_>, upstream: &Upstream) -> Result<(), NoRoom> {
-    writer.u32(kind::UPSTREAM_GROUP, upstream.group.into())?;
-    put_upstream(writer, kind::UPSTREAM, upstream)
+/// An upstream as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldUpstream {
+    /// The upstream, with the number of its group.
+    pub upstream: Upstream,
+    /// How many new connections went there, since its context has these upstreams.
+    pub connections: u64,
 }
 
-/// Reads an upstream from a message of its own; other attributes are of a later version, and passed over.
-///
-/// # Errors
-/// If an attribute is malformed or missing, or has a value without a meaning.
-pub fn read_told_upstream(attributes: Attributes<'_>) -> Result<Upstream, Refusal> {
-    let (mut group, mut told) = (0, None);
-    for attribute in attributes {
-        let attribute = attribute?;
-        match attribute.kind {
-            kind::UPSTREAM_GROUP => group = small(&attribute, TOO_MANY)?,
-            kind::UPSTREAM => told = Some(read_upstream(&attribute, 0)?),
-            _ => {}
-        }
+impl ToldUpstream {
+    /// Writes it as a message of its own.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn write(&self, writer: &mut Writer<'_>) -> Result<(), NoRoom> {
+        writer.u32(kind::UPSTREAM_GROUP, self.upstream.group.into())?;
+        writer.u64(kind::CONNECTIONS, self.connections)?;
+        put_upstream(writer, kind::UPSTREAM, &self.upstream)
     }
-    let missing = Refusal {
-        offset: 0,
-        message: c"an upstream is needed",
-    };
-    told.map(|told| Upstream { group, ..told }).ok_or(missing)
+
+    /// Reads it; other attributes are of a later version, and passed over.
+    ///
+    /// # Errors
+    /// If an attribute is malformed or missing, or has a value without a meaning.
+    pub fn read(attributes: Attributes<'_>) -> Result<Self, Refusal> {
+        let (mut group, mut told, mut connections) = (0, None, 0);
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                kind::UPSTREAM_GROUP => group = small(&attribute, TOO_MANY)?,
+                kind::CONNECTIONS => connections = attribute.uint()?,
+                kind::UPSTREAM => told = Some(read_upstream(&attribute, 0)?),
+                _ => {}
+            }
+        }
+        let missing = Refusal {
+            offset: 0,
+            message: c"an upstream is needed",
+        };
+        let told = told.ok_or(missing)?;
+        Ok(Self {
+            upstream: Upstream { group, ..told },
+            connections,
+        })
+    }
 }
 
 const TOO_MANY: &CStr = c"a group's number is at most 255";

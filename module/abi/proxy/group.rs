@@ -15,6 +15,9 @@ pub enum Selection {
     Failover = 1,
     /// At random.
     Random = 2,
+    /// By the client's address: the same one as long as it works, on every machine. Others' clients stay where they are when one fails, comes or
+    /// goes.
+    SourceHash = 3,
 }
 
 impl Selection {
@@ -24,6 +27,7 @@ impl Selection {
             0 => Some(Self::RoundRobin),
             1 => Some(Self::Failover),
             2 => Some(Self::Random),
+            3 => Some(Self::SourceHash),
             _ => None,
         }
     }

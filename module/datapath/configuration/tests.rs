@@ -7,6 +7,7 @@ use super::super::abi::proxy::set::Element;
 use super::super::abi::proxy::{Condition, Field, Label, Selection, Set, ValueKind};
 use super::super::host::HostHeap;
 use super::*;
+use core::num::NonZeroU8;
 use proptest::prelude::*;
 
 type Staged = Configuration<HostHeap>;
@@ -16,6 +17,7 @@ fn upstream(family: Family, last: u8) -> Upstream {
     address[0] = 10;
     address[3] = last;
     Upstream {
+        weight: NonZeroU8::MIN,
         family,
         priority: 0,
         port: 80,

@@ -7,6 +7,7 @@ use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
 use super::super::tuple::{Ports, V4, V6};
 use super::*;
+use core::num::NonZeroU8;
 use proptest::prelude::*;
 
 mod conditions;
@@ -42,6 +43,7 @@ fn bypass() -> Rule {
 
 fn upstream(last: u8, port: u16) -> Upstream {
     Upstream {
+        weight: NonZeroU8::MIN,
         family: Family::V4,
         priority: 0,
         port,
@@ -312,6 +314,7 @@ fn agrees<A: Address>(
 ) -> Result<(), TestCaseError> {
     let (protocol, port, interface) = packet;
     let upstreams = [Upstream {
+        weight: NonZeroU8::MIN,
         family: A::FAMILY,
         ..upstream(9, 9)
     }];

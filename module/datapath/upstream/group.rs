@@ -2,13 +2,15 @@
 
 //! Upstreams of which a new flow goes to one.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::super::abi::proxy::{Protocol, Selection, Upstream, MAX_MEMBERS};
 use super::super::allocate::Allocate;
 use super::super::tuple::{Address, Tuple};
 use super::health::{Health, Outcome, Record, Report};
 use super::moment::Moment;
+use super::rendezvous::Draw;
+use super::spread;
 
 /// An upstream of a group.
 #[derive(Debug)]
@@ -17,9 +19,13 @@ pub(super) struct Member<A> {
     // Network byte order; zero keeps the destination's.
     port: u16,
     priority: u8,
+    // Not zero.
+    weight: u8,
     // Its place among those of either IP version.
     number: u8,
     pub(super) record: Record,
+    // How often it was selected.
+    connections: AtomicU64,
 }
 
 impl<A: Address> Member<A> {
@@ -28,8 +34,10 @@ impl<A: Address> Member<A> {
             address: A::from_bytes(upstream.address),
             port: upstream.port.to_be(),
             priority: upstream.priority,
+            weight: upstream.weight.get(),
             number,
             record: Record::default(),
+            connections: AtomicU64::new(0),
         })
     }
 
@@ -131,8 +139,9 @@ impl<A: Address, M: Allocate> Group<A, M> {
                 }
                 only
             }
-            _ => self.select_among(tuple.protocol, moment)?,
+            _ => self.select_among(tuple, moment)?,
         };
+        member.connections.fetch_add(1, Relaxed);
         Some((member.number, member.dnat(tuple)))
     }
 
@@ -140,18 +149,19 @@ impl<A: Address, M: Allocate> Group<A, M> {
     #[inline(never)]
     fn select_among(
         &self,
-        protocol: Protocol,
+        tuple: &Tuple<A>,
         moment: impl FnOnce(bool) -> Moment,
     ) -> Option<&Member<A>> {
         let moment = &moment(self.selection == Selection::Random);
         let turn = match self.selection {
             Selection::RoundRobin => self.turn.fetch_add(1, Relaxed),
             Selection::Random => moment.random,
-            Selection::Failover => 0,
+            Selection::Failover | Selection::SourceHash => 0,
         };
+        let client = tuple.source();
         // What becomes of a datagram nobody is told: it neither tries an upstream nor marks it, and so
         // it must not go to one that waits to be tried.
-        let tries = protocol == Protocol::Tcp;
+        let tries = tuple.protocol == Protocol::Tcp;
         let mut usable = Places::default();
         for (place, member) in self.members.iter().enumerate() {
             match member.record.health(moment) {
@@ -161,7 +171,7 @@ impl<A: Address, M: Allocate> Group<A, M> {
             }
         }
         for _ in 0..ATTEMPTS {
-            let Some((place, member)) = self.pick(&usable, turn) else {
+            let Some((place, member)) = self.pick(&usable, turn, client) else {
                 break;
             };
             if !tries || member.record.admits(moment) {
@@ -172,16 +182,60 @@ impl<A: Address, M: Allocate> Group<A, M> {
         // None works: as if all did.
         let mut all = Places::default();
         (0..self.members.len()).for_each(|place| all.insert(place));
-        self.pick(&all, turn).map(|(_, member)| member)
+        self.pick(&all, turn, client).map(|(_, member)| member)
     }
 
-    fn pick(&self, set: &Places, turn: u32) -> Option<(usize, &Member<A>)> {
+    fn pick(&self, set: &Places, turn: u32, client: A) -> Option<(usize, &Member<A>)> {
         let members = self.members.iter().enumerate();
-        let mut members = members.filter(|(place, _)| set.has(*place));
-        if self.selection == Selection::Failover {
-            return members.min_by_key(|(_, member)| member.priority);
+        let members = members.filter(|(place, _)| set.has(*place));
+        match self.selection {
+            Selection::Failover => members.min_by_key(|(_, member)| member.priority),
+            Selection::SourceHash => {
+                let draws = members.map(|(place, member)| {
+                    let port = u16::from_be(member.port);
+                    let draw = Draw::of(client, member.address, port, member.weight);
+                    (draw, (place, member))
+                });
+                let least = draws.min_by(|(one, _), (other, _)| one.compare(other));
+                least.map(|(_, found)| found)
+            }
+            Selection::RoundRobin | Selection::Random => self.take_turn(set, turn),
         }
-        members.nth(turn.checked_rem(set.count())? as usize)
+    }
+
+    fn take_turn(&self, set: &Places, turn: u32) -> Option<(usize, &Member<A>)> {
+        let all = self.members.iter().enumerate();
+        let mut members = all.filter(|(place, _)| set.has(*place));
+        let weights = || {
+            let all = self.members.iter().enumerate();
+            all.filter(|(place, _)| set.has(*place))
+                .map(|(_, member)| u32::from(member.weight))
+        };
+        let first = weights().next()?;
+        if weights().all(|weight| weight == first) {
+            return members.nth(turn.checked_rem(set.count())? as usize);
+        }
+        let total = weights().fold(0, u32::wrapping_add);
+        let mut place = match self.selection {
+            Selection::RoundRobin => spread::place(turn, total),
+            _ => turn.checked_rem(total)?,
+        };
+        members.find(
+            |(_, member)| match place.checked_sub(member.weight.into()) {
+                Some(left) => {
+                    place = left;
+                    false
+                }
+                None => true,
+            },
+        )
+    }
+
+    /// How often each upstream was selected, with its place among those of either IP version.
+    pub fn connections(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
+        self.members
+            .iter()
+            .map(|member| (member.number, member.connections.load(Relaxed)))
     }
 
     /// See [`UpstreamPool::report`](super::UpstreamPool::report).

@@ -7,6 +7,7 @@ use super::super::host::HostHeap;
 use super::super::tuple::tests::ip;
 use super::super::tuple::{Ports, V4, V6};
 use super::*;
+use core::num::NonZeroU8;
 use Outcome::{Answered, Refused, Unanswered};
 
 mod flood;
@@ -38,6 +39,7 @@ pub(super) fn at(now: u32) -> Moment {
 
 fn upstream(last: u8, priority: u8) -> Upstream {
     Upstream {
+        weight: NonZeroU8::MIN,
         family: Family::V4,
         priority,
         port: 7000 + u16::from(last),

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mprox_client::{
-    Action, Condition, Configuration, ContextInfo, Family, Field, Protocol, Rule, Selection,
-    Upstream, ValueKind, Values,
+    Action, Condition, ContextInfo, Counted, Family, Field, Protocol, Rule, Selection, Upstream,
+    ValueKind, Values,
 };
 use mprox_file::{control_group_path, process_of, Network};
 use serde::Serialize;
@@ -26,7 +26,15 @@ pub struct Told {
 struct ToldGroup {
     name: String,
     select: &'static str,
-    servers: Vec<String>,
+    servers: Vec<ToldServer>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldServer {
+    // Without a port, it keeps the client's.
+    address: String,
+    weight: u8,
+    connections: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,8 +70,13 @@ struct ToldRule {
 }
 
 impl Told {
-    /// What the kernel told of it, and how many connections each rule was the first to match.
-    pub fn new(info: &ContextInfo, configuration: &Configuration, connections: &[u64]) -> Self {
+    /// What the kernel told of it.
+    pub fn new(info: &ContextInfo, counted: &Counted) -> Self {
+        let Counted {
+            configuration,
+            of_rules,
+            to_upstreams,
+        } = counted;
         let groups = configuration.groups.iter().enumerate();
         let upstreams: Vec<_> = groups
             .map(|(number, group)| ToldGroup {
@@ -75,8 +88,17 @@ impl Told {
                     Selection::RoundRobin => "round-robin",
                     Selection::Failover => "failover",
                     Selection::Random => "random",
+                    Selection::SourceHash => "source-hash",
                 },
-                servers: group.upstreams.iter().map(server).collect(),
+                servers: {
+                    let counts = to_upstreams.get(number).into_iter().flatten().copied();
+                    let all = group
+                        .upstreams
+                        .iter()
+                        .zip(counts.chain(std::iter::repeat(0)));
+                    all.map(|(upstream, count)| ToldServer::new(upstream, count))
+                        .collect()
+                },
             })
             .collect();
         let sets = configuration.sets.iter().enumerate();
@@ -94,7 +116,7 @@ impl Told {
                 elements: set.elements.len(),
             })
             .collect();
-        let counts = connections.iter().copied().chain(std::iter::repeat(0));
+        let counts = of_rules.iter().copied().chain(std::iter::repeat(0));
         let rules = configuration.rules.iter().zip(counts);
         let rules = rules
             .map(|(one, count)| ToldRule::new(one, &upstreams, &sets, count))
@@ -229,6 +251,35 @@ impl ToldCondition {
     }
 }
 
+impl ToldServer {
+    fn new(upstream: &Upstream, connections: u64) -> Self {
+        Self {
+            address: server(upstream),
+            weight: upstream.weight.get(),
+            connections,
+        }
+    }
+}
+
+impl fmt::Display for ToldServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)?;
+        if self.weight != 1 {
+            write!(f, " weight {}", self.weight)?;
+        }
+        f.write_str(&connections(self.connections))
+    }
+}
+
+/// A count behind something, if there is any.
+fn connections(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        1 => " (1 connection)".to_owned(),
+        count => format!(" ({count} connections)"),
+    }
+}
+
 impl fmt::Display for ToldCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.not {
@@ -271,11 +322,7 @@ impl fmt::Display for ToldRule {
             Some(via) => write!(f, " via {via}")?,
             None => write!(f, " {}", self.action)?,
         }
-        match self.connections {
-            0 => Ok(()),
-            1 => f.write_str(" (1 connection)"),
-            count => write!(f, " ({count} connections)"),
-        }
+        f.write_str(&connections(self.connections))
     }
 }
 
@@ -289,6 +336,7 @@ impl fmt::Display for Told {
             servers,
         } in &self.upstreams
         {
+            let servers: Vec<_> = servers.iter().map(ToldServer::to_string).collect();
             writeln!(f, "  upstreams {name}, {select}: {}", servers.join(", "))?;
         }
         for ToldSet { name, of, elements } in &self.sets {
@@ -313,6 +361,11 @@ mod tests {
             [upstreams.web]
             servers = ["192.0.2.10:8080", "[2001:db8::1]:8080", "192.0.2.11"]
             select = "failover"
+
+            [upstreams.two]
+            servers = ["192.0.2.10", "192.0.2.11"]
+            weights = [3, 1]
+            select = "source-hash"
 
             [[rule]]
             name = "lan"
@@ -347,10 +400,16 @@ mod tests {
             generation: 3,
             ..ContextInfo::default()
         };
-        let told = Told::new(&info, &file.configuration, &[7, 1]);
+        let counted = Counted {
+            configuration: file.configuration,
+            of_rules: vec![7, 1],
+            to_upstreams: vec![vec![0, 1], vec![2]],
+        };
+        let told = Told::new(&info, &counted);
         let expected = "\
 context home, generation 3
-  upstreams web, failover: 192.0.2.10:8080, [2001:db8::1]:8080, 192.0.2.11
+  upstreams two, source-hash: 192.0.2.10 weight 3, 192.0.2.11 (1 connection)
+  upstreams web, failover: 192.0.2.10:8080 (2 connections), [2001:db8::1]:8080, 192.0.2.11
   set slow: 2 addresses
   rule lan: ipv4 to 10.0.0.0/8 direct (7 connections)
   rule forwarded ipv4 tcp from 192.0.2.0/24 port 443 interface eth0 via web (1 connection)
@@ -359,7 +418,8 @@ context home, generation 3
 ";
         assert_eq!(told.to_string(), expected);
         let json = serde_json::to_value(&told).unwrap();
-        assert_eq!(json["upstreams"][0]["servers"][1], "[2001:db8::1]:8080");
+        let server = &json["upstreams"][1]["servers"][1];
+        assert_eq!(server["address"], "[2001:db8::1]:8080");
         assert_eq!(json["rules"][2]["ports"], serde_json::json!([8000, 8010]));
     }
 }

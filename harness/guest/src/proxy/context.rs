@@ -3,6 +3,7 @@
 //! A context of the proxy, as tests and measurements use it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
@@ -191,6 +192,7 @@ pub fn redirect(protocol: Protocol, original: SocketAddr, upstream: SocketAddr) 
 /// An upstream; a port of 0 keeps the destination's.
 pub fn upstream(address: SocketAddr, priority: u8) -> Upstream {
     Upstream {
+        weight: NonZeroU8::MIN,
         family: ip_version(address),
         priority,
         port: address.port(),

@@ -4,6 +4,7 @@ use super::super::super::proxy::MAX_CONDITIONS;
 use super::super::condition::tests::any_condition;
 use super::super::message::tests::{specified, written};
 use super::*;
+use core::num::NonZeroU8;
 use proptest::prelude::*;
 
 /// The type of the attribute that all of it is in.
@@ -39,14 +40,15 @@ fn address(family: Family, bytes: [u8; 16]) -> [u8; 16] {
 }
 
 fn any_upstream() -> impl Strategy<Value = Upstream> {
-    let numbers = (any::<u8>(), any::<u16>(), 0_u8..5);
+    let numbers = (any::<u8>(), any::<u16>(), 0_u8..5, 1_u8..=255);
     (any_family(), numbers, any::<[u8; 16]>()).prop_map(
-        |(family, (priority, port, group), [first, rest @ ..])| {
+        |(family, (priority, port, group, weight), [first, rest @ ..])| {
             let mut bytes = [first | 1; 16];
             bytes[1..].copy_from_slice(&rest);
             Upstream {
                 family,
                 priority,
+                weight: NonZeroU8::new(weight).unwrap_or(NonZeroU8::MIN),
                 port,
                 group,
                 address: address(family, bytes),
@@ -59,7 +61,8 @@ fn any_selection() -> impl Strategy<Value = Selection> {
     prop_oneof![
         Just(Selection::RoundRobin),
         Just(Selection::Failover),
-        Just(Selection::Random)
+        Just(Selection::Random),
+        Just(Selection::SourceHash)
     ]
 }
 
@@ -169,6 +172,7 @@ fn types_are_those_of_the_specification() {
                 ("ADDRESS", upstream::ADDRESS),
                 ("PORT", upstream::PORT),
                 ("PRIORITY", upstream::PRIORITY),
+                ("WEIGHT", upstream::WEIGHT),
             ],
         ),
         (
@@ -341,8 +345,9 @@ fn rules_without_meaning_are_refused_where_they_have_none() {
 
 #[test]
 fn groups_without_meaning_are_refused_where_they_have_none() {
-    let cases: [(Write, usize, &CStr); 6] = [
-        (|to| to.u32(group::SELECTION, 3), 4, UNKNOWN_SELECTION),
+    const BAD_WEIGHT: &CStr = c"a weight is from 1 to 255";
+    let cases: [(Write, usize, &CStr); 8] = [
+        (|to| to.u32(group::SELECTION, 4), 4, UNKNOWN_SELECTION),
         (|to| to.u32(group::SELECTION, 256), 4, UNKNOWN_SELECTION),
         (
             |to| to.nest(group::UPSTREAM, |_| Ok(())),
@@ -363,6 +368,16 @@ fn groups_without_meaning_are_refused_where_they_have_none() {
             |to| to.nest(group::UPSTREAM, |to| to.u32(upstream::PRIORITY, 256)),
             8,
             c"a priority is at most 255",
+        ),
+        (
+            |to| to.nest(group::UPSTREAM, |to| to.u32(upstream::WEIGHT, 0)),
+            8,
+            BAD_WEIGHT,
+        ),
+        (
+            |to| to.nest(group::UPSTREAM, |to| to.u32(upstream::WEIGHT, 256)),
+            8,
+            BAD_WEIGHT,
         ),
     ];
     for (write, offset, message) in cases {

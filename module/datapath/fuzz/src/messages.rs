@@ -4,10 +4,9 @@
 //! it reads the same.
 
 use mutex_abi::netlink::attribute::{Attributes, NoRoom, Writer};
-use mutex_abi::netlink::configuration::{
-    read_told_upstream, write_group, write_rule, write_upstream,
-};
+use mutex_abi::netlink::configuration::{write_group, write_rule, ToldUpstream};
 use mutex_abi::netlink::context::{read_which, write_which, Commit, ContextInfo};
+use mutex_abi::netlink::flow::{FlowsMeant, ToldFlow};
 use mutex_abi::netlink::message::kind;
 use mutex_abi::netlink::refusal::Refusal;
 use mutex_abi::proxy::{
@@ -22,7 +21,9 @@ pub fn run(data: &[u8]) {
     survives(data, ContextInfo::read, ContextInfo::write);
     survives(data, Connection::read, Connection::write);
     survives(data, Stats::read, Stats::write);
-    survives(data, read_told_upstream, |one, to| write_upstream(to, one));
+    survives(data, ToldUpstream::read, ToldUpstream::write);
+    survives(data, ToldFlow::read, ToldFlow::write);
+    survives(data, FlowsMeant::read, FlowsMeant::write);
     staged(data);
 }
 

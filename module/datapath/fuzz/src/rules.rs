@@ -3,6 +3,7 @@
 //! Configurations of several contexts, and where new connections go: as a naive reading of the rules
 //! says, one condition after the other.
 
+use std::num::NonZeroU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
@@ -73,6 +74,7 @@ fn upstream(input: &mut Input<'_>) -> Upstream {
     let mut address = address(family, input.u8());
     address[0] |= 1;
     Upstream {
+        weight: NonZeroU8::MIN,
         family,
         priority: how >> 1 & 3,
         port: u16::from(how >> 3 & 3),

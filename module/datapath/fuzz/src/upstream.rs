@@ -7,6 +7,7 @@ use mutex_abi::proxy::{Family, Protocol, Selection, Upstream};
 use mutex_datapath::host::HostHeap;
 use mutex_datapath::tuple::{Address, Ports, Tuple, V4};
 use mutex_datapath::upstream::{Group, Moment, Outcome, Report};
+use std::num::NonZeroU8;
 
 use super::input::Input;
 
@@ -196,6 +197,7 @@ pub fn run(data: &[u8]) {
             let mut address = [0; 16];
             address[..4].copy_from_slice(&[10, 0, 0, 1 + (last & how >> 1)]);
             Upstream {
+                weight: NonZeroU8::MIN,
                 family: if six { Family::V6 } else { Family::V4 },
                 priority: how >> 4 & 3,
                 port: u16::from(how >> 6),

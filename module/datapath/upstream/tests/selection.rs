@@ -179,3 +179,78 @@ proptest! {
         }
     }
 }
+
+fn weighted(selection: Selection, weights: &[u8]) -> TestGroup {
+    let upstreams = (0..=u8::MAX).zip(weights);
+    of(
+        selection,
+        upstreams.map(|(last, &weight)| Upstream {
+            weight: NonZeroU8::new(weight).unwrap(),
+            ..upstream(last, 0)
+        }),
+    )
+}
+
+proptest! {
+    #[test]
+    fn turns_are_as_the_weights_say(weights in prop::collection::vec(1..=255_u8, 2..9), failed in prop::option::of(0..9_usize)) {
+        let group = weighted(Selection::RoundRobin, &weights);
+        let failed = failed.filter(|&number| number < weights.len());
+        if let Some(number) = failed {
+            fail(&group, number as u8, 0);
+        }
+        let usable = |number: usize| Some(number) != failed;
+        let total: u32 = (0..weights.len()).filter(|&number| usable(number)).map(|number| u32::from(weights[number])).sum();
+        let turns = 4 * total;
+        let mut hits = vec![0_u64; weights.len()];
+        for _ in 0..turns {
+            hits[usize::from(select(&group, at(0)).unwrap())] += 1;
+        }
+        let mut used = (0..weights.len()).filter(|&number| usable(number)).map(|number| weights[number]);
+        let first = used.next();
+        let all_the_same = used.all(|weight| Some(weight) == first);
+        for (number, &weight) in weights.iter().enumerate() {
+            let expected = if usable(number) { 4 * i64::from(weight) } else { 0 };
+            let off = (hits[number] as i64 - expected).abs();
+            // Those that have the same weight take turns exactly.
+            let most = if all_the_same || !usable(number) { 0 } else { 5 };
+            prop_assert!(off <= most, "{:?} of {:?}", hits, weights);
+        }
+        prop_assert_eq!(hits.iter().sum::<u64>(), turns.into());
+        let counted: Vec<u64> = group.connections().map(|(_, count)| count).collect();
+        prop_assert_eq!(counted, hits);
+    }
+
+    #[test]
+    fn random_numbers_are_shared_as_the_weights_say(weights in prop::collection::vec(1..=255_u8, 2..9)) {
+        let group = weighted(Selection::Random, &weights);
+        let total: u32 = weights.iter().map(|&weight| u32::from(weight)).sum();
+        let mut hits = vec![0; weights.len()];
+        for random in 0..total {
+            let moment = Moment { random, ..at(0) };
+            hits[usize::from(select(&group, moment).unwrap())] += 1;
+        }
+        let all_the_same = weights.iter().all(|weight| *weight == weights[0]);
+        prop_assert!(all_the_same || hits.iter().eq(&weights), "{:?} of {:?}", hits, weights);
+    }
+
+    #[test]
+    fn a_client_stays_until_its_upstream_fails(weights in prop::collection::vec(1..=255_u8, 2..9), clients in prop::collection::vec(any::<u32>(), 1..50)) {
+        let group = weighted(Selection::SourceHash, &weights);
+        let to = |client: u32| {
+            let tuple = Tuple::new(Protocol::Tcp, V4(client), ip([2; 4]), Ports::new(1, 80_u16.to_be()));
+            group.select(&tuple, |_| at(0)).unwrap().0
+        };
+        let before: Vec<u8> = clients.iter().map(|&client| to(client)).collect();
+        prop_assert_eq!(&before, &clients.iter().map(|&client| to(client)).collect::<Vec<_>>());
+        let failed = before[0];
+        fail(&group, failed, 0);
+        for (&client, &old) in clients.iter().zip(&before) {
+            let now = to(client);
+            prop_assert!(now != failed);
+            prop_assert!(old == failed || now == old);
+        }
+        report(&group, failed, Answered, CAT, 1);
+        prop_assert_eq!(before, clients.iter().map(|&client| to(client)).collect::<Vec<_>>());
+    }
+}

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mutex_abi::netlink::attribute::{Attributes, NoRoom, Writer};
-use mutex_abi::netlink::configuration::{read_group, read_told_upstream, ToldRule};
+use mutex_abi::netlink::configuration::{read_group, ToldRule, ToldUpstream};
 use mutex_abi::netlink::context::{write_which, Commit, ContextInfo, ContextName};
 use mutex_abi::netlink::flow::{FlowsMeant, ToldFlow};
 use mutex_abi::netlink::message::{kind, Command, FAMILY, VERSION};
@@ -14,7 +14,7 @@ use mutex_abi::netlink::set::{read_elements, SetPart};
 use mutex_abi::proxy::set::Element;
 use mutex_abi::proxy::{self, Connection, Stats, Upstream};
 
-use crate::configuration::{Configuration, Group, Set};
+use crate::configuration::{Configuration, Counted, Group, Set};
 use crate::error::{Error, Refused};
 use crate::generic::{Answers, GenericSocket, Target};
 
@@ -162,17 +162,14 @@ impl Client {
     /// # Errors
     /// ENOENT: there is none.
     pub fn configuration(&mut self, name: Option<&ContextName>) -> Result<Configuration, Error> {
-        Ok(self.counted(name)?.0)
+        Ok(self.counted(name)?.configuration)
     }
 
-    /// The configuration of a context, and for each of its rules how many connections it was the first to match since it was committed.
+    /// The configuration of a context, with what its rules and upstreams count.
     ///
     /// # Errors
     /// ENOENT: there is none.
-    pub fn counted(
-        &mut self,
-        name: Option<&ContextName>,
-    ) -> Result<(Configuration, Vec<u64>), Error> {
+    pub fn counted(&mut self, name: Option<&ContextName>) -> Result<Counted, Error> {
         loop {
             let before = self.context(name)?.generation;
             let groups = self.dump(Command::GroupGet, name)?;
@@ -184,23 +181,30 @@ impl Client {
                 continue;
             }
             let mut groups = read_all(&groups, told_group)?;
-            for upstream in read_all(&upstreams, read_told_upstream)? {
-                let group = groups.get_mut(usize::from(upstream.group));
-                let group = group.ok_or(Error::Protocol("an upstream of no group"))?;
-                group.upstreams.push(upstream);
+            let mut to_upstreams = vec![Vec::new(); groups.len()];
+            for told in read_all(&upstreams, ToldUpstream::read)? {
+                let number = usize::from(told.upstream.group);
+                let group = groups.get_mut(number).zip(to_upstreams.get_mut(number));
+                let (group, counts) = group.ok_or(Error::Protocol("an upstream of no group"))?;
+                group.upstreams.push(told.upstream);
+                counts.push(told.connections);
             }
             let mut whole = Vec::new();
             for (part, elements) in read_all(&sets, told_part)? {
                 add_part(&mut whole, &part, elements)?;
             }
             let rules = read_all(&rules, ToldRule::read)?;
-            let connections = rules.iter().map(|told| told.connections).collect();
+            let of_rules = rules.iter().map(|told| told.connections).collect();
             let configuration = Configuration {
                 groups,
                 sets: whole,
                 rules: rules.into_iter().map(|told| told.rule).collect(),
             };
-            return Ok((configuration, connections));
+            return Ok(Counted {
+                configuration,
+                of_rules,
+                to_upstreams,
+            });
         }
     }
 

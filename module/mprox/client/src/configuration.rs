@@ -44,6 +44,17 @@ pub struct Configuration {
     pub rules: Vec<Rule>,
 }
 
+/// A configuration as it is told, with what was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// For each rule, how many connections it was the first to match, since it was committed.
+    pub of_rules: Vec<u64>,
+    /// For each group and each of its upstreams, how many new connections went there, since the context has these upstreams.
+    pub to_upstreams: Vec<Vec<u64>>,
+}
+
 /// Attributes of a message that stages, and where in it the groups and rules are.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -177,6 +188,8 @@ impl Configuration {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU8;
+
     use super::*;
     use mutex_abi::netlink::attribute::Attributes;
     use mutex_abi::netlink::configuration::{read_group, read_rule};
@@ -194,6 +207,7 @@ mod tests {
 
     fn group(count: usize) -> Group {
         let one = Upstream {
+            weight: NonZeroU8::MIN,
             family: Family::V4,
             priority: 1,
             port: 80,

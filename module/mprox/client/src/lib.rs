@@ -22,7 +22,7 @@ mod error;
 mod generic;
 
 pub use client::Client;
-pub use configuration::{Configuration, Group, Set};
+pub use configuration::{Configuration, Counted, Group, Set};
 pub use error::{Error, Item, Refused};
 pub use mutex_abi::netlink::configuration::ToldRule;
 pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};

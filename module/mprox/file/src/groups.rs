@@ -3,6 +3,7 @@
 //! Groups of upstreams.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
 
 use mprox_client::Group;
 use mutex_abi::proxy::{Selection, Upstream, MAX_MEMBERS};
@@ -27,12 +28,14 @@ pub(crate) fn group(
         let message = format!("there are more than {MAX_MEMBERS} servers");
         return Err(mistake(&servers, message));
     }
+    let weights = weights(at, text)?;
     let upstream = |(place, server): (usize, &crate::text::ServerText)| {
         let read = crate::groups::server(&server.0);
         let read = read.map_err(|message| mistake(&servers, message).element(place))?;
         Ok(Upstream {
             // Of a group by failover the first is preferred.
             priority: u8::try_from(place).unwrap_or(u8::MAX),
+            weight: weights.get(place).copied().unwrap_or(NonZeroU8::MIN),
             group: number,
             ..read
         })
@@ -44,9 +47,32 @@ pub(crate) fn group(
             SelectText::RoundRobin => Selection::RoundRobin,
             SelectText::Failover => Selection::Failover,
             SelectText::Random => Selection::Random,
+            SelectText::SourceHash => Selection::SourceHash,
         },
         upstreams: upstreams.collect::<Result<_, _>>()?,
     })
+}
+
+/// What the file says of them: nothing, or one for each server.
+fn weights(at: &[Place], text: &UpstreamsText) -> Result<Vec<NonZeroU8>, Mistake> {
+    let Some(weights) = &text.weights else {
+        return Ok(Vec::new());
+    };
+    let at = [at, &[key("weights")]].concat();
+    if matches!(text.select, SelectText::Failover) {
+        let message = "by failover the first server gets all connections: leave the weights out";
+        return Err(mistake(&at, message));
+    }
+    if weights.len() != text.servers.len() {
+        let (weights, servers) = (weights.len(), text.servers.len());
+        let message = format!("there are {weights} weights for {servers} servers: one for each");
+        return Err(mistake(&at, message));
+    }
+    let weight = |(place, &weight): (usize, &u8)| {
+        let message = "a weight is from 1 to 255: leave out a server that is to get nothing";
+        NonZeroU8::new(weight).ok_or_else(|| mistake(&at, message).element(place))
+    };
+    weights.iter().enumerate().map(weight).collect()
 }
 
 /// An upstream from `192.0.2.1:80`, `[2001:db8::1]:80`, or an address alone, which keeps the destination's port.
@@ -59,6 +85,7 @@ pub fn server(text: &str) -> Result<Upstream, String> {
     Ok(Upstream {
         family,
         priority: 0,
+        weight: NonZeroU8::MIN,
         port,
         group: 0,
         address,

@@ -57,6 +57,9 @@ pub struct SetText {
 pub struct UpstreamsText {
     /// The servers, 256 at most.
     pub servers: Vec<ServerText>,
+    /// How many new connections each of them gets, in proportion: a number from 1 to 255 for each server, in their order; all the same if
+    /// it is left out.
+    pub weights: Option<Vec<u8>>,
     /// Which of them a new connection goes to.
     #[serde(default)]
     pub select: SelectText,
@@ -74,6 +77,8 @@ pub enum SelectText {
     Failover,
     /// Any.
     Random,
+    /// The same one for a client as long as it works, by the client's address.
+    SourceHash,
 }
 
 /// A server: its address and port, as `192.0.2.1:8080` or `[2001:db8::1]:8080`; without a port, the one that the client wanted.

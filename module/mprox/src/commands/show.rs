@@ -39,8 +39,8 @@ impl ShowCommand {
         let mut all = Vec::new();
         for name in names {
             let told = client.context(Some(&name)).and_then(|info| {
-                let (configuration, connections) = client.counted(Some(&name))?;
-                Ok(Told::new(&info, &configuration, &connections))
+                let counted = client.counted(Some(&name))?;
+                Ok(Told::new(&info, &counted))
             });
             match told {
                 Ok(told) => all.push(told),

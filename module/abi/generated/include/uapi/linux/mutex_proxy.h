@@ -95,11 +95,15 @@ enum mutex_proxy_value_kind {
  * @MUTEX_PROXY_SELECTION_ROUND_ROBIN: One after the other.
  * @MUTEX_PROXY_SELECTION_FAILOVER: The one of the lowest priority.
  * @MUTEX_PROXY_SELECTION_RANDOM: Any.
+ * @MUTEX_PROXY_SELECTION_SOURCE_HASH: By the client's address, the same one as
+ *   long as it works. When one fails, comes or goes, others' clients stay
+ *   where they are.
  */
 enum mutex_proxy_selection {
 	MUTEX_PROXY_SELECTION_ROUND_ROBIN,
 	MUTEX_PROXY_SELECTION_FAILOVER,
 	MUTEX_PROXY_SELECTION_RANDOM,
+	MUTEX_PROXY_SELECTION_SOURCE_HASH,
 };
 
 /**
@@ -189,6 +193,7 @@ enum {
 	MUTEX_PROXY_A_UPSTREAM_ADDRESS = 1,
 	MUTEX_PROXY_A_UPSTREAM_PORT,
 	MUTEX_PROXY_A_UPSTREAM_PRIORITY,
+	MUTEX_PROXY_A_UPSTREAM_WEIGHT,
 
 	__MUTEX_PROXY_A_UPSTREAM_MAX,
 	MUTEX_PROXY_A_UPSTREAM_MAX = (__MUTEX_PROXY_A_UPSTREAM_MAX - 1)
