@@ -67,6 +67,7 @@ mod time_outs;
 mod told_flows;
 mod tool;
 mod tool_exec;
+mod tool_more;
 mod turned_ports;
 mod untouched;
 mod upstream_itself;
@@ -165,6 +166,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(random_messages::tests());
     tests.extend(tool::tests());
     tests.extend(tool_exec::tests());
+    tests.extend(tool_more::tests());
     tests.extend(told_flows::tests());
     tests.extend(selection::tests());
     tests.extend([

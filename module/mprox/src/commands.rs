@@ -14,6 +14,8 @@ pub mod apply;
 pub mod check;
 pub mod completions;
 pub mod delete;
+pub mod diff;
+pub mod doctor;
 pub mod exec;
 pub mod flows;
 pub mod man;
@@ -21,6 +23,9 @@ pub mod run;
 pub mod schema;
 pub mod show;
 pub mod stats;
+pub mod sysdump;
+pub mod top;
+pub mod why;
 
 /// Prints a line, and says if that cannot be done. That nobody reads any more is no failure.
 fn say(line: &dyn std::fmt::Display) -> Result<()> {

@@ -11,10 +11,13 @@ use clap::Parser;
 mod cgroup;
 mod cli;
 mod commands;
+mod difference;
+mod doctor;
 mod reference;
 mod service;
 mod told;
 mod told_flow;
+mod verdict;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mprox_client::{
-    Action, Condition, ContextInfo, Counted, Family, Field, Protocol, Rule, Selection, Upstream,
-    ValueKind, Values,
+    Action, Condition, Configuration, ContextInfo, Counted, Element, Family, Field, Protocol, Rule,
+    Selection, Set, Upstream, ValueKind, Values,
 };
 use mprox_file::{control_group_path, process_of, Network};
 use serde::Serialize;
@@ -69,7 +69,73 @@ struct ToldRule {
     connections: u64,
 }
 
+/// What sets are called: their numbers, if they have no names.
+pub fn set_names(sets: &[Set]) -> impl Iterator<Item = String> + '_ {
+    sets.iter()
+        .enumerate()
+        .map(|(number, set)| match set.label.as_str() {
+            "" => number.to_string(),
+            label => label.to_owned(),
+        })
+}
+
+/// What is in a set.
+pub fn kind_name(kind: ValueKind) -> &'static str {
+    match kind {
+        ValueKind::Addresses => "addresses",
+        ValueKind::Numbers => "numbers",
+        ValueKind::Names => "names",
+    }
+}
+
+/// An element of a set: a value, or the first and the last of some.
+pub fn element(one: &Element) -> String {
+    fn range<T: PartialEq + fmt::Display>([first, last]: [T; 2]) -> String {
+        match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        }
+    }
+    match *one {
+        Element::V4(ends) => range(ends.map(Ipv4Addr::from)),
+        Element::V6(ends) => range(ends.map(Ipv6Addr::from)),
+        Element::Number(ends) => range(ends),
+        Element::Name(name) => {
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(name).into_owned()
+        }
+    }
+}
+
 impl Told {
+    /// A configuration of which nothing was counted.
+    pub fn of(configuration: &Configuration) -> Self {
+        let counted = Counted {
+            configuration: configuration.clone(),
+            of_rules: Vec::new(),
+            to_upstreams: Vec::new(),
+        };
+        Self::new(&ContextInfo::default(), &counted)
+    }
+
+    /// A line for each group of upstreams.
+    pub fn upstream_lines(&self) -> Vec<String> {
+        let line = |group: &ToldGroup| {
+            let servers: Vec<_> = group.servers.iter().map(ToldServer::to_string).collect();
+            let ToldGroup { name, select, .. } = group;
+            format!("upstreams {name}, {select}: {}", servers.join(", "))
+        };
+        self.upstreams.iter().map(line).collect()
+    }
+
+    /// A line for each rule.
+    pub fn rule_lines(&self) -> Vec<String> {
+        self.rules
+            .iter()
+            .map(|rule| format!("rule {rule}"))
+            .collect()
+    }
+
     /// What the kernel told of it.
     pub fn new(info: &ContextInfo, counted: &Counted) -> Self {
         let Counted {
@@ -101,18 +167,11 @@ impl Told {
                 },
             })
             .collect();
-        let sets = configuration.sets.iter().enumerate();
-        let sets: Vec<_> = sets
-            .map(|(number, set)| ToldSet {
-                name: match set.label.as_str() {
-                    "" => number.to_string(),
-                    label => label.to_owned(),
-                },
-                of: match set.kind {
-                    ValueKind::Addresses => "addresses",
-                    ValueKind::Numbers => "numbers",
-                    ValueKind::Names => "names",
-                },
+        let sets: Vec<_> = set_names(&configuration.sets)
+            .zip(&configuration.sets)
+            .map(|(name, set)| ToldSet {
+                name,
+                of: kind_name(set.kind),
                 elements: set.elements.len(),
             })
             .collect();
@@ -140,7 +199,8 @@ pub fn address(family: Family, bytes: [u8; 16]) -> IpAddr {
     }
 }
 
-fn server(upstream: &Upstream) -> String {
+/// Address and port of an upstream.
+pub fn server(upstream: &Upstream) -> String {
     let address = address(upstream.family, upstream.address);
     match upstream.port {
         0 => address.to_string(),
@@ -330,21 +390,15 @@ impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("of the socket");
         writeln!(f, "context {name}, generation {}", self.generation)?;
-        for ToldGroup {
-            name,
-            select,
-            servers,
-        } in &self.upstreams
-        {
-            let servers: Vec<_> = servers.iter().map(ToldServer::to_string).collect();
-            writeln!(f, "  upstreams {name}, {select}: {}", servers.join(", "))?;
+        for line in self.upstream_lines() {
+            writeln!(f, "  {line}")?;
         }
         for ToldSet { name, of, elements } in &self.sets {
             writeln!(f, "  set {name}: {elements} {of}")?;
         }
-        self.rules
+        self.rule_lines()
             .iter()
-            .try_for_each(|rule| writeln!(f, "  rule {rule}"))
+            .try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 

@@ -87,6 +87,18 @@ impl FlowLine {
         }
     }
 
+    /// Its protocol and ends, in a line.
+    pub fn way(&self) -> String {
+        let there = match &self.upstream {
+            Some(upstream) => format!(" ({upstream})"),
+            None => String::new(),
+        };
+        format!(
+            "{} {} → {}{there}",
+            self.protocol, self.client, self.original
+        )
+    }
+
     fn cells(&self) -> [String; COLUMNS] {
         let upstream = match &self.upstream {
             Some(upstream) => upstream.to_string(),
@@ -116,7 +128,7 @@ const HEADS: [&str; COLUMNS] = [
 ];
 
 /// Bytes in a few letters, by powers of 1024.
-fn amount(bytes: u64) -> String {
+pub fn amount(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
     if bytes < 10_000 {
         return bytes.to_string();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, Result};
 use mprox_client::{Configuration, Item, Refused};
-use toml_mistake::{place, syntax, Mistake, Place};
+use toml_mistake::{place, place_of, syntax, Mistake, Place};
 
 use crate::rules::{lower, Lowered};
 use crate::system::{Machine, System};
@@ -71,6 +71,13 @@ impl ProxyFile {
             sets: sets.into_iter().map(|set| Some(set?.0)).collect(),
             rules,
         })
+    }
+
+    /// Where the rule of the file stands that the configuration's rule of this number is of: file, line and column.
+    pub fn place_of_rule(&self, number: usize) -> Option<String> {
+        let rule = *self.rules.get(number)?;
+        let at = [Place::Key("rule".to_owned()), Place::Element(rule)];
+        Some(place_of(&at, &self.text, &self.path))
     }
 
     /// What the kernel said against it, with its place in the file.

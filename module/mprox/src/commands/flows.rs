@@ -69,7 +69,8 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
-fn parse_protocol(text: &str) -> Result<Protocol, String> {
+/// A protocol on the command line.
+pub(super) fn parse_protocol(text: &str) -> Result<Protocol, String> {
     match text {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
@@ -78,7 +79,7 @@ fn parse_protocol(text: &str) -> Result<Protocol, String> {
 }
 
 /// Puts the cursor where it began and takes away what was there.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+pub(super) const CLEAR: &str = "\x1b[H\x1b[2J";
 
 impl FlowsCommand {
     pub fn run(&self) -> Result<()> {

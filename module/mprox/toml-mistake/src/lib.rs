@@ -63,11 +63,16 @@ impl Mistake {
 
     /// The whole error.
     pub fn explain(&self, text: &str, file: &str) -> anyhow::Error {
-        let place = match offset(text, &self.at) {
-            Some(offset) => place(text, offset, file),
-            None => file.to_owned(),
-        };
+        let place = place_of(&self.at, text, file);
         anyhow!("{place}: {}", wording::shortened(&self.message))
+    }
+}
+
+/// File, line and column of what is at these places of `text`; the file alone, if nothing is there.
+pub fn place_of(at: &[Place], text: &str, file: &str) -> String {
+    match offset(text, at) {
+        Some(offset) => place(text, offset, file),
+        None => file.to_owned(),
     }
 }
 
