@@ -10,6 +10,7 @@ pub mod condition;
 pub mod configuration;
 pub mod connection;
 pub mod context;
+pub mod event;
 pub mod flow;
 pub mod message;
 pub mod refusal;

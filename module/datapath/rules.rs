@@ -278,6 +278,11 @@ where
         })
     }
 
+    /// The upstreams of each context.
+    pub fn pools(&self) -> &[P] {
+        &self.pools
+    }
+
     /// Whether any rule blocks.
     #[inline(always)]
     pub fn block(&self) -> bool {

@@ -65,6 +65,12 @@ impl<A: Address, M: Allocate> UpstreamPool<A, M> {
         &self.groups
     }
 
+    /// Upstreams of which it is news whether they work: see [`Group::news`].
+    pub fn news(&self) -> impl Iterator<Item = (Upstream, bool)> + '_ {
+        let groups = (0..=u8::MAX).zip(&*self.groups);
+        groups.flat_map(|(number, group)| group.news(number))
+    }
+
     /// A Bloom filter of all upstreams' addresses.
     pub fn bloom(&self) -> u64 {
         let addresses = self.groups.iter().flat_map(Group::places);

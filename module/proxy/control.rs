@@ -294,10 +294,19 @@ impl Family for Control {
                 | Command::RuleGet
                 | Command::SetGet
                 | Command::FlowGet,
+            ) => Err(Refused::because(
+                Reason::NotSupported,
+                c"only a dump of it can be had",
+            )),
+            Some(
+                Command::UpstreamFailed
+                | Command::UpstreamBack
+                | Command::TableFull
+                | Command::ContextGone,
             )
             | None => Err(Refused::because(
                 Reason::NotSupported,
-                c"only a dump of it can be had",
+                c"nobody can ask for it",
             )),
         }
     }

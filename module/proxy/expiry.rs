@@ -12,6 +12,7 @@ use crate::datapath::flow::Direction;
 use crate::datapath::state::Timeouts;
 use crate::datapath::tuple::{V4, V6};
 use crate::datapath::upstream::Outcome;
+use crate::events::Told;
 use crate::instance::{Instance, Version};
 use crate::later_hooks;
 use crate::memory::FlowNode;
@@ -72,6 +73,7 @@ pub(crate) type Running = Periodic<Gc>;
 pub(crate) struct Gc {
     instance: Arc<Instance>,
     net: Namespace,
+    told: Told,
     slice: AtomicUsize,
     // When the last slice was scanned, in jiffies.
     last: AtomicU32,
@@ -83,6 +85,7 @@ impl crate::sys::work::Work for Gc {
         let instance = &self.instance;
         instance.fit_caches();
         later_hooks::look(instance, &self.net);
+        self.told.look(instance, &self.net);
         let now = time::jiffies();
         if now.wrapping_sub(self.last.load(Ordering::Relaxed)) >= slice_interval() {
             self.last.store(now, Ordering::Relaxed);
@@ -100,6 +103,7 @@ pub(crate) fn start(instance: Arc<Instance>, net: Namespace) -> Result<Running> 
     let gc = Gc {
         instance,
         net,
+        told: Told::new(),
         slice: AtomicUsize::new(0),
         last: AtomicU32::new(time::jiffies()),
     };

@@ -102,8 +102,8 @@ pub(crate) struct Hosted {
     pub(crate) instance: Arc<Instance>,
     /// Its contexts that were configured.
     pub(crate) configured: Pin<KBox<Mutex<KVVec<Option<Context>>>>>,
-    // What hooks and routes are in.
-    _net: Namespace,
+    /// What hooks and routes are in.
+    pub(crate) net: Namespace,
 }
 
 /// The flows of an instance, which readers of files may keep longer. Dropping this removes them, and waits until none of
@@ -144,7 +144,7 @@ impl Hosted {
             },
             instance,
             configured,
-            _net: net.clone(),
+            net: net.clone(),
         })
     }
 
@@ -198,6 +198,7 @@ impl Hosted {
 
     /// Removes the rules and flows of a context that is not the namespace's last.
     pub(crate) fn forget(&self, id: ContextId) {
+        self.instance.forget_name(id.owner());
         let mut configured = self.configured.lock();
         if context(&mut configured, id).is_none() {
             // Without rules it has no flows.

@@ -5,10 +5,12 @@
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::abi::monitor::LATENCY_HOOKS;
+use crate::abi::netlink::context::ContextName;
 use crate::abi::proxy::{Action, Connection, Endpoint, Protocol, Stats};
 use crate::batch::Batches;
 use crate::datapath::filter::{self, Filter};
@@ -24,6 +26,7 @@ use crate::later_hooks::LaterHooksFound;
 use crate::memory::{FlowNode, Memory, Stored};
 use crate::parameters::keys;
 use crate::rule_set::{Configuration, RuleSet, VersionRules};
+use crate::slots::place;
 use crate::sys::counters::{Counters, SharedCounters};
 use crate::sys::latency::Histogram;
 use crate::sys::lock;
@@ -137,6 +140,8 @@ pub(crate) struct Instance {
     pub(crate) reopenings: KBox<Reopenings>,
     // The counters that are used while `perf_enable_percpu` is off.
     shared: SharedCounters<COUNTERS>,
+    // Names of contexts that have one, by their `owner`.
+    names: Pin<KBox<Mutex<KVVec<Option<(u32, ContextName)>>>>>,
     /// How often the tables of flows were locked.
     pub(crate) locks: Arc<lock::LockCounters>,
     /// Whether hooks after ours may change where packets that come in go, of each version of IP.
@@ -167,6 +172,7 @@ impl Instance {
             counters: Counters::new()?,
             later_hooks: LaterHooksFound::new(),
             shared: SharedCounters::new()?,
+            names: KBox::pin_init(new_mutex!(KVVec::new()), GFP_KERNEL_ACCOUNT)?,
             locks,
         })
     }
@@ -226,6 +232,31 @@ impl Instance {
                 port: u16::from_be(original.ports.destination()),
             })
         })
+    }
+
+    /// The name of the context `owner`, if it has one. Sleeps.
+    pub(crate) fn name_of(&self, owner: u32) -> Option<ContextName> {
+        let names = self.names.lock();
+        let mut names = names.iter().flatten();
+        names.find(|(one, _)| *one == owner).map(|(_, name)| *name)
+    }
+
+    /// The context `owner` has this name from now on.
+    pub(crate) fn set_name(&self, owner: u32, name: ContextName) -> Result {
+        let mut names = self.names.lock();
+        match names.iter().flatten().any(|(one, _)| *one == owner) {
+            true => Ok(()),
+            false => place(&mut names, (owner, name)),
+        }
+    }
+
+    /// The context `owner` is gone.
+    pub(crate) fn forget_name(&self, owner: u32) {
+        let mut names = self.names.lock();
+        let is_it = |slot: &&mut Option<(u32, _)>| slot.is_some_and(|(one, _)| one == owner);
+        if let Some(slot) = names.iter_mut().find(is_it) {
+            *slot = None;
+        }
     }
 
     /// How many flows there are.

@@ -20,6 +20,7 @@ mod sys;
 
 mod batch;
 mod control;
+mod events;
 mod expiry;
 mod facts;
 mod flows;

@@ -34,6 +34,7 @@ use crate::abi::netlink::context::ContextName;
 use crate::abi::netlink::flow::ToldFlow;
 use crate::abi::proxy::{Connection, Family, Stats, MAX_CONTEXTS};
 use crate::datapath::tuple::{V4, V6};
+use crate::events;
 use crate::hosted::{self, context, Context, ContextId, Hosted, NotConfigured};
 use crate::instance::Instance;
 use crate::memory::Memory;
@@ -318,6 +319,10 @@ impl Registry {
         expected: Option<u32>,
     ) -> Result<u32, NotConfigured> {
         let hosted = call.hosted().ok_or(NotConfigured::Gone)?;
+        let name = self.inner.lock().listed(call.id).and_then(|one| one.name);
+        if let Some(name) = name {
+            hosted.instance.set_name(call.id.owner(), name)?;
+        }
         let generation = hosted.configure(call.id, staged, expected)?;
         if let Some(listed) = self.inner.lock().listed(call.id) {
             listed.configured = true;
@@ -445,10 +450,22 @@ impl Registry {
     // Removes a context that is closing and that no call uses.
     fn remove(&self, id: ContextId) {
         let mut inner = self.inner.lock();
-        if inner.listed(id).is_none() {
+        let net = inner.hosted().map(|hosted| hosted.net.clone());
+        let Some(listed) = inner.listed(id) else {
             // It could not be made.
             return;
+        };
+        let name = listed.name.filter(|_| listed.configured);
+        drop(inner);
+        self.remove_listed(id);
+        if let (Some(name), Some(net)) = (name, net) {
+            events::context_gone(&net, name);
         }
+    }
+
+    // The same of one that is on the list, which nobody else takes off.
+    fn remove_listed(&self, id: ContextId) {
+        let mut inner = self.inner.lock();
         if !inner.is_alone(id) {
             if let Some(hosted) = inner.hosted() {
                 drop(inner);

@@ -194,6 +194,39 @@ int mutex_proxy_nl_flow_get_dumpit(struct sk_buff *skb, struct netlink_callback 
 	return dump(skb, cb);
 }
 
+/* The generator leaves out who may join. */
+static const struct genl_multicast_group groups[] = {
+	[MUTEX_PROXY_NLGRP_EVENTS] = {
+		.name = MUTEX_PROXY_MCGRP_EVENTS,
+		.flags = GENL_MCAST_CAP_NET_ADMIN,
+	},
+};
+
+bool mxp_netlink_is_heard(struct net *net)
+{
+	return genl_has_listeners(&mutex_proxy_nl_family, net, MUTEX_PROXY_NLGRP_EVENTS) > 0;
+}
+
+/* Who has no room for it is told of that by ENOBUFS, and without memory nobody hears of it. */
+void mxp_netlink_tell(struct net *net, u8 command, const void *attributes, size_t length)
+{
+	struct sk_buff *skb = genlmsg_new(length, GFP_KERNEL);
+	void *header;
+
+	if (!skb)
+		return;
+	header = genlmsg_put(skb, 0, 0, &mutex_proxy_nl_family, 0, command);
+	if (!header) {
+		nlmsg_free(skb);
+		return;
+	}
+	/* There is room: it was asked for. */
+	skb_put_data(skb, attributes, length);
+	genlmsg_end(skb, header);
+	genlmsg_multicast_netns(&mutex_proxy_nl_family, net, skb, 0, MUTEX_PROXY_NLGRP_EVENTS,
+				GFP_KERNEL);
+}
+
 /* netlink_release() calls this in the task that closes the last descriptor, after it has marked the socket as dead. */
 static int released(struct notifier_block *block, unsigned long event, void *data)
 {
@@ -269,6 +302,8 @@ int mxp_netlink_register(const struct mxp_netlink_calls *those)
 	int err;
 
 	calls = those;
+	mutex_proxy_nl_family.mcgrps = groups;
+	BUILD_BUG_ON(ARRAY_SIZE(groups) != ARRAY_SIZE(mutex_proxy_nl_mcgrps));
 	err = register_pernet_subsys(&namespaces);
 	if (err)
 		return err;

@@ -51,6 +51,10 @@ struct mxp_netlink_calls {
 int mxp_netlink_register(const struct mxp_netlink_calls *calls);
 void mxp_netlink_unregister(void);
 
+/* Whether somebody in the namespace listens to events, and telling them of one; may sleep. */
+bool mxp_netlink_is_heard(struct net *net);
+void mxp_netlink_tell(struct net *net, u8 command, const void *attributes, size_t length);
+
 /* As long as one is held, the end of the namespace waits; only for one that has a request, or is held already. */
 void mxp_net_hold(struct net *net);
 void mxp_net_release(struct net *net);

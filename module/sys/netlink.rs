@@ -481,6 +481,29 @@ unsafe extern "C" fn end<F: Family>(pointer: *mut c_void) {
     drop(unsafe { KBox::from_raw(pointer.cast::<OfNet<F>>()) });
 }
 
+/// Whether somebody in the namespace listens to events. Only while the family is registered.
+pub(crate) fn is_heard(net: &Namespace) -> bool {
+    // SAFETY: the namespace does not end meanwhile, since it waits for the reference.
+    unsafe { bindings::mxp_netlink_is_heard(net.as_ptr()) }
+}
+
+/// Tells those who listen in the namespace of an event with these attributes. Sleeps. Only while the family is registered.
+pub(crate) fn tell(
+    net: &Namespace,
+    command: u8,
+    write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>,
+) {
+    // As much as any event takes.
+    let mut bytes = [0; 256];
+    let mut event = Writer::new(&mut bytes);
+    if write(&mut event).is_err() {
+        return;
+    }
+    let length = event.written();
+    // SAFETY: as in `is_heard`; so many bytes are there.
+    unsafe { bindings::mxp_netlink_tell(net.as_ptr(), command, bytes.as_ptr().cast(), length) };
+}
+
 /// Keeps the module from being unloaded.
 pub(crate) struct ModuleInUse(());
 

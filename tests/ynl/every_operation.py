@@ -143,7 +143,12 @@ def main():
     refused(
         "another generation", (116, ""), lambda: client.do("commit", context="ynl", generation=9)
     )
+    # A socket of its own: to listen binds it anew.
+    listener = YnlFamily(sys.argv[1], schema="")
+    listener.ntf_subscribe("events")
     client.do("context-del", context="ynl")
+    event = next(listener.poll_ntf(duration=10), None)
+    expect("an event", event, {"name": "context-gone", "msg": {"context": "ynl"}})
     expect("contexts afterwards", client.dump("context-get"), [])
     refused("a context that is gone", (2, ""), lambda: client.do("context-get", context="ynl"))
 

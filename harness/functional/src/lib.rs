@@ -21,6 +21,7 @@ mod delivered;
 mod dropped;
 mod encapsulation;
 mod ends;
+mod events;
 mod fast_open;
 mod faults;
 mod files;
@@ -168,6 +169,7 @@ pub fn all() -> Vec<GuestTest> {
     tests.extend(tool_exec::tests());
     tests.extend(tool_more::tests());
     tests.extend(told_flows::tests());
+    tests.extend(events::tests());
     tests.extend(selection::tests());
     tests.extend([
         GuestTest::single(

@@ -90,9 +90,10 @@ pub fn wait_for_way(here: (&Namespace, SocketAddr), there: (&Namespace, SocketAd
 /// The network with the module loaded and no context open. It is torn down when dropped; only
 /// [`Self::finish`] makes sure that this works.
 pub struct Setup {
-    module: LoadedModule,
-    /// The network.
+    /// The network. Dropped first: contexts with names, which a test that fails may leave, go with their namespace, and keep the module
+    /// until then.
     pub layout: Layout,
+    module: LoadedModule,
 }
 
 impl Setup {

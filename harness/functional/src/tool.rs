@@ -143,7 +143,7 @@ fn apply() -> Result<()> {
     let four = (original(Family::V4), upstream(Family::V4));
     let six = (original(Family::V6), upstream(Family::V6));
     let expected = format!(
-        "context home, generation 1\n  upstreams to-4, round-robin: {}\n  upstreams to-6, round-robin: {}\n  \
+        "context home, generation 1\n  upstreams to-4, round-robin: {} (1 connection)\n  upstreams to-6, round-robin: {} (1 connection)\n  \
          rule web-4: ipv4 to {} port {} via to-4 (1 connection)\n  rule web-6: ipv6 to {} port {} via to-6 (1 connection)\n",
         four.1,
         six.1,

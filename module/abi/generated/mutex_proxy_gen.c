@@ -260,6 +260,10 @@ static const struct genl_split_ops mutex_proxy_nl_ops[] = {
 	},
 };
 
+static const struct genl_multicast_group mutex_proxy_nl_mcgrps[] = {
+	[MUTEX_PROXY_NLGRP_EVENTS] = { "events", },
+};
+
 struct genl_family mutex_proxy_nl_family __ro_after_init = {
 	.name		= MUTEX_PROXY_FAMILY_NAME,
 	.version	= MUTEX_PROXY_FAMILY_VERSION,
@@ -268,4 +272,6 @@ struct genl_family mutex_proxy_nl_family __ro_after_init = {
 	.module		= THIS_MODULE,
 	.split_ops	= mutex_proxy_nl_ops,
 	.n_split_ops	= ARRAY_SIZE(mutex_proxy_nl_ops),
+	.mcgrps		= mutex_proxy_nl_mcgrps,
+	.n_mcgrps	= ARRAY_SIZE(mutex_proxy_nl_mcgrps),
 };

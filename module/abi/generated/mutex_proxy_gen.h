@@ -47,6 +47,10 @@ int mutex_proxy_nl_flow_get_dumpit(struct sk_buff *skb,
 				   struct netlink_callback *cb);
 int mutex_proxy_nl_flow_del_doit(struct sk_buff *skb, struct genl_info *info);
 
+enum {
+	MUTEX_PROXY_NLGRP_EVENTS,
+};
+
 extern struct genl_family mutex_proxy_nl_family;
 
 #endif /* _LINUX_MUTEX_PROXY_GEN_H */

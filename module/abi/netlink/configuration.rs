@@ -148,7 +148,7 @@ pub fn read_group<E: From<Refusal>>(
 const UNKNOWN_SELECTION: &CStr =
     c"no such selection: round-robin (0), failover (1), random (2), source-hash (3)";
 
-fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refusal> {
+pub(super) fn read_upstream(attribute: &Attribute<'_>, group: u8) -> Result<Upstream, Refusal> {
     let (mut place, mut port, mut priority, mut weight) = (None, 0, 0, NonZeroU8::MIN);
     for inner in attribute.nested()? {
         let inner = inner?;
@@ -212,6 +212,12 @@ fn put_upstream(writer: &mut Writer<'_>, kind: u16, one: &Upstream) -> Result<()
     })
 }
 
+// An upstream in a message of its own.
+pub(super) fn write_upstream(writer: &mut Writer<'_>, upstream: &Upstream) -> Result<(), NoRoom> {
+    writer.u32(kind::UPSTREAM_GROUP, upstream.group.into())?;
+    put_upstream(writer, kind::UPSTREAM, upstream)
+}
+
 /// An upstream as it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToldUpstream {
@@ -227,9 +233,8 @@ impl ToldUpstream {
     /// # Errors
     /// If there is no room.
     pub fn write(&self, writer: &mut Writer<'_>) -> Result<(), NoRoom> {
-        writer.u32(kind::UPSTREAM_GROUP, self.upstream.group.into())?;
         writer.u64(kind::CONNECTIONS, self.connections)?;
-        put_upstream(writer, kind::UPSTREAM, &self.upstream)
+        write_upstream(writer, &self.upstream)
     }
 
     /// Reads it; other attributes are of a later version, and passed over.

@@ -13,7 +13,7 @@ use super::message::{kind, UNKNOWN};
 use super::refusal::Refusal;
 
 /// Types of the attributes of a flow.
-mod flow {
+mod attributes {
     pub(super) const PROTOCOL: u16 = 1;
     pub(super) const CLIENT_ADDRESS: u16 = 2;
     pub(super) const CLIENT_PORT: u16 = 3;
@@ -151,24 +151,40 @@ impl ToldFlow {
                 put_address(writer, address, told.family, &end.address)?;
                 writer.u32(port, end.port.into())
             };
-            end(flow::CLIENT_ADDRESS, flow::CLIENT_PORT, &told.client)?;
-            end(flow::ORIGINAL_ADDRESS, flow::ORIGINAL_PORT, &told.original)?;
+            end(
+                attributes::CLIENT_ADDRESS,
+                attributes::CLIENT_PORT,
+                &told.client,
+            )?;
+            end(
+                attributes::ORIGINAL_ADDRESS,
+                attributes::ORIGINAL_PORT,
+                &told.original,
+            )?;
             if let Some(redirection) = &told.redirection {
                 let upstream = &redirection.upstream;
-                end(flow::UPSTREAM_ADDRESS, flow::UPSTREAM_PORT, upstream)?;
-                end(flow::SOURCE_ADDRESS, flow::SOURCE_PORT, &redirection.source)?;
-                writer.u32(flow::GROUP, redirection.group.into())?;
-                writer.u32(flow::MEMBER, redirection.member.into())?;
+                end(
+                    attributes::UPSTREAM_ADDRESS,
+                    attributes::UPSTREAM_PORT,
+                    upstream,
+                )?;
+                end(
+                    attributes::SOURCE_ADDRESS,
+                    attributes::SOURCE_PORT,
+                    &redirection.source,
+                )?;
+                writer.u32(attributes::GROUP, redirection.group.into())?;
+                writer.u32(attributes::MEMBER, redirection.member.into())?;
             }
-            writer.u32(flow::PROTOCOL, told.protocol as u32)?;
-            writer.u32(flow::STATE, told.state as u32)?;
+            writer.u32(attributes::PROTOCOL, told.protocol as u32)?;
+            writer.u32(attributes::STATE, told.state as u32)?;
             let ([sent, received], [sent_bytes, received_bytes]) = (told.packets, told.bytes);
             for (kind, value) in [
-                (flow::PACKETS_ORIGINAL, sent),
-                (flow::PACKETS_REPLY, received),
-                (flow::BYTES_ORIGINAL, sent_bytes),
-                (flow::BYTES_REPLY, received_bytes),
-                (flow::IDLE, told.idle),
+                (attributes::PACKETS_ORIGINAL, sent),
+                (attributes::PACKETS_REPLY, received),
+                (attributes::BYTES_ORIGINAL, sent_bytes),
+                (attributes::BYTES_REPLY, received_bytes),
+                (attributes::IDLE, told.idle),
             ] {
                 writer.u64(kind, value)?;
             }
@@ -248,25 +264,27 @@ fn read_flow(attribute: &Attribute<'_>) -> Result<Flow, Refusal> {
     for inner in attribute.nested()? {
         let inner = inner?;
         match inner.kind {
-            number @ flow::CLIENT_ADDRESS..=flow::SOURCE_PORT => {
-                ends.take(number.wrapping_sub(flow::CLIENT_ADDRESS), &inner)?;
+            number @ attributes::CLIENT_ADDRESS..=attributes::SOURCE_PORT => {
+                ends.take(number.wrapping_sub(attributes::CLIENT_ADDRESS), &inner)?;
             }
-            flow::PROTOCOL => {
+            attributes::PROTOCOL => {
                 let message = c"a protocol is 6 (TCP) or 17 (UDP)";
                 let number = Protocol::from_number(small(&inner, message)?);
                 protocol = Some(number.ok_or(Refusal::of(&inner, message))?);
             }
-            flow::GROUP => group = Some(small(&inner, c"a group's number is at most 255")?),
-            flow::MEMBER => member = Some(small(&inner, c"an upstream's number is at most 255")?),
-            flow::STATE => {
+            attributes::GROUP => group = Some(small(&inner, c"a group's number is at most 255")?),
+            attributes::MEMBER => {
+                member = Some(small(&inner, c"an upstream's number is at most 255")?)
+            }
+            attributes::STATE => {
                 let unknown = Refusal::of(&inner, c"no such state of a flow");
                 state = Some(FlowState::from_number(inner.u32()?).ok_or(unknown)?);
             }
-            flow::PACKETS_ORIGINAL => sent = inner.uint()?,
-            flow::PACKETS_REPLY => received = inner.uint()?,
-            flow::BYTES_ORIGINAL => sent_bytes = inner.uint()?,
-            flow::BYTES_REPLY => received_bytes = inner.uint()?,
-            flow::IDLE => idle = inner.uint()?,
+            attributes::PACKETS_ORIGINAL => sent = inner.uint()?,
+            attributes::PACKETS_REPLY => received = inner.uint()?,
+            attributes::BYTES_ORIGINAL => sent_bytes = inner.uint()?,
+            attributes::BYTES_REPLY => received_bytes = inner.uint()?,
+            attributes::IDLE => idle = inner.uint()?,
             _ => {}
         }
     }
@@ -335,23 +353,23 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_specification() {
         let numbered = [
-            ("PROTOCOL", flow::PROTOCOL),
-            ("CLIENT_ADDRESS", flow::CLIENT_ADDRESS),
-            ("CLIENT_PORT", flow::CLIENT_PORT),
-            ("ORIGINAL_ADDRESS", flow::ORIGINAL_ADDRESS),
-            ("ORIGINAL_PORT", flow::ORIGINAL_PORT),
-            ("UPSTREAM_ADDRESS", flow::UPSTREAM_ADDRESS),
-            ("UPSTREAM_PORT", flow::UPSTREAM_PORT),
-            ("SOURCE_ADDRESS", flow::SOURCE_ADDRESS),
-            ("SOURCE_PORT", flow::SOURCE_PORT),
-            ("GROUP", flow::GROUP),
-            ("MEMBER", flow::MEMBER),
-            ("STATE", flow::STATE),
-            ("PACKETS_ORIGINAL", flow::PACKETS_ORIGINAL),
-            ("PACKETS_REPLY", flow::PACKETS_REPLY),
-            ("BYTES_ORIGINAL", flow::BYTES_ORIGINAL),
-            ("BYTES_REPLY", flow::BYTES_REPLY),
-            ("IDLE", flow::IDLE),
+            ("PROTOCOL", attributes::PROTOCOL),
+            ("CLIENT_ADDRESS", attributes::CLIENT_ADDRESS),
+            ("CLIENT_PORT", attributes::CLIENT_PORT),
+            ("ORIGINAL_ADDRESS", attributes::ORIGINAL_ADDRESS),
+            ("ORIGINAL_PORT", attributes::ORIGINAL_PORT),
+            ("UPSTREAM_ADDRESS", attributes::UPSTREAM_ADDRESS),
+            ("UPSTREAM_PORT", attributes::UPSTREAM_PORT),
+            ("SOURCE_ADDRESS", attributes::SOURCE_ADDRESS),
+            ("SOURCE_PORT", attributes::SOURCE_PORT),
+            ("GROUP", attributes::GROUP),
+            ("MEMBER", attributes::MEMBER),
+            ("STATE", attributes::STATE),
+            ("PACKETS_ORIGINAL", attributes::PACKETS_ORIGINAL),
+            ("PACKETS_REPLY", attributes::PACKETS_REPLY),
+            ("BYTES_ORIGINAL", attributes::BYTES_ORIGINAL),
+            ("BYTES_REPLY", attributes::BYTES_REPLY),
+            ("IDLE", attributes::IDLE),
         ];
         let names = specified("MUTEX_PROXY_A_FLOW_");
         assert_eq!(numbered.map(|(name, _)| name).to_vec(), names);

@@ -6,6 +6,8 @@ use core::ffi::CStr;
 
 /// Name of the family.
 pub const FAMILY: &str = "mutex-proxy";
+/// Name of the multicast group of events.
+pub const EVENTS: &str = "events";
 /// Its version.
 pub const VERSION: u8 = 1;
 
@@ -37,11 +39,19 @@ pub enum Command {
     FlowGet = 11,
     /// Forgets flows.
     FlowDel = 12,
+    /// An event: an upstream has failed.
+    UpstreamFailed = 13,
+    /// An event: an upstream works again.
+    UpstreamBack = 14,
+    /// An event: packets were dropped because the table of flows is full.
+    TableFull = 15,
+    /// An event: a context with a name was deleted.
+    ContextGone = 16,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Stage,
         Self::Commit,
         Self::ContextGet,
@@ -54,6 +64,10 @@ impl Command {
         Self::SetGet,
         Self::FlowGet,
         Self::FlowDel,
+        Self::UpstreamFailed,
+        Self::UpstreamBack,
+        Self::TableFull,
+        Self::ContextGone,
     ];
 
     /// From its number in a message.
@@ -105,6 +119,8 @@ pub mod kind {
     pub const FILTER: u16 = 19;
     /// How many flows.
     pub const FLOWS: u16 = 20;
+    /// How many packets.
+    pub const PACKETS: u16 = 21;
 }
 
 /// Of an attribute that has no meaning where it stands.
@@ -158,7 +174,7 @@ pub(super) mod tests {
         );
         assert_eq!(
             Command::ALL.map(|command| command as u8),
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
         );
         let attributes = [
             ("CONTEXT", kind::CONTEXT),
@@ -181,10 +197,11 @@ pub(super) mod tests {
             ("FLOW", kind::FLOW),
             ("FILTER", kind::FILTER),
             ("FLOWS", kind::FLOWS),
+            ("PACKETS", kind::PACKETS),
         ];
         let names = specified("MUTEX_PROXY_A_PROXY_");
         assert_eq!(attributes.map(|(name, _)| name).to_vec(), names);
-        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=20));
+        assert!(attributes.iter().map(|(_, number)| *number).eq(1..=21));
         assert!(HEADER.contains(&format!("FAMILY_NAME\t\t\"{FAMILY}\"")));
         assert!(HEADER.contains(&format!("FAMILY_VERSION\t{VERSION}\n")));
         let statistics = specified("MUTEX_PROXY_A_STATISTICS_");
@@ -195,7 +212,7 @@ pub(super) mod tests {
             assert_eq!(Command::from_number(command as u8), Some(command));
         }
         assert_eq!(Command::from_number(0), None);
-        assert_eq!(Command::from_number(13), None);
+        assert_eq!(Command::from_number(17), None);
     }
 
     const SPECIFICATION: &str = include_str!("../mutex_proxy.yaml");
@@ -215,6 +232,7 @@ pub(super) mod tests {
     fn the_header_is_of_the_specification() {
         let (_, sets) = SPECIFICATION.split_once("\nattribute-sets:\n").unwrap();
         let (sets, operations) = sets.split_once("\noperations:\n").unwrap();
+        let (operations, groups) = operations.split_once("\nmcast-groups:\n").unwrap();
         let mut count = 0;
         for set in sets.split("\n  -\n") {
             let names = named(set.trim_start_matches("  -\n"), 4);
@@ -224,6 +242,8 @@ pub(super) mod tests {
         }
         assert_eq!(count, HEADER.matches("_MAX - 1)").count() - 1);
         assert_eq!(named(operations, 6), specified("MUTEX_PROXY_CMD_"));
+        assert_eq!(named(groups, 6), [EVENTS.to_uppercase()]);
+        assert!(HEADER.contains(&format!("MCGRP_EVENTS\t\"{EVENTS}\"")));
         for (name, value) in named(SPECIFICATION, 4)
             .into_iter()
             .filter(|name| name.ends_with("_MAX"))

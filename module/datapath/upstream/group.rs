@@ -2,6 +2,7 @@
 
 //! Upstreams of which a new flow goes to one.
 
+use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::super::abi::proxy::{Protocol, Selection, Upstream, MAX_MEMBERS};
@@ -19,8 +20,7 @@ pub(super) struct Member<A> {
     // Network byte order; zero keeps the destination's.
     port: u16,
     priority: u8,
-    // Not zero.
-    weight: u8,
+    weight: NonZeroU8,
     // Its place among those of either IP version.
     number: u8,
     pub(super) record: Record,
@@ -34,11 +34,23 @@ impl<A: Address> Member<A> {
             address: A::from_bytes(upstream.address),
             port: upstream.port.to_be(),
             priority: upstream.priority,
-            weight: upstream.weight.get(),
+            weight: upstream.weight,
             number,
             record: Record::default(),
             connections: AtomicU64::new(0),
         })
+    }
+
+    // As it was configured, in this group.
+    fn upstream(&self, group: u8) -> Upstream {
+        Upstream {
+            family: A::FAMILY,
+            priority: self.priority,
+            weight: self.weight,
+            port: u16::from_be(self.port),
+            group,
+            address: self.address.to_bytes(),
+        }
     }
 
     fn is_at(&self, address: A, port: u16) -> bool {
@@ -193,7 +205,7 @@ impl<A: Address, M: Allocate> Group<A, M> {
             Selection::SourceHash => {
                 let draws = members.map(|(place, member)| {
                     let port = u16::from_be(member.port);
-                    let draw = Draw::of(client, member.address, port, member.weight);
+                    let draw = Draw::of(client, member.address, port, member.weight.get());
                     (draw, (place, member))
                 });
                 let least = draws.min_by(|(one, _), (other, _)| one.compare(other));
@@ -209,7 +221,7 @@ impl<A: Address, M: Allocate> Group<A, M> {
         let weights = || {
             let all = self.members.iter().enumerate();
             all.filter(|(place, _)| set.has(*place))
-                .map(|(_, member)| u32::from(member.weight))
+                .map(|(_, member)| u32::from(member.weight.get()))
         };
         let first = weights().next()?;
         if weights().all(|weight| weight == first) {
@@ -221,7 +233,7 @@ impl<A: Address, M: Allocate> Group<A, M> {
             _ => turn.checked_rem(total)?,
         };
         members.find(
-            |(_, member)| match place.checked_sub(member.weight.into()) {
+            |(_, member)| match place.checked_sub(member.weight.get().into()) {
                 Some(left) => {
                     place = left;
                     false
@@ -229,6 +241,13 @@ impl<A: Address, M: Allocate> Group<A, M> {
                 None => true,
             },
         )
+    }
+
+    /// Upstreams of which it is news whether they work, and whether they do, of a group of this number; those that this gives are none
+    /// any more. To be asked by one task at a time.
+    pub fn news(&self, group: u8) -> impl Iterator<Item = (Upstream, bool)> + '_ {
+        let members = self.members.iter();
+        members.filter_map(move |member| Some((member.upstream(group), member.record.news()?)))
     }
 
     /// How often each upstream was selected, with its place among those of either IP version.

@@ -3,7 +3,7 @@
 //! Which upstreams seem to be out of order: what is known of one, by how it took connections.
 
 use core::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -197,6 +197,8 @@ pub(super) struct Record {
     condition: AtomicU64,
     // When an answer last cleared failures, above it RECOVERED; zero if none did.
     recovered: AtomicU64,
+    // Whether it was last told that it has failed.
+    told_failed: AtomicBool,
 }
 
 const RECOVERED: u64 = 1 << 32;
@@ -228,6 +230,17 @@ impl Record {
             }
             Health::Failed => false,
         }
+    }
+
+    // Whether it works, for all clients, if that is not what was told last. To be asked by one task at a time.
+    pub(super) fn news(&self) -> Option<bool> {
+        let works = match Condition::from_word(self.condition.load(Relaxed)) {
+            Good | Suspected { .. } => true,
+            FailedFor { .. } | Failed { .. } | Tried { .. } => false,
+        };
+        let is_news = self.told_failed.load(Relaxed) == works;
+        self.told_failed.store(!works, Relaxed);
+        is_news.then_some(works)
     }
 
     // The only one there is: the connection goes here, whatever is known of it.

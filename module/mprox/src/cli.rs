@@ -16,6 +16,7 @@ use crate::commands::doctor::DoctorCommand;
 use crate::commands::exec::ExecCommand;
 use crate::commands::flows::FlowsCommand;
 use crate::commands::man::ManCommand;
+use crate::commands::monitor::MonitorCommand;
 use crate::commands::run::RunCommand;
 use crate::commands::schema::SchemaCommand;
 use crate::commands::show::ShowCommand;
@@ -58,6 +59,7 @@ enum Command {
     Show(ShowCommand),
     Flows(FlowsCommand),
     Top(TopCommand),
+    Monitor(MonitorCommand),
     Delete(DeleteCommand),
     Why(WhyCommand),
     Stats(StatsCommand),
@@ -80,6 +82,7 @@ impl Cli {
             Command::Show(command) => command.run(),
             Command::Flows(command) => command.run(),
             Command::Top(command) => command.run(),
+            Command::Monitor(command) => command.run(),
             Command::Sysdump(command) => command.run(),
             Command::Delete(command) => command.run(),
             Command::Why(command) => command.run(),

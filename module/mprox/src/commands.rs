@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod exec;
 pub mod flows;
 pub mod man;
+pub mod monitor;
 pub mod run;
 pub mod schema;
 pub mod show;

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod difference;
 mod doctor;
+mod program;
 mod reference;
 mod service;
 mod told;

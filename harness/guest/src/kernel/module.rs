@@ -7,10 +7,15 @@ use std::ffi::CString;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{self, DeleteModuleFlags, ModuleInitFlags};
+
+/// How long what a failed test has left may take to go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Parameters of a module, by name.
 pub type Parameters = BTreeMap<String, String>;
@@ -75,9 +80,13 @@ impl LoadedModule {
 
 impl Drop for LoadedModule {
     fn drop(&mut self) {
-        if self.loaded {
-            // Something failed before this, and that is what will be reported.
-            let _ = self.try_unload();
+        // Something failed before this, and that is what will be reported. What that has left goes within a while.
+        let deadline = Instant::now() + PATIENCE;
+        while self.loaded && self.try_unload() == Err(Errno::EWOULDBLOCK) {
+            if Instant::now() > deadline {
+                break;
+            }
+            thread::sleep(PATIENCE / 50);
         }
     }
 }

@@ -362,3 +362,34 @@ fn an_answer_long_ago_voids_no_failure() {
         assert_eq!(select(&group, at(first + 50)), Some(1));
     }
 }
+
+#[test]
+fn what_fails_and_works_again_is_news_once() {
+    let group = group(Selection::Failover, &[0, 1, 2]);
+    let news = || -> Vec<(u16, bool)> {
+        group
+            .news(7)
+            .map(|(upstream, works)| {
+                assert_eq!(upstream.group, 7);
+                (upstream.port - 7000, works)
+            })
+            .collect()
+    };
+    assert_eq!(news(), []);
+    // A failure of one client is nobody's news yet.
+    report(&group, 1, Refused, ANN, 0);
+    assert_eq!(news(), []);
+    fail(&group, 1, 0);
+    report(&group, 2, Refused, ANN, 0);
+    report(&group, 2, Refused, ANN, 0);
+    // Who asks for one is told of one.
+    assert_eq!(group.news(7).take(1).count(), 1);
+    assert_eq!(news(), [(2, false)]);
+    assert_eq!(news(), []);
+    report(&group, 1, Answered, CAT, 1);
+    assert_eq!(news(), [(1, true)]);
+    // What comes and goes in between is not told.
+    report(&group, 2, Answered, CAT, 1);
+    fail(&group, 2, 2);
+    assert_eq!(news(), []);
+}

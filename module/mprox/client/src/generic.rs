@@ -32,6 +32,12 @@ const CONTROLLER: u16 = 16;
 const GET_FAMILY: u8 = 3;
 /// CTRL_ATTR_FAMILY_ID.
 const FAMILY_ID: u16 = 1;
+/// CTRL_ATTR_MCAST_GROUPS.
+const GROUPS: u16 = 7;
+/// CTRL_ATTR_MCAST_GRP_NAME.
+const GROUP_NAME: u16 = 1;
+/// CTRL_ATTR_MCAST_GRP_ID.
+const GROUP_ID: u16 = 2;
 /// CTRL_ATTR_FAMILY_NAME.
 const FAMILY_NAME: u16 = 2;
 /// The controller's version that has all of this.
@@ -85,6 +91,43 @@ impl GenericSocket {
 
     /// The number of the family with this name, of at most 15 letters.
     pub(crate) fn family(&mut self, name: &str) -> Result<u16, Error> {
+        let answers = self.about(name)?;
+        let attributes = answers.iter().flat_map(|bytes| Attributes::new(bytes));
+        let mut found = attributes.flatten().filter(|one| one.kind == FAMILY_ID);
+        let bytes = found.next().and_then(|id| id.bytes().ok());
+        let id = bytes.and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
+        id.map(u16::from_ne_bytes)
+            .ok_or(Error::Protocol("a family without a number"))
+    }
+
+    /// Listens to a multicast group of a family.
+    pub(crate) fn join(&mut self, family: &str, group: &str) -> Result<(), Error> {
+        let answers = self.about(family)?;
+        let attributes = answers.iter().flat_map(|bytes| Attributes::new(bytes));
+        let groups = attributes.flatten().filter(|one| one.kind == GROUPS);
+        // A list, each element of which has a name and a number; the controller does not mark what is nested.
+        let within = |bytes| Attributes::new(bytes).flatten();
+        let elements = groups.filter_map(|one| one.bytes().ok()).flat_map(within);
+        let number = elements
+            .filter_map(|one| Some(within(one.bytes().ok()?)))
+            .find_map(|parts| {
+                let (mut is_it, mut number) = (false, None);
+                for part in parts {
+                    match part.kind {
+                        GROUP_NAME => is_it = part.string() == Ok(group.as_bytes()),
+                        GROUP_ID => number = part.u32().ok(),
+                        _ => {}
+                    }
+                }
+                number.filter(|_| is_it)
+            });
+        let number = number.ok_or(Error::Protocol("the family has no such group"))?;
+        self.socket.add_membership(number)?;
+        Ok(())
+    }
+
+    /// What the controller tells of a family.
+    fn about(&mut self, name: &str) -> Result<Answers, Error> {
         let mut bytes = [0; 64];
         let mut writer = Writer::new(&mut bytes);
         let written = writer.string(FAMILY_NAME, name.as_bytes());
@@ -95,18 +138,31 @@ impl GenericSocket {
             version: CONTROLLER_VERSION,
             command: GET_FAMILY,
         };
-        let answers = match self.ask(target, &bytes[..length]) {
-            Err(Error::Refused(refused)) if refused.errno == NO_ENTRY => {
-                return Err(Error::NoModule);
+        match self.ask(target, &bytes[..length]) {
+            Err(Error::Refused(refused)) if refused.errno == NO_ENTRY => Err(Error::NoModule),
+            answers => answers,
+        }
+    }
+
+    /// Waits for messages of a family that nobody asked for: the number of the command, and the attributes, of each.
+    pub(crate) fn listen(&self, family: u16) -> Result<Vec<(u8, Vec<u8>)>, Error> {
+        const CUT: Error = Error::Protocol("a message that is cut short");
+        let (received, _) = self.socket.recv_from_full()?;
+        let (mut all, mut rest) = (Vec::new(), &received[..]);
+        while !rest.is_empty() {
+            let message = NetlinkBuffer::new_checked(rest).map_err(|_| CUT)?;
+            let payload = rest
+                .get(NETLINK_HEADER..message.length() as usize)
+                .ok_or(CUT)?;
+            if message.message_type() == family {
+                let (header, attributes) =
+                    payload.split_first_chunk::<GENERIC_HEADER>().ok_or(CUT)?;
+                all.push((header[0], attributes.to_vec()));
             }
-            answers => answers?,
-        };
-        let attributes = answers.iter().flat_map(|bytes| Attributes::new(bytes));
-        let mut found = attributes.flatten().filter(|one| one.kind == FAMILY_ID);
-        let bytes = found.next().and_then(|id| id.bytes().ok());
-        let id = bytes.and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
-        id.map(u16::from_ne_bytes)
-            .ok_or(Error::Protocol("a family without a number"))
+            let length = message.length() as usize;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(all)
     }
 
     /// Asks for something to be done or told.

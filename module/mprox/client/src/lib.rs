@@ -20,12 +20,15 @@ mod client;
 mod configuration;
 mod error;
 mod generic;
+mod monitor;
 
 pub use client::Client;
 pub use configuration::{Configuration, Counted, Group, Set};
 pub use error::{Error, Item, Refused};
+pub use monitor::Monitor;
 pub use mutex_abi::netlink::configuration::ToldRule;
 pub use mutex_abi::netlink::context::{Commit, ContextInfo, ContextName};
+pub use mutex_abi::netlink::event::Event;
 pub use mutex_abi::netlink::flow::{FlowsMeant, ToldFlow};
 pub use mutex_abi::proxy::flow::{Flow, FlowFilter, FlowState, Prefix, Redirection};
 pub use mutex_abi::proxy::{

@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn what_changes_is_told_and_nothing_else() {
         assert!(said(&[]).is_empty());
-        let cases: [(&[(&str, &str)], &[&str]); 4] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+        let cases: [Case<'_>; 4] = [
             (
                 &[("ports = 80", "ports = 81")],
                 &[

@@ -3,7 +3,7 @@
 //! `mprox doctor`.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
@@ -11,6 +11,7 @@ use mprox_client::{Client, Error};
 
 use super::say;
 use crate::doctor::{findings, Finding, Proxy, Ruleset, State};
+use crate::program::run;
 
 /// What on this machine hinders the proxy
 ///
@@ -46,12 +47,7 @@ fn proxy() -> Proxy {
 }
 
 fn ruleset() -> Ruleset {
-    // Where administration's programs are, which not everybody looks for there.
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut nft = Command::new("nft");
-    nft.args(["-j", "list", "ruleset"])
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"));
-    match nft.output() {
+    match run("nft", &["-j", "list", "ruleset"]) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Ruleset::Unknown("there is no nft here".to_owned())
         }

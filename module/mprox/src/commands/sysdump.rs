@@ -6,12 +6,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use super::say;
+use crate::program::run;
 
 /// Gather what a report of a fault needs
 ///
@@ -127,16 +127,12 @@ fn output(words: &[&str]) -> String {
     let [program, arguments @ ..] = words else {
         return String::new();
     };
-    let path = std::env::var("PATH").unwrap_or_default();
+    // This program itself, by whatever name it was started.
     let program = match *program {
-        // This one, wherever it is.
-        "mprox" => std::env::current_exe().unwrap_or_else(|_| program.into()),
-        other => other.into(),
+        "mprox" => "/proc/self/exe",
+        other => other,
     };
-    let ran = Command::new(program)
-        .args(arguments)
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-        .output();
+    let ran = run(program, arguments);
     match ran {
         Err(error) => format!("({error})"),
         Ok(output) => {

@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 use clap::Args;
@@ -14,6 +13,7 @@ use mprox_file::{Machine, ProxyFile, System};
 use serde::Serialize;
 
 use super::{explain, open, parse_name, say, without_right};
+use crate::program::run;
 use crate::told::Told;
 use crate::verdict::{asked, Answer, Connection};
 
@@ -293,11 +293,7 @@ fn routes(configuration: &Configuration, group: usize, connection: &Connection) 
 }
 
 fn route(place: IpAddr) -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut ip = Command::new("ip");
-    ip.args(["route", "get", &place.to_string()])
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"));
-    let output = match ip.output() {
+    let output = match run("ip", &["route", "get", &place.to_string()]) {
         Ok(output) => output,
         Err(error) => return format!("{place}: `ip route get` cannot be asked: {error}"),
     };
