@@ -169,19 +169,19 @@ fn bad_configurations() -> Vec<Bad> {
         ),
         (
             "unknown selection",
-            attributes(|to| to.nest(kind::GROUP, |to| to.u32(1, 3))),
+            attributes(|to| to.nest(kind::GROUP, |to| to.u32(1, u32::MAX))),
             None,
             "integer out of range",
         ),
         (
             "unknown action",
-            attributes(|to| to.nest(kind::RULE, |to| to.u32(8, 4))),
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(8, u32::MAX))),
             None,
             "integer out of range",
         ),
         (
             "unknown direction",
-            attributes(|to| to.nest(kind::RULE, |to| to.u32(3, 4))),
+            attributes(|to| to.nest(kind::RULE, |to| to.u32(3, u32::MAX))),
             None,
             "reserved bit set",
         ),

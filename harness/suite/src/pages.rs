@@ -87,11 +87,18 @@ impl Page {
         fs::create_dir(&here).with_context(|| format!("cannot create {}", here.display()))?;
         let mut printed = String::new();
         let mut steps = Vec::new();
-        for block in blocks(&text)? {
+        let blocks = blocks(&text)?;
+        // A guest has all of them from its beginning on.
+        let once = (blocks.iter()).any(|block| matches!(block, Block::Session(_)));
+        for block in blocks {
             match block {
                 Block::File { path, text } => {
                     let path = here.join(path);
-                    ensure!(!path.exists(), "{} is there twice", path.display());
+                    ensure!(
+                        !(once && path.exists()),
+                        "{} is there twice",
+                        path.display()
+                    );
                     let parent = path.parent().unwrap_or(&here);
                     fs::create_dir_all(parent)
                         .and_then(|()| fs::write(&path, text))
